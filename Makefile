@@ -1,0 +1,42 @@
+# `make run` and `make test` are the two commands of the README; both build the environment first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test test-fast lint lock bench clean
+
+run: .venv/.stamp
+	$(BIN)/headrace run configs/demo.yaml
+
+test: lint
+	$(BIN)/pytest
+
+test-fast: .venv/.stamp
+	$(BIN)/pytest -m "not slow"
+
+lint: .venv/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.stamp
+	for name in $$(ls benchmarks/*.py | xargs -n1 basename -s .py | grep -v __init__); do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Headrace needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get update && apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev
+	@touch $@
+
+# Resolve anew and write what was resolved; local build tags (+cpu) are left out, they exist on one machine only.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-lock/bin/python -m pip install --quiet -e . --group dev
+	{ echo "# Made by 'make lock'; the versions that the tests passed with."; .venv-lock/bin/python -m pip list --format=freeze --exclude headrace | sed 's/+[a-z0-9.]*$$//' | sort -f; } > constraints.txt
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock .headrace .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,96 @@
+"""The Arrow schemas of every table that crosses a stage border; each field carries its documentation.
+
+- `DOCUMENTS`: text, one row a document
+- `REJECTS`: what a stage left out, and why
+- `token_shard_schema`: token ids, one row a document, in uint16 or uint32 by the vocabulary's size
+- `SCORES`, `ITEMS`: benchmark results, one row a score and one row a test item
+"""
+
+import pyarrow as pa
+
+NAME_KEY = b"headrace.schema"
+VERSION_KEY = b"headrace.version"
+DOC_KEY = b"doc"
+
+
+def column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
+    """An Arrow field with its documentation in the field's metadata."""
+    return pa.field(name, kind, nullable=nullable, metadata={DOC_KEY: doc.encode()})
+
+
+def table_schema(name: str, version: int, *columns: pa.Field) -> pa.Schema:
+    """An Arrow schema that carries its own name and version in its metadata."""
+    return pa.schema(columns, metadata={NAME_KEY: name.encode(), VERSION_KEY: str(version).encode()})
+
+
+def schema_label(schema: pa.Schema) -> str:
+    """`documents v1`, read from the schema's metadata, or `unnamed`."""
+    metadata = schema.metadata or {}
+    if NAME_KEY not in metadata:
+        return "unnamed"
+    return f"{metadata[NAME_KEY].decode()} v{metadata.get(VERSION_KEY, b'?').decode()}"
+
+
+DOCUMENTS = table_schema(
+    "documents",
+    1,
+    column("id", pa.string(), "stable over reruns: made of source, path and position"),
+    column("text", pa.string(), "the document's text, UTF-8"),
+    column("source", pa.string(), "the collection it came from, such as a package or a dump"),
+    column("path", pa.string(), "file inside the source"),
+    column("genre", pa.string(), "books, wiki, news, web, technical documentation ..."),
+    column("language", pa.string(), "ISO 639-1 code where known", nullable=True),
+    column("url", pa.string(), "where it can be read on the web, if anywhere", nullable=True),
+    column("licence", pa.string(), "as its source states it", nullable=True),
+    column("date", pa.string(), "ISO 8601 date of the text where known", nullable=True),
+    column("metadata", pa.map_(pa.string(), pa.string()), "whatever else the source said", nullable=True),
+)
+
+REJECTS = table_schema(
+    "rejects",
+    1,
+    column("id", pa.string(), "document id, or source and path where there is no document yet"),
+    column("source", pa.string(), "the collection it came from"),
+    column("path", pa.string(), "file inside the source"),
+    column("position", pa.int64(), "record number in the file, from 0; -1 for the whole file"),
+    column("reason", pa.string(), "name of the rule or the error"),
+    column("bytes", pa.int64(), "UTF-8 bytes of the text left out; 0 where unknown"),
+)
+
+
+def token_shard_schema(token_type: pa.DataType) -> pa.Schema:
+    """Rows are documents in corpus order; the list's flat values are the packed training stream."""
+    return table_schema(
+        "tokens",
+        1,
+        column("document_id", pa.string(), "id of the document in the corpus"),
+        column("tokens", pa.list_(token_type), "token ids, each document ended by the end-of-text token"),
+        column("bytes", pa.int64(), "UTF-8 bytes of the document's text"),
+    )
+
+
+TOKEN_SHARDS = (token_shard_schema(pa.uint16()), token_shard_schema(pa.uint32()))
+
+SCORES = table_schema(
+    "scores",
+    1,
+    column("task", pa.string(), "what was measured, such as held-out text or winograd"),
+    column("model", pa.string(), "pretrained, compressed, or the name of a baseline"),
+    column("metric", pa.string(), "bits per byte, accuracy ..."),
+    column("value", pa.float64(), "the score"),
+    column("low", pa.float64(), "lower end of the 95 % bootstrap interval", nullable=True),
+    column("high", pa.float64(), "upper end of the 95 % bootstrap interval", nullable=True),
+    column("items", pa.int64(), "documents or test items it rests on"),
+    column("higher_is_better", pa.bool_(), "direction of the metric"),
+)
+
+ITEMS = table_schema(
+    "items",
+    1,
+    column("task", pa.string(), "task the item belongs to"),
+    column("item", pa.string(), "the item's id in its own data set, or the document id"),
+    column("model", pa.string(), "as in scores"),
+    column("output", pa.string(), "JSON: what the model gave for the item, enough to recompute the score"),
+    column("numerator", pa.float64(), "bits, or 1 for a right answer"),
+    column("denominator", pa.float64(), "bytes, or 1"),
+)

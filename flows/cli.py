@@ -1,0 +1,218 @@
+"""The `headrace` command. What a user can mend ends with one sentence and exit status 2; heavy imports wait."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from data_schemas.errors import HeadraceError
+from flows.store_location import store_url
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From raw text to a compressed, benchmarked language model; every stage retryable and rerunnable.",
+)
+
+ConfigPath = Annotated[str, typer.Argument(help="run config, such as configs/demo.yaml")]
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="id of a run, the beginning of one, or 'latest'")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one setting; repeatable")]
+Store = Annotated[str | None, typer.Option(help="URL of the artifact store; default: $HEADRACE_HOME or ./.headrace")]
+AsJson = Annotated[bool, typer.Option("--json", help="last line of output: one JSON object")]
+Until = Annotated[str | None, typer.Option(metavar="STAGE", help="the last stage")]
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose user errors end in one sentence."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except HeadraceError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(EXIT_USER_ERROR) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted; what was finished is kept, the same command continues it", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+    app.command()(guarded)
+    return guarded
+
+
+@command
+def plan(
+    config: ConfigPath, set_: Overrides = None, until: Until = None, store: Store = None, as_json: AsJson = False
+) -> None:
+    """Say for each stage whether it would be reused or run, why, and what it would cost; computes nothing."""
+    from flows.console import console, plan_table
+    from flows.planning import Planner
+    from flows.run_config import load_run_config
+    from flows.run_session import RunRequest, resumable
+    from infra.artifacts import ArtifactStore
+    from infra.runs import RunStore
+
+    url = store_url(store)
+    request = RunRequest(load_run_config(config, set_ or []), url, last_stage=until)
+    record, notes = resumable(RunStore(url), request)
+    planned = Planner(ArtifactStore(url), RunStore(url), request.config, record, None).plan(last_stage=until)
+    console.print(plan_table(planned))
+    for note in notes:
+        console.print(f"headrace run {note}", markup=False)
+    if as_json:
+        print_json({"stages": [row.as_json() for row in planned]})
+
+
+@command
+def run(
+    config: ConfigPath,
+    set_: Overrides = None,
+    until: Until = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="do not continue an unfinished run of this config")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a config: reuse what is there, continue what was interrupted, do the rest, write the report."""
+    from flows.run_config import load_run_config
+    from flows.run_session import RunRequest
+
+    run_config = load_run_config(config, set_ or [])
+    _execute(RunRequest(run_config, store_url(store), last_stage=until, fresh=fresh), as_json)
+
+
+@command
+def rerun(
+    stage: Annotated[str, typer.Argument(help="the stage to run again")],
+    run_id: Annotated[str, typer.Option("--run", metavar="RUN_ID", help="the run whose inputs are used")] = "latest",
+    set_: Overrides = None,
+    only: Annotated[bool, typer.Option("--only", help="leave the stages that depend on it alone")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="do not continue an unfinished rerun of the same")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new attempt at one stage; what depends on it follows if its bytes changed."""
+    from flows.run_config import apply_overrides, build_run_config
+    from flows.run_session import rerun_request
+    from infra.runs import RunStore
+    from stages.registry import stage_named
+
+    url = store_url(store)
+    stage_named(stage)
+    base = RunStore(url).get(run_id)
+    config = build_run_config(apply_overrides(base.config, set_ or []), f"run {base.run_id}")
+    _execute(rerun_request(url, base, config, stage, only, fresh), as_json)
+
+
+@command
+def runs(store: Store = None, as_json: AsJson = False) -> None:
+    """List the runs of the store, newest first."""
+    from flows.show import runs_table
+    from infra.runs import RunStore
+
+    records = RunStore(store_url(store)).all()
+    runs_table(records)
+    if as_json:
+        print_json({"runs": [record.model_dump(mode="json", exclude={"config"}) for record in records]})
+
+
+@command
+def show(run_id: RunId = "latest", store: Store = None, as_json: AsJson = False) -> None:
+    """Show what a run did, its figures and where its report lies."""
+    from flows.show import run_summary, show_run
+    from infra.runs import RunStore
+
+    url = store_url(store)
+    record = RunStore(url).get(run_id)
+    show_run(url, record)
+    if as_json:
+        print_json(run_summary(url, record))
+
+
+@command
+def lineage(
+    artifact: Annotated[str, typer.Argument(help="STAGE/KEY[/ATTEMPT] as 'show' prints it, RUN_ID:STAGE, or latest:STAGE")],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trace an artifact down to the sources it was made from."""
+    from flows.lineage import find_artifact, lineage_json, lineage_tree
+    from flows.console import console
+
+    url = store_url(store)
+    found = find_artifact(url, artifact)
+    console.print(lineage_tree(url, found))
+    if as_json:
+        print_json(lineage_json(url, found))
+
+
+@command
+def report(run_id: RunId = "latest", store: Store = None) -> None:
+    """Write the report of a run again and print where it is."""
+    from flows.report.build import write_report
+    from infra.runs import RunStore
+
+    url = store_url(store)
+    typer.echo(write_report(url, RunStore(url).get(run_id)))
+
+
+@command
+def verify(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN_ID]", help="check one run's artifacts; all where left out")] = None,
+    store: Store = None,
+) -> None:
+    """Read every file of the artifacts and compare it with what was written; exit status 1 where one is damaged."""
+    from flows.verify import verify_store
+
+    if not verify_store(store_url(store), run_id):
+        raise typer.Exit(1)
+
+
+@command
+def generate(
+    run_id: RunId,
+    prompt: Annotated[str, typer.Argument(help="the text to go on from")],
+    tokens: Annotated[int, typer.Option(min=1, help="tokens to generate")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=1, help="sample among this many likeliest tokens")] = 50,
+    seed: Annotated[int, typer.Option(help="same seed, same text")] = 0,
+    stage: Annotated[str, typer.Option(help="whose model: compress or pretrain")] = "compress",
+    store: Store = None,
+) -> None:
+    """Let a run's model go on from a text."""
+    from flows.generate import continue_text
+
+    typer.echo(continue_text(store_url(store), run_id, stage, prompt, tokens, temperature, top_k, seed))
+
+
+def _execute(request: Any, as_json: bool) -> None:
+    from flows.console import console, run_view
+    from flows.pipeline import execute_request
+    from flows.planning import stages_until
+    from flows.show import run_summary, show_run
+    from infra.runs import RunStore
+
+    with run_view([stage.name for stage in stages_until(request.last_stage)]) as view:
+        run_id = execute_request(request, view)
+    record = RunStore(request.store_url).get(run_id)
+    show_run(request.store_url, record)
+    console.print(f"run {run_id} finished", markup=False)
+    if as_json:
+        print_json(run_summary(request.store_url, record))
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on one line, whatever the terminal's width."""
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

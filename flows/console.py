@@ -1,0 +1,170 @@
+"""What a run looks like: a live view of stages and bars on a terminal, plain lines in a log.
+
+- `console`: where commands print
+- `run_view`: one of the two views, chosen by where the output goes
+- `plan_table`, `amount`: what `plan` and `show` print
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from data_schemas.manifest import StageOutcome
+from flows.planning import PlannedStage
+from flows.run_session import RunView
+from infra.progress import ProgressListener
+
+console = Console(highlight=False, soft_wrap=True)
+PLAIN_LINE_EVERY_SECONDS = 10.0
+
+
+class PlainView:
+    """A line when a stage begins, one every few seconds while it works, one when it ends."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def noted(self, message: str) -> None:
+        """A line about the run."""
+        self.line("run", message)
+
+    def listener(self, stage: str) -> ProgressListener:
+        """Announces the stage."""
+        self.line(stage, "begins")
+        return _PlainListener(self, stage)
+
+    def ended(self, stage: str, outcome: StageOutcome) -> None:
+        """Says what became of the stage."""
+        done = "reused" if outcome.action == "reuse" else f"done in {duration(outcome.seconds)}"
+        self.line(stage, f"{done} ({outcome.why}) -> {outcome.artifact.label}")
+
+    def line(self, stage: str, message: str) -> None:
+        """One line with the time since the run began."""
+        console.print(f"[{time.monotonic() - self._begun:6.1f}s] {stage:<10} {message}", markup=False)
+
+
+class _PlainListener:
+    def __init__(self, view: PlainView, stage: str) -> None:
+        self._view, self._stage = view, stage
+        self._last: dict[str, float] = {}
+
+    def advanced(self, phase: str, done: float, total: float, note: str) -> None:
+        now = time.monotonic()
+        if done >= total or now - self._last.get(phase, 0.0) >= PLAIN_LINE_EVERY_SECONDS:
+            self._last[phase] = now
+            self._view.line(self._stage, f"{phase}: {note}")
+
+    def said(self, message: str) -> None:
+        self._view.line(self._stage, message)
+
+
+class LiveView:
+    """A table of all stages that redraws itself."""
+
+    def __init__(self, stages: Sequence[str]) -> None:
+        self._rows = {stage: _Row() for stage in stages}
+        self.live = Live(get_renderable=self._table, console=console, refresh_per_second=4)
+
+    def noted(self, message: str) -> None:
+        """A line above the table."""
+        self.live.console.print(message, markup=False)
+
+    def listener(self, stage: str) -> ProgressListener:
+        """Puts the stage's row to work."""
+        row = self._rows[stage]
+        row.begun = time.monotonic()
+        row.state = "running"
+        return row
+
+    def ended(self, stage: str, outcome: StageOutcome) -> None:
+        """Closes the stage's row."""
+        row = self._rows[stage]
+        row.state = "reused" if outcome.action == "reuse" else "done"
+        row.seconds = outcome.seconds if outcome.action == "run" else 0.0
+        row.note = outcome.why
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for stage, row in self._rows.items():
+            table.add_row(row.mark(), Text(stage, style="bold"), row.bar(), row.clock(), Text(row.note, style="dim"))
+        return table
+
+
+class _Row:
+    def __init__(self) -> None:
+        self.state = "waiting"
+        self.note = ""
+        self.begun = 0.0
+        self.seconds = 0.0
+        self.share = 0.0
+
+    def advanced(self, phase: str, done: float, total: float, note: str) -> None:
+        self.share = done / total if total else 1.0
+        self.note = f"{phase}: {note}"
+
+    def said(self, message: str) -> None:
+        self.note = message
+
+    def mark(self) -> Text:
+        marks = {"waiting": ("·", "dim"), "running": ("▸", "cyan"), "reused": ("=", "green"), "done": ("✓", "green")}
+        symbol, style = marks[self.state]
+        return Text(symbol, style=style)
+
+    def bar(self) -> ProgressBar:
+        share = {"waiting": 0.0, "running": self.share}.get(self.state, 1.0)
+        return ProgressBar(total=1.0, completed=share, width=24)
+
+    def clock(self) -> Text:
+        seconds = time.monotonic() - self.begun if self.state == "running" else self.seconds
+        return Text("" if self.state in ("waiting", "reused") else duration(seconds), justify="right")
+
+
+@contextmanager
+def run_view(stages: Sequence[str]) -> Iterator[RunView]:
+    """The live view on a terminal, plain lines elsewhere."""
+    if not (console.is_terminal and sys.stdout.isatty()):
+        yield PlainView()
+        return
+    view = LiveView(stages)
+    with view.live:
+        yield view
+
+
+def plan_table(planned: Sequence[PlannedStage]) -> Table:
+    """Reuse or run, why, and what it will cost."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("stage", "action", "seconds", "memory", "FLOPs", "why"):
+        table.add_column(title, justify="right" if title in ("seconds", "memory", "FLOPs") else "left")
+    for row in planned:
+        runs = row.action == "run"
+        cost = row.estimate
+        table.add_row(
+            row.stage.name,
+            Text(row.action, style="yellow" if runs else "green"),
+            f"{cost.seconds:.0f}" if runs else "",
+            amount(cost.peak_memory_bytes, "B") if runs else "",
+            amount(cost.flops) if cost.flops else "",
+            Text(row.why),
+        )
+    return table
+
+
+def amount(number: float, unit: str = "") -> str:
+    """`1.2 GB`: three digits and a decimal prefix."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(number) < 1000:
+            return f"{number:.3g} {prefix}{unit}".rstrip()
+        number /= 1000
+    return f"{number:.3g} Z{unit}"
+
+
+def duration(seconds: float) -> str:
+    """`2m 05s`, or `7.3s` below a minute."""
+    return f"{seconds:.1f}s" if seconds < 60 else f"{int(seconds // 60)}m {int(seconds % 60):02d}s"

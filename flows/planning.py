@@ -1,0 +1,186 @@
+"""Reuse or run, and why: the decision for each stage, made the same way for `plan` and for the run itself.
+
+- `PlannedStage`: one decision, with its estimate
+- `Planner`: decides stage by stage; knows the store, the config and the run it starts from
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from data_schemas.config import StageConfig
+from data_schemas.errors import NotFoundError
+from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
+from flows.run_config import RunConfigBase
+from infra.artifacts import Artifact, ArtifactStore, artifact_key
+from infra.runs import RunStore
+from stages.registry import STAGES, wiring
+from stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """What is going to happen to one stage."""
+
+    stage: Stage
+    action: Literal["reuse", "run"]
+    why: str
+    key: str | None
+    """None while the inputs are not known yet."""
+    artifact: Artifact | None
+    """The artifact to reuse."""
+    estimate: Estimate
+    """What running it costs; for a reused stage the volume it hands on, at no cost."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row that `--json` prints."""
+        return {
+            "stage": self.stage.name,
+            "action": self.action,
+            "why": self.why,
+            "artifact": self.artifact.ref.label if self.artifact else None,
+            "estimate": self.estimate.model_dump(exclude={"output"}) if self.action == "run" else None,
+        }
+
+
+class Planner:
+    """Decides for each stage of one run whether an artifact that is there can be used."""
+
+    def __init__(
+        self, store: ArtifactStore, runs: RunStore, config: RunConfigBase, record: RunRecord | None, base: RunRecord | None
+    ) -> None:
+        """Plan a run.
+
+        Args:
+            store: where artifacts are.
+            runs: where runs are; the newest ones tell what changed.
+            config: the resolved config of the run.
+            record: the run itself where it exists already; what it pinned stays pinned.
+            base: the run that it reruns or follows; its artifacts are preferred over other attempts.
+        """
+        self.store = store
+        self.config = config
+        self.record = record
+        self.base = base
+        self._recent = [run for run in (record, base) if run] or runs.all()
+        self._recent_all = runs.all() if base is None else []
+        self._wires = wiring()
+
+    def plan(self, forced: str | None = None, last_stage: str | None = None) -> list[PlannedStage]:
+        """Every stage's decision, before anything runs."""
+        planned: list[PlannedStage] = []
+        artifacts: dict[str, Artifact | None] = {}
+        volume = Volume()
+        for stage in stages_until(last_stage):
+            decision = self.decide(stage, artifacts, volume, forced)
+            planned.append(decision)
+            artifacts[stage.name] = decision.artifact
+            volume = decision.estimate.output
+        return planned
+
+    def decide(
+        self, stage: Stage, artifacts: Mapping[str, Artifact | None], volume: Volume, forced: str | None = None
+    ) -> PlannedStage:
+        """One stage's decision.
+
+        Args:
+            stage: the stage.
+            artifacts: earlier stages' artifacts; None for one that has still to run.
+            volume: what the stage is expected to read.
+            forced: a stage that must run though nothing changed.
+        """
+        config = self.config.stage_config(stage.name)
+        upstream = {name: artifacts[maker] for name, maker in self._wires[stage.name].items()}
+        unknown = sorted({self._wires[stage.name][name] for name, artifact in upstream.items() if artifact is None})
+        if unknown:
+            why = self._changes(stage, config, {}, {}) or []
+            return self._run(stage, config, volume, "; ".join([*why, f"depends on {', '.join(unknown)}"]), None)
+
+        digests = {name: artifact.ref.digest for name, artifact in upstream.items() if artifact is not None}
+        sources = stage.sources(config)
+        key = artifact_key(stage.name, stage.version, config.key_fields(), digests, sources)
+        pinned = self._pinned(self.record, stage, key)
+        if pinned is not None:
+            return self._reuse(stage, key, pinned, "already done in this run")
+        if stage.name == forced:
+            return self._run(stage, config, volume, "forced by rerun", key)
+        found = self._pinned(self.base, stage, key) or next(iter(self.store.committed(stage.name, key)), None)
+        if found is not None:
+            return self._reuse(stage, key, found, f"same config and inputs as in {found.ref.attempt}")
+        changes = self._changes(stage, config, digests, sources)
+        if changes is None:
+            why = "never run in this store"
+        else:
+            why = "; ".join(changes) or "its artifact is gone from the store"
+        return self._run(stage, config, volume, why, key)
+
+    def _reuse(self, stage: Stage, key: str, artifact: Artifact, why: str) -> PlannedStage:
+        free = Estimate(seconds=0, peak_memory_bytes=0, output=artifact.manifest.volume)
+        return PlannedStage(stage, "reuse", why, key, artifact, free)
+
+    def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
+        return PlannedStage(stage, "run", why, key, None, stage.estimate(config, volume))
+
+    def _pinned(self, record: RunRecord | None, stage: Stage, key: str) -> Artifact | None:
+        outcome = record.stages.get(stage.name) if record else None
+        if outcome is None or outcome.artifact.key != key:
+            return None
+        try:
+            return self.store.open(outcome.artifact)
+        except NotFoundError:
+            return None
+
+    def _changes(
+        self, stage: Stage, config: StageConfig, digests: Mapping[str, str], sources: Mapping[str, str]
+    ) -> list[str] | None:
+        """What differs from the newest known artifact of the stage; None where there is none."""
+        before = self._last_manifest(stage)
+        if before is None:
+            return None
+        changes = []
+        if before.stage_version != stage.version:
+            changes.append(f"stage version {before.stage_version} -> {stage.version}")
+        changes += field_changes(stage.Config, before.config, config)
+        changes += [
+            f"input {name} changed" for name, digest in digests.items() if before.inputs[name].digest != digest
+        ]
+        changes += [f"{name} changed" for name, value in sources.items() if before.sources.get(name) != value]
+        return changes
+
+    def _last_manifest(self, stage: Stage) -> Manifest | None:
+        for record in (*self._recent, *self._recent_all):
+            outcome = record.stages.get(stage.name)
+            if outcome is not None:
+                try:
+                    return self.store.open(outcome.artifact).manifest
+                except NotFoundError:
+                    continue
+        return None
+
+
+def field_changes(kind: type[StageConfig], before: Mapping[str, Any], config: StageConfig) -> list[str]:
+    """`peak_learning_rate: 0.0006 -> 0.001` for each key field that differs, nested ones by dotted name."""
+    now = config.key_fields()
+    return list(_leaf_changes({name: before.get(name) for name in now}, now, ""))
+
+
+def _leaf_changes(before: Any, now: Any, where: str) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = sorted({*before, *now})
+        return [
+            change
+            for name in names
+            for change in _leaf_changes(before.get(name), now.get(name), f"{where}.{name}" if where else name)
+        ]
+    return [] if before == now else [f"{where}: {before} -> {now}"]
+
+
+def stages_until(last_stage: str | None) -> list[Stage]:
+    """The stages in order, up to and with `last_stage`."""
+    names = [stage.name for stage in STAGES]
+    return list(STAGES[: names.index(last_stage) + 1] if last_stage else STAGES)
+
+
+def artifact_refs(artifacts: Mapping[str, Artifact]) -> dict[str, ArtifactRef]:
+    """Artifacts by name as the references that records keep."""
+    return {name: artifact.ref for name, artifact in artifacts.items()}

@@ -1,0 +1,269 @@
+"""One run: its record, its decisions and the execution of its stages, without a word of the flow engine.
+
+- `RunRequest`: what the user asked for
+- `RunSession`: begins or continues a run, executes stages one by one, closes the run
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from data_schemas.config import StageConfig, canonical_json
+from data_schemas.errors import ConfigError
+from data_schemas.manifest import Estimate, Manifest, RunRecord, StageOutcome, Volume, content_digest
+from flows.planning import PlannedStage, Planner, artifact_refs, stages_until
+from flows.run_config import RunConfigBase
+from infra import provenance, runs
+from infra.artifacts import Artifact, ArtifactStore, ArtifactWriter
+from infra.hardware import workers_or_all
+from infra.measure import PeakMemory, Stopwatch
+from infra.partitions import PartitionMap
+from infra.progress import ProgressListener, SilentListener
+from infra.runs import RunStore
+from stages.registry import stage_named, wiring
+from stages.stage import Stage, StageContext
+
+
+class RunView(Protocol):
+    """Whoever watches a run: the terminal, a log, nobody."""
+
+    def noted(self, message: str) -> None:
+        """Something about the run as a whole."""
+
+    def listener(self, stage: str) -> ProgressListener:
+        """A stage begins to work; the listener hears its progress."""
+
+    def ended(self, stage: str, outcome: StageOutcome) -> None:
+        """A stage has its artifact."""
+
+
+class SilentView:
+    """Nobody watches."""
+
+    def noted(self, message: str) -> None:
+        """Ignore."""
+
+    def listener(self, stage: str) -> ProgressListener:
+        """Ignores what it hears."""
+        return SilentListener()
+
+    def ended(self, stage: str, outcome: StageOutcome) -> None:
+        """Ignore."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run: a config, and for a rerun the run it starts from and the stage that must run."""
+
+    config: RunConfigBase
+    store_url: str
+    base: RunRecord | None = None
+    forced: str | None = None
+    last_stage: str | None = None
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (self.forced, self.last_stage):
+            if name is not None:
+                stage_named(name)
+
+    @property
+    def config_digest(self) -> str:
+        """Identifies the resolved config and how far it runs."""
+        values = {name: value for name, value in self.config.model_dump(mode="json").items() if name != "execution"}
+        return hashlib.sha256(canonical_json({"config": values, "until": self.last_stage}).encode()).hexdigest()
+
+
+@dataclass
+class RunSession:
+    """A run that this process works on."""
+
+    request: RunRequest
+    record: RunRecord
+    view: RunView = field(default_factory=SilentView)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, request: RunRequest, view: RunView | None = None) -> "RunSession":
+        """Continue the newest unfinished run of the same request, or start one; the record is saved at once."""
+        store = RunStore(request.store_url)
+        record, notes = (None, []) if request.fresh else resumable(store, request)
+        if record is None:
+            record = RunRecord(
+                run_id=runs.new_run_id(),
+                config_name=request.config.name,
+                config=request.config.model_dump(mode="json"),
+                config_digest=request.config_digest,
+                status="running",
+                base_run=request.base.run_id if request.base else None,
+                forced=request.forced,
+                last_stage=request.last_stage,
+                host="",
+                pid=0,
+                process_started=0,
+                started=datetime.now(UTC),
+            )
+        session = cls(request, runs.claim(record), view or SilentView())
+        session._save()
+        for note in (*notes, f"run {record.run_id}, store {request.store_url}"):
+            session.view.noted(note)
+        return session
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.record.run_id
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages this run goes through, in order."""
+        return stages_until(self.request.last_stage)
+
+    def planner(self) -> Planner:
+        """Decides with what the run has pinned so far."""
+        store, run_store = ArtifactStore(self.request.store_url), RunStore(self.request.store_url)
+        return Planner(store, run_store, self.request.config, self.record, self.request.base)
+
+    def decide(self, stage: Stage) -> PlannedStage:
+        """Reuse or run, with every input known."""
+        makers = list(wiring()[stage.name].values())
+        volume = self._volume_before(stage)
+        known = {maker: self.artifacts[maker] for maker in makers}
+        return self.planner().decide(stage, known, volume, self.request.forced)
+
+    def execute(self, stage: Stage) -> StageOutcome:
+        """Bring one stage to its artifact and pin it in the record."""
+        decision = self.decide(stage)
+        begun = datetime.now(UTC)
+        if decision.action == "reuse":
+            assert decision.artifact is not None
+            artifact = decision.artifact
+            artifact.check_sizes()
+        else:
+            artifact = self._run(stage, decision)
+        before = self.record.stages.get(stage.name)
+        seconds = (datetime.now(UTC) - begun).total_seconds()
+        outcome = before or StageOutcome(
+            action=decision.action, why=decision.why, artifact=artifact.ref, seconds=seconds
+        )
+        self.artifacts[stage.name] = artifact
+        self.record = self.record.model_copy(update={"stages": {**self.record.stages, stage.name: outcome}})
+        self._save()
+        self.view.ended(stage.name, outcome)
+        return outcome
+
+    def close(self, status: Literal["finished", "failed", "interrupted"], message: str | None = None) -> None:
+        """Write how the run ended."""
+        self.record = runs.close(self.record, status, message)
+        self._save()
+
+    def _run(self, stage: Stage, decision: PlannedStage) -> Artifact:
+        assert decision.key is not None
+        inputs = {name: self.artifacts[maker] for name, maker in wiring()[stage.name].items()}
+        for artifact in inputs.values():
+            artifact.check_sizes()
+        for name, artifact in inputs.items():
+            artifact.check_contract(stage.inputs[name], stage.name)
+        store = ArtifactStore(self.request.store_url)
+        out = store.writer(stage.name, decision.key, self.run_id, stage.output)
+        context = self._context(stage, out, fresh=stage.name == self.request.forced)
+        config = self.request.config.stage_config(stage.name)
+        started = datetime.now(UTC)
+        with PeakMemory() as memory:
+            stage.run(config, inputs, out, context)
+        manifest = _manifest(stage, decision, inputs, out, started, context.stopwatch, memory.peak_bytes, config)
+        out.commit(manifest)
+        context.work.remove()
+        return store.open(manifest.ref)
+
+    def _context(self, stage: Stage, out: ArtifactWriter, fresh: bool) -> StageContext:
+        execution = self.request.config.execution
+        listener = self.view.listener(stage.name)
+        workers = workers_or_all(execution.workers)
+        partitions = PartitionMap(
+            out.folder, stage.name, stage.output, self.run_id, execution.engine, workers, fresh, listener
+        )
+        return StageContext(self.run_id, partitions, out.folder.child(f"{self.run_id}/work"), listener, workers)
+
+    def _volume_before(self, stage: Stage) -> Volume:
+        names = [one.name for one in self.stages]
+        earlier = names[: names.index(stage.name)]
+        return self.artifacts[earlier[-1]].manifest.volume if earlier else Volume()
+
+    def _save(self) -> None:
+        RunStore(self.request.store_url).save(self.record)
+
+
+def resumable(store: RunStore, request: RunRequest) -> tuple[RunRecord | None, list[str]]:
+    """The newest run of the same request if it did not finish and nobody works on it, and notes for the user."""
+    base_id = request.base.run_id if request.base else None
+    for record in store.all():
+        if record.config_digest != request.config_digest or record.forced != request.forced:
+            continue
+        if base_id not in (record.base_run, record.run_id):
+            continue
+        if record.status == "finished":
+            return None, []
+        if runs.is_alive(record):
+            return None, [f"run {record.run_id} of the same config is still alive (pid {record.pid}); this is another run"]
+        return record, [f"continues run {record.run_id}"]
+    return None, []
+
+
+def rerun_request(
+    store_url: str, base: RunRecord, config: RunConfigBase, stage: str, only: bool, fresh: bool
+) -> RunRequest:
+    """A forced rerun of one stage of a run.
+
+    Raises:
+        ConfigError: where the run never reached the stages before it.
+    """
+    missing = [one.name for one in stages_until(stage)[:-1] if one.name not in base.stages]
+    if missing:
+        raise ConfigError(
+            f"run {base.run_id} has no {missing[0]} artifact, which {stage} needs; finish it first with: headrace run"
+        )
+    return RunRequest(config, store_url, base, stage, stage if only else base.last_stage, fresh)
+
+
+def _manifest(
+    stage: Stage,
+    decision: PlannedStage,
+    inputs: dict[str, Artifact],
+    out: ArtifactWriter,
+    started: datetime,
+    stopwatch: Stopwatch,
+    peak_memory_bytes: int,
+    config: StageConfig,
+) -> Manifest:
+    assert decision.key is not None
+    files = sorted(out.files.values(), key=lambda entry: entry.path)
+    return Manifest(
+        stage=stage.name,
+        stage_version=stage.version,
+        kind=stage.output.name,
+        kind_version=stage.output.version,
+        key=decision.key,
+        attempt=out.attempt,
+        digest=content_digest(files),
+        config=config.model_dump(mode="json"),
+        inputs=artifact_refs(inputs),
+        sources=stage.sources(config),
+        files=files,
+        counts=out.counts,
+        metrics=out.metrics,
+        volume=out.volume,
+        estimate=_estimate(decision.estimate),
+        code=provenance.code_version(),
+        packages=provenance.package_versions(),
+        device=provenance.device(),
+        started=started,
+        ended=datetime.now(UTC),
+        phases=stopwatch.phases,
+        peak_memory_bytes=peak_memory_bytes,
+    )
+
+
+def _estimate(estimate: Estimate) -> Estimate | None:
+    return estimate if estimate.seconds else None

@@ -1,0 +1,48 @@
+"""Every stage as a flow of its own, so that each can be deployed, scheduled and rerun by itself."""
+
+from typing import Any
+
+import flows.quiet_prefect  # noqa: F401
+from prefect import Flow, flow
+
+from flows.pipeline import LoggerView, run_stages
+from flows.run_config import build_run_config
+from flows.run_session import RunSession, rerun_request
+from flows.store_location import store_url
+from infra.runs import RunStore
+from stages.registry import STAGES
+from stages.stage import Stage
+
+
+def stage_flow(stage: Stage) -> Flow[..., str]:
+    """A flow that makes a new attempt at `stage` with the inputs that a run used."""
+
+    def rerun(
+        config: stage.Config | None = None,  # type: ignore[name-defined]
+        run: str = "latest",
+        store: str | None = None,
+        only: bool = True,
+        fresh: bool = False,
+    ) -> str:
+        url = store_url(store)
+        base = RunStore(url).get(run)
+        values: dict[str, Any] = dict(base.config)
+        if config is not None:
+            values[stage.name] = config.model_dump(mode="json")
+        request = rerun_request(url, base, build_run_config(values, f"run {base.run_id}"), stage.name, only, fresh)
+        return run_stages(RunSession.begin(request, LoggerView()))
+
+    rerun.__doc__ = f"""Run {stage.name} again, with the inputs that a run used.
+
+    Args:
+        config: the stage's settings; the run's own where left out.
+        run: id of the run whose inputs are used.
+        store: URL of the artifact store; HEADRACE_HOME where left out.
+        only: leave the stages that depend on it alone.
+        fresh: do not continue an unfinished rerun of the same settings.
+    """
+    rerun.__annotations__["config"] = stage.Config | None
+    return flow(name=f"headrace-{stage.name}", persist_result=False)(rerun)
+
+
+ingest_flow, clean_flow, dedup_flow, tokenize_flow, pretrain_flow, compress_flow, benchmark_flow = map(stage_flow, STAGES)

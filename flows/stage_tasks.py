@@ -1,0 +1,73 @@
+"""One generic Prefect task of any stage: name, retries, time-out, a markdown artifact at its end, state `Cached`."""
+
+import os
+from typing import Any
+
+import flows.quiet_prefect  # noqa: F401  (sets the environment that prefect reads when it is imported)
+from prefect import Task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from data_schemas.errors import HeadraceError
+from data_schemas.manifest import StageOutcome
+from flows.run_session import RunSession
+from infra.artifacts import Artifact
+from stages.stage import Stage
+
+RETRY_DELAYS_SECONDS = [5.0, 30.0]
+
+
+def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
+    """The task that brings `stage` to its artifact within `session`.
+
+    Errors that a retry cannot mend (config, contract, damage: every `HeadraceError`) are not retried.
+    """
+
+    def run() -> State[StageOutcome]:
+        outcome = session.execute(stage)
+        if "PREFECT_API_URL" in os.environ:  # the ephemeral server dies with the run; nobody could read it there
+            create_markdown_artifact(
+                key=f"headrace-{stage.name}",
+                markdown=stage_markdown(outcome, session.artifacts[stage.name]),
+                description=f"{stage.name} of run {session.run_id}",
+            )
+        name = "Cached" if outcome.action == "reuse" else "Completed"
+        return Completed(name=name, message=outcome.why, data=outcome)
+
+    return Task(
+        run,
+        name=stage.name,
+        task_run_name=f"{stage.name} ({session.run_id})",
+        description=(type(stage).__doc__ or stage.name).strip(),
+        tags={"headrace", stage.name},
+        cache_policy=NO_CACHE,
+        retries=len(RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=RETRY_DELAYS_SECONDS,
+        retry_condition_fn=is_worth_retrying,
+        timeout_seconds=session.request.config.stage_config(stage.name).timeout_seconds,
+        persist_result=False,
+        log_prints=False,
+    )
+
+
+def is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
+    """False for what the user has to mend first."""
+    error = state.data
+    return not isinstance(error, HeadraceError)
+
+
+def stage_markdown(outcome: StageOutcome, artifact: Artifact) -> str:
+    """What the stage did, as a markdown table."""
+    manifest = artifact.manifest
+    rows = {
+        "action": f"{outcome.action}: {outcome.why}",
+        "artifact": f"`{artifact.ref.label}`",
+        "folder": f"`{artifact.folder.full(artifact.ref.attempt)}`",
+        "seconds": f"{manifest.seconds:.1f}",
+        "peak memory": f"{manifest.peak_memory_bytes / 2**20:,.0f} MiB",
+        **{name.replace("_", " "): f"{amount:,}" for name, amount in manifest.counts.items()},
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"### {manifest.stage}\n\n| | |\n|---|---|\n{table}\n"

@@ -1,0 +1,124 @@
+"""Pretraining: a decoder learns to predict the next token, under Ray Train or in this process."""
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from data_schemas.artifact_kinds import MODEL, TOKENS
+from data_schemas.config import StageConfig, runtime_field
+from data_schemas.manifest import Estimate, Volume
+from infra.artifacts import Artifact, ArtifactWriter
+from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates
+from modeling.transformer_config import TransformerConfig, TransformerShape
+from stages.pretrain.batch_plan import plan_batches
+from stages.stage import Stage, StageContext
+
+
+class PretrainConfig(StageConfig):
+    """Shape of the network, token budget, schedule."""
+
+    model: TransformerShape = Field(default_factory=TransformerShape, description="shape of the network")
+    workers: int = Field(2, ge=0, description="data-parallel processes; 0 trains in this process, without Ray")
+    tokens: int = Field(4_000_000, gt=0, description="tokens to train on, over as many epochs as that takes")
+    batch_tokens: int = Field(16_384, gt=0, description="tokens per optimiser step, reached by accumulation")
+    micro_batch: int = Field(16, gt=0, description="rows per forward pass and worker")
+    peak_learning_rate: float = Field(6e-4, gt=0, description="AdamW's, after warm-up; the article's value")
+    warmup_share: float = Field(0.02, ge=0, lt=1, description="share of the steps that warm up linearly")
+    floor_share: float = Field(0.1, ge=0, le=1, description="where the cosine ends, as a share of the peak")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment (GPT-3, 2005.14165, appendix B)")
+    weight_decay: float = Field(0.1, ge=0, description="on matrices only (GPT-3, appendix B)")
+    clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm (GPT-3, appendix B)")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="bf16 autocast over fp32 weights, or fp32; auto: bf16 where the processor has it"
+    )
+    seed: int = Field(0, ge=0, description="of initialisation and data order")
+    log_every_steps: int = Field(10, gt=0, description="steps per row of the training log")
+    checkpoint_every_steps: int = runtime_field(100, gt=0, description="steps between checkpoints")
+    max_failures: int = runtime_field(3, ge=0, description="dead workers survived before the attempt fails")
+
+    @model_validator(mode="after")
+    def _cadences_fit(self) -> "PretrainConfig":
+        if self.checkpoint_every_steps % self.log_every_steps:
+            raise ValueError(
+                f"checkpoint_every_steps is {self.checkpoint_every_steps}; it must be a multiple of log_every_steps "
+                f"({self.log_every_steps}), so that a resumed run logs the same rows"
+            )
+        return self
+
+
+class PretrainStage(Stage):
+    """Train a decoder on the token shards."""
+
+    name = "pretrain"
+    version = 1
+    Config = PretrainConfig
+    inputs: Mapping = {"tokens": TOKENS}  # type: ignore[type-arg]
+    output = MODEL
+
+    def estimate(self, config: PretrainConfig, volume: Volume) -> Estimate:
+        """FLOPs exactly; time by the machine's rate for a training step."""
+        plan = plan_batches(config)
+        model = TransformerConfig(**config.model.model_dump(), vocabulary_size=max(volume.vocabulary_size, 256))
+        flops = 3.0 * model.flops_per_token(config.model.context_length) * plan.steps * plan.batch_tokens
+        rates = cpu_rates()
+        rate = (rates.bf16_flops if plan.precision == "bf16" else rates.fp32_flops) * plan.ranks
+        state_bytes = 16 * model.parameters() * plan.ranks
+        activations = 34 * plan.micro_batch * config.model.context_length * model.width * model.layers * plan.ranks
+        output = volume.model_copy(update={"parameters": model.parameters(), "context_length": model.context_length})
+        return Estimate(
+            seconds=flops / rate + (START_RAY_TRAIN_SECONDS if config.workers else 0),
+            peak_memory_bytes=int(PROCESS_BYTES * (plan.ranks + 2) + state_bytes + activations),
+            flops=flops,
+            output=output,
+        )
+
+    def run(
+        self, config: PretrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
+    ) -> None:
+        """Train, then write the model, its tokenizer and the training log."""
+        from modeling.checkpoint import model_to_files
+        from stages.pretrain.trainer import train_in_process, train_on_ray, trained_model
+
+        tokens = inputs["tokens"]
+        plan = plan_batches(config)
+        model_config = model_config_for(config, tokens)
+        with context.phase("train"):
+            train = train_on_ray if config.workers else train_in_process
+            outcome = train(config, plan, model_config, tokens, context)
+        with context.phase("write model"):
+            model = trained_model(model_config, plan, context.work)
+            for path, data in model_to_files(model).items():
+                out.write(path, data)
+            out.write("tokenizer.json", tokens.read("tokenizer.json"))
+            rows = [{name: value for name, value in row.items() if name != "seconds"} for row in outcome.log]
+            out.write("training_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+        seconds = outcome.training_seconds
+        trained_tokens = plan.steps * plan.batch_tokens
+        flops_per_token = 3.0 * model_config.flops_per_token(model_config.context_length)
+        out.metrics |= {
+            "parameters": model_config.parameters(),
+            "steps": plan.steps,
+            "tokens": trained_tokens,
+            "epochs": trained_tokens / tokens.manifest.counts["train_tokens"],
+            "final_loss": outcome.log[-1]["loss"],
+            "precision": plan.precision,
+            "flops_per_token": flops_per_token,
+            "tokens_per_second": outcome.tokens_per_second,
+            "model_flops_per_second": outcome.tokens_per_second * flops_per_token,
+            "training_seconds": seconds,
+            "starts": outcome.starts,
+            "throughput": outcome.throughput(plan.batch_tokens),
+        }
+        out.volume = tokens.manifest.volume.model_copy(
+            update={"parameters": model_config.parameters(), "context_length": model_config.context_length}
+        )
+
+
+def model_config_for(config: PretrainConfig, tokens: Artifact) -> TransformerConfig:
+    """The network's config: its shape from the run config, its vocabulary from the tokenizer."""
+    vocabulary_size = int(tokens.manifest.metrics["vocabulary_size"])
+    return TransformerConfig(**config.model.model_dump(), vocabulary_size=vocabulary_size)

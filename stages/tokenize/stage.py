@@ -1,0 +1,76 @@
+"""Tokenize: train a byte-level BPE on the training text, then write every document as token ids to Arrow shards."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from pydantic import Field
+
+from data_schemas.artifact_kinds import CORPUS, TOKENS
+from data_schemas.config import StageConfig
+from data_schemas.manifest import Estimate, Volume
+from infra.artifacts import Artifact, ArtifactWriter
+from infra.hardware import PROCESS_BYTES, workers_or_all
+from infra.partitions import Partition
+from stages.stage import Stage, StageContext
+
+TRAINED_BYTES_PER_SECOND = 3e6
+ENCODED_BYTES_PER_SECOND = 1.7e6
+"""Per core."""
+BYTES_PER_TOKEN = 3.7
+
+
+class TokenizeConfig(StageConfig):
+    """Size of the vocabulary and the text it is learnt from."""
+
+    vocabulary_size: int = Field(4096, ge=257, description="entries, with the 256 bytes and the end-of-text token")
+    training_bytes: int | None = Field(
+        None, gt=0, description="learn the merges from the first so many bytes of each partition's share; all if left out"
+    )
+
+
+class TokenizeStage(Stage):
+    """Learn a vocabulary and encode the corpus with it."""
+
+    name = "tokenize"
+    version = 1
+    Config = TokenizeConfig
+    inputs: Mapping = {"corpus": CORPUS}  # type: ignore[type-arg]
+    output = TOKENS
+
+    def estimate(self, config: TokenizeConfig, volume: Volume) -> Estimate:
+        """By the bytes of text; learning the merges is one process with all cores."""
+        workers = workers_or_all(None)
+        learnt = min(volume.text_bytes, config.training_bytes or volume.text_bytes)
+        seconds = learnt / TRAINED_BYTES_PER_SECOND + volume.text_bytes / ENCODED_BYTES_PER_SECOND / workers + 3
+        tokens = int(volume.text_bytes / BYTES_PER_TOKEN)
+        output = volume.model_copy(update={"tokens": tokens, "vocabulary_size": config.vocabulary_size})
+        return Estimate(seconds=seconds, peak_memory_bytes=workers * PROCESS_BYTES + 8 * learnt, output=output)
+
+    def run(
+        self, config: TokenizeConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
+    ) -> None:
+        """Learn, then encode partition by partition."""
+        from stages.tokenize.byte_level_bpe import to_json, train
+        from stages.tokenize.shards import encode_partition, training_texts
+
+        corpus = inputs["corpus"]
+        saved = context.work.read("tokenizer.json") if context.work.exists("tokenizer.json") else None
+        if saved is None:
+            with context.phase("learn merges"):
+                context.listener.advanced("learn merges", 0, 1, f"{config.vocabulary_size} entries")
+                saved = to_json(train(training_texts(corpus, config.training_bytes), config.vocabulary_size))
+                context.work.write("tokenizer.json", saved)
+        out.write("tokenizer.json", saved)
+        paths = [*corpus.paths("train/*.parquet"), *corpus.paths("held_out/*.parquet")]
+        partitions = [Partition(path.removesuffix(".parquet").replace("/", "-"), path) for path in paths]
+        with context.phase("encode"):
+            for result in context.partitions.map("encode", partial(encode_partition, corpus, saved), partitions):
+                result.adopt_into(out)
+        tokens = out.counts["train_tokens"]
+        out.metrics |= {
+            "vocabulary_size": config.vocabulary_size,
+            "bytes_per_token": out.counts["train_bytes"] / tokens,
+        }
+        out.volume = corpus.manifest.volume.model_copy(
+            update={"tokens": tokens, "vocabulary_size": config.vocabulary_size}
+        )

@@ -1,0 +1,22 @@
+"""Fixtures that several folders share."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real corpora and benchmark files beside the checkout; tests that use them skip where there are none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no shared data beside the checkout")
+    return SHARED_DATA
+
+
+@pytest.fixture(params=["file", "memory"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty store on each kind of filesystem."""
+    return f"memory://store-{uuid.uuid4().hex}" if request.param == "memory" else f"file://{tmp_path}/store"

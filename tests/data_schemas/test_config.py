@@ -1,0 +1,40 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError
+
+from data_schemas.config import StageConfig, canonical_json, runtime_field
+from data_schemas.errors import ConfigError
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+class Example(StageConfig):
+    size: int = Field(3, gt=0, description="a size")
+    speed: int = runtime_field(1, description="changes no bytes")
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_canonical_json_does_not_depend_on_the_order_of_keys(value):
+    assert canonical_json(value) == canonical_json(dict(reversed(value.items())))
+
+
+@pytest.mark.parametrize("value", [{"a": {1, 2}}, {"a": [float("nan")]}, {"a": object()}, {1: "a"}, {"a": b"bytes"}])
+def test_values_without_a_stable_encoding_are_refused(value):
+    with pytest.raises(ConfigError, match="cache key"):
+        canonical_json(value)
+
+
+def test_runtime_fields_are_in_no_key():
+    assert Example(size=4, speed=9).key_fields() == {"size": 4}
+
+
+def test_configs_are_closed_and_immutable():
+    with pytest.raises(ValidationError):
+        Example(sise=4)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError):
+        Example().size = 5  # type: ignore[misc]
