@@ -91,5 +91,5 @@ CORPUS = ArtifactKind(
 PROFILE = ArtifactKind("profile", 1)
 TOKENS = ArtifactKind("tokens", 1, {"train/*.arrow": TOKEN_SHARDS, "held_out/*.arrow": TOKEN_SHARDS}, ("tokenizer.json",))
 MODEL = ArtifactKind("model", 1, {}, ("config.json", "model.safetensors", "tokenizer.json", "training_log.jsonl"))
-COMPRESSED_MODEL = ArtifactKind("compressed_model", 1, {}, ("config.json", "model.safetensors", "tokenizer.json", "passes.json"))
+COMPRESSED_MODEL = ArtifactKind("compressed_model", 1, {}, ("config.json", "model.safetensors", "tokenizer.json"))
 RESULTS = ArtifactKind("results", 1, {"scores.parquet": (SCORES,), "items.parquet": (ITEMS,)}, ("samples.json",))

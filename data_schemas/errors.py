@@ -31,3 +31,7 @@ class InputDataError(HeadraceError):
 
 class EnvironmentProblem(HeadraceError):
     """The machine lacks what the work needs: a package, memory, a device, a reachable service."""
+
+
+class TrainingDivergedError(HeadraceError):
+    """Loss or gradient are no longer finite numbers; the same config diverges again."""

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ Store = Annotated[str | None, typer.Option(help="URL of the artifact store; defa
 AsJson = Annotated[bool, typer.Option("--json", help="last line of output: one JSON object")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="the last stage")]
 
+EXIT_BUG = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -42,6 +44,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             typer.echo("interrupted; what was finished is kept, the same command continues it", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            typer.echo(own_traceback(error), err=True)
+            raise typer.Exit(EXIT_BUG) from None
 
     app.command()(guarded)
     return guarded
@@ -205,6 +212,13 @@ def _execute(request: Any, as_json: bool) -> None:
     console.print(f"run {run_id} finished", markup=False)
     if as_json:
         print_json(run_summary(request.store_url, record))
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback without the flow engine's frames."""
+    shown = traceback.TracebackException.from_exception(error)
+    shown.stack = traceback.StackSummary.from_list([frame for frame in shown.stack if "/prefect/" not in frame.filename])
+    return "".join(shown.format()) + "finished stages are kept; the same command continues the run"
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_schemas.config import StageConfig
@@ -31,6 +31,8 @@ class PlannedStage:
     """The artifact to reuse."""
     estimate: Estimate
     """What running it costs; for a reused stage the volume it hands on, at no cost."""
+    done_before: bool = False
+    """This very run made or chose the artifact before it was stopped."""
 
     def as_json(self) -> dict[str, Any]:
         """The row that `--json` prints."""
@@ -101,7 +103,7 @@ class Planner:
         key = artifact_key(stage.name, stage.version, config.key_fields(), digests, sources)
         pinned = self._pinned(self.record, stage, key)
         if pinned is not None:
-            return self._reuse(stage, key, pinned, "already done in this run")
+            return replace(self._reuse(stage, key, pinned, "already done in this run"), done_before=True)
         if stage.name == forced:
             return self._run(stage, config, volume, "forced by rerun", key)
         found = self._pinned(self.base, stage, key) or next(iter(self.store.committed(stage.name, key)), None)

@@ -142,13 +142,12 @@ class RunSession:
             artifact.check_sizes()
         else:
             artifact = self._run(stage, decision)
-        before = self.record.stages.get(stage.name)
         seconds = (datetime.now(UTC) - begun).total_seconds()
-        outcome = before or StageOutcome(
-            action=decision.action, why=decision.why, artifact=artifact.ref, seconds=seconds
-        )
+        outcome = StageOutcome(action=decision.action, why=decision.why, artifact=artifact.ref, seconds=seconds)
         self.artifacts[stage.name] = artifact
-        self.record = self.record.model_copy(update={"stages": {**self.record.stages, stage.name: outcome}})
+        # A continued run keeps what it did before it was stopped.
+        pinned = {stage.name: outcome, **self.record.stages} if decision.done_before else {**self.record.stages, stage.name: outcome}
+        self.record = self.record.model_copy(update={"stages": pinned})
         self._save()
         self.view.ended(stage.name, outcome)
         return outcome

@@ -16,7 +16,7 @@ from flows.run_session import RunSession
 from infra.artifacts import Artifact
 from stages.stage import Stage
 
-RETRY_DELAYS_SECONDS = [5.0, 30.0]
+RETRY_DELAYS_SECONDS = [2.0, 15.0]
 
 
 def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:

@@ -47,6 +47,7 @@ def device() -> dict[str, Any]:
     """The machine in words and numbers."""
     return {
         "processor": _processor_name(),
+        "vendor": _cpuinfo("vendor_id"),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "flags": _bf16_flags(),

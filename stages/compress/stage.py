@@ -98,7 +98,7 @@ class CompressStage(Stage):
                 model, row = finished
             else:
                 with context.phase(name):
-                    model = apply_pass(model, one, tokens, config.seed, context) if one else model
+                    model = apply_pass(one, model, tokens, config.seed, context) if one else model
                 with context.phase("measure"):
                     row = measure(name, one, model, held_out)
                 progress.save(number, model, row)

@@ -53,7 +53,7 @@ def fates_table(signed: list[pa.Table], config: "DedupConfig") -> pa.Table:
 
 def _split(document: str, config: "DedupConfig") -> str:
     """Held out or not, by a hash of the id alone: the same under any partitioning and any other documents."""
-    share = xxhash.xxh64_intdigest(document, seed=config.seed) / 2**64
+    share = xxhash.xxh64_intdigest(document.encode(), seed=config.seed) / 2**64
     return HELD_OUT if share < config.held_out_share else TRAIN
 
 

@@ -1,0 +1,119 @@
+"""A network as two files, and back: `config.json` and `model.safetensors`. No pickle.
+
+`config.json` holds {"format": "float" | "int8", "transformer": the TransformerConfig}. The tensors carry the names of
+`Transformer.state_dict()`, a tied head's left out; in the int8 format each matrix `x.weight` is int8 and has its
+float32 `x.scale`, one for each row.
+"""
+
+import json
+from typing import Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from data_schemas.errors import ContractError
+from modeling.int8_linear import Int8Linear, empty_int8_transformer
+from modeling.transformer import Transformer
+from modeling.transformer_config import TransformerConfig
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+class SavedConfig(BaseModel):
+    """What `config.json` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["float", "int8"]
+    transformer: TransformerConfig
+
+
+def model_to_files(model: Transformer, dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
+    """File name -> bytes; the same model gives the same bytes.
+
+    Args:
+        model: a float or an int8 network.
+        dtype: how floats are stored, float32 or bfloat16; int8 scales are float32 always.
+    """
+    saved = SavedConfig(format="int8" if isinstance(model.get_submodule("head"), Int8Linear) else "float", transformer=model.config)
+    tensors = {
+        name: tensor.to("cpu", dtype if _is_storable_in(dtype, name, tensor) else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+        if not _is_tied(name, model.config)
+    }
+    config = json.dumps(saved.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    return {CONFIG: config.encode(), WEIGHTS: safetensors.torch.save(tensors)}
+
+
+def model_from_files(config_json: bytes, safetensors_bytes: bytes) -> Transformer:
+    """The network in evaluation mode on the CPU, floats as float32.
+
+    Raises:
+        ContractError: where the config cannot be right or the tensors are not those it calls for.
+    """
+    saved = _read_config(config_json)
+    model = _empty_transformer(saved)
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied(name, saved.transformer)}
+    found = _read_tensors(safetensors_bytes)
+    _check_tensors(expected, found)
+    state = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in found.items()}
+    model.load_state_dict(state, strict=False, assign=True)
+    if saved.transformer.tied_embeddings:
+        model.tie_head()
+    return model.eval()
+
+
+def _empty_transformer(saved: SavedConfig) -> Transformer:
+    if saved.format == "int8":
+        return empty_int8_transformer(saved.transformer)
+    with torch.device("meta"):
+        return Transformer(saved.transformer)
+
+
+def _is_tied(name: str, config: TransformerConfig) -> bool:
+    return config.tied_embeddings and name.startswith("head.")
+
+
+def _is_storable_in(dtype: torch.dtype, name: str, tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not name.endswith(".scale")
+
+
+def _read_config(config_json: bytes) -> SavedConfig:
+    try:
+        return SavedConfig.model_validate_json(config_json)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'the file'} is {problem['input']!r:.60}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise ContractError(f"{CONFIG} does not describe a network of Headrace: {problems}") from None
+
+
+def _read_tensors(data: bytes) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise ContractError(f"{WEIGHTS} is not a readable safetensors file ({error}); write the model again") from None
+
+
+def _check_tensors(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    for name in sorted(expected.keys() | found.keys()):
+        want, have = expected.get(name), found.get(name)
+        if want is None or have is None or want.shape != have.shape or not _dtypes_agree(want, have):
+            raise ContractError(
+                f"{WEIGHTS}: the tensor {name} is {_described(have)}, but {CONFIG} calls for {_described(want)}; "
+                "the two files are not of one model, so write both again"
+            )
+
+
+def _dtypes_agree(want: Tensor, have: Tensor) -> bool:
+    stored = (torch.float32, torch.bfloat16) if want.is_floating_point() else (want.dtype,)
+    return have.dtype in stored
+
+
+def _described(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,0 +1,18 @@
+"""The position-wise feed-forward network (Vaswani et al. 2017, 1706.03762, equation 2)."""
+
+from torch import Tensor, nn
+
+from modeling.transformer_config import TransformerConfig
+
+
+class FeedForward(nn.Module):
+    """FF(x) = max(0, x W1 + b1) W2 + b2; W1 is `up.weight` transposed, W2 `down.weight` transposed."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.width, config.feed_forward_width)
+        self.down = nn.Linear(config.feed_forward_width, config.width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(batch, tokens, width), normed -> (batch, tokens, width), to be added to the residual stream."""
+        return self.down(self.up(hidden).relu())  # type: ignore[no-any-return]

@@ -1,0 +1,147 @@
+"""A network's results on each task: one score with its interval, and the items that it rests on.
+
+- `held_out_documents`: text and tokens of documents that neither tokenizer nor network has seen
+- `score_held_out`, `score_winograd`, `samples`: what one network makes of them
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from infra.artifacts import Artifact
+from modeling.bits_per_byte import document_bits, log_likelihoods
+from modeling.generation import generate
+from modeling.transformer import Transformer
+from stages.benchmark import winograd
+from stages.benchmark.statistics import Interval, bootstrap_interval
+
+if TYPE_CHECKING:
+    from stages.benchmark.stage import BenchmarkConfig
+
+BATCH_TOKENS = 8_192
+END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class HeldOutDocument:
+    """A held-out document as text and as tokens, without the end-of-text token."""
+
+    name: str
+    text: str
+    tokens: npt.NDArray[np.int64]
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of the text."""
+        return len(self.text.encode())
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A row of the score table and the rows of the item table behind it."""
+
+    score: dict[str, Any]
+    items: list[dict[str, Any]]
+
+
+def held_out_documents(corpus: Artifact, tokens: Artifact, most_bytes: int) -> list[HeldOutDocument]:
+    """Held-out documents in corpus order, at least one, until `most_bytes` is reached."""
+    documents: list[HeldOutDocument] = []
+    size = 0
+    for path in corpus.paths("held_out/*.parquet"):
+        texts = corpus.read_table(path)
+        shard = tokens.read_table(path.removesuffix(".parquet") + ".arrow")
+        assert texts.column("id") == shard.column("document_id"), path
+        columns = (texts.column("id").to_pylist(), texts.column("text").to_pylist(), shard.column("tokens").to_pylist())
+        for name, text, ids in zip(*columns, strict=True):
+            if documents and size >= most_bytes:
+                return documents
+            documents.append(HeldOutDocument(name, text, np.asarray(ids[:-1], dtype=np.int64)))
+            size += documents[-1].bytes
+    return documents
+
+
+def score_held_out(
+    name: str, model: Transformer, documents: Sequence[HeldOutDocument], end_of_text: int, seed: int
+) -> TaskResult:
+    """Bits per byte of a network on held-out text."""
+    tokens = [document.tokens for document in documents]
+    bits = document_bits(model, tokens, model.config.context_length, BATCH_TOKENS, end_of_text)
+    return bits_per_byte_result(name, documents, bits, seed)
+
+
+def bits_per_byte_result(
+    name: str, documents: Sequence[HeldOutDocument], bits: npt.NDArray[np.float64], seed: int
+) -> TaskResult:
+    """Bits of each document as a score over all their bytes."""
+    sizes = [document.bytes for document in documents]
+    items = [
+        item_row("held-out text", document.name, name, {"bits": float(one)}, float(one), document.bytes)
+        for document, one in zip(documents, bits, strict=True)
+    ]
+    interval = bootstrap_interval(bits, sizes, seed)
+    return TaskResult(score_row("held-out text", name, "bits per byte", interval, len(documents), False), items)
+
+
+def score_winograd(name: str, model: Transformer, tokenizer: Tokenizer, path: str | None, seed: int) -> TaskResult:
+    """Accuracy on Winograd schemas by partial scoring.
+
+    Raises:
+        InputDataError: where the file at `path` is not in WinoGrande's format.
+    """
+    tests = winograd.read_items(Path(path) if path else winograd.OWN_ITEMS)
+    end = tokenizer.token_to_id(END_OF_TEXT)
+
+    def log_likelihood(requests: Sequence[tuple[list[int], list[int]]]) -> npt.NDArray[np.float64]:
+        return log_likelihoods(model, requests, model.config.context_length, BATCH_TOKENS, end)
+
+    results = winograd.score(tests, lambda text: list(tokenizer.encode(text).ids), log_likelihood)
+    items = [
+        item_row(
+            "winograd", one.item_id, name,
+            {"log_likelihoods": one.log_likelihoods, "predicted": one.predicted}, one.correct, 1.0,
+        )
+        for one in results
+    ]  # fmt: skip
+    interval = bootstrap_interval([one.correct for one in results], np.ones(len(results)), seed)
+    return TaskResult(score_row("winograd", name, "accuracy", interval, len(results), True), items)
+
+
+def samples(name: str, model: Transformer, tokenizer: Tokenizer, config: "BenchmarkConfig") -> list[dict[str, str]]:
+    """What the network makes of each prompt: {"model", "prompt", "text"}."""
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    texts = []
+    for prompt in config.prompts:
+        start = tokenizer.encode(prompt).ids or [end]
+        new = generate(
+            model, start, config.sample_tokens, temperature=0.8, top_k=50, seed=config.seed, stop_token=end
+        )
+        text = tokenizer.decode([token for token in new if token != end])
+        texts.append({"model": name, "prompt": prompt, "text": text})
+    return texts
+
+
+def score_row(
+    task: str, model: str, metric: str, interval: Interval, items: int, higher_is_better: bool
+) -> dict[str, Any]:
+    """A row of the SCORES table."""
+    return {
+        "task": task, "model": model, "metric": metric, "value": interval.value, "low": interval.low,
+        "high": interval.high, "items": items, "higher_is_better": higher_is_better,
+    }  # fmt: skip
+
+
+def item_row(
+    task: str, item: str, model: str, output: dict[str, Any], numerator: float, denominator: float
+) -> dict[str, Any]:
+    """A row of the ITEMS table."""
+    return {
+        "task": task, "item": item, "model": model, "output": json.dumps(output),
+        "numerator": numerator, "denominator": denominator,
+    }  # fmt: skip

@@ -1,0 +1,64 @@
+"""What a pass did: size, compute, speed and bits per byte, always on the same held-out text."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_schemas.config import StageConfig
+from infra.artifacts import Artifact
+from modeling.bits_per_byte import document_bits
+from modeling.checkpoint import model_to_files
+from modeling.generation import decode_speed, prefill_speed
+from modeling.transformer import Transformer
+
+BATCH_TOKENS = 8_192
+END_OF_TEXT_ID = 0
+
+
+@dataclass(frozen=True)
+class HeldOutText:
+    """Held-out documents as tokens, and their size as text."""
+
+    tokens: list[npt.NDArray[np.int64]]
+    bytes: int
+
+    @classmethod
+    def read(cls, artifact: Artifact, most_bytes: int) -> "HeldOutText":
+        """Documents in corpus order, at least one, until `most_bytes` is reached."""
+        tokens: list[npt.NDArray[np.int64]] = []
+        size = 0
+        for path in artifact.paths("held_out/*.arrow"):
+            table = artifact.read_table(path)
+            for ids, text_bytes in zip(table.column("tokens").to_pylist(), table.column("bytes").to_pylist(), strict=True):
+                if tokens and size >= most_bytes:
+                    return cls(tokens, size)
+                tokens.append(np.asarray(ids[:-1], dtype=np.int64))
+                size += text_bytes
+        return cls(tokens, size)
+
+
+def measure(name: str, settings: StageConfig | None, model: Transformer, held_out: HeldOutText) -> dict[str, Any]:
+    """One row of the frontier.
+
+    Returns:
+        parameters and those that are not zero, bytes on disk, forward FLOPs per token at the full context,
+        bits per byte, prefill and decode tokens per second, and the seconds that measuring took.
+    """
+    begun = time.perf_counter()
+    config = model.config
+    bits = document_bits(model, held_out.tokens, config.context_length, BATCH_TOKENS, END_OF_TEXT_ID)
+    return {
+        "name": name,
+        "settings": settings.model_dump(mode="json") if settings else {},
+        "parameters": config.parameters(),
+        "nonzero_parameters": model.nonzero_parameters(),
+        "bytes": sum(len(data) for data in model_to_files(model).values()),
+        "flops_per_token": config.flops_per_token(config.context_length),
+        "bits_per_byte": float(bits.sum() / held_out.bytes),
+        "prefill_tokens_per_second": prefill_speed(model),
+        "decode_tokens_per_second": decode_speed(model),
+        "seconds": time.perf_counter() - begun,
+    }
