@@ -76,9 +76,7 @@ def _difference(found: pa.Schema, declared: pa.Schema) -> str | None:
     return f"field {sorted(extra)[0]!r} is not declared" if extra else None
 
 
-RAW_DOCUMENTS = ArtifactKind(
-    "documents", 1, {"documents/*.parquet": (DOCUMENTS,), "rejects/*.parquet": (REJECTS,)}
-)
+RAW_DOCUMENTS = ArtifactKind("documents", 1, {"documents/*.parquet": (DOCUMENTS,), "rejects/*.parquet": (REJECTS,)})
 CORPUS = ArtifactKind(
     "corpus",
     1,
@@ -89,7 +87,9 @@ CORPUS = ArtifactKind(
     },
 )
 PROFILE = ArtifactKind("profile", 1)
-TOKENS = ArtifactKind("tokens", 1, {"train/*.arrow": TOKEN_SHARDS, "held_out/*.arrow": TOKEN_SHARDS}, ("tokenizer.json",))
+TOKENS = ArtifactKind(
+    "tokens", 1, {"train/*.arrow": TOKEN_SHARDS, "held_out/*.arrow": TOKEN_SHARDS}, ("tokenizer.json",)
+)
 MODEL = ArtifactKind("model", 1, {}, ("config.json", "model.safetensors", "tokenizer.json", "training_log.jsonl"))
 COMPRESSED_MODEL = ArtifactKind("compressed_model", 1, {}, ("config.json", "model.safetensors", "tokenizer.json"))
 RESULTS = ArtifactKind("results", 1, {"scores.parquet": (SCORES,), "items.parquet": (ITEMS,)}, ("samples.json",))

@@ -30,7 +30,9 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     timeout_seconds: float | None = runtime_field(
-        None, description="seconds after which an attempt at the stage is stopped and retried; none where left out", gt=0
+        None,
+        description="seconds after which an attempt at the stage is stopped and retried; none where left out",
+        gt=0,
     )
 
     def key_fields(self) -> dict[str, Any]:

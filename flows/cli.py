@@ -21,7 +21,9 @@ app = typer.Typer(
 
 ConfigPath = Annotated[str, typer.Argument(help="run config, such as configs/demo.yaml")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="id of a run, the beginning of one, or 'latest'")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one setting; repeatable")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one setting; repeatable")
+]
 Store = Annotated[str | None, typer.Option(help="URL of the artifact store; default: $HEADRACE_HOME or ./.headrace")]
 AsJson = Annotated[bool, typer.Option("--json", help="last line of output: one JSON object")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="the last stage")]
@@ -144,7 +146,9 @@ def show(run_id: RunId = "latest", store: Store = None, as_json: AsJson = False)
 
 @command
 def lineage(
-    artifact: Annotated[str, typer.Argument(help="STAGE/KEY[/ATTEMPT] as 'show' prints it, RUN_ID:STAGE, or latest:STAGE")],
+    artifact: Annotated[
+        str, typer.Argument(help="STAGE/KEY[/ATTEMPT] as 'show' prints it, RUN_ID:STAGE, or latest:STAGE")
+    ],
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -171,7 +175,9 @@ def report(run_id: RunId = "latest", store: Store = None) -> None:
 
 @command
 def verify(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN_ID]", help="check one run's artifacts; all where left out")] = None,
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN_ID]", help="check one run's artifacts; all where left out")
+    ] = None,
     store: Store = None,
 ) -> None:
     """Read every file of the artifacts and compare it with what was written; exit status 1 where one is damaged."""
@@ -217,7 +223,9 @@ def _execute(request: Any, as_json: bool) -> None:
 def own_traceback(error: BaseException) -> str:
     """The traceback without the flow engine's frames."""
     shown = traceback.TracebackException.from_exception(error)
-    shown.stack = traceback.StackSummary.from_list([frame for frame in shown.stack if "/prefect/" not in frame.filename])
+    shown.stack = traceback.StackSummary.from_list(
+        [frame for frame in shown.stack if "/prefect/" not in frame.filename]
+    )
     return "".join(shown.format()) + "finished stages are kept; the same command continues the run"
 
 

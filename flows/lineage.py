@@ -22,7 +22,9 @@ def find_artifact(store_url: str, name: str) -> Artifact:
         run_id, _, stage = name.partition(":")
         record = RunStore(store_url).get(run_id)
         if stage not in record.stages:
-            raise NotFoundError(f"run {record.run_id} has no {stage!r}; it has: {', '.join(record.stages) or 'nothing'}")
+            raise NotFoundError(
+                f"run {record.run_id} has no {stage!r}; it has: {', '.join(record.stages) or 'nothing'}"
+            )
         return store.open(record.stages[stage].artifact)
     stage, _, rest = name.partition("/")
     key, _, attempt = rest.partition("/")

@@ -117,5 +117,3 @@ class _LoggerListener:
 
     def said(self, message: str) -> None:
         get_run_logger().info("%s: %s", self._stage, message)
-
-

@@ -49,7 +49,12 @@ class Planner:
     """Decides for each stage of one run whether an artifact that is there can be used."""
 
     def __init__(
-        self, store: ArtifactStore, runs: RunStore, config: RunConfigBase, record: RunRecord | None, base: RunRecord | None
+        self,
+        store: ArtifactStore,
+        runs: RunStore,
+        config: RunConfigBase,
+        record: RunRecord | None,
+        base: RunRecord | None,
     ) -> None:
         """Plan a run.
 
@@ -143,9 +148,7 @@ class Planner:
         if before.stage_version != stage.version:
             changes.append(f"stage version {before.stage_version} -> {stage.version}")
         changes += field_changes(stage.Config, before.config, config)
-        changes += [
-            f"input {name} changed" for name, digest in digests.items() if before.inputs[name].digest != digest
-        ]
+        changes += [f"input {name} changed" for name, digest in digests.items() if before.inputs[name].digest != digest]
         changes += [f"{name} changed" for name, value in sources.items() if before.sources.get(name) != value]
         return changes
 

@@ -146,7 +146,11 @@ class RunSession:
         outcome = StageOutcome(action=decision.action, why=decision.why, artifact=artifact.ref, seconds=seconds)
         self.artifacts[stage.name] = artifact
         # A continued run keeps what it did before it was stopped.
-        pinned = {stage.name: outcome, **self.record.stages} if decision.done_before else {**self.record.stages, stage.name: outcome}
+        pinned = (
+            {stage.name: outcome, **self.record.stages}
+            if decision.done_before
+            else {**self.record.stages, stage.name: outcome}
+        )
         self.record = self.record.model_copy(update={"stages": pinned})
         self._save()
         self.view.ended(stage.name, outcome)
@@ -205,7 +209,9 @@ def resumable(store: RunStore, request: RunRequest) -> tuple[RunRecord | None, l
         if record.status == "finished":
             return None, []
         if runs.is_alive(record):
-            return None, [f"run {record.run_id} of the same config is still alive (pid {record.pid}); this is another run"]
+            return None, [
+                f"run {record.run_id} of the same config is still alive (pid {record.pid}); this is another run"
+            ]
         return record, [f"continues run {record.run_id}"]
     return None, []
 

@@ -21,7 +21,9 @@ def runs_table(records: list[RunRecord]) -> None:
         ran = sum(outcome.action == "run" for outcome in record.stages.values())
         rerun_of = f"{record.base_run}:{record.forced}" if record.base_run else ""
         stages = f"{ran} run, {len(record.stages) - ran} reused"
-        table.add_row(record.run_id, record.config_name, status(record), f"{record.started:%Y-%m-%d %H:%M}", stages, rerun_of)
+        table.add_row(
+            record.run_id, record.config_name, status(record), f"{record.started:%Y-%m-%d %H:%M}", stages, rerun_of
+        )
     console.print(table if records else "no runs yet; begin with: headrace run configs/demo.yaml")
 
 

@@ -45,4 +45,6 @@ def stage_flow(stage: Stage) -> Flow[..., str]:
     return flow(name=f"headrace-{stage.name}", persist_result=False)(rerun)
 
 
-ingest_flow, clean_flow, dedup_flow, tokenize_flow, pretrain_flow, compress_flow, benchmark_flow = map(stage_flow, STAGES)
+ingest_flow, clean_flow, dedup_flow, tokenize_flow, pretrain_flow, compress_flow, benchmark_flow = map(
+    stage_flow, STAGES
+)

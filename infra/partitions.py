@@ -188,9 +188,7 @@ def _marker_path(phase: str, name: str) -> str:
     return f"parts/{phase}/{name}.json"
 
 
-def _run_in_processes(
-    task: _Task, waiting: list[Partition], workers: int
-) -> Iterator[tuple[str, PartitionMarker]]:
+def _run_in_processes(task: _Task, waiting: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
     spawn = multiprocessing.get_context("spawn")  # fork is unsafe beside the flow engine's threads
     with ProcessPoolExecutor(min(workers, len(waiting)), mp_context=spawn) as pool:
         flying: dict[Future[PartitionMarker], str] = {}

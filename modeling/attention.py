@@ -35,10 +35,7 @@ class Attention(nn.Module):
         """
         batch, tokens, width = hidden.shape
         projected = self.query_key_value(hidden).view(batch, tokens, self.heads, 3, self.head_width)
-        turned = rotate(projected[..., :2, :], rotation)
-        queries, keys, values = (
-            x.transpose(1, 2) for x in (turned[..., 0, :], turned[..., 1, :], projected[..., 2, :])
-        )
+        queries, keys, values = (part.transpose(1, 2) for part in rotate(projected, rotation).unbind(3))
         if cache is not None:
             keys, values = cache.append(keys, values)
         # A single query may look everywhere. Several behind a cache need a mask: is_causal aligns with the first key.

@@ -39,7 +39,9 @@ def model_to_files(model: Transformer, dtype: torch.dtype = torch.float32) -> di
         model: a float or an int8 network.
         dtype: how floats are stored, float32 or bfloat16; int8 scales are float32 always.
     """
-    saved = SavedConfig(format="int8" if isinstance(model.get_submodule("head"), Int8Linear) else "float", transformer=model.config)
+    saved = SavedConfig(
+        format="int8" if isinstance(model.get_submodule("head"), Int8Linear) else "float", transformer=model.config
+    )
     tensors = {
         name: tensor.to("cpu", dtype if _is_storable_in(dtype, name, tensor) else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()

@@ -51,7 +51,7 @@ def chunked_token_losses(hidden: Tensor, head: nn.Module, targets: Tensor) -> Te
     rows, row_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     losses = [
         F.cross_entropy(_softmax_ready(head(chunk)), chunk_targets, reduction="none")
-        for chunk, chunk_targets in zip(rows.split(CHUNK_ROWS), row_targets.split(CHUNK_ROWS), strict=True)
+        for chunk, chunk_targets in zip(rows.split(CHUNK_ROWS), row_targets.split(CHUNK_ROWS), strict=True)  # type: ignore[no-untyped-call]
     ]
     return torch.cat(losses).view(targets.shape)
 
@@ -107,11 +107,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         hidden_gradient, weight_gradient = ctx.saved_tensors
         scale = gradient / ctx.rows
-        return (
-            hidden_gradient * scale.to(hidden_gradient.dtype),
-            weight_gradient * scale.to(weight_gradient.dtype),
-            None,
-        )
+        return hidden_gradient * scale, weight_gradient * scale, None
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

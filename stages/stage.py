@@ -55,8 +55,6 @@ class Stage(Protocol):
         """What the stage will need for this much input; see `infra/hardware.py` for the rates."""
         ...
 
-    def run(
-        self, config: Any, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
-    ) -> None:
+    def run(self, config: Any, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext) -> None:
         """Do the work: read `inputs`, write files, counts and metrics to `out`. The caller commits."""
         ...

@@ -27,10 +27,15 @@ def score_baselines(
         bits_per_byte_result(name, documents, ByteNgram.fit(train, order).bits(held_out), config.seed)
         for name, order in (("unigram bytes", 1), (f"{config.ngram_order}-gram bytes", config.ngram_order))
     ]
-    figures = {"xz": xz_bits_per_byte(held_out), "xz after training text": xz_after_training_bits_per_byte(train, held_out)}
+    figures = {
+        "xz": xz_bits_per_byte(held_out),
+        "xz after training text": xz_after_training_bits_per_byte(train, held_out),
+    }
     for name, value in figures.items():
         # One figure for the whole text: a compressor has no bits per document to resample.
-        score = score_row("held-out text", name, "bits per byte", Interval(value, math.nan, math.nan), len(documents), False)
+        score = score_row(
+            "held-out text", name, "bits per byte", Interval(value, math.nan, math.nan), len(documents), False
+        )
         results.append(TaskResult({**score, "low": None, "high": None}, []))
     chance = score_row("winograd", "random choice", "accuracy", Interval(0.5, math.nan, math.nan), 0, True)
     return [*results, TaskResult({**chance, "low": None, "high": None}, [])]

@@ -119,9 +119,7 @@ def samples(name: str, model: Transformer, tokenizer: Tokenizer, config: "Benchm
     texts = []
     for prompt in config.prompts:
         start = tokenizer.encode(prompt).ids or [end]
-        new = generate(
-            model, start, config.sample_tokens, temperature=0.8, top_k=50, seed=config.seed, stop_token=end
-        )
+        new = generate(model, start, config.sample_tokens, temperature=0.8, top_k=50, seed=config.seed, stop_token=end)
         text = tokenizer.decode([token for token in new if token != end])
         texts.append({"model": name, "prompt": prompt, "text": text})
     return texts

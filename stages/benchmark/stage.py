@@ -54,9 +54,7 @@ class BenchmarkStage(Stage):
         flops = 2.0 * volume.parameters * config.held_out_bytes / 3.5 * 1.5 * 2
         baselines = 2 * learnt / XZ_BYTES_PER_SECOND + learnt / NGRAM_BYTES_PER_SECOND
         seconds = flops / (cpu_rates().fp32_flops * workers_or_all(None)) + baselines + 8
-        return Estimate(
-            seconds=seconds, peak_memory_bytes=2 * PROCESS_BYTES + 40 * learnt, flops=flops, output=volume
-        )
+        return Estimate(seconds=seconds, peak_memory_bytes=2 * PROCESS_BYTES + 40 * learnt, flops=flops, output=volume)
 
     def run(
         self, config: BenchmarkConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

@@ -32,7 +32,14 @@ def clean_partition(documents: Artifact, thresholds: QualityThresholds, path: st
         else:
             out.count(f"dropped.{broken}", 1)
             rejects.append(
-                {"id": row["id"], "source": row["source"], "path": row["path"], "position": -1, "reason": broken, "bytes": size}
+                {
+                    "id": row["id"],
+                    "source": row["source"],
+                    "path": row["path"],
+                    "position": -1,
+                    "reason": broken,
+                    "bytes": size,
+                }
             )
     out.count("documents_in", len(rows))
     out.count("documents_out", len(kept))

@@ -32,7 +32,9 @@ class HeldOutText:
         size = 0
         for path in artifact.paths("held_out/*.arrow"):
             table = artifact.read_table(path)
-            for ids, text_bytes in zip(table.column("tokens").to_pylist(), table.column("bytes").to_pylist(), strict=True):
+            for ids, text_bytes in zip(
+                table.column("tokens").to_pylist(), table.column("bytes").to_pylist(), strict=True
+            ):
                 if tokens and size >= most_bytes:
                     return cls(tokens, size)
                 tokens.append(np.asarray(ids[:-1], dtype=np.int64))
@@ -54,7 +56,7 @@ def measure(name: str, settings: StageConfig | None, model: Transformer, held_ou
         "name": name,
         "settings": settings.model_dump(mode="json") if settings else {},
         "parameters": config.parameters(),
-        "nonzero_parameters": model.nonzero_parameters(),
+        "nonzero_parameters": nonzero_parameters(model),
         "bytes": sum(len(data) for data in model_to_files(model).values()),
         "flops_per_token": config.flops_per_token(config.context_length),
         "bits_per_byte": float(bits.sum() / held_out.bytes),
@@ -62,3 +64,9 @@ def measure(name: str, settings: StageConfig | None, model: Transformer, held_ou
         "decode_tokens_per_second": decode_speed(model),
         "seconds": time.perf_counter() - begun,
     }
+
+
+def nonzero_parameters(model: Transformer) -> int:
+    """Weights and biases that are not zero, float or int8; a tied table counts once, scales do not count."""
+    tensors = {tensor.data_ptr(): tensor for name, tensor in model.state_dict().items() if not name.endswith(".scale")}
+    return sum(int(tensor.count_nonzero()) for tensor in tensors.values())

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 
 from infra.artifacts import Artifact
+from infra.hardware import has_fast_bf16
 from infra.token_stream import TokenStream, WindowSampler
 from modeling.int8_linear import quantize_int8
 from modeling.optimizer import build_adamw, cosine_with_warmup
 from modeling.pruning import apply_masks, cubic_sparsity, magnitude_masks
-from modeling.training_step import training_step
+from modeling.training_step import Precision, training_step
 from modeling.transformer import Transformer
 from stages.compress.stage import Int8Pass, PrunePass
 from stages.stage import StageContext
@@ -74,8 +75,6 @@ def recover(
     model.eval()
 
 
-def recovery_precision() -> str:
+def recovery_precision() -> Precision:
     """bf16 where the processor multiplies it natively."""
-    from infra.hardware import has_fast_bf16
-
     return "bf16" if has_fast_bf16() else "fp32"

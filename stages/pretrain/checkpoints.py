@@ -37,7 +37,9 @@ def write_state(folder: Path, rank: int, step: int, model: torch.nn.Module, opti
 def mark_complete(checkpoints: Folder, step: int, ranks: int) -> None:
     """Make the checkpoint exist; called when every rank's part is in place."""
     name = checkpoint_name(step)
-    files = {path: checkpoints.size(f"{name}/{path}") for path in [STATE, *(f"random-{rank}.pt" for rank in range(ranks))]}
+    files = {
+        path: checkpoints.size(f"{name}/{path}") for path in [STATE, *(f"random-{rank}.pt" for rank in range(ranks))]
+    }
     checkpoints.write(f"{name}/{MARKER}", json.dumps({"step": step, "files": files}).encode())
 
 

@@ -64,7 +64,10 @@ class TrainingOutcome:
         before = {"step": 0, "seconds": 0.0}
         for row in self.log:
             if row["seconds"] <= before["seconds"]:
-                before = {"step": max((start for start in self.starts if start < row["step"]), default=0), "seconds": 0.0}
+                before = {
+                    "step": max((start for start in self.starts if start < row["step"]), default=0),
+                    "seconds": 0.0,
+                }
             rate = (row["step"] - before["step"]) * batch_tokens / max(row["seconds"] - before["seconds"], 1e-9)
             rows.append({"step": row["step"], "seconds": row["seconds"], "tokens_per_second": rate})
             before = row
@@ -155,7 +158,9 @@ def train_on_ray(
     trainer = trainer_class()(
         _ray_worker,
         train_loop_config={"order": order},
-        scaling_config=ScalingConfig(num_workers=plan.ranks, use_gpu=gpus, resources_per_worker={"GPU" if gpus else "CPU": 1}),
+        scaling_config=ScalingConfig(
+            num_workers=plan.ranks, use_gpu=gpus, resources_per_worker={"GPU" if gpus else "CPU": 1}
+        ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         run_config=RunConfig(
             name=RUN_NAME,

@@ -78,7 +78,12 @@ def train(
             total_steps=plan.steps,
         )
         result = training_step(
-            model, optimizer, list(micro_batches(sampler, plan, rank, step)), learning_rate, config.clip_norm, plan.precision
+            model,
+            optimizer,
+            list(micro_batches(sampler, plan, rank, step)),
+            learning_rate,
+            config.clip_norm,
+            plan.precision,
         )
         losses.append(result.loss)
         if step % config.log_every_steps == 0 or step == plan.steps:

@@ -24,7 +24,9 @@ class TokenizeConfig(StageConfig):
 
     vocabulary_size: int = Field(4096, ge=257, description="entries, with the 256 bytes and the end-of-text token")
     training_bytes: int | None = Field(
-        None, gt=0, description="learn the merges from the first so many bytes of each partition's share; all if left out"
+        None,
+        gt=0,
+        description="learn the merges from the first so many bytes of each partition's share; all if left out",
     )
 
 

@@ -61,7 +61,9 @@ def test_a_kind_refuses_other_tables_and_missing_files(any_store):
     table = documents_table({"a": "one"})
     position = table.schema.get_field_index("text")
     wrong = table.set_column(position, pa.field("text", pa.binary()), table.column("text").cast(pa.binary()))
-    with pytest.raises(ContractError, match=r"ingest writes documents/0.parquet .* field 'text' is binary, declared string"):
+    with pytest.raises(
+        ContractError, match=r"ingest writes documents/0.parquet .* field 'text' is binary, declared string"
+    ):
         out.write_table("documents/0.parquet", wrong)
     with pytest.raises(ContractError, match="does not declare"):
         out.write_table("other/0.parquet", table)
@@ -85,7 +87,9 @@ def test_damage_is_found(any_store, harm):
     if harm == "delete":
         artifact.folder.remove(location)
     else:
-        artifact.folder.write(location, data[:-1] if harm == "truncate" else data[:40] + bytes([data[40] ^ 1]) + data[41:])
+        artifact.folder.write(
+            location, data[:-1] if harm == "truncate" else data[:40] + bytes([data[40] ^ 1]) + data[41:]
+        )
     [problem] = artifact.damage()
     assert "documents/00000.parquet" in problem
     if harm == "flip":

@@ -55,7 +55,9 @@ def test_finished_partitions_are_not_done_again_and_are_shared_between_attempts(
 def test_a_forced_attempt_does_everything_itself_but_resumes_its_own(tmp_path):
     diary = tmp_path / "diary"
     for attempt, fresh in (("first", False), ("forced", True), ("forced", True)):
-        mapper(str(tmp_path / "s"), attempt=attempt, fresh=fresh).map("square", partial(square, str(diary)), partitions(1, 2))
+        mapper(str(tmp_path / "s"), attempt=attempt, fresh=fresh).map(
+            "square", partial(square, str(diary)), partitions(1, 2)
+        )
     assert diary.read_text().split() == ["1", "2", "1", "2"]
 
 

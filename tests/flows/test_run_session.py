@@ -1,0 +1,193 @@
+import uuid
+
+import pytest
+
+from data_schemas.errors import ConfigError, DamagedArtifactError
+from flows.lineage import find_artifact, lineage_json
+from flows.planning import Planner
+from flows.run_session import RunRequest, RunSession, rerun_request
+from flows.verify import verify_store
+from infra import runs
+from infra.artifacts import ArtifactStore
+from infra.runs import RunStore
+from stages.clean.stage import CleanStage
+from stages.registry import STAGES
+from tests.flows.mini import Diary, digests, mini_config, run, run_config, write_corpus
+
+NAMES = [stage.name for stage in STAGES]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(store, corpus path, run id) of a finished run; tests add runs to the store but change no artifact."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = write_corpus(folder / "texts")
+    session, diary = run_config(f"{folder}/store", mini_config(path))
+    assert diary.actions == dict.fromkeys(NAMES, "run")
+    return f"{folder}/store", path, session.run_id
+
+
+def plan(store, config, base=None, forced=None):
+    planner = Planner(ArtifactStore(store), RunStore(store), config, None, base)
+    return {row.stage.name: row for row in planner.plan(forced)}
+
+
+def test_changing_nothing_runs_nothing(finished):
+    store, path, run_id = finished
+    session, diary = run_config(store, mini_config(path))
+    assert diary.actions == dict.fromkeys(NAMES, "reuse")
+    assert session.run_id != run_id
+    assert digests(store, session.run_id) == digests(store, run_id)
+
+
+def test_changing_a_field_runs_that_stage_and_what_depends_on_it_and_says_why(finished):
+    store, path, _ = finished
+    rows = plan(store, mini_config(path, "pretrain.peak_learning_rate=1e-3", "pretrain.model.width=32"))
+    assert [name for name, row in rows.items() if row.action == "run"] == ["pretrain", "compress", "benchmark"]
+    assert (
+        rows["pretrain"].why
+        == "model.feed_forward_width: 64 -> 128; model.width: 16 -> 32; peak_learning_rate: 0.0006 -> 0.001"
+    )
+    assert rows["compress"].why == "depends on pretrain"
+    assert rows["benchmark"].why == "depends on compress, pretrain"
+    assert rows["pretrain"].estimate.flops > 0
+
+
+def test_fields_that_change_no_bytes_run_nothing(finished):
+    store, path, _ = finished
+    rows = plan(store, mini_config(path, "pretrain.max_failures=7", "execution.workers=1"))
+    assert {row.action for row in rows.values()} == {"reuse"}
+
+
+def test_a_changed_source_file_runs_ingest_again_but_equal_text_stops_there(tmp_path):
+    path = write_corpus(tmp_path / "texts")
+    store = str(tmp_path / "store")
+    run_config(store, mini_config(path), last_stage="clean")
+    write_corpus(tmp_path / "texts")  # the same text, written again
+    _, diary = run_config(store, mini_config(path), last_stage="clean")
+    assert diary.actions == {"ingest": "run", "clean": "reuse"}
+
+
+def test_a_forced_rerun_is_followed_only_where_bytes_changed(finished):
+    store, path, run_id = finished
+    base = RunStore(store).get(run_id)
+    _, diary = run(rerun_request(store, base, mini_config(path), "compress", only=False, fresh=False))
+    assert diary.actions == {**dict.fromkeys(NAMES, "reuse"), "compress": "run"}, "equal bytes: benchmark is reused"
+
+    other = mini_config(path, "compress.passes.0.sparsity=0.9")
+    rows = plan(store, other, base, "compress")
+    assert rows["compress"].why == "forced by rerun"
+    session, diary = run(rerun_request(store, base, other, "compress", only=False, fresh=False))
+    assert diary.actions == {**dict.fromkeys(NAMES, "reuse"), "compress": "run", "benchmark": "run"}
+    assert digests(store, session.run_id)["pretrain"] == digests(store, run_id)["pretrain"]
+
+    _, diary = run(rerun_request(store, base, mini_config(path, "compress.seed=5"), "compress", only=True, fresh=False))
+    assert list(diary.actions) == NAMES[:-1]
+
+
+def test_a_rerun_needs_what_comes_before(finished):
+    store, path, _ = finished
+    short, _ = run_config(store, mini_config(path), last_stage="clean")
+    with pytest.raises(ConfigError, match=r"has no dedup artifact.*headrace run"):
+        rerun_request(store, short.record, mini_config(path), "compress", only=False, fresh=False)
+
+
+def test_a_failed_run_is_continued_and_keeps_what_it_finished(tmp_path, monkeypatch):
+    path = write_corpus(tmp_path / "texts")
+    store = str(tmp_path / "store")
+
+    def fail(*_):
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(CleanStage, "run", fail)
+        run_config(store, mini_config(path), last_stage="clean")
+    broken = RunStore(store).get("latest")
+    assert (broken.status, list(broken.stages)) == ("failed", ["ingest"])
+    session, diary = run_config(store, mini_config(path), last_stage="clean")
+    assert session.run_id == broken.run_id
+    assert diary.actions == {"ingest": "reuse", "clean": "run"}
+    assert session.record.stages["ingest"].action == "run", "the record keeps what the run did before"
+
+
+def test_a_run_that_is_alive_is_reported_and_not_adopted(tmp_path):
+    path = write_corpus(tmp_path / "texts")
+    request = RunRequest(mini_config(path), str(tmp_path / "store"))
+    first = RunSession.begin(request)
+    diary = Diary()
+    second = RunSession.begin(request, diary)
+    assert second.run_id != first.run_id
+    assert f"run {first.run_id} of the same config is still alive" in diary.notes[0]
+    first.record = first.record.model_copy(update={"process_started": 0.0})  # as after a kill: the process is gone
+    second.close("finished")
+    RunStore(request.store_url).save(first.record)
+    assert not runs.is_alive(first.record)
+
+
+def test_a_kept_training_run_goes_on_with_the_same_result(finished, tmp_path, monkeypatch):
+    """Stopped after a checkpoint, training ends with the same weights and the same log as without a stop."""
+    from stages.pretrain import trainer
+
+    _, path, _ = finished
+    store = str(tmp_path / "store")
+    whole, _ = run_config(store, mini_config(path), last_stage="pretrain")
+    marked = trainer.checkpoints.mark_complete
+
+    def stop_after_the_second(folder, step, ranks):
+        marked(folder, step, ranks)
+        if step == 8:
+            raise KeyboardInterrupt
+
+    other = str(tmp_path / "other")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer.checkpoints, "mark_complete", stop_after_the_second)
+        run_config(other, mini_config(path), last_stage="pretrain")
+    session, _ = run_config(other, mini_config(path), last_stage="pretrain")
+    assert digests(other, session.run_id) == digests(store, whole.run_id)
+    assert session.artifacts["pretrain"].manifest.metrics["starts"] == [0, 8]
+    assert not session.artifacts["pretrain"].folder.exists(f"{session.run_id}/work"), "checkpoints go once committed"
+
+
+def test_damage_is_found_before_use_and_a_rerun_heals_it(tmp_path, capsys):
+    path = write_corpus(tmp_path / "texts")
+    store = str(tmp_path / "store")
+    session, _ = run_config(store, mini_config(path), last_stage="clean")
+    artifact = session.artifacts["ingest"]
+    location = artifact.folder.local_path(artifact.location("documents/00000.parquet"))
+    whole = location.read_bytes()
+    location.write_bytes(whole[:-10])
+    with pytest.raises(DamagedArtifactError, match=r"bytes, the manifest says .*headrace rerun ingest"):
+        run_config(store, mini_config(path), last_stage="clean")
+    location.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    assert not verify_store(store, None)
+    assert "rebuild it with: headrace rerun ingest --run" in capsys.readouterr().out
+    run(rerun_request(store, session.record, mini_config(path), "ingest", only=True, fresh=True))
+    assert verify_store(store, None)
+
+
+def test_same_config_and_input_give_the_same_bytes_on_any_filesystem(finished):
+    store, path, run_id = finished
+    memory = f"memory://{uuid.uuid4().hex}"
+    session, _ = run_config(memory, mini_config(path))
+    assert digests(memory, session.run_id) == digests(store, run_id)
+
+
+def test_lineage_goes_from_the_scores_down_to_the_sources(finished):
+    store, path, run_id = finished
+    found = lineage_json(store, find_artifact(store, f"{run_id}:benchmark"))
+    assert {row["stage"] for row in found["lineage"]} == set(NAMES)
+    [ingest] = [row for row in found["lineage"] if row["stage"] == "ingest"]
+    assert list(ingest["sources"]) == [path]
+    short = find_artifact(store, found["artifact"].rsplit("/", 1)[0])
+    assert short.ref.stage == "benchmark"
+
+
+def test_contracts_hold_between_what_was_written_and_what_is_declared(finished):
+    store, _, run_id = finished
+    record = RunStore(store).get(run_id)
+    for stage in STAGES:
+        artifact = ArtifactStore(store).open(record.stages[stage.name].artifact)
+        artifact.check_contract(stage.output, "the test")
+        stage.output.check_files([entry.path for entry in artifact.manifest.files], stage.name)
+        for path in artifact.paths("*.parquet") + artifact.paths("*.arrow"):
+            stage.output.check_table(path, artifact.read_table(path).schema, stage.name)
