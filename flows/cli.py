@@ -153,8 +153,8 @@ def lineage(
     as_json: AsJson = False,
 ) -> None:
     """Trace an artifact down to the sources it was made from."""
-    from flows.lineage import find_artifact, lineage_json, lineage_tree
     from flows.console import console
+    from flows.lineage import find_artifact, lineage_json, lineage_tree
 
     url = store_url(store)
     found = find_artifact(url, artifact)

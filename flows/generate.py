@@ -31,6 +31,7 @@ def continue_text(
     tokenizer = Tokenizer.from_str(artifact.read("tokenizer.json").decode())
     model = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
     end = tokenizer.token_to_id("<|endoftext|>")
+    assert end is not None, "the tokenizer has no end-of-text token"
     start = tokenizer.encode(prompt).ids or [end]
     new = generate(model, start, tokens, temperature=temperature, top_k=top_k, seed=seed, stop_token=end)
     return prompt + tokenizer.decode([token for token in new if token != end])

@@ -5,13 +5,14 @@
 """
 
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import flows.quiet_prefect  # noqa: F401
 from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+import flows.quiet_prefect  # noqa: F401
 from data_schemas.manifest import StageOutcome
 from flows.report.build import write_report
 from flows.run_config import RunConfig, RunConfigBase
@@ -27,7 +28,7 @@ _view: contextvars.ContextVar[RunView] = contextvars.ContextVar("view")
 
 @flow(name="headrace", flow_run_name="headrace {config.name}", persist_result=False, validate_parameters=False)
 def pipeline(
-    config: RunConfig,  # type: ignore[valid-type]
+    config: RunConfig,
     store: str | None = None,
     until: str | None = None,
     fresh: bool = False,
@@ -54,7 +55,8 @@ def run_stages(session: RunSession) -> str:
     """Execute every stage of a session inside the current flow; closes the run whatever happens."""
     try:
         for stage in session.stages:
-            stage_task(stage, session)()
+            run_task: Callable[[], Any] = stage_task(stage, session)
+            run_task()
         session.close("finished")
         write_report(session.request.store_url, session.record)
     except Exception as error:
@@ -75,7 +77,8 @@ def execute_request(request: RunRequest, view: RunView) -> str:
         HeadraceError: what the user can mend, without the flow engine's wrapping.
     """
     with _given(request, view), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return pipeline(config=request.config, store=request.store_url, until=request.last_stage, fresh=request.fresh)
+        run: Callable[..., str] = pipeline
+        return run(config=request.config, store=request.store_url, until=request.last_stage, fresh=request.fresh)
 
 
 @contextmanager

@@ -100,8 +100,8 @@ class Planner:
         upstream = {name: artifacts[maker] for name, maker in self._wires[stage.name].items()}
         unknown = sorted({self._wires[stage.name][name] for name, artifact in upstream.items() if artifact is None})
         if unknown:
-            why = self._changes(stage, config, {}, {}) or []
-            return self._run(stage, config, volume, "; ".join([*why, f"depends on {', '.join(unknown)}"]), None)
+            reasons = [*(self._changes(stage, config, {}, {}) or []), f"depends on {', '.join(unknown)}"]
+            return self._run(stage, config, volume, "; ".join(reasons), None)
 
         digests = {name: artifact.ref.digest for name, artifact in upstream.items() if artifact is not None}
         sources = stage.sources(config)
@@ -115,11 +115,8 @@ class Planner:
         if found is not None:
             return self._reuse(stage, key, found, f"same config and inputs as in {found.ref.attempt}")
         changes = self._changes(stage, config, digests, sources)
-        if changes is None:
-            why = "never run in this store"
-        else:
-            why = "; ".join(changes) or "its artifact is gone from the store"
-        return self._run(stage, config, volume, why, key)
+        known = "never run in this store" if changes is None else "its artifact is gone from the store"
+        return self._run(stage, config, volume, "; ".join(changes or [known]), key)
 
     def _reuse(self, stage: Stage, key: str, artifact: Artifact, why: str) -> PlannedStage:
         free = Estimate(seconds=0, peak_memory_bytes=0, output=artifact.manifest.volume)

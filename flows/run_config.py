@@ -35,7 +35,7 @@ class RunConfigBase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field("unnamed", description="names the config in listings and reports")
-    execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="where the work happens")
+    execution: ExecutionConfig = Field(default_factory=lambda: ExecutionConfig(), description="where the work happens")
 
     def stage_config(self, stage: str) -> StageConfig:
         """The section of one stage."""

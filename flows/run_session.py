@@ -86,8 +86,15 @@ class RunSession:
 
     @classmethod
     def begin(cls, request: RunRequest, view: RunView | None = None) -> "RunSession":
-        """Continue the newest unfinished run of the same request, or start one; the record is saved at once."""
+        """Continue the newest unfinished run of the same request, or start one; the record is saved at once.
+
+        Raises:
+            ConfigError: where the plan shows that a stage cannot work; nothing has started then.
+        """
         store = RunStore(request.store_url)
+        Planner(ArtifactStore(request.store_url), store, request.config, None, request.base).plan(
+            request.forced, request.last_stage
+        )
         record, notes = (None, []) if request.fresh else resumable(store, request)
         if record is None:
             record = RunRecord(

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import flows.quiet_prefect  # noqa: F401
 from prefect import Flow, flow
 
+import flows.quiet_prefect  # noqa: F401
 from flows.pipeline import LoggerView, run_stages
 from flows.run_config import build_run_config
 from flows.run_session import RunSession, rerun_request

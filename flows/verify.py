@@ -7,7 +7,7 @@ from stages.registry import STAGES
 
 
 def verify_store(store_url: str, run_id: str | None) -> bool:
-    """Check the artifacts of one run, or all; prints each damaged file and how to rebuild it. True where all is well."""
+    """Check the artifacts of one run, or all; print each damaged file and how to rebuild it. True if all is well."""
     artifacts = list(_artifacts(store_url, run_id))
     damaged = 0
     for artifact in artifacts:

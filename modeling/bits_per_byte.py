@@ -4,9 +4,9 @@
 - `log_likelihoods`: natural-log likelihood of a continuation after a prefix, for the likelihood-scored tasks
 
 A sequence stands behind the end-of-text token, as documents do in training. Its own end-of-text token is not predicted,
-so the bits are those of the document's bytes alone (as in the n-gram baselines). A sequence longer than the context is read
-through windows that move by half the context, so that each token is predicted once and, from the second window on, with
-at least half a context before it (the sliding window of Baevski & Auli 2019, 1809.10853, sec. 4).
+so the bits are those of the document's bytes alone (as in the n-gram baselines). A sequence longer than the context is
+read through windows that move by half the context, so that each token is predicted once and, from the second window on,
+with at least half a context before it (the sliding window of Baevski & Auli 2019, 1809.10853, sec. 4).
 """
 
 import math

@@ -15,4 +15,4 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(batch, tokens, width), normed -> (batch, tokens, width), to be added to the residual stream."""
-        return self.down(self.up(hidden).relu_())  # type: ignore[no-any-return]
+        return self.down(self.up(hidden).relu())  # type: ignore[no-any-return]

@@ -49,10 +49,8 @@ def chunked_token_losses(hidden: Tensor, head: nn.Module, targets: Tensor) -> Te
         (...) float32 or float64.
     """
     rows, row_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    losses = [
-        F.cross_entropy(_softmax_ready(head(chunk)), chunk_targets, reduction="none")
-        for chunk, chunk_targets in zip(rows.split(CHUNK_ROWS), row_targets.split(CHUNK_ROWS), strict=True)  # type: ignore[no-untyped-call]
-    ]
+    chunks = zip(torch.split(rows, CHUNK_ROWS), torch.split(row_targets, CHUNK_ROWS), strict=True)
+    losses = [F.cross_entropy(_softmax_ready(head(chunk)), picked, reduction="none") for chunk, picked in chunks]
     return torch.cat(losses).view(targets.shape)
 
 
@@ -75,7 +73,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    loss = _LinearCrossEntropy.apply(hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1))
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    loss = _LinearCrossEntropy.apply(rows, weight, targets.reshape(-1))  # type: ignore[no-untyped-call]
     assert isinstance(loss, Tensor)
     return loss
 
@@ -101,10 +100,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             _add_product(weight_gradient, logits_gradient.T, hidden[rows])
         ctx.rows = len(hidden)
         ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
-        return loss / ctx.rows
+        mean: Tensor = loss / ctx.rows
+        return mean
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         scale = gradient / ctx.rows
         return hidden_gradient * scale, weight_gradient * scale, None

@@ -56,7 +56,7 @@ class _Rotate(torch.autograd.Function):
         return _turned(vectors, cosines, sines)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """A rotation's transpose is the rotation back."""
         cosines, sines = ctx.saved_tensors
         return _turned(gradient, cosines, -sines), None, None

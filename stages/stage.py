@@ -26,7 +26,7 @@ class StageContext:
     run_id: str
     partitions: PartitionMap
     work: Folder
-    """Progress that is not deterministic (checkpoints, passes); it belongs to this run and outlives a killed process."""
+    """Progress that is not deterministic (checkpoints, passes); belongs to this run, outlives a killed process."""
     listener: ProgressListener
     workers: int = 1
     stopwatch: Stopwatch = field(default_factory=Stopwatch)

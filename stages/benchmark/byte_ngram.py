@@ -4,8 +4,8 @@
 
 Predicted is every byte of a document, the first one too, from the bytes before it in the same document; at the start
 the context is a start mark. The end of a document is not predicted: bits per byte is the bits of the document's bytes
-alone, here and for the network (`modeling.bits_per_byte`). The network still keeps some probability for its end-of-text token
-at every step, so the comparison is, if anything, to its disadvantage.
+alone, here and for the network (`modeling.bits_per_byte`). The network still keeps some probability for its end-of-text
+token at every step, so the comparison is, if anything, to its disadvantage.
 
 On 13 MB of technical text (1.1 MB held out) order 5 gives 1.96 bits per byte; plain Kneser-Ney gives 1.98 and
 Witten-Bell 2.05.

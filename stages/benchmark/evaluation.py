@@ -96,7 +96,7 @@ def score_winograd(name: str, model: Transformer, tokenizer: Tokenizer, path: st
         InputDataError: where the file at `path` is not in WinoGrande's format.
     """
     tests = winograd.read_items(Path(path) if path else winograd.OWN_ITEMS)
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = end_of_text_id(tokenizer)
 
     def log_likelihood(requests: Sequence[tuple[list[int], list[int]]]) -> npt.NDArray[np.float64]:
         return log_likelihoods(model, requests, model.config.context_length, BATCH_TOKENS, end)
@@ -115,7 +115,7 @@ def score_winograd(name: str, model: Transformer, tokenizer: Tokenizer, path: st
 
 def samples(name: str, model: Transformer, tokenizer: Tokenizer, config: "BenchmarkConfig") -> list[dict[str, str]]:
     """What the network makes of each prompt: {"model", "prompt", "text"}."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
+    end = end_of_text_id(tokenizer)
     texts = []
     for prompt in config.prompts:
         start = tokenizer.encode(prompt).ids or [end]
@@ -123,6 +123,13 @@ def samples(name: str, model: Transformer, tokenizer: Tokenizer, config: "Benchm
         text = tokenizer.decode([token for token in new if token != end])
         texts.append({"model": name, "prompt": prompt, "text": text})
     return texts
+
+
+def end_of_text_id(tokenizer: Tokenizer) -> int:
+    """Id of the token that ends every document."""
+    token = tokenizer.token_to_id(END_OF_TEXT)
+    assert token is not None, "the tokenizer has no end-of-text token"
+    return token
 
 
 def score_row(

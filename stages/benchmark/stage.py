@@ -65,12 +65,17 @@ class BenchmarkStage(Stage):
         from modeling.checkpoint import model_from_files
         from stages.benchmark.baselines import score_baselines
         from stages.benchmark.evaluation import (
-            END_OF_TEXT, TaskResult, held_out_documents, samples, score_held_out, score_winograd,
+            TaskResult,
+            end_of_text_id,
+            held_out_documents,
+            samples,
+            score_held_out,
+            score_winograd,
         )  # fmt: skip
 
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
         tokenizer = Tokenizer.from_str(inputs["tokens"].read("tokenizer.json").decode())
-        end_of_text = tokenizer.token_to_id(END_OF_TEXT)
+        end_of_text = end_of_text_id(tokenizer)
         results: list[TaskResult] = []
         texts = []
         names = {"pretrained": inputs["model"], "compressed": inputs["compressed"]}

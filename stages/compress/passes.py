@@ -70,7 +70,7 @@ def recover(
         learning_rate = cosine_with_warmup(
             step, config.learning_rate, 0.1 * config.learning_rate, max(1, steps // 20), steps
         )
-        training_step(model, optimizer, list(batch.split(MICRO_BATCH_ROWS)), learning_rate, 1.0, recovery_precision())
+        training_step(model, optimizer, list(torch.split(batch, MICRO_BATCH_ROWS)), learning_rate, 1.0, recovery_precision())
         apply_masks(model, masks)
     model.eval()
 

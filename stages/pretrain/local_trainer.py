@@ -15,7 +15,7 @@ def trainer_class() -> Any:
     if "RAY_ADDRESS" in os.environ:
         return TorchTrainer
 
-    class LocalTorchTrainer(TorchTrainer):
+    class LocalTorchTrainer(TorchTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
             return [one for one in callbacks if type(one).__name__ != "PlacementGroupCleanerCallback"]

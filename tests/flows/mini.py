@@ -39,7 +39,9 @@ def mini_values(path: str) -> dict[str, Any]:
             "passes": [{"kind": "prune", "rounds": 2, "recovery_tokens": 2_048, "batch_tokens": 512}, {"kind": "int8"}],
             "measured_bytes": 2_000,
         },
-        "benchmark": {"held_out_bytes": 4_000, "baseline_training_bytes": 100_000, "sample_tokens": 5, "prompts": ["The"]},
+        "benchmark": {
+            "held_out_bytes": 4_000, "baseline_training_bytes": 100_000, "sample_tokens": 5, "prompts": ["The"],
+        },
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS
 from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError
 from data_schemas.manifest import FileEntry, content_digest
 from infra.artifacts import ArtifactStore, artifact_key
-from tests.stores import commit, documents_artifact, documents_table, no_rejects
+from tests.stores import commit, documents_artifact, documents_table
 
 
 def test_key_depends_on_everything_that_decides_the_bytes_and_on_nothing_else():

@@ -1,0 +1,143 @@
+"""The command a user types, in processes of its own, with Prefect and, where marked, Ray and kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from infra.runs import RunStore
+from stages.registry import STAGES
+from tests.flows.mini import digests, mini_values, write_corpus
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+NAMES = [stage.name for stage in STAGES]
+
+
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory):
+    """One Prefect database for the module: making it costs several seconds."""
+    return str(tmp_path_factory.mktemp("prefect"))
+
+
+@pytest.fixture
+def place(tmp_path, prefect_home):
+    """A folder with a corpus and a config; the environment for its commands."""
+    values = mini_values(write_corpus(tmp_path / "texts"))
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump(values))
+    environment = {**os.environ, "PREFECT_HOME": prefect_home, "HEADRACE_HOME": str(tmp_path / "store")}
+    environment.pop("PREFECT_API_URL", None)
+    return tmp_path, environment
+
+
+def headrace(place, *arguments: str, expect: int = 0) -> tuple[str, dict]:
+    folder, environment = place
+    done = subprocess.run([HEADRACE, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == expect, done.stdout + done.stderr
+    last = done.stdout.strip().splitlines()[-1] if "--json" in arguments else "{}"
+    return done.stdout + done.stderr, json.loads(last)
+
+
+@pytest.mark.slow
+def test_a_users_first_session(place):
+    folder, _ = place
+    _, planned = headrace(place, "plan", "mini.yaml", "--json")
+    assert [(row["stage"], row["action"]) for row in planned["stages"]] == [(name, "run") for name in NAMES]
+    said, done = headrace(place, "run", "mini.yaml", "--json")
+    assert [row["action"] for row in done["stages"]] == ["run"] * len(NAMES)
+    assert "bits per byte" in said
+    assert Path(done["report"]).read_text().startswith("<!doctype html>")
+    said, again = headrace(place, "run", "mini.yaml", "--json")
+    assert [row["action"] for row in again["stages"]] == ["reuse"] * len(NAMES)
+    override = ("--set", "compress.passes.0.sparsity=0.8")
+    _, rerun = headrace(place, "rerun", "compress", "--run", done["run_id"], *override, "--json")
+    assert [row["stage"] for row in rerun["stages"] if row["action"] == "run"] == ["compress", "benchmark"]
+    assert headrace(place, "runs", "--json")[1]["runs"][0]["run_id"] == rerun["run_id"]
+    assert headrace(place, "show", "latest", "--json")[1]["metrics"]["compress"]["passes"][1]["name"] == "prune"
+    assert headrace(place, "lineage", "latest:benchmark", "--json")[1]["lineage"]
+    assert "0 damaged" in headrace(place, "verify")[0]
+    assert headrace(place, "report", "latest")[0].strip().endswith("report.html")
+    assert headrace(place, "generate", "latest", "The value", "--tokens", "4")[0].startswith("The value")
+    assert not [name for name in os.listdir(folder) if name not in ("texts", "mini.yaml", "store")]
+
+
+def test_what_the_user_can_mend_is_one_sentence_and_exit_status_2(place):
+    said, _ = headrace(place, "run", "none.yaml", expect=2)
+    assert said.startswith("error: cannot read the run config none.yaml")
+    assert "Traceback" not in said
+    said, _ = headrace(place, "plan", "mini.yaml", "--set", "pretrain.workers=-1", expect=2)
+    assert "pretrain.workers: Input should be greater than or equal to 0, found -1" in said
+    assert "no run 'x'" in headrace(place, "show", "x", expect=2)[0]
+    assert "no stage 'train'" in headrace(place, "rerun", "train", expect=2)[0]
+    assert "names no artifact" in headrace(place, "lineage", "nonsense", expect=2)[0]
+
+
+@pytest.mark.slow
+def test_an_error_of_the_users_is_not_retried_and_leaves_the_run_to_be_continued(place):
+    folder, _ = place
+    said, _ = headrace(place, "run", "mini.yaml", "--set", "pretrain.batch_tokens=500", expect=2)
+    assert said.count("error:") == 1
+    assert "use 256 or 512" in said, "the batch is refused with the sizes that fit"
+    assert RunStore(str(folder / "store")).all() == [], "and before anything starts"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_is_continued_with_the_same_bytes(place, stop):
+    folder, environment = place
+    whole = str(folder / "whole")
+    headrace(place, "run", "mini.yaml", "--store", whole, "--until", "pretrain")
+    process = subprocess.Popen([HEADRACE, "run", "mini.yaml", "--until", "pretrain"], cwd=folder, env=environment)
+    wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
+    process.send_signal(stop)
+    status = process.wait(60)
+    assert status == (-signal.SIGKILL if stop == signal.SIGKILL else 130)
+    assert "interrupted" in headrace(place, "runs")[0] or "killed" in headrace(place, "runs")[0]
+    said, done = headrace(place, "run", "mini.yaml", "--until", "pretrain", "--json")
+    assert f"continues run {done['run_id']}" in said
+    assert digests(str(folder / "store"), done["run_id"]) == digests(whole, RunStore(whole).get("latest").run_id)
+
+
+@pytest.mark.slow
+def test_a_killed_training_worker_resumes_with_the_same_losses(place):
+    """Ray Train, two workers: one is killed after the first checkpoint."""
+    folder, environment = place
+    ray = ("--set", "pretrain.workers=2", "--set", "pretrain.micro_batch=4", "--set", "pretrain.tokens=65536")
+    headrace(place, "run", "mini.yaml", *ray, "--store", str(folder / "whole"), "--until", "pretrain")
+    command = [HEADRACE, "run", "mini.yaml", *ray, "--until", "pretrain"]
+    process = subprocess.Popen(command, cwd=folder, env=environment)
+    wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
+    workers = [one for one in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in name_of(one)]
+    assert len(workers) == 2
+    workers[0].kill()
+    assert process.wait(240) == 0
+    logs = [training_log(folder / store) for store in ("store", "whole")]
+    assert logs[0] == logs[1]
+    [manifest] = (folder / "store").glob("pretrain/*/*/manifest.json")
+    assert len(json.loads(manifest.read_text())["metrics"]["starts"]) == 2, "there was a second start"
+
+
+def training_log(store: Path) -> str:
+    [path] = store.glob("pretrain/*/*/training_log.jsonl")
+    return path.read_text()
+
+
+def name_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
