@@ -51,8 +51,7 @@ class PartitionWriter:
         """Write a whole file."""
         sha256 = hashlib.sha256(data).hexdigest()
         part = f"parts/data/{sha256}{PurePosixPath(path).suffix}"
-        if self._folder.size(part) != len(data):
-            self._folder.write(part, data)
+        self._folder.write(part, data)  # though it may be there already: this heals a damaged one
         self.files.append(FileEntry(path=path, bytes=len(data), sha256=sha256, part=part))
 
     def write_table(self, path: str, table: pa.Table) -> None:

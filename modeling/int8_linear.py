@@ -50,7 +50,7 @@ class Int8Linear(nn.Module):
         result = torch._int_mm(quantized, self.weight.T).float().mul_(token_scales)
         # addcmul does scale and bias in one pass over the result.
         result = result.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, result, self.scale)
-        return result.view(*hidden.shape[:-1], -1)
+        return result.view(*hidden.shape[:-1], len(self.scale))
 
 
 class Int8Embedding(nn.Module):

@@ -5,13 +5,14 @@ from torch import Tensor
 
 
 class KeyValueCache:
-    """Keys and values of one attention layer, in room made once for `capacity` positions."""
+    """Keys and values of one attention layer, in room made once for `capacity` positions; for use without gradient."""
 
     def __init__(self, batch: int, heads: int, capacity: int, head_width: int, like: Tensor) -> None:
         """Make an empty cache on the device and in the dtype of `like`."""
         self.length = 0
         self.capacity = capacity
-        self._keys, self._values = like.new_empty(2, batch, heads, capacity, head_width)
+        self._keys = like.new_empty(batch, heads, capacity, head_width)
+        self._values = torch.empty_like(self._keys)
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add (batch, heads, new, head_width) keys and values; returns all there are, as views."""

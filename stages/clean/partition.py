@@ -6,8 +6,7 @@ from data_schemas.tables import DOCUMENTS, REJECTS
 from infra.artifacts import Artifact
 from infra.partitions import PartitionWriter
 from stages.clean.normalize import normalize
-from stages.clean.quality_filters import quality_verdict
-from stages.clean.thresholds import QualityThresholds
+from stages.clean.quality_filters import QualityThresholds, quality_verdict
 
 
 def clean_partition(documents: Artifact, thresholds: QualityThresholds, path: str, out: PartitionWriter) -> None:

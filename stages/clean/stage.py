@@ -12,7 +12,7 @@ from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, workers_or_all
 from infra.partitions import Partition
-from stages.clean.thresholds import QualityThresholds
+from stages.clean.quality_filters import QualityThresholds
 from stages.stage import Stage, StageContext
 
 TEXT_BYTES_PER_SECOND = 1.2e6

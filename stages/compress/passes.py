@@ -67,10 +67,11 @@ def recover(
     optimizer = build_adamw(model, config.learning_rate, (0.9, 0.95), weight_decay=0.0)
     for step in range(1, steps + 1):
         batch = torch.from_numpy(sampler.rows(first_row + (step - 1) * rows, rows))
+        micro_batches = list(torch.split(batch, MICRO_BATCH_ROWS))
         learning_rate = cosine_with_warmup(
             step, config.learning_rate, 0.1 * config.learning_rate, max(1, steps // 20), steps
         )
-        training_step(model, optimizer, list(torch.split(batch, MICRO_BATCH_ROWS)), learning_rate, 1.0, recovery_precision())
+        training_step(model, optimizer, micro_batches, learning_rate, 1.0, recovery_precision())
         apply_masks(model, masks)
     model.eval()
 

@@ -39,7 +39,8 @@ def place(tmp_path, prefect_home):
 
 def headrace(place, *arguments: str, expect: int = 0) -> tuple[str, dict]:
     folder, environment = place
-    done = subprocess.run([HEADRACE, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    command = [HEADRACE, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == expect, done.stdout + done.stderr
     last = done.stdout.strip().splitlines()[-1] if "--json" in arguments else "{}"
     return done.stdout + done.stderr, json.loads(last)
@@ -65,7 +66,7 @@ def test_a_users_first_session(place):
     assert "0 damaged" in headrace(place, "verify")[0]
     assert headrace(place, "report", "latest")[0].strip().endswith("report.html")
     assert headrace(place, "generate", "latest", "The value", "--tokens", "4")[0].startswith("The value")
-    assert not [name for name in os.listdir(folder) if name not in ("texts", "mini.yaml", "store")]
+    assert {path.name for path in folder.iterdir()} == {"texts", "mini.yaml", "store"}
 
 
 def test_what_the_user_can_mend_is_one_sentence_and_exit_status_2(place):

@@ -1,0 +1,2 @@
+def write_report(u: object, r: object) -> str:
+    return ""

@@ -1,0 +1,187 @@
+"""The documentation that every machine with Headrace has: of Python itself and of the installed packages.
+
+- `list_units`: topics, modules and package descriptions, cheaply, without parsing anything
+- `select_units`: a deterministic choice of them under a cap of source bytes
+- `read_unit`: one document, read as data: modules are parsed, never imported
+- `fingerprint`: the versions that all of it depends on
+"""
+
+import ast
+import email
+import hashlib
+import inspect
+import platform
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+STANDARD_LIBRARY = "python"
+OWN_DISTRIBUTION = "headrace"
+SKIPPED_FOLDERS = frozenset(
+    ("test", "tests", "testing", "conftest", "idlelib", "lib2to3", "site-packages", "__pycache__", "_vendor")
+)
+LARGEST_MODULE_BYTES = 1_000_000
+"""Larger ones are generated tables, slow to parse and without prose."""
+LEAST_TEXT_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A file that can become a document."""
+
+    kind: Literal["topics", "module", "description"]
+    package: str
+    version: str
+    licence: str | None
+    path: str
+    """Relative to the library's or the site's folder, with forward slashes."""
+    file: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SourceDocument:
+    """A document and where it is from."""
+
+    path: str
+    text: str
+    package: str
+    version: str
+    licence: str | None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A unit that cannot be read, and why."""
+
+    reason: str
+
+
+def list_units() -> list[Unit]:
+    """Every unit of this interpreter and its installed packages, by path."""
+    units = [*_standard_library(), *(unit for found in _distributions() for unit in _distribution_units(found))]
+    return sorted(units, key=lambda unit: (unit.package, unit.path, unit.kind))
+
+
+def select_units(units: Sequence[Unit], max_source_bytes: int | None) -> list[Unit]:
+    """Units in the order of their path's sha256, until the next one would pass the cap."""
+    chosen: list[Unit] = []
+    size = 0
+    for unit in sorted(units, key=lambda one: hashlib.sha256(f"{one.package}/{one.path}".encode()).hexdigest()):
+        if max_source_bytes is not None and size + unit.bytes > max_source_bytes:
+            break
+        chosen.append(unit)
+        size += unit.bytes
+    return chosen
+
+
+def fingerprint() -> str:
+    """Of the interpreter's version and every installed package's."""
+    versions = sorted(f"{_name(one)} {one.version}" for one in _distributions())
+    return hashlib.sha256("\n".join([platform.python_version(), *versions]).encode()).hexdigest()
+
+
+def read_unit(unit: Unit) -> Iterator[SourceDocument | Reject]:
+    """The documents of a unit: one, for topics many, none where there is too little text; or a reject."""
+    try:
+        source = Path(unit.file).read_bytes()
+        texts = list(_texts(unit, source))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        yield Reject(f"not readable as Python source ({type(error).__name__})")
+        return
+    for name, text in texts:
+        if len(text) >= LEAST_TEXT_CHARACTERS:
+            yield SourceDocument(name, text, unit.package, unit.version, unit.licence)
+
+
+def module_documentation(source: bytes, module: str) -> str:
+    """A module's docstrings in source order under their qualified names, dedented, as pydoc would show them."""
+    parts = [
+        f"{name}\n\n{docstring}" if name != module else docstring
+        for name, docstring in _docstrings(ast.parse(source), module)
+    ]
+    return "\n\n".join(parts)
+
+
+def _texts(unit: Unit, source: bytes) -> Iterator[tuple[str, str]]:
+    if unit.kind == "topics":
+        for name, text in sorted(_topics(source).items()):
+            yield f"{unit.path}:{name}", text
+    elif unit.kind == "description":
+        message = email.message_from_bytes(source)
+        payload = message.get_payload(decode=True)
+        body = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+        yield unit.path, body or str(message.get("Description", ""))
+    else:
+        yield unit.path, module_documentation(source, _module_name(unit.path))
+
+
+def _topics(source: bytes) -> dict[str, str]:
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            found = ast.literal_eval(node.value)
+            return {str(name): str(text) for name, text in found.items()}
+    raise ValueError("no dictionary of topics")
+
+
+def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        docstring = ast.get_docstring(node, clean=False)
+        if docstring and docstring.strip():
+            yield name, inspect.cleandoc(docstring)
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings(child, f"{name}.{child.name}")
+        elif isinstance(child, ast.If | ast.Try | ast.With):
+            yield from _docstrings(child, name)
+
+
+def _standard_library() -> Iterator[Unit]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    version = platform.python_version()
+    for file in root.rglob("*.py"):
+        path = PurePosixPath(file.relative_to(root).as_posix())
+        if _is_wanted(path) and 0 < (size := file.stat().st_size) <= LARGEST_MODULE_BYTES:
+            kind: Literal["topics", "module"] = "topics" if str(path) == "pydoc_data/topics.py" else "module"
+            yield Unit(kind, STANDARD_LIBRARY, version, "PSF-2.0", str(path), str(file), size)
+
+
+def _distributions() -> list[metadata.Distribution]:
+    """Installed packages, each once, without Headrace itself and whatever is installed for editing."""
+    found = {
+        _name(one): one
+        for one in metadata.distributions()
+        if one.metadata["Name"] and _name(one) != OWN_DISTRIBUTION and one.read_text("direct_url.json") is None
+    }
+    return [found[name] for name in sorted(found)]
+
+
+def _name(distribution: metadata.Distribution) -> str:
+    return str(distribution.metadata["Name"]).lower().replace("_", "-")
+
+
+def _distribution_units(distribution: metadata.Distribution) -> Iterator[Unit]:
+    name, version = _name(distribution), distribution.version
+    described = email.message_from_string(str(distribution.read_text("METADATA") or "").split("\n\n", 1)[0])
+    licence = described["License-Expression"] or described["License"]
+    short_licence = licence.splitlines()[0][:80] if licence else None
+    for path in distribution.files or []:
+        is_description = path.name == "METADATA"
+        if not is_description and not (path.suffix == ".py" and _is_wanted(path)):
+            continue
+        file = Path(str(path.locate()))
+        if file.is_file() and 0 < (size := file.stat().st_size) <= LARGEST_MODULE_BYTES:
+            kind: Literal["module", "description"] = "description" if is_description else "module"
+            yield Unit(kind, name, version, short_licence, path.as_posix(), str(file), size)
+
+
+def _is_wanted(path: PurePosixPath) -> bool:
+    folders = {*path.parts[:-1], path.stem}
+    return not (folders & SKIPPED_FOLDERS or path.name.startswith("test_") or ".." in path.parts)
+
+
+def _module_name(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")

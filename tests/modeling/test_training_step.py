@@ -1,0 +1,105 @@
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as distributed
+import torch.multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from data_schemas.errors import TrainingDivergedError
+from modeling.loss import next_token_loss
+from modeling.optimizer import build_adamw
+from modeling.training_step import StepResult, training_step
+from tests.modeling.networks import random_tokens, small_network
+
+NO_CLIPPING = 1e9
+
+
+def take_step(model, micro_batches, clip_norm=NO_CLIPPING, precision="fp32") -> StepResult:
+    optimizer = build_adamw(model, 1e-3, (0.9, 0.95), 0.1)
+    return training_step(model, optimizer, micro_batches, 1e-2, clip_norm, precision)
+
+
+def assert_same_weights(one, other, **tolerances):
+    torch.testing.assert_close(dict(one.named_parameters()), dict(other.named_parameters()), **tolerances)
+
+
+def test_micro_batches_of_unequal_rows_equal_one_batch():
+    accumulated = small_network().double()
+    at_once = copy.deepcopy(accumulated)
+    tokens = random_tokens(8, 13)
+    result = take_step(accumulated, [tokens[:3], tokens[3:7], tokens[7:]])
+    expected = take_step(at_once, [tokens])
+    assert result.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert result.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-12)
+    assert_same_weights(accumulated, at_once, rtol=1e-9, atol=1e-9)
+
+
+def test_measures_before_clipping_and_clips_to_the_norm():
+    model, tokens = small_network(), random_tokens(4, 13)
+    expected_loss = next_token_loss(model, tokens)
+    expected_loss.backward()
+    expected_norm = math.sqrt(sum(parameter.grad.pow(2).sum().item() for parameter in model.parameters()))
+    result = take_step(model, [tokens], clip_norm=expected_norm / 4)
+    assert result.loss == pytest.approx(expected_loss.item())
+    assert result.gradient_norm == pytest.approx(expected_norm, rel=1e-4)
+    clipped = math.sqrt(sum(parameter.grad.pow(2).sum().item() for parameter in model.parameters()))
+    assert clipped == pytest.approx(expected_norm / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_learns_a_sequence_by_heart(precision):
+    model = small_network().train()
+    model._initialize()
+    optimizer = build_adamw(model, 1e-2, (0.9, 0.95), 0.0)
+    tokens = random_tokens(2, 13)
+    losses = [training_step(model, optimizer, [tokens], 1e-2, 1.0, precision).loss for _ in range(60)]
+    assert losses[0] == pytest.approx(math.log(model.config.vocabulary_size), abs=0.1)
+    assert losses[-1] < 0.1
+
+
+def test_bf16_stays_near_fp32():
+    fp32 = small_network()
+    bf16 = copy.deepcopy(fp32)
+    tokens = random_tokens(4, 13)
+    found, expected = take_step(bf16, [tokens], precision="bf16"), take_step(fp32, [tokens])
+    assert found.loss == pytest.approx(expected.loss, rel=0.01)
+    assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=0.05)
+    assert {parameter.dtype for parameter in bf16.parameters()} == {torch.float32}
+
+
+def test_divergence_names_the_step_and_leaves_the_model_alone():
+    model, tokens = small_network(), random_tokens(2, 13)
+    optimizer = build_adamw(model, 1e-3, (0.9, 0.95), 0.0)
+    for _ in range(2):
+        training_step(model, optimizer, [tokens], 1e-3, 1.0, "fp32")
+    with torch.no_grad():
+        model.final_norm.weight.fill_(torch.inf)
+    before = copy.deepcopy(model)
+    with pytest.raises(TrainingDivergedError, match=r"diverged at step 3: .*nan.* learning rate 0.007; lower the peak"):
+        training_step(model, optimizer, [tokens], 7e-3, 1.0, "fp32")
+    assert_same_weights(model, before)
+
+
+def _one_rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    model = small_network().double()
+    wrapped = DistributedDataParallel(model)
+    tokens = random_tokens(8, 13).chunk(2)[rank]
+    result = take_step(wrapped, [tokens[:1], tokens[1:]], clip_norm=0.5)
+    torch.save({"model": model.state_dict(), "norm": result.gradient_norm}, f"{folder}/rank-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_with_accumulation_equal_one_process(tmp_path: Path):
+    torch.multiprocessing.spawn(_one_rank, (str(tmp_path),), nprocs=2)
+    alone = small_network().double()
+    expected = take_step(alone, [random_tokens(8, 13)], clip_norm=0.5)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"rank-{rank}.pt")
+        assert found["norm"] == pytest.approx(expected.gradient_norm, rel=1e-9)
+        torch.testing.assert_close(found["model"], dict(alone.state_dict()), rtol=1e-9, atol=1e-9)
