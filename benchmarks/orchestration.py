@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 EMPTY_FLOW = """
-import flows.quiet_prefect
+import flows
 from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

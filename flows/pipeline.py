@@ -12,7 +12,6 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-import flows.quiet_prefect  # noqa: F401
 from data_schemas.manifest import StageOutcome
 from flows.report.build import write_report
 from flows.run_config import RunConfig, RunConfigBase

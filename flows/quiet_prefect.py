@@ -1,4 +1,4 @@
-"""Environment that makes Prefect quiet and quick; imported before prefect, and whatever the user set is kept."""
+"""Environment that makes Prefect quiet and quick; set before prefect is imported; what the user set is kept."""
 
 import os
 

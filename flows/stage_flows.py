@@ -4,7 +4,6 @@ from typing import Any
 
 from prefect import Flow, flow
 
-import flows.quiet_prefect  # noqa: F401
 from flows.pipeline import LoggerView, run_stages
 from flows.run_config import build_run_config
 from flows.run_session import RunSession, rerun_request

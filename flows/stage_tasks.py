@@ -9,7 +9,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-import flows.quiet_prefect  # noqa: F401  (sets the environment that prefect reads when it is imported)
 from data_schemas.errors import HeadraceError
 from data_schemas.manifest import StageOutcome
 from flows.run_session import RunSession

@@ -28,7 +28,7 @@ class Stopwatch:
 class PeakMemory:
     """Samples the resident memory of this process and everything it started; shared pages count once (PSS)."""
 
-    def __init__(self, interval: float = 1.0) -> None:
+    def __init__(self, interval: float = 2.0) -> None:
         self.peak_bytes = 0
         self._interval = interval
         self._stop = threading.Event()

@@ -25,7 +25,7 @@ def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
         int8 (rows, columns) and scales (rows, 1) float32, whose product differs from `rows` by half a scale at most.
     """
     rows = rows.float()
-    scales = torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True).div_(LARGEST)
+    scales = rows.abs().amax(-1, keepdim=True).div_(LARGEST)
     # A row of zeros has scale 0; any positive divisor keeps it zero.
     return rows.div(scales.clamp_min(torch.finfo(torch.float32).tiny)).round_().to(torch.int8), scales
 
@@ -40,6 +40,7 @@ class Int8Linear(nn.Module):
     def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
         """Make room for int8 (outputs, inputs), float32 scale (outputs) and, if wanted, bias (outputs)."""
         super().__init__()
+        assert inputs > 1, "torch 2.13's _int_mm returns memory it never wrote where the inner dimension is 1"
         self.register_buffer("weight", torch.empty(outputs, inputs, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(outputs))
         self.register_buffer("bias", torch.empty(outputs) if bias else None)

@@ -23,7 +23,7 @@ class TransformerShape(BaseModel):
     heads: int = Field(default=4, gt=0, description="attention heads; each gets width / heads numbers, an even count")
     feed_forward_width: int = Field(
         default_factory=_four_times_width,
-        gt=0,
+        gt=1,
         description="neurons of the feed-forward; 4 x width where left out (Vaswani et al. 2017, 1706.03762, 3.3)",
     )
     context_length: int = Field(default=256, gt=0, description="tokens a prediction can look back on in training")

@@ -1,2 +1,58 @@
-def write_report(u: object, r: object) -> str:
-    return ""
+"""The run report: one self-contained HTML file, written from the record and the manifests alone."""
+
+from pathlib import Path
+
+import yaml
+
+from data_schemas.errors import NotFoundError
+from data_schemas.manifest import RunRecord
+from flows.report import sections
+from flows.show import status
+from infra.artifacts import Artifact, ArtifactStore
+from infra.filesystem import Folder
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+
+
+def write_report(store_url: str, record: RunRecord) -> str:
+    """Write `<store>/reports/<run id>/report.html`; returns its path, or its URL where the store is not local."""
+    folder = Folder(store_url).child(f"reports/{record.run_id}")
+    folder.write("report.html", render(record, stage_artifacts(store_url, record)).encode())
+    return str(folder.local_path("report.html")) if folder.is_local else f"{folder.url}/report.html"
+
+
+def stage_artifacts(store_url: str, record: RunRecord) -> dict[str, Artifact]:
+    """Stage -> the artifact that the run used, in the order of the stages; what is gone is left out."""
+    from flows.planning import stages_until
+
+    store = ArtifactStore(store_url)
+    found = {}
+    for stage in stages_until(None):
+        if stage.name in record.stages:
+            try:
+                found[stage.name] = store.open(record.stages[stage.name].artifact)
+            except NotFoundError:
+                continue
+    return found
+
+
+def render(record: RunRecord, artifacts: dict[str, Artifact]) -> str:
+    """The page; a section is there if its stage is."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    newest = list(artifacts.values())[-1].manifest if artifacts else None
+    return environment.get_template("report.html.j2").render(
+        record=record,
+        status=status(record),
+        tiles=sections.tiles(artifacts, record),
+        funnel=sections.funnel(artifacts),
+        training=sections.training(artifacts),
+        compression=sections.compression(artifacts),
+        benchmark=sections.benchmark(artifacts),
+        costs=sections.costs(artifacts, record),
+        manifests={stage: artifact.manifest for stage, artifact in artifacts.items()},
+        newest=newest,
+        config=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
+    )

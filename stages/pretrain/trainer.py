@@ -241,12 +241,13 @@ def _train_as(order: WorkerOrder, rank: int, save: Any, wrap: Any, mean_over_ran
 def _watched(work: Folder, plan: BatchPlan, listener: ProgressListener) -> Iterator[None]:
     """Follow the log that rank 0 writes, wherever it runs."""
     stop = threading.Event()
+    earlier_starts = len(read_log(work)["starts"])
 
     def follow() -> None:
         while not stop.wait(1.0):
-            rows = read_log(work)["rows"]
-            if rows:
-                _tell(rows[-1], plan, listener)
+            log = read_log(work)
+            if log["rows"] and len(log["starts"]) > earlier_starts:
+                _tell(log["rows"][-1], plan, listener)
 
     thread = threading.Thread(target=follow, daemon=True)
     listener.advanced("train", 0, plan.steps, f"0 of {plan.steps} steps")

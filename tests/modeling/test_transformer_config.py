@@ -18,7 +18,7 @@ from modeling.transformer_config import TransformerConfig, TransformerShape
     layers=st.integers(1, 3),
     heads=st.integers(1, 4),
     half_head=st.integers(1, 5),
-    feed_forward_width=st.integers(1, 40),
+    feed_forward_width=st.integers(2, 40),
     vocabulary_size=st.integers(2, 50),
     tied=st.booleans(),
 )
