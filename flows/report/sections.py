@@ -144,7 +144,8 @@ def benchmark(artifacts: dict[str, Artifact]) -> dict[str, Any] | None:
     bits = sorted((row for row in rows if row["metric"] == "bits per byte"), key=lambda row: -row["value"])
     colours = [charts.BLUE if row["model"] in ("pretrained", "compressed") else charts.MUTED for row in bits]
     drawn = charts.bars(
-        [row["model"] for row in bits], [row["value"] for row in bits], [f"{row['value']:.3f}" for row in bits], colours,
+        [row["model"] for row in bits], [row["value"] for row in bits],
+        [f"{row['value']:.3f}" for row in bits], colours,
         "Bits per byte on held-out text",
     )  # fmt: skip
     samples = json.loads(artifacts["benchmark"].read("samples.json"))

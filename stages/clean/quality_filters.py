@@ -148,7 +148,7 @@ def _share(pieces: Sequence[str], holds: Callable[[str], bool]) -> float:
 
 def _duplicated(pieces: Sequence[str]) -> float:
     """Share of the pieces that stood before in the document."""
-    return 1 - len(set(pieces)) / len(pieces)
+    return (len(pieces) - len(set(pieces))) / len(pieces)
 
 
 def _duplicated_characters(pieces: Sequence[str], characters: int) -> float:

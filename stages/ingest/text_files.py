@@ -4,7 +4,9 @@
 - `read_file`: records one by one; what cannot be read becomes a `Reject`, never a crash
 """
 
+import io
 import json
+import lzma
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from data_schemas.errors import InputDataError
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 PLAIN_TEXT = (".txt", ".md", ".rst")
 ACCEPTED = ".jsonl, .json (one object a line), .parquet, .txt, .md, .rst, each but Parquet also .gz, .bz2, .xz or .zst"
-BROKEN_STREAM = (OSError, EOFError, zlib.error, zstandard.ZstdError, ValueError, pa.ArrowException)
+BROKEN_STREAM = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def _records(file: SourceFile, text_field: str) -> Iterator[Record | Reject]:
         if kind == "text":
             yield Record(file.path, 0, _decoded(stream.read()))
             return
-        for position, line in enumerate(stream):
+        # zstandard's stream has no lines of its own.
+        lines = io.BufferedReader(stream) if file.url.lower().endswith(".zst") else stream
+        for position, line in enumerate(lines):
             if line.strip():
                 yield _json_record(line, file.path, position, text_field)
 

@@ -1,0 +1,80 @@
+from stages.ingest.python_documentation import (
+    Reject,
+    SourceDocument,
+    Unit,
+    list_units,
+    module_documentation,
+    read_unit,
+    select_units,
+)
+
+
+def unit(file, kind="module", path="package/module.py"):
+    return Unit(kind, "package", "1.0", "MIT", path, str(file), file.stat().st_size)
+
+
+def test_docstrings_come_in_source_order_under_their_qualified_names():
+    source = b'''
+"""About the module."""
+if True:
+    def first(a):
+        """Does the first thing.
+
+        With care:
+            Indented more.
+        """
+class Second:
+    """A class."""
+    async def third(self):
+        """A method."""
+    def silent(self): ...
+'''
+    assert module_documentation(source, "package.module") == (
+        "About the module.\n\n"
+        "package.module.first\n\nDoes the first thing.\n\nWith care:\n    Indented more.\n\n"
+        "package.module.Second\n\nA class.\n\n"
+        "package.module.Second.third\n\nA method."
+    )
+
+
+def test_units_are_read_as_data_and_never_imported(tmp_path):
+    module = tmp_path / "module.py"
+    text = " ".join(["Words that matter."] * 30)
+    module.write_text(f'"""{text}"""\nraise SystemExit("imported!")\n')
+    [document] = read_unit(unit(module))
+    assert document == SourceDocument("package/module.py", text, "package", "1.0", "MIT")
+
+
+def test_what_cannot_be_parsed_is_a_reject(tmp_path):
+    for content in (b"def broken(:", b"\xff\xfe\x00", b"x = '\x00'"):
+        broken = tmp_path / "broken.py"
+        broken.write_bytes(content)
+        [found] = read_unit(unit(broken))
+        assert isinstance(found, Reject)
+
+
+def test_a_description_is_the_body_of_the_metadata(tmp_path):
+    metadata = tmp_path / "METADATA"
+    metadata.write_text("Metadata-Version: 2.1\nName: x\n\n# Title\n\n" + "Prose with ünïcode. " * 30, encoding="utf-8")
+    [document] = read_unit(unit(metadata, "description", "x.dist-info/METADATA"))
+    assert document.text.startswith("# Title")
+    assert "ünïcode" in document.text
+    assert "Metadata-Version" not in document.text
+
+
+def test_this_interpreter_has_topics_modules_and_descriptions_but_nothing_of_our_own():
+    units = list_units()
+    assert {one.kind for one in units} == {"topics", "module", "description"}
+    assert "headrace" not in {one.package for one in units}
+    assert len({(one.package, one.path) for one in units}) == len(units)
+    [topics] = [one for one in units if one.kind == "topics"]
+    assert len(list(read_unit(topics))) > 50
+    assert not [one for one in units if "/tests/" in one.path]
+
+
+def test_the_choice_under_a_cap_is_deterministic_and_grows():
+    units = list_units()
+    small, large = select_units(units, 2_000_000), select_units(units[::-1], 4_000_000)
+    assert sum(one.bytes for one in small) <= 2_000_000
+    assert large[: len(small)] == small
+    assert len(select_units(units, None)) == len(units)
