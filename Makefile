@@ -25,9 +25,10 @@ bench: .venv/.stamp
 .venv/.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Headrace needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get update && apt-get install python3-venv"; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev
+	@echo "Installing into .venv: about 2 GB, a few minutes"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --upgrade "pip>=25.1" -c constraints.txt
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e . --group dev
 	@touch $@
 
 # Resolve anew and write what was resolved; local build tags (+cpu) are left out, they exist on one machine only.

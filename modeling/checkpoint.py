@@ -43,7 +43,7 @@ def model_to_files(model: Transformer, dtype: torch.dtype = torch.float32) -> di
         format="int8" if isinstance(model.get_submodule("head"), Int8Linear) else "float", transformer=model.config
     )
     tensors = {
-        name: tensor.to("cpu", dtype if _is_storable_in(dtype, name, tensor) else tensor.dtype).contiguous()
+        name: tensor.to("cpu", dtype if _is_shortened(name, tensor) else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
         if not _is_tied(name, model.config)
     }
@@ -80,7 +80,7 @@ def _is_tied(name: str, config: TransformerConfig) -> bool:
     return config.tied_embeddings and name.startswith("head.")
 
 
-def _is_storable_in(dtype: torch.dtype, name: str, tensor: Tensor) -> bool:
+def _is_shortened(name: str, tensor: Tensor) -> bool:
     return tensor.is_floating_point() and not name.endswith(".scale")
 
 

@@ -4,8 +4,6 @@ Embedding, head, biases and norms are left alone: they are a small part of the p
 are not comparable with a layer's.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -17,27 +15,21 @@ def cubic_sparsity(round: int, rounds: int, final: float) -> float:
     return final * (1 - (1 - round / rounds) ** 3)
 
 
-def magnitude_masks(
-    model: Transformer, sparsity: float, scope: Literal["matrix", "global"] = "matrix"
-) -> dict[str, Tensor]:
-    """Which weights to keep so that `sparsity` of them go, the smallest first (Han et al. 2015, 1506.02626).
+def magnitude_masks(model: Transformer, sparsity: float) -> dict[str, Tensor]:
+    """Which weights to keep so that `sparsity` of each matrix go, the smallest first (Han et al. 2015, 1506.02626).
 
+    The share is each matrix's, not that of all together, which would empty those with small weights first: pruned to
+    80 % in three rounds with recovery, a 4-layer byte model had 2.15 against 2.32 bits per byte.
     Weights that are zero already are among those that go, so that masks of rising sparsity lie in one another.
 
     Args:
         model: a float network.
         sparsity: share of the weights that go, 0 to 1; exact up to rounding to whole weights.
-        scope: whether that share goes of each matrix or of all of them together.
 
     Returns:
         Parameter name -> bool tensor of its shape, True where the weight is kept.
     """
-    matrices = linear_weights(model)
-    if scope == "matrix":
-        return {name: _largest(weight.abs(), sparsity) for name, weight in matrices.items()}
-    kept = _largest(torch.cat([weight.abs().flatten() for weight in matrices.values()]), sparsity)
-    parts = torch.split(kept, [weight.numel() for weight in matrices.values()])
-    return {name: part.view(weight.shape) for (name, weight), part in zip(matrices.items(), parts, strict=True)}
+    return {name: _largest(weight.abs(), sparsity) for name, weight in linear_weights(model).items()}
 
 
 def apply_masks(model: Transformer, masks: dict[str, Tensor]) -> None:

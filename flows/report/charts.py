@@ -81,15 +81,11 @@ def bars(
     return as_svg(figure, title)
 
 
-def line(x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str, title: str) -> str:
-    """One or more curves over the same x; the first one thin where there are two."""
+def line(millions: Sequence[float], values: Sequence[float], title: str) -> str:
+    """A curve over millions of tokens."""
     figure, axes = new_figure(4.4, 2.5)
-    for number, (name, values) in enumerate(series.items()):
-        thin = len(series) > 1 and number == 0
-        colour = MUTED if thin else BLUE
-        axes.plot(x, values, color=colour, linewidth=0.7 if thin else 1.8, alpha=0.6 if thin else 1, label=name)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.plot(millions, values, color=BLUE, linewidth=1.6)
+    axes.set_xlabel("million tokens")
     axes.margins(x=0.02)
     return as_svg(figure, title)
 
@@ -112,13 +108,3 @@ def frontier(points: Sequence[dict[str, Any]]) -> str:
     axes.set_xlabel("megabytes on disk, smaller to the right")
     axes.set_ylabel("bits per byte")
     return as_svg(figure, "Size against bits per byte after each pass")
-
-
-def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Exponential moving average without bias at the start."""
-    average, mass, result = 0.0, 0.0, []
-    for value in values:
-        average = weight * average + (1 - weight) * value
-        mass = weight * mass + 1 - weight
-        result.append(average / mass)
-    return result

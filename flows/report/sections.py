@@ -82,30 +82,17 @@ def training(artifacts: dict[str, Artifact]) -> dict[str, Any] | None:
         return None
     artifact = artifacts["pretrain"]
     rows = [json.loads(line) for line in artifact.read("training_log.jsonl").decode().splitlines()]
-    tokens = [row["tokens"] / 1e6 for row in rows]
-    losses = [row["loss"] for row in rows]
     metrics = artifact.manifest.metrics
-    per_token = [row["tokens_per_second"] / 1e3 for row in metrics["throughput"]]
-    x_label = "million tokens"
+    curves = {
+        "Loss, nats per token": [row["loss"] for row in rows],
+        "Learning rate": [row["learning_rate"] for row in rows],
+        "Thousand tokens per second": [row["tokens_per_second"] / 1e3 for row in metrics["throughput"]],
+        "Gradient norm": [row["gradient_norm"] for row in rows],
+    }
+    millions = [row["tokens"] / 1e6 for row in rows]
     return {
         "metrics": metrics,
-        "charts": [
-            (
-                "Loss, nats per token",
-                charts.line(
-                    tokens, {"each interval": losses, "smoothed": charts.smoothed(losses)}, x_label, "", "Loss"
-                ),
-            ),
-            (
-                "Learning rate",
-                charts.line(tokens, {"": [row["learning_rate"] for row in rows]}, x_label, "", "Learning rate"),
-            ),
-            ("Thousand tokens per second", charts.line(tokens, {"": per_token}, x_label, "", "Tokens per second")),
-            (
-                "Gradient norm",
-                charts.line(tokens, {"": [row["gradient_norm"] for row in rows]}, x_label, "", "Gradient norm"),
-            ),
-        ],
+        "charts": [(name, charts.line(millions, values, name)) for name, values in curves.items()],
     }
 
 

@@ -15,16 +15,11 @@ from tests.modeling.networks import random_tokens, small_network
 @given(sparsity=st.floats(0, 1))
 def test_exactly_the_smallest_weights_go(sparsity):
     model = small_network()
-    weights = linear_weights(model)
-    by_matrix, at_large = (magnitude_masks(model, sparsity, scope) for scope in ("matrix", "global"))
-    for name, weight in weights.items():
-        kept, dropped = weight[by_matrix[name]].abs(), weight[~by_matrix[name]].abs()
+    masks = magnitude_masks(model, sparsity)
+    for name, weight in linear_weights(model).items():
+        kept, dropped = weight[masks[name]].abs(), weight[~masks[name]].abs()
         assert len(dropped) == round(sparsity * weight.numel())
         assert not len(kept) or not len(dropped) or dropped.max() <= kept.min()
-    every = torch.cat([weight.abs().flatten() for weight in weights.values()])
-    kept = torch.cat([at_large[name].flatten() for name in weights])
-    assert int((~kept).sum()) == round(sparsity * len(every))
-    assert kept.all() or not kept.any() or every[~kept].max() <= every[kept].min()
 
 
 def test_only_the_layers_matrices_are_pruned():
@@ -38,18 +33,17 @@ def test_only_the_layers_matrices_are_pruned():
             assert torch.equal(parameter, before.get_parameter(name)), name
 
 
-@pytest.mark.parametrize("scope", ["matrix", "global"])
-def test_zeros_hold_through_recovery_and_later_rounds_add_to_them(scope):
+def test_zeros_hold_through_recovery_and_later_rounds_add_to_them():
     model, tokens = small_network(), random_tokens(4, 13)
     optimizer = build_adamw(model, 1e-2, (0.9, 0.95), 0.0)
-    first = magnitude_masks(model, 0.4, scope)
+    first = magnitude_masks(model, 0.4)
     apply_masks(model, first)
     for _ in range(3):
         training_step(model, optimizer, [tokens], 1e-2, 1.0, "fp32")
         apply_masks(model, first)
     for name, weight in linear_weights(model).items():
         assert not weight[~first[name]].any()
-    second = magnitude_masks(model, 0.6, scope)
+    second = magnitude_masks(model, 0.6)
     for name in first:
         assert not (second[name] & ~first[name]).any()
 

@@ -12,7 +12,8 @@ from data_schemas.errors import TrainingDivergedError
 from modeling.loss import next_token_loss
 from modeling.optimizer import build_adamw
 from modeling.training_step import StepResult, training_step
-from tests.modeling.networks import random_tokens, small_network
+from modeling.transformer import Transformer
+from tests.modeling.networks import SMALL, random_tokens, small_network
 
 NO_CLIPPING = 1e9
 
@@ -51,8 +52,8 @@ def test_measures_before_clipping_and_clips_to_the_norm():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_learns_a_sequence_by_heart(precision):
-    model = small_network().train()
-    model._initialize()
+    torch.manual_seed(0)
+    model = Transformer(SMALL)
     optimizer = build_adamw(model, 1e-2, (0.9, 0.95), 0.0)
     tokens = random_tokens(2, 13)
     losses = [training_step(model, optimizer, [tokens], 1e-2, 1.0, precision).loss for _ in range(60)]
