@@ -18,6 +18,7 @@ from flows.run_config import RunConfig, RunConfigBase
 from flows.run_session import RunRequest, RunSession, RunView
 from flows.stage_tasks import stage_task
 from flows.store_location import store_url
+from infra.orphans import end_orphans, mark_children
 from infra.progress import ProgressListener
 from infra.ray_session import close_ray
 
@@ -75,6 +76,8 @@ def execute_request(request: RunRequest, view: RunView) -> str:
     Raises:
         HeadraceError: what the user can mend, without the flow engine's wrapping.
     """
+    end_orphans()
+    mark_children()
     with _given(request, view), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         run: Callable[..., str] = pipeline
         return run(config=request.config, store=request.store_url, until=request.last_stage, fresh=request.fresh)

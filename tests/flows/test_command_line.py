@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +125,65 @@ def test_a_killed_training_worker_resumes_with_the_same_losses(place):
     assert logs[0] == logs[1]
     [manifest] = (folder / "store").glob("pretrain/*/*/manifest.json")
     assert len(json.loads(manifest.read_text())["metrics"]["starts"]) == 2, "there was a second start"
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_on_one_store_do_not_disturb_each_other(place):
+    folder, environment = place
+    command = [HEADRACE, "run", "mini.yaml", "--until", "tokenize"]
+    both = [subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    store = str(folder / "store")
+    runs = RunStore(store).all()
+    assert len(runs) == 2
+    assert digests(store, runs[0].run_id) == digests(store, runs[1].run_id)
+    assert "0 damaged" in headrace(place, "verify")[0]
+
+
+@pytest.mark.slow
+def test_a_prefect_server_sees_tasks_cached_states_and_artifacts(place):
+    folder, environment = place
+    port = free_port()
+    environment = {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    with (folder / "server.log").open("w") as log:
+        serve = [prefect, "server", "start", "--port", str(port), "--no-services"]
+        server = subprocess.Popen(serve, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/api/health"))
+        for _ in range(2):
+            headrace((folder, environment), "run", "mini.yaml", "--until", "clean")
+        states = [(run["name"].split()[0], run["state_name"]) for run in asked(port, "task_runs/filter")]
+        assert sorted(states) == [
+            ("clean", "Cached"), ("clean", "Completed"), ("ingest", "Cached"), ("ingest", "Completed"),
+        ]  # fmt: skip
+        tables = [artifact["data"] for artifact in asked(port, "artifacts/filter") if artifact["type"] == "markdown"]
+        assert any("| documents out |" in table for table in tables)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def asked(port: int, path: str) -> list[dict]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/{path}", data=b"{}", headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.loads(response.read())
 
 
 def training_log(store: Path) -> str:
