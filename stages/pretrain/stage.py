@@ -111,7 +111,7 @@ class PretrainStage(Stage):
             "model_flops_per_second": outcome.tokens_per_second * flops_per_token,
             "training_seconds": seconds,
             "starts": outcome.starts,
-            "throughput": outcome.throughput(plan.batch_tokens),
+            "throughput": outcome.throughput(),
         }
         out.volume = tokens.manifest.volume.model_copy(
             update={"parameters": model_config.parameters(), "context_length": model_config.context_length}

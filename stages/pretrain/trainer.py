@@ -6,6 +6,7 @@
 """
 
 import json
+import statistics
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -42,36 +43,42 @@ class TrainingOutcome:
     log: list[dict[str, Any]]
     starts: list[int]
     """First step of each process group that trained: one entry more than there were interruptions."""
+    batch_tokens: int
+
+    @classmethod
+    def read(cls, work: Folder, plan: BatchPlan) -> "TrainingOutcome":
+        """From the log that rank 0 kept."""
+        found = read_log(work)
+        return cls(found["rows"], found["starts"], plan.batch_tokens)
 
     @property
     def training_seconds(self) -> float:
-        """Seconds of the process group that ended the training."""
-        return float(self.log[-1]["seconds"])
+        """Seconds of all logged intervals; what was trained twice because of an interruption counts once."""
+        return sum(seconds for _, seconds in self._intervals())
 
     @property
     def tokens_per_second(self) -> float:
         """Median over the log's intervals."""
-        rates = sorted(row["tokens_per_second"] for row in self.throughput(1))
-        return float(rates[len(rates) // 2] * self._batch_tokens)
+        return statistics.median(row["tokens_per_second"] for row in self.throughput())
 
-    @property
-    def _batch_tokens(self) -> float:
-        return float(self.log[-1]["tokens"] / self.log[-1]["step"])
+    def throughput(self) -> list[dict[str, float]]:
+        """Tokens per second over each interval of the log."""
+        return [
+            {"step": row["step"], "tokens_per_second": steps * self.batch_tokens / max(seconds, 1e-9)}
+            for row, (steps, seconds) in zip(self.log, self._intervals(), strict=True)
+        ]
 
-    def throughput(self, batch_tokens: int) -> list[dict[str, float]]:
-        """Tokens per second over each interval of the log, measured within one process group."""
-        rows = []
-        before = {"step": 0, "seconds": 0.0}
+    def _intervals(self) -> list[tuple[int, float]]:
+        """(steps, seconds) up to each row, from the row before it or from the start of its process group."""
+        intervals = []
+        last_step, last_seconds = 0, 0.0
         for row in self.log:
-            if row["seconds"] <= before["seconds"]:
-                before = {
-                    "step": max((start for start in self.starts if start < row["step"]), default=0),
-                    "seconds": 0.0,
-                }
-            rate = (row["step"] - before["step"]) * batch_tokens / max(row["seconds"] - before["seconds"], 1e-9)
-            rows.append({"step": row["step"], "seconds": row["seconds"], "tokens_per_second": rate})
-            before = row
-        return rows
+            start = max(step for step in self.starts if step < row["step"])
+            if last_step <= start:
+                last_step, last_seconds = start, 0.0
+            intervals.append((row["step"] - last_step, row["seconds"] - last_seconds))
+            last_step, last_seconds = row["step"], row["seconds"]
+        return intervals
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def train_in_process(
 
     with _watched(context.work, plan, context.listener):
         _train_as(order, 0, save, lambda model: model, lambda value: value)
-    return TrainingOutcome(**_log_fields(context.work))
+    return TrainingOutcome.read(context.work, plan)
 
 
 def train_on_ray(
@@ -154,6 +161,8 @@ def train_on_ray(
     from stages.pretrain.local_trainer import trainer_class
 
     order = WorkerOrder(config, plan, model_config, tokens, context.work)
+    if checkpoints.newest_complete(order.checkpoints) == plan.steps:
+        return TrainingOutcome.read(context.work, plan)  # a run that was killed between its last step and its commit
     gpus = torch.cuda.is_available()
     trainer = trainer_class()(
         _ray_worker,
@@ -174,7 +183,7 @@ def train_on_ray(
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _user_error(error) or error from None
-    return TrainingOutcome(**_log_fields(context.work))
+    return TrainingOutcome.read(context.work, plan)
 
 
 def trained_model(model_config: TransformerConfig, plan: BatchPlan, work: Folder) -> Transformer:
@@ -262,11 +271,6 @@ def _watched(work: Folder, plan: BatchPlan, listener: ProgressListener) -> Itera
 def _tell(row: dict[str, Any], plan: BatchPlan, listener: ProgressListener) -> None:
     step = row["step"]
     listener.advanced("train", step, plan.steps, f"step {step} of {plan.steps}, loss {row['loss']:.3f}")
-
-
-def _log_fields(work: Folder) -> dict[str, Any]:
-    found = read_log(work)
-    return {"log": found["rows"], "starts": found["starts"]}
 
 
 def _user_error(error: BaseException) -> HeadraceError | None:
