@@ -1,6 +1,6 @@
 """What every stage's config has in common, and the encoding that makes a config part of a cache key.
 
-- `StageConfig`: base of each stage's `Config`
+- `StageConfig`: base of each stage's `Config`; `FrozenConfig`: of a part of one
 - `runtime_field`: a field that steers how a stage works but not what bytes it writes; left out of the key
 - `canonical_json`: the one encoding that keys are made from; it raises on values that are not stable
 """
@@ -24,10 +24,14 @@ def _is_runtime(extra: Any) -> bool:
     return isinstance(extra, dict) and bool(extra.get("runtime"))
 
 
-class StageConfig(BaseModel):
-    """A stage's settings: immutable, closed to unknown fields, every field documented with unit and source."""
+class FrozenConfig(BaseModel):
+    """Settings: immutable, closed to unknown fields, every field documented with unit and source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class StageConfig(FrozenConfig):
+    """A stage's settings."""
 
     timeout_seconds: float | None = runtime_field(
         None,

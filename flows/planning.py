@@ -167,13 +167,12 @@ def field_changes(kind: type[StageConfig], before: Mapping[str, Any], config: St
 
 
 def _leaf_changes(before: Any, now: Any, where: str) -> list[str]:
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = (dict(enumerate(values)) for values in (before, now))
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        names = sorted({*before, *now})
-        return [
-            change
-            for name in names
-            for change in _leaf_changes(before.get(name), now.get(name), f"{where}.{name}" if where else name)
-        ]
+        names = list(dict.fromkeys([*now, *before]))
+        changes = [_leaf_changes(before.get(name), now.get(name), f"{where}.{name}".lstrip(".")) for name in names]
+        return [change for inner in changes for change in inner]
     return [] if before == now else [f"{where}: {before} -> {now}"]
 
 

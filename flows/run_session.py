@@ -152,13 +152,9 @@ class RunSession:
         seconds = (datetime.now(UTC) - begun).total_seconds()
         outcome = StageOutcome(action=decision.action, why=decision.why, artifact=artifact.ref, seconds=seconds)
         self.artifacts[stage.name] = artifact
-        # A continued run keeps what it did before it was stopped.
-        pinned = (
-            {stage.name: outcome, **self.record.stages}
-            if decision.done_before
-            else {**self.record.stages, stage.name: outcome}
-        )
-        self.record = self.record.model_copy(update={"stages": pinned})
+        # A continued run's record keeps what it did before it was stopped.
+        stages = self.record.stages if decision.done_before else {**self.record.stages, stage.name: outcome}
+        self.record = self.record.model_copy(update={"stages": stages})
         self._save()
         self.view.ended(stage.name, outcome)
         return outcome

@@ -120,7 +120,7 @@ def compression(artifacts: dict[str, Artifact]) -> dict[str, Any] | None:
 
 
 def _tells(name: str, value: Any) -> bool:
-    return value is not None and name not in ("kind", "timeout_seconds")
+    return value is not None and name != "kind"
 
 
 def benchmark(artifacts: dict[str, Artifact]) -> dict[str, Any] | None:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from data_schemas.config import FrozenConfig
 
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 """Gopher's eight (Rae et al. 2021, 2112.11446, A.1.1)."""
@@ -18,10 +20,8 @@ BULLETS = ("•", "‣", "▶", "◦", "■", "-", "*")
 _ALPHABETIC = re.compile(r"[^\W\d_]")
 
 
-class QualityThresholds(BaseModel):
+class QualityThresholds(FrozenConfig):
     """Defaults are those of Gopher (Rae et al. 2021, 2112.11446, A.1.1, table A1)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_words: int = Field(50, ge=0, description="words in the document")
     max_words: int = Field(100_000, ge=1, description="words in the document")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.config import StageConfig
+from data_schemas.config import FrozenConfig
 from infra.artifacts import Artifact
 from modeling.bits_per_byte import document_bits
 from modeling.checkpoint import model_to_files
@@ -42,7 +42,7 @@ class HeldOutText:
         return cls(tokens, size)
 
 
-def measure(name: str, settings: StageConfig | None, model: Transformer, held_out: HeldOutText) -> dict[str, Any]:
+def measure(name: str, settings: FrozenConfig | None, model: Transformer, held_out: HeldOutText) -> dict[str, Any]:
     """One row of the frontier.
 
     Returns:

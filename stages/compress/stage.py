@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS
-from data_schemas.config import StageConfig
+from data_schemas.config import FrozenConfig, StageConfig
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
 from stages.stage import Stage, StageContext
 
 
-class PrunePass(StageConfig):
+class PrunePass(FrozenConfig):
     """Iterative magnitude pruning with recovery training between rounds (Han et al. 2015, 1506.02626)."""
 
     kind: Literal["prune"] = "prune"
@@ -24,7 +24,7 @@ class PrunePass(StageConfig):
     learning_rate: float = Field(3e-4, gt=0, description="AdamW's peak in each round's recovery")
 
 
-class Int8Pass(StageConfig):
+class Int8Pass(FrozenConfig):
     """Weights and activations in int8 with integer matrix products; weights per row, activations per token."""
 
     kind: Literal["int8"] = "int8"

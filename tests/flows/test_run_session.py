@@ -46,9 +46,12 @@ def test_changing_a_field_runs_that_stage_and_what_depends_on_it_and_says_why(fi
     assert [name for name, row in rows.items() if row.action == "run"] == ["pretrain", "compress", "benchmark"]
     assert (
         rows["pretrain"].why
-        == "model.feed_forward_width: 64 -> 128; model.width: 16 -> 32; peak_learning_rate: 0.0006 -> 0.001"
+        == "model.width: 16 -> 32; model.feed_forward_width: 64 -> 128; peak_learning_rate: 0.0006 -> 0.001"
     )
     assert rows["compress"].why == "depends on pretrain"
+    assert plan(store, mini_config(path, "compress.passes.0.sparsity=0.9"))["compress"].why == (
+        "passes.0.sparsity: 0.5 -> 0.9"
+    )
     assert rows["benchmark"].why == "depends on compress, pretrain"
     assert rows["pretrain"].estimate.flops > 0
 
