@@ -13,6 +13,7 @@ from data_schemas.errors import NotFoundError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
 from flows.run_config import RunConfigBase
 from infra.artifacts import Artifact, ArtifactStore, artifact_key
+from infra.hardware import RUNTIME_BYTES
 from infra.runs import RunStore
 from stages.registry import STAGES, wiring
 from stages.stage import Stage
@@ -123,7 +124,9 @@ class Planner:
         return PlannedStage(stage, "reuse", why, key, artifact, free)
 
     def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
-        return PlannedStage(stage, "run", why, key, None, stage.estimate(config, volume))
+        estimate = stage.estimate(config, volume)
+        with_runtime = estimate.model_copy(update={"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES})
+        return PlannedStage(stage, "run", why, key, None, with_runtime)
 
     def _pinned(self, record: RunRecord | None, stage: Stage, key: str) -> Artifact | None:
         outcome = record.stages.get(stage.name) if record else None

@@ -18,13 +18,17 @@ class CpuRates:
 
 
 # A training step of the demo's shape on one core, the other core busy with the second worker.
-AVX512 = CpuRates(fp32_flops=90e9, bf16_flops=45e9)
+AVX512 = CpuRates(fp32_flops=78e9, bf16_flops=45e9)
 AVX512_FAST_BF16 = CpuRates(fp32_flops=60e9, bf16_flops=120e9)
 
 START_RAY_SECONDS = 6.0
 START_RAY_TRAIN_SECONDS = 15.0
-PROCESS_BYTES = 450 * 2**20
-"""Resident memory of a process that has imported torch."""
+RUNTIME_BYTES = 1_000 * 2**20
+"""Resident memory of the command, the temporary Prefect server and an idle Ray, whatever the stage."""
+DATA_PROCESS_BYTES = 130 * 2**20
+"""Of a worker process that handles text and Arrow tables."""
+PROCESS_BYTES = 600 * 2**20
+"""Of a process that computes with torch."""
 
 
 @functools.cache

@@ -20,8 +20,6 @@ _ENVIRONMENT = {
     # Ray's coming default; without it every start prints a warning.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Busy-waiting OpenMP threads take the core from the other worker.
-    "OMP_WAIT_POLICY": "passive",
 }
 
 

@@ -10,12 +10,12 @@ from data_schemas.config import StageConfig
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
-from infra.hardware import PROCESS_BYTES, workers_or_all
+from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.partitions import Partition
 from stages.clean.quality_filters import QualityThresholds
 from stages.stage import Stage, StageContext
 
-TEXT_BYTES_PER_SECOND = 1.2e6
+TEXT_BYTES_PER_SECOND = 4e6
 """Per core, repair and filters together."""
 SHARE_KEPT = 0.8
 
@@ -39,8 +39,8 @@ class CleanStage(Stage):
         """By the bytes of text."""
         workers = workers_or_all(None)
         kept = Volume(documents=int(volume.documents * SHARE_KEPT), text_bytes=int(volume.text_bytes * SHARE_KEPT))
-        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 3
-        return Estimate(seconds=seconds, peak_memory_bytes=workers * PROCESS_BYTES, output=kept)
+        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
+        return Estimate(seconds=seconds, peak_memory_bytes=workers * DATA_PROCESS_BYTES, output=kept)
 
     def run(
         self, config: CleanConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

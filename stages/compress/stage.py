@@ -67,7 +67,7 @@ class CompressStage(Stage):
         flops_per_token = 2.0 * volume.parameters
         measured = config.measured_bytes / 3.5 * 1.5 * (len(config.passes) + 1)
         flops = flops_per_token * (3 * recovery + measured)
-        measuring_seconds = 6.0 * (len(config.passes) + 1)
+        measuring_seconds = 5.0 * (len(config.passes) + 1)
         return Estimate(
             seconds=flops / (cpu_rates().fp32_flops * workers_or_all(None)) + measuring_seconds,
             peak_memory_bytes=2 * PROCESS_BYTES + 24 * volume.parameters,

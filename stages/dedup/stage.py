@@ -10,11 +10,11 @@ from data_schemas.config import StageConfig
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
-from infra.hardware import PROCESS_BYTES, workers_or_all
+from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.partitions import Partition
 from stages.stage import Stage, StageContext
 
-TEXT_BYTES_PER_SECOND = 2.0e6
+TEXT_BYTES_PER_SECOND = 5e6
 """Per core, signatures and filtering together."""
 
 
@@ -50,8 +50,8 @@ class DedupStage(Stage):
     def estimate(self, config: DedupConfig, volume: Volume) -> Estimate:
         """By the bytes of text."""
         workers = workers_or_all(None)
-        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 4
-        memory = workers * PROCESS_BYTES + 4 * config.permutations * volume.documents
+        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
+        memory = workers * DATA_PROCESS_BYTES + 4 * config.permutations * volume.documents
         return Estimate(seconds=seconds, peak_memory_bytes=memory, output=volume)
 
     def run(

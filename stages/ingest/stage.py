@@ -11,12 +11,12 @@ from data_schemas.config import StageConfig
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
-from infra.hardware import PROCESS_BYTES, workers_or_all
+from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.partitions import Partition
 from stages.stage import Stage, StageContext
 
 PYTHON_DOCUMENTATION = "python://documentation"
-SOURCE_BYTES_PER_SECOND = 6e6
+SOURCE_BYTES_PER_SECOND = 3e6
 """Python source parsed, or text files decoded, per core."""
 TEXT_SHARE_OF_PYTHON_SOURCE = 0.3
 
@@ -63,8 +63,8 @@ class IngestStage(Stage):
         text_bytes = int(size * TEXT_SHARE_OF_PYTHON_SOURCE) if is_python else size
         workers = workers_or_all(None)
         return Estimate(
-            seconds=size / SOURCE_BYTES_PER_SECOND / workers + 8,
-            peak_memory_bytes=workers * (PROCESS_BYTES // 2 + 8 * config.partition_bytes),
+            seconds=size / SOURCE_BYTES_PER_SECOND / workers + 2,
+            peak_memory_bytes=workers * (DATA_PROCESS_BYTES + 4 * config.partition_bytes),
             output=Volume(documents=text_bytes // 5_000, text_bytes=text_bytes),
         )
 

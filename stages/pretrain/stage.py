@@ -70,7 +70,7 @@ class PretrainStage(Stage):
         output = volume.model_copy(update={"parameters": model.parameters(), "context_length": model.context_length})
         return Estimate(
             seconds=flops / rate + (START_RAY_TRAIN_SECONDS if config.workers else 0),
-            peak_memory_bytes=int(PROCESS_BYTES * (plan.ranks + 2) + state_bytes + activations),
+            peak_memory_bytes=int(PROCESS_BYTES * (plan.ranks + 1) + state_bytes + activations),
             flops=flops,
             output=output,
         )

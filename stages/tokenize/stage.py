@@ -9,14 +9,14 @@ from data_schemas.artifact_kinds import CORPUS, TOKENS
 from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
-from infra.hardware import PROCESS_BYTES, workers_or_all
+from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.partitions import Partition
 from stages.stage import Stage, StageContext
 
-TRAINED_BYTES_PER_SECOND = 3e6
-ENCODED_BYTES_PER_SECOND = 1.7e6
+TRAINED_BYTES_PER_SECOND = 5e6
+ENCODED_BYTES_PER_SECOND = 2.5e6
 """Per core."""
-BYTES_PER_TOKEN = 3.7
+BYTES_PER_TOKEN = 3.3
 
 
 class TokenizeConfig(StageConfig):
@@ -43,10 +43,10 @@ class TokenizeStage(Stage):
         """By the bytes of text; learning the merges is one process with all cores."""
         workers = workers_or_all(None)
         learnt = min(volume.text_bytes, config.training_bytes or volume.text_bytes)
-        seconds = learnt / TRAINED_BYTES_PER_SECOND + volume.text_bytes / ENCODED_BYTES_PER_SECOND / workers + 3
+        seconds = learnt / TRAINED_BYTES_PER_SECOND + volume.text_bytes / ENCODED_BYTES_PER_SECOND / workers + 1
         tokens = int(volume.text_bytes / BYTES_PER_TOKEN)
         output = volume.model_copy(update={"tokens": tokens, "vocabulary_size": config.vocabulary_size})
-        return Estimate(seconds=seconds, peak_memory_bytes=workers * PROCESS_BYTES + 8 * learnt, output=output)
+        return Estimate(seconds=seconds, peak_memory_bytes=workers * DATA_PROCESS_BYTES + 40 * learnt, output=output)
 
     def run(
         self, config: TokenizeConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
