@@ -87,6 +87,8 @@ def line(millions: Sequence[float], values: Sequence[float], title: str) -> str:
     axes.plot(millions, values, color=BLUE, linewidth=1.6)
     axes.set_xlabel("million tokens")
     axes.margins(x=0.02)
+    if "per second" in title:
+        axes.set_ylim(bottom=0)  # a rate is read against nothing at all
     return as_svg(figure, title)
 
 

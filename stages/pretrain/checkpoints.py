@@ -7,6 +7,7 @@ milliseconds before a kill may be whole, in part or unknown to Ray's controller.
 
 import io
 import json
+import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,7 +97,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 def _load(folder: Folder, path: str) -> dict[str, Any]:
     try:
         loaded = torch.load(io.BytesIO(folder.read(path)), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise DamagedArtifactError(
             f"the checkpoint file {folder.full(path)} cannot be read ({error}); "
             "remove its folder and run again: training goes on from the checkpoint before it"
