@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from data_schemas.manifest import StageOutcome
 from flows.report.build import write_report
-from flows.run_config import RunConfig, RunConfigBase
+from flows.run_config import RunConfig
 from flows.run_session import RunRequest, RunSession, RunView
 from flows.stage_tasks import stage_task
 from flows.store_location import store_url
@@ -26,7 +26,7 @@ _request: contextvars.ContextVar[RunRequest] = contextvars.ContextVar("request")
 _view: contextvars.ContextVar[RunView] = contextvars.ContextVar("view")
 
 
-@flow(name="headrace", flow_run_name="headrace {config.name}", persist_result=False, validate_parameters=False)
+@flow(name="headrace", flow_run_name="headrace {config.name}", persist_result=False)
 def pipeline(
     config: RunConfig,
     store: str | None = None,
@@ -46,8 +46,7 @@ def pipeline(
     """
     request = _request.get(None)
     if request is None:
-        checked = config if isinstance(config, RunConfigBase) else RunConfig.model_validate(config)
-        request = RunRequest(checked, store_url(store), last_stage=until, fresh=fresh)
+        request = RunRequest(config, store_url(store), last_stage=until, fresh=fresh)
     return run_stages(RunSession.begin(request, _view.get(None) or LoggerView()))
 
 

@@ -49,13 +49,6 @@ class RunStore:
         """Write the record, atomically."""
         self.folder.write(f"{record.run_id}.json", record.model_dump_json(indent=1).encode())
 
-    def unfinished(self, config_digest: str) -> RunRecord | None:
-        """The newest run of exactly this config, if it did not finish."""
-        for record in self.all():
-            if record.config_digest == config_digest and record.forced is None:
-                return record if record.status != "finished" else None
-        return None
-
 
 def new_run_id() -> str:
     """A readable name such as `quiet-otter-3f9a`."""

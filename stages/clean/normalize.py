@@ -16,7 +16,6 @@ FTFY_CONFIG = ftfy.TextFixerConfig(
     explain=False,
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
-_TRAILING_SPACE = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{4,}")
 _ENTITY = re.compile(r"&#?\w{1,24};")
 
@@ -24,9 +23,12 @@ _ENTITY = re.compile(r"&#?\w{1,24};")
 def normalize(text: str) -> str:
     """Repair one document; doing it twice changes nothing more on clean text."""
     repaired = text if _ftfy_would_keep(text) else ftfy.fix_text(text, FTFY_CONFIG)
-    lines = unicodedata.normalize("NFC", repaired).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
-    plain = _CONTROL.sub("", lines)
-    return _BLANK_LINES.sub("\n\n\n", _TRAILING_SPACE.sub("", plain)).strip("\n")
+    lines = repaired.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
+    # Control characters first: one between a letter and its accent would keep the two from composing.
+    plain = unicodedata.normalize("NFC", _CONTROL.sub("", lines))
+    # Line by line, as a regular expression for white space before a line's end is quadratic in a long run of it.
+    trimmed = "\n".join(line.rstrip() for line in plain.split("\n"))
+    return _BLANK_LINES.sub("\n\n\n", trimmed).strip("\n")
 
 
 def _ftfy_would_keep(text: str) -> bool:

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import platform
 import sysconfig
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -89,6 +90,8 @@ def read_unit(unit: Unit) -> Iterator[SourceDocument | Reject]:
     try:
         source = Path(unit.file).read_bytes()
         texts = list(_texts(unit, source))
+        for _, text in texts:
+            text.encode()  # A docstring may hold an escaped lone surrogate, which no file can.
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         yield Reject(f"not readable as Python source ({type(error).__name__})")
         return
@@ -99,10 +102,10 @@ def read_unit(unit: Unit) -> Iterator[SourceDocument | Reject]:
 
 def module_documentation(source: bytes, module: str) -> str:
     """A module's docstrings in source order under their qualified names, dedented, as pydoc would show them."""
-    parts = [
-        f"{name}\n\n{docstring}" if name != module else docstring
-        for name, docstring in _docstrings(ast.parse(source), module)
-    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 and later print each odd escape sequence of other people's code.
+        tree = ast.parse(source)
+    parts = [f"{name}\n\n{docstring}" if name != module else docstring for name, docstring in _docstrings(tree, module)]
     return "\n\n".join(parts)
 
 
@@ -150,7 +153,10 @@ def _standard_library() -> Iterator[Unit]:
 
 
 def _distributions() -> list[metadata.Distribution]:
-    """Installed packages, each once, without Headrace itself and whatever is installed for editing."""
+    """Installed packages, each once, without Headrace itself.
+
+    Those from a folder or a direct URL (editable ones too) are left out: their version does not say what they hold.
+    """
     found = {
         _name(one): one
         for one in metadata.distributions()
@@ -169,7 +175,8 @@ def _distribution_units(distribution: metadata.Distribution) -> Iterator[Unit]:
     licence = described["License-Expression"] or described["License"]
     short_licence = licence.splitlines()[0][:80] if licence else None
     for path in distribution.files or []:
-        is_description = path.name == "METADATA"
+        # At the top only: a package may carry the metadata of others that it vendors.
+        is_description = path.name == "METADATA" and len(path.parts) == 2
         if not is_description and not (path.suffix == ".py" and _is_wanted(path)):
             continue
         file = Path(str(path.locate()))

@@ -18,7 +18,7 @@ from stages.stage import Stage, StageContext
 PYTHON_DOCUMENTATION = "python://documentation"
 SOURCE_BYTES_PER_SECOND = 3e6
 """Python source parsed, or text files decoded, per core."""
-TEXT_SHARE_OF_PYTHON_SOURCE = 0.3
+TEXT_SHARE_OF_PYTHON_SOURCE = 0.24
 
 
 class IngestConfig(StageConfig):

@@ -4,13 +4,16 @@
 - `read_file`: records one by one; what cannot be read becomes a `Reject`, never a crash
 """
 
+import bz2
+import gzip
 import io
 import json
 import lzma
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
@@ -20,6 +23,11 @@ import zstandard
 from data_schemas.errors import InputDataError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+MAGIC = {"gzip": rb"\x1f\x8b\x08", "bz2": rb"BZh[1-9]1AY&SY", "xz": rb"\xfd7zXZ\x00", "zstd": rb"\x28\xb5\x2f\xfd"}
+"""How a compressed file begins, as regular expressions (RFC 1952, RFC 8878 and the formats' own pages)."""
+ZSTD_CHUNK_BYTES = 1 << 14
+ZSTD_LARGEST_WINDOW = 1 << 31
+"""Public dumps are written with `zstd --long=31`, which the library refuses unless told."""
 PLAIN_TEXT = (".txt", ".md", ".rst")
 ACCEPTED = ".jsonl, .json (one object a line), .parquet, .txt, .md, .rst, each but Parquet also .gz, .bz2, .xz or .zst"
 BROKEN_STREAM = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, pa.ArrowException)
@@ -31,7 +39,7 @@ class SourceFile:
 
     url: str
     path: str
-    """Relative to the folder that all matches share."""
+    """Relative to the folder above the pattern's first wildcard, so that later files do not rename earlier ones."""
     bytes: int
     fingerprint: str
     """Modification time, ETag or whatever else the filesystem tells of the content."""
@@ -66,27 +74,35 @@ def list_files(pattern: str) -> list[SourceFile]:
     """
     try:
         filesystem, root = fsspec.core.url_to_fs(pattern)
-        if filesystem.isdir(root):
-            root = f"{root.rstrip('/')}/**"
-        found = {name: info for name, info in filesystem.glob(root, detail=True).items() if info["type"] == "file"}
+        base, matches = _matches(filesystem, root)
     except (OSError, ImportError, ValueError) as error:
         raise InputDataError(f"cannot list {pattern}: {error}; give a path such as ./my_texts/**/*.jsonl.gz") from None
+    found = {name: info for name, info in matches.items() if info["type"] == "file"}
     names = sorted(name for name in found if _kind(name))
     if not names:
         other = f"; {len(found)} files match, none of an accepted kind" if found else ""
         raise InputDataError(
             f"no text files match {pattern}{other}. Accepted are {ACCEPTED}; for example ./my_texts/**/*.jsonl.gz"
         )
-    base = _shared_folder(names)
     return [
         SourceFile(
             url=filesystem.unstrip_protocol(name),
-            path=name[len(base) :],
+            path=name.removeprefix(base),
             bytes=int(found[name]["size"] or 0),
             fingerprint=_fingerprint(found[name]),
         )
         for name in names
     ]
+
+
+def _matches(filesystem: Any, root: str) -> tuple[str, dict[str, Any]]:
+    """The folder that paths are relative to, and what a folder holds, a file is or a glob matches."""
+    if filesystem.isdir(root):
+        return root.rstrip("/") + "/", filesystem.find(root, detail=True)
+    if filesystem.isfile(root):  # Its name may hold a bracket, which a glob would take for a wildcard.
+        return root[: root.rfind("/") + 1], {root: filesystem.info(root)}
+    before_wildcard = re.split(r"[*?\[]", root, maxsplit=1)[0]
+    return before_wildcard[: before_wildcard.rfind("/") + 1], filesystem.glob(root, detail=True)
 
 
 def read_file(file: SourceFile, text_field: str) -> Iterator[Record | Reject]:
@@ -110,13 +126,12 @@ def _records(file: SourceFile, text_field: str) -> Iterator[Record | Reject]:
     if kind == "parquet":
         yield from _parquet_records(file, text_field)
         return
-    with fsspec.open(file.url, "rb", compression=_compression(file.url)) as stream:
+    with fsspec.open(file.url, "rb") as raw:
+        stream = _decompressed(io.BufferedReader(raw), _compression(file.url))
         if kind == "text":
             yield Record(file.path, 0, _decoded(stream.read()))
             return
-        # zstandard's stream has no lines of its own.
-        lines = io.BufferedReader(stream) if file.url.lower().endswith(".zst") else stream
-        for position, line in enumerate(lines):
+        for position, line in enumerate(stream):
             if line.strip():
                 yield _json_record(line, file.path, position, text_field)
 
@@ -124,7 +139,7 @@ def _records(file: SourceFile, text_field: str) -> Iterator[Record | Reject]:
 def _json_record(line: bytes, path: str, position: int, text_field: str) -> Record | Reject:
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Reject(path, position, "not JSON")
     if not isinstance(values, dict):
         return Reject(path, position, f"not an object: a JSON {type(values).__name__}")
@@ -157,6 +172,55 @@ def _parquet_records(file: SourceFile, text_field: str) -> Iterator[Record | Rej
                 position += 1
 
 
+def _decompressed(stream: io.BufferedReader, declared: str | None) -> IO[bytes]:
+    """Bytes of a file under the compression its name declares.
+
+    Raises:
+        ValueError: where the first bytes are those of another compression.
+    """
+    head = stream.peek(16)
+    found = next((kind for kind, begins in MAGIC.items() if re.match(begins, head)), None)
+    if found and found != declared:
+        raise ValueError(f"its content is {found}, its name says {declared or 'not compressed'}")
+    if declared == "gzip":
+        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
+    if declared == "bz2":
+        return bz2.BZ2File(stream)
+    if declared == "xz":
+        return lzma.LZMAFile(stream)
+    return io.BufferedReader(_ZstdReader(stream)) if declared == "zstd" else stream
+
+
+class _ZstdReader(io.RawIOBase):
+    """All frames of a zstandard stream; the library's own reader ends silently where a file was cut off."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._chunks = _zstd_chunks(stream)
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._left and (chunk := next(self._chunks, None)) is not None:
+            self._left = chunk
+        taken, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+def _zstd_chunks(stream: io.BufferedReader) -> Iterator[bytes]:
+    decoder = None
+    while data := stream.read(ZSTD_CHUNK_BYTES):
+        while data:
+            decoder = decoder or zstandard.ZstdDecompressor(max_window_size=ZSTD_LARGEST_WINDOW).decompressobj()
+            yield decoder.decompress(data)
+            data = decoder.unused_data
+            decoder = None if decoder.eof else decoder
+    if decoder is not None:
+        raise EOFError("the file ends inside a zstandard frame")
+
+
 def _decoded(data: bytes) -> str:
     """UTF-8, with or without a mark; what is not UTF-8 is read as Latin-1, which cleaning can repair."""
     try:
@@ -185,11 +249,3 @@ def _fingerprint(info: dict[str, Any]) -> str:
         if info.get(name):
             return str(info[name])
     return ""
-
-
-def _shared_folder(names: Sequence[str]) -> str:
-    """The longest beginning, up to a slash, that all names share."""
-    folder = names[0].rpartition("/")[0] + "/"
-    while not all(name.startswith(folder) for name in names):
-        folder = folder.rstrip("/").rpartition("/")[0] + "/"
-    return folder

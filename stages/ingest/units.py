@@ -76,9 +76,10 @@ def _rows(unit: Unit, config: "IngestConfig") -> Iterator[dict[str, Any]]:
             yield reject(source, record.path, record.position, record.reason)
         elif record.text.strip():
             yield {
-                "id": record.id or f"{source}/{record.path}#{record.position}",
+                "id": f"{source}/{record.path}#{record.position}",
                 "text": record.text, "source": source, "path": record.path, "genre": config.genre,
-                "url": record.url, "licence": config.licence,
+                "url": record.url, "licence": record.licence or config.licence,
+                "metadata": [("id", record.id)] if record.id else None,
             }  # fmt: skip
         else:
             yield reject(source, record.path, record.position, "empty text")

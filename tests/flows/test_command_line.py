@@ -23,6 +23,14 @@ HEADRACE = str(Path(sys.executable).with_name("headrace"))
 NAMES = [stage.name for stage in STAGES]
 
 
+DEPLOYED = (
+    "import yaml; from flows.pipeline import pipeline; "
+    "pipeline(config=yaml.safe_load(open('mini.yaml')), until='clean')",
+    "from flows.stage_flows import clean_flow; clean_flow()",
+)
+"""What a worker does with a deployment's parameters: a plain dictionary, or nothing."""
+
+
 @pytest.fixture(scope="module")
 def prefect_home(tmp_path_factory):
     """One Prefect database for the module: making it costs several seconds."""
@@ -161,6 +169,12 @@ def test_a_prefect_server_sees_tasks_cached_states_and_artifacts(place):
 
         expected = [("clean", "Cached"), ("clean", "Completed"), ("ingest", "Cached"), ("ingest", "Completed")]
         wait_for(lambda: states() == expected, 30)  # the server records task states from events, a little later
+        for script in DEPLOYED:
+            subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, check=True, timeout=120)
+        runs = RunStore(str(folder / "store")).all()
+        assert [(run.config_name, run.forced, list(run.stages)) for run in runs[:2]] == [
+            ("mini", "clean", ["ingest", "clean"]), ("mini", None, ["ingest", "clean"]),
+        ]  # fmt: skip
         tables = [artifact["data"] for artifact in asked(port, "artifacts/filter") if artifact["type"] == "markdown"]
         assert any("| documents out |" in table for table in tables)
     finally:

@@ -19,6 +19,8 @@ from stages.clean.normalize import FTFY_CONFIG, _ftfy_would_keep, normalize
         ("a  \t\nb \n", "a\nb"),
         ("a\n\n\n\n\n\nb", "a\n\n\nb"),
         ("\ufeffa\x00b\x07", "ab"),
+        ("e\x81\u0301", "é"),
+        ("a" + " " * 200_000 + "b", "a" + " " * 200_000 + "b"),
         ("  indented code stays", "  indented code stays"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.dedup.clusters import survivors
-from stages.dedup.lsh_buckets import candidate_pairs, verified_pairs
+from stages.dedup.lsh_buckets import NEIGHBOURS, candidate_pairs, verified_pairs
 from stages.dedup.minhash import exact_hash, shingles, signatures
 
 
@@ -79,6 +79,34 @@ def test_a_bucket_of_many_joins_them_all_in_linear_space():
     )
     assert keep.sum() == 1
     assert set(kept) == {"0000"}
+
+
+def test_a_large_bucket_of_different_documents_stays_bounded():
+    signed = np.zeros((3000, 8), dtype=np.uint32)
+    signed[:, 4:] = np.random.default_rng(0).integers(0, 2**32, (3000, 4), dtype=np.uint32)
+    assert 0 < len(candidate_pairs(signed, 2, 4)) <= 3000 * NEIGHBOURS
+
+
+def clusters_of(signed, pairs):
+    """Each document's cluster, as a set of names; a document's name is its signature."""
+    names = [row.tobytes() for row in signed]
+    count = len(signed)
+    ids = [f"{position:04d}" for position in range(count)]
+    distinct = [position.to_bytes(2, "big") for position in range(count)]
+    _, kept = survivors(ids, np.ones(count, np.int64), distinct, pairs)
+    return {frozenset(name for name, of in zip(names, kept, strict=True) if of == one) for one in set(kept)}
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 8), min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_clusters_are_those_of_all_similar_pairs_in_a_bucket_in_any_order(rows, shuffle):
+    signed = np.array(rows, dtype=np.uint32)
+    bands = signed.reshape(len(rows), 4, 2)
+    similar = (signed[:, None] == signed[None]).mean(axis=2) >= 0.6
+    every_pair = np.argwhere(similar & (bands[:, None] == bands[None]).all(axis=3).any(axis=2))
+    expected = clusters_of(signed, every_pair)
+    shuffled = signed[shuffle.sample(range(len(rows)), len(rows))]
+    for order in (signed, shuffled):
+        assert clusters_of(order, verified_pairs(order, candidate_pairs(order, 4, 2), 0.6)) == expected
 
 
 documents = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6)), min_size=1, max_size=12)

@@ -1,3 +1,6 @@
+import warnings
+from importlib import metadata
+
 from stages.ingest.python_documentation import (
     Reject,
     SourceDocument,
@@ -46,11 +49,17 @@ def test_units_are_read_as_data_and_never_imported(tmp_path):
 
 
 def test_what_cannot_be_parsed_is_a_reject(tmp_path):
-    for content in (b"def broken(:", b"\xff\xfe\x00", b"x = '\x00'"):
+    for content in (b"def broken(:", b"\xff\xfe\x00", b"x = '\x00'", rb'"""\ud800 no file can hold this"""'):
         broken = tmp_path / "broken.py"
         broken.write_bytes(content)
         [found] = read_unit(unit(broken))
         assert isinstance(found, Reject)
+
+
+def test_odd_escapes_in_other_peoples_code_are_read_in_silence():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert module_documentation(b'"""A \\d class."""', "module") == "A \\d class."
 
 
 def test_a_description_is_the_body_of_the_metadata(tmp_path):
@@ -70,6 +79,8 @@ def test_this_interpreter_has_topics_modules_and_descriptions_but_nothing_of_our
     [topics] = [one for one in units if one.kind == "topics"]
     assert len(list(read_unit(topics))) > 50
     assert not [one for one in units if "/tests/" in one.path]
+    descriptions = [one.package for one in units if one.kind == "description"]
+    assert len(descriptions) == len(set(descriptions)) <= len(list(metadata.distributions()))
 
 
 def test_the_choice_under_a_cap_is_deterministic_and_grows():
