@@ -21,7 +21,8 @@ from flows.planning import PlannedStage
 from flows.run_session import RunView
 from infra.progress import ProgressListener
 
-console = Console(highlight=False, soft_wrap=True)
+# A log has no width of its own; 160 columns keep ids whole.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 PLAIN_LINE_EVERY_SECONDS = 10.0
 
 
