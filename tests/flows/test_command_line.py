@@ -105,7 +105,8 @@ def test_a_stopped_run_is_continued_with_the_same_bytes(place, stop):
     folder, environment = place
     whole = str(folder / "whole")
     headrace(place, "run", "mini.yaml", "--store", whole, "--until", "pretrain")
-    process = subprocess.Popen([HEADRACE, "run", "mini.yaml", "--until", "pretrain"], cwd=folder, env=environment)
+    command = [HEADRACE, "run", "mini.yaml", "--until", "pretrain"]
+    process = subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=hear_interrupts)
     wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
     process.send_signal(stop)
     status = process.wait(60)
@@ -202,6 +203,11 @@ def asked(port: int, path: str) -> list[dict]:
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.loads(response.read())
+
+
+def hear_interrupts() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def training_log(store: Path) -> str:
