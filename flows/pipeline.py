@@ -57,7 +57,6 @@ def run_stages(session: RunSession) -> str:
             run_task: Callable[[], Any] = stage_task(stage, session)
             run_task()
         session.close("finished")
-        write_report(session.request.store_url, session.record)
     except Exception as error:
         session.close("failed", str(error))
         raise
@@ -66,6 +65,7 @@ def run_stages(session: RunSession) -> str:
         raise
     finally:
         close_ray()
+    write_report(session.request.store_url, session.record)
     return session.run_id
 
 

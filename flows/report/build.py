@@ -6,7 +6,14 @@ import yaml
 
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
-from flows.report import sections
+from flows.planning import stages_until
+from flows.report.benchmark_scores import benchmark, read_scores
+from flows.report.compression_frontier import compression
+from flows.report.corpus import corpus
+from flows.report.costs import costs
+from flows.report.headline import tiles
+from flows.report.lineage_table import lineage
+from flows.report.training_curves import training
 from flows.show import status
 from infra.artifacts import Artifact, ArtifactStore
 from infra.filesystem import Folder
@@ -15,7 +22,11 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def write_report(store_url: str, record: RunRecord) -> str:
-    """Write `<store>/reports/<run id>/report.html`; returns its path, or its URL where the store is not local."""
+    """Write `<store>/reports/<run id>/report.html`; returns its path, or its URL where the store is not local.
+
+    Raises:
+        DamagedArtifactError: where a file that the report reads is missing or has another size than it was written.
+    """
     folder = Folder(store_url).child(f"reports/{record.run_id}")
     folder.write("report.html", render(record, stage_artifacts(store_url, record)).encode())
     return str(folder.local_path("report.html")) if folder.is_local else f"{folder.url}/report.html"
@@ -23,8 +34,6 @@ def write_report(store_url: str, record: RunRecord) -> str:
 
 def stage_artifacts(store_url: str, record: RunRecord) -> dict[str, Artifact]:
     """Stage -> the artifact that the run used, in the order of the stages; what is gone is left out."""
-    from flows.planning import stages_until
-
     store = ArtifactStore(store_url)
     found = {}
     for stage in stages_until(None):
@@ -41,18 +50,21 @@ def render(record: RunRecord, artifacts: dict[str, Artifact]) -> str:
     import jinja2
 
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    newest = list(artifacts.values())[-1].manifest if artifacts else None
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    manifests = {stage: artifact.manifest for stage, artifact in artifacts.items()}
+    scores = read_scores(artifacts["benchmark"]) if "benchmark" in artifacts else []
     return environment.get_template("report.html.j2").render(
         record=record,
         status=status(record),
-        tiles=sections.tiles(artifacts, record),
-        funnel=sections.funnel(artifacts),
-        training=sections.training(artifacts),
-        compression=sections.compression(artifacts),
-        benchmark=sections.benchmark(artifacts),
-        costs=sections.costs(artifacts, record),
-        manifests={stage: artifact.manifest for stage, artifact in artifacts.items()},
-        newest=newest,
+        gone=[stage for stage in record.stages if stage not in artifacts],
+        tiles=tiles(manifests, record, scores),
+        corpus=corpus(manifests),
+        training=training(artifacts["pretrain"]) if "pretrain" in artifacts else None,
+        compression=compression(manifests["compress"].metrics["passes"]) if "compress" in artifacts else None,
+        benchmark=benchmark(artifacts["benchmark"], scores) if "benchmark" in artifacts else None,
+        costs=costs(manifests, record),
+        lineage=lineage(manifests, record),
         config=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
     )

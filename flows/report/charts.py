@@ -1,112 +1,179 @@
 """Figures as inline SVG that follow the page's colours, light or dark.
 
-matplotlib draws in sentinel colours; in the SVG they are replaced by the page's CSS variables.
+matplotlib draws in sentinel colours; in the SVG they are replaced by the page's CSS variables. One unit of the SVG is
+one CSS pixel at its natural size, so that text stays close to the page's.
+
+- `Curve`, `curve_chart`: a quantity over the tokens seen
+- `frontier_chart`: size against bits per byte, one labelled point per pass
 """
 
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup, escape
+
+from flows.console import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID, BLUE, ORANGE, GREEN, PURPLE = (
-    "#010101", "#020202", "#030303", "#040404", "#050505", "#060606", "#070707",
-)  # fmt: skip
-_VARIABLES = {
-    INK: "--ink", MUTED: "--muted", GRID: "--line", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green",
-    PURPLE: "--purple",
-}  # fmt: skip
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, MUTED)
+Floats = npt.NDArray[np.float64]
+
+INK, MUTED, LINE, ACCENT, WARM = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", WARM: "--warm"}
+WIDTH, HEIGHT = 460, 250
+MOST_POINTS = 400
+"""A curve of more points is thinned: a million steps must not make a page of a hundred megabytes."""
 
 
-def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
-    """A figure of so many inches with one set of quiet axes."""
-    import matplotlib
+@dataclass(frozen=True)
+class Curve:
+    """A quantity over the tokens seen."""
+
+    title: str
+    tokens: Sequence[float]
+    values: Sequence[float]
+    smoothed: bool = False
+    """Draw the values faintly and their moving average over them."""
+    from_zero: bool = False
+    """A rate is read against nothing at all."""
+    restarts: Sequence[float] = ()
+    """Tokens at which training went on from a checkpoint."""
+
+
+def curve_chart(curve: Curve) -> Markup:
+    """Draw one curve, its last value written beside it."""
+    figure, axes = _new_axes()
+    tokens, values = thinned(curve.tokens), thinned(curve.values)
+    for restart in curve.restarts:
+        axes.axvline(restart, color=WARM, linewidth=1, linestyle=(0, (3, 3)))
+    if curve.smoothed:
+        axes.plot(tokens, values, color=ACCENT, linewidth=1, alpha=0.4)
+    axes.plot(tokens, moving_average(values) if curve.smoothed else values, color=ACCENT, linewidth=1.8)
+    last = (tokens[-1], values[-1])
+    axes.plot(*last, color=ACCENT, marker="o", markersize=5)
+    axes.annotate(_tick(last[1]), last, xytext=(0, 8), textcoords="offset points", ha="right", color=INK, fontsize=11)
+    axes.margins(x=0.02, y=0.1)
+    axes.set_xlim(left=0)
+    if curve.from_zero:
+        axes.set_ylim(0, 1.15 * float(np.nanmax(values)) or 1)
+    axes.xaxis.set_major_formatter(lambda value, _: amount(value))
+    axes.yaxis.set_major_formatter(lambda value, _: _tick(value))
+    axes.set_xlabel("tokens", color=MUTED, fontsize=11)
+    return _as_svg(figure, curve.title)
+
+
+def frontier_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[float], title: str) -> Markup:
+    """Bytes on a logarithmic axis against bits per byte, joined in the order of the passes."""
+    figure, axes = _new_axes()
+    axes.plot(sizes, bits, color=LINE, linewidth=1.5, zorder=1)
+    axes.scatter(sizes[:1], bits[:1], color=MUTED, s=52, zorder=2)
+    axes.scatter(sizes[1:], bits[1:], color=WARM, s=52, zorder=2)
+    axes.set_xscale("log")
+    axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
+    # At least five per cent from bottom to top, so that noise does not look like a cliff.
+    middle, height = (min(bits) + max(bits)) / 2, max(1.7 * (max(bits) - min(bits)), 0.05 * max(bits))
+    axes.set_ylim(middle - height / 2, middle + height / 2)
+    _label_points(axes, names, sizes, bits)
+    axes.xaxis.set_major_formatter(lambda value, _: amount(value, "B"))
+    _ticks_one_two_five(axes)
+    axes.set_xlabel("bytes on disk", color=MUTED, fontsize=11)
+    axes.set_ylabel("bits per byte", color=MUTED, fontsize=11)
+    return _as_svg(figure, title)
+
+
+def thinned(values: Sequence[float]) -> Floats:
+    """At most `MOST_POINTS` values: means of equal runs; the values themselves where they are few."""
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) <= MOST_POINTS:
+        return array
+    return np.array([run.mean() for run in np.array_split(array, MOST_POINTS)])
+
+
+def moving_average(values: Floats) -> Floats:
+    """Mean over a centred window of about three per cent of the values, at least five of them.
+
+    It grows from nothing at the start, where the loss falls too steeply for a lopsided mean, and is cut off at the end.
+    """
+    half = max(2, round(0.015 * len(values)))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    reach = np.minimum(half, places)
+    first, behind = places - reach, np.minimum(places + reach + 1, len(values))
+    averages: Floats = (sums[behind] - sums[first]) / (behind - first)
+    return averages
+
+
+def _new_axes() -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "headrace", "font.size": 9})
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.subplots()
-    axes.patch.set_alpha(0)
-    for side in ("top", "right"):
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
+    figure.patch.set_visible(False)
+    axes = figure.add_axes((54 / WIDTH, 42 / HEIGHT, (WIDTH - 66) / WIDTH, (HEIGHT - 54) / HEIGHT))
+    axes.patch.set_visible(False)
+    for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GRID)
-    axes.tick_params(colors=MUTED, length=3)
-    axes.xaxis.label.set_color(MUTED)
-    axes.yaxis.label.set_color(MUTED)
-    axes.grid(color=GRID, linewidth=0.6)
+    axes.spines["bottom"].set_color(LINE)
+    axes.tick_params(colors=MUTED, length=0, pad=6, labelsize=11)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     return figure, axes
 
 
-def as_svg(figure: "Figure", title: str) -> str:
-    """The figure as an `<svg>` element that scales to its container."""
+def _ticks_one_two_five(axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    low, high = axes.get_xlim()
+    steps = (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _label_points(axes: "Axes", names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
+    """Write each name beside its point, lifted over the labels that stand there already."""
+    pixels = axes.transData.transform(np.column_stack([x, y]))
+    placed: list[tuple[float, float]] = []
+    for number in np.argsort(pixels[:, 1], kind="stable"):
+        left, bottom = float(pixels[number, 0]), float(pixels[number, 1]) - 4
+        while any(abs(left - other) < 80 and abs(bottom - taken) < 14 for other, taken in placed):
+            bottom += 1
+        placed.append((left, bottom))
+        to_the_left = left > 0.75 * WIDTH
+        axes.annotate(
+            names[number], (x[number], y[number]), textcoords="offset points",
+            xytext=(-9 if to_the_left else 9, bottom - pixels[number, 1]), ha="right" if to_the_left else "left",
+            color=INK, fontsize=11, parse_math=False,
+        )  # fmt: skip
+
+
+def _tick(value: float) -> str:
+    return amount(value) if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _as_svg(figure: "Figure", title: str) -> Markup:
+    """The figure as an `<svg>` element that scales to its container; the same figure gives the same text."""
+    import matplotlib
+
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+    no_metadata = {"Date": None, "Creator": None, "Type": None, "Format": None}
+    # The salt makes ids differ between the figures of a page and not between two renderings.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns:xlink="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{title}"', svg, count=1)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{escape(title)}"', svg, count=1)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
-    return re.sub(r"font: [^;\"]*'[^;\"]*", _sans, svg)
-
-
-def _sans(found: "re.Match[str]") -> str:
-    size = re.search(r"[\d.]+px", found.group())
-    return f"font: {size.group() if size else '9px'} system-ui, sans-serif"
-
-
-def bars(
-    labels: Sequence[str], values: Sequence[float], notes: Sequence[str], colours: Sequence[str], title: str
-) -> str:
-    """Horizontal bars, the first on top, each with its figure written behind it."""
-    figure, axes = new_figure(6.6, 0.36 * len(labels) + 0.35)
-    positions = range(len(labels), 0, -1)
-    axes.barh(list(positions), values, color=list(colours), height=0.62)
-    for position, value, note in zip(positions, values, notes, strict=True):
-        axes.text(value + 0.01 * max(values), position, note, va="center", color=INK, fontsize=9)
-    axes.set_yticks(list(positions), labels)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.set_xlim(0, 1.3 * max(values))
-    axes.xaxis.set_visible(False)
-    axes.grid(visible=False)
-    axes.spines["bottom"].set_visible(False)
-    return as_svg(figure, title)
-
-
-def line(millions: Sequence[float], values: Sequence[float], title: str) -> str:
-    """A curve over millions of tokens."""
-    figure, axes = new_figure(4.4, 2.5)
-    axes.plot(millions, values, color=BLUE, linewidth=1.6)
-    axes.set_xlabel("million tokens")
-    axes.margins(x=0.02)
-    if "per second" in title:
-        axes.set_ylim(bottom=0)  # a rate is read against nothing at all
-    return as_svg(figure, title)
-
-
-def frontier(points: Sequence[dict[str, Any]]) -> str:
-    """Bytes on a logarithmic axis against bits per byte, joined in the order of the passes."""
-    figure, axes = new_figure(6.6, 2.8)
-    sizes = [point["bytes"] / 1e6 for point in points]
-    bits = [point["bits_per_byte"] for point in points]
-    axes.plot(sizes, bits, color=GRID, linewidth=1.5, zorder=1)
-    axes.scatter(sizes, bits, color=[SERIES[number % len(SERIES)] for number in range(len(points))], s=46, zorder=2)
-    for point, size, bit in zip(points, sizes, bits, strict=True):
-        axes.annotate(point["name"], (size, bit), textcoords="offset points", xytext=(7, 6), color=INK)
-    axes.set_xscale("log")
-    ticks = sorted({round(size, 1) for size in sizes})
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.margins(0.16, 0.25)
-    axes.invert_xaxis()
-    axes.set_xlabel("megabytes on disk, smaller to the right")
-    axes.set_ylabel("bits per byte")
-    return as_svg(figure, "Size against bits per byte after each pass")
+    return Markup(re.sub(r"font-family: [^;\"]*; ", "", svg))

@@ -1,0 +1,57 @@
+"""Pretraining: loss, learning rate, throughput and gradient norm over the tokens seen."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from flows.console import amount, duration
+from flows.report.charts import Curve, curve_chart
+from infra.artifacts import Artifact
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the section shows."""
+
+    summary: list[str]
+    charts: list[tuple[str, Markup]]
+    restarts: str
+    """Steps at which training went on after an interruption; empty where there was none."""
+
+
+def training(artifact: Artifact) -> Training:
+    """The section, from the training log and the metrics."""
+    artifact.check_sizes()
+    rows = [json.loads(line) for line in artifact.read("training_log.jsonl").decode().splitlines()]
+    metrics = artifact.manifest.metrics
+    restarts = [step for step in metrics["starts"] if step]
+    return Training(
+        summary=_summary(metrics),
+        charts=[(one.title, curve_chart(one)) for one in _curves(rows, metrics, restarts)],
+        restarts=", ".join(f"{step:,}" for step in restarts),
+    )
+
+
+def _curves(rows: list[dict[str, Any]], metrics: dict[str, Any], restarts: list[int]) -> list[Curve]:
+    tokens = [row["tokens"] for row in rows]
+    rates = [row["tokens_per_second"] for row in metrics["throughput"]]
+    marks = [step * metrics["tokens"] / metrics["steps"] for step in restarts]
+    return [
+        Curve("Loss, nats per token", tokens, [row["loss"] for row in rows], smoothed=True, restarts=marks),
+        Curve("Learning rate", tokens, [row["learning_rate"] for row in rows], from_zero=True, restarts=marks),
+        Curve("Tokens per second", tokens, rates, from_zero=True, restarts=marks),
+        Curve("Gradient norm", tokens, [row["gradient_norm"] for row in rows], smoothed=True, restarts=marks),
+    ]
+
+
+def _summary(metrics: dict[str, Any]) -> list[str]:
+    return [
+        f"{metrics['parameters']:,} parameters",
+        f"{metrics['tokens']:,} tokens, {metrics['epochs']:.1f} epochs",
+        f"{metrics['steps']:,} steps in {duration(metrics['training_seconds'])}",
+        f"final loss {metrics['final_loss']:.3f}",
+        f"{amount(metrics['tokens_per_second'])} tokens/s",
+        f"{amount(metrics['model_flops_per_second'], 'FLOP/s')} in {metrics['precision']}",
+    ]
