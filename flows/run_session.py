@@ -190,7 +190,7 @@ class RunSession:
         partitions = PartitionMap(
             out.folder, stage.name, stage.output, self.run_id, execution.engine, workers, fresh, listener
         )
-        return StageContext(self.run_id, partitions, out.folder.child(f"{self.run_id}/work"), listener, workers)
+        return StageContext(self.run_id, partitions, out.folder.child(f"{self.run_id}/work"), listener)
 
     def _volume_before(self, stage: Stage) -> Volume:
         names = [one.name for one in self.stages]

@@ -28,7 +28,6 @@ class StageContext:
     work: Folder
     """Progress that is not deterministic (checkpoints, passes); belongs to this run, outlives a killed process."""
     listener: ProgressListener
-    workers: int = 1
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
