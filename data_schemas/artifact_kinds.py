@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 import pyarrow as pa
 
 from data_schemas.errors import ContractError
-from data_schemas.tables import DOCUMENTS, ITEMS, REJECTS, SCORES, TOKEN_SHARDS, schema_label
+from data_schemas.tables import DOCUMENTS, FUNNEL, ITEMS, REJECTS, SCORES, TOKEN_SHARDS, schema_label
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,19 @@ def _difference(found: pa.Schema, declared: pa.Schema) -> str | None:
     return f"field {sorted(extra)[0]!r} is not declared" if extra else None
 
 
-RAW_DOCUMENTS = ArtifactKind("documents", 1, {"documents/*.parquet": (DOCUMENTS,), "rejects/*.parquet": (REJECTS,)})
+RAW_DOCUMENTS = ArtifactKind(
+    "documents",
+    2,
+    {"documents/*.parquet": (DOCUMENTS,), "rejects/*.parquet": (REJECTS,), "funnel/*.parquet": (FUNNEL,)},
+)
 CORPUS = ArtifactKind(
     "corpus",
-    1,
+    2,
     {
         "train/*.parquet": (DOCUMENTS,),
         "held_out/*.parquet": (DOCUMENTS,),
         "rejects/*.parquet": (REJECTS,),
+        "funnel/*.parquet": (FUNNEL,),
     },
 )
 PROFILE = ArtifactKind("profile", 1)

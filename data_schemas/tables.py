@@ -1,10 +1,15 @@
 """The Arrow schemas of every table that crosses a stage border; each field carries its documentation.
 
 - `DOCUMENTS`: text, one row a document
-- `REJECTS`: what a stage left out, and why
+- `REJECTS`: what a stage left out, and why; `reject_row` makes one
+- `FUNNEL`: how many documents and bytes of each source and genre went where
+- `CONTAMINATION`: which benchmark items stand in the text
 - `token_shard_schema`: token ids, one row a document, in uint16 or uint32 by the vocabulary's size
 - `SCORES`, `ITEMS`: benchmark results, one row a score and one row a test item
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -33,7 +38,7 @@ def schema_label(schema: pa.Schema) -> str:
 
 DOCUMENTS = table_schema(
     "documents",
-    1,
+    2,
     column("id", pa.string(), "stable over reruns: made of source, path and position"),
     column("text", pa.string(), "the document's text, UTF-8"),
     column("source", pa.string(), "the collection it came from, such as a package or a dump"),
@@ -44,17 +49,62 @@ DOCUMENTS = table_schema(
     column("licence", pa.string(), "as its source states it", nullable=True),
     column("date", pa.string(), "ISO 8601 date of the text where known", nullable=True),
     column("metadata", pa.map_(pa.string(), pa.string()), "whatever else the source said", nullable=True),
+    column("quality", pa.float64(), "probability of being reference-like text, by the classifier", nullable=True),
+    column("tags", pa.list_(pa.string()), "rules that the document breaks and that only tag", nullable=True),
+    column("edits", pa.map_(pa.string(), pa.int64()), "what was changed in the text: rule -> times", nullable=True),
 )
 
 REJECTS = table_schema(
     "rejects",
-    1,
+    2,
     column("id", pa.string(), "document id, or source and path where there is no document yet"),
     column("source", pa.string(), "the collection it came from"),
     column("path", pa.string(), "file inside the source"),
-    column("position", pa.int64(), "record number in the file, from 0; -1 for the whole file"),
+    column("genre", pa.string(), "as in documents"),
+    column("position", pa.int64(), "record number in the file, from 0; -1 for the whole file or where unknown"),
     column("reason", pa.string(), "name of the rule or the error"),
+    column("score", pa.float64(), "what the rule measured, where it has a threshold", nullable=True),
+    column("detail", pa.string(), "the error, the surviving duplicate's id, the benchmark item ...", nullable=True),
     column("bytes", pa.int64(), "UTF-8 bytes of the text left out; 0 where unknown"),
+)
+
+
+def reject_row(
+    document: Mapping[str, Any],
+    reason: str,
+    *,
+    size: int,
+    position: int = -1,
+    score: float | None = None,
+    detail: str | None = None,
+) -> dict[str, Any]:
+    """A row of `REJECTS` for a document (at least id, source, path and genre) of `size` bytes."""
+    named = {name: document[name] for name in ("id", "source", "path", "genre")}
+    return {**named, "position": position, "reason": reason, "score": score, "detail": detail, "bytes": size}
+
+
+KEPT = "kept"
+FUNNEL = table_schema(
+    "funnel",
+    1,
+    column("source", pa.string(), "as in documents"),
+    column("genre", pa.string(), "as in documents"),
+    column("fate", pa.string(), "`kept`, or the reason of the reject"),
+    column("documents", pa.int64(), "how many"),
+    column("bytes_in", pa.int64(), "UTF-8 bytes of their text as it came"),
+    column("bytes_out", pa.int64(), "UTF-8 bytes of their text as it went on; 0 for rejects"),
+)
+
+CONTAMINATION = table_schema(
+    "contamination",
+    1,
+    column("benchmark", pa.string(), "file of the benchmark, as configured"),
+    column("item", pa.string(), "the item's id in its file, or its row from 0"),
+    column("ngram", pa.int64(), "words per n-gram: 13 or 8"),
+    column("ngrams", pa.int64(), "distinct n-grams of the item"),
+    column("found", pa.int64(), "how many of them stand in the corpus"),
+    column("documents", pa.int64(), "documents that hold at least one of them"),
+    column("example", pa.string(), "id of the first such document", nullable=True),
 )
 
 

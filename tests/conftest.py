@@ -4,6 +4,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The first call of a compiled function compiles it; no test asserts a time.
+settings.register_profile("headrace", deadline=None)
+settings.load_profile("headrace")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.manifest import Manifest, Volume, content_digest
-from data_schemas.tables import DOCUMENTS, REJECTS
+from data_schemas.tables import DOCUMENTS, FUNNEL, REJECTS
 from infra.artifacts import Artifact, ArtifactStore, ArtifactWriter
 
 
@@ -48,5 +48,6 @@ def documents_artifact(
     for number, texts in enumerate(partitions):
         out.write_table(f"documents/{number:05d}.parquet", documents_table(texts))
         out.write_table(f"rejects/{number:05d}.parquet", no_rejects())
+        out.write_table(f"funnel/{number:05d}.parquet", FUNNEL.empty_table())
     out.volume = Volume(documents=sum(map(len, partitions)))
     return commit(store, out, stage, "a" * 64, RAW_DOCUMENTS)

@@ -60,7 +60,7 @@ def split_counts(manifests: Mapping[str, Manifest]) -> Mapping[str, int] | None:
 
 
 def _summary(manifests: Mapping[str, Manifest], first: Mapping[str, int]) -> list[str]:
-    facts = [f"{first['documents_in']:,} records in {amount(first['bytes_in'], 'B')} read"]
+    facts = [f"{first['documents_in']:,} records in {amount(first.get('source_bytes', first['bytes_in']), 'B')} read"]
     if "tokenize" in manifests:
         tokens = manifests["tokenize"]
         facts += [

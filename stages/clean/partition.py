@@ -2,8 +2,9 @@
 
 import pyarrow as pa
 
-from data_schemas.tables import DOCUMENTS, REJECTS
+from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
 from infra.artifacts import Artifact
+from infra.funnel import Funnel
 from infra.partitions import PartitionWriter
 from stages.clean.normalize import normalize
 from stages.clean.quality_filters import QualityThresholds, quality_verdict
@@ -16,31 +17,19 @@ def clean_partition(documents: Artifact, thresholds: QualityThresholds, path: st
         documents: the artifact they are in.
         thresholds: of the quality rules.
         path: the file, `documents/NAME.parquet`.
-        out: gets `documents/NAME.parquet` and `rejects/NAME.parquet`.
+        out: gets `NAME.parquet` under `documents/`, `rejects/` and `funnel/`.
     """
-    kept, rejects = [], []
-    rows = documents.read_table(path).to_pylist()
-    for row in rows:
+    kept, rejects, funnel = [], [], Funnel()
+    for row in documents.read_table(path).to_pylist():
         size = len(row["text"].encode())
-        out.count("bytes_in", size)
         text = normalize(row["text"])
         broken = quality_verdict(text, thresholds)
         if broken is None:
             kept.append({**row, "text": text})
-            out.count("bytes_out", len(text.encode()))
+            funnel.kept(row, size, len(text.encode()))
         else:
-            out.count(f"dropped.{broken}", 1)
-            rejects.append(
-                {
-                    "id": row["id"],
-                    "source": row["source"],
-                    "path": row["path"],
-                    "position": -1,
-                    "reason": broken,
-                    "bytes": size,
-                }
-            )
-    out.count("documents_in", len(rows))
-    out.count("documents_out", len(kept))
+            rejects.append(reject_row(row, broken, size=size))
+            funnel.dropped(row, broken, size)
+    funnel.write(out, path.replace("documents/", "funnel/"))
     out.write_table(path, pa.Table.from_pylist(kept, DOCUMENTS))
     out.write_table(path.replace("documents/", "rejects/"), pa.Table.from_pylist(rejects, REJECTS))

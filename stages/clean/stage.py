@@ -30,7 +30,7 @@ class CleanStage(Stage):
     """Repair encodings and white space, and keep what passes the quality rules."""
 
     name = "clean"
-    version = 1
+    version = 2
     Config = CleanConfig
     inputs: Mapping = {"documents": RAW_DOCUMENTS}  # type: ignore[type-arg]
     output = RAW_DOCUMENTS

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from data_schemas.tables import DOCUMENTS, REJECTS
+from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
 from infra.artifacts import Artifact
+from infra.funnel import Funnel
 from infra.partitions import PartitionWriter
 from stages.dedup.clusters import survivors
 from stages.dedup.lsh_buckets import candidate_pairs, verified_pairs
@@ -61,32 +62,19 @@ def filter_partition(documents: Artifact, payload: tuple[str, pa.Table], out: Pa
     """Write one file's documents to `train/`, `held_out/` and `rejects/` by their fates."""
     name, fates = payload
     table = documents.read_table(f"documents/{name}")
+    rows = table.select(["id", "source", "path", "genre"]).to_pylist()
+    sizes = [len(text.encode()) for text in table.column("text").to_pylist()]
     fate = np.array(fates.column("fate").to_pylist(), dtype=object)
-    sizes = np.array([len(text.encode()) for text in table.column("text").to_pylist()], dtype=np.int64)
-    out.count("documents_in", len(fate))
-    out.count("bytes_in", int(sizes.sum()))
+    funnel, rejects = Funnel(), []
+    for row, size, its_fate in zip(rows, sizes, fate, strict=True):
+        if its_fate in (TRAIN, HELD_OUT):
+            funnel.kept(row, size, size)
+            out.count(f"{its_fate}_documents", 1)
+            out.count(f"{its_fate}_bytes", size)
+        else:
+            funnel.dropped(row, its_fate, size)
+            rejects.append(reject_row(row, its_fate, size=size))
+    funnel.write(out, f"funnel/{name}")
     for split in (TRAIN, HELD_OUT):
-        chosen = fate == split
-        out.count(f"{split}_documents", int(chosen.sum()))
-        out.count(f"{split}_bytes", int(sizes[chosen].sum()))
-        out.count("documents_out", int(chosen.sum()))
-        out.count("bytes_out", int(sizes[chosen].sum()))
-        out.write_table(f"{split}/{name}", table.filter(pa.array(chosen)).cast(DOCUMENTS))
-    gone = (fate == EXACT) | (fate == NEAR)
-    for reason in (EXACT, NEAR):
-        out.count(f"dropped.{reason}", int((fate == reason).sum()))
-    rejects = table.filter(pa.array(gone))
-    out.write_table(
-        f"rejects/{name}",
-        pa.table(
-            {
-                "id": rejects.column("id"),
-                "source": rejects.column("source"),
-                "path": rejects.column("path"),
-                "position": pa.array([-1] * len(rejects), pa.int64()),
-                "reason": pa.array(fate[gone].tolist(), pa.string()),
-                "bytes": pa.array(sizes[gone]),
-            },
-            schema=REJECTS,
-        ),
-    )
+        out.write_table(f"{split}/{name}", table.filter(pa.array(fate == split)).cast(DOCUMENTS))
+    out.write_table(f"rejects/{name}", pa.Table.from_pylist(rejects, REJECTS))

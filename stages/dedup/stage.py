@@ -42,7 +42,7 @@ class DedupStage(Stage):
     """Keep one document of every cluster of duplicates; split off the held-out documents."""
 
     name = "dedup"
-    version = 1
+    version = 2
     Config = DedupConfig
     inputs: Mapping = {"documents": RAW_DOCUMENTS}  # type: ignore[type-arg]
     output = CORPUS

@@ -43,7 +43,7 @@ class IngestStage(Stage):
     """Read raw text from where it is."""
 
     name = "ingest"
-    version = 1
+    version = 2
     Config = IngestConfig
     inputs: Mapping = {}  # type: ignore[type-arg]
     output = RAW_DOCUMENTS

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from data_schemas.tables import DOCUMENTS, REJECTS
+from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
+from infra.funnel import Funnel
 from infra.partitions import PartitionWriter
 from stages.ingest import python_documentation as python
 from stages.ingest import text_files
@@ -52,15 +53,18 @@ def read_partition(config: "IngestConfig", payload: tuple[int, Sequence[Unit]], 
     number, units = payload
     documents: list[dict[str, Any]] = []
     rejects: list[dict[str, Any]] = []
+    funnel = Funnel()
     for unit in units:
         for row in _rows(unit, config):
-            (rejects if "reason" in row else documents).append(row)
-    out.count("documents_in", len(documents) + len(rejects))
-    out.count("bytes_in", sum(unit.bytes for unit in units))
-    out.count("documents_out", len(documents))
-    out.count("bytes_out", sum(len(row["text"].encode()) for row in documents))
-    for row in rejects:
-        out.count(f"dropped.{row['reason'].split(':')[0]}", 1)
+            if "reason" in row:
+                rejects.append(row)
+                funnel.dropped(row, row["reason"], 0)
+            else:
+                documents.append(row)
+                size = len(row["text"].encode())
+                funnel.kept(row, size, size)
+    funnel.write(out, f"funnel/{number:05d}.parquet")
+    out.count("source_bytes", sum(unit.bytes for unit in units))
     out.write_table(f"documents/{number:05d}.parquet", pa.Table.from_pylist(documents, DOCUMENTS))
     out.write_table(f"rejects/{number:05d}.parquet", pa.Table.from_pylist(rejects, REJECTS))
 
@@ -73,7 +77,7 @@ def _rows(unit: Unit, config: "IngestConfig") -> Iterator[dict[str, Any]]:
     source = config.source or "files"
     for record in text_files.read_file(unit, config.text_field):
         if isinstance(record, text_files.Reject):
-            yield reject(source, record.path, record.position, record.reason)
+            yield reject(source, config.genre, record.path, record.position, record.reason)
         elif record.text.strip():
             yield {
                 "id": f"{source}/{record.path}#{record.position}",
@@ -82,13 +86,13 @@ def _rows(unit: Unit, config: "IngestConfig") -> Iterator[dict[str, Any]]:
                 "metadata": [("id", record.id)] if record.id else None,
             }  # fmt: skip
         else:
-            yield reject(source, record.path, record.position, "empty text")
+            yield reject(source, config.genre, record.path, record.position, "empty text")
 
 
 def _python_rows(unit: python.Unit, config: "IngestConfig") -> Iterator[dict[str, Any]]:
     for found in python.read_unit(unit):
         if isinstance(found, python.Reject):
-            yield reject(unit.package, unit.path, -1, found.reason)
+            yield reject(unit.package, config.genre, unit.path, -1, found.reason)
         else:
             yield {
                 "id": f"{config.source or found.package}/{found.path}#0",
@@ -112,8 +116,8 @@ def _first_bytes(files: Sequence[text_files.SourceFile], most_bytes: int | None)
     return chosen
 
 
-def reject(source: str, path: str, position: int, reason: str) -> dict[str, Any]:
-    """A row of the rejects table."""
-    return {
-        "id": f"{source}/{path}", "source": source, "path": path, "position": position, "reason": reason, "bytes": 0,
-    }  # fmt: skip
+def reject(source: str, genre: str, path: str, position: int, reason: str) -> dict[str, Any]:
+    """A row of the rejects table; `reason` is `name: detail`."""
+    name, _, detail = reason.partition(": ")
+    document = {"id": f"{source}/{path}", "source": source, "path": path, "genre": genre}
+    return reject_row(document, name, size=0, position=position, detail=detail or None)

@@ -75,7 +75,7 @@ def test_a_kind_refuses_other_tables_and_missing_files(any_store):
 def test_reader_and_writer_are_both_named_when_kinds_differ(any_store):
     artifact = documents_artifact(any_store, [{"a": "one"}])
     artifact.check_contract(RAW_DOCUMENTS, "clean")
-    with pytest.raises(ContractError, match=r"ingest wrote documents v1 .* tokenize reads corpus v1"):
+    with pytest.raises(ContractError, match=r"ingest wrote documents v2 .* tokenize reads corpus v2"):
         artifact.check_contract(CORPUS, "tokenize")
 
 
