@@ -164,6 +164,30 @@ def lineage(
 
 
 @command
+def why(
+    document: Annotated[str, typer.Argument(metavar="DOC_ID", help="id of a document, SOURCE/PATH#POSITION")],
+    run_id: Annotated[str, typer.Option("--run", metavar="RUN_ID", help="the run to look in")] = "latest",
+    text: Annotated[bool, typer.Option("--text", help="print its text as the last stage that kept it left it")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what became of one document: kept, changed or left out, by which rule and why."""
+    from flows.why import as_json as fates_json
+    from flows.why import fates, print_fates, text_of
+    from infra.runs import RunStore
+
+    url = store_url(store)
+    record = RunStore(url).get(run_id)
+    found = fates(url, record, document)
+    if text:
+        typer.echo(text_of(found))
+        return
+    print_fates(document, record, found)
+    if as_json:
+        print_json(fates_json(document, record, found))
+
+
+@command
 def report(run_id: RunId = "latest", store: Store = None) -> None:
     """Write the report of a run again and print where it is."""
     from flows.report.build import write_report

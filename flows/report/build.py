@@ -10,6 +10,7 @@ from flows.planning import stages_until
 from flows.report.benchmark_scores import benchmark, read_scores
 from flows.report.compression_frontier import compression
 from flows.report.corpus import corpus
+from flows.report.corpus_funnel import corpus_funnel
 from flows.report.costs import costs
 from flows.report.headline import tiles
 from flows.report.lineage_table import lineage
@@ -61,6 +62,7 @@ def render(record: RunRecord, artifacts: dict[str, Artifact]) -> str:
         gone=[stage for stage in record.stages if stage not in artifacts],
         tiles=tiles(manifests, record, scores),
         corpus=corpus(manifests),
+        funnel=corpus_funnel(artifacts),
         training=training(artifacts["pretrain"]) if "pretrain" in artifacts else None,
         compression=compression(manifests["compress"].metrics["passes"]) if "compress" in artifacts else None,
         benchmark=benchmark(artifacts["benchmark"], scores) if "benchmark" in artifacts else None,
