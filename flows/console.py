@@ -160,12 +160,15 @@ def plan_table(planned: Sequence[PlannedStage]) -> Table:
 def amount(number: float, unit: str = "") -> str:
     """`1.2 GB`: three digits and a decimal prefix."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
-        if abs(number) < 1000:
+        if abs(number) < 999.5:  # what would round to 1000 takes the next prefix
             return f"{number:.3g} {prefix}{unit}".rstrip()
         number /= 1000
     return f"{number:.3g} Z{unit}"
 
 
 def duration(seconds: float) -> str:
-    """`2m 05s`, or `7.3s` below a minute."""
-    return f"{seconds:.1f}s" if seconds < 60 else f"{int(seconds // 60)}m {int(seconds % 60):02d}s"
+    """`7.3s` below a minute, `2m 05s` below two hours, `3h 20m` beyond."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes = int(seconds // 60)
+    return f"{minutes}m {int(seconds % 60):02d}s" if minutes < 120 else f"{minutes // 60}h {minutes % 60:02d}m"

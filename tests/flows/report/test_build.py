@@ -67,7 +67,7 @@ def test_headline_figures_and_ratios_by_hand(written):
         "1.495 the network, 24 % below the best baseline",  # 1 - 1.495 / 1.965
         "5.28 MB → 1.38 MB 3.8 times smaller, +2.27 % bits per byte",  # 1.529 / 1.495, the benchmark's
         "25 MB 4,800 documents, 1 MB held out",
-        "6 stages run, 1 reused; 120m 00s from start to end",
+        "6 stages run, 1 reused; 2h 00m from start to end",
         "too few words 1,500 18.8 %",
         "continued from the checkpoint of step 20,000",
         "18.0 s 45.0 s 2.50 1 GB 1.5 GB 1.50",
