@@ -57,7 +57,7 @@ def words(data: Bytes, table: Bytes = LETTERS_AND_DIGITS) -> Words:
         data: (bytes,) uint8, UTF-8.
         table: `SPACED` or `LETTERS_AND_DIGITS`.
     """
-    hashes = np.empty(len(data) // 2 + 1 + _wide_characters(data), dtype=np.uint64)
+    hashes = np.empty(len(data) // 2 + 1, dtype=np.uint64)  # two bytes at least for each word and what ends it
     starts = np.empty(len(hashes), dtype=np.int64)
     ends = np.empty(len(hashes), dtype=np.int64)
     count = find_words(data, 0, len(data), table, hashes, starts, ends)
@@ -128,7 +128,7 @@ def _space_width(data: Bytes, at: int, end: int) -> int:
 def find_words(
     data: Bytes, begin: int, end: int, table: Bytes, hashes: Hashes, starts: Positions, ends: Positions
 ) -> int:
-    """Fill in the words of `data[begin:end]` and return how many; the three arrays must be long enough."""
+    """Fill in the words of `data[begin:end]` and return how many; `(end - begin) // 2 + 1` places are enough."""
     spaced = table[46] != 0  # A full stop is part of a word.
     count = 0
     value = np.uint64(0)
@@ -176,13 +176,3 @@ def hash_ngrams(word_hashes: Hashes, n: int, found: Hashes) -> None:
     for position in range(n, len(word_hashes)):
         value = value * PRIME + word_hashes[position] - word_hashes[position - n] * oldest
         found[position - n + 1] = mix(value)
-
-
-@numba.njit(cache=True)
-def _wide_characters(data: Bytes) -> int:
-    """Characters that are words of their own, which can be more than half as many as there are bytes over two."""
-    count = 0
-    for byte in data:
-        if 0xE3 <= byte <= 0xE9:
-            count += 1
-    return count
