@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 import pyarrow as pa
 
 from data_schemas.errors import ContractError
-from data_schemas.tables import DOCUMENTS, FUNNEL, ITEMS, REJECTS, SCORES, TOKEN_SHARDS, schema_label
+from data_schemas.tables import CONTAMINATION, DOCUMENTS, FUNNEL, ITEMS, REJECTS, SCORES, TOKEN_SHARDS, schema_label
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class ArtifactKind:
     version: int
     tables: Mapping[str, tuple[pa.Schema, ...]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    optional: Mapping[str, tuple[pa.Schema, ...]] = field(default_factory=dict)
+    """Tables that may be there, by path pattern; without schemas where only the stage itself reads and checks them."""
 
     @property
     def label(self) -> str:
@@ -30,7 +32,7 @@ class ArtifactKind:
 
     def accepted_schemas(self, path: str) -> tuple[pa.Schema, ...] | None:
         """Schemas a table at `path` may have; None where the kind knows no table there."""
-        for pattern, schemas in self.tables.items():
+        for pattern, schemas in (*self.tables.items(), *self.optional.items()):
             if fnmatchcase(path, pattern):
                 return schemas
         return None
@@ -45,7 +47,7 @@ class ArtifactKind:
         if accepted is None:
             raise ContractError(f"{writer} writes the table {path}, which the kind {self.label} does not declare")
         problems = [_difference(schema, candidate) for candidate in accepted]
-        if None not in problems:
+        if problems and None not in problems:
             declared_by = f"{reader} declares" if reader else "its kind declares"
             raise ContractError(
                 f"{writer} writes {path} as {schema_label(schema)}, {declared_by} {schema_label(accepted[0])}: "
@@ -90,6 +92,7 @@ CORPUS = ArtifactKind(
         "rejects/*.parquet": (REJECTS,),
         "funnel/*.parquet": (FUNNEL,),
     },
+    optional={"contamination/*.parquet": (CONTAMINATION,), "index/*.arrow": ()},
 )
 PROFILE = ArtifactKind("profile", 1)
 TOKENS = ArtifactKind(

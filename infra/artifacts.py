@@ -4,6 +4,7 @@
 - `Artifact`: one committed artifact, opened for reading
 - `ArtifactWriter`: one attempt in the making; hashes while it writes, commits last
 - `artifact_key`: stage, version, config and input digests -> key
+- `artifact_at`: one artifact by the URL of its folder, whatever store it lies in
 """
 
 import fnmatch
@@ -246,6 +247,24 @@ class ArtifactStore:
                 f"{folder.full(f'{attempt}/{MANIFEST}')} is not a manifest that this version reads "
                 f"(version {MANIFEST_VERSION}): {error.errors()[0]['msg']}; remove that folder and run again"
             ) from error
+
+
+def artifact_at(url: str) -> Artifact:
+    """Open the artifact whose folder this is: `<store>/<stage>/<key>/<attempt>`.
+
+    Raises:
+        NotFoundError: where no committed artifact lies there.
+    """
+    store, *names = url.rstrip("/").rsplit("/", 3)
+    if len(names) == 3:
+        stage, key, attempt = names
+        artifact = ArtifactStore(store or "/")._load(stage, key, attempt)
+        if artifact is not None:
+            return artifact
+    raise NotFoundError(
+        f"{url} is not the folder of an artifact (<store>/<stage>/<key>/<run>, with a {MANIFEST}); "
+        "see the folders that a run used with: headrace show latest"
+    )
 
 
 class HashingFile:

@@ -2,35 +2,88 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
-import ftfy
+import numba
+import numpy as np
 
-# For text that a language model learns from: undo damage, keep what an author may have chosen (curly quotes,
-# ligatures, full-width letters).
-FTFY_CONFIG = ftfy.TextFixerConfig(
-    unescape_html="auto",
-    uncurl_quotes=False,
-    fix_latin_ligatures=False,
-    fix_character_width=False,
-    normalization="NFC",
-    explain=False,
-)
+from infra.word_hashes import Bytes
+from stages.clean.mojibake import repair
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\n{4,}")
-_ENTITY = re.compile(r"&#?\w{1,24};")
+_CHARACTERS, _LINES = 1, 2
+"""What is untidy: perhaps single characters, or white space at line ends and blank lines."""
+_ROUNDS = 10
+"""Far more than any text was seen to need; each round that changes something undoes one layer of damage."""
 
 
 def normalize(text: str) -> str:
-    """Repair one document; doing it twice changes nothing more on clean text."""
-    repaired = text if _ftfy_would_keep(text) else ftfy.fix_text(text, FTFY_CONFIG)
-    lines = repaired.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
-    # Control characters first: one between a letter and its accent would keep the two from composing.
-    plain = unicodedata.normalize("NFC", _CONTROL.sub("", lines))
-    # Line by line, as a regular expression for white space before a line's end is quadratic in a long run of it.
-    trimmed = "\n".join(line.rstrip() for line in plain.split("\n"))
-    return _BLANK_LINES.sub("\n\n\n", trimmed).strip("\n")
+    """Repair one document; doing it twice changes nothing more.
+
+    A repair can uncover another (an accent that a control character held apart from its letter makes mojibake
+    visible), so it is done until nothing changes; text that is in order costs one round.
+    """
+    for _ in range(_ROUNDS):
+        repaired = tidy(repair(text))
+        if repaired == text:
+            break
+        text = repaired
+    return text
 
 
-def _ftfy_would_keep(text: str) -> bool:
-    """ASCII without control characters, carriage returns and entities has nothing that ftfy changes."""
-    return text.isascii() and not _CONTROL.search(text) and not _ENTITY.search(text)
+def tidy(text: str) -> str:
+    """Line feeds for line breaks, no control characters, NFC, no white space at line ends, at most two blank lines in
+    a row and none at either end."""
+    untidy = _untidiness(np.frombuffer(text.encode(), dtype=np.uint8))
+    if untidy & _CHARACTERS:
+        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
+        # Before NFC: a control character between a letter and its accent would keep the two from composing.
+        text = _CONTROL.sub("", text)
+    text = unicodedata.normalize("NFC", text)
+    if untidy:
+        # Line by line, as a regular expression for white space before a line's end is quadratic in a long run of it.
+        text = join_lines([line.rstrip() for line in text.split("\n")])
+    return text
+
+
+def join_lines(lines: Iterable[str]) -> str:
+    """Lines without white space at their ends as a text with at most two blank lines in a row, and none at either
+    end."""
+    return _BLANK_LINES.sub("\n\n\n", "\n".join(lines)).strip("\n")
+
+
+@numba.njit(cache=True)
+def _untidiness(data: Bytes) -> int:
+    """Bits for what `tidy` may have to do besides NFC; 0 only where it is nothing."""
+    feeds = 1  # so that a line feed at the beginning is one too many
+    found = 0
+    for position in range(len(data)):
+        byte = data[position]
+        if byte == 0x0A:
+            feeds += 1
+            if feeds == 4 or feeds > position or _ends_in_space(data, position):
+                found |= _LINES
+            continue
+        feeds = 0
+        control = (byte < 0x20 and byte != 0x09) or byte == 0x7F
+        if control or (byte == 0xC2 and data[position + 1] < 0xA0) or byte == 0xEF:
+            return _CHARACTERS
+    if len(data) and (data[-1] == 0x0A or _ends_in_space(data, len(data))):
+        found |= _LINES
+    return found
+
+
+@numba.njit(cache=True)
+def _ends_in_space(data: Bytes, end: int) -> bool:
+    """True if the character before `end` is white space or shares its first two bytes with one beyond ASCII."""
+    if end == 0:
+        return False
+    last = data[end - 1]
+    if last < 0x80:
+        return bool(last == 0x20 or last == 0x09)
+    if data[end - 2] == 0xC2:
+        return bool(last == 0xA0)
+    lead, second = data[max(0, end - 3)], data[end - 2]
+    punctuation = lead == 0xE2 and (second == 0x80 or second == 0x81)
+    return bool(punctuation or ((lead == 0xE1 or lead == 0xE3) and second <= 0x9A))

@@ -1,35 +1,56 @@
 """One partition of the clean stage."""
 
+from collections import Counter
+from typing import Any
+
 import pyarrow as pa
 
 from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
 from infra.artifacts import Artifact
 from infra.funnel import Funnel
 from infra.partitions import PartitionWriter
-from stages.clean.normalize import normalize
-from stages.clean.quality_filters import QualityThresholds, quality_verdict
+from stages.clean.cleaning import Cleaned, Cleaner
 
 
-def clean_partition(documents: Artifact, thresholds: QualityThresholds, path: str, out: PartitionWriter) -> None:
+def clean_partition(documents: Artifact, cleaner: Cleaner, path: str, out: PartitionWriter) -> None:
     """Repair and judge the documents of one file.
 
     Args:
         documents: the artifact they are in.
-        thresholds: of the quality rules.
+        cleaner: settings and models.
         path: the file, `documents/NAME.parquet`.
-        out: gets `NAME.parquet` under `documents/`, `rejects/` and `funnel/`.
+        out: gets `NAME.parquet` under `documents/`, `rejects/` and `funnel/`, and the counts `tagged.RULE` and
+            `edits.WHAT`, both over the documents that are kept.
     """
-    kept, rejects, funnel = [], [], Funnel()
+    kept: list[dict[str, Any]] = []
+    rejects, funnel, counts = [], Funnel(), Counter[str]()
     for row in documents.read_table(path).to_pylist():
         size = len(row["text"].encode())
-        text = normalize(row["text"])
-        broken = quality_verdict(text, thresholds)
-        if broken is None:
-            kept.append({**row, "text": text})
-            funnel.kept(row, size, len(text.encode()))
-        else:
-            rejects.append(reject_row(row, broken, size=size))
-            funnel.dropped(row, broken, size)
+        cleaned = cleaner.clean(row)
+        if cleaned.dropped_by is not None:
+            rejects.append(reject_row(row, cleaned.dropped_by, size=size, score=cleaned.score))
+            funnel.dropped(row, cleaned.dropped_by, size)
+            continue
+        kept.append(_cleaned_row(row, cleaned))
+        funnel.kept(row, size, len(cleaned.text.encode()))
+        counts.update(f"tagged.{rule}" for rule in cleaned.tags)
+        counts.update({f"edits.{what}": times for what, times in cleaned.edits.items()})
     funnel.write(out, path.replace("documents/", "funnel/"))
+    for name, amount in sorted(counts.items()):
+        out.count(name, amount)
     out.write_table(path, pa.Table.from_pylist(kept, DOCUMENTS))
     out.write_table(path.replace("documents/", "rejects/"), pa.Table.from_pylist(rejects, REJECTS))
+
+
+def _cleaned_row(row: dict[str, Any], cleaned: Cleaned) -> dict[str, Any]:
+    """The document with what the stage found added to what earlier ones said."""
+    edits = Counter(dict(row["edits"] or []))
+    edits.update(cleaned.edits)
+    return {
+        **row,
+        "text": cleaned.text,
+        "language": row["language"] or cleaned.language,
+        "quality": cleaned.quality if cleaned.quality is not None else row["quality"],
+        "tags": [*(row["tags"] or []), *cleaned.tags] or None,
+        "edits": sorted(edits.items()) or None,
+    }

@@ -1,29 +1,24 @@
-"""Clean: repair the text, then drop documents that are not good running text, naming the rule that each one broke."""
+"""Clean: repair the text, take out what is not text, then drop or tag documents, naming the rule that each broke."""
 
 from collections.abc import Mapping
 from functools import partial
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
-from data_schemas.config import StageConfig
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.partitions import Partition
-from stages.clean.quality_filters import QualityThresholds
+from stages.clean.clean_config import CleanConfig
 from stages.stage import Stage, StageContext
 
-TEXT_BYTES_PER_SECOND = 4e6
-"""Per core, repair and filters together."""
+if TYPE_CHECKING:
+    from stages.clean.boilerplate_lines import RepeatedLines
+
+TEXT_BYTES_PER_SECOND = 8e6
+"""Per core, everything that is on by default."""
 SHARE_KEPT = 0.8
-
-
-class CleanConfig(StageConfig):
-    """What counts as good text."""
-
-    quality: QualityThresholds = Field(default_factory=QualityThresholds, description="thresholds of the quality rules")
 
 
 class CleanStage(Stage):
@@ -45,22 +40,45 @@ class CleanStage(Stage):
     def run(
         self, config: CleanConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """One partition of documents in, one out."""
+        """Find what the corpus as a whole tells, then clean partition by partition."""
+        from stages.clean.cleaning import Cleaner
         from stages.clean.partition import clean_partition
 
         documents = inputs["documents"]
-        partitions = [
-            Partition(path.removeprefix("documents/").removesuffix(".parquet"), path)
-            for path in documents.paths("documents/*.parquet")
-        ]
+        cleaner = Cleaner(config, _repeated_lines(config, documents, context))
         with context.phase("clean"):
-            function = partial(clean_partition, documents, config.quality)
-            for result in context.partitions.map("clean", function, partitions):
+            function = partial(clean_partition, documents, cleaner)
+            for result in context.partitions.map("clean", function, _partitions(documents)):
                 result.adopt_into(out)
         if not out.counts.get("documents_out"):
             rules = ", ".join(sorted(name for name in out.counts if name.startswith("dropped.")))
             raise InputDataError(
                 f"the quality rules dropped all {out.counts.get('documents_in', 0)} documents ({rules}); "
-                "loosen the thresholds under clean.quality"
+                "loosen the limits under clean.rules"
             )
         out.volume = Volume(documents=out.counts["documents_out"], text_bytes=out.counts["bytes_out"])
+
+
+def _partitions(documents: Artifact) -> list[Partition]:
+    """One per file of documents."""
+    return [
+        Partition(path.removeprefix("documents/").removesuffix(".parquet"), path)
+        for path in documents.paths("documents/*.parquet")
+    ]
+
+
+def _repeated_lines(config: CleanConfig, documents: Artifact, context: StageContext) -> "RepeatedLines | None":
+    """The boilerplate of every site and book, in two maps: count by file, add up by bucket of groups."""
+    if config.boilerplate is None:
+        return None
+    from stages.clean.boilerplate_lines import RepeatedLines, count_lines_partition, repeated_lines_partition
+    from stages.clean.cleaning import prepared_text
+
+    files = _partitions(documents)
+    with context.phase("boilerplate"):
+        prepare = partial(prepared_text, config.unwrapped_genres)
+        count = partial(count_lines_partition, documents, prepare, len(files))
+        counted = context.partitions.map("count_lines", count, files)
+        add_up = partial(repeated_lines_partition, counted, config.boilerplate)
+        buckets = [Partition(f"{number:05d}", number) for number in range(len(files))]
+        return RepeatedLines.gather(context.partitions.map("repeated_lines", add_up, buckets))

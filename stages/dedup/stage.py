@@ -1,9 +1,10 @@
-"""Dedup: exact and near duplicates go; then some documents are held out before anything learns from them."""
+"""Dedup: one document of every cluster of duplicates stays, without repeats and without the benchmarks' items; then
+some documents are held out before anything learns from them."""
 
 from collections.abc import Mapping
 from functools import partial
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS
 from data_schemas.config import StageConfig
@@ -12,30 +13,40 @@ from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.partitions import Partition
+from stages.dedup.cuts_config import DecontaminationConfig, ExactSubstringConfig, ParagraphConfig
+from stages.dedup.minhash_config import MinHashConfig, SurvivorConfig
 from stages.stage import Stage, StageContext
 
-TEXT_BYTES_PER_SECOND = 5e6
-"""Per core, signatures and filtering together."""
+TEXT_BYTES_PER_SECOND = 15e6
+"""Per core, near-duplicate detection and filtering together."""
+CLUSTER_BYTES = 17
+"""Per document, in the one process that joins the clusters."""
+LOOK_UP_BYTES_PER_SECOND = 40e6
+"""Per core: reading, hashing words and looking up n-grams."""
+SUFFIX_BYTES_PER_SECOND = 5e6
+"""In one process: building the suffix array and comparing neighbours in it."""
+SUFFIX_MEMORY_PER_BYTE = 7
+"""The text, its suffix array in int32 and two marks a byte; 11 from 2^31 bytes on, where the array is in int64."""
 
 
 class DedupConfig(StageConfig):
-    """When two documents count as the same, and how many are held out."""
+    """When two documents count as the same, what is cut out of documents, and how many are held out."""
 
-    permutations: int = Field(128, gt=0, description="MinHash values per document")
-    bands: int = Field(16, gt=0, description="LSH bands; the curve's middle is at (1/bands)^(1/rows)")
-    rows: int = Field(8, gt=0, description="signature values per band")
-    similarity: float = Field(0.75, gt=0, le=1, description="estimated Jaccard similarity from which two are the same")
+    near: MinHashConfig = Field(default_factory=MinHashConfig, description="when two documents are near duplicates")
+    survivor: SurvivorConfig = Field(default_factory=SurvivorConfig, description="which document of a cluster stays")
+    against: tuple[str, ...] = Field(
+        (), description="folders of earlier dedup artifacts; documents that duplicate theirs go, by their index alone"
+    )
+    decontaminate: DecontaminationConfig | None = Field(None, description="keeps benchmark items out; off if left out")
+    paragraphs: ParagraphConfig | None = Field(None, description="cuts repeated paragraphs or lines; off if left out")
+    exact_substring: ExactSubstringConfig | None = Field(
+        None, description="cuts repeated stretches of text, all text in one process's memory; off if left out"
+    )
+    min_characters_left: int = Field(
+        200, ge=0, description="a document that is cut to fewer is dropped (as 2005.14165, appendix C, drops pieces)"
+    )
     held_out_share: float = Field(0.03, gt=0, lt=0.5, description="share of the documents kept from all training")
     seed: int = Field(0, ge=0, description="of the choice of held-out documents")
-
-    @model_validator(mode="after")
-    def _bands_fit(self) -> "DedupConfig":
-        if self.bands * self.rows > self.permutations:
-            raise ValueError(
-                f"bands x rows is {self.bands} x {self.rows} = {self.bands * self.rows}, more than the "
-                f"{self.permutations} permutations; raise permutations or lower bands or rows"
-            )
-        return self
 
 
 class DedupStage(Stage):
@@ -47,43 +58,81 @@ class DedupStage(Stage):
     inputs: Mapping = {"documents": RAW_DOCUMENTS}  # type: ignore[type-arg]
     output = CORPUS
 
+    def sources(self, config: DedupConfig) -> dict[str, str]:
+        """What the benchmarks' files look like from outside, and the digests of the earlier artifacts."""
+        found: dict[str, str] = {}
+        if config.decontaminate:
+            from stages.dedup.benchmark_items import fingerprint as benchmark_fingerprint
+
+            found |= benchmark_fingerprint(config.decontaminate.benchmarks)
+        if config.against:
+            from stages.dedup.signature_index import fingerprint as index_fingerprint
+
+            found |= {url: index_fingerprint(url) for url in config.against}
+        return found
+
     def estimate(self, config: DedupConfig, volume: Volume) -> Estimate:
         """By the bytes of text."""
         workers = workers_or_all(None)
         seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
-        memory = workers * DATA_PROCESS_BYTES + 4 * config.permutations * volume.documents
+        memory = workers * DATA_PROCESS_BYTES + CLUSTER_BYTES * volume.documents
+        if config.decontaminate:
+            seconds += volume.text_bytes / LOOK_UP_BYTES_PER_SECOND / workers
+        if config.exact_substring:
+            seconds += volume.text_bytes / SUFFIX_BYTES_PER_SECOND
+            memory = max(memory, SUFFIX_MEMORY_PER_BYTE * volume.text_bytes)
         return Estimate(seconds=seconds, peak_memory_bytes=memory, output=volume)
 
     def run(
         self, config: DedupConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """Signatures per partition, clusters over all, then a filter per partition."""
-        from stages.dedup.partitions import fates_table, filter_partition, sign_partition
+        """Fates of whole documents first, so that no text is cut in favour of a document that is dropped."""
+        from stages.dedup.cuts import CutFile
+        from stages.dedup.decontamination import find_contamination
+        from stages.dedup.exact_substring import substring_cuts, suffix_array_library
+        from stages.dedup.filter import FilterRules, as_fates, filter_partition
+        from stages.dedup.near_duplicates import find_fates, write_index
+        from stages.dedup.paragraphs import paragraph_cuts
 
-        documents = inputs["documents"]
+        if config.exact_substring:
+            suffix_array_library()
+        documents, maps = inputs["documents"], context.partitions
         names = [path.removeprefix("documents/") for path in documents.paths("documents/*.parquet")]
-        parts = [Partition(name.removesuffix(".parquet"), name) for name in names]
-        with context.phase("signatures"):
-            sign = partial(sign_partition, documents, config.permutations)
-            signed = context.partitions.map("signatures", sign, parts)
-        with context.phase("clusters"):
-            fates = fates_table([result.read_table("signatures.arrow") for result in signed], config)
+        found_fates = find_fates(documents, names, config.near, config.survivor, config.against, context)
+        fates = [as_fates(table) for table in found_fates]
+        cuts: list[CutFile] = []
+        if config.decontaminate:
+            with context.phase("decontaminate"):
+                found = find_contamination(documents, names, fates, config.decontaminate, maps)
+            fates = [found.marked(number, table) for number, table in enumerate(fates)]
+            cuts += found.cuts
+            out.adopt(found.report)
+            out.metrics["contamination"] = found.metrics()
+        if config.paragraphs:
+            with context.phase("paragraphs"):
+                cuts += paragraph_cuts(documents, names, fates, config.paragraphs, maps)
+        if config.exact_substring:
+            with context.phase("exact_substring"):
+                cuts += substring_cuts(documents, names, fates, cuts, config.exact_substring, maps)
+        rules = FilterRules(config.held_out_share, config.seed, config.min_characters_left, cuts)
+        files = [
+            Partition(name.removesuffix(".parquet"), (number, name, table))
+            for number, (name, table) in enumerate(zip(names, fates, strict=True))
+        ]
         with context.phase("filter"):
-            filtering = [
-                Partition(part.name, (part.payload, fates.slice(start, length)))
-                for part, start, length in _ranges(parts, [result.marker.counts["signed"] for result in signed])
-            ]
-            for result in context.partitions.map("filter", partial(filter_partition, documents), filtering):
+            for result in maps.map("filter", partial(filter_partition, documents, rules), files):
                 result.adopt_into(out)
-        if not out.counts.get("train_documents") or not out.counts.get("held_out_documents"):
-            raise InputDataError(
-                f"after dedup there are {out.counts.get('train_documents', 0)} documents to train on and "
-                f"{out.counts.get('held_out_documents', 0)} held out, and both are needed; use more text or "
-                f"a larger dedup.held_out_share (now {config.held_out_share})"
-            )
+        with context.phase("index"):
+            for result in write_index(documents, names, config.near, fates, context):
+                result.adopt_into(out)
+        _check_something_is_left(config, out)
         out.volume = Volume(documents=out.counts["train_documents"], text_bytes=out.counts["train_bytes"])
 
 
-def _ranges(parts: list[Partition], lengths: list[int]) -> list[tuple[Partition, int, int]]:
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
-    return list(zip(parts, starts, lengths, strict=True))
+def _check_something_is_left(config: DedupConfig, out: ArtifactWriter) -> None:
+    if not out.counts.get("train_documents") or not out.counts.get("held_out_documents"):
+        raise InputDataError(
+            f"after dedup there are {out.counts.get('train_documents', 0)} documents to train on and "
+            f"{out.counts.get('held_out_documents', 0)} held out, and both are needed; use more text or "
+            f"a larger dedup.held_out_share (now {config.held_out_share})"
+        )

@@ -1,42 +1,26 @@
 """Ingest: any source of text becomes one table of documents, partition by partition."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
-from data_schemas.config import StageConfig
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
-from infra.partitions import Partition
+from infra.partitions import Partition, PartitionResult
+from stages.ingest.ingest_config import IngestConfig
 from stages.stage import Stage, StageContext
 
-PYTHON_DOCUMENTATION = "python://documentation"
+if TYPE_CHECKING:
+    from stages.ingest.units import Unit
+
 SOURCE_BYTES_PER_SECOND = 3e6
 """Python source parsed, or text files decoded, per core."""
-TEXT_SHARE_OF_PYTHON_SOURCE = 0.24
-
-
-class IngestConfig(StageConfig):
-    """Where the text comes from and how it is described."""
-
-    path: str = Field(
-        PYTHON_DOCUMENTATION,
-        description="glob over text files on any fsspec URL, such as ./my_texts/**/*.jsonl.gz, or "
-        "python://documentation: the documentation of this Python and its installed packages",
-    )
-    max_source_bytes: int | None = Field(
-        None, gt=0, description="stop after this many bytes of source files, taken in the order of their paths' hash"
-    )
-    text_field: str = Field("text", description="field or column that holds the text in JSON lines and Parquet")
-    genre: str = Field("technical documentation", description="genre of every document: books, wiki, news, web ...")
-    source: str | None = Field(None, description="name of the collection; from the files where left out")
-    licence: str | None = Field(None, description="licence of every document, where the files do not say")
-    partition_bytes: int = Field(8_000_000, gt=0, description="source bytes per partition; bounds memory")
+CHECKS = 16
+"""How often a large corpus is held against the limit of rejects while it is read."""
+LEAST_PARTITIONS_AT_ONCE = 64
 
 
 class IngestStage(Stage):
@@ -50,57 +34,79 @@ class IngestStage(Stage):
 
     def sources(self, config: IngestConfig) -> dict[str, str]:
         """What the files look like from outside: sizes and checksums, or the installed packages' versions."""
-        from stages.ingest.units import fingerprint
+        from stages.ingest.units import fingerprints
 
-        return {config.path: fingerprint(config)}
+        return fingerprints(config)
 
     def estimate(self, config: IngestConfig, volume: Volume) -> Estimate:
         """By the bytes to read."""
-        from stages.ingest.units import source_bytes
+        from stages.ingest.units import list_units, text_bytes
 
-        size = source_bytes(config)
-        is_python = config.path == PYTHON_DOCUMENTATION
-        text_bytes = int(size * TEXT_SHARE_OF_PYTHON_SOURCE) if is_python else size
+        units = list_units(config)
+        size = sum(unit.bytes for unit in units)
+        text = text_bytes(config, units)
         workers = workers_or_all(None)
         return Estimate(
             seconds=size / SOURCE_BYTES_PER_SECOND / workers + 2,
             peak_memory_bytes=workers * (DATA_PROCESS_BYTES + 4 * config.partition_bytes),
-            output=Volume(documents=text_bytes // 5_000, text_bytes=text_bytes),
+            output=Volume(documents=text // 5_000, text_bytes=text),
         )
 
     def run(
         self, config: IngestConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """List the units, read them partition by partition."""
-        from stages.ingest.units import list_units, read_partition
+        """List the units, read them partition by partition; now and then see whether too many records are broken."""
+        from stages.ingest.units import grouped, list_units
 
         with context.phase("list"):
             groups = list(grouped(list_units(config), config.partition_bytes))
-        partitions = [Partition(f"{number:05d}", (number, group)) for number, group in enumerate(groups)]
         with context.phase("read"):
-            for result in context.partitions.map("read", partial(read_partition, config), partitions):
-                result.adopt_into(out)
+            results = _read(config, groups, out, context)
         if not out.counts.get("documents_out"):
-            raise InputDataError(
-                f"no document was read from {config.path}: {out.counts.get('documents_in', 0)} records were rejected; "
-                f"the rejects table of the partition says why, and ingest.text_field ({config.text_field!r}) names "
-                "the field that holds the text"
-            )
+            raise _nothing_read(config, out, results)
         out.volume = Volume(documents=out.counts["documents_out"], text_bytes=out.counts["bytes_out"])
 
 
-Sized = TypeVar("Sized", bound=Any)
+def _read(
+    config: IngestConfig, groups: "Sequence[Sequence[Unit]]", out: ArtifactWriter, context: StageContext
+) -> list[PartitionResult]:
+    """Read the partitions in shifts, the same ones whatever the engine, so that a broken corpus stops early."""
+    from stages.ingest.partition import read_partition
+    from stages.ingest.reject_limit import BrokenRecords, is_passed
+
+    partitions = [Partition(f"{number:05d}", (number, group)) for number, group in enumerate(groups)]
+    all_bytes = sum(unit.bytes for group in groups for unit in group)
+    at_once = max(LEAST_PARTITIONS_AT_ONCE, -(-len(partitions) // CHECKS))
+    results: list[PartitionResult] = []
+    for start in range(0, len(partitions), at_once):
+        function = partial(read_partition, config, all_bytes)
+        for result in context.partitions.map("read", function, partitions[start : start + at_once]):
+            result.adopt_into(out)
+            results.append(result)
+        records, broken = out.counts.get("documents_in", 0), out.counts["broken_records"]
+        share_read = out.counts["source_bytes"] / all_bytes if len(results) < len(partitions) and all_bytes else 1.0
+        if is_passed(config, records=records, broken=broken, share_read=share_read):
+            found = BrokenRecords()
+            for row in _rejects(results):
+                found.add(row)
+            raise found.error(config, records)
+    return results
 
 
-def grouped(units: Iterable[Sized], partition_bytes: int) -> Iterator[Sequence[Sized]]:
-    """Cut a sequence of units (each with `.bytes`) into partitions of about `partition_bytes`, in order."""
-    group: list[Sized] = []
-    size = 0
-    for unit in units:
-        if group and size + unit.bytes > partition_bytes:
-            yield group
-            group, size = [], 0
-        group.append(unit)
-        size += unit.bytes
-    if group:
-        yield group
+def _rejects(results: Sequence[PartitionResult]) -> Iterator[Mapping[str, Any]]:
+    for result in results:
+        if result.marker.counts.get("broken_records"):
+            for entry in result.marker.files:
+                if entry.path.startswith("rejects/"):
+                    yield from result.read_table(entry.path).to_pylist()
+
+
+def _nothing_read(config: IngestConfig, out: ArtifactWriter, results: Sequence[PartitionResult]) -> InputDataError:
+    paths = ", ".join(source.path for source in config.all_sources())
+    first = next(_rejects(results), None)
+    example = f", such as record {first['position']} of {first['path']}: {first['detail'] or ''}" if first else ""
+    reasons = ", ".join(sorted(name.removeprefix("dropped.") for name in out.counts if name.startswith("dropped.")))
+    return InputDataError(
+        f"no document was read from {paths}: {out.counts.get('documents_in', 0)} records were rejected ({reasons})"
+        f"{example}; ingest.fields.text names the field that holds the text"
+    )

@@ -40,7 +40,7 @@ def test_overrides_reach_nested_fields_and_lists():
         ({"pretrain": {"model": {"width": 100, "heads": 3}}}, r"heads is 3.*heads can be 1, 2, 5"),
         ({"execution": {"engine": "spark"}}, r"execution\.engine: .*'inline', 'processes' or 'ray', found 'spark'"),
         ({"compress": {"passes": [{"kind": "int8"}, {"kind": "prune"}]}}, "the order that works is prune, then int8"),
-        ({"dedup": {"bands": 40}}, "more than the 128 permutations"),
+        ({"dedup": {"near": {"bands": 40, "rows": 8}}}, "more than the 128 permutations"),
     ],
 )
 def test_wrong_values_name_the_field_what_was_found_and_what_is_accepted(values, message):

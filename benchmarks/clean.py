@@ -1,0 +1,212 @@
+"""Cleaning against datatrove and ftfy: `python -m benchmarks.clean [--quick] [--data FOLDER] [--peers PYTHON]`.
+
+- vs_datatrove: MB of text per CPU second, one core, through the same four filters (Gopher repetition, C4, Gopher
+  quality, FineWeb): ours, ftfy included, over datatrove 0.10.1 as it comes (spaCy's words), ftfy not included
+- vs_datatrove_plain_words: the same with datatrove's word splitter replaced by `str.split`
+- ftfy_speedup, ftfy_differences: `repair` over `ftfy.fix_text` with the same settings, and texts that differ
+
+Every filter judges every document. What each filter keeps is compared document by document; it is printed how many
+verdicts differ, and how many still do when datatrove's words are those of `str.split` too.
+"""
+
+import argparse
+import gzip
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ftfy
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.peers import add_peers_argument, peer_python, run_peer
+from stages.clean.clean_config import CleanConfig
+from stages.clean.cleaning import Cleaner
+from stages.clean.document_parts import DocumentParts
+from stages.clean.document_rules import SCORES
+from stages.clean.line_rules import apply_line_rules
+from stages.clean.mojibake import FTFY_CONFIG, repair
+from stages.clean.normalize import normalize
+from stages.clean.rules_config import LineRules, Rules
+
+GENRES = ("books", "education", "forum", "news", "speech", "technical", "web", "wiki")
+UNFILTERED = ("mojibake_cases", "web_html")
+"""Only for ftfy: HTML source is no text to filter."""
+FILTERS = {
+    "GopherRepetition": ("gopher_duplicate_", "gopher_top_"),
+    "C4": ("c4_",),
+    "GopherQuality": ("gopher_",),
+    "FineWeb": ("fineweb_",),
+}
+"""Each filter's rules, by how their names begin; those of GopherRepetition are not GopherQuality's."""
+
+PEER = """
+import importlib, json, sys, time
+from datatrove.data import Document
+from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter
+from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
+request = json.load(sys.stdin)
+if request["plain_words"]:
+    for name in ("gopher_repetition", "gopher_quality", "fineweb_quality"):
+        module = importlib.import_module(f"datatrove.pipeline.filters.{name}_filter")
+        module.split_into_words = lambda text, language: text.split()
+filters = dict(GopherRepetition=GopherRepetitionFilter(), C4=C4QualityFilter(), GopherQuality=GopherQualityFilter(),
+               FineWeb=FineWebQualityFilter())
+warm = "The mill stands where the river turns. It has a wheel."
+for one in filters.values():
+    one.filter(Document(text=warm, id="0"))
+seconds, verdicts = {}, {}
+for name, one in filters.items():
+    begun = time.process_time()
+    found = [one.filter(Document(text=text, id="0")) for text in request["texts"]]
+    seconds[name] = time.process_time() - begun
+    verdicts[name] = ["" if kept is True else kept[1] if isinstance(kept, tuple) else "dropped" for kept in found]
+print(json.dumps({"seconds": seconds, "verdicts": verdicts}))
+"""
+
+
+def main() -> None:
+    """Alternate ours and the peers; print the tables and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer documents and rounds")
+    parser.add_argument("--data", default="../shared/data", help="folder that holds corpus/GENRE.jsonl.gz")
+    add_peers_argument(parser)
+    options = parser.parse_args()
+    step, rounds = (80, 2) if options.quick else (24, 3)
+    corpus = Path(options.data) / "corpus"
+    if not corpus.is_dir():
+        parser.error(f"no corpus in {corpus}; --data FOLDER names a folder with corpus/GENRE.jsonl.gz")
+    figures = repair_figures(corpus, 8 if options.quick else 1, rounds)
+    texts = [normalize(text) for text in _texts(corpus, GENRES, step)]
+    python = peer_python(options.peers)
+    figures |= filter_figures(texts, python, rounds)
+    table = Table("figure", "median")
+    for name, value in figures.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+    print(json.dumps(figures))
+
+
+def repair_figures(corpus: Path, step: int, rounds: int) -> dict[str, float]:
+    """`repair` beside ftfy, on every `step`-th text of all genres."""
+    texts = _texts(corpus, GENRES + UNFILTERED, step)
+    repair(texts[0])
+    differences = sum(repair(text) != ftfy.fix_text(text, FTFY_CONFIG) for text in texts)
+    few = texts[:: max(1, 8 // step)]
+    size = _megabytes(few)
+    pairs = [
+        (_seconds(lambda: [repair(text) for text in few]), _seconds(lambda: [_ftfy(text) for text in few]))
+        for _ in range(rounds)
+    ]
+    return {
+        "repair_mb_per_second": round(size / statistics.median(ours for ours, _ in pairs), 1),
+        "ftfy_mb_per_second": round(size / statistics.median(peer for _, peer in pairs), 2),
+        "ftfy_speedup": round(statistics.median(peer / ours for ours, peer in pairs), 1),
+        "ftfy_texts": len(texts),
+        "ftfy_differences": differences,
+    }
+
+
+def filter_figures(texts: Sequence[str], python: str | None, rounds: int) -> dict[str, float]:
+    """The four filters, ours beside datatrove's with its own words and with those of `str.split`."""
+    cleaner = Cleaner(_same_filters())
+    documents = [
+        {"text": text, "genre": "web", "url": None, "source": "", "path": "", "language": "en"} for text in texts
+    ]
+    cleaner.clean(documents[0])
+    size, ours, peers = _megabytes(texts), [], []
+    for _ in range(rounds):
+        ours.append(_seconds(lambda: [cleaner.clean(document) for document in documents]))
+        if python:
+            requests = ({"texts": texts, "plain_words": plain} for plain in (False, True))
+            peers.append([run_peer(python, PEER, request) for request in requests])
+    figures = {"documents": len(texts), "clean_mb_per_second": round(size / statistics.median(ours), 1)}
+    if peers:
+        compare_verdicts(texts, *(answer["verdicts"] for answer in peers[0]))
+        totals = [[sum(answer["seconds"].values()) for answer in answers] for answers in peers]
+        figures |= {
+            "datatrove_mb_per_second": round(size / statistics.median(own for own, _ in totals), 3),
+            "datatrove_plain_words_mb_per_second": round(size / statistics.median(plain for _, plain in totals), 3),
+            "vs_datatrove": round(statistics.median(t[0] / o for t, o in zip(totals, ours, strict=True)), 1),
+            "vs_datatrove_plain_words": round(
+                statistics.median(t[1] / o for t, o in zip(totals, ours, strict=True)), 1
+            ),
+        }
+    return figures
+
+
+def compare_verdicts(texts: Sequence[str], own_words: dict[str, list[str]], plain_words: dict[str, list[str]]) -> None:
+    """Print, per filter, how many documents are judged otherwise, and by which rules most often."""
+    parts = [DocumentParts.of(text) for text in texts]
+    for name in FILTERS:
+        ours = [_verdict(name, one) for one in parts]
+        differ = _differing(ours, own_words[name])
+        print(
+            f"{name}: of {len(texts)} documents we drop {sum(map(bool, ours))}, datatrove "
+            f"{sum(map(bool, own_words[name]))}; {differ.total()} verdicts differ, "
+            f"{_differing(ours, plain_words[name]).total()} where datatrove's words are those of str.split too"
+        )
+        for (mine, theirs), times in differ.most_common(3):
+            print(f"    {times}: ours {mine or 'kept'}, datatrove {theirs or 'kept'}")
+
+
+def _differing(ours: Sequence[str], theirs: Sequence[str]) -> Counter[tuple[str, str]]:
+    return Counter(pair for pair in zip(ours, theirs, strict=True) if bool(pair[0]) != bool(pair[1]))
+
+
+def _verdict(name: str, parts: DocumentParts) -> str:
+    """The first rule of a filter that the document breaks, or an empty string."""
+    if name == "C4":
+        parts = apply_line_rules(parts, _c4_lines()).parts
+    for rule in _rules_of(name):
+        if getattr(Rules(), rule).breaks(SCORES[rule](parts)):
+            return rule
+    return ""
+
+
+def _rules_of(name: str) -> list[str]:
+    others = FILTERS["GopherRepetition"] if name == "GopherQuality" else ()
+    return [rule for rule in SCORES if rule.startswith(FILTERS[name]) and not (others and rule.startswith(others))]
+
+
+def _c4_lines() -> LineRules:
+    names = [name for name in LineRules.model_fields if name.startswith("c4_")]
+    return LineRules.model_validate({name: {"action": "drop"} for name in names})
+
+
+def _same_filters() -> CleanConfig:
+    """All rules of the four filters tag, so that each is measured on each document; all others are off."""
+    measured = {rule for name in FILTERS for rule in _rules_of(name)}
+    rules = {rule: {"action": "tag" if rule in measured else "off"} for rule in Rules.model_fields}
+    return CleanConfig.model_validate({"rules": rules, "lines": _c4_lines().model_dump(), "personal_data": None})
+
+
+def _texts(corpus: Path, genres: Sequence[str], step: int) -> list[str]:
+    found: list[str] = []
+    for genre in genres:
+        with gzip.open(corpus / f"{genre}.jsonl.gz", "rt", encoding="utf-8") as file:
+            found += [json.loads(line)["text"] for line in islice(file, 0, None, step)]
+    return found
+
+
+def _ftfy(text: str) -> str:
+    return str(ftfy.fix_text(text, FTFY_CONFIG))
+
+
+def _megabytes(texts: Sequence[str]) -> float:
+    return sum(len(text.encode()) for text in texts) / 1e6
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+if __name__ == "__main__":
+    main()

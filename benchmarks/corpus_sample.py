@@ -1,0 +1,100 @@
+"""Documents for the benchmarks: cut from the shared corpora with planted near-duplicates, or generated.
+
+- `real_documents`: 2-4 KB pieces of the corpora's texts
+- `planted`: some of them again, with words replaced
+- `generated`: any number, each made from its own seed
+- `write_documents`: an artifact of them, as the stages read it
+"""
+
+import gzip
+import itertools
+import json
+import random
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_schemas.artifact_kinds import RAW_DOCUMENTS
+from data_schemas.manifest import Manifest, Volume, content_digest
+from data_schemas.tables import DOCUMENTS
+from infra.artifacts import Artifact, ArtifactStore
+
+CORPORA = ("news", "web", "wiki", "technical", "books")
+Document = tuple[str, str]
+"""Id and text."""
+
+
+def real_documents(data: Path, count: int) -> list[Document]:
+    """Texts of the shared corpora, cut at paragraphs' ends into pieces of 2-4 KB, a shuffled sample of `count`."""
+    found = []
+    for corpus in CORPORA:
+        with gzip.open(data / "corpus" / f"{corpus}.jsonl.gz", "rt") as lines:
+            for line in lines:
+                row = json.loads(line)
+                found += [(f"{row['id']}#{number}", piece) for number, piece in enumerate(_pieces(row["text"]))]
+    return random.Random(0).sample(found, count)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    piece = ""
+    for paragraph in text.split("\n\n"):
+        if len(piece) + len(paragraph) > 4000:
+            piece = ""
+        piece += paragraph + "\n\n"
+        if len(piece) >= 2000:
+            yield piece
+            piece = ""
+
+
+def planted(documents: list[Document], count: int) -> list[Document]:
+    """The documents and `count` near-duplicates of some, with so many words replaced that J is about 0.5 to 0.98."""
+    generator, copies = random.Random(1), []
+    for name, text in generator.sample(documents, count):
+        words = text.split(" ")
+        similarity = generator.uniform(0.5, 0.98)
+        changes = max(1, round(len(words) * (1 - similarity) / (1 + similarity) / 5))
+        for place in generator.sample(range(len(words)), min(changes, len(words))):
+            words[place] = f"{words[place][:2]}{generator.randrange(1000)}"
+        copies.append((f"{name}~planted", " ".join(words)))
+    together = documents + copies
+    generator.shuffle(together)
+    return together
+
+
+def generated(start: int, count: int) -> Iterator[Document]:
+    """Documents of about 1 KB by number; every tenth repeats one of the first half before it, with words changed."""
+    for number in range(start, start + count):
+        copies = number % 10 == 9
+        words = _WORDS[np.random.default_rng(number // 20 if copies else number).integers(0, len(_WORDS), 170)]
+        if copies:
+            own = np.random.default_rng(number)
+            words[own.integers(0, len(words), own.integers(0, 8))] = f"changed{number}"
+        yield f"d{number:09d}", " ".join(words)
+
+
+_WORDS = np.array(
+    ["".join(letters) for letters in itertools.product("bdklmnrst", "aeiou", "bdklmnrst", "aeio", "nrs", ["", "ta"])],
+    dtype=object,
+)
+
+
+def write_documents(url: str, files: Iterable[Iterable[Document]]) -> Artifact:
+    """An artifact with a file of each group of documents, opened without a commit."""
+    store = ArtifactStore(url)
+    out = store.writer("ingest", "a" * 64, "benchmark", RAW_DOCUMENTS)
+    for number, documents in enumerate(files):
+        rows = [
+            {"id": name, "text": text, "source": "benchmark", "path": "", "genre": "any"} for name, text in documents
+        ]
+        out.write_table(f"documents/{number:05d}.parquet", pa.Table.from_pylist(rows, DOCUMENTS))
+    entries, now = sorted(out.files.values(), key=lambda entry: entry.path), datetime.now(UTC)
+    manifest = Manifest(
+        stage="ingest", stage_version=1, kind=RAW_DOCUMENTS.name, kind_version=RAW_DOCUMENTS.version, key="a" * 64,
+        attempt="benchmark", digest=content_digest(entries), config={}, inputs={}, files=entries, counts={},
+        metrics={}, volume=Volume(), code={}, packages={}, device={}, started=now, ended=now, phases={},
+        peak_memory_bytes=0,
+    )  # fmt: skip
+    return Artifact(out.folder, manifest)

@@ -1,0 +1,95 @@
+"""One dedup job over generated documents in a process of its own: `python -m benchmarks.dedup_growth FOLDER`.
+
+The folder holds `artifact`, a pickle of the documents' artifact, whose files lie in `store/`.
+
+The last line is JSON: documents, megabytes, CPU seconds, peak memory without mapped files, survivors.
+"""
+
+import json
+import pickle
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from benchmarks.corpus_sample import generated, write_documents
+from data_schemas.artifact_kinds import CORPUS
+from infra.artifacts import Artifact, ArtifactStore
+from infra.partitions import PartitionMap
+from infra.progress import SilentListener
+from stages.dedup.stage import DedupConfig, DedupStage
+from stages.stage import StageContext
+
+
+class MemoryPeak:
+    """The most anonymous memory of this process, looked at every 10 ms; mapped files are the page cache's."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "MemoryPeak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.bytes = max(self.bytes, anonymous_bytes())
+
+
+def anonymous_bytes() -> int:
+    """Of this process now."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+def run_stage(url: str, documents: Artifact) -> tuple[list[str], dict[str, float]]:
+    """The dedup stage with its defaults, in this process.
+
+    Returns:
+        The ids that are kept, and seconds by phase.
+    """
+    out = ArtifactStore(url).writer("dedup", "b" * 64, "benchmark", CORPUS)
+    maps = PartitionMap(out.folder, "dedup", CORPUS, "benchmark")
+    context = StageContext("benchmark", maps, out.folder, SilentListener())
+    DedupStage().run(DedupConfig(), {"documents": documents}, out, context)
+    kept = []
+    for path, entry in out.files.items():
+        if path.startswith(("train/", "held_out/")):
+            kept += pq.read_table(out.folder.full(entry.part or ""), columns=["id"]).column("id").to_pylist()
+    return kept, context.stopwatch.phases
+
+
+def main() -> None:
+    """Warm up on 100 documents, then measure."""
+    folder = Path(sys.argv[1])
+    run_stage(f"{folder}/warm", write_documents(f"{folder}/warm", [generated(0, 100)]))
+    documents: Artifact = pickle.loads((folder / "artifact").read_bytes())
+    paths = [documents.folder.full(documents.location(path)) for path in documents.paths("documents/*")]
+    count = sum(pq.read_metadata(path).num_rows for path in paths)
+    before, begun = anonymous_bytes(), time.process_time()
+    with MemoryPeak() as peak:
+        kept, phases = run_stage(f"{folder}/store", documents)
+    seconds = time.process_time() - begun
+    size = sum(len(text) for _, text in generated(0, 100)) * count / 100 / 1e6
+    figures = {
+        "documents": count,
+        "megabytes": round(size),
+        "cpu_seconds": round(seconds, 2),
+        "peak_megabytes": round(peak.bytes / 1e6),
+        "more_than_before_megabytes": round((peak.bytes - before) / 1e6),
+        "survivors": len(kept),
+        "phases": {name: round(value, 2) for name, value in phases.items()},
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Personal data and secrets give way to typed placeholders; what was found is counted and never shown.
+
+- `redact`: the text with `<EMAIL>`, `<PHONE>`, `<CARD>`, `<IBAN>`, `<IP>` and `<KEY>` in it
+
+Precision comes first: a placeholder in place of a version number or an ISBN harms the text, so every kind has a check
+beyond its shape: Luhn and issuer (cards), mod 97 (ISO 13616), a public address (IPs), a valid number of its country
+in its own grouping (phones, by Google's libphonenumber), the issuer's own prefix and length (keys).
+"""
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import phonenumbers
+
+from stages.clean.personal_data_config import KINDS, Kind, PersonalDataConfig
+
+Span = tuple[int, int]
+
+_KEYS = (
+    ("-----BEGIN", r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{1,20000}-----END [A-Z ]{0,30}PRIVATE KEY-----"),
+    ("AKIA", r"(?<![A-Z0-9])AKIA[A-Z0-9]{16}(?![A-Z0-9])"),
+    ("ASIA", r"(?<![A-Z0-9])ASIA[A-Z0-9]{16}(?![A-Z0-9])"),
+    ("gh", r"(?<![A-Za-z0-9_])gh[pousr]_[A-Za-z0-9]{36}(?![A-Za-z0-9])"),
+    ("github_pat_", r"(?<![A-Za-z0-9_])github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}(?![A-Za-z0-9])"),
+    ("xox", r"(?<![A-Za-z0-9])xox[abeprs]-[0-9A-Za-z-]{20,200}"),
+    ("AIza", r"(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])"),
+    ("_live_", r"(?<![A-Za-z0-9])[rsp]k_live_[0-9A-Za-z]{16,100}"),
+    ("sk-", r"(?<![A-Za-z0-9-])sk-(?:ant-|proj-)?(?=[A-Za-z_-]{0,200}[0-9])[A-Za-z0-9_-]{32,200}"),
+    ("hf_", r"(?<![A-Za-z0-9])hf_[A-Za-z]{34}(?![A-Za-z0-9])"),
+    ("eyJ", r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{8,4000}"),
+)
+"""A text that every such key holds, and the key's shape as its issuer documents it."""
+_COMPILED_KEYS = tuple((sign, re.compile(shape)) for sign, shape in _KEYS)
+_LOCAL_PART_BACKWARDS = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}(?![A-Za-z0-9._%+-])")
+_DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
+_RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|org|net))?|test|invalid|localhost|local)$", re.IGNORECASE)
+"""RFC 2606 and 6761: nobody lives there, and documentation is full of them."""
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
+_CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]?\d{2,6}){2,4}(?![\w/-]|[.,]\d)")
+_ISSUERS = re.compile(
+    r"4(?:\d{12}|\d{15})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}"
+)
+"""Visa, Mastercard (two ranges), American Express, Discover, JCB, Diners Club: first digits and lengths."""
+_PHONE = re.compile(
+    r"(?<![\w.,/+-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)[ .-]?)?\d{2,4}(?:[ .-]\d{2,4}){1,4}(?![\w/-]|[.,]\d)"
+)
+_PHONE_JOINED = re.compile(r"(?<![\w.,/+-])\+\d{8,15}(?![\w/-]|[.,]\d)")
+_IPV4 = re.compile(r"(?<![\w.-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){3,7}(?![\w:])")
+_VERSION_BEFORE = re.compile(r"(?:v|ver|version|release|==|>=|<=|section|chapter|§)[\s.:=]{0,3}$", re.IGNORECASE)
+_CONTEXT = 12
+"""Characters before a number that may call it a version."""
+
+
+def redact(text: str, config: PersonalDataConfig) -> tuple[str, dict[str, int]]:
+    """Replace personal data; doing it again changes nothing more.
+
+    Returns:
+        The text, and placeholder kind -> how often it was put in.
+    """
+    taken: list[tuple[int, int, Kind]] = []
+    for kind in KINDS:
+        if kind in config.kinds:
+            for start, end in _found(kind, text, config.region):
+                if all(end <= begin or start >= stop for begin, stop, _ in taken):
+                    taken.append((start, end, kind))
+    if not taken:
+        return text, {}
+    pieces, position = [], 0
+    for start, end, kind in sorted(taken):
+        pieces += [text[position:start], f"<{kind.upper()}>"]
+        position = end
+    return "".join([*pieces, text[position:]]), dict(Counter(kind for _, _, kind in taken))
+
+
+def _found(kind: Kind, text: str, region: str) -> Iterator[Span]:
+    if kind == "key":
+        return _keys(text)
+    if kind == "email":
+        return _emails(text)
+    if kind == "iban":
+        return (match.span() for match in _IBAN.finditer(text) if _is_iban(match[0]))
+    if kind == "card":
+        return (match.span() for match in _CARD.finditer(text) if _is_card(match[0]))
+    return _phones(text, region) if kind == "phone" else _addresses(text)
+
+
+def _keys(text: str) -> Iterator[Span]:
+    for sign, shape in _COMPILED_KEYS:
+        if sign in text:
+            yield from (match.span() for match in shape.finditer(text))
+
+
+def _emails(text: str) -> Iterator[Span]:
+    """From each `@` to both sides: a pattern for the whole address would be quadratic in a long run of letters."""
+    at = text.find("@")
+    while at >= 0:
+        before = text[max(0, at - 65) : at][::-1]
+        local = _LOCAL_PART_BACKWARDS.match(before)
+        domain = _DOMAIN.match(text, at + 1)
+        if local and domain and not _RESERVED.search(domain[0]):
+            yield at - len(local[0].rstrip(".")), domain.end()
+        at = text.find("@", at + 1)
+
+
+def _is_iban(found: str) -> bool:
+    """ISO 13616: the letters as numbers, the first four characters moved to the end, modulo 97."""
+    joined = found.replace(" ", "")
+    digits = "".join(str(int(character, 36)) for character in joined[4:] + joined[:4])
+    return 15 <= len(joined) <= 34 and int(digits) % 97 == 1
+
+
+def _is_card(found: str) -> bool:
+    digits = re.sub(r"\D", "", found)
+    return bool(_ISSUERS.fullmatch(digits)) and _luhn(digits)
+
+
+def _luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1: every second digit from the right doubled, its digits added, the sum a multiple of ten."""
+    doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
+    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
+
+
+def _phones(text: str, region: str) -> Iterator[Span]:
+    for shape in (_PHONE, _PHONE_JOINED):
+        for match in shape.finditer(text):
+            if 7 <= sum(map(str.isdigit, match[0])) <= 15 and _is_phone(match[0], region):
+                yield match.span()
+
+
+def _is_phone(found: str, region: str) -> bool:
+    """A valid number, and grouped as its country groups it: dates, ranges and tables seldom are."""
+    leniency = phonenumbers.Leniency.STRICT_GROUPING
+    if found.startswith("+") and found[1:].isdecimal():
+        leniency = phonenumbers.Leniency.VALID
+    matcher = phonenumbers.PhoneNumberMatcher(found, region, leniency)
+    return any(match.raw_string == found for match in matcher)
+
+
+def _addresses(text: str) -> Iterator[Span]:
+    if "." in text:
+        for match in _IPV4.finditer(text):
+            if _is_public(match[0]) and not _VERSION_BEFORE.search(
+                text[max(0, match.start() - _CONTEXT) : match.start()]
+            ):
+                yield match.span()
+    if ":" in text:
+        yield from (match.span() for match in _IPV6.finditer(text) if _is_public(match[0]))
+
+
+def _is_public(found: str) -> bool:
+    try:
+        return ipaddress.ip_address(found).is_global
+    except ValueError:
+        return False

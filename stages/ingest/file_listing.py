@@ -1,0 +1,113 @@
+"""The files behind a glob on any fsspec URL, with what they look like from outside."""
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from data_schemas.errors import EnvironmentProblem, InputDataError
+from stages.ingest.file_formats import ACCEPTED, COMPRESSIONS, format_of
+from stages.ingest.ingest_config import SourceConfig
+
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
+            "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}  # fmt: skip
+"""Package that gives fsspec a protocol; those for object stores are optional."""
+FINGERPRINTS = (
+    "ETag", "etag", "md5Hash", "xet_hash", "blob_id", "mtime", "LastModified", "Last-Modified", "last_modified",
+    "created",
+)  # fmt: skip
+"""What filesystems call a checksum or a modification time, best first."""
+REQUESTS_AT_ONCE = 16
+WILDCARD = r"[*?\[]"
+WEB_WILDCARD = r"[*\[]"
+"""A question mark begins a web address's query."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of text."""
+
+    url: str
+    path: str
+    """Relative to the folder above the pattern's first wildcard, so that later files do not rename earlier ones."""
+    bytes: int
+    """0 where a web server does not say."""
+    fingerprint: str
+    """Modification time, ETag or whatever else the filesystem tells of the content."""
+
+
+def list_files(source: SourceConfig) -> list[SourceFile]:
+    """Files that match the source's glob and have an accepted format, sorted by path.
+
+    Raises:
+        InputDataError: where nothing matches, nothing of an accepted kind, or the place cannot be listed.
+        EnvironmentProblem: where the package for the URL's protocol is not installed.
+    """
+    pattern = source.path
+    filesystem, root = _opened(pattern)
+    try:
+        filesystem.invalidate_cache()
+        base, matches = _matches(filesystem, root)
+    except Exception as error:  # every filesystem package has exceptions of its own
+        raise InputDataError(
+            f"cannot list {pattern}: {type(error).__name__}: {error}; give a path such as ./my_texts/**/*.jsonl.gz"
+        ) from error
+    found = {name: info for name, info in matches.items() if info["type"] == "file"}
+    names = sorted(name for name in found if format_of(name, source))
+    if not names:
+        other = f"; {len(found)} files match, none of an accepted kind" if found else ""
+        raise InputDataError(
+            f"no text files match {pattern}{other}. Accepted are {ACCEPTED}, all but Parquet and Arrow also with "
+            f"{', '.join(COMPRESSIONS)}; for example ./my_texts/**/*.jsonl.gz. Files with other endings need `format`"
+        )
+    return [
+        SourceFile(
+            url=filesystem.unstrip_protocol(name),
+            path=name.removeprefix(base),
+            bytes=int(found[name]["size"] or 0),
+            fingerprint=next((str(found[name][key]) for key in FINGERPRINTS if found[name].get(key)), ""),
+        )
+        for name in names
+    ]
+
+
+def _opened(pattern: str) -> tuple[Any, str]:
+    try:
+        filesystem, root = fsspec.core.url_to_fs(pattern)
+    except ImportError as error:
+        protocol = pattern.split("://")[0]
+        package = PACKAGES.get(protocol)
+        helps = f"pip install {package}" if package else "install the package that it names"
+        raise EnvironmentProblem(f"{protocol}:// URLs such as {pattern} need a package ({error}): {helps}") from error
+    except (OSError, ValueError) as error:
+        raise InputDataError(f"cannot list {pattern}: {error}; give a path such as ./my_texts/**/*.jsonl.gz") from error
+    return filesystem, str(root)
+
+
+def _matches(filesystem: Any, root: str) -> tuple[str, dict[str, Any]]:
+    """The folder that paths are relative to, and what a folder holds, a file is or a glob matches."""
+    if root.startswith(("http://", "https://")):
+        return _web_matches(filesystem, root)
+    if filesystem.isdir(root):
+        return root.rstrip("/") + "/", filesystem.find(root, detail=True)
+    if filesystem.isfile(root):  # Its name may hold a bracket, which a glob would take for a wildcard.
+        return root[: root.rfind("/") + 1], {root: filesystem.info(root)}
+    return _base(root, WILDCARD), filesystem.glob(root, detail=True)
+
+
+def _web_matches(filesystem: Any, root: str) -> tuple[str, dict[str, Any]]:
+    """As `_matches`, where every URL can be read and only a page of links can be listed."""
+    if root.endswith("/"):
+        names: Sequence[str] = filesystem.find(root)
+    else:
+        names = filesystem.glob(root) if re.search(WEB_WILDCARD, root) else [root]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:  # a page of links tells no sizes
+        return _base(root, WEB_WILDCARD), dict(zip(names, pool.map(filesystem.info, names), strict=True))
+
+
+def _base(root: str, wildcard: str) -> str:
+    before = re.split(wildcard, root, maxsplit=1)[0]
+    return before[: before.rfind("/") + 1]

@@ -1,0 +1,157 @@
+"""One partition of ingest: units in; documents, rejects and their funnel out, in files of bounded size."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
+from infra.funnel import Funnel
+from infra.partitions import PartitionWriter
+from stages.ingest import python_documentation as python
+from stages.ingest.byte_streams import ByteCounter
+from stages.ingest.ingest_config import IngestConfig, SourceConfig
+from stages.ingest.readers import read_file
+from stages.ingest.records import Failure, Record
+from stages.ingest.reject_limit import BrokenRecords, is_passed
+from stages.ingest.units import Unit, collection
+
+LONGEST_DETAIL = 200
+ROW_BYTES = 200
+"""Of a row's other columns, roughly."""
+
+Row = dict[str, Any]
+
+
+def read_partition(
+    config: IngestConfig, all_bytes: int, payload: tuple[int, Sequence[Unit]], out: PartitionWriter
+) -> None:
+    """Read some units.
+
+    Args:
+        config: the stage's settings.
+        all_bytes: source bytes of all partitions.
+        payload: number of the partition, and its units.
+        out: gets `documents/`, `rejects/` and `funnel/NUMBER.parquet`, and `NUMBER_001.parquet` and so on where
+            there is more text than `partition_bytes`.
+
+    Raises:
+        InputDataError: where this partition alone holds more broken records than the whole corpus may.
+    """
+    number, units = payload
+    documents = _TableFiles(out, "documents", number, DOCUMENTS, config.partition_bytes)
+    rejects = _TableFiles(out, "rejects", number, REJECTS, config.partition_bytes)
+    funnel = Funnel()
+    counter = ByteCounter()
+    broken = BrokenRecords()
+    records = 0
+    for unit in units:
+        source = config.all_sources()[unit.source]
+        for row in _rows(unit, source, config.max_document_bytes, counter):
+            records += 1
+            if "reason" not in row:
+                size = len(row["text"].encode())
+                documents.add(row, size + ROW_BYTES)
+                funnel.kept(row, size, size)
+                continue
+            rejects.add(row, ROW_BYTES)
+            funnel.dropped(row, row["reason"], row["bytes"])
+            broken.add(row)
+            share_read = counter.surely_used / all_bytes if all_bytes else 0.0  # web servers may tell no sizes
+            if is_passed(config, records=records, broken=broken.reasons.total(), share_read=share_read):
+                raise broken.error(config, records)
+        counter.finish(unit.bytes)
+    out.count("source_bytes", sum(unit.bytes for unit in units))
+    out.count("broken_records", broken.reasons.total())
+    documents.close()
+    rejects.close()
+    funnel.write(out, f"funnel/{number:05d}.parquet")
+
+
+class _TableFiles:
+    """Rows of one table, written to a further file whenever enough have come."""
+
+    def __init__(self, out: PartitionWriter, folder: str, number: int, schema: pa.Schema, most_bytes: int) -> None:
+        self._out = out
+        self._name = f"{folder}/{number:05d}"
+        self._schema = schema
+        self._most_bytes = most_bytes
+        self._rows: list[Row] = []
+        self._bytes = 0
+        self._files = 0
+
+    def add(self, row: Row, size: int) -> None:
+        """Take in a row of about `size` bytes."""
+        if self._rows and self._bytes + size > self._most_bytes:
+            self._write()
+        self._rows.append(row)
+        self._bytes += size
+
+    def close(self) -> None:
+        """Write what is left; an empty table where there was nothing."""
+        if self._rows or not self._files:
+            self._write()
+
+    def _write(self) -> None:
+        more = f"_{self._files:03d}" if self._files else ""
+        self._out.write_table(f"{self._name}{more}.parquet", pa.Table.from_pylist(self._rows, self._schema))
+        self._rows, self._bytes = [], 0
+        self._files += 1
+
+
+def _rows(unit: Unit, source: SourceConfig, max_document_bytes: int, counter: ByteCounter) -> Iterator[Row]:
+    """Rows of the documents table, or of the rejects table (those have a `reason`)."""
+    if isinstance(unit.file, python.Unit):
+        found = _python_records(unit.file)
+    else:
+        file = unit.file
+        found = ((file.path, record) for record in read_file(file, source, max_document_bytes, counter))
+    name = collection(unit, source)
+    for path, record in found:
+        yield _row(record, name, path, source, max_document_bytes)
+
+
+def _python_records(unit: python.Unit) -> Iterator[tuple[str, Record | Failure]]:
+    for found in python.read_unit(unit):
+        if isinstance(found, python.Reject):
+            yield unit.path, Failure(-1, "not_python", found.reason)
+        else:
+            said = {"language": "en", "licence": found.licence, "metadata": {"version": found.version}}
+            yield found.path, Record(0, found.text, **said)  # type: ignore[arg-type]
+
+
+def _row(record: Record | Failure, name: str, path: str, source: SourceConfig, max_document_bytes: int) -> Row:
+    document: Row = {
+        "id": f"{name}/{path}#{record.position}" if record.position >= 0 else f"{name}/{path}",
+        "source": name, "path": path, "genre": source.genre,
+    }  # fmt: skip
+    if isinstance(record, Failure):
+        detail = record.detail and _storable(record.detail)[:LONGEST_DETAIL]
+        return reject_row(document, record.reason, size=0, position=record.position, detail=detail)
+    said = {"source": record.source or name, "genre": record.genre or source.genre}
+    document |= {key: _storable(value) for key, value in said.items()}
+    if problem := _problem(record.text, max_document_bytes):
+        return reject_row(document, problem, size=0, position=record.position)
+    more = {
+        "language": record.language or source.language, "url": record.url,
+        "licence": record.licence or source.licence, "date": record.date,
+    }  # fmt: skip
+    metadata = ({"id": record.id} if record.id else {}) | dict(record.metadata)
+    pairs = [(_storable(key), _storable(value)) for key, value in metadata.items()]
+    document |= {key: value and _storable(value) for key, value in more.items()}
+    return {**document, "text": record.text, "metadata": pairs or None}
+
+
+def _problem(text: str, max_document_bytes: int) -> str | None:
+    """Why a text cannot be a document."""
+    if not text or text.isspace():
+        return "empty_text"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
+        return "not_unicode"
+    return "too_long" if size > max_document_bytes else None
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,131 @@
+"""Reads a file of any format into records; what cannot be read becomes a failure, never a crash.
+
+- `read_file`: the records of a file, in its order
+- `read_text`: one text in HTML, wikitext, Markdown ... as plain text
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO
+
+from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, decompressed, open_source
+from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
+from stages.ingest.file_listing import SourceFile
+from stages.ingest.ingest_config import FormatName, SourceConfig, TextFormatName
+from stages.ingest.records import Failure, Record
+
+EXTRACTED = ("warc", "wikipedia_dump")
+"""Formats whose readers know the markup inside."""
+
+
+def read_file(
+    file: SourceFile, source: SourceConfig, max_document_bytes: int, counter: ByteCounter
+) -> Iterator[Record | Failure]:
+    """Records in the file's order; a damaged file ends with a failure at the position where it can be read no further.
+
+    Args:
+        file: from `list_files`.
+        source: the source that the file belongs to.
+        max_document_bytes: longer lines and texts are failures, and are not held in memory.
+        counter: told of the bytes read, but not for Parquet and Arrow, which are read far ahead of their records.
+
+    Raises:
+        InputDataError: where the file is gone.
+        ReadInterruptedError: where its filesystem fails.
+    """
+    format_name = format_of(file.url, source)
+    assert format_name, f"{file.url} was listed without a format"
+    position = 0
+    try:
+        with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
+            stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.url))
+            for found in _records(stream, format_name, file, source, max_document_bytes):
+                yield found
+                position = found.position + 1
+    except BROKEN_STREAM as error:
+        yield Failure(position, "unreadable", f"from here on: {type(error).__name__}: {error}")
+
+
+def read_text(record: Record, kind: TextFormatName) -> Record | Failure:
+    """The record with its text out of its markup; what the carrying file says wins over what the text says."""
+    if kind == "plain":
+        return record
+    found = _extracted(record.text, kind, record.url)
+    if isinstance(found, Failure):
+        return replace(found, position=record.position)
+    said = {name: value for name in _SAID if (value := getattr(record, name)) is not None}
+    metadata = {**found.metadata, **record.metadata}
+    return replace(found, position=record.position, metadata=metadata, **said)
+
+
+_SAID = ("id", "source", "genre", "language", "url", "licence", "date")
+
+
+def _records(
+    stream: IO[bytes], format_name: FormatName, file: SourceFile, source: SourceConfig, max_bytes: int
+) -> Iterator[Record | Failure]:
+    if format_name in ONE_TEXT:
+        yield _one_text(stream, source.text_format or format_name, file.url, max_bytes)
+        return
+    for found in _rows(stream, format_name, source, max_bytes):
+        if isinstance(found, Failure) or format_name in EXTRACTED:
+            yield found
+        else:
+            yield read_text(found, source.text_format or "plain")
+
+
+def _rows(
+    stream: IO[bytes], format_name: FormatName, source: SourceConfig, max_bytes: int
+) -> Iterator[Record | Failure]:
+    if format_name in ("json_lines", "json"):
+        from stages.ingest.formats import json_lines
+
+        reader = json_lines.read if format_name == "json_lines" else json_lines.read_array_or_lines
+        return reader(stream, source, max_bytes)
+    if format_name in ("csv", "tsv"):
+        from stages.ingest.formats import delimited
+
+        return (delimited.read_csv if format_name == "csv" else delimited.read_tsv)(stream, source, max_bytes)
+    if format_name in ("parquet", "arrow"):
+        from stages.ingest.formats import arrow_tables
+
+        return (arrow_tables.read_parquet if format_name == "parquet" else arrow_tables.read_arrow)(stream, source)
+    if format_name == "warc":
+        from stages.ingest.formats import warc
+
+        return warc.read(stream)
+    from stages.ingest.formats import wikipedia_dump
+
+    return wikipedia_dump.read(stream)
+
+
+def _one_text(stream: IO[bytes], kind: TextFormatName, url: str, max_bytes: int) -> Record | Failure:
+    data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        return Failure(0, "too_long", f"a file of more than {max_bytes:,} bytes")
+    address = url if url.startswith(("http://", "https://")) else None
+    if kind == "html":  # the page itself may declare its encoding
+        found = _extracted(data, kind, address)
+        return replace(found, position=0)
+    from stages.ingest.formats.plain_text import decode
+
+    return read_text(Record(0, decode(data), url=address), kind)
+
+
+def _extracted(text: str | bytes, kind: TextFormatName, url: str | None) -> Record | Failure:
+    if kind == "html":
+        from stages.ingest.formats import html
+
+        return html.read(text, url)
+    assert isinstance(text, str)
+    if kind == "wikitext":
+        from stages.ingest.formats import wikitext
+
+        return wikitext.read(text)
+    if kind == "gutenberg":
+        from stages.ingest.formats import gutenberg
+
+        return gutenberg.read(text)
+    from stages.ingest.formats import markup
+
+    return markup.read_markdown(text) if kind == "markdown" else markup.read_rst(text)

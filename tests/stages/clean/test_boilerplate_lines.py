@@ -1,0 +1,70 @@
+from functools import partial
+
+import pytest
+
+from data_schemas.artifact_kinds import RAW_DOCUMENTS
+from infra.artifacts import ArtifactStore
+from infra.partitions import Partition, PartitionMap
+from stages.clean.boilerplate_config import BoilerplateConfig
+from stages.clean.boilerplate_lines import RepeatedLines, count_lines_partition, group_of, repeated_lines_partition
+from stages.clean.document_parts import DocumentParts
+from tests.stages.clean.test_clean_stage import documents, row
+
+
+@pytest.mark.parametrize(
+    ("columns", "group"),
+    [
+        ({"url": "https://www.example.org:8080/a/b?c"}, "www.example.org"),
+        ({"url": "https://WWW.example.org/d"}, "www.example.org"),
+        ({"url": None, "path": "Alice/11-0/chapter-1.txt"}, "tests/Alice"),
+        ({"url": "no address", "path": "whole-book.txt"}, "tests/whole-book.txt"),
+    ],
+)
+def test_what_makes_a_site_or_book(columns, group):
+    assert group_of({**row("x", ""), **columns}) == group
+
+
+def as_it_is(document) -> tuple[str, int]:
+    return document["text"], 0
+
+
+def repeated(tmp_path, files, **config) -> RepeatedLines:
+    artifact = documents(f"file://{tmp_path}", files)
+    partitions = PartitionMap(ArtifactStore(f"file://{tmp_path}").key_folder("clean", "b"), "clean", RAW_DOCUMENTS, "a")
+    paths = artifact.paths("documents/*.parquet")
+    count = partial(count_lines_partition, artifact, as_it_is, len(paths))
+    counted = partitions.map("count", count, [Partition(path[-13:-8], path) for path in paths])
+    add_up = partial(repeated_lines_partition, counted, BoilerplateConfig.model_validate(config))
+    buckets = [Partition(str(number), number) for number in range(len(paths))]
+    return RepeatedLines.gather(partitions.map("add_up", add_up, buckets))
+
+
+ROWS = [
+    row(f"{number}", "\n".join(["menu"] * 2 * (number < 4) + ["rare"] * (number < 3) + [f"text {number}"]), url="http://a/")
+    for number in range(8)
+] + [row(f"other {number}", "menu\nrare", url=f"http://b{number}/") for number in range(8)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "left"),
+    [
+        ({"min_documents": 4, "min_share": 0.5}, "rare\ntext 0"),
+        ({"min_documents": 5, "min_share": 0.5}, "menu\nmenu\nrare\ntext 0"),
+        ({"min_documents": 4, "min_share": 0.51}, "menu\nmenu\nrare\ntext 0"),
+        ({"min_documents": 3, "min_share": 0.3}, "text 0"),
+    ],
+)
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_line_goes_where_enough_documents_of_its_group_hold_it(tmp_path, config, left, files):
+    found = repeated(tmp_path, [ROWS[start::files] for start in range(files)], **config)
+    parts, removed = found.remove(ROWS[0], DocumentParts.of(ROWS[0]["text"]))
+    assert parts.text == left
+    assert removed == 3 - left.count("menu") - left.count("rare")
+    elsewhere = DocumentParts.of(ROWS[-1]["text"])
+    assert found.remove(ROWS[-1], elsewhere) == (elsewhere, 0)
+
+
+def test_no_repeated_lines_at_all(tmp_path):
+    found = repeated(tmp_path, [[row("a", "x\ny"), row("b", "")]])
+    parts = DocumentParts.of("x\ny")
+    assert found.remove(row("a", ""), parts) == (parts, 0)

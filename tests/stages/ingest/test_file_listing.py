@@ -1,0 +1,105 @@
+import functools
+import http.server
+import os
+import sys
+import threading
+
+import fsspec
+import pyarrow as pa
+import pytest
+
+from data_schemas.errors import EnvironmentProblem, InputDataError
+from stages.ingest.file_listing import list_files
+from stages.ingest.ingest_config import SourceConfig
+from tests.stages.ingest.sample_files import TEXTS, arrow, json_lines, parquet, read, texts
+
+
+def listed(pattern, **source):
+    return list_files(SourceConfig(path=str(pattern), **source))
+
+
+def paths(pattern, **source):
+    return [file.path for file in listed(pattern, **source)]
+
+
+def test_paths_do_not_change_when_more_files_come(tmp_path):
+    for folder in ("a", "b[1]"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.txt").write_text("text")
+        assert "a/x.txt" in paths(f"{tmp_path}/**/*.txt")
+    assert paths(tmp_path / "b[1]") == ["x.txt"]
+    assert paths(tmp_path / "b[1]" / "x.txt") == ["x.txt"]
+    assert texts(read(tmp_path / "b[1]")) == ["text"]
+
+
+def test_buckets_with_nothing_in_common():
+    memory = fsspec.filesystem("memory")
+    for bucket in ("one", "two"):
+        memory.pipe(f"/{bucket}-of-headrace/x.txt", b"text")
+    assert paths("memory://*-of-headrace/x.txt") == ["one-of-headrace/x.txt", "two-of-headrace/x.txt"]
+    assert texts(read("memory://*-of-headrace/x.txt")) == ["text", "text"]
+
+
+def test_nothing_to_read_says_what_is_accepted(tmp_path):
+    with pytest.raises(InputDataError, match=r"no text files match .*Accepted are \.jsonl"):
+        listed(tmp_path / "*.jsonl")
+    (tmp_path / "part-00000").write_bytes(json_lines({"text": "x"}))
+    with pytest.raises(InputDataError, match="1 files match, none of an accepted kind"):
+        listed(tmp_path / "*")
+    assert texts(read(tmp_path / "*", format="json_lines")) == ["x"], "a configured format needs no ending"
+
+
+def test_a_changed_file_has_another_fingerprint(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    before = listed(tmp_path / "*")
+    assert before == listed(tmp_path), "a folder means everything in it"
+    os.utime(tmp_path / "a.txt", (1, 1))
+    assert listed(tmp_path / "*") != before
+
+
+@pytest.mark.parametrize(("url", "package"), [("s3://bucket/*.jsonl", "s3fs"), ("gs://bucket/*.jsonl", "gcsfs")])
+def test_an_object_store_without_its_package_names_it(url, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EnvironmentProblem, match=f"pip install {package}"):
+        listed(url)
+
+
+def test_an_unknown_protocol_is_the_users_error():
+    with pytest.raises(InputDataError, match="cannot list foo://x"):
+        listed("foo://x/*.jsonl")
+
+
+@pytest.fixture
+def web(tmp_path):
+    """(folder, URL of it): a web server that lists folders and serves whole files only."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler.log_message = lambda *_: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_web_servers_single_files_pages_of_links_and_globs(web):
+    folder, url = web
+    (folder / "a").mkdir()
+    (folder / "a" / "x.jsonl").write_bytes(json_lines({"text": "lines"}))
+    (folder / "y.txt").write_text("plain")
+    (folder / "z.parquet").write_bytes(parquet())
+    (folder / "z.arrow").write_bytes(arrow(pa.ipc.new_file))
+    assert paths(f"{url}/y.txt") == ["y.txt"]
+    assert paths(f"{url}/y.txt?download=1", format="plain") == ["y.txt?download=1"]
+    assert paths(f"{url}/*.txt") == ["y.txt"]
+    assert paths(f"{url}/") == ["a/x.jsonl", "y.txt", "z.arrow", "z.parquet"]
+    [plain] = read(f"{url}/y.txt")
+    assert (plain.text, plain.url) == ("plain", f"{url}/y.txt")
+    assert texts(read(f"{url}/**")) == ["lines", "plain", *TEXTS, *TEXTS], "what cannot be sought is copied first"
+    before = listed(f"{url}/*.txt")
+    assert before[0].bytes == 5
+    os.utime(folder / "y.txt", (1, 1))
+    assert listed(f"{url}/*.txt") != before
+    with pytest.raises(InputDataError, match="cannot list"):
+        listed(f"{url}/none.txt")

@@ -1,0 +1,242 @@
+import datetime
+import io
+import tracemalloc
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from data_schemas.errors import InputDataError
+from stages.ingest.byte_streams import ReadInterruptedError
+from stages.ingest.readers import read_text
+from stages.ingest.records import Failure, Record
+from tests.stages.ingest.sample_files import COMPRESS, TEXTS, json_lines, read, read_bytes, reasons, samples, texts
+
+
+@pytest.mark.parametrize("name", samples())
+def test_every_format_gives_the_texts_in_order(tmp_path, name):
+    found = read_bytes(tmp_path, name, samples()[name])
+    if name.endswith(".txt"):
+        assert texts(found) == ["\n".join(TEXTS)]
+    else:
+        wanted = [text.replace("\n", " ") for text in TEXTS] if name.endswith(".tsv") else TEXTS
+        assert found == [Record(number, text, id=str(number)) for number, text in enumerate(wanted)]
+
+
+def test_fields_are_mapped_by_name_and_by_dotted_name(tmp_path):
+    row = {
+        "body": "text", "meta": {"link": "u", "when": "2020-05-06", "tags": ["a", 1]}, "who": 7, "kind": "news",
+        "a.b": "dot", "from": "x", "empty": "", "null": None,
+    }  # fmt: skip
+    names = {"text": "body", "url": "meta.link", "date": "meta.when", "id": "who", "genre": "kind", "source": "from"}
+    wanted = Record(
+        0, "text", id="7", source="x", genre="news", url="u", date="2020-05-06",
+        metadata={"a.b": "dot", "meta.tags": '["a", 1]'},
+    )  # fmt: skip
+    kept = ("a.b", "meta.tags", "empty", "null", "missing")
+    assert read_bytes(tmp_path, "a.jsonl", json_lines(row), fields=names, keep=kept) == [wanted]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([row | {"meta": row["meta"] | {"tags": ["a", "1"]}}]), buffer)
+    [record] = read_bytes(tmp_path, "a.parquet", buffer.getvalue(), fields=names, keep=kept)
+    assert record.metadata == {"a.b": "dot", "meta.tags": '["a", "1"]'}
+    assert (record.url, record.date, record.genre) == ("u", "2020-05-06", "news")
+
+
+def test_dates_that_are_not_iso_go_to_the_metadata(tmp_path):
+    found = read_bytes(tmp_path, "a.jsonl", json_lines(
+        {"text": "a", "d": "2020"}, {"text": "b", "d": "5 May"}, {"text": "c", "d": "2020-01-02T03:04:05Z"},
+    ), fields={"date": "d"})  # fmt: skip
+    assert [one.date for one in found] == ["2020", None, "2020-01-02T03:04:05Z"]
+    assert found[1].metadata == {"date": "5 May"}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": ["x"], "d": [datetime.datetime(2020, 1, 2)]}), buffer)
+    [one] = read_bytes(tmp_path, "a.parquet", buffer.getvalue(), fields={"date": "d"})
+    assert one.date == "2020-01-02T00:00:00"
+
+
+def test_broken_records_are_failures_one_by_one(tmp_path):
+    data = (
+        json_lines({"text": "good"}) + b"[" * 100_000 + b"\n" + json_lines([1], {"other": 1}, {"text": 3})
+        + b'\n{"text": "caf\xe9"}\n{"text": "\x00"}\n' + json_lines({"text": "good too"})
+    )  # fmt: skip
+    found = read_bytes(tmp_path, "a.jsonl", data)
+    assert [one.position for one in found if isinstance(one, Record)] == [0, 8]
+    assert reasons(found) == ["not_json", "not_an_object", "no_text", "no_text", "not_utf8", "not_json"]
+    assert found[3].detail == "field 'text' is missing; the record has: other"
+
+
+def test_json_arrays_are_read_element_by_element(tmp_path):
+    assert read_bytes(tmp_path, "a.json", b" [ ] ") == []
+    assert texts(read_bytes(tmp_path, "a.json", json_lines({"text": "a line"}))) == ["a line"]
+    large = b'[{"text": "' + b"x" * 700_000 + b'"}, {"text": "\xc3\xa9"}, 3]'
+    found = read_bytes(tmp_path, "a.json", large)
+    assert [len(text) for text in texts(found)] == [700_000, 1]
+    assert reasons(found) == ["not_an_object"]
+    for cut in (
+        b'[{"text": "a"}, {"te',
+        b'[{"text": "a"},',
+        b'[{"text": "a"}',
+        b'[{"text": "a"}] x',
+        b'[{"text": "a"} 3]',
+    ):
+        found = read_bytes(tmp_path, "a.json", cut)
+        assert reasons(found)[-1:] == ["unreadable"]
+    assert reasons(read_bytes(tmp_path, "a.json", large, most=100_000)) == ["unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("data", "source", "wanted"),
+    [
+        (b'a,b\n1,"x, ""y""\nz"\n\n2\n3,w\n', {"fields": {"text": "b"}}, ['x, "y"\nz', "w"]),
+        (b"1;x\n2;y\n", {"fields": {"text": 1}, "header": False, "delimiter": ";"}, ["x", "y"]),
+        (b"\xef\xbb\xbftext,b\nx,1\ny\xff,2\n", {}, ["x"]),
+        (b'a,"b\nc,d\n', {"fields": {"text": 1}, "header": False, "quoting": False}, ['"b', "d"]),
+    ],
+)
+def test_csv(tmp_path, data, source, wanted):
+    assert texts(read_bytes(tmp_path, "a.csv", data, **source)) == wanted
+
+
+def test_tsv_takes_quotes_as_text_unless_told(tmp_path):
+    data = b'label\ttext\n1\t"He said\n0\tso."\n1\n'
+    found = read_bytes(tmp_path, "a.tsv", data)
+    assert texts(found) == ['"He said', 'so."']
+    assert found[-1] == Failure(2, "wrong_field_count", "1 fields, 2 in the first row")
+    assert texts(read_bytes(tmp_path, "a.tsv", b'text\tb\n"a\tb"\tc\n', quoting=True)) == ["a\tb"]
+
+
+def test_one_bad_row_of_a_table_leaves_its_neighbours(tmp_path):
+    values = pa.array([b"one", b"\xff\xfe", b"three"]).view(pa.string())
+    for name, write in (("a.parquet", pq.write_table), ("a.arrow", _write_stream)):
+        buffer = io.BytesIO()
+        write(pa.table({"text": values}), buffer)
+        found = read_bytes(tmp_path, name, buffer.getvalue())
+        assert texts(found) == ["one", "three"]
+        assert (found[1].position, found[1].reason) == (1, "damaged_row")
+
+
+def _write_stream(table, buffer):
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_truncated_file_gives_what_it_holds_and_one_failure(tmp_path, ending):
+    data = COMPRESS[ending](json_lines(*({"text": f"{number} " * 200} for number in range(3000))))
+    *records, last = read_bytes(tmp_path, f"a.jsonl{ending}", data[: len(data) // 2])
+    assert isinstance(last, Failure)
+    assert last.reason in ("unreadable", "not_json")
+    assert all(isinstance(one, Record) for one in records)
+
+
+def test_a_zstandard_file_of_several_frames_is_read_whole_and_one_cut_between_lines_is_noticed(tmp_path):
+    compressor = zstandard.ZstdCompressor()
+    halves = [json_lines(*({"text": f"{number} " * 200} for number in part)) for part in (range(500), range(500, 900))]
+    whole = read_bytes(tmp_path, "whole.jsonl.zst", b"".join(map(compressor.compress, halves)))
+    assert [one.position for one in whole] == list(range(900))
+    open_frame = compressor.compressobj()
+    cut = open_frame.compress(halves[0]) + open_frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    *records, last = read_bytes(tmp_path, "cut.jsonl.zst", cut)
+    assert len(records) == 500
+    assert last.detail == "from here on: EOFError: the file ends inside a zstandard frame"
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+@pytest.mark.parametrize("truth", COMPRESS)
+def test_a_wrong_compression_is_one_failure(tmp_path, ending, truth):
+    data = COMPRESS[truth](json_lines(*({"text": f"{number} " * 50} for number in range(100))))
+    found = read_bytes(tmp_path, f"a.jsonl{ending}", data)
+    assert len(found) == (100 if ending == truth else 1)
+    assert isinstance(found[0], Record if ending == truth else Failure)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+def test_encodings_are_known_by_their_marks_or_their_zeros(tmp_path, encoding):
+    text = "Naïve café.\n" * 20
+    assert texts(read_bytes(tmp_path, "a.txt", text.encode(encoding))) == [text]
+    if encoding != "utf-16-le":
+        assert texts(read_bytes(tmp_path, "a.jsonl", '{"text": "é"}\n{"text": "漢"}'.encode(encoding))) == ["é", "漢"]
+        assert texts(read_bytes(tmp_path, "a.csv", "text,n\né,1".encode(encoding))) == ["é"]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Le garçon a mangé une pêche près de la forêt, où l’été s’achève déjà. ", "cp1252"),
+        ("Die Prüfung über größere Flüsse wäre schön für Mädchen und Jungen. ", "cp1252"),
+        ("It’s a “quoted” word — and a café in the naïve town of plain English text. ", "cp1252"),
+        ("Zażółć gęślą jaźń, wszystkie źródła są święte i mądre. Książka leży na stole. ", "cp1250"),
+        ("Все счастливые семьи похожи друг на друга, каждая несчастливая семья по-своему. ", "cp1251"),
+        ("吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。", "shift_jis"),
+    ],
+)
+def test_plain_text_in_old_encodings(tmp_path, text, encoding):
+    assert texts(read_bytes(tmp_path, "a.txt", text.encode(encoding) * 10)) == [text * 10]
+
+
+def test_lines_of_latin_1_among_utf_8(tmp_path):
+    mixed = "Né à Paris\n".encode() * 5 + "café “noir”\n".encode("cp1252") + b"plain\n"
+    assert texts(read_bytes(tmp_path, "a.txt", mixed)) == ["Né à Paris\n" * 5 + "café “noir”\nplain\n"]
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_200_megabyte_line_is_a_failure_and_never_in_memory(tmp_path, ending):
+    path = tmp_path / f"a.jsonl{ending}"
+    with fsspec.open(str(path), "wb", compression={"": None, ".bz2": "bz2"}.get(ending, "infer")) as file:
+        file.write(b'{"text": "first"}\n{"text": "')
+        for _ in range(200):
+            file.write(b"x" * 1_000_000)
+        file.write(b'"}\n{"text": "last"}\n')
+    tracemalloc.start()
+    found = read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert texts(found) == ["first", "last"]
+    assert (found[1].position, found[1].reason) == (1, "too_long")
+    assert peak < 100e6
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_the_longest_that_is_read_is_the_cap(tmp_path, name):
+    data = {"a.txt": b"x" * 50, "a.csv": b"text\n" + b"x" * 50, "a.jsonl": b'{"text": "' + b"x" * 38 + b'"}'}[name]
+    assert reasons(read_bytes(tmp_path, name, data, most=50)) == []
+    assert reasons(read_bytes(tmp_path, name, data, most=49)) == ["too_long"]
+
+
+def test_a_failing_disk_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
+    from fsspec.implementations.local import LocalFileOpener
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    for name, data in samples().items():
+        with monkeypatch.context() as patched, pytest.raises(ReadInterruptedError, match="Input/output error"):
+            patched.setattr(LocalFileOpener, "read", fail, raising=False)
+            read_bytes(tmp_path, name, data)
+    with pytest.raises(InputDataError, match="it was there when the files were listed"):
+        list(_read_missing(tmp_path))
+
+
+def _read_missing(folder):
+    from stages.ingest.byte_streams import ByteCounter
+    from stages.ingest.file_listing import SourceFile
+    from stages.ingest.ingest_config import SourceConfig
+    from stages.ingest.readers import read_file
+
+    file = SourceFile(f"file://{folder}/none.jsonl", "none.jsonl", 1, "")
+    yield from read_file(file, SourceConfig(path="x"), 100, ByteCounter())
+
+
+def test_plain_text_of_a_record_stays_as_it_is():
+    record = Record(3, "<p>text", url="u")
+    assert read_text(record, "plain") is record
+
+
+def test_real_corpora(shared_data):
+    found = read(shared_data / "corpus" / "technical.jsonl.gz")
+    assert len(found) == 3040
+    assert not reasons(found)
+    rows = read(shared_data / "benchmarks" / "glue" / "QQP" / "dev.tsv", fields={"text": "question1", "id": "id"})
+    assert not reasons(rows)

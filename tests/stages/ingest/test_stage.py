@@ -1,0 +1,221 @@
+"""The stage: ids, what describes a document, bounded files, the limit of rejects, the plan."""
+
+import json
+import uuid
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+
+from data_schemas.errors import ConfigError, InputDataError
+from data_schemas.manifest import Volume
+from data_schemas.tables import FUNNEL
+from infra.artifacts import ArtifactStore
+from infra.partitions import PartitionMap
+from infra.progress import SilentListener
+from stages.ingest import stage as ingest_stage
+from stages.ingest.ingest_config import IngestConfig
+from stages.ingest.stage import IngestStage
+from stages.stage import StageContext
+from tests.stages.ingest.sample_files import json_lines
+
+
+def ingest(config, store=None, engine="inline", attempt="a"):
+    stage = IngestStage()
+    writer = ArtifactStore(store or f"memory://{uuid.uuid4().hex}").writer("ingest", "key", attempt, stage.output)
+    partitions = PartitionMap(writer.folder, "ingest", stage.output, attempt, engine, 2)
+    stage.run(config, {}, writer, StageContext("run", partitions, writer.folder.child("work"), SilentListener()))
+    return writer
+
+
+def rows(writer, folder):
+    found = []
+    for path in sorted(writer.files):
+        if path.startswith(f"{folder}/"):
+            with writer.folder.open(writer.files[path].part) as file:
+                found += pq.read_table(file).to_pylist()
+    return found
+
+
+def ids(writer, folder="documents"):
+    return [row["id"] for row in rows(writer, folder)]
+
+
+def write(path, *values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(json_lines(*values))
+    return str(path)
+
+
+def test_the_one_line_config_and_the_list_say_the_same(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"body": "one", "url": "u"}, {"body": "two", "license": "MIT", "id": 3})
+    flat = IngestConfig(path=path, text_field="body", genre="g", licence="CC0")
+    entry = {"path": path, "fields": {"text": "body"}, "genre": "g", "licence": "CC0"}
+    listed = IngestConfig(sources=[entry])
+    assert flat.all_sources() == listed.all_sources()
+    assert IngestConfig(**listed.model_dump(mode="json")) == listed, "a config that was written down can be read"
+    found = rows(ingest(flat), "documents")
+    assert found == rows(ingest(listed), "documents")
+    assert [(row["id"], row["licence"], row["url"]) for row in found] == [
+        ("files/a.jsonl#0", "CC0", "u"), ("files/a.jsonl#1", "MIT", None),
+    ]  # fmt: skip
+    assert found[1]["metadata"] == [("id", "3")]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sources": [{"path": "x"}], "genre": "books"}, "genre and sources are both set"),
+        ({"sources": [{"path": "x"}], "text_field": "body"}, "text_field and sources are both set"),
+        ({"text_field": "a", "fields": {"text": "b"}}, "are both set"),
+        ({"sources": [{}]}, "path"),
+        ({"sources": [{"path": "x", "format": "pdf"}]}, "format"),
+    ],
+)
+def test_two_ways_to_say_one_thing_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        IngestConfig(**values)
+
+
+def test_what_a_record_says_wins_over_the_constant_and_never_changes_its_id(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"text": "x", "s": "BBC", "g": "news", "l": "de"}, {"text": "y"}, {"text": " "})
+    fields = {"source": "s", "genre": "g", "language": "l"}
+    writer = ingest(IngestConfig(path=path, source="mine", genre="web", language="en", fields=fields))
+    assert [(row["id"], row["source"], row["genre"], row["language"]) for row in rows(writer, "documents")] == [
+        ("mine/a.jsonl#0", "BBC", "news", "de"), ("mine/a.jsonl#1", "mine", "web", "en"),
+    ]  # fmt: skip
+    [reject] = rows(writer, "rejects")
+    assert (reject["id"], reject["reason"], reject["position"]) == ("mine/a.jsonl#2", "empty_text", 2)
+    assert writer.counts["broken_records"] == 0
+
+
+def test_sources_of_one_name_and_path_are_refused_and_other_names_mend_it(tmp_path):
+    one, two = (write(tmp_path / name / "x.jsonl", {"text": name}) for name in ("one", "two"))
+    with pytest.raises(
+        ConfigError, match=r"2 files would give documents with the ids files/x\.jsonl#.*its own `source`"
+    ):
+        ingest(IngestConfig(sources=[{"path": one}, {"path": two}]))
+    writer = ingest(IngestConfig(sources=[{"path": one}, {"path": two, "source": "second"}]))
+    assert ids(writer) == ["files/x.jsonl#0", "second/x.jsonl#0"]
+
+
+def test_ids_and_texts_do_not_depend_on_partitions_or_engine(tmp_path):
+    for number in range(4):
+        write(tmp_path / "in" / f"{number}.jsonl", *({"text": f"{number} {row} " * 50} for row in range(30)))
+    path = f"{tmp_path}/in/*"
+    whole = rows(ingest(IngestConfig(path=path)), "documents")
+    small = ingest(IngestConfig(path=path, partition_bytes=2_000), f"file://{tmp_path}/store", "processes")
+    assert rows(small, "documents") == whole
+    assert len(ids(small)) == 120
+
+
+def test_a_large_file_is_written_in_several_bounded_ones(tmp_path):
+    path = write(tmp_path / "a.jsonl", *({"text": "x" * 300} for _ in range(100)), *([3] * 50))
+    writer = ingest(IngestConfig(path=path, partition_bytes=10_000, max_reject_share=1))
+    names = sorted(name for name in writer.files if name.startswith("documents/"))
+    assert names == ["documents/00000.parquet", *(f"documents/00000_{number:03d}.parquet" for number in range(1, 5))]
+    assert ids(writer) == [f"files/a.jsonl#{number}" for number in range(100)]
+    assert ids(writer, "rejects") == [f"files/a.jsonl#{number}" for number in range(100, 150)]
+    assert writer.counts["documents_in"] == 150
+    assert {row["fate"]: row["documents"] for row in rows(writer, "funnel")} == {"kept": 100, "not_an_object": 50}
+    assert set(rows(writer, "funnel")[0]) == set(FUNNEL.names)
+
+
+@pytest.mark.parametrize(("broken", "stops"), [(10, False), (11, True)])
+def test_the_share_of_broken_records_decides_at_the_end(tmp_path, broken, stops):
+    path = write(tmp_path / "a.jsonl", *({"text": "fine"} for _ in range(100 - broken)), *([3] * broken))
+    config = IngestConfig(path=path)
+    if not stops:
+        assert ingest(config).counts["broken_records"] == broken
+        return
+    with pytest.raises(InputDataError) as raised:
+        ingest(config)
+    assert str(raised.value).startswith(
+        "11 of 100 records read so far are broken, and ingest.max_reject_share (0.1) of all records is passed: "
+        "11 not_an_object, first a.jsonl, record 89 (a JSON int)."
+    )
+    assert "--set ingest.max_reject_share=0.17" in str(raised.value)
+    ingest(IngestConfig(path=path, max_reject_share=0.17))
+
+
+def test_few_records_never_stop_a_run_and_the_limit_is_no_part_of_the_key(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"text": "fine"}, 3, 3)
+    assert ingest(IngestConfig(path=path)).counts["broken_records"] == 2
+    assert IngestConfig(max_reject_share=0.5).key_fields() == IngestConfig().key_fields()
+
+
+def test_a_corpus_that_is_all_broken_stops_long_before_its_end_in_one_file_and_in_many(tmp_path, monkeypatch):
+    one = tmp_path / "one.jsonl"
+    with one.open("wb") as file:
+        for _ in range(30):
+            file.write(b'{"body": "' + b"x" * 989 + b'"}\n')
+            file.write((b'{"body": "' + b"x" * 989 + b'"}\n') * 999)
+    with pytest.raises(InputDataError) as raised:
+        ingest(IngestConfig(path=str(one)))
+    assert int(str(raised.value).split()[0].replace(",", "")) < 6_000
+    assert "field 'text' is missing; the record has: body" in str(raised.value)
+    for number in range(40):
+        write(tmp_path / "many" / f"{number:02d}.jsonl", *({"body": "x"} for _ in range(50)))
+    monkeypatch.setattr(ingest_stage, "LEAST_PARTITIONS_AT_ONCE", 2)
+    with pytest.raises(InputDataError, match=r"^\S+ of \S+ records read") as raised:
+        ingest(IngestConfig(path=f"{tmp_path}/many/*", partition_bytes=100))
+    assert int(str(raised.value).split()[0].replace(",", "")) < 600
+
+
+def test_one_rotten_file_among_many_does_not_stop_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(ingest_stage, "LEAST_PARTITIONS_AT_ONCE", 2)
+    for number in range(20):
+        write(tmp_path / f"{number:02d}.jsonl", *([{"text": "x"}] * 200 if number else [{"tixt": "x"}] * 200))
+    assert ingest(IngestConfig(path=f"{tmp_path}/*", partition_bytes=100)).counts["broken_records"] == 200
+
+
+def test_nothing_read_says_why(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"body": "x"})
+    with pytest.raises(
+        InputDataError, match=r"no document was read .*no_text.*record 0 of a\.jsonl.*ingest\.fields\.text"
+    ):
+        ingest(IngestConfig(path=path))
+    with pytest.raises(InputDataError, match=r"no document was read .*empty_text"):
+        ingest(IngestConfig(path=write(tmp_path / "b.jsonl", {"text": ""})))
+
+
+def test_odd_text_beside_the_text_cannot_stop_a_run():
+    fsspec.filesystem("memory").pipe("/odd-of-headrace/a.jsonl", b"\n".join((
+        b'{"text": "\\ud800"}', b'{"text": "good", "url": "\\ud800", "id": "\\u0000", "license": {"a": 1}}',
+    )))  # fmt: skip
+    writer = ingest(IngestConfig(path="memory://odd-of-headrace/*", fields={"genre": "url"}))
+    [document] = rows(writer, "documents")
+    assert (document["url"], document["genre"], document["licence"]) == ("?", "?", '{"a": 1}')
+    assert [row["reason"] for row in rows(writer, "rejects")] == ["not_unicode"]
+
+
+def test_the_plan_lists_every_source_and_reads_none(tmp_path):
+    one = write(tmp_path / "one.jsonl", *({"text": "x" * 1000} for _ in range(100)))
+    two = write(tmp_path / "two.jsonl", {"text": "x" * 50_000})
+    config = IngestConfig(sources=[{"path": one}, {"path": two, "source": "two"}])
+    assert list(IngestStage().sources(config)) == [one, two]
+    volume = IngestStage().estimate(config, Volume()).output
+    assert volume.text_bytes == pytest.approx(150_000, rel=0.1)
+    before = IngestStage().sources(config)
+    write(tmp_path / "two.jsonl", {"text": "changed"})
+    after = IngestStage().sources(config)
+    assert (before[one], before[two] == after[two]) == (after[one], False)
+    assert json.dumps(after)
+
+
+def test_a_cap_of_bytes_is_each_sources_own(tmp_path):
+    for folder in ("a", "b"):
+        for number in range(5):
+            write(tmp_path / folder / f"{folder}{number}.jsonl", {"text": "x" * 100})
+    config = IngestConfig(sources=[{"path": f"{tmp_path}/a/*", "max_source_bytes": 250}, {"path": f"{tmp_path}/b/*"}])
+    assert [sum(name.startswith(f"files/{folder}") for name in ids(ingest(config))) for folder in "ab"] == [2, 5]
+
+
+def test_python_documentation_beside_files(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"text": "x"})
+    python = {"path": "python://documentation", "max_source_bytes": 400_000}
+    writer = ingest(IngestConfig(sources=[python, {"path": path}]))
+    found = rows(writer, "documents")
+    assert found[-1]["id"] == "files/a.jsonl#0"
+    assert {"version"} <= {key for row in found[:-1] for key, _ in row["metadata"]}
+    assert len(set(ids(writer))) == len(found) > 1
