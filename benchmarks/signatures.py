@@ -126,7 +126,7 @@ def _ratios(rates: dict[str, list[float]]) -> dict[str, float]:
 
     def over(*peers: str) -> float:
         best = [max(values) for values in zip(*(rates[peer] for peer in peers), strict=True)]
-        return round(statistics.median(ours / theirs for ours, theirs in zip(rates["ours"], best, strict=True)), 2)
+        return round(float(statistics.median(a / b for a, b in zip(rates["ours"], best, strict=True))), 2)
 
     ratios = {"megabytes_per_cpu_second": round(statistics.median(rates["ours"]), 1)}
     if "datatrove" in rates:

@@ -9,6 +9,7 @@ from data_schemas.manifest import RunRecord
 from flows.planning import stages_until
 from flows.report.benchmark_scores import benchmark, read_scores
 from flows.report.compression_frontier import compression
+from flows.report.contamination import contamination
 from flows.report.corpus import corpus
 from flows.report.corpus_funnel import corpus_funnel
 from flows.report.costs import costs
@@ -63,6 +64,7 @@ def render(record: RunRecord, artifacts: dict[str, Artifact]) -> str:
         tiles=tiles(manifests, record, scores),
         corpus=corpus(manifests),
         funnel=corpus_funnel(artifacts),
+        contamination=contamination(manifests),
         training=training(artifacts["pretrain"]) if "pretrain" in artifacts else None,
         compression=compression(manifests["compress"].metrics["passes"]) if "compress" in artifacts else None,
         benchmark=benchmark(artifacts["benchmark"], scores) if "benchmark" in artifacts else None,

@@ -7,7 +7,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_schemas.config import FrozenConfig, StageConfig, runtime_field
 
@@ -51,6 +51,11 @@ class SourceFields(FrozenConfig):
         None, description="how the text of a record, or a file of one text, is read; by the format where left out"
     )
     fields: FieldNames = Field(default_factory=FieldNames, description="names of the fields in the records")
+    where: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="field -> values: only records with one of them in each of these fields are read, so that a mixed "
+        "file can be several sources",
+    )
     keep: tuple[str, ...] = Field((), description="further fields of the records that go to the metadata")
     source: str | None = Field(None, description="name of the collection; from the files where left out")
     genre: str = Field("technical documentation", description="genre of every document: books, wiki, news, web ...")
@@ -68,6 +73,13 @@ class SourceFields(FrozenConfig):
         description='whether "..." quotes a field; where left out, yes in CSV (RFC 4180) and no in TSV (IANA '
         "text/tab-separated-values; GLUE's files have lone quotes)",
     )
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _one_value_is_a_list(cls, value: object) -> object:
+        return (
+            {name: (v,) if isinstance(v, str) else v for name, v in value.items()} if isinstance(value, dict) else value
+        )
 
 
 class SourceConfig(SourceFields):

@@ -68,6 +68,8 @@ def _records(
         yield _one_text(stream, source.text_format or format_name, file.url, max_bytes)
         return
     for found in _rows(stream, format_name, source, max_bytes):
+        if found is None:
+            continue
         if isinstance(found, Failure) or format_name in EXTRACTED:
             yield found
         else:
@@ -76,7 +78,7 @@ def _records(
 
 def _rows(
     stream: IO[bytes], format_name: FormatName, source: SourceConfig, max_bytes: int
-) -> Iterator[Record | Failure]:
+) -> Iterator[Record | Failure | None]:
     if format_name in ("json_lines", "json"):
         from stages.ingest.formats import json_lines
 

@@ -12,11 +12,13 @@ from stages.ingest.records import Failure, Record
 SHOWN_FIELDS = 12
 
 
-def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) -> Record | Failure:
-    """The document that a JSON object or a row of a table holds.
+def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) -> Record | Failure | None:
+    """The document that a JSON object or a row of a table holds; None where `where` leaves it to other sources.
 
     Fields that are missing or null are left out; numbers and dates become text, as do nested values that are kept.
     """
+    if any(plain(field_value(values, name)) not in wanted for name, wanted in source.where.items()):
+        return None
     names = source.fields
     text = field_value(values, names.text)
     if not isinstance(text, str):
@@ -45,7 +47,7 @@ def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) ->
 def top_level_columns(names: Sequence[str], source: SourceConfig) -> list[str]:
     """Those of a table's columns that hold a wanted field."""
     mapped = [name for name in source.fields.model_dump().values() if name is not None]
-    wanted = [str(name) for name in (*mapped, *source.keep)]
+    wanted = [str(name) for name in (*mapped, *source.keep, *source.where)]
     return [name for name in names if any(one == name or one.startswith(f"{name}.") for one in wanted)]
 
 

@@ -106,6 +106,8 @@ def _nothing_read(config: IngestConfig, out: ArtifactWriter, results: Sequence[P
     first = next(_rejects(results), None)
     example = f", such as record {first['position']} of {first['path']}: {first['detail'] or ''}" if first else ""
     reasons = ", ".join(sorted(name.removeprefix("dropped.") for name in out.counts if name.startswith("dropped.")))
+    if not out.counts.get("documents_in") and any(source.where for source in config.all_sources()):
+        return InputDataError(f"no document was read from {paths}: no record has the values that `where` asks for")
     return InputDataError(
         f"no document was read from {paths}: {out.counts.get('documents_in', 0)} records were rejected ({reasons})"
         f"{example}; ingest.fields.text names the field that holds the text"

@@ -18,7 +18,7 @@ BATCH_BYTES = 16_000_000
 ARROW_FILE_MAGIC = b"ARROW1"
 
 
-def read_parquet(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure]:
+def read_parquet(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
     """Rows of a Parquet file; only the columns that are mapped are read."""
     with _seekable(stream) as file:
         parquet = pq.ParquetFile(file)
@@ -30,7 +30,7 @@ def read_parquet(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | F
                 position += len(batch)
 
 
-def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure]:
+def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
     """Rows of an Arrow IPC file (Feather 2) or stream; its first bytes tell which."""
     position = 0
     if stream.peek(6)[:6] == ARROW_FILE_MAGIC:  # type: ignore[attr-defined]
@@ -50,7 +50,7 @@ def _of_batch(batch: pa.RecordBatch, position: int, source: SourceConfig) -> Any
     return position + len(batch)
 
 
-def _records(batch: pa.RecordBatch, first: int, source: SourceConfig) -> Iterator[Record | Failure]:
+def _records(batch: pa.RecordBatch, first: int, source: SourceConfig) -> Iterator[Record | Failure | None]:
     rows = _checked_rows(batch)
     if rows is None:  # one row is damaged, or more: find out which
         rows = [row for at in range(len(batch)) for row in _checked_rows(batch.slice(at, 1)) or [None]]

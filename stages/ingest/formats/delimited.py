@@ -14,19 +14,19 @@ from stages.ingest.record_fields import record_of
 from stages.ingest.records import Failure, Record
 
 
-def read_csv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure]:
+def read_csv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
     """Comma-separated, fields quoted (RFC 4180), where the source does not say otherwise."""
     yield from _read(stream, source, max_bytes, source.delimiter or ",", source.quoting is not False)
 
 
-def read_tsv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure]:
+def read_tsv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
     """Tab-separated, quotes taken as text (IANA text/tab-separated-values), where the source does not say otherwise."""
     yield from _read(stream, source, max_bytes, source.delimiter or "\t", source.quoting is True)
 
 
 def _read(
     stream: IO[bytes], source: SourceConfig, max_bytes: int, delimiter: str, quoting: bool
-) -> Iterator[Record | Failure]:
+) -> Iterator[Record | Failure | None]:
     csv.field_size_limit(max_bytes)
     lines = _Lines(as_utf8(stream), max_bytes)
     rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
@@ -84,7 +84,7 @@ def _rows(rows: Any, lines: _Lines) -> Iterator[Sequence[str] | _Broken]:
 
 def _from_row(
     row: Sequence[str] | _Broken, header: Sequence[str] | None, width: int, position: int, source: SourceConfig
-) -> Record | Failure:
+) -> Record | Failure | None:
     if isinstance(row, _Broken):
         return Failure(position, row.reason, row.detail)
     if len(row) != width:

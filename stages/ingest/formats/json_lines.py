@@ -18,7 +18,7 @@ _ARRAY_END = re.compile(r"[ \t\r\n]*(\[[ \t\r\n]*)?\][ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
-def read(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure]:
+def read(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
     """Records by the line; what a line holds cannot spoil its neighbours."""
     for position, line in capped_lines(as_utf8(stream), max_bytes):
         if line is None:
@@ -27,7 +27,7 @@ def read(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Re
             yield _from_line(line, position, source)
 
 
-def read_array_or_lines(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure]:
+def read_array_or_lines(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
     """Elements of the array where the file begins with `[`, else as `read`.
 
     Raises:
@@ -41,7 +41,7 @@ def read_array_or_lines(stream: IO[bytes], source: SourceConfig, max_bytes: int)
         yield _from_value(value, position, source)
 
 
-def _from_line(line: bytes, position: int, source: SourceConfig) -> Record | Failure:
+def _from_line(line: bytes, position: int, source: SourceConfig) -> Record | Failure | None:
     try:
         value = json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -53,7 +53,7 @@ def _from_line(line: bytes, position: int, source: SourceConfig) -> Record | Fai
     return _from_value(value, position, source)
 
 
-def _from_value(value: object, position: int, source: SourceConfig) -> Record | Failure:
+def _from_value(value: object, position: int, source: SourceConfig) -> Record | Failure | None:
     if not isinstance(value, dict):
         return Failure(position, "not_an_object", f"a JSON {type(value).__name__}")
     return record_of(value, position, source)

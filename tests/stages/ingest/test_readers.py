@@ -1,5 +1,6 @@
 import datetime
 import io
+import json
 import tracemalloc
 
 import fsspec
@@ -42,6 +43,21 @@ def test_fields_are_mapped_by_name_and_by_dotted_name(tmp_path):
     [record] = read_bytes(tmp_path, "a.parquet", buffer.getvalue(), fields=names, keep=kept)
     assert record.metadata == {"a.b": "dot", "meta.tags": '["a", "1"]'}
     assert (record.url, record.date, record.genre) == ("u", "2020-05-06", "news")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_where_reads_some_records_and_positions_stay(tmp_path, name):
+    rows = [{"text": f"t{n}", "kind": kind, "year": str(n % 2)} for n, kind in enumerate(("a", "b", "c", "a"))]
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    elif name.endswith(".csv"):
+        (tmp_path / name).write_text("text,kind,year\n" + "".join(",".join(row.values()) + "\n" for row in rows))
+    else:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read(tmp_path / name, where={"kind": "a"})
+    assert [(one.position, one.text) for one in found] == [(0, "t0"), (3, "t3")]
+    assert texts(read(tmp_path / name, where={"kind": ["b", "a"], "year": ["1"]})) == ["t1", "t3"]
+    assert read(tmp_path / name, where={"nothing": "a"}) == []
 
 
 def test_dates_that_are_not_iso_go_to_the_metadata(tmp_path):
