@@ -1,7 +1,7 @@
 """Contamination: how many items of each benchmark stood in the training text, and what was done about it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class ContaminationTable:
     """What happened to the text."""
     ngram: int
     """Words that an item and a document have to share in a row."""
-    rows: list[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
     """Per benchmark file: benchmark, items, testable, contaminated, percent, documents."""
 
 

@@ -25,7 +25,7 @@ from data_schemas.errors import InputDataError
 
 MAGIC = {"gzip": rb"\x1f\x8b\x08", "bz2": rb"BZh[1-9]1AY&SY", "xz": rb"\xfd7zXZ\x00", "zstd": rb"\x28\xb5\x2f\xfd"}
 """How a compressed file begins, as regular expressions (RFC 1952, RFC 8878 and the formats' own pages)."""
-ZSTD_CHUNK_BYTES = 1 << 11
+ZSTD_CHUNK_BYTES = 1 << 9
 """The library gives all that a chunk holds at once: up to 32,000 times as much (runs of one byte)."""
 ZSTD_LARGEST_WINDOW = 1 << 31
 """Public dumps are written with `zstd --long=31`, which the library refuses unless told."""

@@ -40,22 +40,24 @@ def read(stream: IO[bytes]) -> Iterator[Record | Failure]:
 
 def _read_record(record: Any) -> Record | Failure | None:
     url = record.headers.get("WARC-Target-URI", "").strip("<>") or None
+    found: Record | Failure
     if record.record_type == WarcRecordType.conversion:
         text = record.reader.read().decode("utf-8", "replace")
-        found: Record | Failure = Record(0, text, url=url) if text.strip() else Failure(0, "empty_text")
-    elif (
-        not record.is_http
-        or record.http_headers is None
-        or record.http_headers.status_code != 200
-        or (record.http_content_type or "").lower() not in _PAGES
-    ):
-        return None
-    else:
+        found = Record(0, text, url=url) if text.strip() else Failure(0, "empty_text")
+    elif _is_page(record):
         found = html.read(_decoded(record.reader.read(), record.http_headers.get("Content-Type", "")), url)
+    else:
+        return None
     if isinstance(found, Failure):
         return replace(found, detail=found.detail or url)
     date = found.date or record.headers.get("WARC-Date", "")[:10] or None
     return replace(found, id=record.record_id, date=date)
+
+
+def _is_page(record: Any) -> bool:
+    if not record.is_http or record.http_headers is None or record.http_headers.status_code != 200:
+        return False
+    return (record.http_content_type or "").lower() in _PAGES
 
 
 def _decoded(page: bytes, content_type: str) -> bytes | str:

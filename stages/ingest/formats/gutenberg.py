@@ -1,0 +1,83 @@
+"""Project Gutenberg's plain texts: the book, without the project's header, credits, small print and licence.
+
+- `read`: one file, or a piece of one
+
+The marks are those that its files have carried since 1991 (its Volunteers' FAQ, and the old "small print" of etexts).
+Chapters and their headings stay as they are.
+"""
+
+import re
+
+from stages.ingest.formats.dates import iso_date
+from stages.ingest.records import Failure, Record
+
+LICENCE_MENTIONS = 2
+"""The licence names its trademark in every other sentence, and no book does: so many mentions are a piece of it."""
+_BEGIN = re.compile(r"^\W{0,4}\*{3} ?START OF TH(?:E|IS) PROJECT GUTENBERG E(?:BOOK|TEXT)[^*]*\*{3}.*$", re.I | re.M)
+_SMALL_PRINT_END = re.compile(r"^\*END\*? ?THE SMALL PRINT!.*$", re.I | re.M)
+"""The only mark of files from before 2002, whose small print came first; later it moved to the end."""
+_TAIL = r"\*{3} ?END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:th(?:e|is) )?Project Gutenberg|\*\*The Legal Small Print"
+_END_OF_BOOK = re.compile(rf"^\W{{0,4}}(?:{_TAIL})", re.I | re.M)
+_END = re.compile(
+    rf"^\W{{0,4}}(?:{_TAIL}|\*{{3}} ?START: FULL LICENSE|\*{{3}}START\*\*THE SMALL PRINT"
+    r"|This and all associated files of various formats will be found in|Updated editions will replace the previous one"
+    r"|Most people start at our Web site which has the main PG search)",
+    re.I | re.M,
+)
+_TRADEMARK = re.compile(r"Project Gutenberg(?:-tm|™| Literary Archive)|gutenberg\.(?:net|org)", re.I)
+_CREDITS = re.compile(
+    r"\s*[\[(*]*(?:Produced by|E-?text prepared by|This e-?(?:text|book) was|Prepared by|Scanned (?:and|by)"
+    r"|Transcribed (?:by|from)|HTML version by|This file was produced|Project Gutenberg Editor['’]s Note"
+    r"|The Project Gutenberg Etext of|This Project Gutenberg Etext|Special thanks are due|Additional editing by)"
+    r"[^\n]*(?:\n[^\n]+)*\n*",
+    re.I,
+)
+_FIELD = re.compile(
+    r"^\[?(Title|Author|Editor|Translator|Language|Release Date|Posting Date):[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.M
+)
+_NUMBER = re.compile(r"\[(?:EBook|Etext) ?#(\d+)\]", re.I)
+_LANGUAGES = {
+    "english": "en", "french": "fr", "german": "de", "spanish": "es", "italian": "it", "portuguese": "pt",
+    "dutch": "nl", "finnish": "fi", "latin": "la", "chinese": "zh", "greek": "el", "swedish": "sv", "danish": "da",
+    "esperanto": "eo",
+    "hungarian": "hu", "polish": "pl", "russian": "ru", "czech": "cs", "norwegian": "no", "catalan": "ca",
+    "japanese": "ja", "tagalog": "tl", "welsh": "cy", "icelandic": "is", "irish": "ga",
+}  # fmt: skip
+
+
+def read(text: str) -> Record | Failure:
+    """The book's own text; one without any of the project's marks stays as it is.
+
+    Title, author, translator and number go to the metadata, language and release date to their fields.
+    """
+    begin = _begin(text)
+    end = next((mark.start() for mark in _END.finditer(text, begin)), len(text))
+    body = _without_credits(text[begin:end]) if begin else text[:end]
+    if len(_TRADEMARK.findall(body)) >= LICENCE_MENTIONS:
+        return Failure(0, "licence_text")
+    if not body.strip():
+        return Failure(0, "licence_text" if begin or end < len(text) else "no_text")
+    header = text[:begin]
+    said = {name: " ".join(value.split()) for name, value in _FIELD.findall(header) if value.strip()}
+    metadata = {name.lower(): said[name] for name in ("Title", "Author", "Editor", "Translator") if name in said}
+    if number := _NUMBER.search(header):
+        metadata["ebook"] = number[1]
+    return Record(
+        0,
+        body.strip("\n").rstrip(),
+        language=_LANGUAGES.get(said.get("Language", "").lower()),
+        date=iso_date(said.get("Release Date") or said.get("Posting Date") or ""),
+        metadata=metadata,
+    )
+
+
+def _begin(text: str) -> int:
+    """Where the book begins; 0 without a header, as in a book's later pieces."""
+    mark = _BEGIN.search(text) or _SMALL_PRINT_END.search(text)
+    return mark.end() if mark and not _END_OF_BOOK.search(text, 0, mark.start()) else 0
+
+
+def _without_credits(body: str) -> str:
+    while credits := _CREDITS.match(body):
+        body = body[credits.end() :]
+    return body
