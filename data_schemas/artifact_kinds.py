@@ -82,6 +82,7 @@ RAW_DOCUMENTS = ArtifactKind(
     "documents",
     2,
     {"documents/*.parquet": (DOCUMENTS,), "rejects/*.parquet": (REJECTS,), "funnel/*.parquet": (FUNNEL,)},
+    optional={"models/*.arrow": ()},
 )
 CORPUS = ArtifactKind(
     "corpus",

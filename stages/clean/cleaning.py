@@ -12,6 +12,7 @@ before the documents are judged: what is measured is what is trained on. Models 
 only what the rules kept.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -25,6 +26,7 @@ from stages.clean.document_rules import SCORES, judge
 from stages.clean.language import detect
 from stages.clean.line_rules import apply_line_rules
 from stages.clean.line_unwrapping import unwrap
+from stages.clean.models import Models
 from stages.clean.normalize import normalize
 from stages.clean.personal_data import redact
 from stages.clean.rules_config import LineRules, Rules
@@ -54,6 +56,7 @@ class Measures:
     corrected: float
     """Share of the words that line rules of RefinedWeb took out."""
     config: CleanConfig
+    models: Models
 
     def scores(self) -> dict[str, Callable[[], float]]:
         """Rule -> its measure."""
@@ -61,7 +64,21 @@ class Measures:
         scores["refinedweb_removed_words"] = lambda: self.corrected
         scores["language"] = self._accepted_language
         scores["badwords"] = lambda: badwords.share(self.parts.text)
+        if self.models.classifier:
+            scores["quality"] = lambda: self.quality or 0.0
+        if self.models.language_model:
+            scores["perplexity"] = lambda: self.perplexity or math.inf
         return scores
+
+    @cached_property
+    def quality(self) -> float | None:
+        """What the classifier says; None without one."""
+        return self.models.quality(self.parts.text)
+
+    @cached_property
+    def perplexity(self) -> float | None:
+        """What the language model says; None without one."""
+        return self.models.perplexity(self.parts.text)
 
     @cached_property
     def language(self) -> tuple[str | None, float]:
@@ -79,6 +96,7 @@ class Cleaner:
 
     config: CleanConfig
     repeated_lines: RepeatedLines | None = None
+    models: Models = field(default_factory=Models)
     _rules: dict[str, tuple[LineRules, Rules]] = field(default_factory=dict, repr=False)
     """By genre, merged once."""
 
@@ -94,14 +112,22 @@ class Cleaner:
         parts, replaced = self._without_personal_data(parts)
         edits |= {"line_unwrapping": joined, "boilerplate_lines": removed, **replaced}
         cleaned = Cleaned(parts.text, {what: times for what, times in edits.items() if times})
-        measures = Measures(parts, corrected, self.config)
+        measures = Measures(parts, corrected, self.config, self.models)
         for broken in judge(rules, measures.scores()):
             if broken.action == "drop":
                 cleaned.dropped_by, cleaned.score = broken.rule, broken.score
                 return cleaned
             cleaned.tags.append(broken.rule)
         cleaned.language = document["language"] or measures.language[0]
+        cleaned.quality = measures.quality
+        if measures.perplexity is not None:
+            cleaned.tags.append(self.models.bucket(measures.perplexity))
         return cleaned
+
+    def kept_text(self, document: Mapping[str, Any]) -> str | None:
+        """Its text, or None where a rule drops it: what the models are trained on."""
+        cleaned = self.clean(document)
+        return cleaned.text if cleaned.dropped_by is None else None
 
     def _without_personal_data(self, parts: DocumentParts) -> tuple[DocumentParts, dict[str, int]]:
         if self.config.personal_data is None:

@@ -1,6 +1,7 @@
 """Clean: repair the text, take out what is not text, then drop or tag documents, naming the rule that each broke."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,17 @@ class CleanStage(Stage):
     ) -> None:
         """Find what the corpus as a whole tells, then clean partition by partition."""
         from stages.clean.cleaning import Cleaner
+        from stages.clean.models import train_models
         from stages.clean.partition import clean_partition
 
         documents = inputs["documents"]
         cleaner = Cleaner(config, _repeated_lines(config, documents, context))
+        if config.quality_classifier or config.perplexity:
+            models = train_models(
+                config.quality_classifier, config.perplexity, documents, cleaner.kept_text, context.partitions,
+                _partitions(documents), out,
+            )  # fmt: skip
+            cleaner = replace(cleaner, models=models)
         with context.phase("clean"):
             function = partial(clean_partition, documents, cleaner)
             for result in context.partitions.map("clean", function, _partitions(documents)):

@@ -1,0 +1,133 @@
+"""Perplexity under a word-trigram model of reference text, with interpolated Kneser-Ney smoothing (Kneser & Ney 1995;
+Chen & Goodman 1999, section 4.1.6), which CCNet (Wenzek et al. 2020, 1911.00359) sorts pages by.
+
+- `fit`: the model's three tables from texts
+- `TrigramModel`: the perplexity of one text
+
+KenLM's Python package reads models but cannot train any, hence the model here. N-grams are 64-bit hashes: a table of
+n entries holds a false match with a chance of n / 2^64 for each look-up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from infra.partitions import PartitionResult
+from infra.word_hashes import Hashes, ngram_hashes, words
+
+Counts = npt.NDArray[np.int64]
+
+DISCOUNT = 0.75
+"""Chen & Goodman's figure 3: near the best for every order and size of text."""
+ORDERS = (1, 2, 3)
+
+
+def path(order: int) -> str:
+    """Of the table of one order."""
+    return f"models/perplexity_{order}.arrow"
+
+
+def fit(texts: Sequence[str]) -> dict[int, pa.Table]:
+    """Order -> table with the columns ngram (uint64, sorted) and count; orders 1 and 2 have followers and types, too.
+
+    `count` is how often a trigram stands in the texts, and for shorter ones how many different words stand before it
+    (what Kneser and Ney count); `followers` and `types` are the sum and the number of the counts of the n-grams that it
+    begins.
+    """
+    hashes = [words(np.frombuffer(text.encode(), dtype=np.uint8)).hashes for text in texts]
+    hashes = [one for one in hashes if len(one) >= 3]
+    runs = {1: hashes, **{n: [ngram_hashes(one, n) for one in hashes] for n in (2, 3)}}
+    trigrams, first, counts = np.unique(_joined(runs[3]), return_index=True, return_counts=True)
+    begins = _joined([one[:-1] for one in runs[2]])[first]
+    ends = _joined([one[1:] for one in runs[2]])[first]
+    pairs, first_pair = np.unique(_joined(runs[2]), return_index=True)
+    before = _joined([one[:-1] for one in runs[1]])[first_pair]
+    after = _joined([one[1:] for one in runs[1]])[first_pair]
+    singles = np.unique(_joined(runs[1]))
+    pair_count = _summed(ends, np.ones_like(counts), pairs)
+    single_count = _summed(after, np.ones(len(pairs), dtype=np.int64), singles)
+    seen = pair_count > 0
+    return {
+        1: _table(singles, single_count, followers=_summed(before, pair_count, singles),
+                  types=_summed(before, seen, singles)),
+        2: _table(pairs, pair_count, followers=_summed(begins, counts, pairs),
+                  types=_summed(begins, np.ones_like(counts), pairs)),
+        3: _table(trigrams, counts),
+    }  # fmt: skip
+
+
+def _joined(runs: Sequence[Hashes]) -> Hashes:
+    return np.concatenate([np.empty(0, dtype=np.uint64), *runs])
+
+
+def _summed(ngrams: Hashes, amounts: npt.NDArray[Any], table: Hashes) -> Counts:
+    """The amounts added up by n-gram, in the table's order."""
+    return np.bincount(np.searchsorted(table, ngrams), weights=amounts, minlength=len(table)).astype(np.int64)
+
+
+def _table(ngrams: Hashes, counts: Counts, **of_contexts: Counts) -> pa.Table:
+    columns = {name: values.astype(np.int32) for name, values in {"count": counts, **of_contexts}.items()}
+    return pa.table({"ngram": ngrams, **columns})
+
+
+@dataclass(frozen=True)
+class TrigramModel:
+    """A fitted model; picklable, its tables are read where it is used."""
+
+    fitted: PartitionResult
+
+    def perplexity(self, text: str) -> float:
+        """Per word from the third on; infinite for texts of fewer words."""
+        return perplexity(self._tables, text)
+
+    @cached_property
+    def _tables(self) -> dict[int, pa.Table]:
+        return {order: self.fitted.read_table(path(order)) for order in ORDERS}
+
+
+def perplexity(tables: dict[int, pa.Table], text: str) -> float:
+    """As `TrigramModel.perplexity`."""
+    found = words(np.frombuffer(text.encode(), dtype=np.uint8)).hashes
+    if len(found) < 3:
+        return float("inf")
+    return float(np.exp(-np.log(probabilities(tables, found)).mean()))
+
+
+def probabilities(tables: dict[int, pa.Table], found: Hashes) -> npt.NDArray[np.float64]:
+    """Of each word after the two before it: (words - 2,) float64.
+
+    Args:
+        tables: from `fit`.
+        found: (words,) uint64, hashes of the words.
+    """
+    pairs, triples = ngram_hashes(found, 2), ngram_hashes(found, 3)
+    unigram = _unigram(tables[1], found[2:])
+    bigram = _interpolated(_of(tables[2], "count", pairs[1:]), tables[1], found[1:-1], unigram)
+    return _interpolated(_of(tables[3], "count", triples), tables[2], pairs[:-1], bigram)
+
+
+def _unigram(table: pa.Table, found: Hashes) -> npt.NDArray[np.float64]:
+    """What the discount leaves is shared evenly by all words, the unknown one included."""
+    counts = table["count"].to_numpy()
+    left = DISCOUNT * np.count_nonzero(counts) / (len(counts) + 1)
+    return np.asarray((np.maximum(_of(table, "count", found) - DISCOUNT, 0) + left) / max(1, counts.sum()))
+
+
+def _interpolated(counts: Counts, table: pa.Table, contexts: Hashes, lower: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    followers, types = _of(table, "followers", contexts), _of(table, "types", contexts)
+    total = np.maximum(followers, 1)
+    return np.where(followers > 0, np.maximum(counts - DISCOUNT, 0) / total + DISCOUNT * types / total * lower, lower)
+
+
+def _of(table: pa.Table, column: str, ngrams: Hashes) -> Counts:
+    """A column's entries for these n-grams; 0 for those that the table lacks."""
+    keys = table["ngram"].to_numpy()
+    if not len(keys):
+        return np.zeros(len(ngrams), dtype=np.int64)
+    places = np.minimum(np.searchsorted(keys, ngrams), len(keys) - 1)
+    return np.where(keys[places] == ngrams, table[column].to_numpy()[places], 0).astype(np.int64)
