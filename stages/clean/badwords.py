@@ -3,23 +3,28 @@
 - `share`: share of a text's words that are on the list
 """
 
-import re
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-_WORD = re.compile(r"\w+")
+import numpy as np
+
+from infra.word_hashes import Bytes, Hashes, words
 
 
-def share(text: str | Sequence[str]) -> float:
-    """Share of the words that are on the list that the package better-profanity carries; 0 where there is no word."""
-    found = _WORD.findall(text.lower()) if isinstance(text, str) else [word.lower() for word in text]
-    listed = _listed()
-    return sum(word in listed for word in found) / len(found) if found else 0.0
+def share(data: Bytes) -> float:
+    """Share of the words that are on the list that the package profanityfilter carries; 0 where there is no word.
+
+    Args:
+        data: (bytes,) uint8, the text in UTF-8.
+    """
+    found, listed = words(data).hashes, _listed()
+    places = np.minimum(np.searchsorted(listed, found), len(listed) - 1)
+    return float((listed[places] == found).mean()) if len(found) else 0.0
 
 
 @cache
-def _listed() -> frozenset[str]:
+def _listed() -> Hashes:
     """Single words only: phrases would have to be looked for in the text one by one."""
-    lines = (files("better_profanity") / "profanity_wordlist.txt").read_text(encoding="utf-8").split("\n")
-    return frozenset(line.strip().lower() for line in lines if _WORD.fullmatch(line.strip()))
+    lines = (files("profanityfilter") / "data" / "badwords.txt").read_text(encoding="utf-8").splitlines()
+    listed = [words(np.frombuffer(line.encode(), dtype=np.uint8)).hashes for line in lines]
+    return np.unique(np.concatenate([hashes for hashes in listed if len(hashes) == 1]))

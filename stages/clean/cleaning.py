@@ -63,7 +63,7 @@ class Measures:
         scores: dict[str, Callable[[], float]] = {name: partial(score, self.parts) for name, score in SCORES.items()}
         scores["refinedweb_removed_words"] = lambda: self.corrected
         scores["language"] = self._accepted_language
-        scores["badwords"] = lambda: badwords.share(self.parts.text)
+        scores["badwords"] = lambda: badwords.share(self.parts.data)
         if self.models.classifier:
             scores["quality"] = lambda: self.quality or 0.0
         if self.models.language_model:

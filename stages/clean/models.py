@@ -154,7 +154,8 @@ def fit_partition(
     tables = trigram_model.fit(texts)
     other_keys, others = sampled(samples, "clean.perplexity")
     learnt = set(keys.tolist())
-    found = [trigram_model.perplexity(tables, text) for key, text in zip(other_keys.tolist(), others, strict=True)
+    model = {order: trigram_model.NgramTable(table) for order, table in tables.items()}
+    found = [trigram_model.perplexity(model, text) for key, text in zip(other_keys.tolist(), others, strict=True)
              if key not in learnt]  # fmt: skip
     found = sorted(value for value in found if np.isfinite(value))
     _check_enough("clean.perplexity, documents outside the reference's sample", len(found))

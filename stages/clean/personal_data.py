@@ -37,19 +37,25 @@ _LOCAL_PART_BACKWARDS = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}(?![A-
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
 _RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|org|net))?|test|invalid|localhost|local)$", re.IGNORECASE)
 """RFC 2606 and 6761: nobody lives there, and documentation is full of them."""
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
-_CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]?\d{2,6}){2,4}(?![\w/-]|[.,]\d)")
+# Each pattern begins with a set of characters, which the engine skips to, and looks behind it after that: five times
+# as fast as with the look-behind first.
+_IBAN = re.compile(
+    r"[A-Z](?<![A-Za-z0-9].)[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", re.S
+)
+_CARD = re.compile(r"[0-9](?<![\w.,/-].)\d{3}(?:[ -]?\d{2,6}){2,4}(?![\w/-]|[.,]\d)", re.S)
 _ISSUERS = re.compile(
     r"4(?:\d{12}|\d{15})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
     r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}"
 )
 """Visa, Mastercard (two ranges), American Express, Discover, JCB, Diners Club: first digits and lengths."""
 _PHONE = re.compile(
-    r"(?<![\w.,/+-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)[ .-]?)?\d{2,4}(?:[ .-]\d{2,4}){1,4}(?![\w/-]|[.,]\d)"
+    r"[+(0-9](?<![\w.,/+-].)(?:(?<=\+)\d{1,3}[ .-]?(?:\(\d{2,4}\)[ .-]?)?\d{2,4}|(?<=\()\d{2,4}\)[ .-]?\d{2,4}"
+    r"|(?<=\d)\d{1,3})(?:[ .-]\d{2,4}){1,4}(?![\w/-]|[.,]\d)",
+    re.S,
 )
-_PHONE_JOINED = re.compile(r"(?<![\w.,/+-])\+\d{8,15}(?![\w/-]|[.,]\d)")
-_IPV4 = re.compile(r"(?<![\w.-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){3,7}(?![\w:])")
+_PHONE_JOINED = re.compile(r"\+(?<![\w.,/+-].)\d{8,15}(?![\w/-]|[.,]\d)", re.S)
+_IPV4 = re.compile(r"[0-9](?<![\w.-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-]|\.\d)", re.S)
+_IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){3,7}(?![\w:])", re.S)
 _VERSION_BEFORE = re.compile(r"(?:v|ver|version|release|==|>=|<=|section|chapter|§)[\s.:=]{0,3}$", re.IGNORECASE)
 _CONTEXT = 12
 """Characters before a number that may call it a version."""

@@ -2,17 +2,18 @@
 Chen & Goodman 1999, section 4.1.6), which CCNet (Wenzek et al. 2020, 1911.00359) sorts pages by.
 
 - `fit`: the model's three tables from texts
-- `TrigramModel`: the perplexity of one text
+- `TrigramModel`: the perplexity of one text; `NgramTable` is one of its tables
 
 KenLM's Python package reads models but cannot train any, hence the model here. N-grams are 64-bit hashes: a table of
 n entries holds a false match with a chance of n / 2^64 for each look-up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -75,6 +76,47 @@ def _table(ngrams: Hashes, counts: Counts, **of_contexts: Counts) -> pa.Table:
     return pa.table({"ngram": ngrams, **columns})
 
 
+class NgramTable:
+    """One order's table, ready to be asked: hashes are uniform, so that their first bits nearly tell the row."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.columns = {name: table[name].to_numpy() for name in table.column_names if name != "ngram"}
+        self._ngrams = table["ngram"].to_numpy()
+        bits = max(1, len(self._ngrams).bit_length())
+        self._shift = np.uint64(64 - bits)
+        slots = np.arange(1 << bits, dtype=np.uint64) << self._shift
+        self._starts = np.append(np.searchsorted(self._ngrams, slots), len(self._ngrams))
+
+    def __len__(self) -> int:
+        return len(self._ngrams)
+
+    def rows(self, ngrams: Hashes) -> Counts:
+        """The row of each n-gram, -1 for those that are not there: (n-grams,) int64."""
+        return _rows(self._ngrams, self._starts, self._shift, ngrams)
+
+    def column(self, name: str, rows: Counts) -> Counts:
+        """A column's entries in these rows, 0 for row -1."""
+        if not len(self):
+            return np.zeros(len(rows), dtype=np.int64)
+        return np.where(rows >= 0, self.columns[name][rows], 0).astype(np.int64)
+
+
+@numba.njit(cache=True)
+def _rows(table: Hashes, starts: Counts, shift: np.uint64, ngrams: Hashes) -> Counts:
+    rows = np.full(len(ngrams), -1, dtype=np.int64)
+    for at in range(len(ngrams)):
+        slot = np.int64(ngrams[at] >> shift)
+        for row in range(starts[slot], starts[slot + 1]):
+            if table[row] == ngrams[at]:
+                rows[at] = row
+                break
+    return rows
+
+
+Tables = Mapping[int, NgramTable]
+"""By order."""
+
+
 @dataclass(frozen=True)
 class TrigramModel:
     """A fitted model; picklable, its tables are read where it is used."""
@@ -86,11 +128,11 @@ class TrigramModel:
         return perplexity(self._tables, text)
 
     @cached_property
-    def _tables(self) -> dict[int, pa.Table]:
-        return {order: self.fitted.read_table(path(order)) for order in ORDERS}
+    def _tables(self) -> Tables:
+        return {order: NgramTable(self.fitted.read_table(path(order))) for order in ORDERS}
 
 
-def perplexity(tables: dict[int, pa.Table], text: str) -> float:
+def perplexity(tables: Tables, text: str) -> float:
     """As `TrigramModel.perplexity`."""
     found = words(np.frombuffer(text.encode(), dtype=np.uint8)).hashes
     if len(found) < 3:
@@ -98,36 +140,28 @@ def perplexity(tables: dict[int, pa.Table], text: str) -> float:
     return float(np.exp(-np.log(probabilities(tables, found)).mean()))
 
 
-def probabilities(tables: dict[int, pa.Table], found: Hashes) -> npt.NDArray[np.float64]:
+def probabilities(tables: Tables, found: Hashes) -> npt.NDArray[np.float64]:
     """Of each word after the two before it: (words - 2,) float64.
 
     Args:
-        tables: from `fit`.
+        tables: the model's.
         found: (words,) uint64, hashes of the words.
     """
-    pairs, triples = ngram_hashes(found, 2), ngram_hashes(found, 3)
-    unigram = _unigram(tables[1], found[2:])
-    bigram = _interpolated(_of(tables[2], "count", pairs[1:]), tables[1], found[1:-1], unigram)
-    return _interpolated(_of(tables[3], "count", triples), tables[2], pairs[:-1], bigram)
+    singles, pairs = tables[1].rows(found), tables[2].rows(ngram_hashes(found, 2))
+    triples = tables[3].rows(ngram_hashes(found, 3))
+    unigram = _unigram(tables[1], singles[2:])
+    bigram = _interpolated(tables[2].column("count", pairs[1:]), tables[1], singles[1:-1], unigram)
+    return _interpolated(tables[3].column("count", triples), tables[2], pairs[:-1], bigram)
 
 
-def _unigram(table: pa.Table, found: Hashes) -> npt.NDArray[np.float64]:
+def _unigram(table: NgramTable, rows: Counts) -> npt.NDArray[np.float64]:
     """What the discount leaves is shared evenly by all words, the unknown one included."""
-    counts = table["count"].to_numpy()
+    counts = table.columns["count"]
     left = DISCOUNT * np.count_nonzero(counts) / (len(counts) + 1)
-    return np.asarray((np.maximum(_of(table, "count", found) - DISCOUNT, 0) + left) / max(1, counts.sum()))
+    return np.asarray((np.maximum(table.column("count", rows) - DISCOUNT, 0) + left) / max(1, counts.sum()))
 
 
-def _interpolated(counts: Counts, table: pa.Table, contexts: Hashes, lower: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    followers, types = _of(table, "followers", contexts), _of(table, "types", contexts)
+def _interpolated(counts: Counts, table: NgramTable, contexts: Counts, lower: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    followers, types = table.column("followers", contexts), table.column("types", contexts)
     total = np.maximum(followers, 1)
     return np.where(followers > 0, np.maximum(counts - DISCOUNT, 0) / total + DISCOUNT * types / total * lower, lower)
-
-
-def _of(table: pa.Table, column: str, ngrams: Hashes) -> Counts:
-    """A column's entries for these n-grams; 0 for those that the table lacks."""
-    keys = table["ngram"].to_numpy()
-    if not len(keys):
-        return np.zeros(len(ngrams), dtype=np.int64)
-    places = np.minimum(np.searchsorted(keys, ngrams), len(keys) - 1)
-    return np.where(keys[places] == ngrams, table[column].to_numpy()[places], 0).astype(np.int64)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.word_hashes import words
-from stages.clean.trigram_model import DISCOUNT, fit, perplexity, probabilities
+from stages.clean.trigram_model import DISCOUNT, NgramTable, Tables, fit, perplexity, probabilities
 
 WORDS = st.lists(st.sampled_from(["mill", "river", "wheel", "the", "a"]), min_size=3, max_size=25)
 
@@ -47,13 +47,17 @@ class Reference:
         return (max(followers.get(word, 0) - DISCOUNT, 0) + DISCOUNT * len(followers) * lower) / total
 
 
+def fitted(texts: Sequence[str]) -> Tables:
+    return {order: NgramTable(table) for order, table in fit(texts).items()}
+
+
 def hashes(text: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
     return words(np.frombuffer(" ".join(text).encode(), dtype=np.uint8)).hashes
 
 
 @given(st.lists(WORDS, min_size=1, max_size=5), WORDS)
 def test_probabilities_are_those_of_the_definition(texts: list[list[str]], asked: list[str]) -> None:
-    tables, reference = fit([" ".join(text) for text in texts]), Reference(texts)
+    tables, reference = fitted([" ".join(text) for text in texts]), Reference(texts)
     asked = [*asked, "unseen", "mill", "wheel"]
     wanted = [reference.trigram(*asked[at : at + 3]) for at in range(len(asked) - 2)]
     assert probabilities(tables, hashes(asked)) == pytest.approx(wanted, rel=1e-9)
@@ -64,14 +68,14 @@ def test_probabilities_are_those_of_the_definition(texts: list[list[str]], asked
 def test_after_any_two_words_all_words_together_have_probability_1(
     texts: list[list[str]], context: tuple[str, str]
 ) -> None:
-    tables = fit([" ".join(text) for text in texts])
+    tables = fitted([" ".join(text) for text in texts])
     vocabulary = [*{word for text in texts for word in text}, "unknown"]
     total = sum(probabilities(tables, hashes([*context, word]))[0] for word in vocabulary)
     assert total == pytest.approx(1)
 
 
 def test_like_text_has_a_low_perplexity_and_short_text_none() -> None:
-    tables = fit(["the wheel of the mill turns in the cold river " * 5, "the river turns the wheel of the mill"])
+    tables = fitted(["the wheel of the mill turns in the cold river " * 5, "the river turns the wheel of the mill"])
     like, unlike = perplexity(tables, "the wheel of the mill turns"), perplexity(tables, "buy cheap deals online now")
     assert like < unlike / 3
     assert perplexity(tables, "two words") == math.inf
