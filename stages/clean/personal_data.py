@@ -50,13 +50,13 @@ _ISSUERS = re.compile(
 """Visa, Mastercard (two ranges), American Express, Discover, JCB, Diners Club: first digits and lengths."""
 _PHONE = re.compile(
     r"[+(0-9](?<![\w.,/+-].)(?:(?<=\+)\d{1,3}[ .-]?(?:\(\d{2,4}\)[ .-]?)?\d{2,4}|(?<=\()\d{2,4}\)[ .-]?\d{2,4}"
-    r"|(?<=\d)\d{1,3})(?:[ .-]\d{2,4}){1,4}(?![\w/-]|[.,]\d)",
+    r"|(?<=\d)\d{1,3})(?:[ .-]\d{2,8}){1,4}(?![\w/-]|[.,]\d)",
     re.S,
 )
 _PHONE_JOINED = re.compile(r"\+(?<![\w.,/+-].)\d{8,15}(?![\w/-]|[.,]\d)", re.S)
 _IPV4 = re.compile(r"[0-9](?<![\w.-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-]|\.\d)", re.S)
 _IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){3,7}(?![\w:])", re.S)
-_VERSION_BEFORE = re.compile(r"(?:v|ver|version|release|==|>=|<=|section|chapter|§)[\s.:=]{0,3}$", re.IGNORECASE)
+_VERSION_BEFORE = re.compile(r"(?:v|ver|version|release|[=~<>!]=|section|chapter|§)[\s.:=]{0,3}$", re.IGNORECASE)
 _CONTEXT = 12
 """Characters before a number that may call it a version."""
 
@@ -159,6 +159,7 @@ def _addresses(text: str) -> Iterator[Span]:
 
 def _is_public(found: str) -> bool:
     try:
-        return ipaddress.ip_address(found).is_global
+        address = ipaddress.ip_address(found)
     except ValueError:
         return False
+    return address.is_global and not address.is_multicast
