@@ -17,7 +17,7 @@ from stages.stage import Stage, StageContext
 if TYPE_CHECKING:
     from stages.clean.boilerplate_lines import RepeatedLines
 
-TEXT_BYTES_PER_SECOND = 8e6
+TEXT_BYTES_PER_SECOND = 4e6
 """Per core, everything that is on by default."""
 SHARE_KEPT = 0.8
 
