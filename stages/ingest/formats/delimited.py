@@ -27,12 +27,11 @@ def read_tsv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterato
 def _read(
     stream: IO[bytes], source: SourceConfig, max_bytes: int, delimiter: str, quoting: bool
 ) -> Iterator[Record | Failure | None]:
-    csv.field_size_limit(max_bytes)
     lines = _Lines(as_utf8(stream), max_bytes)
     rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
     header: list[str] | None = None
     width, position = 0, 0
-    for row in _rows(rows, lines):
+    for row in _rows(rows, lines, max_bytes):
         if row == []:
             continue
         if isinstance(row, list) and not width:
@@ -66,16 +65,18 @@ class _Lines:
         return (line or b"").decode("utf-8", "surrogateescape")
 
 
-def _rows(rows: Any, lines: _Lines) -> Iterator[Sequence[str] | _Broken]:
+def _rows(rows: Any, lines: _Lines, max_bytes: int) -> Iterator[Sequence[str] | _Broken]:
     while True:
+        others_limit = csv.field_size_limit(max_bytes)  # the module has one for the whole process
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield _Broken("not_csv", str(error))
-            continue
-        if lines.has_too_long:
+            row = _Broken("not_csv", str(error))
+        finally:
+            csv.field_size_limit(others_limit)
+        if lines.has_too_long and not isinstance(row, _Broken):
             lines.has_too_long = False
             yield _Broken("too_long", "a line longer than max_document_bytes")
         else:

@@ -1,3 +1,4 @@
+import csv
 import datetime
 import io
 import json
@@ -11,6 +12,8 @@ import zstandard
 
 from data_schemas.errors import InputDataError
 from stages.ingest.byte_streams import ReadInterruptedError
+from stages.ingest.formats import delimited
+from stages.ingest.ingest_config import SourceConfig
 from stages.ingest.readers import read_text
 from stages.ingest.records import Failure, Record
 from tests.stages.ingest.sample_files import COMPRESS, TEXTS, json_lines, read, read_bytes, reasons, samples, texts
@@ -121,6 +124,13 @@ def test_tsv_takes_quotes_as_text_unless_told(tmp_path):
     assert texts(found) == ['"He said', 'so."']
     assert found[-1] == Failure(2, "wrong_field_count", "1 fields, 2 in the first row")
     assert texts(read_bytes(tmp_path, "a.tsv", b'text\tb\n"a\tb"\tc\n', quoting=True)) == ["a\tb"]
+
+
+def test_the_cap_on_csv_fields_is_of_this_file_alone(tmp_path):
+    before = csv.field_size_limit()
+    rows = delimited.read_csv(io.BufferedReader(io.BytesIO(b"text\nabc\nd\n")), SourceConfig(path="x.csv"), 50)  # type: ignore[arg-type]
+    next(rows)
+    assert csv.field_size_limit() == before, "half-way through a file"
 
 
 def test_one_bad_row_of_a_table_leaves_its_neighbours(tmp_path):
