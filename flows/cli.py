@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -213,19 +213,47 @@ def verify(
 
 @command
 def generate(
-    run_id: RunId,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_ID|FOLDER",
+            help="a run, or a folder that holds an export of Headrace's or a GPT-NeoX of Hugging Face's",
+        ),
+    ],
     prompt: Annotated[str, typer.Argument(help="the text to go on from")],
     tokens: Annotated[int, typer.Option(min=1, help="tokens to generate")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time")] = 0.8,
     top_k: Annotated[int, typer.Option(min=1, help="sample among this many likeliest tokens")] = 50,
     seed: Annotated[int, typer.Option(help="same seed, same text")] = 0,
-    stage: Annotated[str, typer.Option(help="whose model: compress or pretrain")] = "compress",
+    stage: Annotated[str, typer.Option(help="whose model of a run: compress or pretrain")] = "compress",
     store: Store = None,
 ) -> None:
-    """Let a run's model go on from a text."""
+    """Let a run's model, or one in a folder, go on from a text."""
     from flows.generate import continue_text
 
-    typer.echo(continue_text(store_url(store), run_id, stage, prompt, tokens, temperature, top_k, seed))
+    typer.echo(continue_text(store_url(store), source, stage, prompt, tokens, temperature, top_k, seed))
+
+
+@command
+def export(
+    run_id: RunId,
+    folder: Annotated[str, typer.Argument(help="where to write; a new or an empty folder")],
+    format_: Annotated[
+        Literal["huggingface", "gguf", "headrace"],
+        typer.Option("--format", help="for transformers; for llama.cpp, in one file; or for 'headrace generate'"),
+    ] = "huggingface",
+    stage: Annotated[str, typer.Option(help="whose model: pretrain or compress")] = "pretrain",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="of the matrices in the files")
+    ] = "float32",
+    store: Store = None,
+) -> None:
+    """Write a run's model, its tokenizer and a model card into a folder that other programs read."""
+    from flows.export import ExportRequest
+    from flows.export import export as write_export
+
+    for line in write_export(ExportRequest(store_url(store), run_id, folder, format_, stage, dtype)):
+        typer.echo(line)
 
 
 def _execute(request: Any, as_json: bool) -> None:

@@ -1,26 +1,70 @@
-"""`headrace generate`: a run's model goes on from a text."""
+"""`headrace generate`: a model goes on from a text, be it a run's or one in a folder.
 
-from data_schemas.errors import NotFoundError
-from infra.artifacts import ArtifactStore
+- `continue_text`: the command
+- `model_artifact`: a run's artifact with a model
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_schemas.errors import ContractError, NotFoundError
+from data_schemas.manifest import RunRecord
+from infra.artifacts import Artifact, ArtifactStore
 from infra.runs import RunStore
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from modeling.transformer import Transformer
 
 STAGES_WITH_MODELS = ("compress", "pretrain")
 
 
 def continue_text(
-    store_url: str, run_id: str, stage: str, prompt: str, tokens: int, temperature: float, top_k: int, seed: int
+    store_url: str, source: str, stage: str, prompt: str, tokens: int, temperature: float, top_k: int, seed: int
 ) -> str:
     """The prompt and what the model makes of it.
+
+    Args:
+        store_url: where runs are.
+        source: id of a run; or a folder with an export of Headrace's or a GPT-NeoX of Hugging Face's.
+        stage: whose model, of a run.
+        prompt: the text to go on from; nothing begins a new text.
+        tokens: new tokens at most.
+        temperature: 0 takes the likeliest token each time.
+        top_k: sample among this many likeliest tokens.
+        seed: of the sampling.
+
+    Raises:
+        NotFoundError: where there is no such run, model or file.
+        ContractError: where a folder holds a network that Headrace does not run.
+    """
+    from modeling.generation import generate
+
+    if (Path(source) / "config.json").is_file():
+        model, tokenizer = _from_folder(Path(source))
+    elif Path(source).is_dir() and "/" in source:
+        raise NotFoundError(f"{source} holds no config.json; generate reads an export's folder, or a run's id")
+    else:
+        model, tokenizer = _from_run(store_url, source, stage)
+    if tokenizer.get_vocab_size() > model.config.vocabulary_size:
+        raise ContractError(
+            f"the tokenizer of {source} has {tokenizer.get_vocab_size():,} tokens and the network "
+            f"{model.config.vocabulary_size:,}; put the tokenizer.json there that it was trained with"
+        )
+    end = model.config.end_of_text
+    start = tokenizer.encode(prompt).ids or [end]
+    new = generate(model, start, tokens, temperature=temperature, top_k=top_k, seed=seed, stop_token=end)
+    return prompt + tokenizer.decode([token for token in new if token != end])
+
+
+def model_artifact(store_url: str, record: RunRecord, stage: str) -> Artifact:
+    """The artifact with a run's model, its files there.
 
     Raises:
         NotFoundError: where the run has no such model.
     """
-    from tokenizers import Tokenizer
-
-    from modeling.checkpoint import model_from_files
-    from modeling.generation import generate
-
-    record = RunStore(store_url).get(run_id)
     if stage not in STAGES_WITH_MODELS or stage not in record.stages:
         have = [name for name in STAGES_WITH_MODELS if name in record.stages]
         raise NotFoundError(
@@ -28,10 +72,41 @@ def continue_text(
         )
     artifact = ArtifactStore(store_url).open(record.stages[stage].artifact)
     artifact.check_sizes()
-    tokenizer = Tokenizer.from_str(artifact.read("tokenizer.json").decode())
+    return artifact
+
+
+def _from_run(store_url: str, run_id: str, stage: str) -> "tuple[Transformer, Tokenizer]":
+    from tokenizers import Tokenizer
+
+    from modeling.checkpoint import model_from_files
+
+    artifact = model_artifact(store_url, RunStore(store_url).get(run_id), stage)
     model = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
-    end = tokenizer.token_to_id("<|endoftext|>")
-    assert end is not None, "the tokenizer has no end-of-text token"
-    start = tokenizer.encode(prompt).ids or [end]
-    new = generate(model, start, tokens, temperature=temperature, top_k=top_k, seed=seed, stop_token=end)
-    return prompt + tokenizer.decode([token for token in new if token != end])
+    return model, Tokenizer.from_str(artifact.read("tokenizer.json").decode())
+
+
+def _from_folder(folder: Path) -> "tuple[Transformer, Tokenizer]":
+    """A network that Headrace exported in its own format, or else one of Hugging Face's."""
+    from tokenizers import Tokenizer
+
+    from modeling.checkpoint import CONFIG, WEIGHTS, model_from_files
+    from modeling.huggingface import from_gpt_neox
+
+    config = (folder / CONFIG).read_bytes()
+    model = model_from_files(config, _read(folder / WEIGHTS)) if _is_ours(config) else from_gpt_neox(folder)
+    return model, Tokenizer.from_str(_read(folder / "tokenizer.json").decode())
+
+
+def _is_ours(config_json: bytes) -> bool:
+    try:
+        fields = json.loads(config_json)
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and "transformer" in fields
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(f"{path.parent} has no {path.name}; copy the whole folder") from None

@@ -1,50 +1,101 @@
-"""Multi-head causal self-attention (Vaswani et al. 2017, 1706.03762, section 3.2) with rotary positions."""
+"""Multi-head causal self-attention of any kind (Vaswani et al. 2017, 1706.03762, 3.2), with rotary positions."""
+
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.key_value_cache import KeyValueCache, causal_mask
+from modeling.attention_kinds import AttentionKind, FullAttention, PooledAttention
+from modeling.attention_tiles import level_strides
+from modeling.documents import Documents
+from modeling.joined_attention import joined_attention
+from modeling.key_value_cache import CacheStep, LayerCache, Places
+from modeling.pooling import BlockPooling, pooled_levels
 from modeling.rotary import Rotation, rotate
-from modeling.transformer_config import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all layers of a forward pass share."""
+
+    rotation: Rotation
+    """Of the tokens' positions."""
+    documents: Documents | None
+    """Which attention does not leave; None where every row is one."""
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """A layer's cache in one forward pass."""
+
+    layer: LayerCache
+    step: CacheStep | list[Places]
+    """What the new tokens do; or where the entries of each level go, if they are the first."""
 
 
 class Attention(nn.Module):
-    """Each token looks at itself and at the tokens before it.
+    """Each token looks at itself and at what its kind of attention lets it see of the tokens before it.
 
     The rows of `query_key_value` go head by head (query, key and value of head 0, then of head 1), as in GPT-NeoX and
     Megatron-LM: what belongs to one head lies together, and export copies the matrix as it is.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, kind: AttentionKind, width: int, heads: int, scale: float) -> None:
+        """Build for `heads` heads of width / heads numbers each; `scale` multiplies the scores."""
         super().__init__()
-        self.heads = config.heads
-        self.head_width = config.head_width
-        self.query_key_value = nn.Linear(config.width, 3 * config.width)
-        self.output = nn.Linear(config.width, config.width)
+        self.kind, self.heads, self.scale = kind, heads, scale
+        self.head_width = width // heads
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self._strides = level_strides(kind)
+        self.poolings = nn.ModuleList(
+            BlockPooling(kind.pooling, heads, self.head_width, coarser // finer)
+            for finer, coarser in pairwise(self._strides)
+            if isinstance(kind, PooledAttention)
+        )
 
-    def forward(self, hidden: Tensor, rotation: Rotation, cache: KeyValueCache | None = None) -> Tensor:
-        """Mix values over the positions so far.
+    def forward(self, hidden: Tensor, surroundings: Surroundings, cache: CacheUse | None = None) -> Tensor:
+        """Mix values over what each token sees.
 
         Args:
             hidden: (batch, tokens, width), normed.
-            rotation: of these tokens' positions.
+            surroundings: rotation and documents of these tokens.
             cache: earlier positions, which these tokens look at as well and are added to.
 
         Returns:
             (batch, tokens, width), to be added to the residual stream.
         """
-        batch, tokens, width = hidden.shape
+        batch, tokens, _ = hidden.shape
         projected = self.query_key_value(hidden).view(batch, tokens, self.heads, 3, self.head_width)
-        queries, keys, values = (part.transpose(1, 2) for part in rotate(projected, rotation).unbind(3))
+        projected = rotate(projected, surroundings.rotation)
+        if cache is not None and isinstance(cache.step, CacheStep):
+            mixed = self._behind_cache(projected, cache.layer, cache.step)
+        else:
+            mixed = self._within(projected, surroundings.documents, cache)
+        return self.output(mixed.flatten(2))  # type: ignore[no-any-return]
+
+    def _within(self, projected: Tensor, documents: Documents | None, cache: CacheUse | None) -> Tensor:
+        """Attention of tokens that have none before them: (batch, tokens, heads, head_width)."""
+        pooled = pooled_levels(projected[..., 1:, :], list(self.poolings), self._strides, documents)  # type: ignore[arg-type]
         if cache is not None:
-            keys, values = cache.append(keys, values)
-        # A single query may look everywhere. Several behind a cache need a mask: is_causal aligns with the first key.
-        behind_cache = 1 < tokens < keys.shape[2]
-        mixed = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=causal_mask(tokens, keys.shape[2], hidden.device) if behind_cache else None,
-            is_causal=tokens == keys.shape[2],
-        )
-        return self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))  # type: ignore[no-any-return]
+            assert isinstance(cache.step, list)
+            for level, (entries, places) in enumerate(zip([projected[..., 1:, :], *pooled], cache.step, strict=True)):
+                cache.layer.write(level, entries, places)
+        if isinstance(self.kind, FullAttention) and documents is None:
+            queries, keys, values = projected.transpose(1, 2).unbind(3)
+            return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=self.scale).transpose(
+                1, 2
+            )
+        return joined_attention(projected, pooled, self.kind, documents, self.scale)
+
+    def _behind_cache(self, projected: Tensor, cache: LayerCache, step: CacheStep) -> Tensor:
+        """Attention of new tokens to themselves and to what the cache holds: (batch, tokens, heads, head_width)."""
+        cache.write(0, projected[..., 1:, :], step.tokens)
+        for level, (blocks, pooling) in enumerate(zip(step.pooled, self.poolings, strict=True), start=1):
+            if blocks is not None:
+                cache.write(level, pooling(cache.read(level - 1, blocks.sources)), blocks.targets)
+        keys, values = cache.keys_and_values(step.used).transpose(1, 2).unbind(3)
+        queries = projected[..., 0, :].transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=step.mask, scale=self.scale)
+        return mixed.transpose(1, 2)

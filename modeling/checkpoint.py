@@ -2,7 +2,7 @@
 
 `config.json` holds {"format": "float" | "int8", "transformer": the TransformerConfig}. The tensors carry the names of
 `Transformer.state_dict()`, a tied head's left out; in the int8 format each matrix `x.weight` is int8 and has its
-float32 `x.scale`, one for each row.
+float32 `x.scale`, one for each row. Routers are float32 always.
 """
 
 import json
@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from data_schemas.errors import ContractError
+from modeling.embeddings import tied_tensor
+from modeling.finite_weights import check_finite
 from modeling.int8_linear import Int8Linear, empty_int8_transformer
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
@@ -39,13 +41,12 @@ def model_to_files(model: Transformer, dtype: torch.dtype = torch.float32) -> di
         model: a float or an int8 network.
         dtype: how floats are stored, float32 or bfloat16; int8 scales are float32 always.
     """
-    saved = SavedConfig(
-        format="int8" if isinstance(model.get_submodule("head"), Int8Linear) else "float", transformer=model.config
-    )
+    is_int8 = any(isinstance(module, Int8Linear) for module in model.modules())
+    saved = SavedConfig(format="int8" if is_int8 else "float", transformer=model.config)
     tensors = {
         name: tensor.to("cpu", dtype if _is_shortened(name, tensor) else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
-        if not _is_tied(name, model.config)
+        if not tied_tensor(name, model.config)
     }
     config = json.dumps(saved.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
     return {CONFIG: config.encode(), WEIGHTS: safetensors.torch.save(tensors)}
@@ -55,13 +56,14 @@ def model_from_files(config_json: bytes, safetensors_bytes: bytes) -> Transforme
     """The network in evaluation mode on the CPU, floats as float32.
 
     Raises:
-        ContractError: where the config cannot be right or the tensors are not those it calls for.
+        ContractError: where the config cannot be right, the tensors are not those it calls for or not finite.
     """
     saved = _read_config(config_json)
     model = _empty_transformer(saved)
-    expected = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied(name, saved.transformer)}
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not tied_tensor(name, saved.transformer)}
     found = _read_tensors(safetensors_bytes)
     _check_tensors(expected, found)
+    check_finite(found, WEIGHTS)
     state = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in found.items()}
     model.load_state_dict(state, strict=False, assign=True)
     if saved.transformer.tied_embeddings:
@@ -76,12 +78,8 @@ def _empty_transformer(saved: SavedConfig) -> Transformer:
         return Transformer(saved.transformer)
 
 
-def _is_tied(name: str, config: TransformerConfig) -> bool:
-    return config.tied_embeddings and name.startswith("head.")
-
-
 def _is_shortened(name: str, tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and not name.endswith(".scale")
+    return tensor.is_floating_point() and not name.endswith((".scale", ".router.weight"))
 
 
 def _read_config(config_json: bytes) -> SavedConfig:

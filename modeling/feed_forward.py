@@ -2,17 +2,15 @@
 
 from torch import Tensor, nn
 
-from modeling.transformer_config import TransformerConfig
-
 
 class FeedForward(nn.Module):
     """FF(x) = max(0, x W1 + b1) W2 + b2; W1 is `up.weight` transposed, W2 `down.weight` transposed."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, width: int, neurons: int) -> None:
         super().__init__()
-        self.up = nn.Linear(config.width, config.feed_forward_width)
-        self.down = nn.Linear(config.feed_forward_width, config.width)
+        self.up = nn.Linear(width, neurons)
+        self.down = nn.Linear(neurons, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(batch, tokens, width), normed -> (batch, tokens, width), to be added to the residual stream."""
+        """(..., width), normed -> (..., width), to be added to the residual stream."""
         return self.down(self.up(hidden).relu())  # type: ignore[no-any-return]

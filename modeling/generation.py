@@ -1,21 +1,22 @@
 """Text goes on, token by token, through the key-value cache; and how fast. For float and int8 networks.
 
-- `generate`: sample new tokens
+- `generate`, `generate_batch`: sample new tokens
 - `prefill_speed`, `decode_speed`: tokens per second of the two phases of generation
 """
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from data_schemas.errors import ConfigError
+from modeling.key_value_cache import DecoderCache
 from modeling.transformer import Transformer
+from modeling.transformer_config import TransformerConfig
 
 
-@torch.inference_mode()
 def generate(
     model: Transformer,
     prompt_tokens: Sequence[int],
@@ -25,58 +26,116 @@ def generate(
     seed: int,
     stop_token: int | None = None,
 ) -> list[int]:
-    """Continue a prompt.
+    """Continue one prompt; as `generate_batch`."""
+    return generate_batch(model, [prompt_tokens], max_new_tokens, temperature, top_k, seed, stop_token)[0]
+
+
+@torch.inference_mode()
+def generate_batch(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    stop_token: int | None = None,
+) -> list[list[int]]:
+    """Continue prompts of any lengths together; each is continued as it would be alone.
+
+    A row that fills the context goes on from the newest half of it, so that the cost per token stays bounded.
 
     Args:
         model: a float or an int8 network.
-        prompt_tokens: at least one token.
-        max_new_tokens: tokens to add at most.
+        prompts: at least one token each.
+        max_new_tokens: tokens to add at most, to each.
         temperature: divides the logits; 0 always takes the likeliest token.
         top_k: sample among the k likeliest tokens (Fan et al. 2018, 1805.04833, 5.2); 0 for all.
-        seed: of the sampling; the same seed gives the same tokens.
+        seed: of the first prompt's sampling; the others have the numbers after it. The same seed gives the same tokens.
         stop_token: ends the text when it is drawn, and is not returned.
 
     Returns:
-        The new tokens.
+        The new tokens of each prompt.
 
     Raises:
         ConfigError: for an empty prompt, a negative temperature or a negative top_k.
     """
-    if not prompt_tokens or temperature < 0 or top_k < 0:
+    if any(not prompt for prompt in prompts) or temperature < 0 or top_k < 0:
         raise ConfigError(
-            f"generation got a prompt of {len(prompt_tokens)} tokens, temperature {temperature:g} and top_k {top_k}; "
-            "it needs at least 1 token, a temperature of 0 or more and a top_k of 0 (all tokens) or more"
+            f"generation got prompts of {', '.join(str(len(prompt)) for prompt in prompts)} tokens, temperature "
+            f"{temperature:g} and top_k {top_k}; it needs at least 1 token in each, a temperature of 0 or more and a "
+            "top_k of 0 (all tokens) or more"
         )
-    generator = torch.Generator().manual_seed(seed)
-    tokens = list(prompt_tokens)
-    new_tokens: list[int] = []
-    for logits in _next_logits(model, tokens):
-        if len(new_tokens) == max_new_tokens:
-            break
-        drawn = _sample(logits, temperature, top_k, generator)
-        if drawn == stop_token:
-            break
-        tokens.append(drawn)
-        new_tokens.append(drawn)
-    return new_tokens
+    rows = [_Row(model.config, prompt, seed + number) for number, prompt in enumerate(prompts)]
+    going = rows if max_new_tokens else []
+    cache: DecoderCache | None = None
+    while going:
+        if cache is None or any(row.moved() for row in going):
+            cache, unseen = model.new_cache(len(going)), [row.visible for row in going]
+        else:
+            unseen = [row.tokens[-1:] for row in going]
+        logits = _last_logits(model, unseen, cache)
+        for row, row_logits in zip(going, logits, strict=True):
+            row.take(_sample(row_logits, temperature, top_k, row.generator), stop_token, max_new_tokens)
+        kept = [place for place, row in enumerate(going) if not row.finished]
+        if len(kept) < len(going):
+            going = [going[place] for place in kept]
+            cache.keep(kept)
+    return [row.new_tokens for row in rows]
 
 
-def _next_logits(model: Transformer, tokens: list[int]) -> Iterator[Tensor]:
-    """Logits (vocabulary) after `tokens`, again and again while the caller appends to it.
+class _Row:
+    """One text of a batch, and from where on the cache holds it."""
 
-    A full cache is started anew from the newest half of the context, so that the cost per token stays bounded.
-    """
-    context = model.config.context_length
-    device = model.final_norm.weight.device
-    unseen = tokens[-context:]
-    cache = model.new_cache(batch=1)
-    while True:
-        hidden = model.hidden_states(torch.tensor([unseen], device=device), cache)
-        yield model.head(hidden[:, -1]).squeeze(0)
-        unseen = tokens[-1:]
-        if cache[0].length == context:
-            unseen = tokens[-max(context // 2, 1) :]
-            cache = model.new_cache(batch=1)
+    def __init__(self, config: TransformerConfig, prompt: Sequence[int], seed: int) -> None:
+        self._config = config
+        self.tokens = list(prompt)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.finished = False
+        self._prompt_length = len(prompt)
+        self._start = max(0, len(prompt) - config.context_length, self._document_start())
+
+    @property
+    def visible(self) -> list[int]:
+        """The tokens that the next one is predicted from."""
+        return self.tokens[self._start :]
+
+    @property
+    def new_tokens(self) -> list[int]:
+        """What was added to the prompt."""
+        return self.tokens[self._prompt_length :]
+
+    def take(self, token: int, stop_token: int | None, max_new_tokens: int) -> None:
+        """Add a token, unless it ends the text."""
+        if token == stop_token:
+            self.finished = True
+            return
+        self.tokens.append(token)
+        self.finished = len(self.new_tokens) == max_new_tokens
+
+    def moved(self) -> bool:
+        """Move the start where the context is full or a new document has begun; True if it moved."""
+        before, context = self._start, self._config.context_length
+        if len(self.tokens) - self._start > context:
+            self._start = len(self.tokens) - max(context // 2, 1)
+        self._start = max(self._start, self._document_start())
+        return self._start != before
+
+    def _document_start(self) -> int:
+        """Place of the last end-of-text token, before which attention does not look if documents are separate."""
+        end = self._config.end_of_text
+        if not self._config.separate_documents or end not in self.tokens:
+            return 0
+        return len(self.tokens) - 1 - self.tokens[::-1].index(end)
+
+
+def _last_logits(model: Transformer, unseen: Sequence[Sequence[int]], cache: DecoderCache) -> Tensor:
+    """Logits (rows, vocabulary) behind the last token of each row."""
+    counts = torch.tensor([len(tokens) for tokens in unseen])
+    padded = torch.zeros(len(unseen), int(counts.max()), dtype=torch.int64)
+    for row, tokens in zip(padded, unseen, strict=True):
+        row[: len(tokens)] = torch.tensor(tokens)
+    hidden = model.hidden_states(padded.to(model.final_norm.weight.device), cache, counts)
+    return model.head(hidden[torch.arange(len(unseen)), counts - 1])  # type: ignore[no-any-return]
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:

@@ -72,7 +72,9 @@ class Int8Embedding(nn.Module):
 
 
 def quantize_int8(model: Transformer) -> Transformer:
-    """A network with every matrix, embedding and head in int8; norms and biases stay float32. `model` stays as it is.
+    """A network with every matrix, embedding and head in int8. `model` stays as it is.
+
+    Norms, biases, routers and learnt pooling stay float32.
 
     A tied head uses the embedding's table: a row is a token's vector there and an output channel here, so that one
     scale per row serves both.
@@ -97,5 +99,6 @@ def empty_int8_transformer(config: TransformerConfig) -> Transformer:
             if isinstance(module, nn.Linear):
                 empty = Int8Linear(module.in_features, module.out_features, module.bias is not None)
                 model.set_submodule(name, empty)
-        model.set_submodule("embedding", Int8Embedding(config.vocabulary_size, config.width))
+            elif isinstance(module, nn.Embedding):
+                model.set_submodule(name, Int8Embedding(module.num_embeddings, module.embedding_dim))
     return model.requires_grad_(False).eval()

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines, each (positions, 1, 3, head_width): of queries, of keys, and of values, which are not turned."""
+"""Cosines and sines, each (..., positions, 1, 3, head_width): of queries, keys, and values, which are not turned."""
 
 
-def rotation_at(start: int, length: int, head_width: int, base: float, like: Tensor) -> Rotation:
-    """Rotation for positions start ... start + length, on the device of `like`, in float32 or its wider dtype.
+def rotation_at(positions: Tensor, head_width: int, base: float, like: Tensor) -> Rotation:
+    """Rotation for integer positions (..., positions), on the device of `like`, in float32 or its wider dtype.
 
     Computed anew in each forward pass, once for all layers: that is a thousandth of the pass, and it spares the
     network buffers that every load, cast and move would have to carry. Never in bfloat16: it cannot tell neighbouring
     positions beyond 256 apart.
     """
     exact = torch.promote_types(like.dtype, torch.float32)
-    positions = torch.arange(start, start + length, device=like.device, dtype=exact)
+    positions = positions.to(like.device, exact)
     speeds = base ** (-torch.arange(0, head_width, 2, device=like.device, dtype=exact) / head_width)
     # (a, b) turns to (a cos - b sin, b cos + a sin): the first half's sine is that of the angle turned backwards.
     turning = torch.cat((-speeds, speeds))
     kinds = torch.stack((turning, turning, torch.zeros_like(turning)))
-    angles = positions[:, None, None, None] * kinds
+    angles = positions[..., None, None, None] * kinds
     return angles.cos(), angles.sin()
 
 

@@ -4,33 +4,52 @@ Laid out as GPT-NeoX with hidden_act="relu", use_parallel_residual=False and rot
 2204.06745), tensor by tensor, so that export there is a matter of names.
 """
 
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from modeling.attention import Attention
+from modeling.attention import Attention, CacheUse, Surroundings
+from modeling.documents import Documents, find_documents
+from modeling.embeddings import build_embedding, build_head, head_bands, tie
+from modeling.experts import Experts
 from modeling.feed_forward import FeedForward
-from modeling.key_value_cache import KeyValueCache
-from modeling.loss import chunked_token_losses, linear_cross_entropy
-from modeling.rotary import Rotation, rotation_at
+from modeling.initialization import attention_scale, initialize, logit_multiplier, residual_multiplier
+from modeling.key_value_cache import PIECE, DecoderCache
+from modeling.loss import TrainingLoss, chunked_token_losses, linear_cross_entropy
+from modeling.rotary import rotation_at
+from modeling.router import RoutingReport
 from modeling.transformer_config import TransformerConfig
 
 
 class DecoderLayer(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x)) (pre-norm: Xiong et al. 2020, 2002.04745)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        """Build the layer at this depth, counted from 0."""
         super().__init__()
+        experts = config.layer_experts(layer)
+        self.residual_multiplier = residual_multiplier(config)
         self.attention_norm = nn.LayerNorm(config.width, config.norm_epsilon)
-        self.attention = Attention(config)
+        self.attention = Attention(config.layer_attention(layer), config.width, config.heads, attention_scale(config))
         self.feed_forward_norm = nn.LayerNorm(config.width, config.norm_epsilon)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward: FeedForward | Experts = (
+            FeedForward(config.width, config.feed_forward_width)
+            if experts is None
+            else Experts(config.width, config.feed_forward_width, experts)
+        )
 
-    def forward(self, hidden: Tensor, rotation: Rotation, cache: KeyValueCache | None = None) -> Tensor:
-        """(batch, tokens, width) -> (batch, tokens, width), the residual stream."""
-        hidden = hidden + self.attention(self.attention_norm(hidden), rotation, cache)
-        return hidden + self.feed_forward(self.feed_forward_norm(hidden))  # type: ignore[no-any-return]
+    def forward(
+        self, hidden: Tensor, surroundings: Surroundings, cache: CacheUse | None = None
+    ) -> tuple[Tensor, RoutingReport | None]:
+        """(batch, tokens, width), the residual stream -> the same after this layer, and what experts say of routing."""
+        hidden = self._add(hidden, self.attention(self.attention_norm(hidden), surroundings, cache))
+        update = self.feed_forward(self.feed_forward_norm(hidden))
+        update, report = update if isinstance(update, tuple) else (update, None)
+        return self._add(hidden, update), report
+
+    def _add(self, hidden: Tensor, update: Tensor) -> Tensor:
+        return hidden + update if self.residual_multiplier == 1 else hidden + self.residual_multiplier * update
 
 
 class Transformer(nn.Module):
@@ -40,17 +59,24 @@ class Transformer(nn.Module):
         """Build with random weights from torch's global generator; on the device of a `torch.device` context."""
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary_size, config.width)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.embedding = build_embedding(config)
+        self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, config.norm_epsilon)
-        self.head = nn.Linear(config.width, config.vocabulary_size, bias=False)
+        self.head = build_head(config)
+        self.routing_reports: list[RoutingReport] = []
+        """Of the last forward pass, without gradient, for the log: one for each layer with experts."""
         if config.tied_embeddings:
             self.tie_head()
-        self._initialize()
+        initialize(self, config)
 
     def forward(
-        self, tokens: Tensor, targets: Tensor | None = None, cache: list[KeyValueCache] | None = None
-    ) -> Tensor:
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        cache: DecoderCache | None = None,
+        counts: Tensor | None = None,
+        z_loss: float = 0.0,
+    ) -> Tensor | TrainingLoss:
         """Predict, or say how well the prediction does.
 
         The loss is computed in here, and not from logits outside, so that a data-parallel wrapper sees the whole
@@ -60,47 +86,81 @@ class Transformer(nn.Module):
             tokens: (batch, tokens) int64.
             targets: (batch, tokens) int64, the token after each; None to predict.
             cache: from `new_cache`; `tokens` then go on from what it holds, and are added to it.
+            counts: (batch,) int64 on the CPU, with a cache only: how many of each row's tokens count, at least 1 of
+                the first; the others are padding behind them. None for all.
+            z_loss: weight of the squared log-sum-exp of the logits, with targets only.
 
         Returns:
-            Without targets: logits (batch, tokens, vocabulary). With targets: their mean cross-entropy in nats.
+            Without targets: logits (batch, tokens, vocabulary). With targets: the loss, in nats.
         """
-        hidden = self.hidden_states(tokens, cache)
+        reports: list[RoutingReport] = []
+        hidden = self.hidden_states(tokens, cache, counts, reports)
+        self.routing_reports = [report._replace(loss=report.loss.detach()) for report in reports]
         if targets is None:
             return self.head(hidden)  # type: ignore[no-any-return]
-        if torch.is_grad_enabled() and self.head.weight.requires_grad:
-            return linear_cross_entropy(hidden, self.head.weight, targets)
-        return chunked_token_losses(hidden, self.head, targets).mean()
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.head.parameters()):
+            loss = linear_cross_entropy(head_bands(self.head, hidden), targets, z_loss)
+            return TrainingLoss(loss.total + sum(report.loss for report in reports), loss.cross_entropy)
+        cross_entropy = chunked_token_losses(hidden, self.head, targets).mean()
+        return TrainingLoss(cross_entropy, cross_entropy.detach())
 
-    def hidden_states(self, tokens: Tensor, cache: list[KeyValueCache] | None = None) -> Tensor:
-        """(batch, tokens) int64 -> (batch, tokens, width) after the final norm, before the head."""
-        hidden = self.embedding(tokens)
-        start = cache[0].length if cache else 0
-        config = self.config
-        rotation = rotation_at(start, tokens.shape[1], config.head_width, config.rotary_base, hidden)
-        for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, rotation, cache[index] if cache else None)
-        return self.final_norm(hidden)  # type: ignore[no-any-return]
+    def hidden_states(
+        self,
+        tokens: Tensor,
+        cache: DecoderCache | None = None,
+        counts: Tensor | None = None,
+        reports: list[RoutingReport] | None = None,
+    ) -> Tensor:
+        """(batch, tokens) int64 -> (batch, tokens, width) after the final norm, before the head; as in `forward`.
 
-    def new_cache(self, batch: int) -> list[KeyValueCache]:
-        """An empty cache for each layer, with room for the context length."""
-        config, like = self.config, self.final_norm.weight
-        return [
-            KeyValueCache(batch, config.heads, config.context_length, config.head_width, like)
-            for _ in range(config.layers)
+        What layers with experts say of their routing is added to `reports`.
+        """
+        reports = [] if reports is None else reports
+        if cache is None:
+            documents = find_documents(tokens, self.config.end_of_text) if self.config.separate_documents else None
+            return self._through_layers(tokens, torch.arange(tokens.shape[1]), documents, reports)
+        counts = torch.full(tokens.shape[:1], tokens.shape[1]) if counts is None else counts
+        if cache.longest == 0:
+            uses = [CacheUse(*one) for one in zip(cache.layers, cache.fill(counts, tokens.shape[1]), strict=True)]
+            return self._through_layers(tokens, torch.arange(tokens.shape[1]), None, reports, uses)
+        pieces = [
+            self._behind_cache(piece, cache, (counts - number * PIECE).clamp(0, piece.shape[1]), reports)
+            for number, piece in enumerate(torch.split(tokens, PIECE, dim=1))
         ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def _behind_cache(
+        self, tokens: Tensor, cache: DecoderCache, counts: Tensor, reports: list[RoutingReport]
+    ) -> Tensor:
+        positions = cache.lengths[:, None] + torch.arange(tokens.shape[1])
+        uses = [CacheUse(*one) for one in zip(cache.layers, cache.advance(counts, tokens.shape[1]), strict=True)]
+        return self._through_layers(tokens, positions, None, reports, uses)
+
+    def _through_layers(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        documents: Documents | None,
+        reports: list[RoutingReport],
+        uses: Sequence[CacheUse] | None = None,
+    ) -> Tensor:
+        config = self.config
+        hidden = self.embedding(tokens)
+        surroundings = Surroundings(rotation_at(positions, config.head_width, config.rotary_base, hidden), documents)
+        for index, layer in enumerate(self.layers):
+            hidden, report = layer(hidden, surroundings, uses[index] if uses else None)
+            reports += [report] if report else []
+        multiplier = logit_multiplier(config)
+        normed = self.final_norm(hidden)
+        return normed if multiplier == 1 else normed * multiplier  # type: ignore[no-any-return]
+
+    def new_cache(self, batch: int) -> DecoderCache:
+        """An empty cache with room for the context length in each row."""
+        config = self.config
+        kinds = [config.layer_attention(layer) for layer in range(config.layers)]
+        like = self.final_norm.weight
+        return DecoderCache(kinds, batch, config.context_length, config.heads, config.head_width, like)
 
     def tie_head(self) -> None:
         """Let the head use the embedding's own tensors."""
-        for name, tensor in self.embedding.state_dict(keep_vars=True).items():
-            setattr(self.head, name, tensor)
-
-    def _initialize(self) -> None:
-        """GPT-2's rule (Radford et al. 2019, 2.3): N(0, std), divided by sqrt(2 layers) into the residual stream."""
-        std = self.config.initializer_std
-        for name, parameter in self.named_parameters():
-            if parameter.ndim < 2:
-                if name.endswith("bias"):
-                    nn.init.zeros_(parameter)
-            else:
-                residual = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
-                nn.init.normal_(parameter, std=std / math.sqrt(2 * self.config.layers) if residual else std)
+        tie(self.embedding, self.head)

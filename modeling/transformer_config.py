@@ -1,16 +1,25 @@
-"""The network's config, and what follows from it by counting: parameters and FLOPs. Imports no torch.
+"""The network's config. Imports no torch.
 
 - `TransformerShape`: what a run config chooses
-- `TransformerConfig`: the shape and the vocabulary, which the tokenizer decides
+- `TransformerConfig`: the shape and the vocabulary, which the tokenizer decides; `modeling.counting` counts it
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from modeling.attention_kinds import AttentionKind, FullAttention, pool_levels
+from modeling.embedding_config import EmbeddingBand
+from modeling.experts_config import ExpertsConfig
 
 
 def _four_times_width(fields: dict[str, Any]) -> int:
     return 4 * int(fields["width"])
+
+
+def _listed(kinds: Any) -> Any:
+    """One kind for all layers may stand without its list."""
+    return kinds if isinstance(kinds, list | tuple) else (kinds,)
 
 
 class TransformerShape(BaseModel):
@@ -27,15 +36,38 @@ class TransformerShape(BaseModel):
         description="neurons of the feed-forward; 4 x width where left out (Vaswani et al. 2017, 1706.03762, 3.3)",
     )
     context_length: int = Field(default=256, gt=0, description="tokens a prediction can look back on in training")
+    attention: Annotated[tuple[AttentionKind, ...], BeforeValidator(_listed)] = Field(
+        default=(FullAttention(),),
+        description="full, window or pooled; or a list of kinds that the layers take in turn, over and over",
+    )
+    separate_documents: bool = Field(
+        default=False, description="attention stays inside a document, though training rows hold several"
+    )
+    experts: ExpertsConfig | None = Field(default=None, description="mixture of experts in place of feed-forwards")
     rotary_base: float = Field(
         default=10_000, gt=1, description="base of the rotary wavelengths (RoFormer, 2104.09864, 3.2.2)"
     )
     tied_embeddings: bool = Field(
         default=True, description="the head uses the embedding's table (Press and Wolf 2017, 1608.05859)"
     )
+    embedding_bands: tuple[EmbeddingBand, ...] = Field(
+        default=(),
+        description="widths of the embedding by token id, for large vocabularies; the width for all if empty",
+    )
     norm_epsilon: float = Field(default=1e-5, gt=0, description="added to the variance in LayerNorm (GPT-NeoX)")
     initializer_std: float = Field(
         default=0.02, gt=0, description="standard deviation of initial weights (GPT-2); residual outputs get less"
+    )
+    base_width: int | None = Field(
+        default=None,
+        gt=0,
+        description="width at which learning rate and initialisation were tuned, to transfer them to `width` "
+        "(muP, Yang et al. 2022, 2203.03466); none: the standard parametrisation",
+    )
+    base_layers: int | None = Field(
+        default=None,
+        gt=0,
+        description="layers at which they were tuned, to transfer them to `layers` (CompleteP, 2505.01618)",
     )
 
     @model_validator(mode="after")
@@ -53,35 +85,85 @@ class TransformerShape(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _attention_fits(self) -> "TransformerShape":
+        if not self.attention or self.layers % len(self.attention):
+            raise ValueError(
+                f"attention lists {len(self.attention)} kinds, which {self.layers} layers cannot take in turn; "
+                f"list {', '.join(map(str, _divisors(self.layers)))} kinds"
+            )
+        for kind in self.attention:
+            for level in pool_levels(kind):
+                if level.stride > self.context_length:
+                    raise ValueError(
+                        f"a level of pooled attention has the stride {level.stride}, but context_length is "
+                        f"{self.context_length}; the stride can be 2 to {self.context_length}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _experts_fit(self) -> "TransformerShape":
+        if self.experts is not None and self.experts.every > self.layers:
+            raise ValueError(
+                f"experts.every is {self.experts.every}, so that none of the {self.layers} layers would have experts; "
+                f"it can be 1 to {self.layers}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> "TransformerShape":
+        open_ended = [band.entries is None for band in self.embedding_bands]
+        if open_ended and open_ended != [False] * (len(open_ended) - 1) + [True]:
+            raise ValueError(
+                "every embedding band but the last needs `entries`, and the last must have none: it takes all other "
+                f"tokens; entries are {[band.entries for band in self.embedding_bands]}"
+            )
+        return self
+
     @property
     def head_width(self) -> int:
         """Numbers per token and head."""
         return self.width // self.heads
+
+    def layer_attention(self, layer: int) -> AttentionKind:
+        """Attention of a layer, counted from 0."""
+        return self.attention[layer % len(self.attention)]
+
+    def layer_experts(self, layer: int) -> ExpertsConfig | None:
+        """Experts of a layer, counted from 0; None where it has one feed-forward."""
+        if self.experts is None or (layer + 1) % self.experts.every:
+            return None
+        return self.experts
 
 
 class TransformerConfig(TransformerShape):
     """Everything that decides the network's tensors."""
 
     vocabulary_size: int = Field(gt=1, description="tokens the network knows; the tokenizer's vocabulary")
+    end_of_text: int = Field(default=0, ge=0, description="id of the token that stands before every document")
 
-    def embedding_parameters(self) -> int:
-        """Parameters of the embedding and the head: one table if they are tied, else two."""
-        return (1 if self.tied_embeddings else 2) * self.vocabulary_size * self.width
+    @model_validator(mode="after")
+    def _vocabulary_fits(self) -> "TransformerConfig":
+        banded = sum(band.entries or 0 for band in self.embedding_bands)
+        if banded >= self.vocabulary_size:
+            raise ValueError(
+                f"the embedding bands before the last hold {banded} entries, but the vocabulary has "
+                f"{self.vocabulary_size}; they can hold 1 to {self.vocabulary_size - 1} together"
+            )
+        if self.end_of_text >= self.vocabulary_size:
+            raise ValueError(
+                f"end_of_text is {self.end_of_text}; with {self.vocabulary_size} tokens it can be 0 to "
+                f"{self.vocabulary_size - 1}"
+            )
+        return self
 
-    def parameters(self) -> int:
-        """All parameters, each counted once."""
-        attention = 4 * self.width**2 + 4 * self.width
-        feed_forward = 2 * self.width * self.feed_forward_width + self.feed_forward_width + self.width
-        norms = 4 * self.width
-        return self.layers * (attention + feed_forward + norms) + 2 * self.width + self.embedding_parameters()
+    @property
+    def bands(self) -> tuple[tuple[int, int], ...]:
+        """(entries, width) of each embedding band, summing to the vocabulary; one of the full width if unset."""
+        given = [(band.entries or 0, band.width) for band in self.embedding_bands] or [(0, self.width)]
+        named = sum(entries for entries, _ in given)
+        return (*given[:-1], (self.vocabulary_size - named, given[-1][1]))
 
-    def flops_per_token(self, context: int) -> int:
-        """FLOPs of a forward pass over `context` tokens, per token; a training step takes three times as many.
 
-        A multiply-accumulate is two FLOPs. Counted are all matrix products, the head among them; scores and mixed
-        values with the full (context x context) matrix, as torch's FlopCounterMode has it, though the causal
-        kernel skips nearly half of it. Not counted: norms, softmax, ReLU, rotation, the embedding's look-up.
-        """
-        projections = 4 * self.width**2 + 2 * self.width * self.feed_forward_width
-        scores_and_values = 2 * context * self.width
-        return 2 * (self.layers * (projections + scores_and_values) + self.vocabulary_size * self.width)
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -41,7 +41,7 @@ class BenchmarkStage(Stage):
     """Score the pretrained and the compressed network and the baselines."""
 
     name = "benchmark"
-    version = 1
+    version = 2
     Config = BenchmarkConfig
     inputs: Mapping = {  # type: ignore[type-arg]
         "corpus": CORPUS, "tokens": TOKENS, "model": MODEL, "compressed": COMPRESSED_MODEL,

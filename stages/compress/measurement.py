@@ -11,6 +11,7 @@ from data_schemas.config import FrozenConfig
 from infra.artifacts import Artifact
 from modeling.bits_per_byte import document_bits
 from modeling.checkpoint import model_to_files
+from modeling.counting import flops_per_token, parameters
 from modeling.generation import decode_speed, prefill_speed
 from modeling.transformer import Transformer
 
@@ -55,10 +56,10 @@ def measure(name: str, settings: FrozenConfig | None, model: Transformer, held_o
     return {
         "name": name,
         "settings": settings.model_dump(mode="json") if settings else {},
-        "parameters": config.parameters(),
+        "parameters": parameters(config),
         "nonzero_parameters": nonzero_parameters(model),
         "bytes": sum(len(data) for data in model_to_files(model).values()),
-        "flops_per_token": config.flops_per_token(config.context_length),
+        "flops_per_token": flops_per_token(config, config.context_length),
         "bits_per_byte": float(bits.sum() / held_out.bytes),
         "prefill_tokens_per_second": prefill_speed(model),
         "decode_tokens_per_second": decode_speed(model),

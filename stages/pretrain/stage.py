@@ -11,6 +11,7 @@ from data_schemas.config import StageConfig, runtime_field
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates
+from modeling.counting import active_parameters, flops_per_token, parameters
 from modeling.transformer_config import TransformerConfig, TransformerShape
 from stages.pretrain.batch_plan import plan_batches
 from stages.stage import Stage, StageContext
@@ -30,6 +31,9 @@ class PretrainConfig(StageConfig):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment (GPT-3, 2005.14165, appendix B)")
     weight_decay: float = Field(0.1, ge=0, description="on matrices only (GPT-3, appendix B)")
+    z_loss: float = Field(
+        0.0, ge=0, description="weight of the squared log-sum-exp of the logits (PaLM, 2204.02311, section 5: 1e-4)"
+    )
     clip_norm: float = Field(1.0, gt=0, description="largest global gradient norm (GPT-3, appendix B)")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="bf16 autocast over fp32 weights, or fp32; auto: bf16 where the processor has it"
@@ -53,7 +57,7 @@ class PretrainStage(Stage):
     """Train a decoder on the token shards."""
 
     name = "pretrain"
-    version = 1
+    version = 2
     Config = PretrainConfig
     inputs: Mapping = {"tokens": TOKENS}  # type: ignore[type-arg]
     output = MODEL
@@ -62,12 +66,12 @@ class PretrainStage(Stage):
         """FLOPs exactly; time by the machine's rate for a training step."""
         plan = plan_batches(config)
         model = TransformerConfig(**config.model.model_dump(), vocabulary_size=max(volume.vocabulary_size, 256))
-        flops = 3.0 * model.flops_per_token(config.model.context_length) * plan.steps * plan.batch_tokens
+        flops = 3.0 * flops_per_token(model, config.model.context_length) * plan.steps * plan.batch_tokens
         rates = cpu_rates()
         rate = (rates.bf16_flops if plan.precision == "bf16" else rates.fp32_flops) * plan.ranks
-        state_bytes = 16 * model.parameters() * plan.ranks
+        state_bytes = 16 * parameters(model) * plan.ranks
         activations = 34 * plan.micro_batch * config.model.context_length * model.width * model.layers * plan.ranks
-        output = volume.model_copy(update={"parameters": model.parameters(), "context_length": model.context_length})
+        output = volume.model_copy(update={"parameters": parameters(model), "context_length": model.context_length})
         return Estimate(
             seconds=flops / rate + (START_RAY_TRAIN_SECONDS if config.workers else 0),
             peak_memory_bytes=int(PROCESS_BYTES * (plan.ranks + 1) + state_bytes + activations),
@@ -98,23 +102,24 @@ class PretrainStage(Stage):
 
         seconds = outcome.training_seconds
         trained_tokens = plan.steps * plan.batch_tokens
-        flops_per_token = 3.0 * model_config.flops_per_token(model_config.context_length)
+        training_flops = 3.0 * flops_per_token(model_config, model_config.context_length)
         out.metrics |= {
-            "parameters": model_config.parameters(),
+            "parameters": parameters(model_config),
+            "active_parameters": active_parameters(model_config),
             "steps": plan.steps,
             "tokens": trained_tokens,
             "epochs": trained_tokens / tokens.manifest.counts["train_tokens"],
             "final_loss": outcome.log[-1]["loss"],
             "precision": plan.precision,
-            "flops_per_token": flops_per_token,
+            "flops_per_token": training_flops,
             "tokens_per_second": outcome.tokens_per_second,
-            "model_flops_per_second": outcome.tokens_per_second * flops_per_token,
+            "model_flops_per_second": outcome.tokens_per_second * training_flops,
             "training_seconds": seconds,
             "starts": outcome.starts,
             "throughput": outcome.throughput(),
         }
         out.volume = tokens.manifest.volume.model_copy(
-            update={"parameters": model_config.parameters(), "context_length": model_config.context_length}
+            update={"parameters": parameters(model_config), "context_length": model_config.context_length}
         )
 
 

@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from infra.token_stream import WindowSampler
 from modeling.optimizer import cosine_with_warmup
+from modeling.router import load_statistics
 from modeling.training_step import training_step
+from modeling.transformer import Transformer
 from stages.pretrain.batch_plan import BatchPlan
 from stages.pretrain.stage import PretrainConfig
 
@@ -26,10 +29,12 @@ class LogRow:
     gradient_norm: float
     seconds: float
     """Since this process began to train; timings stay out of the artifact's files."""
+    experts: dict[str, Any] | None = None
+    """How evenly rank 0 used its experts in the last micro-batch, by layer; None for networks without."""
 
     def as_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,23 @@ def train(
             learning_rate,
             config.clip_norm,
             plan.precision,
+            config.z_loss,
         )
         losses.append(result.loss)
         if step % config.log_every_steps == 0 or step == plan.steps:
             loss = mean_over_ranks(sum(losses) / len(losses))
             seconds = time.perf_counter() - begun
-            callbacks.log(LogRow(step, step * plan.batch_tokens, loss, learning_rate, result.gradient_norm, seconds))
+            tokens, experts = step * plan.batch_tokens, _expert_use(model)
+            callbacks.log(LogRow(step, tokens, loss, learning_rate, result.gradient_norm, seconds, experts))
             losses.clear()
         if step % plan.checkpoint_every_steps == 0 or step == plan.steps:
             callbacks.checkpoint(step)
+
+
+def _expert_use(model: torch.nn.Module) -> dict[str, Any] | None:
+    network = model.module if isinstance(model, DistributedDataParallel) else model
+    assert isinstance(network, Transformer)
+    return load_statistics(network.routing_reports) if network.routing_reports else None
 
 
 def micro_batches(sampler: WindowSampler, plan: BatchPlan, rank: int, step: int) -> Iterator[torch.Tensor]:

@@ -19,10 +19,14 @@ class CausalToy(torch.nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.table = torch.randn(VOCABULARY, 8, generator=generator)
-        self.head = torch.randn(8, VOCABULARY, generator=generator)
+        self.head = torch.nn.Linear(8, VOCABULARY, bias=False)
+        torch.nn.init.normal_(self.head.weight, generator=generator)
         self.positions_seen: list[torch.Tensor] = []
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.hidden_states(tokens)).detach()
+
+    def hidden_states(self, tokens: torch.Tensor) -> torch.Tensor:
         assert tokens.dtype == torch.int64
         self.positions_seen.append(tokens)
         state = torch.zeros(len(tokens), 8)
@@ -30,7 +34,19 @@ class CausalToy(torch.nn.Module):
         for position in range(tokens.shape[1]):
             state = torch.tanh(0.9 * state + self.table[tokens[:, position]])
             states.append(state)
-        return torch.stack(states, dim=1) @ self.head
+        return torch.stack(states, dim=1)
+
+
+class Uniform(torch.nn.Module):
+    """All 16 tokens are equally likely, always."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(2, 16, bias=False)
+        torch.nn.init.zeros_(self.head.weight)
+
+    def hidden_states(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.ones(*tokens.shape, 2)
 
 
 def one_token(model: CausalToy, history: list[int], token: int) -> float:
@@ -71,7 +87,7 @@ def test_batches_keep_to_their_size_and_every_history_is_at_least_half_a_context
 
 
 def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary():
-    bits = document_bits(lambda tokens: torch.zeros(*tokens.shape, 16), [[1, 2, 3], [], [4] * 100], 8, 64, 0)
+    bits = document_bits(Uniform(), [[1, 2, 3], [], [4] * 100], 8, 64, 0)
     np.testing.assert_allclose(bits, [12, 0, 400], rtol=1e-6)
 
 

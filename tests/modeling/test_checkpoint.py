@@ -9,19 +9,31 @@ from modeling.checkpoint import CONFIG, WEIGHTS, model_from_files, model_to_file
 from modeling.int8_linear import quantize_int8
 from tests.modeling.networks import SMALL, random_tokens, small_network
 
+POOLED = {"kind": "pooled", "window": 8, "levels": [{"stride": 4}], "pooling": "learnt"}
+BANDS = [{"entries": 20, "width": 32}, {"width": 8}]
+
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("int8", [False, True])
-def test_a_network_comes_back_as_it_was(tied, int8):
-    model = small_network(tied_embeddings=tied)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"experts": {"experts": 3, "shared_width": 6}, "attention": POOLED}, {"embedding_bands": BANDS}],
+    ids=["plain", "experts and pooling", "bands"],
+)
+def test_a_network_comes_back_as_it_was(tied, int8, changes):
+    model = small_network(tied_embeddings=tied, **changes)
     model = quantize_int8(model) if int8 else model
     files = model_to_files(model)
     loaded = model_from_files(files[CONFIG], files[WEIGHTS])
     assert loaded.config == model.config and not loaded.training
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
-    assert (loaded.head.weight is loaded.embedding.weight) == tied
+    names = ("embedding", "head") if "embedding_bands" not in changes else ("embedding.tables.1", "head.tables.1")
+    embedding, head = (loaded.get_submodule(name) for name in names)
+    assert (head.weight is embedding.weight) == tied
     assert torch.equal(loaded(random_tokens(2, 9)), model(random_tokens(2, 9)))
     assert all(parameter.requires_grad != int8 for parameter in loaded.parameters())
+    left = {name for name, tensor in loaded.state_dict().items() if tensor.ndim == 2 and tensor.dtype != torch.int8}
+    assert not int8 or all(name.endswith(("router.weight", ".content", ".place")) for name in left)
     assert model_to_files(loaded) == files
 
 
@@ -32,6 +44,11 @@ def test_bfloat16_halves_the_file_and_loads_as_float32():
     loaded = model_from_files(files[CONFIG], files[WEIGHTS])
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name].bfloat16().float())
+    experts = small_network(experts={"experts": 2})
+    stored = safetensors.torch.load(model_to_files(experts, torch.bfloat16)[WEIGHTS])
+    assert {name for name, tensor in stored.items() if tensor.dtype == torch.float32} == {
+        f"layers.{layer}.feed_forward.router.weight" for layer in range(2)
+    }
     int8 = safetensors.torch.load(model_to_files(quantize_int8(model), torch.bfloat16)[WEIGHTS])
     assert {tensor.dtype for name, tensor in int8.items() if name.endswith(".scale")} == {torch.float32}
 
@@ -44,7 +61,7 @@ def test_int8_takes_about_a_quarter():
 
 def test_the_layout_is_the_documented_one():
     files = model_to_files(quantize_int8(small_network()))
-    assert json.loads(files[CONFIG]) == {"format": "int8", "transformer": SMALL.model_dump()}
+    assert json.loads(files[CONFIG]) == {"format": "int8", "transformer": SMALL.model_dump(mode="json")}
     tensors = safetensors.torch.load(files[WEIGHTS])
     assert tensors["layers.0.feed_forward.up.weight"].dtype == torch.int8
     assert tensors["layers.0.feed_forward.up.scale"].shape == (SMALL.feed_forward_width,)

@@ -1,11 +1,10 @@
 import torch
 
 from modeling.feed_forward import FeedForward
-from modeling.transformer_config import TransformerConfig
 
 
 def test_golden_numbers():
-    feed_forward = FeedForward(TransformerConfig(width=2, heads=1, feed_forward_width=3, vocabulary_size=2))
+    feed_forward = FeedForward(width=2, neurons=3)
     with torch.no_grad():
         feed_forward.up.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
         feed_forward.up.bias.copy_(torch.tensor([0.0, -5.0, 1.0]))

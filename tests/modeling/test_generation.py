@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from data_schemas.errors import ConfigError
-from modeling.generation import decode_speed, generate, prefill_speed
+from modeling.generation import decode_speed, generate, generate_batch, prefill_speed
 from modeling.int8_linear import quantize_int8
 from tests.modeling.networks import SMALL, small_network
 
@@ -31,6 +31,37 @@ def test_beyond_the_context_the_newest_half_goes_on():
     half = (prompt + first)[-CONTEXT // 2 :]
     assert found == first + greedy_without_cache(model, half, 5)
     assert len(generate(model, prompt, 3 * CONTEXT, temperature=1, top_k=0, seed=0)) == 3 * CONTEXT
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        {"kind": "full"},
+        {"kind": "window", "window": 5},
+        {"kind": "pooled", "window": 4, "levels": [{"stride": 2, "entries": 2}, {"stride": 4}]},
+    ],
+)
+def test_prompts_of_any_lengths_are_each_continued_as_if_alone(attention):
+    model = small_network(attention=attention).double()
+    prompts = [[3, 1, 4], [5], list(range(1, CONTEXT + 5)), list(range(20, 2, -1))]
+    alone = [
+        generate(model, prompt, 2 * CONTEXT, temperature=0.7, top_k=0, seed=9 + number, stop_token=7)
+        for number, prompt in enumerate(prompts)
+    ]
+    assert generate_batch(model, prompts, 2 * CONTEXT, temperature=0.7, top_k=0, seed=9, stop_token=7) == alone
+    assert len({len(one) for one in alone}) > 1
+
+
+def test_separate_documents_do_not_look_back_past_their_start():
+    model = small_network(separate_documents=True).double()
+    behind, alone = ([6, 7, 8, 0, 5, 4], [0, 5, 4])
+    greedy = {"temperature": 0, "top_k": 0, "seed": 0}
+    assert generate(model, behind, 8, **greedy) == generate(model, alone, 8, **greedy)
+    with torch.no_grad():
+        model.head.weight[0] = 0
+        model.final_norm.bias[0] += 100
+        model.head.weight[0, 0] = 1  # the end of text is likeliest: every token begins a document
+    assert generate(model, behind, 30, **greedy) == [0] * 30
 
 
 @pytest.mark.parametrize("quantize", [lambda model: model, quantize_int8])

@@ -40,7 +40,7 @@ def test_micro_batches_of_unequal_rows_equal_one_batch():
 
 def test_measures_before_clipping_and_clips_to_the_norm():
     model, tokens = small_network(), random_tokens(4, 13)
-    expected_loss = next_token_loss(model, tokens)
+    expected_loss = next_token_loss(model, tokens).total
     expected_loss.backward()
     expected_norm = math.sqrt(sum(parameter.grad.pow(2).sum().item() for parameter in model.parameters()))
     result = take_step(model, [tokens], clip_norm=expected_norm / 4)
@@ -79,9 +79,34 @@ def test_divergence_names_the_step_and_leaves_the_model_alone():
     with torch.no_grad():
         model.final_norm.weight.fill_(torch.inf)
     before = copy.deepcopy(model)
-    with pytest.raises(TrainingDivergedError, match=r"diverged at step 3: .*nan.* learning rate 0.007; lower the peak"):
+    with pytest.raises(
+        TrainingDivergedError,
+        match=r"diverged at step 3: .*nan.* 0.007; .*final_norm.weight has 32 of 32 values .*; lower the peak",
+    ):
         training_step(model, optimizer, [tokens], 7e-3, 1.0, "fp32")
     assert_same_weights(model, before)
+
+
+def test_what_experts_and_large_logits_cost_is_learnt_from_and_not_reported():
+    tokens = random_tokens(4, 13)
+    plain, with_losses = (
+        small_network(experts={"balance_loss": weight, "router_z_loss": weight}).train() for weight in (0, 0.5)
+    )
+    optimizers = [build_adamw(model, 1e-3, (0.9, 0.95), 0.0) for model in (plain, with_losses)]
+    results = [
+        training_step(model, optimizer, [tokens], 1e-3, NO_CLIPPING, "fp32", z_loss)
+        for model, optimizer, z_loss in zip((plain, with_losses), optimizers, (0.0, 0.1), strict=True)
+    ]
+    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-6)
+    assert results[0].gradient_norm != pytest.approx(results[1].gradient_norm, rel=1e-2)
+    assert [len(report.load) for report in with_losses.routing_reports] == [8, 8]
+
+
+def test_a_wider_network_learns_by_its_own_rates():
+    model, tokens = small_network(base_width=8), random_tokens(4, 13)
+    optimizer = build_adamw(model, 1e-3, (0.9, 0.95), 0.0)
+    training_step(model, optimizer, [tokens], 2e-3, 1.0, "fp32")
+    assert {group["lr"] for group in optimizer.param_groups} == {2e-3, 2e-3 / 4}
 
 
 def _one_rank(rank: int, folder: str) -> None:

@@ -3,10 +3,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from modeling.loss import next_token_loss
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from tests.modeling.networks import SMALL, random_tokens, small_network
@@ -103,3 +105,59 @@ def test_a_tied_head_is_the_embedding():
     tied, untied = small_network(), small_network(tied_embeddings=False)
     assert tied.head.weight is tied.embedding.weight
     assert untied.head.weight is not untied.embedding.weight
+
+
+POOLED = {"kind": "pooled", "window": 6, "levels": [{"stride": 2, "entries": 2}, {"stride": 4}], "strided": True}
+WINDOW = {"kind": "window", "window": 6}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention": WINDOW},
+        {"attention": [POOLED, {"kind": "full"}]},
+        {"experts": {"experts": 4, "active": 2, "shared_width": 8, "every": 2}},
+        {"embedding_bands": [{"entries": 20, "width": 32}, {"width": 8}], "separate_documents": True},
+        {"base_width": 8, "base_layers": 1},
+    ],
+    ids=["window", "pooled", "experts", "bands", "base shape"],
+)
+def test_networks_of_every_kind_predict_causally_learn_and_decode(changes):
+    model, tokens = small_network(**changes).double(), random_tokens(2, SMALL.context_length) + 1
+    tokens[tokens == SMALL.vocabulary_size] = 1
+    logits = model(tokens)
+    changed = tokens.clone()
+    changed[:, 15] = 3
+    assert torch.equal(model(changed)[:, :15], logits[:, :15])
+    with torch.no_grad():
+        cache = model.new_cache(batch=2)
+        pieces = [model(tokens[:, start:stop], cache=cache) for start, stop in pairwise([0, 7, 8, 9, 24])]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), logits)
+    loss = next_token_loss(model, tokens)
+    torch.testing.assert_close(
+        loss.cross_entropy, F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).detach()
+    )
+    loss.total.backward()
+    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not missing, missing
+
+
+def test_separate_documents_are_predicted_as_if_alone():
+    model = small_network(separate_documents=True, attention=[POOLED, {"kind": "full"}]).double()
+    first, second = [0, 7, 8, 9], [0, 5, 4, 3, 2, 1, 6, 7, 8, 9, 10, 11]
+    packed = model(torch.tensor([first + second]))
+    torch.testing.assert_close(packed[:, :4], model(torch.tensor([first])))
+    torch.testing.assert_close(packed[:, 4:], model(torch.tensor([second])))
+
+
+def test_multipliers_of_a_base_shape_are_applied():
+    plain, scaled = small_network(), small_network(base_width=8, base_layers=1)
+    assert not torch.allclose(plain(random_tokens(1, 9)), scaled(random_tokens(1, 9)))
+    with torch.no_grad():
+        for layer in scaled.layers:
+            for block in (layer.attention.output, layer.feed_forward.down):
+                block.weight *= 2  # the multiplier at 2 of 1 layers is a half
+                block.bias *= 2
+        scaled.final_norm.weight *= 4
+        scaled.final_norm.bias *= 4
+    torch.testing.assert_close(scaled(random_tokens(1, 9)), plain(random_tokens(1, 9)))

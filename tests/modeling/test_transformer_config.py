@@ -1,57 +1,11 @@
 import re
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from modeling.loss import next_token_loss
-from modeling.transformer import Transformer
+from modeling.attention_kinds import FullAttention, WindowAttention
+from modeling.experts_config import ExpertsConfig
 from modeling.transformer_config import TransformerConfig, TransformerShape
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    layers=st.integers(1, 3),
-    heads=st.integers(1, 4),
-    half_head=st.integers(1, 5),
-    feed_forward_width=st.integers(2, 40),
-    vocabulary_size=st.integers(2, 50),
-    tied=st.booleans(),
-)
-def test_parameters_are_those_of_the_network(layers, heads, half_head, feed_forward_width, vocabulary_size, tied):
-    config = TransformerConfig(
-        layers=layers,
-        width=2 * half_head * heads,
-        heads=heads,
-        feed_forward_width=feed_forward_width,
-        vocabulary_size=vocabulary_size,
-        tied_embeddings=tied,
-    )
-    with torch.device("meta"):
-        model = Transformer(config)
-    assert config.parameters() == sum(parameter.numel() for parameter in model.parameters())
-    tables = {id(table): table.numel() for table in (model.embedding.weight, model.head.weight)}
-    assert config.embedding_parameters() == sum(tables.values())
-
-
-@pytest.mark.parametrize("context", [1, 7, 32])
-def test_flops_are_torchs(context):
-    config = TransformerConfig(layers=2, width=24, heads=3, feed_forward_width=50, vocabulary_size=70)
-    model = Transformer(config)
-    tokens = torch.randint(config.vocabulary_size, (2, context + 1))
-    forward_flops = config.flops_per_token(context) * 2 * context
-    # Torch counts attention's products where they are products; its CPU flash kernel is not in its table.
-    with sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as counter:
-            model(tokens[:, 1:])
-        assert counter.get_total_flops() == forward_flops
-        with FlopCounterMode(display=False) as counter:
-            next_token_loss(model, tokens).backward()
-        assert counter.get_total_flops() == 3 * forward_flops
 
 
 def test_feed_forward_width_follows_the_width_and_is_part_of_the_dump():
@@ -73,6 +27,18 @@ def test_feed_forward_width_follows_the_width_and_is_part_of_the_dump():
         ({"norm_epsilon": 0}, "greater than 0"),
         ({"norm_epsilon": float("nan")}, "finite number"),
         ({"depth": 3}, "Extra inputs are not permitted"),
+        ({"attention": {"kind": "window", "window": 0}}, "greater than 0"),
+        ({"attention": {"kind": "local"}}, "expected tags: 'full', 'window', 'pooled'"),
+        ({"attention": []}, "attention lists 0 kinds, .*list 1, 2, 3, 6 kinds"),
+        ({"attention": [{"kind": "full"}] * 4}, "6 layers cannot take in turn; list 1, 2, 3, 6 kinds"),
+        (
+            {"context_length": 128, "attention": {"kind": "pooled", "window": 256, "levels": [{"stride": 256}]}},
+            "stride 256, but context_length is 128; the stride can be 2 to 128",
+        ),
+        ({"experts": {"experts": 4, "active": 5}}, "active is 5, but there are 4 experts; active can be 1 to 4"),
+        ({"experts": {"every": 7}}, "none of the 6 layers would have experts; it can be 1 to 6"),
+        ({"embedding_bands": [{"width": 8}, {"width": 4}]}, "every embedding band but the last needs `entries`"),
+        ({"embedding_bands": [{"width": 8, "entries": 9}]}, "the last must have none"),
     ],
 )
 def test_impossible_shapes_are_refused_with_what_is_possible(fields, message):
@@ -80,3 +46,33 @@ def test_impossible_shapes_are_refused_with_what_is_possible(fields, message):
         TransformerShape(**fields)
     problem = caught.value.errors()[0]["msg"]
     assert re.search(message, problem), problem
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"end_of_text": 10}, "with 10 tokens it can be 0 to 9"),
+        (
+            {"embedding_bands": [{"entries": 6, "width": 8}, {"entries": 4, "width": 4}, {"width": 2}]},
+            "hold 10 entries, but the vocabulary has 10; they can hold 1 to 9 together",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_vocabulary_is_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        TransformerConfig(vocabulary_size=10, **fields)
+
+
+def test_layers_take_the_kinds_in_turn_and_experts_at_intervals():
+    window, full = WindowAttention(window=8), FullAttention()
+    shape = TransformerShape(layers=6, attention=(window, window, full), experts={"every": 2})
+    assert [shape.layer_attention(layer) for layer in range(6)] == [window, window, full] * 2
+    assert [shape.layer_experts(layer) for layer in range(6)] == [None, ExpertsConfig(every=2)] * 3
+    assert TransformerShape(attention=full) == TransformerShape() == TransformerShape(attention={"kind": "full"})
+    assert TransformerShape.model_validate_json(shape.model_dump_json()) == shape
+
+
+def test_bands_sum_to_the_vocabulary():
+    assert TransformerConfig(vocabulary_size=50, width=16).bands == ((50, 16),)
+    bands = [{"entries": 10, "width": 8}, {"width": 4}]
+    assert TransformerConfig(vocabulary_size=50, embedding_bands=bands).bands == ((10, 8), (40, 4))

@@ -56,7 +56,7 @@ def test_recovery_lowers_the_loss(network, tokens):
 
     def loss() -> float:
         with torch.no_grad():
-            return float(network(rows[:, :-1], targets=rows[:, 1:]))
+            return float(network(rows[:, :-1], targets=rows[:, 1:]).total)
 
     before = loss()
     recover(network, {name: weight != 0 for name, weight in linear_weights(network).items()}, sampler,

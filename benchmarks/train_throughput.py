@@ -1,0 +1,167 @@
+"""The training step against nanoGPT's: `python -m benchmarks.train_throughput [--quick] [--precision bf16|fp32]`.
+
+Two shapes, the demo's and GPT-2's 124M (12 layers x 768, context 1,024, vocabulary 50,304), random tokens, all cores,
+in turn in one process: ours (ReLU, biases, rotary positions, chunked cross-entropy, fused AdamW) and nanoGPT's step
+re-implemented (`benchmarks/nanogpt.py`), which is in fp32 as it is on a CPU. Both have the same matrix products.
+
+- vs_nanogpt, vs_nanogpt_demo: our tokens per second over nanoGPT's, medians of pairs
+- of_weighted_ceiling, of_weighted_ceiling_demo: seconds that the step's own matrix products take alone, each shape
+  measured by itself in the same precision, over the step's seconds
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.nanogpt import NanoGPT, NanoShape, build_optimizer, train_step
+from infra.hardware import has_fast_bf16
+from infra.ray_session import MALLOC_TUNABLES
+from modeling.counting import flops_per_token
+from modeling.optimizer import build_adamw
+from modeling.training_step import Precision, training_step
+from modeling.transformer import Transformer
+from modeling.transformer_config import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape and the batch of a step."""
+
+    config: TransformerConfig
+    rows: int
+    rounds: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.rows * self.config.context_length
+
+
+DEMO = TransformerConfig(layers=4, width=128, heads=4, context_length=256, vocabulary_size=4_096)
+GPT2_124M = TransformerConfig(layers=12, width=768, heads=12, context_length=1_024, vocabulary_size=50_304)
+
+
+def main() -> None:
+    """Alternate the steps; print the table and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, 512 tokens of the 124M shape")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16" if has_fast_bf16() else "fp32")
+    arguments = parser.parse_args()
+    _with_allocator_setting()
+    short = GPT2_124M.model_copy(update={"context_length": 512})
+    cases = {
+        "demo": Case(DEMO, rows=16, rounds=5 if arguments.quick else 15),
+        "124M": Case(short, 1, 2) if arguments.quick else Case(GPT2_124M, 1, 5),
+    }
+    table = Table("shape", "step", "ms", "tokens/s", "GFLOP/s")
+    ratios: dict[str, float] = {}
+    for name, case in cases.items():
+        seconds = _alternate(case, arguments.precision)
+        flops = 3 * flops_per_token(case.config, case.config.context_length) * case.tokens
+        for step, taken in seconds.items():
+            figures = (f"{taken * 1e3:,.0f}", f"{case.tokens / taken:,.0f}", f"{flops / taken / 1e9:,.0f}")
+            table.add_row(name, step, *figures)
+        suffix = "" if name == "124M" else f"_{name}"
+        ratios[f"vs_nanogpt{suffix}"] = round(seconds["nanoGPT fp32"] / seconds["Headrace"], 3)
+        ratios[f"of_weighted_ceiling{suffix}"] = round(seconds["its products alone"] / seconds["Headrace"], 3)
+    Console().print(table)
+    print(json.dumps({"precision": arguments.precision, **ratios}))
+
+
+def _with_allocator_setting() -> None:
+    """Start again as training workers start: the C library reads the setting when a process begins."""
+    if "GLIBC_TUNABLES" not in os.environ:
+        environment = {**os.environ, "GLIBC_TUNABLES": MALLOC_TUNABLES}
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.train_throughput", *sys.argv[1:]], environment)
+
+
+def _alternate(case: Case, precision: Precision) -> dict[str, float]:
+    steps = {
+        "Headrace": _our_step(case, precision),
+        "nanoGPT fp32": _nanogpt_step(case),
+        "its products alone": _products(case, precision),
+    }
+    for step in steps.values():
+        step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(case.rounds):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def _our_step(case: Case, precision: Precision) -> Callable[[], object]:
+    torch.manual_seed(0)
+    model = Transformer(case.config).train()
+    optimizer = build_adamw(model, 6e-4, (0.9, 0.95), 0.1)
+    batch = _batch(case)
+    return lambda: training_step(model, optimizer, [batch], 6e-4, 1.0, precision)
+
+
+def _nanogpt_step(case: Case) -> Callable[[], object]:
+    torch.manual_seed(0)
+    config = case.config
+    shape = NanoShape(config.layers, config.width, config.heads, config.context_length, config.vocabulary_size)
+    model = NanoGPT(shape)
+    optimizer = build_optimizer(model)
+    batch = _batch(case)
+    return lambda: train_step(model, optimizer, batch)
+
+
+def _batch(case: Case) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(case.config.vocabulary_size, (case.rows, case.config.context_length + 1), generator=generator)
+
+
+def _products(case: Case, precision: Precision) -> Callable[[], object]:
+    """All matrix products of a step, forward and both of the backward pass, with nothing in between."""
+    config, tokens = case.config, case.tokens
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    per_layer = [
+        (config.width, 3 * config.width),
+        (config.width, config.width),
+        (config.width, config.feed_forward_width),
+        (config.feed_forward_width, config.width),
+    ]
+    inputs = {width: torch.randn(tokens, width, dtype=dtype) for width in (config.width, config.feed_forward_width)}
+    inputs |= {3 * config.width: torch.randn(tokens, 3 * config.width, dtype=dtype)}
+    weights = {shape: torch.randn(shape[1], shape[0], dtype=dtype) for shape in per_layer}
+    rows = min(tokens, 512)
+    head, few = torch.randn(config.vocabulary_size, config.width, dtype=dtype), inputs[config.width][:rows]
+    logits = torch.randn(rows, config.vocabulary_size, dtype=dtype)
+    heads = torch.randn(case.rows * config.heads, config.context_length, config.head_width, dtype=dtype)
+    scores = torch.randn(case.rows * config.heads, config.context_length, config.context_length, dtype=dtype)
+
+    def run() -> None:
+        for _ in range(config.layers):
+            for narrow, wide in per_layer:
+                weight = weights[narrow, wide]
+                inputs[narrow] @ weight.T
+                inputs[wide] @ weight
+                inputs[wide].T @ inputs[narrow]
+            # Half of the scores: the causal kernel skips the others.
+            half = config.context_length // 2
+            for _ in range(3):
+                heads @ heads[:, :half].mT
+                scores[..., :half] @ heads[:, :half]
+        for _ in range(tokens // rows):
+            few @ head.T
+            logits @ head
+            logits.T @ few
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Memory of the loss over a vocabulary of a million: `python -m benchmarks.vocabulary_memory [--quick]`.
+
+Each case runs forward and backward once, in a process of its own. Its memory is the process's peak over what inputs and
+their gradients take; beside it stands what the logits of all tokens would take, by arithmetic. The heads of a million
+entries: plain of width 64; factorised, from width 256 to 64; adaptive, with bands of widths 256, 64 and 16.
+
+- of_full_logits: memory of the plain head over that of the logits, at the most tokens and entries measured
+- vs_cross_entropy, vs_cross_entropy_seconds: memory and time of F.cross_entropy over ours, where its logits fit
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Column, Table
+from torch import Tensor, nn
+
+from modeling.embeddings import AdaptiveHead, head_bands
+from modeling.loss import linear_cross_entropy
+
+MEGABYTE = 1e6
+MILLION = 2**20
+PLAIN = ((MILLION, 64),)
+ADAPTIVE = ((2**15, 256), (2**18 - 2**15, 64), (MILLION - 2**18, 16))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    name: str
+    tokens: int
+    width: int
+    """Of the network; a band of another width is projected."""
+    bands: tuple[tuple[int, int], ...]
+    """(entries, width) of each."""
+    ours: bool = True
+    """Whether `modeling.loss` computes it, or else F.cross_entropy."""
+
+    @property
+    def entries(self) -> int:
+        """Of the vocabulary."""
+        return sum(entries for entries, _ in self.bands)
+
+    @property
+    def logits_megabytes(self) -> float:
+        """What float32 logits of all tokens take."""
+        return self.tokens * self.entries * 4 / MEGABYTE
+
+
+SMALL = ((2**16, 64),)
+QUICK = [
+    Case("plain", 2_000, 64, SMALL),
+    Case("F.cross_entropy", 2_000, 64, SMALL, ours=False),
+    Case("factorised", 500, 256, PLAIN),
+    Case("adaptive", 500, 256, ADAPTIVE),
+    Case("plain", 500, 64, PLAIN),
+]
+FULL = [
+    *QUICK[:2],
+    Case("factorised", 30_000, 256, PLAIN),
+    Case("adaptive", 30_000, 256, ADAPTIVE),
+    Case("plain", 30_000, 64, PLAIN),
+]
+
+
+def main() -> None:
+    """Measure each case in a fresh process; print the table and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="500 tokens instead of 30,000 for a million entries")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(_measure(Case(**json.loads(arguments.case)))))
+        return
+    cases = QUICK if arguments.quick else FULL
+    figures = [_measured_apart(case) for case in cases]
+    _print_table(cases, figures)
+    ours, theirs, largest = figures[0], figures[1], figures[-1]
+    ratios = {
+        "tokens": cases[-1].tokens,
+        "entries": cases[-1].entries,
+        "memory_megabytes": round(largest["megabytes"], 1),
+        "full_logits_megabytes": round(cases[-1].logits_megabytes),
+        "of_full_logits": float(f"{largest['megabytes'] / cases[-1].logits_megabytes:.3g}"),
+        "vs_cross_entropy": round(theirs["megabytes"] / ours["megabytes"], 2),
+        "vs_cross_entropy_seconds": round(theirs["seconds"] / ours["seconds"], 2),
+    }
+    print(json.dumps(ratios))
+
+
+def _measured_apart(case: Case) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.vocabulary_memory", "--case", json.dumps(asdict(case))]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def _measure(case: Case) -> dict[str, float]:
+    """Megabytes over inputs and gradients, and seconds, of one forward and backward."""
+    torch.manual_seed(0)
+    # What a first call loads and allocates is not the loss's.
+    _forward_and_backward(case, *_inputs(case.width, [(50, width) for _, width in case.bands], 10))
+    hidden, head, targets = _inputs(case.width, case.bands, case.tokens)
+    before, gradients = psutil.Process().memory_info().rss, _bytes(hidden, *head.parameters())
+    begun = time.perf_counter()
+    _forward_and_backward(case, hidden, head, targets)
+    seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "megabytes": (peak - before - gradients) / MEGABYTE,
+        "gradient_megabytes": gradients / MEGABYTE,
+        "seconds": seconds,
+    }
+
+
+def _inputs(width: int, bands: Any, tokens: int) -> tuple[Tensor, nn.Module, Tensor]:
+    hidden = torch.randn(tokens, width).requires_grad_()
+    return hidden, AdaptiveHead(bands, width), torch.randint(sum(entries for entries, _ in bands), (tokens,))
+
+
+def _forward_and_backward(case: Case, hidden: Tensor, head: nn.Module, targets: Tensor) -> None:
+    loss = (
+        linear_cross_entropy(head_bands(head, hidden), targets).total
+        if case.ours
+        else F.cross_entropy(head(hidden), targets)
+    )
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _bytes(*tensors: Tensor) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _print_table(cases: list[Case], figures: list[dict[str, float]]) -> None:
+    headings = ["tokens", "entries", "MB over inputs and gradients", "MB of gradients", "MB of all logits", "seconds"]
+    table = Table(Column("head", no_wrap=True), *headings)
+    for case, figure in zip(cases, figures, strict=True):
+        sizes = (figure["megabytes"], figure["gradient_megabytes"], case.logits_megabytes)
+        table.add_row(
+            case.name,
+            f"{case.tokens:,}",
+            f"{case.entries:,}",
+            *(f"{megabytes:,.0f}" for megabytes in sizes),
+            f"{figure['seconds']:.1f}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
