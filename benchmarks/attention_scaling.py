@@ -28,7 +28,7 @@ from torch import Tensor
 from modeling.attention_kinds import AttentionKind, FullAttention, PooledAttention, PoolLevel, WindowAttention
 from modeling.attention_tiles import level_strides
 from modeling.joined_attention import joined_attention
-from modeling.pooling import BlockPooling, pooled_levels
+from modeling.pooling import BlockPooling
 
 HEADS, HEAD_WIDTH = 6, 64
 LENGTHS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
@@ -106,10 +106,10 @@ def _mixed(projected: Tensor, kind: AttentionKind) -> Tensor:
         queries, keys, values = projected.transpose(1, 2).unbind(3)
         full = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         return full.transpose(1, 2)
-    strides = level_strides(kind)
-    poolings = [BlockPooling("mean", HEADS, HEAD_WIDTH, coarser // finer) for finer, coarser in pairwise(strides)]
-    pooled = pooled_levels(projected[..., 1:, :], poolings, strides, None)
-    return joined_attention(projected, pooled, kind, None, 1 / math.sqrt(HEAD_WIDTH))
+    poolings = [
+        BlockPooling("mean", HEADS, HEAD_WIDTH, coarser // finer) for finer, coarser in pairwise(level_strides(kind))
+    ]
+    return joined_attention(projected, poolings, kind, None, 1 / math.sqrt(HEAD_WIDTH))
 
 
 def peak_megabytes(kind: AttentionKind, length: int, dtype: torch.dtype) -> float:

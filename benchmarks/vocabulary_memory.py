@@ -1,8 +1,8 @@
 """Memory of the loss over a vocabulary of a million: `python -m benchmarks.vocabulary_memory [--quick]`.
 
-Each case runs forward and backward once, in a process of its own. Its memory is the process's peak over what inputs and
-their gradients take; beside it stands what the logits of all tokens would take, by arithmetic. The heads of a million
-entries: plain of width 64; factorised, from width 256 to 64; adaptive, with bands of widths 256, 64 and 16.
+Each case runs forward and backward once, in a process of its own. Its extra memory is the process's peak over what
+inputs and gradients take; beside it stands what the logits of all tokens would take, by arithmetic. The heads of a
+million entries: plain of width 64; factorised, from width 256 to 64; adaptive, with bands of widths 256, 64 and 16.
 
 - of_full_logits: memory of the plain head over that of the logits, at the most tokens and entries measured
 - vs_cross_entropy, vs_cross_entropy_seconds: memory and time of F.cross_entropy over ours, where its logits fit
@@ -142,8 +142,8 @@ def _bytes(*tensors: Tensor) -> int:
 
 
 def _print_table(cases: list[Case], figures: list[dict[str, float]]) -> None:
-    headings = ["tokens", "entries", "MB over inputs and gradients", "MB of gradients", "MB of all logits", "seconds"]
-    table = Table(Column("head", no_wrap=True), *headings)
+    headings = ["tokens", "entries", "extra MB", "gradient MB", "all logits MB", "seconds"]
+    table = Table(*(Column(heading, no_wrap=heading in ("head", "entries")) for heading in ["head", *headings]))
     for case, figure in zip(cases, figures, strict=True):
         sizes = (figure["megabytes"], figure["gradient_megabytes"], case.logits_megabytes)
         table.add_row(

@@ -48,10 +48,9 @@ class Attention(nn.Module):
         self.head_width = width // heads
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
-        self._strides = level_strides(kind)
         self.poolings = nn.ModuleList(
             BlockPooling(kind.pooling, heads, self.head_width, coarser // finer)
-            for finer, coarser in pairwise(self._strides)
+            for finer, coarser in pairwise(level_strides(kind))
             if isinstance(kind, PooledAttention)
         )
 
@@ -77,17 +76,20 @@ class Attention(nn.Module):
 
     def _within(self, projected: Tensor, documents: Documents | None, cache: CacheUse | None) -> Tensor:
         """Attention of tokens that have none before them: (batch, tokens, heads, head_width)."""
-        pooled = pooled_levels(projected[..., 1:, :], list(self.poolings), self._strides, documents)  # type: ignore[arg-type]
         if cache is not None:
             assert isinstance(cache.step, list)
-            for level, (entries, places) in enumerate(zip([projected[..., 1:, :], *pooled], cache.step, strict=True)):
+            levels = pooled_levels(projected[..., 1:, :], self._poolings, level_strides(self.kind), documents)
+            for level, (entries, places) in enumerate(zip(levels, cache.step, strict=True)):
                 cache.layer.write(level, entries, places)
         if isinstance(self.kind, FullAttention) and documents is None:
             queries, keys, values = projected.transpose(1, 2).unbind(3)
-            return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=self.scale).transpose(
-                1, 2
-            )
-        return joined_attention(projected, pooled, self.kind, documents, self.scale)
+            mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=self.scale)
+            return mixed.transpose(1, 2)
+        return joined_attention(projected, self._poolings, self.kind, documents, self.scale)
+
+    @property
+    def _poolings(self) -> list[BlockPooling]:
+        return list(self.poolings)  # type: ignore[arg-type]
 
     def _behind_cache(self, projected: Tensor, cache: LayerCache, step: CacheStep) -> Tensor:
         """Attention of new tokens to themselves and to what the cache holds: (batch, tokens, heads, head_width)."""

@@ -19,19 +19,24 @@ from torch import Tensor
 from modeling.attention_kinds import AttentionKind
 from modeling.attention_tiles import Tile, VisibleKeys, document_tiles, level_strides, tiles_of
 from modeling.documents import Documents
+from modeling.pooling import BlockPooling, add_pooling_gradients, pooled_levels
 
 HIDDEN = -1e30
 """Added to the score of a key that a query does not see; finite, so that a row without any key stays a number."""
 
 
 def joined_attention(
-    projected: Tensor, pooled: Sequence[Tensor], kind: AttentionKind, documents: Documents | None, scale: float
+    projected: Tensor,
+    poolings: Sequence[BlockPooling],
+    kind: AttentionKind,
+    documents: Documents | None,
+    scale: float,
 ) -> Tensor:
     """Mix values over the keys that the kind of attention lets each query see.
 
     Args:
         projected: (batch, tokens, heads, 3, head_width): query, key and value.
-        pooled: for each pooled level, (batch, entries, heads, 2, head_width): keys and values, from `pooled_levels`.
+        poolings: one for each pooled level of the kind, finest first.
         kind: of attention.
         documents: of the rows, which attention does not leave; None where every row is one.
         scale: of the scores.
@@ -39,7 +44,8 @@ def joined_attention(
     Returns:
         (batch, tokens, heads, head_width), contiguous.
     """
-    mixed = _JoinedAttention.apply(projected, kind, documents, scale, *pooled)  # type: ignore[no-untyped-call]
+    parameters = [parameter for pooling in poolings for parameter in pooling.parameters()]
+    mixed = _JoinedAttention.apply(projected, poolings, kind, documents, scale, *parameters)  # type: ignore[no-untyped-call]
     assert isinstance(mixed, Tensor)
     return mixed
 
@@ -49,21 +55,22 @@ class _JoinedAttention(torch.autograd.Function):
     def forward(
         ctx: Any,
         projected: Tensor,
+        poolings: Sequence[BlockPooling],
         kind: AttentionKind,
         documents: Documents | None,
         scale: float,
-        *pooled: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
         queries = projected[..., 0, :]
-        sources = [projected[..., 1:, :], *pooled]
+        sources = pooled_levels(projected.detach()[..., 1:, :], poolings, level_strides(kind), documents)
         mixed = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
         sums = torch.empty(queries.shape[:-1], dtype=_at_least_float32(queries.dtype), device=queries.device)
         for part in _parts(kind, documents, projected.shape[1]):
             keys, values = part.keys(sources[part.tile.level])
             mean, log_sum = _tile_forward(part.queries(queries), keys, values, part.tile, scale)
             part.join(mixed, sums, mean, log_sum)
-        ctx.save_for_backward(projected, mixed, sums, *pooled)
-        ctx.kind, ctx.documents, ctx.scale = kind, documents, scale
+        ctx.save_for_backward(projected, mixed, sums, *sources[1:])
+        ctx.poolings, ctx.kind, ctx.documents, ctx.scale = poolings, kind, documents, scale
         return mixed
 
     @staticmethod
@@ -95,13 +102,10 @@ class _JoinedAttention(torch.autograd.Function):
             targets = (part.queries(query_gradient), *part.keys(source_gradients[level]))
             for target, one in zip(targets, gradients, strict=True):
                 target.add_(one)
-        return (
-            projected_gradient.to(projected.dtype),
-            None,
-            None,
-            None,
-            *(one.to(projected.dtype) for one in source_gradients[1:]),
+        of_parameters = add_pooling_gradients(
+            sources, source_gradients, ctx.poolings, level_strides(ctx.kind), ctx.documents
         )
+        return projected_gradient.to(projected.dtype), None, None, None, None, *of_parameters
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from modeling.attention_kinds import FullAttention, PooledAttention, PoolLevel, 
 from modeling.attention_tiles import computed_scores, level_strides, tiles_of
 from modeling.documents import Documents
 from modeling.joined_attention import joined_attention
-from modeling.pooling import BlockPooling, pooled_levels
+from modeling.pooling import BlockPooling
 from tests.modeling.attention_reference import dense_attention, kinds
 
 HEADS, WIDTH = 2, 4
@@ -36,8 +36,7 @@ def poolings_of(kind):
 
 
 def fast_attention(projected, kind, documents, poolings):
-    pooled = pooled_levels(projected[..., 1:, :], poolings, level_strides(kind), documents)
-    return joined_attention(projected, pooled, kind, documents, SCALE)
+    return joined_attention(projected, poolings, kind, documents, SCALE)
 
 
 def assert_same(found, expected, inputs, **tolerances):
