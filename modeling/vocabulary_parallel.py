@@ -10,7 +10,8 @@ import torch.distributed as distributed
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from modeling.loss import TILING, Band, RowSums, Tiling, TrainingLoss, band_gradients, row_sums, scaled_gradients
+from modeling.logit_tiles import TILING, Band, RowSums, Tiling, band_gradients, row_sums
+from modeling.loss import TrainingLoss, mean_loss, scaled_gradients
 
 
 def vocabulary_parallel_cross_entropy(
@@ -38,7 +39,7 @@ def vocabulary_parallel_cross_entropy(
     """
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1, 1)
     if not torch.is_grad_enabled() or not (hidden.requires_grad or weight_shard.requires_grad):
-        return _combined_sums(Band.of(hidden, weight_shard, first_entry), targets, group, tiling).loss(z_loss)
+        return mean_loss(_combined_sums(Band.of(hidden, weight_shard, first_entry), targets, group, tiling), z_loss)
     arguments = (hidden, weight_shard, first_entry, targets, group, z_loss, tiling)
     return TrainingLoss(*_ParallelCrossEntropy.apply(*arguments))  # type: ignore[no-untyped-call]
 
@@ -62,7 +63,7 @@ class _ParallelCrossEntropy(torch.autograd.Function):
         if gradients[0] is not None:
             distributed.all_reduce(gradients[0], group=group)
         ctx.save_for_backward(*gradients)
-        loss = sums.loss(z_loss)
+        loss = mean_loss(sums, z_loss)
         ctx.mark_non_differentiable(loss.cross_entropy)
         return loss.total, loss.cross_entropy
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Before torch is imported. Operations of tests are too small for threads, and threads that wait spin: beside another busy
-# process the tests of `modeling` took 466 s with two threads and 49 s with one.
+# Before torch is imported. Operations of tests are too small for threads, and threads that wait spin: beside another
+# busy process the tests of `modeling` took 466 s with two threads and 49 s with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The first call of a compiled function compiles it; no test asserts a time.

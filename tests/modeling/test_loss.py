@@ -7,14 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling.embeddings import AdaptiveHead
 from modeling.int8_linear import quantize_int8
-from modeling.loss import (
-    TILING,
-    Tiling,
-    chunked_token_losses,
-    linear_cross_entropy,
-    next_token_loss,
-    token_losses,
-)
+from modeling.logit_tiles import TILING, Tiling
+from modeling.loss import chunked_token_losses, linear_cross_entropy, next_token_loss, token_losses
 from tests.modeling.networks import random_tokens, small_network
 
 ROWS = 2 * TILING.rows + 3

@@ -5,7 +5,8 @@ import torch
 import torch.distributed as distributed
 import torch.multiprocessing
 
-from modeling.loss import Tiling, linear_cross_entropy
+from modeling.logit_tiles import Tiling
+from modeling.loss import linear_cross_entropy
 from modeling.vocabulary_parallel import vocabulary_parallel_cross_entropy
 
 ENTRIES, WIDTH, FIRST_SHARD = 23, 6, 15
