@@ -3,10 +3,15 @@
 As `train.py` of github.com/karpathy/nanoGPT runs on a CPU: learnt positions, GELU, no biases, tied head, logits of all
 tokens at once, `F.cross_entropy`, AdamW's loop over tensors (it asks for the fused one on CUDA only), clipping at 1. It
 makes no use of bfloat16 there: its autocast context is empty on a CPU.
+
+`python -m benchmarks.nanogpt ROWS LAYERS WIDTH HEADS CONTEXT VOCABULARY` takes a step for each line it reads and prints
+its seconds: a process of its own, so that settings of ours do not reach it.
 """
 
 import math
-from dataclasses import dataclass
+import sys
+import time
+from dataclasses import astuple, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -85,3 +90,24 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(loss.detach())
+
+
+def command(rows: int, shape: NanoShape) -> list[str]:
+    """The command line of the process that takes steps."""
+    return [sys.executable, "-m", "benchmarks.nanogpt", str(rows), *map(str, astuple(shape))]
+
+
+def serve(rows: int, shape: NanoShape) -> None:
+    """Take a step on random tokens for each line of standard input; print its seconds."""
+    torch.manual_seed(0)
+    model = NanoGPT(shape)
+    optimizer = build_optimizer(model)
+    batch = torch.randint(shape.vocabulary_size, (rows, shape.context_length + 1))
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        train_step(model, optimizer, batch)
+        print(time.perf_counter() - begun, flush=True)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), NanoShape(*map(int, sys.argv[2:])))

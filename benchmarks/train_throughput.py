@@ -1,8 +1,9 @@
 """The training step against nanoGPT's: `python -m benchmarks.train_throughput [--quick] [--precision bf16|fp32]`.
 
 Two shapes, the demo's and GPT-2's 124M (12 layers x 768, context 1,024, vocabulary 50,304), random tokens, all cores,
-in turn in one process: ours (ReLU, biases, rotary positions, chunked cross-entropy, fused AdamW) and nanoGPT's step
-re-implemented (`benchmarks/nanogpt.py`), which is in fp32 as it is on a CPU. Both have the same matrix products.
+in turn: ours (ReLU, biases, rotary positions, tiled cross-entropy, fused AdamW, the allocator setting of training
+workers) and nanoGPT's step re-implemented (`benchmarks/nanogpt.py`) in a process of its own, in fp32 as it is on a CPU.
+Both have the same matrix products.
 
 - vs_nanogpt, vs_nanogpt_demo: our tokens per second over nanoGPT's, medians of pairs
 - of_weighted_ceiling, of_weighted_ceiling_demo: seconds that the step's own matrix products take alone, each shape
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.nanogpt import NanoGPT, NanoShape, build_optimizer, train_step
+from benchmarks.nanogpt import NanoShape, command
 from infra.hardware import has_fast_bf16
 from infra.ray_session import MALLOC_TUNABLES
 from modeling.counting import flops_per_token
@@ -85,43 +87,51 @@ def _with_allocator_setting() -> None:
 
 
 def _alternate(case: Case, precision: Precision) -> dict[str, float]:
-    steps = {
-        "Headrace": _our_step(case, precision),
-        "nanoGPT fp32": _nanogpt_step(case),
-        "its products alone": _products(case, precision),
-    }
-    for step in steps.values():
-        step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(case.rounds):
-        for name, step in steps.items():
-            begun = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    with subprocess.Popen(
+        command(case.rows, _nano_shape(case.config)),
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as peer:
+        steps = {
+            "Headrace": _timed(_our_step(case, precision)),
+            "nanoGPT fp32": lambda: _peer_seconds(peer),
+            "its products alone": _timed(_products(case, precision)),
+        }
+        rounds = [{name: step() for name, step in steps.items()} for _ in range(case.rounds + 1)][1:]
+        assert peer.stdin is not None
+        peer.stdin.close()
+    return {name: statistics.median(taken[name] for taken in rounds) for name in steps}
+
+
+def _timed(work: Callable[[], object]) -> Callable[[], float]:
+    def seconds() -> float:
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+
+    return seconds
+
+
+def _peer_seconds(peer: "subprocess.Popen[str]") -> float:
+    assert peer.stdin is not None and peer.stdout is not None
+    peer.stdin.write("step\n")
+    peer.stdin.flush()
+    return float(peer.stdout.readline())
 
 
 def _our_step(case: Case, precision: Precision) -> Callable[[], object]:
     torch.manual_seed(0)
     model = Transformer(case.config).train()
     optimizer = build_adamw(model, 6e-4, (0.9, 0.95), 0.1)
-    batch = _batch(case)
+    batch = torch.randint(case.config.vocabulary_size, (case.rows, case.config.context_length + 1))
     return lambda: training_step(model, optimizer, [batch], 6e-4, 1.0, precision)
 
 
-def _nanogpt_step(case: Case) -> Callable[[], object]:
-    torch.manual_seed(0)
-    config = case.config
-    shape = NanoShape(config.layers, config.width, config.heads, config.context_length, config.vocabulary_size)
-    model = NanoGPT(shape)
-    optimizer = build_optimizer(model)
-    batch = _batch(case)
-    return lambda: train_step(model, optimizer, batch)
-
-
-def _batch(case: Case) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(case.config.vocabulary_size, (case.rows, case.config.context_length + 1), generator=generator)
+def _nano_shape(config: TransformerConfig) -> NanoShape:
+    return NanoShape(config.layers, config.width, config.heads, config.context_length, config.vocabulary_size)
 
 
 def _products(case: Case, precision: Precision) -> Callable[[], object]:

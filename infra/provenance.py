@@ -50,7 +50,7 @@ def device() -> dict[str, Any]:
         "vendor": _cpuinfo("vendor_id"),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
-        "flags": _bf16_flags(),
+        "flags": _vector_flags(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -59,8 +59,8 @@ def _processor_name() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def _bf16_flags() -> list[str]:
-    return sorted({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
+def _vector_flags() -> list[str]:
+    return sorted({"avx512f", "avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
 
 
 def _cpuinfo(field: str) -> str:
