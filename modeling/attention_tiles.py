@@ -1,6 +1,6 @@
 """Which queries meet which keys: attention of any kind as a list of dense tiles. Imports no torch.
 
-- `tiles_of`: the tiles of rows that are one document each; `document_tiles`: of rows that hold several
+- `tiles_of`: the tiles of rows that are one document each; `document_tiles`: of rows that hold several, or of a part
 - `computed_scores`: how many products of a query and a key they hold, masked ones included
 
 A tile is a chunk of consecutive queries and the keys of one level that any of them sees. Small chunks waste few masked
@@ -70,17 +70,18 @@ def tiles_of(kind: AttentionKind, length: int) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def document_tiles(kind: AttentionKind, starts: Integers) -> Iterator[Tile]:
-    """Tiles of rows that hold several documents: each token's borders count from its document's start.
+def document_tiles(kind: AttentionKind, starts: Integers, first_query: int = 0) -> Iterator[Tile]:
+    """Tiles of rows that hold several documents, or of a part of the queries: borders count from each document's start.
 
     One tile serves all rows, masked for each as its documents lie: a tile for each document costs more wherever
     documents are short. Single tokens of the strided pattern are masked products here.
 
     Args:
         kind: of attention.
-        starts: (rows, tokens), place of the first token of each token's document.
+        starts: (rows, queries), place of the first token of each query's document.
+        first_query: place of the first query among the tokens; tiles count queries from it.
     """
-    positions = np.arange(starts.shape[1]) - starts
+    positions = first_query + np.arange(starts.shape[1]) - starts
     return _level_tiles(kind, positions, starts, _strided_distance(kind))
 
 
@@ -105,7 +106,7 @@ def _strided_distance(kind: AttentionKind) -> int:
 
 
 def _level_tiles(kind: AttentionKind, positions: Integers, starts: Integers, strided: int = 0) -> Iterator[Tile]:
-    """Tiles of all levels; `positions` (rows, tokens) are those in the documents."""
+    """Tiles of all levels; `positions` (rows, queries) are those in the documents."""
     borders = kind.borders(positions)
     uppers = [positions + 1, *borders]
     for level, (lower, upper, stride) in enumerate(zip(borders, uppers, level_strides(kind), strict=False)):

@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +26,23 @@ HIDDEN = -1e30
 """Added to the score of a key that a query does not see; finite, so that a row without any key stays a number."""
 
 
+class TokenShare(Protocol):
+    """Which tokens of each row are here, where several processes share a row."""
+
+    def first(self, tokens: int) -> int:
+        """Place in the row of the first of the `tokens` that are here."""
+
+    def gather(self, keys_and_values: Tensor) -> Tensor:
+        """(batch, tokens here, heads, 2, head_width) -> those of the whole rows, differentiably."""
+
+
 def joined_attention(
     projected: Tensor,
     poolings: Sequence[BlockPooling],
     kind: AttentionKind,
     documents: Documents | None,
     scale: float,
+    share: TokenShare | None = None,
 ) -> Tensor:
     """Mix values over the keys that the kind of attention lets each query see.
 
@@ -38,55 +50,78 @@ def joined_attention(
         projected: (batch, tokens, heads, 3, head_width): query, key and value.
         poolings: one for each pooled level of the kind, finest first.
         kind: of attention.
-        documents: of the rows, which attention does not leave; None where every row is one.
+        documents: of the whole rows, which attention does not leave; None where every row is one.
         scale: of the scores.
+        share: which tokens `projected` has, if not whole rows.
 
     Returns:
         (batch, tokens, heads, head_width), contiguous.
     """
     parameters = [parameter for pooling in poolings for parameter in pooling.parameters()]
-    mixed = _JoinedAttention.apply(projected, poolings, kind, documents, scale, *parameters)  # type: ignore[no-untyped-call]
+    row = None if share is None else share.gather(projected[..., 1:, :])
+    first_query = 0 if share is None else share.first(projected.shape[1])
+    plan = _Plan(kind, poolings, documents, scale, first_query)
+    mixed = _JoinedAttention.apply(plan, projected, row, *parameters)  # type: ignore[no-untyped-call]
     assert isinstance(mixed, Tensor)
     return mixed
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """Everything but the numbers."""
+
+    kind: AttentionKind
+    poolings: Sequence[BlockPooling]
+    documents: Documents | None
+    scale: float
+    first_query: int
+
+    @property
+    def strides(self) -> list[int]:
+        return level_strides(self.kind)
+
+    def parts(self, queries: int, keys: int) -> Iterable["_Part"]:
+        """The tiles, the exact tokens' first."""
+        if self.documents is None and queries == keys:
+            tiles: Iterable[Tile] = tiles_of(self.kind, queries)
+        else:
+            here = slice(self.first_query, self.first_query + queries)
+            starts = np.zeros((1, queries), np.int64) if self.documents is None else self.documents.starts[:, here]
+            tiles = document_tiles(self.kind, starts, self.first_query)
+        return (_Part(tile, math.log(self.strides[tile.level])) for tile in tiles)
+
+
 class _JoinedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        projected: Tensor,
-        poolings: Sequence[BlockPooling],
-        kind: AttentionKind,
-        documents: Documents | None,
-        scale: float,
-        *parameters: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, plan: _Plan, projected: Tensor, row: Tensor | None, *parameters: Tensor) -> Tensor:
+        """`row`: keys and values of whole rows, where `projected` has only a part of the tokens."""
         queries = projected[..., 0, :]
-        sources = pooled_levels(projected.detach()[..., 1:, :], poolings, level_strides(kind), documents)
+        held = projected.detach()[..., 1:, :] if row is None else row.detach()
+        sources = pooled_levels(held, plan.poolings, plan.strides, plan.documents)
         mixed = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
         sums = torch.empty(queries.shape[:-1], dtype=_at_least_float32(queries.dtype), device=queries.device)
-        for part in _parts(kind, documents, projected.shape[1]):
+        for part in plan.parts(projected.shape[1], held.shape[1]):
             keys, values = part.keys(sources[part.tile.level])
-            mean, log_sum = _tile_forward(part.queries(queries), keys, values, part.tile, scale)
+            mean, log_sum = _tile_forward(part.queries(queries), keys, values, part.tile, plan.scale)
             part.join(mixed, sums, mean, log_sum)
-        ctx.save_for_backward(projected, mixed, sums, *sources[1:])
-        ctx.poolings, ctx.kind, ctx.documents, ctx.scale = poolings, kind, documents, scale
+        ctx.save_for_backward(projected, row, mixed, sums, *sources[1:])
+        ctx.plan = plan
         return mixed
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        projected, mixed, sums, *pooled = ctx.saved_tensors
+        projected, row, mixed, sums, *pooled = ctx.saved_tensors
+        plan: _Plan = ctx.plan
         queries = projected[..., 0, :]
-        sources = [projected[..., 1:, :], *pooled]
+        sources = [projected[..., 1:, :] if row is None else row, *pooled]
         # Several tiles add to one place: a shorter type would lose some of it each time.
         total = _at_least_float32(projected.dtype)
         projected_gradient = torch.zeros(projected.shape, dtype=total, device=projected.device)
         query_gradient = projected_gradient[..., 0, :]
-        source_gradients = [
-            projected_gradient[..., 1:, :],
-            *(torch.zeros(one.shape, dtype=total, device=one.device) for one in pooled),
-        ]
-        for part in _parts(ctx.kind, ctx.documents, projected.shape[1]):
+        source_gradients = [torch.zeros(one.shape, dtype=total, device=one.device) for one in sources[row is None :]]
+        if row is None:
+            source_gradients.insert(0, projected_gradient[..., 1:, :])
+        for part in plan.parts(projected.shape[1], sources[0].shape[1]):
             level = part.tile.level
             keys, values = part.keys(sources[level])
             gradients = _tile_backward(
@@ -97,15 +132,14 @@ class _JoinedAttention(torch.autograd.Function):
                 part.queries(mixed),
                 part.queries(sums) - part.log_stride,
                 part.tile,
-                ctx.scale,
+                plan.scale,
             )
             targets = (part.queries(query_gradient), *part.keys(source_gradients[level]))
             for target, one in zip(targets, gradients, strict=True):
                 target.add_(one)
-        of_parameters = add_pooling_gradients(
-            sources, source_gradients, ctx.poolings, level_strides(ctx.kind), ctx.documents
-        )
-        return projected_gradient.to(projected.dtype), None, None, None, None, *of_parameters
+        of_parameters = add_pooling_gradients(sources, source_gradients, plan.poolings, plan.strides, plan.documents)
+        of_row = None if row is None else source_gradients[0].to(row.dtype)
+        return None, projected_gradient.to(projected.dtype), of_row, *of_parameters
 
 
 @dataclass(frozen=True)
@@ -140,12 +174,6 @@ class _Part:
         joined = torch.logaddexp(log_so_far, log_sum)
         so_far.mul_((log_so_far - joined).exp().unsqueeze(-1)).add_(mean * (log_sum - joined).exp().unsqueeze(-1))
         log_so_far.copy_(joined)
-
-
-def _parts(kind: AttentionKind, documents: Documents | None, length: int) -> Iterable[_Part]:
-    strides = level_strides(kind)
-    tiles = tiles_of(kind, length) if documents is None else document_tiles(kind, documents.starts)
-    return (_Part(tile, math.log(strides[tile.level])) for tile in tiles)
 
 
 def _by_head(tensor: Tensor, phases: int) -> Tensor:

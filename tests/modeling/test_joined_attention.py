@@ -92,6 +92,35 @@ def test_each_document_is_as_if_alone(kind, borders):
     assert_same(fast_attention(projected, kind, Documents(starts), poolings), torch.cat(alone), [projected])
 
 
+class Part:
+    """Tokens `start` and after of rows that are whole elsewhere."""
+
+    def __init__(self, start, whole):
+        self.start, self.whole = start, whole
+
+    def first(self, tokens):
+        return self.start
+
+    def gather(self, keys_and_values):
+        return self.whole[..., 1:, :]
+
+
+@settings(max_examples=20, deadline=None)
+@given(kind=kinds, tokens=st.integers(2, 120), cut=st.floats(0, 1), border=st.integers(0, 119))
+def test_parts_of_a_row_together_are_the_row(kind, tokens, cut, border):
+    projected, poolings = random_projected(2, tokens), poolings_of(kind)
+    starts = np.zeros((2, tokens), dtype=np.int64)
+    starts[1, border:] = border
+    documents = Documents(starts) if 0 < border < tokens else None
+    cut = max(1, min(int(cut * tokens), tokens - 1))
+    parts = [
+        joined_attention(projected[:, start:stop], poolings, kind, documents, SCALE, Part(start, projected))
+        for start, stop in ((0, cut), (cut, tokens))
+    ]
+    weights = [parameter for pooling in poolings for parameter in pooling.parameters()]
+    assert_same(torch.cat(parts, dim=1), fast_attention(projected, kind, documents, poolings), [projected, *weights])
+
+
 @settings(max_examples=40, deadline=None)
 @given(kind=kinds, tokens=st.integers(2, 120), data=st.data())
 def test_a_token_changes_nothing_before_it(kind, tokens, data):
