@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from modeling.attention_kinds import AttentionKind, FullAttention, PooledAttention
 from modeling.attention_tiles import level_strides
 from modeling.documents import Documents
-from modeling.joined_attention import joined_attention
+from modeling.joined_attention import TokenShare, joined_attention
 from modeling.key_value_cache import CacheStep, LayerCache, Places
 from modeling.pooling import BlockPooling, pooled_levels
 from modeling.rotary import Rotation, rotate
@@ -44,8 +44,10 @@ class Attention(nn.Module):
     def __init__(self, kind: AttentionKind, width: int, heads: int, scale: float) -> None:
         """Build for `heads` heads of width / heads numbers each; `scale` multiplies the scores."""
         super().__init__()
-        self.kind, self.heads, self.scale = kind, heads, scale
+        self.kind, self.scale = kind, scale
         self.head_width = width // heads
+        self.share: TokenShare | None = None
+        """Where several processes share each row's tokens."""
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.poolings = nn.ModuleList(
@@ -65,8 +67,8 @@ class Attention(nn.Module):
         Returns:
             (batch, tokens, width), to be added to the residual stream.
         """
-        batch, tokens, _ = hidden.shape
-        projected = self.query_key_value(hidden).view(batch, tokens, self.heads, 3, self.head_width)
+        # As many heads as are here: processes may share them out.
+        projected = self.query_key_value(hidden).unflatten(-1, (-1, 3, self.head_width))
         projected = rotate(projected, surroundings.rotation)
         if cache is not None and isinstance(cache.step, CacheStep):
             mixed = self._behind_cache(projected, cache.layer, cache.step)
@@ -81,11 +83,11 @@ class Attention(nn.Module):
             levels = pooled_levels(projected[..., 1:, :], self._poolings, level_strides(self.kind), documents)
             for level, (entries, places) in enumerate(zip(levels, cache.step, strict=True)):
                 cache.layer.write(level, entries, places)
-        if isinstance(self.kind, FullAttention) and documents is None:
+        if isinstance(self.kind, FullAttention) and documents is None and self.share is None:
             queries, keys, values = projected.transpose(1, 2).unbind(3)
             mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=self.scale)
             return mixed.transpose(1, 2)
-        return joined_attention(projected, self._poolings, self.kind, documents, self.scale)
+        return joined_attention(projected, self._poolings, self.kind, documents, self.scale, self.share)
 
     @property
     def _poolings(self) -> list[BlockPooling]:

@@ -69,7 +69,9 @@ class Experts(nn.Module):
         super().__init__()
         neurons = config.expert_width or feed_forward_width
         self.router = Router(width, config)
-        self.experts = nn.ModuleList(FeedForward(width, neurons) for _ in range(config.experts))
+        self.experts: nn.ModuleList | nn.ModuleDict = nn.ModuleList(
+            FeedForward(width, neurons) for _ in range(config.experts)
+        )
         self.shared = FeedForward(width, config.shared_width) if config.shared_width else None
         self.exchange: Callable[[Tensor, Routing], Exchange] = LocalExchange
 
@@ -88,7 +90,7 @@ class Experts(nn.Module):
         exchange = self.exchange(rows, routing)
         outputs = [
             expert(own) if len(own) or torch.is_grad_enabled() else own
-            for expert, own in zip(self.experts, exchange.dispatch(), strict=True)
+            for expert, own in zip(self.experts.children(), exchange.dispatch(), strict=True)
         ]
         mixed = exchange.combine(outputs).view(hidden.shape)
         if self.shared is not None:

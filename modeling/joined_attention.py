@@ -32,6 +32,9 @@ class TokenShare(Protocol):
     def first(self, tokens: int) -> int:
         """Place in the row of the first of the `tokens` that are here."""
 
+    def cut(self, rows: Tensor) -> Tensor:
+        """(batch, whole rows, ...) -> the tokens that are here."""
+
     def gather(self, keys_and_values: Tensor) -> Tensor:
         """(batch, tokens here, heads, 2, head_width) -> those of the whole rows, differentiably."""
 

@@ -1,9 +1,11 @@
 """AdamW over the right parameters, and the learning rate's schedule."""
 
 import math
+from operator import itemgetter
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from modeling.initialization import epsilon_scale, learning_rate_scale, weight_decay_scale
 from modeling.transformer import Transformer
@@ -28,30 +30,31 @@ def build_adamw(
         betas: decay rates of the first and second moment.
         weight_decay: share of a weight taken per step, times the learning rate; at the base shape as well.
     """
-    network, config = _network(model)
-    groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        rate, decay = learning_rate_scale(name, parameter, config), weight_decay_scale(name, parameter, config)
-        groups.setdefault((decay, rate, epsilon_scale(name, config)), []).append(parameter)
+    groups: dict[tuple[float, float, float, bool], list[nn.Parameter]] = {}
+    for network, config in _networks(model):
+        for name, parameter in network.named_parameters():
+            rate, decay = learning_rate_scale(name, parameter, config), weight_decay_scale(name, parameter, config)
+            alike = (decay, rate, epsilon_scale(name, config), isinstance(parameter, DTensor))
+            groups.setdefault(alike, []).append(parameter)
     settings = [
         {
-            "params": groups[decay, rate, epsilon],
+            "params": parameters,
             "lr": learning_rate * rate,
             "learning_rate_scale": rate,
             "weight_decay": weight_decay * decay,
             "eps": EPSILON * epsilon,
         }
-        for decay, rate, epsilon in sorted(groups, reverse=True)
+        for (decay, rate, epsilon, _), parameters in sorted(groups.items(), key=itemgetter(0), reverse=True)
     ]
     return torch.optim.AdamW(settings, lr=learning_rate, betas=betas, fused=True)
 
 
-def _network(model: nn.Module) -> tuple[nn.Module, TransformerConfig]:
-    """The network without its wrapper, whose parameters have the names that the rules go by, and its config."""
-    for module in model.modules():
-        if isinstance(module, Transformer):
-            return module, module.config
-    return model, TransformerConfig(vocabulary_size=2)  # no scale depends on a shape without a base
+def _networks(model: nn.Module) -> list[tuple[nn.Module, TransformerConfig]]:
+    """The network without its wrapper, or its stages, whose parameters have the names that the rules go by."""
+    found: list[tuple[nn.Module, TransformerConfig]] = [
+        (module, module.config) for module in model.modules() if isinstance(module, Transformer)
+    ]
+    return found or [(model, TransformerConfig(vocabulary_size=2))]  # no scale depends on a shape without a base
 
 
 def cosine_with_warmup(step: int, peak: float, floor: float, warmup_steps: int, total_steps: int) -> float:

@@ -7,7 +7,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,6 +68,8 @@ class Router(nn.Module):
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.experts, width))
         nn.init.normal_(self.weight, std=width**-0.5)
+        self.share_load: Callable[[Tensor], Tensor] | None = None
+        """Adds up the load of all processes in place, so that the balance loss is that of the whole batch."""
 
     def forward(self, rows: Tensor) -> tuple[Routing, RoutingReport]:
         """(tokens, width) -> the routing of these rows."""
@@ -113,7 +115,8 @@ class Router(nn.Module):
     def _loss(self, logits: Tensor, probabilities: Tensor, routing: Routing) -> Tensor:
         loss = self.config.router_z_loss * z_loss(logits)
         if self.config.routing == "token_choice":
-            loss = loss + self.config.balance_loss * balance_loss(probabilities, routing.load)
+            load = self.share_load(routing.load.clone()) if self.share_load else routing.load
+            loss = loss + self.config.balance_loss * balance_loss(probabilities, load)
         return loss
 
 

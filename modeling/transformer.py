@@ -4,7 +4,7 @@ Laid out as GPT-NeoX with hidden_act="relu", use_parallel_residual=False and rot
 2204.06745), tensor by tensor, so that export there is a matter of names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from modeling.embeddings import build_embedding, build_head, head_bands, tie
 from modeling.experts import Experts
 from modeling.feed_forward import FeedForward
 from modeling.initialization import attention_scale, initialize, logit_multiplier, residual_multiplier
+from modeling.joined_attention import TokenShare
 from modeling.key_value_cache import PIECE, DecoderCache
 from modeling.loss import TrainingLoss, chunked_token_losses, linear_cross_entropy
 from modeling.rotary import rotation_at
@@ -65,6 +66,10 @@ class Transformer(nn.Module):
         self.head = build_head(config)
         self.routing_reports: list[RoutingReport] = []
         """Of the last forward pass, without gradient, for the log: one for each layer with experts."""
+        self.token_share: TokenShare | None = None
+        """Where several processes share each row's tokens; `tokens` and `targets` are whole rows all the same."""
+        self.shared_loss: Callable[[nn.Module, Tensor, Tensor, float], TrainingLoss] | None = None
+        """(head, hidden, targets, z_loss) -> loss, where several processes share out the head's table."""
         if config.tied_embeddings:
             self.tie_head()
         initialize(self, config)
@@ -98,9 +103,16 @@ class Transformer(nn.Module):
         self.routing_reports = [report._replace(loss=report.loss.detach()) for report in reports]
         if targets is None:
             return self.head(hidden)  # type: ignore[no-any-return]
+        if self.token_share is not None:
+            targets = self.token_share.cut(targets)
+        loss = self._prediction_loss(hidden, targets, z_loss)
+        return TrainingLoss(loss.total + sum(report.loss for report in reports), loss.cross_entropy)
+
+    def _prediction_loss(self, hidden: Tensor, targets: Tensor, z_loss: float) -> TrainingLoss:
+        if self.shared_loss is not None:
+            return self.shared_loss(self.head, hidden, targets, z_loss)
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.head.parameters()):
-            loss = linear_cross_entropy(head_bands(self.head, hidden), targets, z_loss)
-            return TrainingLoss(loss.total + sum(report.loss for report in reports), loss.cross_entropy)
+            return linear_cross_entropy(head_bands(self.head, hidden), targets, z_loss)
         cross_entropy = chunked_token_losses(hidden, self.head, targets).mean()
         return TrainingLoss(cross_entropy, cross_entropy.detach())
 
@@ -118,7 +130,10 @@ class Transformer(nn.Module):
         reports = [] if reports is None else reports
         if cache is None:
             documents = find_documents(tokens, self.config.end_of_text) if self.config.separate_documents else None
-            return self._through_layers(tokens, torch.arange(tokens.shape[1]), documents, reports)
+            positions = torch.arange(tokens.shape[1])
+            if self.token_share is not None:
+                tokens, positions = self.token_share.cut(tokens), self.token_share.cut(positions[None])[0]
+            return self._through_layers(tokens, positions, documents, reports)
         counts = torch.full(tokens.shape[:1], tokens.shape[1]) if counts is None else counts
         if cache.longest == 0:
             uses = [CacheUse(*one) for one in zip(cache.layers, cache.fill(counts, tokens.shape[1]), strict=True)]
@@ -144,13 +159,25 @@ class Transformer(nn.Module):
         reports: list[RoutingReport],
         uses: Sequence[CacheUse] | None = None,
     ) -> Tensor:
+        return self._normed(self._run_layers(self.embedding(tokens), positions, documents, reports, uses))
+
+    def _run_layers(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        documents: Documents | None,
+        reports: list[RoutingReport],
+        uses: Sequence[CacheUse] | None = None,
+    ) -> Tensor:
         config = self.config
-        hidden = self.embedding(tokens)
         surroundings = Surroundings(rotation_at(positions, config.head_width, config.rotary_base, hidden), documents)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers.children()):
             hidden, report = layer(hidden, surroundings, uses[index] if uses else None)
             reports += [report] if report else []
-        multiplier = logit_multiplier(config)
+        return hidden
+
+    def _normed(self, hidden: Tensor) -> Tensor:
+        multiplier = logit_multiplier(self.config)
         normed = self.final_norm(hidden)
         return normed if multiplier == 1 else normed * multiplier  # type: ignore[no-any-return]
 

@@ -1,0 +1,41 @@
+"""Every layout trains as one process does: the same losses and gradient norms, step by step."""
+
+import pytest
+
+from tests.stages.pretrain.workers import NETWORK, train_alone, train_together
+
+POOLED = {"kind": "pooled", "window": 4, "levels": [{"stride": 2}]}
+EXPERTS = {"experts": 4, "active": 2, "expert_width": 16, "shared_width": 8, "every": 2}
+PLAIN = {**NETWORK, "attention": [POOLED, {"kind": "full"}], "separate_documents": True}
+UNTIED = {**PLAIN, "tied_embeddings": False}
+MIXED = {**PLAIN, "experts": EXPERTS}
+
+LAYOUTS = [
+    ("replicas", {}, 2, PLAIN),
+    ("shards", {"shard": 2}, 2, UNTIED),
+    ("tensor", {"tensor": 2}, 2, PLAIN),
+    ("tensor, two tables", {"tensor": 2}, 2, UNTIED),
+    ("pipeline", {"pipeline": 2}, 2, PLAIN),
+    ("context", {"context": 2}, 2, PLAIN),
+    ("experts", {"expert": 2}, 2, MIXED),
+    ("replicas of shards", {"shard": 2}, 4, MIXED),
+    ("shards and tensor", {"shard": 2, "tensor": 2}, 4, PLAIN),
+    ("pipeline and tensor", {"pipeline": 2, "tensor": 2, "schedule": "gpipe"}, 4, PLAIN),
+    ("pipeline and replicas, interleaved", {"pipeline": 2, "schedule": "interleaved"}, 4, UNTIED),
+    ("pipeline and shards", {"pipeline": 2, "shard": 2}, 4, PLAIN),
+    ("experts and shards", {"expert": 2, "shard": 2}, 4, MIXED),
+    ("context and experts", {"context": 2, "expert": 2}, 4, MIXED),
+    ("context and tensor", {"context": 2, "tensor": 2}, 4, PLAIN),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "workers", "config"), [one[1:] for one in LAYOUTS], ids=[one[0] for one in LAYOUTS])
+def test_losses_and_gradient_norms_are_those_of_one_process(tmp_path, layout, workers, config):
+    steps = 20
+    alone = train_alone(config, steps)
+    micro_batch = 2 if layout.get("pipeline", 1) > 1 else None
+    together = train_together(tmp_path, layout, workers, config, steps, micro_batch)
+    for number, (found, expected) in enumerate(zip(together, alone, strict=True)):
+        assert found == pytest.approx(expected, rel=2e-3 if number > 5 else 1e-4), f"step {number + 1}"
+    assert alone[-1][0] < alone[0][0]
