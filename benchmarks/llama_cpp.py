@@ -46,7 +46,8 @@ from infra.token_stream import TokenStream
 from modeling.checkpoint import model_from_files
 from modeling.gguf_export import GELU_SCALE, GeluError, gelu_error, write_gguf
 from modeling.gpt_neox import dense_weights
-from modeling.optimizer import build_adamw, cosine_with_warmup
+from modeling.optimizer import build_adamw
+from modeling.schedule import cosine_with_warmup
 from modeling.training_step import training_step
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig

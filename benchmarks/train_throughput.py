@@ -29,7 +29,7 @@ from infra.hardware import has_fast_bf16
 from infra.ray_session import MALLOC_TUNABLES
 from modeling.counting import flops_per_token
 from modeling.optimizer import build_adamw
-from modeling.gradients import Precision
+from modeling.training_choices import Precision
 from modeling.training_step import training_step
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig

@@ -3,6 +3,7 @@
 - `console`: where commands print
 - `run_view`: one of the two views, chosen by where the output goes
 - `plan_table`, `amount`: what `plan` and `show` print
+- `with_time_left`, `duration`: how long it will still take
 """
 
 import sys
@@ -19,6 +20,7 @@ from rich.text import Text
 from data_schemas.manifest import StageOutcome
 from flows.planning import PlannedStage
 from flows.run_session import RunView
+from flows.time_left import TimeLeft
 from infra.progress import ProgressListener
 
 # A log has no width of its own; 160 columns keep ids whole.
@@ -55,12 +57,14 @@ class _PlainListener:
     def __init__(self, view: PlainView, stage: str) -> None:
         self._view, self._stage = view, stage
         self._last: dict[str, float] = {}
+        self._time_left = TimeLeft()
 
     def advanced(self, phase: str, done: float, total: float, note: str) -> None:
+        self._time_left.advanced(phase, done, total)
         now = time.monotonic()
         if done >= total or now - self._last.get(phase, 0.0) >= PLAIN_LINE_EVERY_SECONDS:
             self._last[phase] = now
-            self._view.line(self._stage, f"{phase}: {note}")
+            self._view.line(self._stage, f"{phase}: {with_time_left(note, self._time_left)}")
 
     def said(self, message: str) -> None:
         self._view.line(self._stage, message)
@@ -94,7 +98,9 @@ class LiveView:
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for stage, row in self._rows.items():
-            table.add_row(row.mark(), Text(stage, style="bold"), row.bar(), row.clock(), Text(row.note, style="dim"))
+            table.add_row(
+                row.mark(), Text(stage, style="bold"), row.bar(), row.clock(), row.left(), Text(row.note, style="dim")
+            )
         return table
 
 
@@ -105,8 +111,10 @@ class _Row:
         self.begun = 0.0
         self.seconds = 0.0
         self.share = 0.0
+        self.time_left = TimeLeft()
 
     def advanced(self, phase: str, done: float, total: float, note: str) -> None:
+        self.time_left.advanced(phase, done, total)
         self.share = done / total if total else 1.0
         self.note = f"{phase}: {note}"
 
@@ -125,6 +133,10 @@ class _Row:
     def clock(self) -> Text:
         seconds = time.monotonic() - self.begun if self.state == "running" else self.seconds
         return Text("" if self.state in ("waiting", "reused") else duration(seconds), justify="right")
+
+    def left(self) -> Text:
+        seconds = self.time_left.seconds if self.state == "running" else None
+        return Text("" if seconds is None else f"{duration(seconds)} left", justify="right")
 
 
 @contextmanager
@@ -164,6 +176,12 @@ def amount(number: float, unit: str = "") -> str:
             return f"{number:.3g} {prefix}{unit}".rstrip()
         number /= 1000
     return f"{number:.3g} Z{unit}"
+
+
+def with_time_left(note: str, time_left: TimeLeft) -> str:
+    """The note, and behind it how long the phase will still take, where that is known."""
+    seconds = time_left.seconds
+    return note if seconds is None else f"{note}, {duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@
 """
 
 import contextvars
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,11 +14,14 @@ from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from data_schemas.manifest import StageOutcome
+from flows.console import with_time_left
+from flows.progress_artifact import ProgressArtifacts
 from flows.report.build import write_report
 from flows.run_config import RunConfig
 from flows.run_session import RunRequest, RunSession, RunView
 from flows.stage_tasks import stage_task
 from flows.store_location import store_url
+from flows.time_left import TimeLeft
 from infra.orphans import end_orphans, mark_children
 from infra.progress import ProgressListener
 from infra.ray_session import close_ray
@@ -52,6 +56,8 @@ def pipeline(
 
 def run_stages(session: RunSession) -> str:
     """Execute every stage of a session inside the current flow; closes the run whatever happens."""
+    if "PREFECT_API_URL" in os.environ:  # the ephemeral server dies with the run; nobody could watch it there
+        session.view = ProgressArtifacts(session.view, session.run_id)
     try:
         for stage in session.stages:
             run_task: Callable[[], Any] = stage_task(stage, session)
@@ -111,13 +117,17 @@ class LoggerView:
 class _LoggerListener:
     def __init__(self, stage: str) -> None:
         self._stage = stage
+        # Found here, in the stage's task: progress is also heard on threads, which Prefect gives no logger.
+        self._logger = get_run_logger()
         self._tenths: dict[str, int] = {}
+        self._time_left = TimeLeft()
 
     def advanced(self, phase: str, done: float, total: float, note: str) -> None:
+        self._time_left.advanced(phase, done, total)
         tenth = int(10 * done / total) if total else 10
         if self._tenths.get(phase) != tenth:
             self._tenths[phase] = tenth
-            get_run_logger().info("%s: %s %s", self._stage, phase, note)
+            self._logger.info("%s: %s %s", self._stage, phase, with_time_left(note, self._time_left))
 
     def said(self, message: str) -> None:
-        get_run_logger().info("%s: %s", self._stage, message)
+        self._logger.info("%s: %s", self._stage, message)

@@ -25,7 +25,7 @@ class AllToAllExchange:
         """The rows of all processes for each expert that is here."""
         sent = self.rows.index_select(0, self.routing.tokens)
         arrived = self._exchange(sent, self._received, self._sent)
-        return arrived.index_select(0, self._by_expert).split(self._received.sum(0).tolist())
+        return torch.split(arrived.index_select(0, self._by_expert), self._received.sum(0).tolist())
 
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
         """Each expert's outputs, in the order of `dispatch` -> (tokens, width), their weighted sum for each token."""

@@ -6,7 +6,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,17 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling.loss import next_token_loss
+from modeling.step_clock import StepClock
+from modeling.training_choices import Precision
 
-Precision = Literal["bf16", "fp16", "fp32"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Gradients(Protocol):
     """The parts of a step that depend on who has which part of the network."""
+
+    clock: StepClock
+    """Where the time goes."""
 
     def accumulate(
         self, model: nn.Module, micro_batches: Sequence[Tensor], precision: Precision, z_loss: float, scale: float
@@ -34,11 +38,16 @@ class Gradients(Protocol):
 class LocalGradients:
     """Of a network that is whole here; replicas average theirs in the last micro-batch."""
 
+    def __init__(self, clock: StepClock | None = None) -> None:
+        self.clock = clock or StepClock()
+
     def accumulate(
         self, model: nn.Module, micro_batches: Sequence[Tensor], precision: Precision, z_loss: float, scale: float
     ) -> float:
         """As in `Gradients`."""
-        return accumulate(model, micro_batches, precision, z_loss, scale, lambda last: _synchronized(model, last))
+        return accumulate(
+            model, micro_batches, precision, z_loss, scale, lambda last: _synchronized(model, last), self.clock
+        )
 
     def norm(self, model: nn.Module) -> float:
         """As in `Gradients`."""
@@ -52,6 +61,7 @@ def accumulate(
     z_loss: float,
     scale: float,
     synchronized: Callable[[bool], AbstractContextManager[None]],
+    clock: StepClock,
 ) -> float:
     """Forward and backward of each micro-batch, each row weighing the same.
 
@@ -62,6 +72,7 @@ def accumulate(
         z_loss: weight of the squared log-sum-exp of the logits.
         scale: of the loss that is differentiated.
         synchronized: given whether a micro-batch is the last, the context it is worked on in.
+        clock: told of forward and backward.
 
     Returns:
         Mean cross-entropy in nats per token.
@@ -71,10 +82,11 @@ def accumulate(
     total = torch.zeros((), device=device)
     for number, tokens in enumerate(micro_batches, start=1):
         with synchronized(number == len(micro_batches)):
-            with autocast(device, precision):
+            with clock.section("forward"), autocast(device, precision):
                 loss = next_token_loss(model, tokens.to(device), z_loss)
             share = len(tokens) / rows
-            (loss.total * (share * scale)).backward()  # type: ignore[no-untyped-call]
+            with clock.section("backward"):
+                (loss.total * (share * scale)).backward()  # type: ignore[no-untyped-call]
         total += loss.cross_entropy * share
     return float(total)
 

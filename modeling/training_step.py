@@ -1,7 +1,7 @@
 """One optimiser step: accumulate gradients over micro-batches, clip, update."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from data_schemas.errors import TrainingDivergedError
 from modeling.finite_weights import first_non_finite
-from modeling.gradients import Gradients, LocalGradients, Precision, local_gradients, scale_gradients
+from modeling.gradients import Gradients, LocalGradients, local_gradients, scale_gradients
 from modeling.loss_scale import LossScale
+from modeling.training_choices import Precision
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def training_step(
     z_loss: float = 0.0,
     gradients: Gradients | None = None,
     loss_scale: LossScale | None = None,
+    judge: Callable[[float, float], bool] | None = None,
 ) -> StepResult:
     """Update the model once with the mean gradient over all micro-batches.
 
@@ -48,31 +50,44 @@ def training_step(
         z_loss: weight of the squared log-sum-exp of the logits.
         gradients: how they are accumulated and measured; `LocalGradients` where the network is whole here.
         loss_scale: for fp16; a step whose gradient overflows is skipped and halves it.
+        judge: given loss and gradient norm, says whether the step is taken; without it, every finite one is.
 
     Raises:
-        TrainingDivergedError: where the gradient is not finite; the model is left as it was.
+        TrainingDivergedError: where the gradient is not finite and no `judge` is there to skip the step; the model is
+            left as it was.
     """
     gradients = gradients or LocalGradients()
     scale = loss_scale.value if loss_scale else 1.0
     optimizer.zero_grad(set_to_none=True)
     loss = gradients.accumulate(model, micro_batches, precision, z_loss, scale)
-    gradient_norm = gradients.norm(model) / scale
-    if not math.isfinite(gradient_norm):
-        if loss_scale and not loss_scale.exhausted:
+    with gradients.clock.section("optimizer"):
+        gradient_norm = gradients.norm(model) / scale
+        finite = math.isfinite(gradient_norm)
+        if not finite and loss_scale and not loss_scale.exhausted:
             loss_scale.overflowed()
             return StepResult(loss, gradient_norm, skipped=True)
-        raise TrainingDivergedError(
-            f"training diverged at step {_steps_taken(optimizer) + 1}: the loss is {loss:.4g} and the gradient norm "
-            f"{gradient_norm:.4g} at learning rate {learning_rate:.3g}; {_where(model)}lower the peak learning rate "
-            f"(a third of it is a good next try) or clip_norm (now {clip_norm:g}), or warm up longer"
-        )
-    scale_gradients(local_gradients(model), min(1.0, clip_norm / (gradient_norm + 1e-6)) / scale)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["learning_rate_scale"]
-    optimizer.step()
+        if judge is not None and not judge(loss, gradient_norm):
+            return StepResult(loss, gradient_norm, skipped=True)
+        if not finite:
+            raise diverged(model, _steps_taken(optimizer) + 1, loss, gradient_norm, learning_rate, clip_norm)
+        scale_gradients(local_gradients(model), min(1.0, clip_norm / (gradient_norm + 1e-6)) / scale)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group["learning_rate_scale"]
+        optimizer.step()
     if loss_scale:
         loss_scale.succeeded()
     return StepResult(loss, gradient_norm)
+
+
+def diverged(
+    model: nn.Module, step: int, loss: float, gradient_norm: float, learning_rate: float, clip_norm: float
+) -> TrainingDivergedError:
+    """What to say of a gradient that is not finite."""
+    return TrainingDivergedError(
+        f"training diverged at step {step}: the loss is {loss:.4g} and the gradient norm "
+        f"{gradient_norm:.4g} at learning rate {learning_rate:.3g}; {_where(model)}lower the peak learning rate "
+        f"(a third of it is a good next try) or clip_norm (now {clip_norm:g}), or warm up longer"
+    )
 
 
 def _where(model: nn.Module) -> str:

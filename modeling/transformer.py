@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from modeling.attention import Attention, CacheUse, Surroundings
 from modeling.documents import Documents, find_documents
@@ -70,6 +71,8 @@ class Transformer(nn.Module):
         """Where several processes share each row's tokens; `tokens` and `targets` are whole rows all the same."""
         self.shared_loss: Callable[[nn.Module, Tensor, Tensor, float], TrainingLoss] | None = None
         """(head, hidden, targets, z_loss) -> loss, where several processes share out the head's table."""
+        self.recompute = False
+        """Layers keep their inputs alone and compute the rest again for the gradient (Chen et al. 2016, 1604.06174)."""
         if config.tied_embeddings:
             self.tie_head()
         initialize(self, config)
@@ -172,7 +175,10 @@ class Transformer(nn.Module):
         config = self.config
         surroundings = Surroundings(rotation_at(positions, config.head_width, config.rotary_base, hidden), documents)
         for index, layer in enumerate(self.layers.children()):
-            hidden, report = layer(hidden, surroundings, uses[index] if uses else None)
+            if self.recompute and torch.is_grad_enabled():
+                hidden, report = checkpoint(layer, hidden, surroundings, use_reentrant=False)
+            else:
+                hidden, report = layer(hidden, surroundings, uses[index] if uses else None)
             reports += [report] if report else []
         return hidden
 

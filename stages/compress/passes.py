@@ -8,10 +8,11 @@ import torch
 from infra.artifacts import Artifact
 from infra.hardware import has_fast_bf16
 from infra.token_stream import TokenStream, WindowSampler
-from modeling.gradients import Precision
 from modeling.int8_linear import quantize_int8
-from modeling.optimizer import build_adamw, cosine_with_warmup
+from modeling.optimizer import build_adamw
 from modeling.pruning import apply_masks, cubic_sparsity, magnitude_masks
+from modeling.schedule import cosine_with_warmup
+from modeling.training_choices import Precision
 from modeling.training_step import training_step
 from modeling.transformer import Transformer
 from stages.compress.stage import Int8Pass, PrunePass

@@ -41,8 +41,8 @@ class WorkerMesh:
         )
         experts = replicas = None
         if layout.expert > 1:
-            experts = _subgroup(_expert_groups(rows.mesh, layout.expert))
-            replicas = _subgroup(_replica_groups(rows.mesh, layout.expert))
+            experts = subgroup(_expert_groups(rows.mesh, layout.expert))
+            replicas = subgroup(_replica_groups(rows.mesh, layout.expert))
         return cls(places, parameters, rows, experts, replicas)
 
     @property
@@ -61,9 +61,10 @@ class WorkerMesh:
         return self.rows["pipeline"].get_group()
 
 
-def _subgroup(groups: list[list[int]]) -> Group:
-    mine, _ = distributed.new_subgroups_by_enumeration(groups)
-    assert mine is not None
+def subgroup(groups: list[list[int]]) -> Group:
+    """That of this worker, among groups that hold every worker once."""
+    mine, _ = distributed.new_subgroups_by_enumeration(groups)  # type: ignore[no-untyped-call]
+    assert isinstance(mine, Group)
     return mine
 
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 
 from modeling.documents import find_documents
-from modeling.gradients import Precision, autocast, local
+from modeling.gradients import autocast, local
 from modeling.router import RoutingReport
+from modeling.training_choices import Precision
 from modeling.transformer import Transformer
-from stages.pretrain.mesh import Group, WorkerMesh
+from stages.pretrain.mesh import Group, WorkerMesh, subgroup
 from stages.pretrain.shared_gradients import SharedGradients, global_norm, place_gradients
 
 
@@ -103,7 +104,7 @@ class PipelineGradients(SharedGradients):
         self.stages = list(stages)
         layout = mesh.places.layout
         numbers = [mesh.rows["pipeline"].get_local_rank() + layout.pipeline * turn for turn in range(len(self.stages))]
-        pieces = [
+        pieces: list[Any] = [
             _pipeline_stage(stage, number, mesh, micro_batch)
             for stage, number in zip(self.stages, numbers, strict=True)
         ]
@@ -124,17 +125,20 @@ class PipelineGradients(SharedGradients):
         first, last = self.stages[0].is_first, self.stages[-1].is_last
         losses: list[Tensor] = []
         inputs = (rows[:, :-1],) if first else ()
-        self.schedule.step(
-            *inputs, target=rows[:, 1:] if last else None, losses=losses, return_outputs=False, rows=rows
-        )
-        place_gradients(model)
-        self._sum_tied()
-        self.average_experts(model)
-        return self._mean_loss()
+        with self.clock.section("forward"):  # and backward: the schedule mixes them
+            self.schedule.step(
+                *inputs, target=rows[:, 1:] if last else None, losses=losses, return_outputs=False, rows=rows
+            )
+        with self.clock.section("communication"):
+            place_gradients(model)
+            self._sum_tied()
+            self.average_experts(model)
+            return self._mean_loss()
 
     def norm(self, model: nn.Module) -> float:
         """As in `Gradients`; a table that both ends have counts at the first stage."""
-        return global_norm(self.parts(model), [self.mesh.stage_group])
+        with self.clock.section("communication"):
+            return global_norm(self.parts(model), [self.mesh.stage_group])
 
     def parts(self, model: nn.Module) -> dict[tuple[Group, ...], list[Tensor]]:
         """As in `SharedGradients`."""
@@ -191,9 +195,7 @@ def _ends_group(mesh: WorkerMesh) -> Group:
     ranks = mesh.rows.mesh
     pairs = torch.stack((ranks[0].flatten(), ranks[-1].flatten()), dim=1).tolist()
     others = sorted(set(range(distributed.get_world_size())) - {rank for pair in pairs for rank in pair})
-    mine, _ = distributed.new_subgroups_by_enumeration([*pairs, *([rank] for rank in others)])
-    assert mine is not None
-    return mine
+    return subgroup([*pairs, *([rank] for rank in others)])
 
 
 def _already_a_loss(loss: Tensor, _: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from modeling.gradients import Precision, accumulate, local
+from modeling.gradients import accumulate, local
+from modeling.step_clock import StepClock
+from modeling.training_choices import Precision
 from stages.pretrain.mesh import Group, WorkerMesh
 from stages.pretrain.parallelize import shared_out_experts
 
@@ -20,14 +22,18 @@ class SharedGradients:
 
     def __init__(self, mesh: WorkerMesh) -> None:
         self.mesh = mesh
+        self.clock = StepClock()
 
     def accumulate(
         self, model: nn.Module, micro_batches: Sequence[Tensor], precision: Precision, z_loss: float, scale: float
     ) -> float:
         """Leave `scale` times the gradient averaged over the workers' rows in `.grad`."""
-        loss = accumulate(model, micro_batches, precision, z_loss, scale, lambda last: _averaged(model, last))
-        place_gradients(model)
-        self.average_experts(model)
+        loss = accumulate(
+            model, micro_batches, precision, z_loss, scale, lambda last: _averaged(model, last), self.clock
+        )
+        with self.clock.section("communication"):
+            place_gradients(model)
+            self.average_experts(model)
         return loss
 
     def average_experts(self, model: nn.Module) -> None:
@@ -40,7 +46,8 @@ class SharedGradients:
 
     def norm(self, model: nn.Module) -> float:
         """L2 norm of the whole network's gradient, from the parts that the workers hold."""
-        return global_norm(self.parts(model))
+        with self.clock.section("communication"):
+            return global_norm(self.parts(model))
 
     def parts(self, model: nn.Module) -> dict[tuple[Group, ...], list[Tensor]]:
         """Local gradients by the groups whose members hold other parts of the same kind."""
@@ -61,9 +68,10 @@ def place_gradients(model: nn.Module) -> None:
     """Share gradients out as their parameters are: those of a shared vocabulary come as sums to be made."""
     for parameter in model.parameters():
         gradient = parameter.grad
-        if isinstance(parameter, DTensor) and isinstance(gradient, DTensor):
-            if gradient.placements != parameter.placements:
-                parameter.grad = gradient.redistribute(placements=parameter.placements)
+        if not (isinstance(parameter, DTensor) and isinstance(gradient, DTensor)):
+            continue
+        if gradient.placements != parameter.placements:
+            parameter.grad = gradient.redistribute(placements=parameter.placements)
 
 
 def global_norm(parts: dict[tuple[Group, ...], list[Tensor]], everyone: Iterable[Group] = ()) -> float:

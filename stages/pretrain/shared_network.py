@@ -1,6 +1,6 @@
 """A network on this worker, whatever part of it that is: the one thing that the training loop knows of layouts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,10 @@ from stages.pretrain.pipeline import PipelineGradients, StageModule
 from stages.pretrain.shared_gradients import SharedGradients
 
 
+def _as_it_is(_: Transformer) -> None:
+    """Prepare nothing."""
+
+
 @dataclass(frozen=True)
 class SharedNetwork:
     """What this worker trains, and how its gradients meet those of the others."""
@@ -30,13 +34,23 @@ class SharedNetwork:
     """None where this process trains alone."""
 
     @classmethod
-    def alone(cls, config: TransformerConfig, device: torch.device) -> "SharedNetwork":
+    def alone(
+        cls, config: TransformerConfig, device: torch.device, prepare: Callable[[Transformer], None] = _as_it_is
+    ) -> "SharedNetwork":
         """The whole network, by torch's global generator."""
-        return cls(Transformer(config).to(device).train(), LocalGradients())
+        model = Transformer(config).to(device).train()
+        prepare(model)
+        return cls(model, LocalGradients())
 
     @classmethod
     def build(
-        cls, config: TransformerConfig, places: Places, device: torch.device, micro_batch: int, accumulation: int
+        cls,
+        config: TransformerConfig,
+        places: Places,
+        device: torch.device,
+        micro_batch: int,
+        accumulation: int,
+        prepare: Callable[[Transformer], None] = _as_it_is,
     ) -> "SharedNetwork":
         """This worker's part; every worker calls it, after `init_process_group`, with the same generator state.
 
@@ -46,18 +60,23 @@ class SharedNetwork:
             device: of this worker.
             micro_batch: rows per forward pass.
             accumulation: micro-batches per step.
+            prepare: does to each network that is here what must be done before it is shared out.
         """
         mesh = WorkerMesh.build(places, device.type)
         layout = places.layout
         if layout.pipeline == 1:
-            module = parallelize(_with_shared_load(Transformer(config), mesh).to(device).train(), mesh)
+            model = _with_shared_load(Transformer(config), mesh).to(device).train()
+            prepare(model)
+            module = parallelize(model, mesh)
             return cls(module, SharedGradients(mesh), mesh)
         whole = torch.get_rng_state()
         stages = []
         for number in range(mesh.rows["pipeline"].get_local_rank(), layout.stages, layout.pipeline):
             torch.set_rng_state(whole)
             stage = StageModule(config).cut(number, layout.stages)
-            parallelize(_with_shared_load(stage, mesh).to(device).train(), mesh)
+            _with_shared_load(stage, mesh).to(device).train()
+            prepare(stage)
+            parallelize(stage, mesh)
             stages.append(stage)
         return cls(nn.ModuleList(stages), PipelineGradients(mesh, stages, micro_batch, accumulation), mesh)
 
@@ -66,13 +85,19 @@ class SharedNetwork:
         """The `Transformer`s that are here: one, or one for each stage."""
         return (module for module in self.module.modules() if isinstance(module, Transformer))
 
-    def mean(self, value: float) -> float:
-        """Average over the workers with other rows or tokens."""
+    @property
+    def batch_rank(self) -> int:
+        """Which share of each global batch is this worker's."""
+        return self.mesh.batch_rank if self.mesh else 0
+
+    def agree(self, value: float, wish: bool = False) -> tuple[float, bool]:
+        """The mean of all workers' values, and whether any of them has the wish."""
         if self.mesh is None:
-            return value
-        total = torch.tensor(value, dtype=torch.float64, device=next(self.module.parameters()).device)
-        distributed.all_reduce(total)
-        return float(total) / self.mesh.places.world_size
+            return value, wish
+        totals = torch.tensor([value, float(wish)], dtype=torch.float64, device=next(self.module.parameters()).device)
+        distributed.all_reduce(totals)
+        total, wishes = totals.tolist()
+        return total / self.mesh.places.world_size, wishes > 0
 
 
 def _with_shared_load(model: Transformer, mesh: WorkerMesh) -> Transformer:

@@ -1,265 +1,285 @@
-"""Where the training loop runs: in this process, or as data-parallel workers of a Ray `TorchTrainer`.
+"""Where the training loop runs: in this process, or as workers of a Ray `TorchTrainer`.
 
 - `train_in_process`: one process, no Ray
-- `train_on_ray`: DDP over gloo (NCCL on GPUs); a killed worker resumes from the newest complete checkpoint
-- `trained_model`: the network as the last checkpoint holds it
+- `train_on_ray`: any layout over gloo (NCCL on GPUs); whatever is killed resumes from the newest whole checkpoint
+- `TrainingOrder`: what both are given
 """
 
-import json
-import statistics
-import tempfile
+import os
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from data_schemas.errors import HeadraceError
+from data_schemas.errors import EnvironmentProblem, HeadraceError
 from infra.artifacts import Artifact
 from infra.filesystem import Folder
 from infra.progress import ProgressListener
 from infra.ray_session import cpu_count, ensure_ray
 from infra.token_stream import TokenStream, WindowSampler
-from modeling.optimizer import build_adamw
+from modeling.loss_scale import LossScale
+from modeling.optimizer import build_optimizer
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
+from modeling.weight_averaging import ExponentialAverage
 from stages.pretrain import checkpoints
-from stages.pretrain.batch_plan import BatchPlan
+from stages.pretrain.batch_plan import BatchPlan, elastic_plans
+from stages.pretrain.checkpoints import Checkpoints
+from stages.pretrain.shared_network import SharedNetwork
 from stages.pretrain.stage import PretrainConfig
-from stages.pretrain.training_loop import Callbacks, LogRow, train
+from stages.pretrain.stop_request import StopRequest, stop_on_sigterm
+from stages.pretrain.training_log import TrainingLog, TrainingOutcome, read_log
+from stages.pretrain.training_loop import Callbacks, PretrainingLoop, TrainingStopped
+from stages.pretrain.training_state import TrainingState
 from stages.stage import StageContext
 
-RUN_NAME = "train"
-LOG = "log.json"
+CHECKPOINTS = "train"
 
 
 @dataclass(frozen=True)
-class TrainingOutcome:
-    """What training left besides its last checkpoint."""
-
-    log: list[dict[str, Any]]
-    starts: list[int]
-    """First step of each process group that trained: one entry more than there were interruptions."""
-    batch_tokens: int
-
-    @classmethod
-    def read(cls, work: Folder, plan: BatchPlan) -> "TrainingOutcome":
-        """From the log that rank 0 kept."""
-        found = read_log(work)
-        return cls(found["rows"], found["starts"], plan.batch_tokens)
-
-    @property
-    def training_seconds(self) -> float:
-        """Seconds of all logged intervals; what was trained twice because of an interruption counts once."""
-        return sum(seconds for _, seconds in self._intervals())
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Median over the log's intervals."""
-        return statistics.median(row["tokens_per_second"] for row in self.throughput())
-
-    def throughput(self) -> list[dict[str, float]]:
-        """Tokens per second over each interval of the log."""
-        return [
-            {"step": row["step"], "tokens_per_second": steps * self.batch_tokens / max(seconds, 1e-9)}
-            for row, (steps, seconds) in zip(self.log, self._intervals(), strict=True)
-        ]
-
-    def _intervals(self) -> list[tuple[int, float]]:
-        """(steps, seconds) up to each row, from the row before it or from the start of its process group."""
-        intervals = []
-        last_step, last_seconds = 0, 0.0
-        for row in self.log:
-            start = max(step for step in self.starts if step < row["step"])
-            if last_step <= start:
-                last_step, last_seconds = start, 0.0
-            intervals.append((row["step"] - last_step, row["seconds"] - last_seconds))
-            last_step, last_seconds = row["step"], row["seconds"]
-        return intervals
-
-
-@dataclass(frozen=True)
-class WorkerOrder:
+class TrainingOrder:
     """Everything a training process needs; picklable."""
 
     config: PretrainConfig
-    plan: BatchPlan
+    plans: dict[int, BatchPlan]
+    """For each number of workers that the run may have."""
     model_config: TransformerConfig
     tokens: Artifact
     work: Folder
 
+    @classmethod
+    def of(
+        cls, config: PretrainConfig, model_config: TransformerConfig, tokens: Artifact, work: Folder
+    ) -> "TrainingOrder":
+        """Make the plans.
+
+        Raises:
+            ConfigError: where batches or layout do not divide; see `plan_batches`.
+        """
+        return cls(config, elastic_plans(config), model_config, tokens, work)
+
+    @property
+    def plan(self) -> BatchPlan:
+        """For all workers."""
+        return self.plans[max(self.plans)]
+
     @property
     def checkpoints(self) -> Folder:
-        """Where checkpoints go; the trainer's storage path."""
-        return self.work.child(RUN_NAME)
+        """Where they are kept."""
+        return self.work.child(CHECKPOINTS)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be resumed from."""
+        model = {f"pretrain.model.{name}": value for name, value in self.model_config.model_dump(mode="json").items()}
+        return model | {
+            "token shards": self.tokens.manifest.digest,
+            "pretrain.optimizer": self.config.optimizer,
+            "pretrain.seed": self.config.seed,
+        }
+
+    def kept(self, steps: list[int]) -> set[int]:
+        """Of the complete checkpoints: the newest, the milestones and the members of the ensemble."""
+        every = self.config.milestone_every_steps
+        milestones = {step for step in steps if every and step % every == 0}
+        newest = sorted(steps)[-self.config.keep_checkpoints :]
+        return milestones | set(newest) | set(self.config.ensemble.steps(self.plan.steps))
 
 
-class TrainingLog:
-    """Rows in one small file that is rewritten as a whole; a resumed run drops what came after its checkpoint."""
+def train_in_process(order: TrainingOrder, context: StageContext) -> TrainingOutcome:
+    """Train here; resumes from the newest whole checkpoint in the work folder.
 
-    def __init__(self, work: Folder, first_step: int) -> None:
-        """Continue the log of the run at `first_step`."""
-        self._work = work
-        before = read_log(work)
-        self._rows = [row for row in before["rows"] if row["step"] <= first_step]
-        self._starts = [*before["starts"], first_step]
-        self._write()
-
-    def append(self, row: LogRow) -> None:
-        """Add a row."""
-        self._rows.append(row.as_json())
-        self._write()
-
-    def _write(self) -> None:
-        self._work.write(LOG, json.dumps({"rows": self._rows, "starts": self._starts}).encode())
+    Raises:
+        KeyboardInterrupt: after SIGTERM, with a checkpoint saved.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with _watched(order, context.listener), stop_on_sigterm(order.work):
+        try:
+            _train(order, order.plan, 0, device)
+        except TrainingStopped:
+            raise _interrupted(order) from None
+    return TrainingOutcome.read(order.work)
 
 
-def read_log(work: Folder) -> dict[str, list[Any]]:
-    """The log's rows and starts so far."""
-    try:
-        found = json.loads(work.read(LOG))
-    except FileNotFoundError:
-        return {"rows": [], "starts": []}
-    return {"rows": found["rows"], "starts": found["starts"]}
-
-
-def train_in_process(
-    config: PretrainConfig, plan: BatchPlan, model_config: TransformerConfig, tokens: Artifact, context: StageContext
-) -> TrainingOutcome:
-    """Train here; resumes from the newest complete checkpoint in `context.work`."""
-    order = WorkerOrder(config, plan, model_config, tokens, context.work)
-
-    def save(step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoints.write_state(Path(folder), 0, step, model, optimizer)
-            for file in Path(folder).iterdir():
-                order.checkpoints.write(f"{checkpoints.checkpoint_name(step)}/{file.name}", file.read_bytes())
-        checkpoints.mark_complete(order.checkpoints, step, 1)
-
-    with _watched(context.work, plan, context.listener):
-        _train_as(order, 0, save, lambda model: model, lambda value: value)
-    return TrainingOutcome.read(context.work, plan)
-
-
-def train_on_ray(
-    config: PretrainConfig, plan: BatchPlan, model_config: TransformerConfig, tokens: Artifact, context: StageContext
-) -> TrainingOutcome:
+def train_on_ray(order: TrainingOrder, context: StageContext) -> TrainingOutcome:
     """Train as Ray Train workers.
 
     Raises:
-        HeadraceError: what a worker said the user can mend.
+        HeadraceError: what a worker said the user can mend, or more workers than the cluster has room for.
+        KeyboardInterrupt: after SIGTERM, with a checkpoint saved.
         ray.train.TrainingFailedError: where workers died more often than `max_failures`.
     """
+    if checkpoints.newest_complete(order.checkpoints) == order.plan.steps:
+        return TrainingOutcome.read(order.work)  # a run that was killed between its last step and its commit
     ensure_ray()
     import ray.train
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
 
-    from stages.pretrain.local_trainer import trainer_class
-
-    order = WorkerOrder(config, plan, model_config, tokens, context.work)
-    if checkpoints.newest_complete(order.checkpoints) == plan.steps:
-        return TrainingOutcome.read(context.work, plan)  # a run that was killed between its last step and its commit
-    gpus = torch.cuda.is_available()
-    trainer = trainer_class()(
-        _ray_worker,
-        train_loop_config={"order": order},
-        scaling_config=ScalingConfig(
-            num_workers=plan.ranks, use_gpu=gpus, resources_per_worker={"GPU" if gpus else "CPU": 1}
-        ),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=RunConfig(
-            name=RUN_NAME,
-            storage_path=context.work.full() if context.work.is_local else context.work.url,
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
-    with _watched(context.work, plan, context.listener):
+    _check_room(order)
+    trainer = _ray_trainer(order)
+    with _watched(order, context.listener), stop_on_sigterm(order.work):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _user_error(error) or error from None
-    return TrainingOutcome.read(context.work, plan)
+    if checkpoints.newest_complete(order.checkpoints) != order.plan.steps:
+        raise _interrupted(order)
+    return TrainingOutcome.read(order.work)
 
 
-def trained_model(model_config: TransformerConfig, plan: BatchPlan, work: Folder) -> Transformer:
-    """The network of the last step's checkpoint."""
-    model = Transformer(model_config)
-    model.load_state_dict(checkpoints.read_state(work.child(RUN_NAME), plan.steps)["model"])
-    return model.eval()
+def _ray_trainer(order: TrainingOrder) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig
+
+    from stages.pretrain.local_trainer import trainer_class
+
+    gpus = torch.cuda.is_available()
+    most, fewest = max(order.plans), min(order.plans)
+    resources = {"GPU": 1.0} if gpus else {"CPU": order.config.cpus_per_worker}
+    return trainer_class()(
+        _ray_worker,
+        train_loop_config={"order": order},
+        scaling_config=ScalingConfig(
+            num_workers=most if most == fewest else (fewest, most), use_gpu=gpus, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        run_config=RunConfig(
+            # Progress is in our own checkpoints. Ray would not start a run again whose name it knows as finished.
+            name=f"ray-{uuid.uuid4().hex[:8]}",
+            storage_path=order.work.full() if order.work.is_local else order.work.url,
+            failure_config=FailureConfig(max_failures=order.config.max_failures),
+        ),
+    )
+
+
+def _check_room(order: TrainingOrder) -> None:
+    import ray
+
+    resource = "GPU" if torch.cuda.is_available() else "CPU"
+    each = 1.0 if resource == "GPU" else order.config.cpus_per_worker
+    there, fewest = ray.cluster_resources().get(resource, 0.0), min(order.plans)
+    if fewest * each > there:
+        also = f", or pretrain.cpus_per_worker {there / fewest:.2g}" if resource == "CPU" else ""
+        raise EnvironmentProblem(
+            f"pretrain.workers is {fewest} with {each:g} {resource} each, and the cluster has {there:g}; "
+            f"use {int(there / each)} workers or fewer{also}"
+        )
 
 
 def _ray_worker(train_loop_config: dict[str, Any]) -> None:
-    import ray.train
-    import torch.distributed as distributed
-    from ray.train import Checkpoint, get_context
+    from ray.train import get_context
     from ray.train.torch import get_device
-    from torch.nn.parallel import DistributedDataParallel
 
-    order: WorkerOrder = train_loop_config["order"]
-    rank = get_context().get_world_rank()
-    torch.set_num_threads(max(1, cpu_count() // get_context().get_local_world_size()))
-
-    def save(step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoints.write_state(Path(folder), rank, step, model, optimizer)
-            name = checkpoints.checkpoint_name(step)
-            ray.train.report({"step": step}, Checkpoint.from_directory(folder), checkpoint_dir_name=name)
-        distributed.barrier()
-        if rank == 0:
-            checkpoints.mark_complete(order.checkpoints, step, order.plan.ranks)
-
-    def mean_over_ranks(value: float) -> float:
-        total = torch.tensor(value, dtype=torch.float64)
-        distributed.all_reduce(total)
-        return float(total) / order.plan.ranks
-
-    _train_as(order, rank, save, lambda model: DistributedDataParallel(model.to(get_device())), mean_over_ranks)
+    order: TrainingOrder = train_loop_config["order"]
+    context = get_context()
+    torch.set_num_threads(max(1, cpu_count() // context.get_local_world_size()))
+    # A worker that stops on request ends like one that is done; the driver sees by the checkpoints that it is not.
+    try:
+        _train(order, order.plans[context.get_world_size()], context.get_world_rank(), get_device())
+    except TrainingStopped:
+        return
 
 
-def _train_as(order: WorkerOrder, rank: int, save: Any, wrap: Any, mean_over_ranks: Any) -> None:
-    """Build the network, restore the newest complete checkpoint, train to the end."""
-    torch.manual_seed(order.config.seed)
-    model = Transformer(order.model_config)
-    step = checkpoints.newest_complete(order.checkpoints)
-    state = checkpoints.read_state(order.checkpoints, step) if step else None
-    if state:
-        model.load_state_dict(state["model"])
-    wrapped = wrap(model)
+def _train(order: TrainingOrder, plan: BatchPlan, rank: int, device: torch.device) -> None:
+    """Build this process's part of the network, restore the newest whole checkpoint, train to the end."""
     config = order.config
-    optimizer = build_adamw(model, config.peak_learning_rate, (config.beta1, config.beta2), config.weight_decay)
-    if state and step:
-        optimizer.load_state_dict(state["optimizer"])
-        checkpoints.restore_random_state(order.checkpoints, step, rank)
-    else:
-        torch.manual_seed(order.config.seed + 1 + rank)  # ranks draw differently from here on
-    log = TrainingLog(order.work, step or 0) if rank == 0 else None
-    callbacks = Callbacks(
-        log=lambda row: log.append(row) if log else None,
-        checkpoint=lambda due: save(due, model, optimizer),
+    with _determinism(config.deterministic):
+        torch.manual_seed(config.seed)
+        network = _build_network(order, plan, device)
+        optimizer = build_optimizer(
+            network.module,
+            config.optimizer,
+            config.peak_learning_rate,
+            (config.beta1, config.beta2),
+            config.weight_decay,
+            config.momentum,
+        )
+        half_life = config.ensemble.half_life(plan.steps)
+        state = TrainingState(
+            network,
+            optimizer,
+            ExponentialAverage(network.module, half_life) if half_life else None,
+            LossScale() if plan.precision == "fp16" else None,
+        )
+        store = Checkpoints(order.checkpoints, rank, order.origin, order.kept)
+        if not store.restore(state):
+            torch.manual_seed(config.seed + 1 + rank)  # workers draw differently from here on
+        log = TrainingLog(order.work, state.step) if rank == 0 else None
+        sampler = WindowSampler(TokenStream(order.tokens, "train"), order.model_config.context_length, config.seed)
+        callbacks = _callbacks(store, state, log, StopRequest(order.work) if rank == 0 else None)
+        try:
+            PretrainingLoop(state, sampler, config, plan, callbacks, config.ensemble.steps(plan.steps)).run()
+        finally:
+            store.wait()
+
+
+def _build_network(order: TrainingOrder, plan: BatchPlan, device: torch.device) -> SharedNetwork:
+    def prepare(model: Transformer) -> None:
+        model.recompute = order.config.recompute_activations
+        if order.config.compile:
+            for layer in model.layers.children():
+                layer.compile()
+
+    if not torch.distributed.is_initialized():
+        return SharedNetwork.alone(order.model_config, device, prepare)
+    return SharedNetwork.build(order.model_config, plan.places, device, plan.micro_batch, plan.accumulation, prepare)
+
+
+def _callbacks(
+    store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
+) -> Callbacks:
+    def go_back() -> bool:
+        store.wait()
+        found = store.restore(state)
+        if found and log:
+            log.forget_after(state.step)
+        return found
+
+    return Callbacks(
+        log=log.append if log else lambda row: None,
+        event=log.record if log else lambda event: None,
+        checkpoint=lambda: store.save(state),
+        go_back=go_back,
+        stop_requested=stop or (lambda: False),
     )
-    sampler = WindowSampler(TokenStream(order.tokens, "train"), order.model_config.context_length, config.seed)
-    train(wrapped, optimizer, sampler, config, order.plan, rank, step or 0, callbacks, mean_over_ranks)
 
 
 @contextmanager
-def _watched(work: Folder, plan: BatchPlan, listener: ProgressListener) -> Iterator[None]:
+def _determinism(wanted: bool) -> Iterator[None]:
+    """The same bits in every run on the same machine and layout, at the price of slower kernels on GPUs."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def _watched(order: TrainingOrder, listener: ProgressListener) -> Iterator[None]:
     """Follow the log that rank 0 writes, wherever it runs."""
     stop = threading.Event()
-    earlier_starts = len(read_log(work)["starts"])
+    steps = order.plan.steps
+    before = read_log(order.work)
+    told = len(before["events"])
 
-    def follow() -> None:
+    def follow(told: int) -> None:
         while not stop.wait(1.0):
-            log = read_log(work)
-            if log["rows"] and len(log["starts"]) > earlier_starts:
-                _tell(log["rows"][-1], plan, listener)
+            log = read_log(order.work)
+            if log["rows"] and len(log["starts"]) > len(before["starts"]):
+                step = log["rows"][-1]["step"]
+                listener.advanced("train", step, steps, f"step {step} of {steps}, loss {log['rows'][-1]['loss']:.3f}")
+            for event in log["events"][told:]:
+                listener.said(f"training, step {event['step']}: {event['kind']}, {event['detail']}")
+            told = max(told, len(log["events"]))
 
-    thread = threading.Thread(target=follow, daemon=True)
-    listener.advanced("train", 0, plan.steps, f"0 of {plan.steps} steps")
+    thread = threading.Thread(target=follow, args=(told,), daemon=True)
+    listener.advanced("train", 0, steps, f"0 of {steps} steps")
     thread.start()
     try:
         yield
@@ -268,9 +288,9 @@ def _watched(work: Folder, plan: BatchPlan, listener: ProgressListener) -> Itera
         thread.join()
 
 
-def _tell(row: dict[str, Any], plan: BatchPlan, listener: ProgressListener) -> None:
-    step = row["step"]
-    listener.advanced("train", step, plan.steps, f"step {step} of {plan.steps}, loss {row['loss']:.3f}")
+def _interrupted(order: TrainingOrder) -> KeyboardInterrupt:
+    step = checkpoints.newest_complete(order.checkpoints)
+    return KeyboardInterrupt(f"training stopped with a checkpoint at step {step} of {order.plan.steps}")
 
 
 def _user_error(error: BaseException) -> HeadraceError | None:

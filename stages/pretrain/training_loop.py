@@ -1,118 +1,225 @@
-"""The pretraining loop in plain torch: it knows its rank and its callbacks, not Ray."""
+"""The pretraining loop in plain torch: it knows its part of the network and its callbacks, not Ray."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
+from data_schemas.errors import TrainingDivergedError
 from infra.token_stream import WindowSampler
-from modeling.optimizer import cosine_with_warmup
 from modeling.router import load_statistics
-from modeling.training_step import training_step
-from modeling.transformer import Transformer
+from modeling.schedule import learning_rate_at
+from modeling.training_step import StepResult, diverged, training_step
 from stages.pretrain.batch_plan import BatchPlan
+from stages.pretrain.spikes import SpikeWatch, Verdict
 from stages.pretrain.stage import PretrainConfig
+from stages.pretrain.training_log import Event, LogRow
+from stages.pretrain.training_state import TrainingState
 
-
-@dataclass(frozen=True)
-class LogRow:
-    """One row of the training log."""
-
-    step: int
-    tokens: int
-    loss: float
-    """Mean over the global batch and the steps since the last row, nats per token."""
-    learning_rate: float
-    gradient_norm: float
-    seconds: float
-    """Since this process began to train; timings stay out of the artifact's files."""
-    experts: dict[str, Any] | None = None
-    """How evenly rank 0 used its experts in the last micro-batch, by layer; None for networks without."""
-
-    def as_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+MOST_REWINDS = 3
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the loop tells its surroundings; called on every rank."""
+    """What the loop tells its surroundings, and asks of them; called on every worker."""
 
     log: Callable[[LogRow], None]
-    checkpoint: Callable[[int], None]
+    event: Callable[[Event], None]
+    checkpoint: Callable[[], None]
+    """Save the state."""
+    go_back: Callable[[], bool]
+    """Restore the newest checkpoint; False where there is none."""
+    stop_requested: Callable[[], bool] = lambda: False
 
 
-def train(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    sampler: WindowSampler,
-    config: PretrainConfig,
-    plan: BatchPlan,
-    rank: int,
-    first_step: int,
-    callbacks: Callbacks,
-    mean_over_ranks: Callable[[float], float] = lambda value: value,
-) -> None:
-    """Train from `first_step` to the end.
+class TrainingStopped(Exception):
+    """A checkpoint was saved because somebody asked the run to stop."""
 
-    Args:
-        model: the network, wrapped for data parallelism if there is more than one rank.
-        optimizer: over the network's parameters.
-        sampler: rows (context_length + 1) int64 by position.
-        config: the schedule.
-        plan: how a global batch is shared out.
-        rank: which part of each global batch is this process's.
-        first_step: steps already taken.
-        callbacks: hear of log rows and of checkpoints that are due.
-        mean_over_ranks: averages a number over all ranks.
 
-    Raises:
-        TrainingDivergedError: where the loss or the gradient is no longer finite.
-    """
-    begun = time.perf_counter()
-    losses: list[float] = []
-    for step in range(first_step + 1, plan.steps + 1):
-        learning_rate = cosine_with_warmup(
+class PretrainingLoop:
+    """From the state's step to the last one."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        sampler: WindowSampler,
+        config: PretrainConfig,
+        plan: BatchPlan,
+        callbacks: Callbacks,
+        also_checkpoint: Sequence[int] = (),
+    ) -> None:
+        """Prepare.
+
+        Args:
+            state: what is trained; its step and rows say where in the schedule and in the data it stands.
+            sampler: rows (context_length + 1) int64 by position.
+            config: the schedule.
+            plan: how a global batch is shared out.
+            callbacks: see there.
+            also_checkpoint: steps to checkpoint after, besides every `plan.checkpoint_every_steps`.
+        """
+        self.state, self.config, self.plan, self.callbacks = state, config, plan, callbacks
+        self.clock = state.network.gradients.clock
+        self.watch = SpikeWatch(config.on_spike, config.spike_factor)
+        self.also_checkpoint = frozenset(also_checkpoint)
+        self.batches = _Batches(sampler, plan, state.network.batch_rank)
+        self._losses: list[float] = []
+        self._verdict, self._stopping = Verdict.TAKE, False
+        self._rewinds = 0
+
+    def run(self) -> None:
+        """Train.
+
+        Raises:
+            TrainingDivergedError: where the gradient stays out of bounds whatever `on_spike` allows.
+            TrainingStopped: where a stop was requested.
+        """
+        self._begun = time.perf_counter()
+        while self.state.step < self.plan.steps:
+            result = self._step()
+            if self._verdict is Verdict.REWIND:
+                self._go_back(result)
+                continue
+            if self._verdict is Verdict.DIVERGED:
+                raise self._diverged(result)
+            step = self.state.step
+            if step % self.config.log_every_steps == 0 or step == self.plan.steps:
+                self._log(result)
+            due = step % self.plan.checkpoint_every_steps == 0 or step in self.also_checkpoint
+            if due or step == self.plan.steps or self._stopping:
+                with self.clock.section("checkpoint"):
+                    self.callbacks.checkpoint()
+            if self._stopping and step < self.plan.steps:
+                raise TrainingStopped
+
+    def _step(self) -> StepResult:
+        state, config = self.state, self.config
+        step = state.step + 1
+        with self.clock.section("data"):
+            micro_batches = self.batches.read(state.rows, step)
+        self._verdict = Verdict.TAKE
+        result = training_step(
+            state.network.module,
+            state.optimizer,
+            micro_batches,
+            self._learning_rate(step),
+            config.clip_norm,
+            self.plan.precision,
+            config.z_loss,
+            state.network.gradients,
+            state.loss_scale,
+            self._judge,
+        )
+        if self._verdict in (Verdict.REWIND, Verdict.DIVERGED):
+            return result
+        state.step, state.rows = step, state.rows + self.plan.rows_of(step)
+        if result.skipped:
+            kind = "overflow" if self._verdict is Verdict.TAKE else "skipped"
+            detail = f"loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g}"
+            self.callbacks.event(Event(step, kind, detail))
+        elif state.average is not None:
+            state.average.update(state.network.module)
+        return result
+
+    def _judge(self, loss: float, gradient_norm: float) -> bool:
+        with self.clock.section("communication"):
+            mean, stop = self.state.network.agree(loss, self.callbacks.stop_requested())
+        self._losses.append(mean)
+        self._stopping = stop
+        self._verdict = self.watch.judge(mean, gradient_norm)
+        return self._verdict is Verdict.TAKE
+
+    def _go_back(self, result: StepResult) -> None:
+        """To the newest checkpoint, on with the data that come next: what lies between is left out."""
+        step, rows = self.state.step, self.state.rows + self.plan.rows_of(self.state.step + 1)
+        self._rewinds += 1
+        if self._rewinds > MOST_REWINDS or not self.callbacks.go_back():
+            raise self._diverged(result)
+        left_out = rows - self.state.rows
+        self.state.rows = rows
+        self.watch.forget()
+        self._losses.clear()
+        detail = f"to step {self.state.step}, loss {result.loss:.4g}; {left_out} rows of the data are left out"
+        self.callbacks.event(Event(step + 1, "rewound", detail))
+
+    def _diverged(self, result: StepResult) -> TrainingDivergedError:
+        step = self.state.step + 1
+        return diverged(
+            self.state.network.module,
             step,
+            result.loss,
+            result.gradient_norm,
+            self._learning_rate(step),
+            self.config.clip_norm,
+        )
+
+    def _log(self, result: StepResult) -> None:
+        step = self.state.step
+        reports = [report for network in self.state.network.networks for report in network.routing_reports]
+        self.callbacks.log(
+            LogRow(
+                step=step,
+                tokens=self.plan.rows_before(step + 1) * self.plan.context_length,
+                loss=sum(self._losses) / max(len(self._losses), 1),
+                learning_rate=self._learning_rate(step),
+                gradient_norm=result.gradient_norm,
+                seconds=time.perf_counter() - self._begun,
+                seconds_by_section=self.clock.take(),
+                experts=load_statistics(reports) if reports else None,
+            )
+        )
+        self._losses.clear()
+
+    def _learning_rate(self, step: int) -> float:
+        config = self.config
+        return learning_rate_at(
+            step,
+            config.schedule,
             peak=config.peak_learning_rate,
             floor=config.peak_learning_rate * config.floor_share,
-            warmup_steps=plan.warmup_steps,
-            total_steps=plan.steps,
+            warmup_steps=self.plan.warmup_steps,
+            total_steps=self.plan.steps,
         )
-        result = training_step(
-            model,
-            optimizer,
-            list(micro_batches(sampler, plan, rank, step)),
-            learning_rate,
-            config.clip_norm,
-            plan.precision,
-            config.z_loss,
-        )
-        losses.append(result.loss)
-        if step % config.log_every_steps == 0 or step == plan.steps:
-            loss = mean_over_ranks(sum(losses) / len(losses))
-            seconds = time.perf_counter() - begun
-            tokens, experts = step * plan.batch_tokens, _expert_use(model)
-            callbacks.log(LogRow(step, tokens, loss, learning_rate, result.gradient_norm, seconds, experts))
-            losses.clear()
-        if step % plan.checkpoint_every_steps == 0 or step == plan.steps:
-            callbacks.checkpoint(step)
 
 
-def _expert_use(model: torch.nn.Module) -> dict[str, Any] | None:
-    network = model.module if isinstance(model, DistributedDataParallel) else model
-    assert isinstance(network, Transformer)
-    return load_statistics(network.routing_reports) if network.routing_reports else None
+class _Batches:
+    """Reads a step's rows while the step before it computes."""
+
+    def __init__(self, sampler: WindowSampler, plan: BatchPlan, batch_rank: int) -> None:
+        self.sampler, self.plan, self.batch_rank = sampler, plan, batch_rank
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead: tuple[tuple[int, int], Future[list[torch.Tensor]]] | None = None
+
+    def read(self, rows: int, step: int) -> list[torch.Tensor]:
+        """This worker's micro-batches of a step whose global batch begins at row `rows`."""
+        ahead, self._ahead = self._ahead, None
+        found = ahead[1].result() if ahead and ahead[0] == (rows, step) else self._read(rows, step)
+        if step < self.plan.steps:
+            following = (rows + self.plan.rows_of(step), step + 1)
+            self._ahead = (following, self._reader.submit(self._read, *following))
+        return found
+
+    def _read(self, rows: int, step: int) -> list[torch.Tensor]:
+        return list(micro_batches(self.sampler, self.plan, self.batch_rank, rows, step))
 
 
-def micro_batches(sampler: WindowSampler, plan: BatchPlan, rank: int, step: int) -> Iterator[torch.Tensor]:
-    """This rank's share of the global batch of a step: tensors (micro_batch, context_length + 1), int64.
+def micro_batches(
+    sampler: WindowSampler, plan: BatchPlan, batch_rank: int, rows: int, step: int
+) -> Iterator[torch.Tensor]:
+    """One worker's share of a global batch: tensors (micro_batch, context_length + 1), int64.
 
-    Global batches are the same rows for every number of ranks.
+    Global batches are the same rows for every number of workers.
+
+    Args:
+        sampler: gives rows by position.
+        plan: how they are shared out.
+        batch_rank: which share.
+        rows: position of the global batch's first row.
+        step: the batch's, which tells its size.
     """
-    first = (step - 1) * plan.batch_rows + rank * plan.rows_per_rank
-    for start in range(first, first + plan.rows_per_rank, plan.micro_batch):
+    share = plan.rows_of(step) // plan.places.batch_ranks
+    first = rows + batch_rank * share
+    for start in range(first, first + share, plan.micro_batch):
         yield torch.from_numpy(sampler.rows(start, plan.micro_batch))

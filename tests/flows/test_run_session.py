@@ -136,9 +136,9 @@ def test_a_kept_training_run_goes_on_with_the_same_result(finished, tmp_path, mo
     whole, _ = run_config(store, mini_config(path), last_stage="pretrain")
     marked = trainer.checkpoints.mark_complete
 
-    def stop_after_the_second(folder, step, ranks):
-        marked(folder, step, ranks)
-        if step == 8:
+    def stop_after_the_second(folder, marker):
+        marked(folder, marker)
+        if marker.step == 8:
             raise KeyboardInterrupt
 
     other = str(tmp_path / "other")

@@ -2,30 +2,90 @@ import pytest
 from pydantic import ValidationError
 
 from data_schemas.errors import ConfigError
+from modeling.experts_config import ExpertsConfig
 from modeling.transformer_config import TransformerShape
-from stages.pretrain.batch_plan import plan_batches
+from stages.pretrain.batch_plan import elastic_plans, plan_batches
+from stages.pretrain.layout import ParallelLayout
 from stages.pretrain.stage import PretrainConfig
 
-SHAPE = TransformerShape(layers=1, width=16, heads=2, context_length=100)
+SHAPE = TransformerShape(layers=4, width=16, heads=2, context_length=100)
+
+
+def config(**fields):
+    return PretrainConfig(**{"model": SHAPE, "workers": 2, "batch_tokens": 2_400, "micro_batch": 3} | fields)
 
 
 def test_accumulation_and_steps_follow_from_the_token_budget():
-    plan = plan_batches(
-        PretrainConfig(model=SHAPE, workers=2, tokens=10_001, batch_tokens=2_400, micro_batch=3, warmup_share=0.4)
-    )
-    assert (plan.batch_rows, plan.rows_per_rank, plan.accumulation) == (24, 12, 4)
+    plan = plan_batches(config(tokens=10_001, warmup_share=0.4))
+    assert (plan.rows_of(1), plan.accumulation) == (24, 4)
     assert plan.steps == 5, "ceil(10001 / 2400)"
     assert plan.warmup_steps == 2
-    alone = plan_batches(PretrainConfig(model=SHAPE, workers=0, tokens=10_001, batch_tokens=2_400, micro_batch=3))
-    assert (alone.ranks, alone.accumulation, alone.steps) == (1, 8, 5)
+    alone = plan_batches(config(workers=0, tokens=10_001))
+    assert (alone.places.world_size, alone.accumulation, alone.steps) == (1, 8, 5)
 
 
 def test_a_batch_that_does_not_divide_names_the_sizes_that_do():
-    config = PretrainConfig(model=SHAPE, workers=2, batch_tokens=2_500, micro_batch=3)
     with pytest.raises(ConfigError, match=r"= 600 tokens does not divide; use 2400 or 3000"):
-        plan_batches(config)
+        plan_batches(config(batch_tokens=2_500))
     with pytest.raises(ConfigError, match=r"use 600$"):
-        plan_batches(PretrainConfig(model=SHAPE, workers=2, batch_tokens=100, micro_batch=3))
+        plan_batches(config(batch_tokens=100))
+
+
+def test_a_ramp_doubles_the_batch_over_equal_shares_of_tokens():
+    """2 doublings from 600: 6,000 tokens each, then 2,400 a step for what is left of 60,000."""
+    plan = plan_batches(config(first_batch_tokens=600, tokens=60_000, ramp_share=0.2))
+    assert [(size.steps, size.rows) for size in plan.sizes] == [(10, 6), (5, 12), (20, 24)]
+    assert plan.tokens == 60_000
+    assert [plan.rows_of(step) for step in (1, 10, 11, 15, 16, 35)] == [6, 6, 12, 12, 24, 24]
+    assert plan.rows_before(16) == 120
+    with pytest.raises(ConfigError, match=r"does not double up to batch_tokens 2400; use 1200, 600"):
+        plan_batches(config(first_batch_tokens=1_800, workers=0))
+
+
+def test_fewer_workers_may_go_on_only_where_the_batch_still_divides():
+    assert [plan.accumulation for plan in elastic_plans(config(workers=4, min_workers=2, micro_batch=1)).values()] == [
+        6,
+        8,
+        12,
+    ]
+    with pytest.raises(ConfigError, match=r"3 workers with rows of their own = 1200 tokens does not divide"):
+        elastic_plans(config(workers=4, min_workers=2, micro_batch=4, batch_tokens=1_600))
+    with pytest.raises(ConfigError, match=r"min_workers is 3, more than pretrain.workers 2"):
+        elastic_plans(config(min_workers=3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"layout": {"tensor": 3}, "workers": 3},
+            r"tensor is 3, which does not divide pretrain.model.heads 2; use 1, 2",
+        ),
+        ({"layout": {"pipeline": 3}, "workers": 3}, r"does not divide pretrain.model.layers 4; use 1, 2, 4"),
+        (
+            {"layout": {"shard": 2}, "workers": 3},
+            r"workers is 3, which shard 2 = 2 does not divide; use a multiple of 2",
+        ),
+        ({"layout": {"context": 3}, "workers": 3}, r"context is 3, .*context_length 100; use 1, 2, 4, 5"),
+        ({"layout": {"expert": 2}}, r"expert is 2, but pretrain.model.experts is not set"),
+        (
+            {"layout": {"pipeline": 2}, "micro_batch": 24},
+            r"gives each worker 1 micro-batches .* at least 2: use at least 4800",
+        ),
+        (
+            {"layout": {"pipeline": 2, "schedule": "interleaved"}, "micro_batch": 8},
+            r"3 micro-batches .* needs a multiple of 2",
+        ),
+        ({"layout": {"pipeline": 2}, "first_batch_tokens": 1_200}, r"makes a ramp, but a pipeline"),
+        (
+            {"model": SHAPE.model_copy(update={"experts": ExpertsConfig(experts=3)}), "layout": {"expert": 2}},
+            r"expert is 2, which does not divide pretrain.model.experts.experts 3; use 1, 3",
+        ),
+    ],
+)
+def test_a_layout_that_does_not_fit_names_what_would(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_batches(config(**{**fields, "layout": ParallelLayout(**fields["layout"])}))
 
 
 def test_checkpoints_fall_on_log_rows():

@@ -1,69 +1,126 @@
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from data_schemas.errors import DamagedArtifactError
+from data_schemas.errors import ConfigError, DamagedArtifactError
 from infra.filesystem import Folder
-from modeling.optimizer import build_adamw
+from modeling.optimizer import build_optimizer
+from modeling.transformer import Transformer
+from modeling.transformer_config import TransformerConfig
 from stages.pretrain import checkpoints
+from stages.pretrain.checkpoints import Checkpoints
+from stages.pretrain.random_state import random_state, set_random_state
+from stages.pretrain.shared_network import SharedNetwork
+from stages.pretrain.training_state import TrainingState
+from tests.stages.pretrain.test_layouts import MIXED, PLAIN, UNTIED
+from tests.stages.pretrain.workers import NETWORK, train_alone, train_together
+
+CONFIG = TransformerConfig(**NETWORK)
+ORIGIN = {"pretrain.model.layers": 4}
+
+
+def new_state(seed: int = 0) -> TrainingState:
+    torch.manual_seed(seed)
+    network = SharedNetwork.alone(CONFIG, torch.device("cpu"))
+    return TrainingState(network, build_optimizer(network.module, "adamw", 1e-2, (0.9, 0.95), 0.1, 0.9))
 
 
 @pytest.fixture
-def saved(tmp_path):
-    """(folder, model, optimiser) with complete checkpoints at steps 2 and 4."""
-    model = torch.nn.Linear(3, 2)
-    optimizer = build_adamw(model, 1e-3, (0.9, 0.95), 0.1)
-    model(torch.ones(3)).sum().backward()
-    optimizer.step()
+def saved(tmp_path) -> tuple[Folder, TrainingState]:
+    """Complete checkpoints at steps 2 and 4, and the state at step 4."""
+    state = new_state()
     folder = Folder(str(tmp_path))
+    store = Checkpoints(folder, 0, ORIGIN, set)
     for step in (2, 4):
-        (tmp_path / checkpoints.checkpoint_name(step)).mkdir()
-        for rank in (0, 1):
-            checkpoints.write_state(tmp_path / checkpoints.checkpoint_name(step), rank, step, model, optimizer)
-        checkpoints.mark_complete(folder, step, ranks=2)
-    return folder, model, optimizer
+        for tensor in state.tensors().values():
+            tensor += step
+        state.step, state.rows = step, 10 * step
+        store.save(state)
+    return folder, state
 
 
 def test_state_comes_back(saved):
-    folder, model, _optimizer = saved
-    state = checkpoints.read_state(folder, 4)
-    assert state["step"] == 4
-    assert torch.equal(state["model"]["weight"], model.weight)
-    other = build_adamw(torch.nn.Linear(3, 2), 1e-3, (0.9, 0.95), 0.1)
-    other.load_state_dict(state["optimizer"])
-    assert int(next(iter(other.state.values()))["step"]) == 1
+    folder, state = saved
+    other = new_state(seed=1)
+    assert Checkpoints(folder, 0, ORIGIN, set).restore(other)
+    assert (other.step, other.rows) == (4, 40)
+    expected, found = state.tensors(), other.tensors()
+    assert found.keys() == expected.keys()
+    assert {name.split(".")[0] for name in found} == {"model", "optimizer"}
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    alone = Transformer(CONFIG)
+    checkpoints.read_weights(folder, 4, dict(alone.named_parameters()))
+    assert torch.equal(alone.embedding.weight, state.network.module.embedding.weight)
 
 
-@pytest.mark.parametrize("harm", ["no marker", "half a marker", "a part is missing", "a part is cut", "never begun"])
-def test_what_is_not_complete_does_not_exist(saved, harm):
-    folder, *_ = saved
+@pytest.mark.parametrize(
+    "harm", ["no marker", "half a marker", "a part is missing", "a part is cut", "a bit is flipped"]
+)
+def test_what_is_not_whole_is_passed_over_and_said_so(saved, harm, caplog):
+    folder, _ = saved
     assert checkpoints.newest_complete(folder) == 4
     name = checkpoints.checkpoint_name(4)
+    part = f"{name}/__0_0.distcp"
     if harm == "no marker":
         folder.remove(f"{name}/{checkpoints.MARKER}")
     elif harm == "half a marker":
         folder.write(f"{name}/{checkpoints.MARKER}", b'{"step": 4, "fi')
     elif harm == "a part is missing":
-        folder.remove(f"{name}/random-1.pt")
+        folder.remove(f"{name}/random-0.pt")
     elif harm == "a part is cut":
-        folder.write(f"{name}/state.pt", folder.read(f"{name}/state.pt")[:-1])
+        folder.write(part, folder.read(part)[:-1])
     else:
-        folder.remove(name)
+        whole = bytearray(folder.read(part))
+        whole[len(whole) // 2] ^= 1
+        folder.write(part, bytes(whole))
     assert checkpoints.newest_complete(folder) == 2
+    state = new_state()
+    assert Checkpoints(folder, 0, ORIGIN, set).restore(state)
+    assert state.step == 2
+    assert ("training goes on from step 2" in caplog.text) == (harm != "no marker")
+
+
+def test_none_left_is_an_error_that_says_how_to_start_again(saved):
+    folder, _ = saved
+    for step in (2, 4):
+        folder.write(f"{checkpoints.checkpoint_name(step)}/{checkpoints.MARKER}", b"?")
+    with pytest.raises(DamagedArtifactError, match=r"none of the checkpoints .* headrace run --fresh"):
+        Checkpoints(folder, 0, ORIGIN, set).restore(new_state())
+
+
+def test_a_checkpoint_of_another_network_is_refused(saved):
+    folder, _ = saved
+    with pytest.raises(ConfigError, match=r"of a run whose pretrain.model.layers is 4, this one's is 6"):
+        Checkpoints(folder, 0, {"pretrain.model.layers": 6}, set).restore(new_state())
 
 
 def test_an_empty_folder_has_none(tmp_path):
-    assert checkpoints.newest_complete(Folder(f"{tmp_path}/none")) is None
+    folder = Folder(f"{tmp_path}/none")
+    assert checkpoints.newest_complete(folder) is None
+    assert not Checkpoints(folder, 0, ORIGIN, set).restore(new_state())
 
 
-def test_spoilt_bytes_are_an_error_that_names_the_file(saved):
-    folder, *_ = saved
-    path = f"{checkpoints.checkpoint_name(4)}/state.pt"
-    folder.write(path, b"x" * folder.size(path))
-    with pytest.raises(DamagedArtifactError, match=r"state\.pt cannot be read"):
-        checkpoints.read_state(folder, 4)
+def test_only_what_is_wanted_stays(tmp_path):
+    folder = Folder(str(tmp_path))
+    store = Checkpoints(folder, 0, ORIGIN, lambda steps: {step for step in steps if step == 3 or step > max(steps) - 2})
+    state = new_state()
+    for state.step in range(1, 7):
+        store.save(state)
+    assert checkpoints.complete_steps(folder) == [6, 5, 3]
+    assert json.loads(folder.read("step-00000003/complete.json"))["files"]
+
+
+def test_checkpoints_are_written_to_other_filesystems_as_well(tmp_path):
+    folder = Folder(f"memory://checkpoints-{tmp_path.name}")
+    state, other = new_state(), new_state(seed=1)
+    state.step = 1
+    Checkpoints(folder, 0, ORIGIN, set).save(state)
+    assert Checkpoints(folder, 0, ORIGIN, set).restore(other)
+    assert torch.equal(other.network.module.embedding.weight, state.network.module.embedding.weight)
 
 
 def test_every_generator_goes_on_where_it_was():
@@ -71,8 +128,33 @@ def test_every_generator_goes_on_where_it_was():
         return float(torch.rand(())), random.random(), float(np.random.rand())
 
     draw()
-    state = checkpoints.random_state()
+    state = random_state()
     expected = draw()
     draw()
-    checkpoints.set_random_state(state)
+    set_random_state(state)
     assert draw() == expected
+
+
+MOVES = [
+    ("shards, then alone", {"shard": 2}, 2, {}, 1, PLAIN, "adamw"),
+    ("pipeline and tensor, then shards", {"pipeline": 2, "tensor": 2}, 4, {"shard": 2}, 2, PLAIN, "adamw"),
+    ("experts and shards, then pipeline", {"expert": 2, "shard": 2}, 4, {"pipeline": 2}, 2, MIXED, "adamw"),
+    ("interleaved, then context", {"pipeline": 2, "schedule": "interleaved"}, 2, {"context": 2}, 2, UNTIED, "adamw"),
+    ("shards and tensor, then replicas", {"shard": 2, "tensor": 2}, 4, {}, 2, PLAIN, "muon"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "workers", "after", "fewer", "config", "kind"), [one[1:] for one in MOVES], ids=[one[0] for one in MOVES]
+)
+def test_a_run_goes_on_in_another_layout(tmp_path: Path, before, workers, after, fewer, config, kind):
+    expected = train_alone(config, 8, kind)
+    first = train_together(tmp_path, before, workers, config, 4, 2, kind=kind, save_every=2)
+    if fewer == 1:
+        rest = train_alone(config, 8, kind, tmp_path)
+    else:
+        rest = train_together(tmp_path, after, fewer, config, 8, 2, kind=kind, resume=True)
+    assert len(rest) == 4
+    for number, (found, alone) in enumerate(zip([*first, *rest], expected, strict=True)):
+        assert found == pytest.approx(alone, rel=1e-3), f"step {number + 1}"
