@@ -190,7 +190,8 @@ class RunSession:
         partitions = PartitionMap(
             out.folder, stage.name, stage.output, self.run_id, execution.engine, workers, fresh, listener
         )
-        return StageContext(self.run_id, partitions, out.folder.child(f"{self.run_id}/work"), listener)
+        records = RunStore(self.request.store_url).folder.child(self.run_id)
+        return StageContext(self.run_id, partitions, out.folder.child(f"{self.run_id}/work"), listener, records)
 
     def _volume_before(self, stage: Stage) -> Volume:
         names = [one.name for one in self.stages]

@@ -28,6 +28,8 @@ class StageContext:
     work: Folder
     """Progress that is not deterministic (checkpoints, passes); belongs to this run, outlives a killed process."""
     listener: ProgressListener
+    records: Folder | None = None
+    """For what a person may want to look at while and after the stage runs; beside the run's record, never read."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def phase(self, name: str) -> AbstractContextManager[None]:

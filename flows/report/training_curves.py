@@ -19,6 +19,14 @@ class Training:
     charts: list[tuple[str, Markup]]
     restarts: str
     """Steps at which training went on after an interruption; empty where there was none."""
+    time: str
+    """Where the time of the steps went; empty in manifests of before it was measured."""
+    ensemble: list[dict[str, Any]]
+    """Averages of weights beside the last step's: name, members, loss, gain, chosen."""
+    events: list[dict[str, Any]]
+    """Steps skipped and rewinds."""
+    sample: list[str]
+    """What the network wrote last."""
 
 
 def training(artifact: Artifact) -> Training:
@@ -31,7 +39,31 @@ def training(artifact: Artifact) -> Training:
         summary=_summary(metrics),
         charts=[(one.title, curve_chart(one)) for one in _curves(rows, metrics, restarts)],
         restarts=", ".join(f"{step:,}" for step in restarts),
+        time=", ".join(f"{name} {share:.1%}" for name, share in metrics.get("share_of_time", {}).items()),
+        ensemble=_ensemble(metrics.get("ensemble", {})),
+        events=metrics.get("events", []),
+        sample=_last_sample(artifact),
     )
+
+
+def _ensemble(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row["name"],
+            "members": ", ".join(f"{step:,}" for step in row["members"]),
+            "loss": f"{row['loss']:.4f}",
+            "gain": f"{row['gain']:+.4f}",
+            "chosen": row["name"] == found["chosen"],
+        }
+        for row in found.get("candidates", [])
+    ]
+
+
+def _last_sample(artifact: Artifact) -> list[str]:
+    if not artifact.paths("samples.jsonl"):
+        return []
+    texts: list[str] = json.loads(artifact.read("samples.jsonl").decode().splitlines()[-1])["texts"]
+    return texts
 
 
 def _curves(rows: list[dict[str, Any]], metrics: dict[str, Any], restarts: list[int]) -> list[Curve]:
@@ -54,4 +86,10 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
         f"final loss {metrics['final_loss']:.3f}",
         f"{amount(metrics['tokens_per_second'])} tokens/s",
         f"{amount(metrics['model_flops_per_second'], 'FLOP/s')} in {metrics['precision']}",
+        *_utilisation(metrics),
     ]
+
+
+def _utilisation(metrics: dict[str, Any]) -> list[str]:
+    ceiling = metrics.get("device_flops_per_second")
+    return [f"{metrics['model_flops_per_second'] / ceiling:.0%} of the devices' matrix products"] if ceiling else []

@@ -103,6 +103,11 @@ def elastic_plans(config: "PretrainConfig") -> dict[int, BatchPlan]:
     most = max(config.workers, 1)
     step = config.layout.model_workers * config.layout.shard
     fewest = config.min_workers or most
+    if config.sample_every_steps and step * config.layout.expert > 1:
+        raise ConfigError(
+            f"pretrain.sample_every_steps is {config.sample_every_steps}, but with pretrain.layout no worker has the "
+            "whole network to write with; use 0"
+        )
     if fewest > most:
         raise ConfigError(f"pretrain.min_workers is {fewest}, more than pretrain.workers {most}; use 1 to {most}")
     return {workers: plan_batches(config, workers) for workers in range(most, fewest - 1, -step)}

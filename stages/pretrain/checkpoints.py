@@ -106,6 +106,15 @@ class Checkpoints:
             saving.result()
         self._meet()
 
+    def forget_from(self, step: int) -> None:
+        """Remove the checkpoints of this step and later ones, but never the oldest."""
+        self.wait()
+        if self.rank == 0:
+            for later in complete_steps(self.folder)[:-1]:
+                if later >= step:
+                    self.folder.remove(checkpoint_name(later))
+        self._meet()
+
     def restore(self, state: TrainingState) -> bool:
         """Read the newest checkpoint that is whole into `state`; False where there is none.
 

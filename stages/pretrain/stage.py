@@ -87,6 +87,9 @@ class PretrainConfig(StageConfig):
     )
     seed: int = Field(0, ge=0, description="of initialisation and data order")
     log_every_steps: int = Field(10, gt=0, description="steps per row of the training log")
+    sample_every_steps: int = Field(0, ge=0, description="steps between texts that the network writes; 0: none")
+    sample_prompts: tuple[str, ...] = Field(("",), description="texts that it goes on from; an empty one begins anew")
+    sample_tokens: int = Field(64, gt=0, description="tokens of each, at most")
     checkpoint_every_steps: int = runtime_field(100, gt=0, description="steps between checkpoints")
     keep_checkpoints: int = runtime_field(2, gt=1, description="newest checkpoints that stay while training goes on")
     milestone_every_steps: int = runtime_field(0, ge=0, description="checkpoints at its multiples stay too; 0: none")
@@ -141,8 +144,9 @@ class PretrainStage(Stage):
         """Train, then write the model, its tokenizer and the training log."""
         from modeling.checkpoint import model_to_files
         from stages.pretrain.final_weights import final_network
-        from stages.pretrain.trainer import TrainingOrder, train_in_process, train_on_ray
+        from stages.pretrain.trainer import train_in_process, train_on_ray
         from stages.pretrain.training_log import TIMINGS
+        from stages.pretrain.training_order import TrainingOrder
 
         tokens = inputs["tokens"]
         model_config = model_config_for(config, tokens)
@@ -157,6 +161,9 @@ class PretrainStage(Stage):
                 out.write(path, data)
             out.write("tokenizer.json", tokens.read("tokenizer.json"))
             rows = [{name: value for name, value in row.items() if name not in TIMINGS} for row in outcome.log]
+            if outcome.samples:
+                lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in outcome.samples)
+                out.write("samples.jsonl", "".join(lines).encode())
             out.write("training_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
         plan = order.plan
@@ -172,6 +179,7 @@ class PretrainStage(Stage):
             "flops_per_token": training_flops,
             "tokens_per_second": outcome.tokens_per_second,
             "model_flops_per_second": outcome.tokens_per_second * training_flops,
+            "device_flops_per_second": outcome.device_flops,
             "training_seconds": outcome.training_seconds,
             "share_of_time": outcome.shares(),
             "starts": outcome.starts,

@@ -2,92 +2,36 @@
 
 - `train_in_process`: one process, no Ray
 - `train_on_ray`: any layout over gloo (NCCL on GPUs); whatever is killed resumes from the newest whole checkpoint
-- `TrainingOrder`: what both are given
 """
 
 import os
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from data_schemas.errors import EnvironmentProblem, HeadraceError
-from infra.artifacts import Artifact
-from infra.filesystem import Folder
-from infra.progress import ProgressListener
+from infra.matmul_ceiling import matmul_ceiling
 from infra.ray_session import cpu_count, ensure_ray
 from infra.token_stream import TokenStream, WindowSampler
 from modeling.loss_scale import LossScale
 from modeling.optimizer import build_optimizer
 from modeling.transformer import Transformer
-from modeling.transformer_config import TransformerConfig
 from modeling.weight_averaging import ExponentialAverage
 from stages.pretrain import checkpoints
-from stages.pretrain.batch_plan import BatchPlan, elastic_plans
+from stages.pretrain.batch_plan import BatchPlan
 from stages.pretrain.checkpoints import Checkpoints
+from stages.pretrain.samples import sample_texts
 from stages.pretrain.shared_network import SharedNetwork
-from stages.pretrain.stage import PretrainConfig
 from stages.pretrain.stop_request import StopRequest, stop_on_sigterm
-from stages.pretrain.training_log import TrainingLog, TrainingOutcome, read_log
+from stages.pretrain.training_log import TrainingLog, TrainingOutcome
 from stages.pretrain.training_loop import Callbacks, PretrainingLoop, TrainingStopped
+from stages.pretrain.training_order import TrainingOrder
 from stages.pretrain.training_state import TrainingState
+from stages.pretrain.watching import watched
 from stages.stage import StageContext
-
-CHECKPOINTS = "train"
-
-
-@dataclass(frozen=True)
-class TrainingOrder:
-    """Everything a training process needs; picklable."""
-
-    config: PretrainConfig
-    plans: dict[int, BatchPlan]
-    """For each number of workers that the run may have."""
-    model_config: TransformerConfig
-    tokens: Artifact
-    work: Folder
-
-    @classmethod
-    def of(
-        cls, config: PretrainConfig, model_config: TransformerConfig, tokens: Artifact, work: Folder
-    ) -> "TrainingOrder":
-        """Make the plans.
-
-        Raises:
-            ConfigError: where batches or layout do not divide; see `plan_batches`.
-        """
-        return cls(config, elastic_plans(config), model_config, tokens, work)
-
-    @property
-    def plan(self) -> BatchPlan:
-        """For all workers."""
-        return self.plans[max(self.plans)]
-
-    @property
-    def checkpoints(self) -> Folder:
-        """Where they are kept."""
-        return self.work.child(CHECKPOINTS)
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be resumed from."""
-        model = {f"pretrain.model.{name}": value for name, value in self.model_config.model_dump(mode="json").items()}
-        return model | {
-            "token shards": self.tokens.manifest.digest,
-            "pretrain.optimizer": self.config.optimizer,
-            "pretrain.seed": self.config.seed,
-        }
-
-    def kept(self, steps: list[int]) -> set[int]:
-        """Of the complete checkpoints: the newest, the milestones and the members of the ensemble."""
-        every = self.config.milestone_every_steps
-        milestones = {step for step in steps if every and step % every == 0}
-        newest = sorted(steps)[-self.config.keep_checkpoints :]
-        return milestones | set(newest) | set(self.config.ensemble.steps(self.plan.steps))
 
 
 def train_in_process(order: TrainingOrder, context: StageContext) -> TrainingOutcome:
@@ -97,7 +41,7 @@ def train_in_process(order: TrainingOrder, context: StageContext) -> TrainingOut
         KeyboardInterrupt: after SIGTERM, with a checkpoint saved.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _watched(order, context.listener), stop_on_sigterm(order.work):
+    with watched(order, context.listener, context.records), stop_on_sigterm(order.work):
         try:
             _train(order, order.plan, 0, device)
         except TrainingStopped:
@@ -120,7 +64,7 @@ def train_on_ray(order: TrainingOrder, context: StageContext) -> TrainingOutcome
 
     _check_room(order)
     trainer = _ray_trainer(order)
-    with _watched(order, context.listener), stop_on_sigterm(order.work):
+    with watched(order, context.listener, context.records), stop_on_sigterm(order.work):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -207,11 +151,12 @@ def _train(order: TrainingOrder, plan: BatchPlan, rank: int, device: torch.devic
         store = Checkpoints(order.checkpoints, rank, order.origin, order.kept)
         if not store.restore(state):
             torch.manual_seed(config.seed + 1 + rank)  # workers draw differently from here on
-        log = TrainingLog(order.work, state.step) if rank == 0 else None
+        ceiling, _ = network.agree(matmul_ceiling(device.type, plan.precision))
+        log = TrainingLog(order.work, state.step, ceiling * plan.places.world_size) if rank == 0 else None
         sampler = WindowSampler(TokenStream(order.tokens, "train"), order.model_config.context_length, config.seed)
-        callbacks = _callbacks(store, state, log, StopRequest(order.work) if rank == 0 else None)
+        callbacks = _callbacks(order, store, state, log, StopRequest(order.work) if rank == 0 else None)
         try:
-            PretrainingLoop(state, sampler, config, plan, callbacks, config.ensemble.steps(plan.steps)).run()
+            PretrainingLoop(state, sampler, order, plan, callbacks).run()
         finally:
             store.wait()
 
@@ -229,10 +174,10 @@ def _build_network(order: TrainingOrder, plan: BatchPlan, device: torch.device) 
 
 
 def _callbacks(
-    store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
+    order: TrainingOrder, store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
 ) -> Callbacks:
-    def go_back() -> bool:
-        store.wait()
+    def go_back(step: int) -> bool:
+        store.forget_from(step)
         found = store.restore(state)
         if found and log:
             log.forget_after(state.step)
@@ -240,11 +185,20 @@ def _callbacks(
 
     return Callbacks(
         log=log.append if log else lambda row: None,
+        sample=(lambda: log.sample(state.step, _samples(order, state))) if log else lambda: None,
         event=log.record if log else lambda event: None,
         checkpoint=lambda: store.save(state),
         go_back=go_back,
         stop_requested=stop or (lambda: False),
     )
+
+
+def _samples(order: TrainingOrder, state: TrainingState) -> list[str]:
+    """Of a network that is whole on this worker."""
+    config = order.config
+    [network] = state.network.networks
+    tokenizer = order.tokens.read("tokenizer.json")
+    return sample_texts(network, tokenizer, config.sample_prompts, config.sample_tokens, config.seed)
 
 
 @contextmanager
@@ -258,34 +212,6 @@ def _determinism(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def _watched(order: TrainingOrder, listener: ProgressListener) -> Iterator[None]:
-    """Follow the log that rank 0 writes, wherever it runs."""
-    stop = threading.Event()
-    steps = order.plan.steps
-    before = read_log(order.work)
-    told = len(before["events"])
-
-    def follow(told: int) -> None:
-        while not stop.wait(1.0):
-            log = read_log(order.work)
-            if log["rows"] and len(log["starts"]) > len(before["starts"]):
-                step = log["rows"][-1]["step"]
-                listener.advanced("train", step, steps, f"step {step} of {steps}, loss {log['rows'][-1]['loss']:.3f}")
-            for event in log["events"][told:]:
-                listener.said(f"training, step {event['step']}: {event['kind']}, {event['detail']}")
-            told = max(told, len(log["events"]))
-
-    thread = threading.Thread(target=follow, args=(told,), daemon=True)
-    listener.advanced("train", 0, steps, f"0 of {steps} steps")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _interrupted(order: TrainingOrder) -> KeyboardInterrupt:

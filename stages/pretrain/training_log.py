@@ -7,6 +7,7 @@
 
 import json
 import statistics
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,12 +59,16 @@ class TrainingOutcome:
     """First step of each process group that trained: one entry more than there were interruptions."""
     events: list[dict[str, Any]]
     """Steps skipped, rewinds and the like, in the order in which they happened."""
+    samples: list[dict[str, Any]]
+    """{"step", "texts"}: what the network wrote on the way."""
+    device_flops: float
+    """That all workers' devices can do a second, at most."""
 
     @classmethod
     def read(cls, work: Folder) -> "TrainingOutcome":
         """From the log that rank 0 kept."""
         found = read_log(work)
-        return cls(found["rows"], found["starts"], found["events"])
+        return cls(found["rows"], found["starts"], found["events"], found["samples"], found["device_flops"])
 
     @property
     def training_seconds(self) -> float:
@@ -109,11 +114,17 @@ class TrainingOutcome:
 class TrainingLog:
     """Rows in one small file that is rewritten as a whole; a resumed run drops what came after its checkpoint."""
 
-    def __init__(self, work: Folder, first_step: int) -> None:
-        """Continue the log of the run at `first_step`."""
-        self._work = work
+    def __init__(self, work: Folder, first_step: int, device_flops: float = 0.0) -> None:
+        """Continue the log of the run at `first_step`.
+
+        Args:
+            work: the run's folder.
+            first_step: of the checkpoint that it goes on from, or 0.
+            device_flops: that all workers' devices can do a second, at most.
+        """
+        self._work, self._device_flops = work, device_flops
         before = read_log(work)
-        self._rows, self._events = before["rows"], before["events"]
+        self._rows, self._events, self._samples = before["rows"], before["events"], before["samples"]
         self._starts = [*before["starts"], first_step]
         self.forget_after(first_step)
 
@@ -130,17 +141,28 @@ class TrainingLog:
     def forget_after(self, step: int) -> None:
         """Drop the rows of later steps: they will be taken again."""
         self._rows = [row for row in self._rows if row["step"] <= step]
+        self._samples = [sample for sample in self._samples if sample["step"] <= step]
+        self._write()
+
+    def sample(self, step: int, texts: list[str]) -> None:
+        """Add texts that the network wrote after a step."""
+        self._samples.append({"step": step, "texts": texts})
         self._write()
 
     def _write(self) -> None:
-        log = {"rows": self._rows, "starts": self._starts, "events": self._events}
+        log = {
+            "rows": self._rows,
+            "starts": self._starts,
+            "events": self._events,
+            "samples": self._samples,
+            "device_flops": self._device_flops,
+        }
         self._work.write(LOG, json.dumps(log).encode())
 
 
-def read_log(work: Folder) -> dict[str, list[Any]]:
-    """The log's rows, starts and events so far."""
-    try:
+def read_log(work: Folder) -> dict[str, Any]:
+    """The log so far: rows, starts, events, samples, device_flops."""
+    found: dict[str, Any] = {}
+    with suppress(FileNotFoundError):
         found = json.loads(work.read(LOG))
-    except FileNotFoundError:
-        found = {}
-    return {name: found.get(name, []) for name in ("rows", "starts", "events")}
+    return {"rows": [], "starts": [], "events": [], "samples": [], "device_flops": 0.0} | found

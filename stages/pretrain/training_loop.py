@@ -1,7 +1,7 @@
 """The pretraining loop in plain torch: it knows its part of the network and its callbacks, not Ray."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,12 +10,11 @@ import torch
 from data_schemas.errors import TrainingDivergedError
 from infra.token_stream import WindowSampler
 from modeling.router import load_statistics
-from modeling.schedule import learning_rate_at
 from modeling.training_step import StepResult, diverged, training_step
 from stages.pretrain.batch_plan import BatchPlan
-from stages.pretrain.spikes import SpikeWatch, Verdict
-from stages.pretrain.stage import PretrainConfig
+from stages.pretrain.spikes import PATIENCE, SpikeWatch, Verdict
 from stages.pretrain.training_log import Event, LogRow
+from stages.pretrain.training_order import TrainingOrder
 from stages.pretrain.training_state import TrainingState
 
 MOST_REWINDS = 3
@@ -26,11 +25,12 @@ class Callbacks:
     """What the loop tells its surroundings, and asks of them; called on every worker."""
 
     log: Callable[[LogRow], None]
+    sample: Callable[[], None]
     event: Callable[[Event], None]
     checkpoint: Callable[[], None]
     """Save the state."""
-    go_back: Callable[[], bool]
-    """Restore the newest checkpoint; False where there is none."""
+    go_back: Callable[[int], bool]
+    """Restore the newest checkpoint of before a step, and forget later ones; False where there is none."""
     stop_requested: Callable[[], bool] = lambda: False
 
 
@@ -45,25 +45,24 @@ class PretrainingLoop:
         self,
         state: TrainingState,
         sampler: WindowSampler,
-        config: PretrainConfig,
+        order: TrainingOrder,
         plan: BatchPlan,
         callbacks: Callbacks,
-        also_checkpoint: Sequence[int] = (),
     ) -> None:
         """Prepare.
 
         Args:
             state: what is trained; its step and rows say where in the schedule and in the data it stands.
             sampler: rows (context_length + 1) int64 by position.
-            config: the schedule.
-            plan: how a global batch is shared out.
+            order: the schedule.
+            plan: how a global batch is shared out among the workers that are there.
             callbacks: see there.
-            also_checkpoint: steps to checkpoint after, besides every `plan.checkpoint_every_steps`.
         """
-        self.state, self.config, self.plan, self.callbacks = state, config, plan, callbacks
+        config = order.config
+        self.state, self.order, self.config, self.plan, self.callbacks = state, order, config, plan, callbacks
         self.clock = state.network.gradients.clock
         self.watch = SpikeWatch(config.on_spike, config.spike_factor)
-        self.also_checkpoint = frozenset(also_checkpoint)
+        self.also_checkpoint = frozenset(config.ensemble.steps(plan.steps))
         self.batches = _Batches(sampler, plan, state.network.batch_rank)
         self._losses: list[float] = []
         self._verdict, self._stopping = Verdict.TAKE, False
@@ -76,7 +75,7 @@ class PretrainingLoop:
             TrainingDivergedError: where the gradient stays out of bounds whatever `on_spike` allows.
             TrainingStopped: where a stop was requested.
         """
-        self._begun = time.perf_counter()
+        config, self._begun = self.config, time.perf_counter()
         while self.state.step < self.plan.steps:
             result = self._step()
             if self._verdict is Verdict.REWIND:
@@ -85,8 +84,10 @@ class PretrainingLoop:
             if self._verdict is Verdict.DIVERGED:
                 raise self._diverged(result)
             step = self.state.step
-            if step % self.config.log_every_steps == 0 or step == self.plan.steps:
+            if step % config.log_every_steps == 0 or step == self.plan.steps:
                 self._log(result)
+            if config.sample_every_steps and step % config.sample_every_steps == 0:
+                self.callbacks.sample()
             due = step % self.plan.checkpoint_every_steps == 0 or step in self.also_checkpoint
             if due or step == self.plan.steps or self._stopping:
                 with self.clock.section("checkpoint"):
@@ -104,7 +105,7 @@ class PretrainingLoop:
             state.network.module,
             state.optimizer,
             micro_batches,
-            self._learning_rate(step),
+            self.order.learning_rate(step),
             config.clip_norm,
             self.plan.precision,
             config.z_loss,
@@ -132,10 +133,10 @@ class PretrainingLoop:
         return self._verdict is Verdict.TAKE
 
     def _go_back(self, result: StepResult) -> None:
-        """To the newest checkpoint, on with the data that come next: what lies between is left out."""
+        """To before the loss was high, and on with the data that come next: what lies between is left out."""
         step, rows = self.state.step, self.state.rows + self.plan.rows_of(self.state.step + 1)
         self._rewinds += 1
-        if self._rewinds > MOST_REWINDS or not self.callbacks.go_back():
+        if self._rewinds > MOST_REWINDS or not self.callbacks.go_back(step + 2 - PATIENCE):
             raise self._diverged(result)
         left_out = rows - self.state.rows
         self.state.rows = rows
@@ -151,7 +152,7 @@ class PretrainingLoop:
             step,
             result.loss,
             result.gradient_norm,
-            self._learning_rate(step),
+            self.order.learning_rate(step),
             self.config.clip_norm,
         )
 
@@ -163,7 +164,7 @@ class PretrainingLoop:
                 step=step,
                 tokens=self.plan.rows_before(step + 1) * self.plan.context_length,
                 loss=sum(self._losses) / max(len(self._losses), 1),
-                learning_rate=self._learning_rate(step),
+                learning_rate=self.order.learning_rate(step),
                 gradient_norm=result.gradient_norm,
                 seconds=time.perf_counter() - self._begun,
                 seconds_by_section=self.clock.take(),
@@ -171,17 +172,6 @@ class PretrainingLoop:
             )
         )
         self._losses.clear()
-
-    def _learning_rate(self, step: int) -> float:
-        config = self.config
-        return learning_rate_at(
-            step,
-            config.schedule,
-            peak=config.peak_learning_rate,
-            floor=config.peak_learning_rate * config.floor_share,
-            warmup_steps=self.plan.warmup_steps,
-            total_steps=self.plan.steps,
-        )
 
 
 class _Batches:

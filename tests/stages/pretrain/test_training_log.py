@@ -25,12 +25,12 @@ def test_a_resumed_log_drops_what_came_after_the_checkpoint():
 def test_throughput_is_measured_within_one_process_group():
     """Steps 1-20 at 10 a second; killed; resumed from 20 and 30 more at 5 a second."""
     log = [row(10, 1.0), row(20, 2.0), row(30, 2.0), row(40, 4.0), row(50, 6.0)]
-    outcome = TrainingOutcome([one.as_json() for one in log], [0, 20], [])
+    outcome = TrainingOutcome([one.as_json() for one in log], [0, 20], [], [], 0.0)
     assert [one["tokens_per_second"] for one in outcome.throughput()] == [1000, 1000, 500, 500, 500]
     assert outcome.training_seconds == pytest.approx(8.0)
     assert outcome.tokens_per_second == 500
 
 
 def test_a_start_before_the_first_checkpoint_counts_from_zero_again():
-    outcome = TrainingOutcome([row(10, 2.0).as_json()], [0, 0], [])
+    outcome = TrainingOutcome([row(10, 2.0).as_json()], [0, 0], [], [], 0.0)
     assert outcome.training_seconds == 2.0
