@@ -1,23 +1,22 @@
 """A network as two files, and back: `config.json` and `model.safetensors`. No pickle.
 
-`config.json` holds {"format": "float" | "int8", "transformer": the TransformerConfig}. The tensors carry the names of
-`Transformer.state_dict()`, a tied head's left out; in the int8 format each matrix `x.weight` is int8 and has its
-float32 `x.scale`, one for each row. Routers are float32 always.
+`config.json` holds {"transformer": the TransformerConfig, "modules": name -> description of what took a module's place
+(see `modeling.replaced_modules`)}. The tensors carry the names of the network's state dict, a tied head's left out; an
+int8 matrix `x.weight` has its float32 `x.scale`, one for each row. Routers are float32 always.
 """
 
 import json
-from typing import Literal
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
 from data_schemas.errors import ContractError
 from modeling.embeddings import tied_tensor
 from modeling.finite_weights import check_finite
-from modeling.int8_linear import Int8Linear, empty_int8_transformer
+from modeling.replaced_modules import Description, empty_network, replacements_of
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 
@@ -30,19 +29,18 @@ class SavedConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["float", "int8"]
     transformer: TransformerConfig
+    modules: dict[str, Description] = Field(default_factory=dict)
 
 
 def model_to_files(model: Transformer, dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
     """File name -> bytes; the same model gives the same bytes.
 
     Args:
-        model: a float or an int8 network.
+        model: any network, whatever stands in place of its modules.
         dtype: how floats are stored, float32 or bfloat16; int8 scales are float32 always.
     """
-    is_int8 = any(isinstance(module, Int8Linear) for module in model.modules())
-    saved = SavedConfig(format="int8" if is_int8 else "float", transformer=model.config)
+    saved = SavedConfig(transformer=model.config, modules=replacements_of(model))
     tensors = {
         name: tensor.to("cpu", dtype if _is_shortened(name, tensor) else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
@@ -53,13 +51,13 @@ def model_to_files(model: Transformer, dtype: torch.dtype = torch.float32) -> di
 
 
 def model_from_files(config_json: bytes, safetensors_bytes: bytes) -> Transformer:
-    """The network in evaluation mode on the CPU, floats as float32.
+    """The network in evaluation mode on the CPU, floats as float32; one with integers takes no gradients.
 
     Raises:
         ContractError: where the config cannot be right, the tensors are not those it calls for or not finite.
     """
     saved = _read_config(config_json)
-    model = _empty_transformer(saved)
+    model = empty_network(saved.transformer, saved.modules)
     expected = {name: tensor for name, tensor in model.state_dict().items() if not tied_tensor(name, saved.transformer)}
     found = _read_tensors(safetensors_bytes)
     _check_tensors(expected, found)
@@ -68,14 +66,9 @@ def model_from_files(config_json: bytes, safetensors_bytes: bytes) -> Transforme
     model.load_state_dict(state, strict=False, assign=True)
     if saved.transformer.tied_embeddings:
         model.tie_head()
+    if any(not tensor.is_floating_point() for tensor in state.values()):
+        model.requires_grad_(False)  # nothing is trained through integers
     return model.eval()
-
-
-def _empty_transformer(saved: SavedConfig) -> Transformer:
-    if saved.format == "int8":
-        return empty_int8_transformer(saved.transformer)
-    with torch.device("meta"):
-        return Transformer(saved.transformer)
 
 
 def _is_shortened(name: str, tensor: Tensor) -> bool:

@@ -5,11 +5,13 @@ come (LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1: vector-wise qua
 int32 without error; float32 comes back with both scales and the bias.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from modeling.replaced_modules import Description, empty_network, replacements_of, replaces
 from modeling.transformer import Transformer
-from modeling.transformer_config import TransformerConfig
 
 LARGEST = 127
 """-128 is not used, so that the range is symmetric."""
@@ -30,6 +32,7 @@ def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows.div(scales.clamp_min(torch.finfo(torch.float32).tiny)).round_().to(torch.int8), scales
 
 
+@replaces("int8_linear")
 class Int8Linear(nn.Module):
     """A linear layer whose matrix product is of integers; no gradient."""
 
@@ -53,7 +56,12 @@ class Int8Linear(nn.Module):
         result = result.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, result, self.scale)
         return result.view(*hidden.shape[:-1], len(self.scale))
 
+    def sizes(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"inputs": self.weight.shape[1], "outputs": self.weight.shape[0], "bias": self.bias is not None}
 
+
+@replaces("int8_embedding")
 class Int8Embedding(nn.Module):
     """An embedding table in int8 with a scale per token of the vocabulary."""
 
@@ -70,6 +78,10 @@ class Int8Embedding(nn.Module):
         """(...) int64 -> (..., width) float32."""
         return self.weight[tokens] * self.scale[tokens, None]
 
+    def sizes(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"vocabulary_size": self.weight.shape[0], "width": self.weight.shape[1]}
+
 
 def quantize_int8(model: Transformer) -> Transformer:
     """A network with every matrix, embedding and head in int8. `model` stays as it is.
@@ -80,25 +92,21 @@ def quantize_int8(model: Transformer) -> Transformer:
     scale per row serves both.
     """
     state = {name: tensor.detach().float().clone() for name, tensor in model.state_dict().items()}
+    replacements = replacements_of(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             weight, scales = quantize_rows(state[f"{name}.weight"])
             state |= {f"{name}.weight": weight, f"{name}.scale": scales.squeeze(-1)}
-    quantized = empty_int8_transformer(model.config)
+            replacements[name] = _int8_description(module)
+    quantized = empty_network(model.config, replacements).requires_grad_(False)
     quantized.load_state_dict(state, assign=True)
     if model.config.tied_embeddings:
         quantized.tie_head()
     return quantized
 
 
-def empty_int8_transformer(config: TransformerConfig) -> Transformer:
-    """The int8 network's modules on the meta device, in evaluation mode, waiting for `load_state_dict(assign=True)`."""
-    with torch.device("meta"):
-        model = Transformer(config)
-        for name, module in list(model.named_modules()):
-            if isinstance(module, nn.Linear):
-                empty = Int8Linear(module.in_features, module.out_features, module.bias is not None)
-                model.set_submodule(name, empty)
-            elif isinstance(module, nn.Embedding):
-                model.set_submodule(name, Int8Embedding(module.num_embeddings, module.embedding_dim))
-    return model.requires_grad_(False).eval()
+def _int8_description(module: nn.Linear | nn.Embedding) -> Description:
+    if isinstance(module, nn.Linear):
+        has_bias = module.bias is not None
+        return {"kind": "int8_linear", "inputs": module.in_features, "outputs": module.out_features, "bias": has_bias}
+    return {"kind": "int8_embedding", "vocabulary_size": module.num_embeddings, "width": module.embedding_dim}

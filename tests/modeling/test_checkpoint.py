@@ -61,7 +61,14 @@ def test_int8_takes_about_a_quarter():
 
 def test_the_layout_is_the_documented_one():
     files = model_to_files(quantize_int8(small_network()))
-    assert json.loads(files[CONFIG]) == {"format": "int8", "transformer": SMALL.model_dump(mode="json")}
+    config = json.loads(files[CONFIG])
+    assert config["transformer"] == SMALL.model_dump(mode="json")
+    assert config["modules"]["embedding"] == {
+        "kind": "int8_embedding",
+        "vocabulary_size": SMALL.vocabulary_size,
+        "width": SMALL.width,
+    }
+    assert config["modules"]["layers.1.attention.output"]["kind"] == "int8_linear"
     tensors = safetensors.torch.load(files[WEIGHTS])
     assert tensors["layers.0.feed_forward.up.weight"].dtype == torch.int8
     assert tensors["layers.0.feed_forward.up.scale"].shape == (SMALL.feed_forward_width,)
@@ -99,7 +106,10 @@ def test_tensors_of_another_network_are_refused(damage, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "int3"}, "format is 'int3': Input should be 'float' or 'int8'"),
+        (
+            {"modules": {"head": {"kind": "int3"}}},
+            "replaces 'head' by .*'int3'.* it knows int8_embedding, int8_linear, linear",
+        ),
         ({"transformer": SMALL.model_dump() | {"heads": 3}}, "heads can be 1, 2, 4, 8, 16"),
         ({"transformer": SMALL.model_dump() | {"depth": 3}}, "transformer.depth is 3: Extra inputs"),
     ],

@@ -120,8 +120,7 @@ def garbage_from(first: int, last: int, monkeypatch) -> None:
     def spoilt(sampler, start, count):
         found = rows(sampler, start, count)
         if first <= start < last:
-            noise = np.random.default_rng(start).integers(14, 32, found.shape)
-            return noise
+            return np.random.default_rng(start).integers(14, 32, found.shape)
         return found
 
     monkeypatch.setattr(WindowSampler, "rows", spoilt)
