@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from modeling.loss import next_token_loss
+from modeling.loss import TrainingLoss, next_token_loss
 from modeling.step_clock import StepClock
 from modeling.training_choices import Precision
 
+LossFunction = Callable[[nn.Module, Tensor, float], TrainingLoss]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,15 +39,23 @@ class Gradients(Protocol):
 class LocalGradients:
     """Of a network that is whole here; replicas average theirs in the last micro-batch."""
 
-    def __init__(self, clock: StepClock | None = None) -> None:
-        self.clock = clock or StepClock()
+    def __init__(self, clock: StepClock | None = None, loss_of: LossFunction = next_token_loss) -> None:
+        """Take the clock to tell, and what is minimised: given model, rows (batch, context + 1) and z-loss weight."""
+        self.clock, self.loss_of = clock or StepClock(), loss_of
 
     def accumulate(
         self, model: nn.Module, micro_batches: Sequence[Tensor], precision: Precision, z_loss: float, scale: float
     ) -> float:
         """As in `Gradients`."""
         return accumulate(
-            model, micro_batches, precision, z_loss, scale, lambda last: _synchronized(model, last), self.clock
+            model,
+            micro_batches,
+            precision,
+            z_loss,
+            scale,
+            lambda last: _synchronized(model, last),
+            self.clock,
+            self.loss_of,
         )
 
     def norm(self, model: nn.Module) -> float:
@@ -62,6 +71,7 @@ def accumulate(
     scale: float,
     synchronized: Callable[[bool], AbstractContextManager[None]],
     clock: StepClock,
+    loss_of: LossFunction = next_token_loss,
 ) -> float:
     """Forward and backward of each micro-batch, each row weighing the same.
 
@@ -73,6 +83,7 @@ def accumulate(
         scale: of the loss that is differentiated.
         synchronized: given whether a micro-batch is the last, the context it is worked on in.
         clock: told of forward and backward.
+        loss_of: what is minimised.
 
     Returns:
         Mean cross-entropy in nats per token.
@@ -83,7 +94,7 @@ def accumulate(
     for number, tokens in enumerate(micro_batches, start=1):
         with synchronized(number == len(micro_batches)):
             with clock.section("forward"), autocast(device, precision):
-                loss = next_token_loss(model, tokens.to(device), z_loss)
+                loss = loss_of(model, tokens.to(device), z_loss)
             share = len(tokens) / rows
             with clock.section("backward"):
                 (loss.total * (share * scale)).backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,35 @@
+"""What a pass is given besides its config and the network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from infra.artifacts import Artifact
+from infra.filesystem import Folder
+from infra.progress import ProgressListener
+from infra.token_stream import TokenStream, WindowSampler
+from modeling.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """Data, the teacher, and a place for progress."""
+
+    tokens: Artifact
+    teacher: Callable[[], Transformer]
+    """Reads the pretrained network, in `eval` mode."""
+    seed: int
+    """Of the order of data; a pass's own is derived from it and the pass's place."""
+    work: Folder
+    """Of this pass alone; outlives a killed process."""
+    listener: ProgressListener
+
+    def sampler(self, context_length: int) -> WindowSampler:
+        """Training windows (context_length + 1) int64 by position."""
+        return WindowSampler(TokenStream(self.tokens, "train"), context_length, self.seed)
+
+    def calibration(self, context_length: int, rows: int) -> Tensor:
+        """Training windows to measure activations on, (rows, context_length) int64."""
+        return torch.from_numpy(self.sampler(context_length).rows(0, rows)[:, :-1])

@@ -1,0 +1,84 @@
+"""Training after a pass: from the text, from the teacher's predictions, or from both; a killed one goes on."""
+
+import io
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from infra.hardware import has_fast_bf16
+from modeling.gradients import LocalGradients, LossFunction
+from modeling.loss import next_token_loss
+from modeling.optimizer import build_adamw
+from modeling.schedule import cosine_with_warmup
+from modeling.training_choices import Precision
+from modeling.training_step import training_step
+from modeling.transformer import Transformer
+from stages.compress.pass_context import PassContext
+from stages.compress.recovery_config import Recovery
+
+MICRO_BATCH_ROWS = 16
+SAVE_EVERY_STEPS = 100
+STATE = "recovery.pt"
+
+
+def recover(
+    model: Transformer,
+    recovery: Recovery,
+    context: PassContext,
+    loss_of: LossFunction = next_token_loss,
+    after_step: Callable[[nn.Module], None] = lambda model: None,
+    first_row: int = 0,
+    name: str = STATE,
+) -> None:
+    """Train `model` in place; it ends in `eval` mode. A killed recovery goes on from its last save, to the same bits.
+
+    Args:
+        model: what the pass left.
+        recovery: tokens, rate, batch; whoever distils makes `loss_of` from the rest of it.
+        context: data and the place for progress.
+        loss_of: what is minimised.
+        after_step: keeps what the pass did, such as zeros, after each step.
+        first_row: position of the first training window.
+        name: of the progress file; one for each of a pass's recoveries.
+    """
+    sampler = context.sampler(model.config.context_length)
+    rows = max(1, recovery.batch_tokens // model.config.context_length)
+    steps = recovery.tokens // (rows * model.config.context_length)
+    optimizer = build_adamw(model, recovery.learning_rate, (0.9, 0.95), recovery.weight_decay)
+    gradients = LocalGradients(loss_of=loss_of)
+    model.train()
+    for step in range(_resumed(model, optimizer, context, name) + 1, steps + 1):
+        batch = torch.from_numpy(sampler.rows(first_row + (step - 1) * rows, rows))
+        peak = recovery.learning_rate
+        rate = cosine_with_warmup(
+            step, peak, recovery.floor_share * peak, max(1, round(recovery.warmup_share * steps)), steps
+        )
+        micro_batches = list(torch.split(batch, MICRO_BATCH_ROWS))
+        training_step(model, optimizer, micro_batches, rate, 1.0, recovery_precision(), gradients=gradients)
+        after_step(model)
+        if step % SAVE_EVERY_STEPS == 0 or step == steps:
+            _save(model, optimizer, context, name, step)
+            context.listener.advanced("recovery", step, steps, f"step {step} of {steps}")
+    model.eval()
+
+
+def recovery_precision() -> Precision:
+    """bf16 where the processor multiplies it natively."""
+    return "bf16" if has_fast_bf16() else "fp32"
+
+
+def _save(model: nn.Module, optimizer: torch.optim.Optimizer, context: PassContext, name: str, step: int) -> None:
+    buffer = io.BytesIO()
+    torch.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    context.work.write(name, buffer.getvalue())
+
+
+def _resumed(model: nn.Module, optimizer: torch.optim.Optimizer, context: PassContext, name: str) -> int:
+    """Steps that are behind a recovery that was killed."""
+    if not context.work.exists(name):
+        return 0
+    saved = torch.load(io.BytesIO(context.work.read(name)), weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return int(saved["step"])
