@@ -21,7 +21,7 @@ from infra.measure import PeakMemory, Stopwatch
 from infra.partitions import PartitionMap
 from infra.progress import ProgressListener, SilentListener
 from infra.runs import RunStore
-from stages.registry import stage_named, wiring
+from stages.registry import STAGES, stage_named, wiring
 from stages.stage import Stage, StageContext
 
 
@@ -70,9 +70,10 @@ class RunRequest:
 
     @property
     def config_digest(self) -> str:
-        """Identifies the resolved config and how far it runs."""
-        values = {name: value for name, value in self.config.model_dump(mode="json").items() if name != "execution"}
-        return hashlib.sha256(canonical_json({"config": values, "until": self.last_stage}).encode()).hexdigest()
+        """Identifies what is asked for and how far: what changes no bytes may change, and the run is still the same."""
+        values = {stage.name: self.config.stage_config(stage.name).key_fields() for stage in STAGES}
+        asked = {"name": self.config.name, "config": values, "until": self.last_stage}
+        return hashlib.sha256(canonical_json(asked).encode()).hexdigest()
 
 
 @dataclass

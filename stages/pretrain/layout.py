@@ -117,3 +117,13 @@ def _check_kinds(layout: ParallelLayout, model: TransformerShape) -> None:
             f"pretrain.layout.tensor is {layout.tensor}, which shares out a vocabulary of one width; with "
             "pretrain.model.embedding_bands use 1"
         )
+    if layout.tensor > 1 and any(getattr(kind, "pooling", None) == "learnt" for kind in model.attention):
+        raise ConfigError(
+            f"pretrain.layout.tensor is {layout.tensor}, but learnt pooling looks at all heads together; "
+            "use 1, or pooling: mean"
+        )
+    if layout.pipeline > 1 and model.embedding_bands and model.tied_embeddings:
+        raise ConfigError(
+            f"pretrain.layout.pipeline is {layout.pipeline}, whose ends share one table, not bands of them; "
+            "use 1, or pretrain.model.tied_embeddings: false"
+        )

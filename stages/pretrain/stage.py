@@ -26,14 +26,19 @@ class PretrainConfig(StageConfig):
     """Shape of the network, token budget, schedule."""
 
     model: TransformerShape = Field(default_factory=TransformerShape, description="shape of the network")
-    workers: int = Field(2, ge=0, description="processes that train together; 0 trains in this process, without Ray")
-    min_workers: int | None = Field(
+    workers: int = runtime_field(
+        2,
+        ge=0,
+        description="processes that train together; 0 trains in this process, without Ray; their number changes "
+        "the order in which numbers are added up, and nothing else",
+    )
+    min_workers: int | None = runtime_field(
         None,
         gt=0,
         description="go on with as few as this while the cluster has no more; as many as workers if left out",
     )
-    layout: ParallelLayout = Field(
-        default_factory=ParallelLayout, description="how the workers share the network and each batch"
+    layout: ParallelLayout = runtime_field(
+        ParallelLayout(), description="how the workers share the network and each batch"
     )
     tokens: int = Field(4_000_000, gt=0, description="tokens to train on, over as many epochs as that takes")
     batch_tokens: int = Field(16_384, gt=0, description="tokens per optimiser step, reached by accumulation")

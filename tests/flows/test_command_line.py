@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -134,6 +135,57 @@ def test_a_killed_training_worker_resumes_with_the_same_losses(place):
     assert logs[0] == logs[1]
     [manifest] = (folder / "store").glob("pretrain/*/*/manifest.json")
     assert len(json.loads(manifest.read_text())["metrics"]["starts"]) == 2, "there was a second start"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_end_saves_and_goes_on_in_another_layout(place):
+    """Two Ray workers with a shard each; SIGTERM; on with matrices shared: the same losses up to rounding."""
+    folder, environment = place
+    values = (
+        "pretrain.workers=2",
+        "pretrain.micro_batch=4",
+        "pretrain.tokens=65536",
+        "pretrain.checkpoint_every_steps=100",
+    )
+    asked = [part for value in values for part in ("--set", value)]
+    headrace(place, "run", "mini.yaml", *asked, "--store", str(folder / "whole"), "--until", "pretrain")
+    command = [HEADRACE, "run", "mini.yaml", *asked, "--until", "pretrain"]
+    process = subprocess.Popen([*command, "--set", "pretrain.layout.shard=2"], cwd=folder, env=environment)
+    wait_for(
+        lambda: [log for log in (folder / "store").glob("pretrain/*/*/work/log.json") if '"step"' in log.read_text()]
+    )
+    process.terminate()
+    assert process.wait(120) == 130
+    [marker] = (folder / "store").glob("pretrain/*/*/work/train/*/complete.json")
+    stopped = json.loads(marker.read_text())["step"]
+    assert 0 < stopped < 128, "saved on request: no checkpoint was due"
+    said, _ = headrace(place, "run", "mini.yaml", *asked, "--set", "pretrain.layout.tensor=2", "--until", "pretrain")
+    assert "continues run" in said
+    logs = [training_log(folder / store) for store in ("store", "whole")]
+    rows = [[json.loads(line) for line in log.splitlines()] for log in logs]
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    for found, expected in zip(*rows, strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_run_whose_every_process_is_killed_goes_on_with_the_same_losses(place):
+    """The driver, Ray's processes and the workers all at once, as when a machine loses power."""
+    folder, environment = place
+    ray = ("--set", "pretrain.workers=2", "--set", "pretrain.micro_batch=4", "--set", "pretrain.tokens=65536")
+    headrace(place, "run", "mini.yaml", *ray, "--store", str(folder / "whole"), "--until", "pretrain")
+    command = [HEADRACE, "run", "mini.yaml", *ray, "--until", "pretrain"]
+    process = subprocess.Popen(command, cwd=folder, env=environment)
+    wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
+    everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for one in everyone:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(60)
+    said, _ = headrace(place, "run", "mini.yaml", *ray, "--until", "pretrain")
+    assert "continues run" in said
+    logs = [training_log(folder / store) for store in ("store", "whole")]
+    assert logs[0] == logs[1]
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ EXPERTS = {"experts": 4, "active": 2, "expert_width": 16, "shared_width": 8, "ev
 PLAIN = {**NETWORK, "attention": [POOLED, {"kind": "full"}], "separate_documents": True}
 UNTIED = {**PLAIN, "tied_embeddings": False}
 MIXED = {**PLAIN, "experts": EXPERTS}
+UNBALANCED = {**PLAIN, "experts": {**EXPERTS, "balance_loss": 0.0}}
+"""Balance is that of a micro-batch, and a pipeline has several."""
 
 LAYOUTS = [
     ("replicas", {}, 2, PLAIN),
@@ -25,6 +27,8 @@ LAYOUTS = [
     ("pipeline and shards", {"pipeline": 2, "shard": 2}, 4, PLAIN),
     ("experts and shards", {"expert": 2, "shard": 2}, 4, MIXED),
     ("context and experts", {"context": 2, "expert": 2}, 4, MIXED),
+    ("experts and tensor", {"expert": 2, "tensor": 2}, 4, MIXED),
+    ("pipeline and experts", {"pipeline": 2, "expert": 2}, 4, UNBALANCED),
     ("context and tensor", {"context": 2, "tensor": 2}, 4, PLAIN),
 ]
 
