@@ -48,6 +48,7 @@ class Marker:
     origin: dict[str, Any]
     """What the run trains, and on what: resuming with anything else is refused."""
     loss_scale: dict[str, Any] | None = None
+    losses: list[float] = field(default_factory=list)
     files: dict[str, list[int]] = field(default_factory=dict)
     """Path -> [bytes] or, on a local disk, [bytes, crc32]."""
 
@@ -86,7 +87,8 @@ class Checkpoints:
             self.folder.remove(name)  # what a killed run left half-written
         self._meet()
         _write_random_state(self.folder, name, self.rank)
-        marker = Marker(step, state.rows, self.origin, asdict(state.loss_scale) if state.loss_scale else None)
+        scale = asdict(state.loss_scale) if state.loss_scale else None
+        marker = Marker(step, state.rows, self.origin, scale, list(state.losses))
         writer = FsspecWriter(_location(self.folder, name), sync_files=self.folder.is_local)
         if self._group is None:
             save(state.tensors(), storage_writer=writer, no_dist=True)
@@ -168,7 +170,7 @@ class Checkpoints:
             distributed.all_gather_object(problems, problem, group=self._group)
         if any(problems):
             return next(filter(None, problems))
-        state.step, state.rows = marker.step, marker.rows
+        state.step, state.rows, state.losses = marker.step, marker.rows, list(marker.losses)
         if state.loss_scale and marker.loss_scale:
             vars(state.loss_scale).update(marker.loss_scale)
         _restore_random_state(self.folder, name, self.rank)

@@ -64,7 +64,6 @@ class PretrainingLoop:
         self.watch = SpikeWatch(config.on_spike, config.spike_factor)
         self.also_checkpoint = frozenset(config.ensemble.steps(plan.steps))
         self.batches = _Batches(sampler, plan, state.network.batch_rank)
-        self._losses: list[float] = []
         self._verdict, self._stopping = Verdict.TAKE, False
         self._rewinds = 0
 
@@ -127,7 +126,7 @@ class PretrainingLoop:
     def _judge(self, loss: float, gradient_norm: float) -> bool:
         with self.clock.section("communication"):
             mean, stop = self.state.network.agree(loss, self.callbacks.stop_requested())
-        self._losses.append(mean)
+        self.state.losses.append(mean)
         self._stopping = stop
         self._verdict = self.watch.judge(mean, gradient_norm)
         return self._verdict is Verdict.TAKE
@@ -141,7 +140,7 @@ class PretrainingLoop:
         left_out = rows - self.state.rows
         self.state.rows = rows
         self.watch.forget()
-        self._losses.clear()
+        self.state.losses.clear()
         detail = f"to step {self.state.step}, loss {result.loss:.4g}; {left_out} rows of the data are left out"
         self.callbacks.event(Event(step + 1, "rewound", detail))
 
@@ -163,7 +162,7 @@ class PretrainingLoop:
             LogRow(
                 step=step,
                 tokens=self.plan.rows_before(step + 1) * self.plan.context_length,
-                loss=sum(self._losses) / max(len(self._losses), 1),
+                loss=sum(self.state.losses) / max(len(self.state.losses), 1),
                 learning_rate=self.order.learning_rate(step),
                 gradient_norm=result.gradient_norm,
                 seconds=time.perf_counter() - self._begun,
@@ -171,7 +170,7 @@ class PretrainingLoop:
                 experts=load_statistics(reports) if reports else None,
             )
         )
-        self._losses.clear()
+        self.state.losses.clear()
 
 
 class _Batches:

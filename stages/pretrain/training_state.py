@@ -5,7 +5,7 @@ as a DTensor, so that torch.distributed.checkpoint can write it in one layout an
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class TrainingState:
     """Optimiser steps behind it, skipped ones included."""
     rows: int = 0
     """Rows of the data order behind it: more than those of the steps once a rewind has left some out."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last row of the log."""
 
     def __post_init__(self) -> None:
         """Make the optimiser's tensors, zero as before its first step, so that they can be read into."""

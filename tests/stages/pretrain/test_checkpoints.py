@@ -1,6 +1,5 @@
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from stages.pretrain.random_state import random_state, set_random_state
 from stages.pretrain.shared_network import SharedNetwork
 from stages.pretrain.training_state import TrainingState
 from tests.stages.pretrain.test_layouts import MIXED, PLAIN, UNTIED
-from tests.stages.pretrain.workers import NETWORK, train_alone, train_together
+from tests.stages.pretrain.workers import NETWORK, Together, train_alone, train_together
 
 CONFIG = TransformerConfig(**NETWORK)
 ORIGIN = {"pretrain.model.layers": 4}
@@ -148,13 +147,13 @@ MOVES = [
 @pytest.mark.parametrize(
     ("before", "workers", "after", "fewer", "config", "kind"), [one[1:] for one in MOVES], ids=[one[0] for one in MOVES]
 )
-def test_a_run_goes_on_in_another_layout(tmp_path: Path, before, workers, after, fewer, config, kind):
+def test_a_run_goes_on_in_another_layout(tmp_path, before, workers, after, fewer, config, kind):
     expected = train_alone(config, 8, kind)
-    first = train_together(tmp_path, before, workers, config, 4, 2, kind=kind, save_every=2)
+    steps = train_together(tmp_path, Together(before, workers, config, 4, 2, kind=kind, save_every=2))
     if fewer == 1:
-        rest = train_alone(config, 8, kind, tmp_path)
+        steps += train_alone(config, 8, kind, tmp_path)
     else:
-        rest = train_together(tmp_path, after, fewer, config, 8, 2, kind=kind, resume=True)
-    assert len(rest) == 4
-    for number, (found, alone) in enumerate(zip([*first, *rest], expected, strict=True)):
+        steps += train_together(tmp_path, Together(after, fewer, config, 8, 2, kind=kind, resume=True))
+    assert len(steps) == 8
+    for number, (found, alone) in enumerate(zip(steps, expected, strict=True)):
         assert found == pytest.approx(alone, rel=1e-3), f"step {number + 1}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.stages.pretrain.workers import NETWORK, train_alone, train_together
+from tests.stages.pretrain.workers import NETWORK, Together, train_all, train_alone
 
 POOLED = {"kind": "pooled", "window": 4, "levels": [{"stride": 2}]}
 EXPERTS = {"experts": 4, "active": 2, "expert_width": 16, "shared_width": 8, "every": 2}
@@ -12,6 +12,7 @@ MIXED = {**PLAIN, "experts": EXPERTS}
 UNBALANCED = {**PLAIN, "experts": {**EXPERTS, "balance_loss": 0.0}}
 """Balance is that of a micro-batch, and a pipeline has several."""
 
+STEPS = 20
 LAYOUTS = [
     ("replicas", {}, 2, PLAIN),
     ("shards", {"shard": 2}, 2, UNTIED),
@@ -33,13 +34,24 @@ LAYOUTS = [
 ]
 
 
+def _case(layout, workers, config) -> Together:
+    return Together(layout, workers, config, STEPS, 2 if layout.get("pipeline", 1) > 1 else None)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Name of a layout -> its steps' (loss, gradient norm)."""
+    found = {}
+    for workers in (2, 4):
+        cases = {name: _case(*one) for name, *one in LAYOUTS if one[1] == workers}
+        found |= train_all(tmp_path_factory.mktemp("layouts"), cases)
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("layout", "workers", "config"), [one[1:] for one in LAYOUTS], ids=[one[0] for one in LAYOUTS])
-def test_losses_and_gradient_norms_are_those_of_one_process(tmp_path, layout, workers, config):
-    steps = 20
-    alone = train_alone(config, steps)
-    micro_batch = 2 if layout.get("pipeline", 1) > 1 else None
-    together = train_together(tmp_path, layout, workers, config, steps, micro_batch)
-    for number, (found, expected) in enumerate(zip(together, alone, strict=True)):
+@pytest.mark.parametrize(("name", "config"), [(one[0], one[3]) for one in LAYOUTS], ids=[one[0] for one in LAYOUTS])
+def test_losses_and_gradient_norms_are_those_of_one_process(results, name, config):
+    alone = train_alone(config, STEPS)
+    for number, (found, expected) in enumerate(zip(results[name], alone, strict=True)):
         assert found == pytest.approx(expected, rel=2e-3 if number > 5 else 1e-4), f"step {number + 1}"
     assert alone[-1][0] < alone[0][0]

@@ -1,6 +1,8 @@
 """Training on several gloo processes, for tests: a layout's losses beside one process's."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,41 +44,59 @@ def train_alone(
     return _train(network, ROWS, steps, kind, folder, save_every)
 
 
-def train_together(
-    folder: Path,
-    layout: dict[str, Any],
-    workers: int,
-    config: dict[str, Any],
-    steps: int,
-    micro_batch: int | None = None,
-    **more: Any,
-) -> Results:
-    """The same, on `workers` processes in a layout; `kind` and `save_every` as above, checkpoints in `folder`."""
-    order = {"layout": layout, "workers": workers, "config": config, "steps": steps, "micro_batch": micro_batch, **more}
-    (folder / "meeting").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(_worker, (str(folder), order), nprocs=workers)
-    results: Results = torch.load(folder / "results.pt")
+@dataclass(frozen=True)
+class Together:
+    """Training on several processes."""
+
+    layout: dict[str, Any]
+    workers: int
+    config: dict[str, Any]
+    steps: int
+    micro_batch: int | None = None
+    kind: str = "adamw"
+    save_every: int = 0
+    resume: bool = False
+
+
+def train_together(folder: Path, together: Together) -> Results:
+    """As `train_alone`, in a layout; checkpoints in `folder`."""
+    return train_all(folder, {"one": together})["one"]
+
+
+def train_all(folder: Path, cases: Mapping[str, Together]) -> dict[str, Results]:
+    """Several layouts of as many workers, one after the other in the same processes, which take seconds to start."""
+    [workers] = {case.workers for case in cases.values()}
+    for name in ("meeting", "results.pt"):
+        (folder / name).unlink(missing_ok=True)
+    torch.multiprocessing.spawn(_worker, (str(folder), dict(cases)), nprocs=workers)
+    results: dict[str, Results] = torch.load(folder / "results.pt")
     return results
 
 
-def _worker(rank: int, folder: str, order: dict[str, Any]) -> None:
+def _worker(rank: int, folder: str, cases: dict[str, Together]) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=order["workers"]
-    )
-    config = TransformerConfig(**order["config"])
-    places = places_of(ParallelLayout(**order["layout"]), order["workers"], config)
+    results = {}
+    for number, (name, case) in enumerate(cases.items()):
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/meeting-{number}", rank=rank, world_size=case.workers
+        )
+        results[name] = _train_case(case, folder)
+        distributed.destroy_process_group()
+        if rank == 0:
+            torch.save(results, f"{folder}/results.pt")
+            Path(f"{folder}/meeting-{number}").unlink(missing_ok=True)
+
+
+def _train_case(case: Together, folder: str) -> Results:
+    config = TransformerConfig(**case.config)
+    places = places_of(ParallelLayout(**case.layout), case.workers, config)
     rows = ROWS // places.batch_ranks
-    micro_batch = order["micro_batch"] or rows
+    micro_batch = case.micro_batch or rows
     torch.manual_seed(0)
     network = SharedNetwork.build(config, places, torch.device("cpu"), micro_batch, rows // micro_batch)
-    save_every = order.get("save_every", 0)
-    kept = Path(folder) if save_every or order.get("resume") else None
-    results = _train(network, micro_batch, order["steps"], order.get("kind", "adamw"), kept, save_every)
-    if rank == 0:
-        torch.save(results, f"{folder}/results.pt")
-    distributed.destroy_process_group()
+    kept = Path(folder) if case.save_every or case.resume else None
+    return _train(network, micro_batch, case.steps, case.kind, kept, case.save_every)
 
 
 def _train(
