@@ -56,6 +56,13 @@ class Attention(nn.Module):
             if isinstance(kind, PooledAttention)
         )
 
+    @property
+    def heads(self) -> int:
+        """Heads that are here, whatever stands in place of the matrices."""
+        matrix = self.query_key_value
+        outputs = matrix.out_features if isinstance(matrix, nn.Linear) else matrix.sizes()["outputs"]
+        return int(outputs) // (3 * self.head_width)
+
     def forward(self, hidden: Tensor, surroundings: Surroundings, cache: CacheUse | None = None) -> Tensor:
         """Mix values over what each token sees.
 

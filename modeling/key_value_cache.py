@@ -179,16 +179,32 @@ class DecoderCache:
     """The caches of all layers, and how many tokens each row holds."""
 
     def __init__(
-        self, kinds: Sequence[AttentionKind], batch: int, capacity: int, heads: int, head_width: int, like: Tensor
+        self,
+        kinds: Sequence[AttentionKind],
+        batch: int,
+        capacity: int,
+        heads: Sequence[int],
+        head_width: int,
+        like: Tensor,
     ) -> None:
-        """Make an empty cache for rows of at most `capacity` tokens, on the device and in the dtype of `like`."""
+        """Make an empty cache for rows of at most `capacity` tokens, on the device and in the dtype of `like`.
+
+        Args:
+            kinds: attention of each layer.
+            batch: rows.
+            capacity: most tokens of a row.
+            heads: of each layer.
+            head_width: numbers per head.
+            like: a tensor on the device and in the dtype that is wanted.
+        """
         self.capacity = capacity
         self.lengths = torch.zeros(batch, dtype=torch.int64)
         """Tokens of each row, on the CPU."""
         self._states = {kind: KindState(kind, batch, capacity, like) for kind in kinds}
         self._kinds = list(kinds)
         self.layers = [
-            LayerCache(self._states[kind].capacities, batch, heads, head_width, like) for kind in self._kinds
+            LayerCache(self._states[kind].capacities, batch, here, head_width, like)
+            for kind, here in zip(self._kinds, heads, strict=True)
         ]
 
     @property

@@ -1,3 +1,10 @@
 """All modules that may take another's place in a network: importing this registers them."""
 
-from modeling import int8_linear  # noqa: F401
+from modeling import (  # noqa: F401  # noqa: F401
+    int8_linear,
+    linear_attention,
+    low_rank,
+    lsh_attention,
+    resized_pooling,
+    sparse_feed_forward,
+)

@@ -5,6 +5,7 @@ Laid out as GPT-NeoX with hidden_act="relu", use_parallel_residual=False and rot
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -191,8 +192,15 @@ class Transformer(nn.Module):
         """An empty cache with room for the context length in each row."""
         config = self.config
         kinds = [config.layer_attention(layer) for layer in range(config.layers)]
+        attentions = [layer.attention for layer in self.layers.children()]
+        heads = [getattr(attention, "heads", config.heads) for attention in attentions]
         like = self.final_norm.weight
-        return DecoderCache(kinds, batch, config.context_length, config.heads, config.head_width, like)
+        cache = DecoderCache(kinds, batch, config.context_length, heads, config.head_width, like)
+        for number, attention in enumerate(attentions):
+            new_state: Any = getattr(attention, "new_state", None)
+            if new_state is not None:  # a recurrent state in place of keys and values
+                cache.layers[number] = new_state(batch, config.context_length, like)
+        return cache
 
     def tie_head(self) -> None:
         """Let the head use the embedding's own tensors."""

@@ -13,6 +13,14 @@ from flows.report.charts import frontier_chart
 FRONTIER = "Size against bits per byte after each pass"
 
 
+COMPUTE = {
+    "macs_per_token": "MAC",
+    "nonzero_macs_per_token": "MAC",
+    "bit_operations_per_token": "BOP",
+    "generation_bytes": "B",
+}
+
+
 @dataclass(frozen=True)
 class PassRow:
     """One pass as the table shows it; ratios are to the uncompressed model."""
@@ -29,6 +37,8 @@ class PassRow:
     prefill: str
     prefill_ratio: str
     measuring: str
+    compute: list[str]
+    """Per token and in memory: MACs, MACs without zeros, bit operations, generation; each with what is saved."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,14 @@ def _row(one: dict[str, Any], first: dict[str, Any]) -> PassRow:
         prefill=f"{one['prefill_tokens_per_second']:,.0f}",
         prefill_ratio=f"{one['prefill_tokens_per_second'] / first['prefill_tokens_per_second']:.2f}",
         measuring=f"{one['seconds']:.1f}",
+        compute=[_saved(name, unit, one, first) for name, unit in COMPUTE.items() if name in one and name in first],
     )
+
+
+def _saved(name: str, unit: str, one: dict[str, Any], first: dict[str, Any]) -> str:
+    """`1.31 MMAC (-95.0 %)`."""
+    saved = "" if one is first else f" ({100 * (one[name] / first[name] - 1):+.1f} %)"
+    return f"{amount(one[name], unit)}{saved}"
 
 
 def _settings(settings: dict[str, Any]) -> str:

@@ -11,12 +11,20 @@ from data_schemas.config import FrozenConfig
 from infra.artifacts import Artifact
 from modeling.bits_per_byte import document_bits
 from modeling.checkpoint import model_to_files
-from modeling.counting import flops_per_token, parameters
-from modeling.generation import decode_speed, prefill_speed
+from modeling.generation import decode_speed, generate_batch, prefill_speed
+from modeling.live_memory import peak_tensor_bytes, tensor_bytes
+from modeling.network_counting import (
+    bit_operations_per_token,
+    dense_macs_per_token,
+    network_parameters,
+    nonzero_macs_per_token,
+)
 from modeling.transformer import Transformer
 
 BATCH_TOKENS = 8_192
 END_OF_TEXT_ID = 0
+GENERATED = 16
+"""Tokens that generation is watched for, at the end of a full context."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,9 @@ def measure(name: str, settings: FrozenConfig | None, model: Transformer, held_o
     """One row of the frontier.
 
     Returns:
-        parameters and those that are not zero, bytes on disk, forward FLOPs per token at the full context,
-        bits per byte, prefill and decode tokens per second, and the seconds that measuring took.
+        parameters and those that are not zero, bytes on disk, of the weights in memory and most of all tensors in
+        generation, forward FLOPs per token at the full context, MACs (all, and those with weights that are not zero)
+        and bit operations, bits per byte, prefill and decode tokens per second, and the seconds that measuring took.
     """
     begun = time.perf_counter()
     config = model.config
@@ -56,15 +65,31 @@ def measure(name: str, settings: FrozenConfig | None, model: Transformer, held_o
     return {
         "name": name,
         "settings": settings.model_dump(mode="json") if settings else {},
-        "parameters": parameters(config),
+        "parameters": network_parameters(model),
         "nonzero_parameters": nonzero_parameters(model),
         "bytes": sum(len(data) for data in model_to_files(model).values()),
-        "flops_per_token": flops_per_token(config, config.context_length),
+        "weight_bytes": tensor_bytes(model),
+        "generation_bytes": generation_bytes(model),
+        "flops_per_token": 2 * dense_macs_per_token(model, config.context_length),
+        "macs_per_token": dense_macs_per_token(model, config.context_length),
+        "nonzero_macs_per_token": nonzero_macs_per_token(model, config.context_length),
+        "bit_operations_per_token": bit_operations_per_token(model, config.context_length),
         "bits_per_byte": float(bits.sum() / held_out.bytes),
         "prefill_tokens_per_second": prefill_speed(model),
         "decode_tokens_per_second": decode_speed(model),
         "seconds": time.perf_counter() - begun,
     }
+
+
+def generation_bytes(model: Transformer) -> int:
+    """Most bytes of tensors, weights and caches among them, that live at once while a text of a full context grows."""
+    context = model.config.context_length
+    prompt = [1] * max(1, context - GENERATED)
+
+    def generate() -> None:
+        generate_batch(model, [prompt], min(GENERATED, context - 1), temperature=0.0, top_k=1, seed=0)
+
+    return tensor_bytes(model) + peak_tensor_bytes(generate)
 
 
 def nonzero_parameters(model: Transformer) -> int:

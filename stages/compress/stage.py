@@ -1,36 +1,47 @@
 """Compression: passes in the order of the config, each measured on the same held-out text."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS
-from data_schemas.config import FrozenConfig, StageConfig
+from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
+from stages.compress.attention_config import LinearAttentionPass, LshAttentionPass
+from stages.compress.distill_config import DistillPass
+from stages.compress.low_rank_config import LowRankPass
+from stages.compress.prune_config import PrunePass
+from stages.compress.quantize_config import Int8Pass
+from stages.compress.sparse_config import SparseActivationsPass
+from stages.compress.structured_config import StructuredPass
 from stages.stage import Stage, StageContext
 
-
-class PrunePass(FrozenConfig):
-    """Iterative magnitude pruning with recovery training between rounds (Han et al. 2015, 1506.02626)."""
-
-    kind: Literal["prune"] = "prune"
-    sparsity: float = Field(0.5, gt=0, lt=1, description="share of the decoder's linear weights that end as zeros")
-    rounds: int = Field(3, ge=1, description="prune and recover this many times, on a cubic schedule (1710.01878)")
-    recovery_tokens: int = Field(400_000, ge=0, description="training tokens over all rounds together")
-    batch_tokens: int = Field(8_192, gt=0, description="tokens per recovery step")
-    learning_rate: float = Field(3e-4, gt=0, description="AdamW's peak in each round's recovery")
-
-
-class Int8Pass(FrozenConfig):
-    """Weights and activations in int8 with integer matrix products; weights per row, activations per token."""
-
-    kind: Literal["int8"] = "int8"
-
-
-CompressionPass = Annotated[PrunePass | Int8Pass, Field(discriminator="kind")]
+CompressionPass = Annotated[
+    DistillPass
+    | StructuredPass
+    | LinearAttentionPass
+    | LshAttentionPass
+    | LowRankPass
+    | SparseActivationsPass
+    | PrunePass
+    | Int8Pass,
+    Field(discriminator="kind"),
+]
+ORDER = (
+    ("distill", "structured"),
+    ("linear_attention", "lsh_attention", "low_rank"),
+    ("sparse_activations", "prune"),
+    ("int8",),
+)
+"""Passes of one group may come in any order, and more than once but for the last; those of a later group come later."""
+REASONS = {
+    1: "a network whose modules were replaced is not cut any further",
+    2: "the zeros would be lost",
+    3: "integer weights are not trained any further",
+}
 
 
 class CompressConfig(StageConfig):
@@ -38,17 +49,19 @@ class CompressConfig(StageConfig):
 
     passes: tuple[CompressionPass, ...] = Field((PrunePass(), Int8Pass()), description="in the order they are applied")
     measured_bytes: int = Field(200_000, gt=0, description="held-out text that every pass is measured on, in bytes")
-    seed: int = Field(0, ge=0, description="of the recovery's data order")
+    seed: int = Field(0, ge=0, description="of the data order of recoveries")
 
     @model_validator(mode="after")
     def _order_works(self) -> "CompressConfig":
-        kinds = [one.kind for one in self.passes]
-        if "int8" in kinds[:-1]:
-            after = kinds[kinds.index("int8") + 1]
-            raise ValueError(
-                f"the pass {after!r} cannot follow 'int8': integer weights are not trained any further; "
-                "the order that works is prune, then int8 last"
-            )
+        groups = {kind: number for number, group in enumerate(ORDER) for kind in group}
+        for before, after in zip(self.passes, self.passes[1:], strict=False):
+            earlier, later = groups[before.kind], groups[after.kind]
+            if later < earlier or earlier == later == len(ORDER) - 1:
+                works = ", then ".join(" or ".join(group) for group in ORDER)
+                raise ValueError(
+                    f"the pass {after.kind!r} cannot follow {before.kind!r}: {REASONS[earlier]}; "
+                    f"the order that works is {works}"
+                )
         return self
 
 
@@ -56,17 +69,17 @@ class CompressStage(Stage):
     """Make the pretrained network smaller and faster, pass by pass."""
 
     name = "compress"
-    version = 1
+    version = 2
     Config = CompressConfig
     inputs: Mapping = {"model": MODEL, "tokens": TOKENS}  # type: ignore[type-arg]
     output = COMPRESSED_MODEL
 
     def estimate(self, config: CompressConfig, volume: Volume) -> Estimate:
-        """Recovery training at the rate of a training step, plus measuring after every pass."""
-        recovery = sum(one.recovery_tokens for one in config.passes if isinstance(one, PrunePass))
-        flops_per_token = 2.0 * volume.parameters
+        """Recovery training at the rate of a training step, the teacher beside it, plus measuring after every pass."""
+        recoveries = [one.recovery for one in config.passes if hasattr(one, "recovery")]
+        trained = sum(recovery.tokens * (4 if recovery.distill else 3) for recovery in recoveries)
         measured = config.measured_bytes / 3.5 * 1.5 * (len(config.passes) + 1)
-        flops = flops_per_token * (3 * recovery + measured)
+        flops = 2.0 * volume.parameters * (trained + measured)
         measuring_seconds = 5.0 * (len(config.passes) + 1)
         return Estimate(
             seconds=flops / (cpu_rates().fp32_flops * workers_or_all(None)) + measuring_seconds,
@@ -80,13 +93,19 @@ class CompressStage(Stage):
     ) -> None:
         """Apply and measure each pass; a pass that a killed run had finished is taken up, not repeated."""
         from modeling.checkpoint import model_from_files, model_to_files
+        from modeling.transformer import Transformer
         from stages.compress.measurement import HeldOutText, measure
+        from stages.compress.pass_context import PassContext
         from stages.compress.passes import apply_pass
         from stages.compress.progress import PassProgress
 
-        teacher, tokens = inputs["model"], inputs["tokens"]
+        pretrained, tokens = inputs["model"], inputs["tokens"]
+
+        def teacher() -> Transformer:
+            return model_from_files(pretrained.read("config.json"), pretrained.read("model.safetensors"))
+
         held_out = HeldOutText.read(tokens, config.measured_bytes)
-        model = model_from_files(teacher.read("config.json"), teacher.read("model.safetensors"))
+        model = teacher()
         progress = PassProgress(context.work)
         rows = []
         steps = [None, *config.passes]
@@ -97,8 +116,10 @@ class CompressStage(Stage):
             if finished:
                 model, row = finished
             else:
+                work = context.work.child(f"pass-{number}")
+                given = PassContext(tokens, teacher, config.seed + number, work, context.listener)
                 with context.phase(name):
-                    model = apply_pass(one, model, tokens, config.seed, context) if one else model
+                    model = apply_pass(one, model, given) if one else model
                 with context.phase("measure"):
                     row = measure(name, one, model, held_out)
                 progress.save(number, model, row)
@@ -108,6 +129,6 @@ class CompressStage(Stage):
 
         for path, data in model_to_files(model).items():
             out.write(path, data)
-        out.write("tokenizer.json", teacher.read("tokenizer.json"))
+        out.write("tokenizer.json", pretrained.read("tokenizer.json"))
         out.metrics |= {"passes": rows, "bytes_ratio": rows[0]["bytes"] / rows[-1]["bytes"]}
-        out.volume = teacher.manifest.volume
+        out.volume = pretrained.manifest.volume

@@ -36,7 +36,9 @@ def mini_values(path: str) -> dict[str, Any]:
             "log_every_steps": 2, "checkpoint_every_steps": 4, "precision": "fp32",
         },
         "compress": {
-            "passes": [{"kind": "prune", "rounds": 2, "recovery_tokens": 2_048, "batch_tokens": 512}, {"kind": "int8"}],
+            "passes": [
+                {"kind": "prune", "rounds": 2, "recovery": {"tokens": 2_048, "batch_tokens": 512}}, {"kind": "int8"},
+            ],
             "measured_bytes": 2_000,
         },
         "benchmark": {

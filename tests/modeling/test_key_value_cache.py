@@ -81,7 +81,7 @@ def test_rows_that_stay_go_on_as_before():
     ],
 )
 def test_memory_is_bounded_by_what_can_be_seen(kind, entries):
-    cache = DecoderCache([kind], 2, 30_000, heads=3, head_width=8, like=torch.zeros(()))
+    cache = DecoderCache([kind], 2, 30_000, heads=[3], head_width=8, like=torch.zeros(()))
     padding = 1 + len(getattr(kind, "levels", ()))
     assert cache.bytes == 2 * (entries + padding) * 3 * 2 * 8 * 4
 

@@ -1,31 +1,31 @@
+import copy
+from functools import partial
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from infra.filesystem import Folder
-from infra.token_stream import TokenStream, WindowSampler
-from modeling.checkpoint import model_to_files
+from infra.progress import SilentListener
+from modeling.checkpoint import model_from_files, model_to_files
 from modeling.counting import parameters
 from modeling.int8_linear import Int8Linear
-from modeling.pruning import linear_weights
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
+from stages.compress.attention_config import LinearAttentionPass
+from stages.compress.distill_config import DistillPass
+from stages.compress.low_rank_config import LowRankPass
 from stages.compress.measurement import HeldOutText, measure, nonzero_parameters
-from stages.compress.passes import apply_pass, recover
+from stages.compress.pass_context import PassContext
+from stages.compress.passes import apply_pass
 from stages.compress.progress import PassProgress
-from stages.compress.stage import CompressConfig, Int8Pass, PrunePass
+from stages.compress.prune_config import PrunePass
+from stages.compress.quantize_config import Int8Pass
+from stages.compress.recovery import recover
+from stages.compress.recovery_config import Recovery
+from stages.compress.sparse_config import SparseActivationsPass
+from stages.compress.stage import CompressConfig
 from tests.infra.test_token_stream import tokens_artifact
-
-
-class Context:
-    """What a pass needs of the stage's context."""
-
-    class listener:
-        """Hears nothing."""
-
-        @staticmethod
-        def advanced(*_: object) -> None:
-            """Ignore."""
 
 
 @pytest.fixture
@@ -40,34 +40,72 @@ def tokens(tmp_path):
     return tokens_artifact(str(tmp_path / "store"), documents)
 
 
-def test_pruning_reaches_its_sparsity_exactly_and_recovery_keeps_the_zeros(network, tokens):
-    one = PrunePass(sparsity=0.75, rounds=2, recovery_tokens=1_024, batch_tokens=128, learning_rate=1e-2)
-    before = {name: weight.clone() for name, weight in linear_weights(network).items()}
-    pruned = apply_pass(one, network, tokens, 0, Context)
-    for name, weight in linear_weights(pruned).items():
-        assert (weight == 0).float().mean() == pytest.approx(0.75, abs=1 / weight.numel())
-        assert not torch.equal(weight[weight != 0], before[name][weight != 0]), (
-            "recovery trains the weights that are left"
-        )
+@pytest.fixture
+def context(network, tokens, tmp_path):
+    teacher = partial(copy.deepcopy, network)
+    return PassContext(tokens, teacher, 0, Folder(str(tmp_path / "work")), SilentListener())
 
 
-def test_recovery_lowers_the_loss(network, tokens):
-    sampler = WindowSampler(TokenStream(tokens, "train"), 16, seed=0)
-    rows = torch.from_numpy(sampler.rows(0, 8))
+def test_recovery_lowers_the_loss_and_a_killed_one_goes_on_to_the_same_bits(network, tokens, context, monkeypatch):
+    settings = Recovery(tokens=16 * 8 * 10, batch_tokens=16 * 8, learning_rate=1e-2)
+    rows = torch.from_numpy(context.sampler(16).rows(0, 8))
 
     def loss() -> float:
         with torch.no_grad():
             return float(network(rows[:, :-1], targets=rows[:, 1:]).total)
 
-    before = loss()
-    recover(network, {name: weight != 0 for name, weight in linear_weights(network).items()}, sampler,
-            PrunePass(learning_rate=1e-2), steps=10, first_row=0, rows=8)  # fmt: skip
+    before, start = loss(), copy.deepcopy(network)
+    recover(network, settings, context, name="whole.pt")
     assert loss() < before
+    monkeypatch.setattr("stages.compress.recovery.SAVE_EVERY_STEPS", 4)
+
+    class Killed(Exception):
+        pass
+
+    steps = iter(range(1, 100))
+
+    def kill_at_6(_):
+        if next(steps) == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        recover(copy.deepcopy(start), settings, context, after_step=kill_at_6)
+    recover(start, settings, context)
+    assert all(torch.equal(one, other) for one, other in zip(start.parameters(), network.parameters(), strict=True))
 
 
-def test_int8_comes_back_smaller_and_nearly_as_good(network, tokens):
+def test_an_every_kind_of_pass_chain_runs_and_is_measured(tokens, tmp_path, network):
+    """Student, hybrid attention, low rank, sparse activations, pruning, int8: each measured, saved and read again."""
+    little = Recovery(tokens=256, batch_tokens=128)
+    passes = CompressConfig(
+        passes=(
+            DistillPass(layers=2, width=8, heads=1, calibration_rows=4, recovery=little),
+            LinearAttentionPass(layers=(0,), transfer_steps=2, transfer_rows=2, recovery=little),
+            LowRankPass(times_smaller=1.5, calibration_rows=4, recovery=little),
+            SparseActivationsPass(calibration_rows=4, recovery=little),
+            PrunePass(sparsity=0.5, rounds=1, calibration_rows=4, recovery=little),
+            Int8Pass(),
+        )
+    ).passes
+    held_out, model = HeldOutText.read(tokens, 10), network
+    rows = [measure("teacher", None, model, held_out)]
+    for number, one in enumerate(passes):
+        work = Folder(str(tmp_path / f"work-{number}"))
+        given = PassContext(tokens, partial(copy.deepcopy, network), number, work, SilentListener())
+        model = apply_pass(one, model, given)
+        files = model_to_files(model)
+        model = model_from_files(files["config.json"], files["model.safetensors"])
+        rows.append(measure(one.kind, one, model, held_out))
+    compute = [row["bit_operations_per_token"] for row in rows]
+    assert compute[-1] < 0.25 * compute[0]
+    assert rows[-1]["bytes"] < rows[0]["bytes"]
+    assert all(row["generation_bytes"] > row["weight_bytes"] > 0 for row in rows)
+    assert all(row["nonzero_macs_per_token"] <= row["macs_per_token"] for row in rows)
+
+
+def test_int8_comes_back_smaller_and_nearly_as_good(network, tokens, context):
     held_out = HeldOutText.read(tokens, 10)
-    quantized = apply_pass(Int8Pass(), network, tokens, 0, Context)
+    quantized = apply_pass(Int8Pass(), network, context)
     assert isinstance(quantized.head, Int8Linear)
     before, after = measure("teacher", None, network, held_out), measure("int8", Int8Pass(), quantized, held_out)
     assert after["bytes"] < 0.5 * before["bytes"]
@@ -103,5 +141,5 @@ def test_held_out_text_is_whole_documents(tokens):
 
 
 def test_an_order_that_cannot_work_is_refused_with_the_one_that_does():
-    with pytest.raises(ValidationError, match=r"'prune' cannot follow 'int8'.*prune, then int8 last"):
+    with pytest.raises(ValidationError, match=r"'prune' cannot follow 'int8'.*sparse_activations or prune, then int8"):
         CompressConfig(passes=(Int8Pass(), PrunePass()))

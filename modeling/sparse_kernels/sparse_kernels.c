@@ -1,0 +1,149 @@
+/* Feed-forwards of few rows, plain loops that -O3 -march=native turns into vector code.
+
+   `down` is stored neuron by neuron, (neurons, width): the numbers that one neuron adds to the output lie together, and
+   those of a neuron that is zero are never read. `up` is (neurons, width) too. */
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LARGEST 127
+
+static int32_t dot_int8(const int16_t *restrict a, const int8_t *restrict b, int64_t count)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += (int32_t)a[i] * (int16_t)b[i];
+    return sum;
+}
+
+/* Living neurons whose parts of the output are not added yet: four at a time, so that the output is loaded and stored a
+   quarter as often. */
+struct waiting {
+    const float *weights[4];
+    float values[4];
+    int count;
+};
+
+static void add_one(float *restrict out, const float *restrict weights, float value, int64_t width)
+{
+    for (int64_t i = 0; i < width; i++)
+        out[i] += value * weights[i];
+}
+
+static void add_living(struct waiting *waiting, float *restrict out, const float *weights, float value, int64_t width)
+{
+    waiting->weights[waiting->count] = weights;
+    waiting->values[waiting->count] = value;
+    if (++waiting->count < 4)
+        return;
+    waiting->count = 0;
+    const float a = waiting->values[0], b = waiting->values[1], c = waiting->values[2], d = waiting->values[3];
+    const float *restrict wa = waiting->weights[0], *restrict wb = waiting->weights[1];
+    const float *restrict wc = waiting->weights[2], *restrict wd = waiting->weights[3];
+    for (int64_t i = 0; i < width; i++)
+        out[i] += a * wa[i] + b * wb[i] + c * wc[i] + d * wd[i];
+}
+
+static void add_rest(struct waiting *waiting, float *restrict out, int64_t width)
+{
+    for (int one = 0; one < waiting->count; one++)
+        add_one(out, waiting->weights[one], waiting->values[one], width);
+}
+
+static void begin(float *restrict out, const float *restrict bias, int64_t width)
+{
+    if (bias)
+        memcpy(out, bias, width * sizeof *out);
+    else
+        memset(out, 0, width * sizeof *out);
+}
+
+/* out (rows, width) = active (rows, neurons) down + bias (width), which may be NULL. */
+void sparse_product(const float *active, const float *down, const float *bias, float *out, int64_t rows,
+                    int64_t neurons, int64_t width)
+{
+    for (int64_t row = 0; row < rows; row++, active += neurons, out += width) {
+        struct waiting waiting = {.count = 0};
+        begin(out, bias, width);
+        for (int64_t neuron = 0; neuron < neurons; neuron++)
+            if (active[neuron] != 0)
+                add_living(&waiting, out, down + neuron * width, active[neuron], width);
+        add_rest(&waiting, out, width);
+    }
+}
+
+/* The scale by which `count` numbers fit -127 to 127, as `quantize_rows` has it. */
+static float scale_of(const float *restrict numbers, int64_t count)
+{
+    float largest = 0;
+    for (int64_t i = 0; i < count; i++)
+        largest = fabsf(numbers[i]) > largest ? fabsf(numbers[i]) : largest;
+    return largest / LARGEST;
+}
+
+static float divisor_of(float scale)
+{
+    return scale < FLT_MIN ? FLT_MIN : scale;
+}
+
+/* sums (width) = quantized activations times down, exact while neurons * 127^2 < 2^31. Nothing is -128, so that the sum
+   of two products fits 16 bits: twice the lanes of a product in 32. */
+static void skipping_sums(const float *restrict active, float divisor, const int8_t *restrict down,
+                          int32_t *restrict sums, int64_t neurons, int64_t width)
+{
+    const int8_t *first = NULL;
+    int16_t a = 0;
+    memset(sums, 0, width * sizeof *sums);
+    for (int64_t neuron = 0; neuron < neurons; neuron++) {
+        if (active[neuron] == 0)
+            continue;
+        const int16_t value = (int16_t)rintf(active[neuron] / divisor);
+        if (!value)
+            continue;
+        if (!first) {
+            first = down + neuron * width;
+            a = value;
+            continue;
+        }
+        const int8_t *restrict wa = first, *restrict wb = down + neuron * width;
+        for (int64_t i = 0; i < width; i++)
+            sums[i] += (int16_t)((int16_t)(a * wa[i]) + (int16_t)(value * wb[i]));
+        first = NULL;
+    }
+    if (first)
+        for (int64_t i = 0; i < width; i++)
+            sums[i] += (int16_t)(a * first[i]);
+}
+
+/* out (rows, width) = FATReLU(hidden (rows, width) up^T + up_bias) down + down_bias: int8 weights with a scale for each
+   output, int8 activations with a scale for each row; either bias may be NULL. Returns 0, or 1 without memory. */
+int feed_forward_int8(const float *hidden, const int8_t *up, const float *up_scale, const float *up_bias,
+                      float threshold, const int8_t *down, const float *down_scale, const float *down_bias, float *out,
+                      int64_t rows, int64_t neurons, int64_t width)
+{
+    int16_t *quantized = malloc(width * sizeof *quantized);
+    int32_t *sums = malloc(width * sizeof *sums);
+    float *active = malloc(neurons * sizeof *active);
+    const int failed = !quantized || !sums || !active;
+    for (int64_t row = 0; !failed && row < rows; row++, hidden += width, out += width) {
+        const float scale = scale_of(hidden, width), divisor = divisor_of(scale);
+        for (int64_t i = 0; i < width; i++)
+            quantized[i] = (int16_t)rintf(hidden[i] / divisor);
+        for (int64_t neuron = 0; neuron < neurons; neuron++) {
+            const float sum = (float)dot_int8(quantized, up + neuron * width, width) * scale;
+            const float value = sum * up_scale[neuron] + (up_bias ? up_bias[neuron] : 0);
+            active[neuron] = value > threshold ? value : 0;
+        }
+        const float active_scale = scale_of(active, neurons);
+        skipping_sums(active, divisor_of(active_scale), down, sums, neurons, width);
+        for (int64_t i = 0; i < width; i++)
+            out[i] = (float)sums[i] * active_scale * down_scale[i] + (down_bias ? down_bias[i] : 0);
+    }
+    free(quantized);
+    free(sums);
+    free(active);
+    return failed;
+}
