@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modeling import sparse_kernels
 from modeling.replaced_modules import Description, empty_network, replacements_of, replaces
 from modeling.transformer import Transformer
 
+ROWS_IN_C = 8 if torch.cpu._is_vnni_supported() else 2**31
+"""Up to which a plain loop in C beats `torch._int_mm`: without int8 instructions always, 4 to 13 times (docs/results.md)."""
 LARGEST = 127
 """-128 is not used, so that the range is symmetric."""
 
@@ -50,7 +53,11 @@ class Int8Linear(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., inputs) float -> (..., outputs) float32."""
-        quantized, token_scales = quantize_rows(hidden.reshape(-1, hidden.shape[-1]))
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        if len(rows) <= ROWS_IN_C and rows.device.type == "cpu" and sparse_kernels.available():
+            result = sparse_kernels.linear_int8(rows.float(), self.weight, self.scale, self.bias)
+            return result.view(*hidden.shape[:-1], len(self.scale))
+        quantized, token_scales = quantize_rows(rows)
         result = torch._int_mm(quantized, self.weight.T).float().mul_(token_scales)
         # addcmul does scale and bias in one pass over the result.
         result = result.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, result, self.scale)

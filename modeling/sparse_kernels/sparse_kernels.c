@@ -118,6 +118,26 @@ static void skipping_sums(const float *restrict active, float divisor, const int
             sums[i] += (int16_t)(a * first[i]);
 }
 
+/* out (rows, outputs) = hidden (rows, inputs) weight^T + bias: int8 weights (outputs, inputs) with a scale for each output,
+   int8 activations with a scale for each row; bias may be NULL. Returns 0, or 1 without memory. */
+int linear_int8(const float *hidden, const int8_t *weight, const float *weight_scale, const float *bias, float *out,
+                int64_t rows, int64_t outputs, int64_t inputs)
+{
+    int16_t *quantized = malloc(inputs * sizeof *quantized);
+    for (int64_t row = 0; quantized && row < rows; row++, hidden += inputs, out += outputs) {
+        const float scale = scale_of(hidden, inputs), divisor = divisor_of(scale);
+        for (int64_t i = 0; i < inputs; i++)
+            quantized[i] = (int16_t)rintf(hidden[i] / divisor);
+        for (int64_t output = 0; output < outputs; output++) {
+            const float sum = (float)dot_int8(quantized, weight + output * inputs, inputs) * scale;
+            out[output] = sum * weight_scale[output] + (bias ? bias[output] : 0);
+        }
+    }
+    const int failed = !quantized;
+    free(quantized);
+    return failed;
+}
+
 /* out (rows, width) = FATReLU(hidden (rows, width) up^T + up_bias) down + down_bias: int8 weights with a scale for each
    output, int8 activations with a scale for each row; either bias may be NULL. Returns 0, or 1 without memory. */
 int feed_forward_int8(const float *hidden, const int8_t *up, const float *up_scale, const float *up_bias,

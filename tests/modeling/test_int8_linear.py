@@ -1,9 +1,12 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from modeling import int8_linear
 from modeling.int8_linear import Int8Embedding, Int8Linear, quantize_int8, quantize_rows
 from tests.modeling.networks import random_tokens, small_network
 
@@ -12,8 +15,8 @@ inner_sizes = st.integers(2, 70)
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows=st.integers(0, 70), inputs=inner_sizes, outputs=sizes, seed=st.integers(0, 99))
-def test_the_integer_product_is_exact_for_every_shape(rows, inputs, outputs, seed):
+@given(rows=st.integers(0, 70), inputs=inner_sizes, outputs=sizes, seed=st.integers(0, 99), in_c=st.booleans())
+def test_the_integer_product_is_exact_for_every_shape(rows, inputs, outputs, seed, in_c):
     generator = torch.Generator().manual_seed(seed)
     activations = torch.randint(-127, 128, (rows, inputs), generator=generator, dtype=torch.int8)
     linear = Int8Linear(inputs, outputs, bias=False)
@@ -22,12 +25,19 @@ def test_the_integer_product_is_exact_for_every_shape(rows, inputs, outputs, see
     # Rows whose largest magnitude is 127 keep their integers, so that the layer's result is the integer product.
     activations[:, 0] = 127
     exact = activations.double() @ linear.weight.double().T
-    assert torch.equal(linear(activations.float()).double(), exact)
+    with patch.object(int8_linear, "ROWS_IN_C", 2**31 if in_c else 0):
+        assert torch.equal(linear(activations.float()).double(), exact)
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows=st.integers(1, 9), inputs=inner_sizes, outputs=sizes, magnitude=st.sampled_from([1e-6, 1.0, 1e6]))
-def test_error_is_bounded_by_half_a_step_of_each_operand(rows, inputs, outputs, magnitude):
+@given(
+    rows=st.integers(1, 9),
+    inputs=inner_sizes,
+    outputs=sizes,
+    magnitude=st.sampled_from([1e-6, 1.0, 1e6]),
+    in_c=st.booleans(),
+)
+def test_error_is_bounded_by_half_a_step_of_each_operand(rows, inputs, outputs, magnitude, in_c):
     linear = nn.Linear(inputs, outputs, bias=False).double()
     hidden = torch.randn(rows, inputs, dtype=torch.float64) * magnitude
     weight, scales = quantize_rows(linear.weight.detach())
@@ -41,7 +51,8 @@ def test_error_is_bounded_by_half_a_step_of_each_operand(rows, inputs, outputs, 
         + inputs * weight_step * hidden_step / 4
     )
     exact = linear(hidden).detach()
-    error = (quantized(hidden.float()).double() - exact).abs()
+    with patch.object(int8_linear, "ROWS_IN_C", 2**31 if in_c else 0):
+        error = (quantized(hidden.float()).double() - exact).abs()
     assert (error <= bound * 1.0001 + exact.abs() * 1e-6).all()
 
 
