@@ -15,7 +15,7 @@ from modeling.replaced_modules import Description, empty_network, replacements_o
 from modeling.transformer import Transformer
 
 ROWS_IN_C = 8 if torch.cpu._is_vnni_supported() else 2**31
-"""Up to which a plain loop in C beats `torch._int_mm`: without int8 instructions always, 4 to 13 times (docs/results.md)."""
+"""Up to which a plain loop in C beats `torch._int_mm`: without int8 instructions always (docs/results.md)."""
 LARGEST = 127
 """-128 is not used, so that the range is symmetric."""
 
