@@ -15,7 +15,6 @@ from modeling.transformer_config import TransformerConfig
 from stages.pretrain.layout import Places
 from stages.pretrain.mesh import WorkerMesh
 from stages.pretrain.parallelize import parallelize
-from stages.pretrain.pipeline import PipelineGradients, StageModule
 from stages.pretrain.shared_gradients import SharedGradients
 
 
@@ -69,6 +68,9 @@ class SharedNetwork:
             prepare(model)
             module = parallelize(model, mesh)
             return cls(module, SharedGradients(mesh), mesh)
+        # torch's pipelining brings its compiler along: a fifth of a worker's start, for those who have no pipeline.
+        from stages.pretrain.pipeline import PipelineGradients, StageModule
+
         whole = torch.get_rng_state()
         stages = []
         for number in range(mesh.rows["pipeline"].get_local_rank(), layout.stages, layout.pipeline):

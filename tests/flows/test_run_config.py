@@ -39,7 +39,10 @@ def test_overrides_reach_nested_fields_and_lists():
         ({"pretrain": {"peak_learning_rate": -1}}, r"pretrain\.peak_learning_rate: .*greater than 0, found -1"),
         ({"pretrain": {"model": {"width": 100, "heads": 3}}}, r"heads is 3.*heads can be 1, 2, 5"),
         ({"execution": {"engine": "spark"}}, r"execution\.engine: .*'inline', 'processes' or 'ray', found 'spark'"),
-        ({"compress": {"passes": [{"kind": "int8"}, {"kind": "prune"}]}}, "the order that works is distill or structured, .* prune, then int8"),
+        (
+            {"compress": {"passes": [{"kind": "int8"}, {"kind": "prune"}]}},
+            "the order that works is distill or structured, .* prune, then int8",
+        ),
         ({"dedup": {"near": {"bands": 40, "rows": 8}}}, "more than the 128 permutations"),
     ],
 )
