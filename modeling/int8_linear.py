@@ -1,43 +1,75 @@
 """int8 weights and activations with real integer matrix products.
 
-Both are symmetric: weights with a scale per output channel, fixed; activations with a scale per token, found as they
-come (LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1: vector-wise quantisation). The products of int8 sum in
-int32 without error; float32 comes back with both scales and the bias.
+All are symmetric: weights with a scale per output channel, fixed; activations with a scale per token, found as they
+come (LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1: vector-wise quantisation), or with one scale that was
+measured beforehand. The products of int8 sum without error; float32 comes back with both scales and the bias.
+
+- `Int8Linear`: activations by token; `StaticInt8Linear`: by a measured scale; `Int8Embedding`
+- `quantize_int8`: a network of them
+- `IntegerLayer`, `with_integers`: how they get into a network; for `modeling.int4_linear` too
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modeling import sparse_kernels
 from modeling.replaced_modules import Description, empty_network, replacements_of, replaces
+from modeling.sparse_kernels.compilation import library
 from modeling.transformer import Transformer
 
-ROWS_IN_C = 8 if torch.cpu._is_vnni_supported() else 2**31
-"""Up to which a plain loop in C beats `torch._int_mm`: without int8 instructions always (docs/results.md)."""
+HAS_INT8_PRODUCT = torch.cpu._is_vnni_supported()
+"""Whether `torch._int_mm` is fast on this processor; without int8 instructions it takes 10 times as long as float32."""
+ROWS_IN_C = 8 if HAS_INT8_PRODUCT else 32
+"""Up to which a plain loop in C beats the product for many rows (docs/results.md)."""
 LARGEST = 127
 """-128 is not used, so that the range is symmetric."""
+OUTPUTS_AT_ONCE = 256
+"""Whose weights are float32 at a time, where a float product of integers takes the integer product's place."""
 
 
 def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Round each row to int8 by its own largest magnitude.
 
     Args:
-        rows: (rows, columns) float.
+        rows: (..., columns) float.
 
     Returns:
-        int8 (rows, columns) and scales (rows, 1) float32, whose product differs from `rows` by half a scale at most.
+        int8 (..., columns) and scales (..., 1) float32, whose product differs from `rows` by half a scale at most.
     """
     rows = rows.float()
-    scales = rows.abs().amax(-1, keepdim=True).div_(LARGEST)
+    # One pass, where abs() and amax() are two and a copy.
+    scales = torch.linalg.vector_norm(rows, torch.inf, -1, keepdim=True).div_(LARGEST)
     # A row of zeros has scale 0; any positive divisor keeps it zero.
     return rows.div(scales.clamp_min(torch.finfo(torch.float32).tiny)).round_().to(torch.int8), scales
 
 
-@replaces("int8_linear")
-class Int8Linear(nn.Module):
-    """A linear layer whose matrix product is of integers; no gradient."""
+def integer_product(codes: Tensor, weight: Tensor) -> Tensor:
+    """Activations times weights, summed exactly up to 1,040 inputs and everywhere with int8 instructions.
+
+    Without them, float32 multiplies the integers: sums below 2^24 are exact, larger ones are rounded as any float32.
+
+    Args:
+        codes: (rows, inputs) int8.
+        weight: (outputs, inputs) int8.
+
+    Returns:
+        (rows, outputs) float32.
+    """
+    if HAS_INT8_PRODUCT or codes.device.type != "cpu":
+        return torch._int_mm(codes, weight.T).float()
+    numbers = codes.float()
+    result = torch.empty(len(codes), len(weight))
+    for start in range(0, len(weight), OUTPUTS_AT_ONCE):
+        some = slice(start, start + OUTPUTS_AT_ONCE)
+        torch.mm(numbers, weight[some].float().T, out=result[:, some])
+    return result
+
+
+class _Int8Matrix(nn.Module):
+    """The tensors of a linear layer in int8; no gradient."""
 
     weight: Tensor
     scale: Tensor
@@ -51,21 +83,77 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", torch.empty(outputs))
         self.register_buffer("bias", torch.empty(outputs) if bias else None)
 
+    def sizes(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"inputs": self.weight.shape[1], "outputs": self.weight.shape[0], "bias": self.bias is not None}
+
+    def _scaled(self, sums: Tensor) -> Tensor:
+        """Sums (rows, outputs), in the activations' scale, times the weights' scales, and the bias; `sums` is lost."""
+        # addcmul does scale and bias in one pass over the result.
+        return sums.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, sums, self.scale)
+
+
+@replaces("int8_linear")
+class Int8Linear(_Int8Matrix):
+    """A linear layer whose matrix product is of integers; activations have a scale per token."""
+
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., inputs) float -> (..., outputs) float32."""
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        if len(rows) <= ROWS_IN_C and rows.device.type == "cpu" and sparse_kernels.available():
-            result = sparse_kernels.linear_int8(rows.float(), self.weight, self.scale, self.bias)
-            return result.view(*hidden.shape[:-1], len(self.scale))
-        quantized, token_scales = quantize_rows(rows)
-        result = torch._int_mm(quantized, self.weight.T).float().mul_(token_scales)
-        # addcmul does scale and bias in one pass over the result.
-        result = result.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, result, self.scale)
+        inputs = hidden.shape[-1]
+        if hidden.is_cpu and hidden.numel() <= ROWS_IN_C * inputs and library() is not None:
+            return self._few_rows(hidden.float().contiguous())
+        codes, token_scales = quantize_rows(hidden.reshape(-1, inputs))
+        result = self._scaled(integer_product(codes, self.weight).mul_(token_scales))
+        return result.view(*hidden.shape[:-1], len(self.scale))
+
+    def _few_rows(self, hidden: Tensor) -> Tensor:
+        """By `sparse_kernels`, contiguous float32 on the CPU: quantising, product and scales in one call.
+
+        For one row at width 128 the call's surroundings take longer than the call: tensors come straight from the
+        module's dict, and the arguments are not looked at again.
+        """
+        kernels, tensors = library(), self._buffers
+        weight, scale, bias = tensors["weight"], tensors["scale"], tensors["bias"]
+        assert kernels is not None and weight is not None and scale is not None
+        outputs, inputs = weight.shape
+        result = torch.empty(*hidden.shape[:-1], outputs)
+        failed = kernels.linear_int8(
+            hidden.data_ptr(),
+            weight.data_ptr(),
+            scale.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            result.data_ptr(),
+            hidden.numel() // inputs,
+            outputs,
+            inputs,
+        )
+        if failed:
+            raise MemoryError(f"no memory for {inputs} activations")
+        return result
+
+
+@replaces("static_int8_linear")
+class StaticInt8Linear(_Int8Matrix):
+    """A linear layer whose matrix product is of integers; all activations have one scale, measured beforehand.
+
+    What is larger than was measured is cut off. The scale is part of the layer's description, not a tensor.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, input_scale: float) -> None:
+        """Make room; `input_scale` is what an activation of code 1 stands for, above 0."""
+        super().__init__(inputs, outputs, bias)
+        self.input_scale = input_scale
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., inputs) float -> (..., outputs) float32."""
+        rows = hidden.reshape(-1, hidden.shape[-1]).float()
+        codes = rows.div(self.input_scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
+        result = self._scaled(integer_product(codes, self.weight).mul_(self.input_scale))
         return result.view(*hidden.shape[:-1], len(self.scale))
 
     def sizes(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"inputs": self.weight.shape[1], "outputs": self.weight.shape[0], "bias": self.bias is not None}
+        return {**super().sizes(), "input_scale": self.input_scale}
 
 
 @replaces("int8_embedding")
@@ -90,30 +178,70 @@ class Int8Embedding(nn.Module):
         return {"vocabulary_size": self.weight.shape[0], "width": self.weight.shape[1]}
 
 
-def quantize_int8(model: Transformer) -> Transformer:
+@dataclass(frozen=True)
+class IntegerLayer:
+    """What takes the place of a linear layer or an embedding."""
+
+    description: Description
+    tensors: dict[str, Tensor]
+    """All but the bias, which stays."""
+
+
+def quantize_int8(
+    model: Transformer,
+    codes: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    input_scales: Mapping[str, float] | None = None,
+) -> Transformer:
     """A network with every matrix, embedding and head in int8. `model` stays as it is.
 
     Norms, biases, routers and learnt pooling stay float32.
 
     A tied head uses the embedding's table: a row is a token's vector there and an output channel here, so that one
     scale per row serves both.
+
+    Args:
+        model: a float network, whose modules may have been replaced.
+        codes: linear layer's name -> int8 (outputs, inputs) and scales (outputs, 1), such as `modeling.gptq` finds;
+            other layers' weights are rounded to the nearest.
+        input_scales: linear layer's name -> scale of its activations (`modeling.smoothing.static_scales`); other
+            layers' activations have a scale per token.
     """
-    state = {name: tensor.detach().float().clone() for name, tensor in model.state_dict().items()}
-    replacements = replacements_of(model)
+    codes, input_scales = codes or {}, input_scales or {}
+    layers: dict[str, IntegerLayer] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            weight, scales = quantize_rows(state[f"{name}.weight"])
-            state |= {f"{name}.weight": weight, f"{name}.scale": scales.squeeze(-1)}
-            replacements[name] = _int8_description(module)
+            found = codes.get(name) or quantize_rows(module.weight.detach())
+            layers[name] = int8_layer(module, found, input_scales.get(name))
+    return with_integers(model, layers)
+
+
+def int8_layer(
+    module: nn.Linear | nn.Embedding, codes: tuple[Tensor, Tensor], input_scale: float | None = None
+) -> IntegerLayer:
+    """Of a linear layer or an embedding, and int8 (rows, columns) with scales (rows, 1)."""
+    weight, scales = codes
+    tensors = {"weight": weight, "scale": scales.squeeze(-1)}
+    rows, columns = weight.shape
+    if isinstance(module, nn.Embedding):
+        return IntegerLayer({"kind": "int8_embedding", "vocabulary_size": rows, "width": columns}, tensors)
+    sizes = {"inputs": columns, "outputs": rows, "bias": module.bias is not None}
+    if input_scale is None:
+        return IntegerLayer({"kind": "int8_linear", **sizes}, tensors)
+    return IntegerLayer({"kind": "static_int8_linear", **sizes, "input_scale": input_scale}, tensors)
+
+
+def with_integers(model: Transformer, layers: Mapping[str, IntegerLayer]) -> Transformer:
+    """A network in which these stand at these names, all else float32 and copied; without gradient."""
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    replacements = replacements_of(model)
+    for name, layer in layers.items():
+        replacements[name] = layer.description
+        del state[f"{name}.weight"]
+        state |= {f"{name}.{key}": tensor for key, tensor in layer.tensors.items()}
+    copies = {name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+              for name, tensor in state.items()}  # fmt: skip
     quantized = empty_network(model.config, replacements).requires_grad_(False)
-    quantized.load_state_dict(state, assign=True)
+    quantized.load_state_dict(copies, assign=True)
     if model.config.tied_embeddings:
         quantized.tie_head()
     return quantized
-
-
-def _int8_description(module: nn.Linear | nn.Embedding) -> Description:
-    if isinstance(module, nn.Linear):
-        has_bias = module.bias is not None
-        return {"kind": "int8_linear", "inputs": module.in_features, "outputs": module.out_features, "bias": has_bias}
-    return {"kind": "int8_embedding", "vocabulary_size": module.num_embeddings, "width": module.embedding_dim}

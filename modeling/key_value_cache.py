@@ -12,6 +12,7 @@ overwritten. For use without gradient.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -25,12 +26,16 @@ PIECE = 64
 
 
 class LayerCache:
-    """Keys and values of one layer: a section for each level, (batch, entries, heads, 2, head_width)."""
+    """Keys and values of one layer: a section for each level, (batch, entries, heads, 2, head_width).
+
+    The memory is taken when the first entries come, so that a cache whose place another kind takes costs nothing.
+    """
 
     def __init__(self, capacities: Sequence[int], batch: int, heads: int, head_width: int, like: Tensor) -> None:
         """Make an empty cache on the device and in the dtype of `like`; a section has one place more, for padding."""
-        self._entries = like.new_zeros(batch, sum(capacities) + len(capacities), heads, 2, head_width)
-        self._sections = torch.split(self._entries, [capacity + 1 for capacity in capacities], dim=1)
+        self._places = [capacity + 1 for capacity in capacities]
+        self._shape = (batch, sum(self._places), heads, 2, head_width)
+        self._like = like.new_empty(0)
 
     def write(self, level: int, entries: Tensor, places: "Places") -> None:
         """Put (batch, new, heads, 2, head_width) entries of a level where they belong."""
@@ -48,12 +53,21 @@ class LayerCache:
     def keep(self, rows: Sequence[int]) -> None:
         """Forget all other rows."""
         self._entries = self._entries[list(rows)]
-        self._sections = torch.split(self._entries, [section.shape[1] for section in self._sections], dim=1)
+        self._shape = (len(rows), *self._shape[1:])
+        self.__dict__.pop("_sections", None)
 
     @property
     def bytes(self) -> int:
         """Memory that the cache takes, whatever it holds."""
-        return self._entries.numel() * self._entries.element_size()
+        return math.prod(self._shape) * self._like.element_size()
+
+    @cached_property
+    def _entries(self) -> Tensor:
+        return self._like.new_zeros(self._shape)
+
+    @cached_property
+    def _sections(self) -> tuple[Tensor, ...]:
+        return torch.split(self._entries, self._places, dim=1)
 
 
 Places = tuple[slice | Tensor, slice | Tensor]

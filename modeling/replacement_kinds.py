@@ -1,6 +1,8 @@
 """All modules that may take another's place in a network: importing this registers them."""
 
-from modeling import (  # noqa: F401  # noqa: F401
+from modeling import (  # noqa: F401
+    int4_linear,
+    int8_cache,
     int8_linear,
     linear_attention,
     low_rank,

@@ -15,6 +15,7 @@ MODULES = {
     "sparse_activations": "sparse_pass",
     "prune": "prune_pass",
     "int8": "quantize_pass",
+    "int4": "quantize_pass",
 }
 """Kind of the pass -> module with its `apply(one, model, context)`."""
 

@@ -2,10 +2,60 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from data_schemas.config import FrozenConfig
+
+Rounding = Literal["nearest", "gptq"]
+CacheType = Literal["float32", "int8"]
+CACHE = "keys and values in generation; int8 has a scale per token and head"
+ROWS = "training windows that inputs are measured on (2210.17323, section 5)"
 
 
 class Int8Pass(FrozenConfig):
-    """Weights and activations in int8 with integer matrix products; weights per row, activations per token."""
+    """Weights and activations in int8 with integer matrix products, embedding and head too; a row has a scale.
+
+    Calibration text is read where rounding, activations or smoothing ask for it, and by none of the defaults.
+    """
 
     kind: Literal["int8"] = "int8"
+    rounding: Rounding = Field(
+        "nearest",
+        description="of the decoder's weights: to the nearest integer, or so that each makes up for those rounded "
+        "before it on calibration text (GPTQ, 2210.17323)",
+    )
+    activations: Literal["per_token", "static"] = Field(
+        "per_token",
+        description="a scale for each token, found as it comes, or one for each matrix, measured on calibration text; "
+        "skipping feed-forwards and experts that no token reached have per-token scales always",
+    )
+    smoothing: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="alpha of SmoothQuant (2211.10438, section 4, which takes 0.5): the share of the activations' "
+        "difficulty that is moved into the weights; none: as they are",
+    )
+    cache: CacheType = Field("float32", description=CACHE)
+    calibration_rows: int = Field(128, gt=0, description=ROWS)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any of the options needs calibration text."""
+        return self.rounding == "gptq" or self.activations == "static" or self.smoothing is not None
+
+
+class Int4Pass(FrozenConfig):
+    """The decoder's weights in int4, a scale for 32 inputs; activations float32. Embedding and head are int8.
+
+    For memory alone: products are slower than those of float32.
+    """
+
+    kind: Literal["int4"] = "int4"
+    rounding: Rounding = Field(
+        "gptq",
+        description="to the nearest integer, or so that each weight makes up for those rounded before it on "
+        "calibration text (GPTQ, 2210.17323)",
+    )
+    cache: CacheType = Field("float32", description=CACHE)
+    calibration_rows: int = Field(128, gt=0, description=ROWS)

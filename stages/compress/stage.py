@@ -14,7 +14,7 @@ from stages.compress.attention_config import LinearAttentionPass, LshAttentionPa
 from stages.compress.distill_config import DistillPass
 from stages.compress.low_rank_config import LowRankPass
 from stages.compress.prune_config import PrunePass
-from stages.compress.quantize_config import Int8Pass
+from stages.compress.quantize_config import Int4Pass, Int8Pass
 from stages.compress.sparse_config import SparseActivationsPass
 from stages.compress.structured_config import StructuredPass
 from stages.stage import Stage, StageContext
@@ -27,14 +27,15 @@ CompressionPass = Annotated[
     | LowRankPass
     | SparseActivationsPass
     | PrunePass
-    | Int8Pass,
+    | Int8Pass
+    | Int4Pass,
     Field(discriminator="kind"),
 ]
 ORDER = (
     ("distill", "structured"),
     ("linear_attention", "lsh_attention", "low_rank"),
     ("sparse_activations", "prune"),
-    ("int8",),
+    ("int8", "int4"),
 )
 """Passes of one group may come in any order, and more than once but for the last; those of a later group come later."""
 REASONS = {

@@ -20,7 +20,7 @@ from stages.compress.pass_context import PassContext
 from stages.compress.passes import apply_pass
 from stages.compress.progress import PassProgress
 from stages.compress.prune_config import PrunePass
-from stages.compress.quantize_config import Int8Pass
+from stages.compress.quantize_config import Int4Pass, Int8Pass
 from stages.compress.recovery import recover
 from stages.compress.recovery_config import Recovery
 from stages.compress.sparse_config import SparseActivationsPass
@@ -111,6 +111,29 @@ def test_int8_comes_back_smaller_and_nearly_as_good(network, tokens, context):
     assert after["bytes"] < 0.5 * before["bytes"]
     assert after["bits_per_byte"] == pytest.approx(before["bits_per_byte"], rel=0.01)
     assert after["settings"]["kind"] == "int8"
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        Int8Pass(rounding="gptq", calibration_rows=8),
+        Int8Pass(smoothing=0.5, activations="static", calibration_rows=8),
+        Int8Pass(cache="int8"),
+        Int4Pass(calibration_rows=8),
+    ],
+)
+def test_integers_of_every_kind_come_back_from_their_files_nearly_as_good(network, tokens, context, one):
+    held_out = HeldOutText.read(tokens, 10)
+    before = measure("teacher", None, network, held_out)
+    quantized = apply_pass(one, network, context)
+    files = model_to_files(quantized)
+    again = model_from_files(files["config.json"], files["model.safetensors"])
+    after = measure(one.kind, one, again, held_out)
+    assert after["bytes"] < 0.6 * before["bytes"]
+    assert after["bits_per_byte"] == pytest.approx(before["bits_per_byte"], rel=0.03)
+    rows = context.calibration(16, 4)
+    with torch.inference_mode():
+        assert torch.equal(again(rows), quantized(rows))
 
 
 def test_nonzero_parameters_count_a_tied_table_once(network):
