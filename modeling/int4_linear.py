@@ -38,7 +38,7 @@ def quantize_groups(weight: Tensor) -> tuple[Tensor, Tensor]:
         by half a scale at most.
     """
     grouped = _grouped(weight.float())
-    scales = torch.linalg.vector_norm(grouped, torch.inf, -1).div_(LARGEST)
+    scales = grouped.abs().amax(-1).div_(LARGEST)
     codes = grouped.div(scales.clamp_min(torch.finfo(torch.float32).tiny)[..., None]).round_().to(torch.int8)
     return codes.flatten(1)[:, : weight.shape[1]].contiguous(), scales
 
