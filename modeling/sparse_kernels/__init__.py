@@ -1,6 +1,5 @@
 """Products of few rows, in C: the weights of neurons that are zero are not read, and int8 ones not converted.
 
-- `linear_int8`: an int8 layer
 - `sparse_product`: float activations with the second matrix
 - `feed_forward_int8`: both matrices and what is between them
 - `available`: whether there is a library; the others need it
@@ -38,29 +37,6 @@ def sparse_product(active: Tensor, down: Tensor, bias: Tensor | None) -> Tensor:
     (rows, neurons), width = active.shape, down.shape[1]
     result = torch.empty(rows, width)
     kernels.sparse_product(active.data_ptr(), down.data_ptr(), _at(bias), result.data_ptr(), rows, neurons, width)
-    return result
-
-
-def linear_int8(hidden: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """As `modeling.int8_linear.Int8Linear` by `torch._int_mm`, which takes ten times as long for one row.
-
-    Args:
-        hidden: (rows, inputs) float32.
-        weight: (outputs, inputs) int8, contiguous, without -128.
-        scale: (outputs) float32.
-        bias: (outputs) float32.
-
-    Returns:
-        (rows, outputs) float32; sums are exact, scaling may differ in the last bit.
-    """
-    kernels = library()
-    assert kernels is not None and weight.is_contiguous()
-    hidden = hidden.contiguous()
-    (rows, inputs), outputs = hidden.shape, weight.shape[0]
-    result = torch.empty(rows, outputs)
-    failed = kernels.linear_int8(*map(_at, (hidden, weight, scale, bias, result)), rows, outputs, inputs)
-    if failed:
-        raise MemoryError(f"no memory for {inputs} activations")
     return result
 
 

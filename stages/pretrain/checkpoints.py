@@ -12,11 +12,10 @@ controller may not know of one that was whole milliseconds before a kill, nor of
 
 import io
 import json
-import logging
 import pickle
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -35,7 +34,6 @@ from stages.pretrain.random_state import random_state, set_random_state
 from stages.pretrain.training_state import TrainingState
 
 MARKER = "complete.json"
-logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a process that trains alone knows it
 
 
@@ -75,6 +73,8 @@ class Checkpoints:
         self.folder, self.rank, self.origin, self.kept = folder, rank, origin, kept
         self._group = distributed.new_group(backend="gloo") if distributed.is_initialized() else None
         self._saving: Future[None] | None = None
+        self.passed_over: list[str] = []
+        """What was wrong with newer checkpoints than the one that was restored."""
 
     def save(self, state: TrainingState) -> None:
         """Take a copy of the state and write it while training goes on; waits for the save before it.
@@ -135,7 +135,7 @@ class Checkpoints:
             if problem := self._read(state, found, name):
                 damaged.append(problem)
                 continue
-            self._tell(damaged, f"training goes on from step {step}")
+            self.passed_over = [f"{one}; training goes on from step {step}" for one in damaged]
             return True
         if damaged:
             raise DamagedArtifactError(
@@ -190,11 +190,6 @@ class Checkpoints:
                     f"the checkpoints in {self.folder.full()} are of a run whose {name} is {marker.origin.get(name)}, "
                     f"this one's is {value}; set it back, or start again with: headrace run --fresh"
                 )
-
-    def _tell(self, damaged: Iterable[str], what_now: str) -> None:
-        for one in damaged:
-            if self.rank == 0:
-                logger.warning("the checkpoint %s; %s", one, what_now)
 
     def _agreed(self, look: Callable[[], Any]) -> Any:
         """What rank 0 sees, on every worker."""

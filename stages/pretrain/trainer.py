@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from data_schemas.errors import EnvironmentProblem, HeadraceError
+from data_schemas.errors import EnvironmentProblem, HeadraceError, TrainingDivergedError
 from infra.matmul_ceiling import matmul_ceiling
 from infra.ray_session import cpu_count, ensure_ray
 from infra.token_stream import TokenStream, WindowSampler
@@ -26,7 +26,7 @@ from stages.pretrain.checkpoints import Checkpoints
 from stages.pretrain.samples import sample_texts
 from stages.pretrain.shared_network import SharedNetwork
 from stages.pretrain.stop_request import StopRequest, stop_on_sigterm
-from stages.pretrain.training_log import TrainingLog, TrainingOutcome
+from stages.pretrain.training_log import Event, TrainingLog, TrainingOutcome
 from stages.pretrain.training_loop import Callbacks, PretrainingLoop, TrainingStopped
 from stages.pretrain.training_order import TrainingOrder
 from stages.pretrain.training_state import TrainingState
@@ -155,10 +155,14 @@ def _train(order: TrainingOrder, plan: BatchPlan, rank: int, device: torch.devic
         log = TrainingLog(order.work, state.step, ceiling * plan.places.world_size) if rank == 0 else None
         sampler = WindowSampler(TokenStream(order.tokens, "train"), order.model_config.context_length, config.seed)
         callbacks = _callbacks(order, store, state, log, StopRequest(order.work) if rank == 0 else None)
+        for damaged in store.passed_over if log else ():
+            log.record(Event(state.step, "damaged checkpoint", damaged))  # type: ignore[union-attr]
         try:
             PretrainingLoop(state, sampler, order, plan, callbacks).run()
-        finally:
+        except (TrainingStopped, TrainingDivergedError):  # all workers together; one that fails alone must not wait
             store.wait()
+            raise
+        store.wait()
 
 
 def _build_network(order: TrainingOrder, plan: BatchPlan, device: torch.device) -> SharedNetwork:

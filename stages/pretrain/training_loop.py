@@ -1,5 +1,7 @@
 """The pretraining loop in plain torch: it knows its part of the network and its callbacks, not Ray."""
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -126,7 +128,8 @@ class PretrainingLoop:
     def _judge(self, loss: float, gradient_norm: float) -> bool:
         with self.clock.section("communication"):
             mean, stop = self.state.network.agree(loss, self.callbacks.stop_requested())
-        self.state.losses.append(mean)
+        if math.isfinite(mean):
+            self.state.losses.append(mean)
         self._stopping = stop
         self._verdict = self.watch.judge(mean, gradient_norm)
         return self._verdict is Verdict.TAKE
@@ -162,7 +165,7 @@ class PretrainingLoop:
             LogRow(
                 step=step,
                 tokens=self.plan.rows_before(step + 1) * self.plan.context_length,
-                loss=sum(self.state.losses) / max(len(self.state.losses), 1),
+                loss=statistics.fmean(self.state.losses or [result.loss]),
                 learning_rate=self.order.learning_rate(step),
                 gradient_norm=result.gradient_norm,
                 seconds=time.perf_counter() - self._begun,
