@@ -2,7 +2,8 @@
 
 `config.json` holds {"transformer": the TransformerConfig, "modules": name -> description of what took a module's place
 (see `modeling.replaced_modules`)}. The tensors carry the names of the network's state dict, a tied head's left out; an
-int8 matrix `x.weight` has its float32 `x.scale`, one for each row. Routers are float32 always.
+int8 matrix `x.weight` has its float32 `x.scale`, one for each row; a matrix of 4 or 2 bits is `x.packed` (see
+`modeling.packed_linear.pack`) with a bfloat16 `x.scale`, one for each row and group. Routers are float32 always.
 """
 
 import json
@@ -72,7 +73,8 @@ def model_from_files(config_json: bytes, safetensors_bytes: bytes) -> Transforme
 
 
 def _is_shortened(name: str, tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and not name.endswith((".scale", ".router.weight"))
+    is_float = tensor.is_floating_point() and tensor.dtype != torch.bfloat16  # of packed layers, as it is
+    return is_float and not name.endswith((".scale", ".router.weight"))
 
 
 def _read_config(config_json: bytes) -> SavedConfig:
@@ -104,7 +106,7 @@ def _check_tensors(expected: dict[str, Tensor], found: dict[str, Tensor]) -> Non
 
 
 def _dtypes_agree(want: Tensor, have: Tensor) -> bool:
-    stored = (torch.float32, torch.bfloat16) if want.is_floating_point() else (want.dtype,)
+    stored = (torch.float32, torch.bfloat16) if want.dtype == torch.float32 else (want.dtype,)
     return have.dtype in stored
 
 

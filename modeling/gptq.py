@@ -7,13 +7,11 @@ method of `modeling.sparse_gpt` with rounding in the place of dropping, and a we
 - `gptq`: one matrix; `gptq_network`: the decoder's, one layer after the other
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from modeling import int4_linear, int8_linear
 from modeling.calibration import walk_layers
+from modeling.integer_grid import IntegerGrid, dequantize
 from modeling.sparse_gpt import inverse_factor
 from modeling.transformer import Transformer
 
@@ -21,22 +19,6 @@ BLOCK = 128
 """Columns between two updates of all that follow (section 3.3, step 2)."""
 DAMPING = 0.01
 """Added to H's diagonal, as a share of its mean (section 3.3, step 3)."""
-TINY = torch.finfo(torch.float32).tiny
-
-
-@dataclass(frozen=True)
-class IntegerGrid:
-    """The numbers that weights may become: scale x (-largest ... largest)."""
-
-    largest: int
-    group: int | None
-    """Consecutive inputs that share a scale; all inputs of an output if None."""
-
-
-INT8_ROWS = IntegerGrid(int8_linear.LARGEST, None)
-"""As `modeling.int8_linear.quantize_rows`."""
-INT4_GROUPS = IntegerGrid(int4_linear.LARGEST, int4_linear.GROUP)
-"""As `modeling.int4_linear.quantize_groups`."""
 
 
 def gptq(
@@ -47,7 +29,7 @@ def gptq(
     A group's scale is that of its weights as they are when their turn comes.
 
     Args:
-        weight: (outputs, inputs); what is zero stays zero.
+        weight: (outputs, inputs); what is zero stays zero where the grid has a zero.
         hessian: (inputs, inputs), sum or mean of x x^T over the inputs; all zero where nothing is known of them, which
             rounds to the nearest.
         grid: of the integers.
@@ -69,32 +51,27 @@ def gptq(
         # Blocks end where groups do, so that a group's weights are up to date when its scale is found.
         stop = min(start + block, inputs, (start // group + 1) * group)
         if start % group == 0:
-            scales[:, start // group] = rest[:, start : start + group].abs().amax(1).float() / grid.largest
+            scales[:, start // group] = grid.scales(rest[:, start : start + group])
         scale = scales[:, start // group].double()
-        _round_block(rest, codes, zero, scale, factor, slice(start, stop), grid.largest)
+        _round_block(rest, codes, zero, scale, factor, slice(start, stop), grid)
         start = stop
     return codes, scales
 
 
 def _round_block(
-    rest: Tensor, codes: Tensor, zero: Tensor, scale: Tensor, factor: Tensor, block: slice, largest: int
+    rest: Tensor, codes: Tensor, zero: Tensor, scale: Tensor, factor: Tensor, block: slice, grid: IntegerGrid
 ) -> None:
     """Round the block's columns and spread their errors over all that follow, in place; the scale is (outputs,)."""
     errors = torch.zeros_like(rest[:, block])
     for column in range(block.start, block.stop):
-        code = (rest[:, column] / scale.clamp_min(TINY)).round_().clamp_(-largest, largest)
-        code.masked_fill_(zero[:, column], 0)
-        error = (rest[:, column] - code * scale) / factor[column, column]
+        code = grid.codes(rest[:, column], scale)
+        if not grid.offset:
+            code.masked_fill_(zero[:, column], 0)
+        error = (rest[:, column] - grid.values(code, scale)) / factor[column, column]
         rest[:, column : block.stop] -= torch.outer(error, factor[column, column : block.stop])
         codes[:, column] = code.to(torch.int8)
         errors[:, column - block.start] = error
     rest[:, block.stop :] -= errors @ factor[block, block.stop :]
-
-
-def dequantize(codes: Tensor, scales: Tensor, grid: IntegerGrid) -> Tensor:
-    """Float32 (outputs, inputs) that codes (outputs, inputs) and scales (outputs, groups) stand for."""
-    inputs = codes.shape[1]
-    return codes.float() * scales.repeat_interleave(grid.group or inputs, dim=1)[:, :inputs]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ measured beforehand. The products of int8 sum without error; float32 comes back 
 
 - `Int8Linear`: activations by token; `StaticInt8Linear`: by a measured scale; `Int8Embedding`
 - `quantize_int8`: a network of them
-- `IntegerLayer`, `with_integers`: how they get into a network; for `modeling.int4_linear` too
+- `IntegerLayer`, `with_integers`: how they get into a network; for `modeling.packed_linear` too
 """
 
 from collections.abc import Mapping
@@ -67,6 +67,11 @@ def integer_product(codes: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
+def takes_few_rows(hidden: Tensor, most: int) -> bool:
+    """Whether the kernels in C are there and (..., inputs) has at most so many rows."""
+    return hidden.is_cpu and hidden.numel() <= most * hidden.shape[-1] and library() is not None
+
+
 class _Int8Matrix(nn.Module):
     """The tensors of a linear layer in int8; no gradient."""
 
@@ -91,25 +96,11 @@ class _Int8Matrix(nn.Module):
         # addcmul does scale and bias in one pass over the result.
         return sums.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, sums, self.scale)
 
-
-@replaces("int8_linear")
-class Int8Linear(_Int8Matrix):
-    """A linear layer whose matrix product is of integers; activations have a scale per token."""
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(..., inputs) float -> (..., outputs) float32."""
-        inputs = hidden.shape[-1]
-        if hidden.is_cpu and hidden.numel() <= ROWS_IN_C * inputs and library() is not None:
-            return self._few_rows(hidden.float().contiguous())
-        codes, token_scales = quantize_rows(hidden.reshape(-1, inputs))
-        result = self._scaled(integer_product(codes, self.weight).mul_(token_scales))
-        return result.view(*hidden.shape[:-1], len(self.scale))
-
-    def _few_rows(self, hidden: Tensor) -> Tensor:
+    def _few_rows(self, hidden: Tensor, input_scale: float = 0.0) -> Tensor:
         """By `sparse_kernels`, contiguous float32 on the CPU: quantising, product and scales in one call.
 
-        For one row at width 128 the call's surroundings take longer than the call: tensors come straight from the
-        module's dict, and the arguments are not looked at again.
+        An `input_scale` of 0 is one for each row. For one row at width 128 the surroundings of a call take longer than
+        the call: tensors come straight from the module's dict, and the arguments are not looked at again.
         """
         kernels, tensors = library(), self._buffers
         weight, scale, bias = tensors["weight"], tensors["scale"], tensors["bias"]
@@ -122,6 +113,7 @@ class Int8Linear(_Int8Matrix):
             scale.data_ptr(),
             None if bias is None else bias.data_ptr(),
             result.data_ptr(),
+            input_scale,
             hidden.numel() // inputs,
             outputs,
             inputs,
@@ -129,6 +121,19 @@ class Int8Linear(_Int8Matrix):
         if failed:
             raise MemoryError(f"no memory for {inputs} activations")
         return result
+
+
+@replaces("int8_linear")
+class Int8Linear(_Int8Matrix):
+    """A linear layer whose matrix product is of integers; activations have a scale per token."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., inputs) float -> (..., outputs) float32."""
+        if takes_few_rows(hidden, ROWS_IN_C):
+            return self._few_rows(hidden.float().contiguous())
+        codes, token_scales = quantize_rows(hidden.reshape(-1, hidden.shape[-1]))
+        result = self._scaled(integer_product(codes, self.weight).mul_(token_scales))
+        return result.view(*hidden.shape[:-1], len(self.scale))
 
 
 @replaces("static_int8_linear")
@@ -145,6 +150,8 @@ class StaticInt8Linear(_Int8Matrix):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., inputs) float -> (..., outputs) float32."""
+        if takes_few_rows(hidden, ROWS_IN_C):
+            return self._few_rows(hidden.float().contiguous(), self.input_scale)
         rows = hidden.reshape(-1, hidden.shape[-1]).float()
         codes = rows.div(self.input_scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
         result = self._scaled(integer_product(codes, self.weight).mul_(self.input_scale))
@@ -183,7 +190,7 @@ class IntegerLayer:
 
     description: Description
     tensors: dict[str, Tensor]
-    """All but the bias, which stays."""
+    """The bias stays where it is not among them."""
 
 
 def quantize_int8(
@@ -214,6 +221,13 @@ def quantize_int8(
     return with_integers(model, layers)
 
 
+def _float32_or_given(name: str, tensor: Tensor, layers: Mapping[str, "IntegerLayer"]) -> Tensor:
+    """A copy; what an integer layer brings keeps its dtype."""
+    layer, _, key = name.rpartition(".")
+    given = layer in layers and key in layers[layer].tensors
+    return tensor.to(tensor.dtype if given or not tensor.is_floating_point() else torch.float32, copy=True)
+
+
 def int8_layer(
     module: nn.Linear | nn.Embedding, codes: tuple[Tensor, Tensor], input_scale: float | None = None
 ) -> IntegerLayer:
@@ -237,8 +251,7 @@ def with_integers(model: Transformer, layers: Mapping[str, IntegerLayer]) -> Tra
         replacements[name] = layer.description
         del state[f"{name}.weight"]
         state |= {f"{name}.{key}": tensor for key, tensor in layer.tensors.items()}
-    copies = {name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-              for name, tensor in state.items()}  # fmt: skip
+    copies = {name: _float32_or_given(name, tensor, layers) for name, tensor in state.items()}
     quantized = empty_network(model.config, replacements).requires_grad_(False)
     quantized.load_state_dict(copies, assign=True)
     if model.config.tied_embeddings:

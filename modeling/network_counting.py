@@ -2,12 +2,12 @@
 
 `modeling.counting` has the same figures for a network that a config alone describes, without torch.
 
-- `network_parameters`
+- `network_parameters`, `nonzero_parameters`
 - `dense_macs_per_token`, `nonzero_macs_per_token`: multiply-accumulates of a forward pass
 - `bit_operations_per_token`: those weighted by the bits that are multiplied
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,16 +40,27 @@ class _Product:
 
 def network_parameters(model: Transformer) -> int:
     """Weights and biases of any width in bits, zeros among them; a tied table once, scales of integers not at all."""
+    return _count(model, lambda module, shape: shape[0] * shape[1], Tensor.numel)
+
+
+def nonzero_parameters(model: Transformer) -> int:
+    """As `network_parameters`, of those that are not zero."""
+    return _count(model, _nonzero, lambda tensor: int(tensor.count_nonzero()))
+
+
+def _count(
+    model: Transformer, of_matrix: Callable[[nn.Module, tuple[int, int]], int], of_tensor: Callable[[Tensor], int]
+) -> int:
     total = 0
     for name, module in model.named_modules():
         if tied_tensor(f"{name}.", model.config) and matrix_shape(module) is not None:
             continue
         shape = matrix_shape(module) or _table_shape(module)
         if shape is None:
-            total += sum(parameter.numel() for parameter in module.parameters(recurse=False))
+            total += sum(of_tensor(parameter) for parameter in module.parameters(recurse=False))
         else:
             bias = getattr(module, "bias", None)
-            total += shape[0] * shape[1] + (0 if bias is None else shape[0])
+            total += of_matrix(module, shape) + (0 if bias is None else of_tensor(bias))
     return total
 
 
@@ -136,7 +147,8 @@ def _nonzero(module: nn.Module, shape: tuple[int, int]) -> int:
     weight = getattr(module, "weight", None)
     if isinstance(weight, Tensor) and weight.numel() == shape[0] * shape[1]:
         return int(weight.count_nonzero())
-    return shape[0] * shape[1]
+    packed = getattr(module, "nonzero_weights", None)
+    return int(packed()) if packed else shape[0] * shape[1]
 
 
 def _bits(module: nn.Module) -> int:

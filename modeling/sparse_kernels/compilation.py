@@ -90,7 +90,8 @@ def _declared(kernels: ctypes.CDLL) -> ctypes.CDLL:
     at, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     kernels.sparse_product.argtypes = [at] * 4 + [size] * 3
     kernels.feed_forward_int8.argtypes = [at] * 4 + [number] + [at] * 4 + [size] * 3
-    kernels.linear_int8.argtypes = [at] * 5 + [size] * 3
+    kernels.linear_int8.argtypes = [at] * 5 + [number] + [size] * 3
+    kernels.linear_packed.argtypes = [at] * 5 + [size] * 5
     kernels.sparse_product.restype = None
     return kernels
 

@@ -1,4 +1,4 @@
-/* Feed-forwards of few rows, plain loops that -O3 -march=native turns into vector code.
+/* Products of few rows, plain loops that -O3 -march=native turns into vector code.
 
    `down` is stored neuron by neuron, (neurons, width): the numbers that one neuron adds to the output lie together, and
    those of a neuron that is zero are never read. `up` is (neurons, width) too. */
@@ -118,23 +118,130 @@ static void skipping_sums(const float *restrict active, float divisor, const int
             sums[i] += (int16_t)(a * first[i]);
 }
 
-/* out (rows, outputs) = hidden (rows, inputs) weight^T + bias: int8 weights (outputs, inputs) with a scale for each output,
-   int8 activations with a scale for each row; bias may be NULL. Returns 0, or 1 without memory. */
-int linear_int8(const float *hidden, const int8_t *weight, const float *weight_scale, const float *bias, float *out,
-                int64_t rows, int64_t outputs, int64_t inputs)
+/* Codes (count) of activations with the scale given, beyond which they are cut off, or where that is 0 with their own.
+   Returns the scale. */
+static float quantize(const float *restrict hidden, int16_t *restrict codes, int64_t count, float given_scale)
 {
-    int16_t *quantized = malloc(inputs * sizeof *quantized);
-    for (int64_t row = 0; quantized && row < rows; row++, hidden += inputs, out += outputs) {
-        const float scale = scale_of(hidden, inputs), divisor = divisor_of(scale);
-        for (int64_t i = 0; i < inputs; i++)
-            quantized[i] = (int16_t)rintf(hidden[i] / divisor);
+    const float scale = given_scale > 0 ? given_scale : scale_of(hidden, count), divisor = divisor_of(scale);
+    for (int64_t i = 0; i < count; i++) {
+        const float code = rintf(hidden[i] / divisor);
+        codes[i] = (int16_t)(code > LARGEST ? LARGEST : code < -LARGEST ? -LARGEST : code);
+    }
+    return scale;
+}
+
+/* out (rows, outputs) = hidden (rows, inputs) weight^T + bias: int8 weights (outputs, inputs) with a scale for each output,
+   int8 activations with the scale given, or where that is 0 with a scale for each row; bias may be NULL. Returns 0, or 1
+   without memory. */
+int linear_int8(const float *hidden, const int8_t *weight, const float *weight_scale, const float *bias, float *out,
+                float given_scale, int64_t rows, int64_t outputs, int64_t inputs)
+{
+    int16_t *codes = malloc(inputs * sizeof *codes);
+    for (int64_t row = 0; codes && row < rows; row++, hidden += inputs, out += outputs) {
+        const float scale = quantize(hidden, codes, inputs, given_scale);
         for (int64_t output = 0; output < outputs; output++) {
-            const float sum = (float)dot_int8(quantized, weight + output * inputs, inputs) * scale;
+            const float sum = (float)dot_int8(codes, weight + output * inputs, inputs) * scale;
             out[output] = sum * weight_scale[output] + (bias ? bias[output] : 0);
         }
     }
-    const int failed = !quantized;
-    free(quantized);
+    const int failed = !codes;
+    free(codes);
+    return failed;
+}
+
+#define LANES 8
+/* Additions of a lane before 16 bits could overflow: each is 2 x 15 x 127 at most. */
+#define ADDITIONS 8
+
+static float from_bfloat16(uint16_t bits)
+{
+    const uint32_t wide = (uint32_t)bits << 16;
+    float number;
+    memcpy(&number, &wide, sizeof number);
+    return number;
+}
+
+/* sums[] += scale x codes x activations of a group of int4, side by side; as `modeling.packed_linear.pack` has them. */
+static void add_int4(float *restrict sums, const uint8_t *restrict packed, const int16_t *restrict a, float scale,
+                     int64_t group)
+{
+    const int64_t half = group / 2;
+    for (int64_t start = 0; start < half; start += LANES * ADDITIONS) {
+        const int64_t stop = start + LANES * ADDITIONS < half ? start + LANES * ADDITIONS : half;
+        int16_t part[LANES] = {0};
+        for (int64_t i = start; i < stop; i += LANES)
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int16_t byte = packed[i + lane];
+                part[lane] += (int16_t)((byte & 15) * a[i + lane]) + (int16_t)((byte >> 4) * a[i + lane + half]);
+            }
+        for (int64_t lane = 0; lane < LANES; lane++)
+            sums[lane] += scale * part[lane];
+    }
+}
+
+/* The same of int2. */
+static void add_int2(float *restrict sums, const uint8_t *restrict packed, const int16_t *restrict a, float scale,
+                     int64_t group)
+{
+    const int64_t quarter = group / 4;
+    for (int64_t start = 0; start < quarter; start += LANES * ADDITIONS) {
+        const int64_t stop = start + LANES * ADDITIONS < quarter ? start + LANES * ADDITIONS : quarter;
+        int16_t part[LANES] = {0};
+        for (int64_t i = start; i < stop; i += LANES)
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int16_t byte = packed[i + lane];
+                const int16_t *restrict at = a + i + lane;
+                part[lane] += (int16_t)((byte & 3) * at[0]) + (int16_t)((byte >> 2 & 3) * at[quarter])
+                            + (int16_t)((byte >> 4 & 3) * at[2 * quarter]) + (int16_t)((byte >> 6) * at[3 * quarter]);
+            }
+        for (int64_t lane = 0; lane < LANES; lane++)
+            sums[lane] += scale * part[lane];
+    }
+}
+
+/* One output: the sum over groups of scale x (codes - centre) x activations. `totals` are the activations' sums. */
+static float dot_packed(const uint8_t *restrict packed, const uint16_t *restrict scales, const int16_t *restrict codes,
+                        const float *restrict totals, int64_t bits, int64_t group, int64_t groups)
+{
+    float sums[LANES] = {0}, total = 0;
+    for (int64_t one = 0; one < groups; one++, packed += group * bits / 8, codes += group) {
+        const float scale = from_bfloat16(scales[one]);
+        if (bits == 4)
+            add_int4(sums, packed, codes, scale, group);
+        else
+            add_int2(sums, packed, codes, scale, group);
+        total -= scale * totals[one] * (bits == 4 ? 8.0f : 1.5f);
+    }
+    for (int64_t lane = 0; lane < LANES; lane++)
+        total += sums[lane];
+    return total;
+}
+
+/* out (rows, outputs) = hidden (rows, inputs) weight^T + bias: weights of 4 or 2 bits in groups, with bfloat16 scales
+   (outputs, groups); int8 activations with a scale for each row; a bfloat16 bias, which may be NULL. Returns 0, or 1
+   without memory. */
+int linear_packed(const float *hidden, const uint8_t *packed, const uint16_t *scales, const uint16_t *bias, float *out,
+                  int64_t bits, int64_t group, int64_t rows, int64_t outputs, int64_t inputs)
+{
+    const int64_t groups = (inputs + group - 1) / group, width = group * bits / 8 * groups;
+    int16_t *codes = calloc(groups * group, sizeof *codes);
+    float *totals = malloc(groups * sizeof *totals);
+    const int failed = !codes || !totals;
+    for (int64_t row = 0; !failed && row < rows; row++, hidden += inputs, out += outputs) {
+        const float scale = quantize(hidden, codes, inputs, 0);
+        for (int64_t one = 0; one < groups; one++) {
+            int32_t sum = 0;
+            for (int64_t i = 0; i < group; i++)
+                sum += codes[one * group + i];
+            totals[one] = (float)sum;
+        }
+        for (int64_t output = 0; output < outputs; output++) {
+            const float sum = dot_packed(packed + output * width, scales + output * groups, codes, totals, bits, group, groups);
+            out[output] = sum * scale + (bias ? from_bfloat16(bias[output]) : 0);
+        }
+    }
+    free(codes);
+    free(totals);
     return failed;
 }
 
@@ -149,9 +256,7 @@ int feed_forward_int8(const float *hidden, const int8_t *up, const float *up_sca
     float *active = malloc(neurons * sizeof *active);
     const int failed = !quantized || !sums || !active;
     for (int64_t row = 0; !failed && row < rows; row++, hidden += width, out += width) {
-        const float scale = scale_of(hidden, width), divisor = divisor_of(scale);
-        for (int64_t i = 0; i < width; i++)
-            quantized[i] = (int16_t)rintf(hidden[i] / divisor);
+        const float scale = quantize(hidden, quantized, width, 0);
         for (int64_t neuron = 0; neuron < neurons; neuron++) {
             const float sum = (float)dot_int8(quantized, up + neuron * width, width) * scale;
             const float value = sum * up_scale[neuron] + (up_bias ? up_bias[neuron] : 0);

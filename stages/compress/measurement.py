@@ -18,6 +18,7 @@ from modeling.network_counting import (
     dense_macs_per_token,
     network_parameters,
     nonzero_macs_per_token,
+    nonzero_parameters,
 )
 from modeling.transformer import Transformer
 
@@ -90,9 +91,3 @@ def generation_bytes(model: Transformer) -> int:
         generate_batch(model, [prompt], min(GENERATED, context - 1), temperature=0.0, top_k=1, seed=0)
 
     return tensor_bytes(model) + peak_tensor_bytes(generate)
-
-
-def nonzero_parameters(model: Transformer) -> int:
-    """Weights and biases that are not zero, float or int8; a tied table counts once, scales do not count."""
-    tensors = {tensor.data_ptr(): tensor for name, tensor in model.state_dict().items() if not name.endswith(".scale")}
-    return sum(int(tensor.count_nonzero()) for tensor in tensors.values())

@@ -16,6 +16,7 @@ MODULES = {
     "prune": "prune_pass",
     "int8": "quantize_pass",
     "int4": "quantize_pass",
+    "int2": "quantize_pass",
 }
 """Kind of the pass -> module with its `apply(one, model, context)`."""
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from data_schemas.config import FrozenConfig
+from stages.compress.recovery_config import Recovery
 
 Rounding = Literal["nearest", "gptq"]
 CacheType = Literal["float32", "int8"]
@@ -45,17 +46,29 @@ class Int8Pass(FrozenConfig):
         return self.rounding == "gptq" or self.activations == "static" or self.smoothing is not None
 
 
-class Int4Pass(FrozenConfig):
-    """The decoder's weights in int4, a scale for 32 inputs; activations float32. Embedding and head are int8.
+class PackedPass(FrozenConfig):
+    """The decoder's weights in four or two bits with int8 activations, embedding and head in eight or four.
 
-    For memory alone: products are slower than those of float32.
+    Two bits want training through the rounding (`recovery`); four do without, and lose less with it.
     """
 
-    kind: Literal["int4"] = "int4"
+    kind: Literal["int4", "int2"] = "int4"
+    group: int = Field(32, gt=0, multiple_of=32, description="consecutive inputs that share a bfloat16 scale")
+    table_bits: Literal[8, 4] = Field(8, description="of embedding and head; eight are as in int8, a scale per row")
     rounding: Rounding = Field(
         "gptq",
-        description="to the nearest integer, or so that each weight makes up for those rounded before it on "
-        "calibration text (GPTQ, 2210.17323)",
+        description="to the nearest level, or so that each weight makes up for those rounded before it on calibration "
+        "text (GPTQ, 2210.17323); to the nearest after training through the rounding",
+    )
+    recovery: Recovery | None = Field(
+        None,
+        description="quantisation-aware training (LLM-QAT, 2305.17888): gradients of the rounded network move the "
+        "floats behind it; none: only rounded",
     )
     cache: CacheType = Field("float32", description=CACHE)
     calibration_rows: int = Field(128, gt=0, description=ROWS)
+
+    @property
+    def bits(self) -> int:
+        """Of the decoder's weights."""
+        return int(self.kind.removeprefix("int"))

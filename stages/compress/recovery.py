@@ -1,10 +1,11 @@
 """Training after a pass: from the text, from the teacher's predictions, or from both; a killed one goes on."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infra.hardware import has_fast_bf16
 from modeling.gradients import LocalGradients, LossFunction
@@ -30,6 +31,7 @@ def recover(
     after_step: Callable[[nn.Module], None] = lambda model: None,
     first_row: int = 0,
     name: str = STATE,
+    beside: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Train `model` in place; it ends in `eval` mode. A killed recovery goes on from its last save, to the same bits.
 
@@ -41,6 +43,7 @@ def recover(
         after_step: keeps what the pass did, such as zeros, after each step.
         first_row: position of the first training window.
         name: of the progress file; one for each of a pass's recoveries.
+        beside: tensors that `after_step` changes in place, saved and restored with the network.
     """
     sampler = context.sampler(model.config.context_length)
     rows = max(1, recovery.batch_tokens // model.config.context_length)
@@ -48,7 +51,7 @@ def recover(
     optimizer = build_adamw(model, recovery.learning_rate, (0.9, 0.95), recovery.weight_decay)
     gradients = LocalGradients(loss_of=loss_of)
     model.train()
-    for step in range(_resumed(model, optimizer, context, name) + 1, steps + 1):
+    for step in range(_resumed(model, optimizer, context, name, beside) + 1, steps + 1):
         batch = torch.from_numpy(sampler.rows(first_row + (step - 1) * rows, rows))
         peak = recovery.learning_rate
         rate = cosine_with_warmup(
@@ -58,7 +61,7 @@ def recover(
         training_step(model, optimizer, micro_batches, rate, 1.0, recovery_precision(), gradients=gradients)
         after_step(model)
         if step % SAVE_EVERY_STEPS == 0 or step == steps:
-            _save(model, optimizer, context, name, step)
+            _save(model, optimizer, context, name, step, beside)
             context.listener.advanced("recovery", step, steps, f"step {step} of {steps}")
     model.eval()
 
@@ -68,17 +71,33 @@ def recovery_precision() -> Precision:
     return "bf16" if has_fast_bf16() else "fp32"
 
 
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, context: PassContext, name: str, step: int) -> None:
+def _save(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    context: PassContext,
+    name: str,
+    step: int,
+    beside: Mapping[str, Tensor],
+) -> None:
     buffer = io.BytesIO()
-    torch.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "beside": dict(beside)}
+    torch.save(state, buffer)
     context.work.write(name, buffer.getvalue())
 
 
-def _resumed(model: nn.Module, optimizer: torch.optim.Optimizer, context: PassContext, name: str) -> int:
+def _resumed(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    context: PassContext,
+    name: str,
+    beside: Mapping[str, Tensor],
+) -> int:
     """Steps that are behind a recovery that was killed."""
     if not context.work.exists(name):
         return 0
     saved = torch.load(io.BytesIO(context.work.read(name)), weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
+    for key, tensor in beside.items():
+        tensor.copy_(saved["beside"][key])
     return int(saved["step"])

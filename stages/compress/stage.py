@@ -14,7 +14,7 @@ from stages.compress.attention_config import LinearAttentionPass, LshAttentionPa
 from stages.compress.distill_config import DistillPass
 from stages.compress.low_rank_config import LowRankPass
 from stages.compress.prune_config import PrunePass
-from stages.compress.quantize_config import Int4Pass, Int8Pass
+from stages.compress.quantize_config import Int8Pass, PackedPass
 from stages.compress.sparse_config import SparseActivationsPass
 from stages.compress.structured_config import StructuredPass
 from stages.stage import Stage, StageContext
@@ -28,14 +28,14 @@ CompressionPass = Annotated[
     | SparseActivationsPass
     | PrunePass
     | Int8Pass
-    | Int4Pass,
+    | PackedPass,
     Field(discriminator="kind"),
 ]
 ORDER = (
     ("distill", "structured"),
     ("linear_attention", "lsh_attention", "low_rank"),
     ("sparse_activations", "prune"),
-    ("int8", "int4"),
+    ("int8", "int4", "int2"),
 )
 """Passes of one group may come in any order, and more than once but for the last; those of a later group come later."""
 REASONS = {
@@ -70,14 +70,14 @@ class CompressStage(Stage):
     """Make the pretrained network smaller and faster, pass by pass."""
 
     name = "compress"
-    version = 2
+    version = 3
     Config = CompressConfig
     inputs: Mapping = {"model": MODEL, "tokens": TOKENS}  # type: ignore[type-arg]
     output = COMPRESSED_MODEL
 
     def estimate(self, config: CompressConfig, volume: Volume) -> Estimate:
         """Recovery training at the rate of a training step, the teacher beside it, plus measuring after every pass."""
-        recoveries = [one.recovery for one in config.passes if hasattr(one, "recovery")]
+        recoveries = [recovery for one in config.passes if (recovery := getattr(one, "recovery", None))]
         trained = sum(recovery.tokens * (4 if recovery.distill else 3) for recovery in recoveries)
         measured = config.measured_bytes / 3.5 * 1.5 * (len(config.passes) + 1)
         flops = 2.0 * volume.parameters * (trained + measured)

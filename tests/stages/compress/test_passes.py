@@ -10,17 +10,18 @@ from infra.progress import SilentListener
 from modeling.checkpoint import model_from_files, model_to_files
 from modeling.counting import parameters
 from modeling.int8_linear import Int8Linear
+from modeling.network_counting import nonzero_parameters
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.compress.attention_config import LinearAttentionPass
 from stages.compress.distill_config import DistillPass
 from stages.compress.low_rank_config import LowRankPass
-from stages.compress.measurement import HeldOutText, measure, nonzero_parameters
+from stages.compress.measurement import HeldOutText, measure
 from stages.compress.pass_context import PassContext
 from stages.compress.passes import apply_pass
 from stages.compress.progress import PassProgress
 from stages.compress.prune_config import PrunePass
-from stages.compress.quantize_config import Int4Pass, Int8Pass
+from stages.compress.quantize_config import Int8Pass, PackedPass
 from stages.compress.recovery import recover
 from stages.compress.recovery_config import Recovery
 from stages.compress.sparse_config import SparseActivationsPass
@@ -119,7 +120,7 @@ def test_int8_comes_back_smaller_and_nearly_as_good(network, tokens, context):
         Int8Pass(rounding="gptq", calibration_rows=8),
         Int8Pass(smoothing=0.5, activations="static", calibration_rows=8),
         Int8Pass(cache="int8"),
-        Int4Pass(calibration_rows=8),
+        PackedPass(calibration_rows=8),
     ],
 )
 def test_integers_of_every_kind_come_back_from_their_files_nearly_as_good(network, tokens, context, one):
