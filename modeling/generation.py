@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data_schemas.errors import ConfigError
-from modeling.key_value_cache import DecoderCache
+from modeling.native_decoding import NativeDecoder
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 
@@ -67,19 +67,20 @@ def generate_batch(
         )
     rows = [_Row(model.config, prompt, seed + number) for number, prompt in enumerate(prompts)]
     going = rows if max_new_tokens else []
-    cache: DecoderCache | None = None
+    predictor: _Predictor | None = None
     while going:
-        if cache is None or any(row.moved() for row in going):
-            cache, unseen = model.new_cache(len(going)), [row.visible for row in going]
+        moved = [row.moved() for row in going]
+        if predictor is None or any(moved):
+            predictor, unseen = _Predictor(model, len(going)), [row.visible for row in going]
         else:
             unseen = [row.tokens[-1:] for row in going]
-        logits = _last_logits(model, unseen, cache)
+        logits = predictor.predict(unseen)
         for row, row_logits in zip(going, logits, strict=True):
             row.take(_sample(row_logits, temperature, top_k, row.generator), stop_token, max_new_tokens)
         kept = [place for place, row in enumerate(going) if not row.finished]
         if len(kept) < len(going):
             going = [going[place] for place in kept]
-            cache.keep(kept)
+            predictor.keep(kept)
     return [row.new_tokens for row in rows]
 
 
@@ -128,14 +129,29 @@ class _Row:
         return len(self.tokens) - 1 - self.tokens[::-1].index(end)
 
 
-def _last_logits(model: Transformer, unseen: Sequence[Sequence[int]], cache: DecoderCache) -> Tensor:
-    """Logits (rows, vocabulary) behind the last token of each row."""
-    counts = torch.tensor([len(tokens) for tokens in unseen])
-    padded = torch.zeros(len(unseen), int(counts.max()), dtype=torch.int64)
-    for row, tokens in zip(padded, unseen, strict=True):
-        row[: len(tokens)] = torch.tensor(tokens)
-    hidden = model.hidden_states(padded.to(model.final_norm.weight.device), cache, counts)
-    return model.head(hidden[torch.arange(len(unseen)), counts - 1])  # type: ignore[no-any-return]
+class _Predictor:
+    """A network and what it has seen of some rows of text."""
+
+    def __init__(self, model: Transformer, rows: int) -> None:
+        self._model = model
+        self._cache = model.new_cache(rows)
+        self._native = NativeDecoder.of(model, self._cache)
+
+    def predict(self, unseen: Sequence[Sequence[int]]) -> Tensor:
+        """Logits (rows, vocabulary) behind the last of each row's tokens that were not seen yet."""
+        if self._native and (self._native.takes_prompts or all(len(tokens) == 1 for tokens in unseen)):
+            return self._native.predict(unseen)
+        counts = torch.tensor([len(tokens) for tokens in unseen])
+        padded = torch.zeros(len(unseen), int(counts.max()), dtype=torch.int64)
+        for row, tokens in zip(padded, unseen, strict=True):
+            row[: len(tokens)] = torch.tensor(tokens)
+        hidden = self._model.hidden_states(padded.to(self._model.final_norm.weight.device), self._cache, counts)
+        return self._model.head(hidden[torch.arange(len(unseen)), counts - 1])  # type: ignore[no-any-return]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget all other rows."""
+        self._cache.keep(rows)
+        self._native = NativeDecoder.of(self._model, self._cache)
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
@@ -170,17 +186,17 @@ def decode_speed(model: Transformer, new_tokens: int = 32, repeats: int = 5) -> 
         new_tokens: tokens per repeat; half the context length where that is less.
         repeats: measurements, after one that does not count.
     """
-    prompt = _arbitrary_tokens(model, max(model.config.context_length // 2, 1))
-    steps = min(new_tokens, model.config.context_length - prompt.numel())
+    prompt = _arbitrary_tokens(model, max(model.config.context_length // 2, 1))[0].tolist()
+    steps = min(new_tokens, model.config.context_length - len(prompt))
 
     def decode() -> float:
-        cache = model.new_cache(batch=1)
-        model.hidden_states(prompt, cache)
+        predictor = _Predictor(model, rows=1)
+        token = int(predictor.predict([prompt])[0].argmax())
 
         def steps_one_by_one() -> None:
-            token = prompt[:, -1:]
+            nonlocal token
             for _ in range(steps):
-                token = model(token, cache=cache).argmax(-1)
+                token = int(predictor.predict([[token]])[0].argmax())
 
         return _seconds(steps_one_by_one)
 

@@ -58,6 +58,10 @@ class Int8LayerCache:
         self._codes.keep(rows)
         self._scales.keep(rows)
 
+    def memory(self) -> tuple[Tensor, Tensor | None]:
+        """As in `LayerCache`."""
+        return self._codes.memory()[0], self._scales.memory()[0]
+
     @property
     def bytes(self) -> int:
         """As in `LayerCache`."""

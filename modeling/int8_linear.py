@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modeling.kernels.compilation import library
 from modeling.replaced_modules import Description, empty_network, replacements_of, replaces
-from modeling.sparse_kernels.compilation import library
 from modeling.transformer import Transformer
 
 HAS_INT8_PRODUCT = torch.cpu._is_vnni_supported()
@@ -97,7 +97,7 @@ class _Int8Matrix(nn.Module):
         return sums.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, sums, self.scale)
 
     def _few_rows(self, hidden: Tensor, input_scale: float = 0.0) -> Tensor:
-        """By `sparse_kernels`, contiguous float32 on the CPU: quantising, product and scales in one call.
+        """By `modeling.kernels`, contiguous float32 on the CPU: quantising, product and scales in one call.
 
         An `input_scale` of 0 is one for each row. For one row at width 128 the surroundings of a call take longer than
         the call: tensors come straight from the module's dict, and the arguments are not looked at again.

@@ -56,6 +56,10 @@ class LayerCache:
         self._shape = (len(rows), *self._shape[1:])
         self.__dict__.pop("_sections", None)
 
+    def memory(self) -> tuple[Tensor, Tensor | None]:
+        """All entries (batch, places, heads, 2, head_width), and their scales where there are any."""
+        return self._entries, None
+
     @property
     def bytes(self) -> int:
         """Memory that the cache takes, whatever it holds."""
@@ -137,6 +141,11 @@ class KindState:
     def keep(self, rows: Sequence[int]) -> None:
         """Forget all other rows."""
         self._indices = [indices[list(rows)] for indices in self._indices]
+
+    def fill_up_indices(self) -> None:
+        """Let place i hold entry i, for who writes to the places of full attention by itself."""
+        assert isinstance(self.kind, FullAttention)
+        self._indices[0][:, :-1] = torch.arange(self.capacities[0])
 
     def _claim(self, level: int, held: Tensor, counts: Tensor, new: int) -> Places:
         """Places of `new` entries behind the `held` ones; those that do not count or are overwritten go to the last."""
@@ -253,6 +262,11 @@ class DecoderCache:
             state.keep(rows)
         for layer in self.layers:
             layer.keep(rows)
+
+    def fill_up_indices(self) -> None:
+        """As `KindState`'s, in all layers."""
+        for state in self._states.values():
+            state.fill_up_indices()
 
     def _check_room(self, counts: Tensor) -> None:
         assert int((self.lengths + counts).max()) <= self.capacity, "generation starts a new cache before one overflows"

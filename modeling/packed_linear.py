@@ -19,21 +19,16 @@ from torch import Tensor, nn
 
 from modeling.int8_linear import IntegerLayer, int8_layer, quantize_rows, takes_few_rows, with_integers
 from modeling.integer_grid import IntegerGrid, quantize
+from modeling.kernels.compilation import library
 from modeling.replaced_modules import replaces
-from modeling.sparse_kernels.compilation import library
 from modeling.transformer import Transformer
 
 ROWS_IN_C = 16
 """Up to which a plain loop in C beats making the weights float32 first."""
 WEIGHTS_AT_ONCE = 1 << 16
 """Most that are float32 at a time, as 256 kB."""
-BYTES_AT_ONCE = 8
-"""A group fills whole vectors of the kernel."""
-
-
-def group_step(bits: int) -> int:
-    """What the weights that share a scale are a multiple of."""
-    return BYTES_AT_ONCE * 8 // bits
+STEP = 32
+"""A group is a multiple of it: it fills whole vectors of the kernel."""
 
 
 def pack(codes: Tensor, grid: IntegerGrid) -> Tensor:
@@ -53,16 +48,15 @@ def pack(codes: Tensor, grid: IntegerGrid) -> Tensor:
 
 def unpack(packed: Tensor, grid: IntegerGrid, inputs: int) -> Tensor:
     """The inverse of `pack`: int8 (outputs, inputs)."""
-    groups = torch.unflatten(packed, 1, (-1, (grid.group or padded(inputs, grid.bits)) * grid.bits // 8))
+    groups = torch.unflatten(packed, 1, (-1, (grid.group or padded(inputs)) * grid.bits // 8))
     mask, half = (1 << grid.bits) - 1, 1 << grid.bits - 1
     parts = [(groups >> shift & mask).to(torch.int8) - half for shift in range(0, 8, grid.bits)]
     return torch.cat(parts, -1).flatten(1)[:, :inputs]
 
 
-def padded(inputs: int, bits: int) -> int:
-    """`inputs`, up to the next multiple of `group_step`."""
-    step = group_step(bits)
-    return -(-inputs // step) * step
+def padded(inputs: int) -> int:
+    """`inputs`, up to the next multiple of `STEP`."""
+    return -(-inputs // STEP) * STEP
 
 
 class _Packed(nn.Module):
@@ -73,7 +67,7 @@ class _Packed(nn.Module):
 
     def __init__(self, rows: int, columns: int, bits: int, group: int) -> None:
         super().__init__()
-        self.grid, self._columns = IntegerGrid(bits, group), columns
+        self.grid, self.columns = IntegerGrid(bits, group), columns
         self.operand_bits = (bits, 8)
         """Of a weight and of an activation, for `modeling.network_counting`."""
         groups = -(-columns // group)
@@ -82,14 +76,14 @@ class _Packed(nn.Module):
 
     def nonzero_weights(self) -> int:
         """Weights that are not zero."""
-        codes = unpack(self.packed, self.grid, self._columns)
+        codes = unpack(self.packed, self.grid, self.columns)
         return codes.numel() if self.grid.offset else int(codes.count_nonzero())
 
     def weights(self, packed: Tensor, scale: Tensor) -> Tensor:
         """Of some rows, (some, columns) float32."""
         codes = unpack(packed, self.grid, scale.shape[1] * (self.grid.group or 0))
         grouped = torch.unflatten(codes, 1, (-1, self.grid.group or 0))
-        return self.grid.values(grouped.float(), scale.float()[..., None]).flatten(1)[:, : self._columns]
+        return self.grid.values(grouped.float(), scale.float()[..., None]).flatten(1)[:, : self.columns]
 
 
 @replaces("packed_linear")
@@ -107,10 +101,10 @@ class PackedLinear(_Packed):
         """(..., inputs) float -> (..., outputs) float32."""
         if takes_few_rows(hidden, ROWS_IN_C):
             return self._few_rows(hidden.float().contiguous())
-        codes, token_scales = quantize_rows(hidden.reshape(-1, self._columns))
+        codes, token_scales = quantize_rows(hidden.reshape(-1, self.columns))
         rows, outputs = codes.float(), len(self.scale)
         result = rows.new_empty(len(rows), outputs)
-        at_once = max(1, WEIGHTS_AT_ONCE // self._columns)
+        at_once = max(1, WEIGHTS_AT_ONCE // self.columns)
         for start in range(0, outputs, at_once):
             some = slice(start, start + at_once)
             torch.mm(rows, self.weights(self.packed[some], self.scale[some]).T, out=result[:, some])
@@ -121,11 +115,11 @@ class PackedLinear(_Packed):
 
     def sizes(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        shape = {"inputs": self._columns, "outputs": len(self.scale), "bias": self.bias is not None}
+        shape = {"inputs": self.columns, "outputs": len(self.scale), "bias": self.bias is not None}
         return {**shape, "bits": self.grid.bits, "group": self.grid.group}
 
     def _few_rows(self, hidden: Tensor) -> Tensor:
-        """By `sparse_kernels`, contiguous float32 on the CPU: as `modeling.int8_linear.Int8Linear` does it."""
+        """By `modeling.kernels`, contiguous float32 on the CPU: as `modeling.int8_linear.Int8Linear` does it."""
         kernels, tensors, grid = library(), self._buffers, self.grid
         packed, scale, bias = tensors["packed"], tensors["scale"], tensors["bias"]
         assert kernels is not None and packed is not None and scale is not None
@@ -138,12 +132,12 @@ class PackedLinear(_Packed):
             result.data_ptr(),
             grid.bits,
             grid.group,
-            hidden.numel() // self._columns,
+            hidden.numel() // self.columns,
             len(scale),
-            self._columns,
+            self.columns,
         )
         if failed:
-            raise MemoryError(f"no memory for {self._columns} activations")
+            raise MemoryError(f"no memory for {self.columns} activations")
         return result
 
 
@@ -158,18 +152,18 @@ class PackedEmbedding(_Packed):
     def forward(self, tokens: Tensor) -> Tensor:
         """(...) int64 -> (..., width) float32."""
         flat = tokens.flatten()
-        return self.weights(self.packed[flat], self.scale[flat]).view(*tokens.shape, self._columns)
+        return self.weights(self.packed[flat], self.scale[flat]).view(*tokens.shape, self.columns)
 
     def sizes(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        shape = {"vocabulary_size": len(self.scale), "width": self._columns}
+        shape = {"vocabulary_size": len(self.scale), "width": self.columns}
         return {**shape, "bits": self.grid.bits, "group": self.grid.group}
 
 
 def packed_layer(module: nn.Linear | nn.Embedding, found: tuple[Tensor, Tensor], grid: IntegerGrid) -> IntegerLayer:
     """Of a linear layer or an embedding, and codes (rows, columns) with scales (rows, groups)."""
     codes, scales = found
-    (rows, columns), group = codes.shape, grid.group or padded(codes.shape[1], grid.bits)
+    (rows, columns), group = codes.shape, grid.group or padded(codes.shape[1])
     packing = {"bits": grid.bits, "group": group}
     tensors = {"packed": pack(codes, IntegerGrid(grid.bits, group)), "scale": scales.bfloat16()}
     if isinstance(module, nn.Embedding):

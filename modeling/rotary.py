@@ -21,12 +21,18 @@ def rotation_at(positions: Tensor, head_width: int, base: float, like: Tensor) -
     """
     exact = torch.promote_types(like.dtype, torch.float32)
     positions = positions.to(like.device, exact)
-    speeds = base ** (-torch.arange(0, head_width, 2, device=like.device, dtype=exact) / head_width)
+    speeds = rotation_speeds(head_width, base, positions)
     # (a, b) turns to (a cos - b sin, b cos + a sin): the first half's sine is that of the angle turned backwards.
     turning = torch.cat((-speeds, speeds))
     kinds = torch.stack((turning, turning, torch.zeros_like(turning)))
     angles = positions[..., None, None, None] * kinds
     return angles.cos(), angles.sin()
+
+
+def rotation_speeds(head_width: int, base: float, like: Tensor | None = None) -> Tensor:
+    """(head_width / 2): the angle by which a position turns each pair; float32 on the CPU, or as `like`."""
+    like = torch.empty(0) if like is None else like
+    return base ** (-torch.arange(0, head_width, 2, device=like.device, dtype=like.dtype) / head_width)
 
 
 def rotate(projected: Tensor, rotation: Rotation) -> Tensor:

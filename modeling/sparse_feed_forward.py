@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeling import sparse_kernels
+from modeling import kernels
 from modeling.feed_forward import FeedForward
 from modeling.int8_linear import Int8Linear
 from modeling.replaced_modules import Replacement, replaces
@@ -80,16 +80,16 @@ class SparseFeedForward(nn.Module):
         if torch.is_grad_enabled() and (hidden.requires_grad or any(one.requires_grad for one in self.parameters())):
             return False
         plain = hidden.dtype == torch.float32 and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        return plain and hidden.numel() > 0 and sparse_kernels.available()
+        return plain and hidden.numel() > 0 and kernels.available()
 
     def _few_rows(self, rows: Tensor, by_neuron: Tensor) -> Tensor:
         """(rows, width) -> (rows, width), skipping dead neurons of the second matrix (neurons, width)."""
         up, down = self.up, self.down
         if isinstance(up, Int8Linear) and isinstance(down, Int8Linear):
             first, second = (up.weight, up.scale, up.bias), (by_neuron, down.scale, down.bias)
-            return sparse_kernels.feed_forward_int8(rows, first, self.threshold, second)
+            return kernels.feed_forward_int8(rows, first, self.threshold, second)
         assert isinstance(down, nn.Linear)
-        return sparse_kernels.sparse_product(thresholded_relu(up(rows), self.threshold), by_neuron, down.bias)
+        return kernels.sparse_product(thresholded_relu(up(rows), self.threshold), by_neuron, down.bias)
 
     def _neuron_major(self) -> Tensor | None:
         """The second matrix as (neurons, width), contiguous; None where its kind, or that of both, has no kernel.

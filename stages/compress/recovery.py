@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from infra.hardware import has_fast_bf16
 from modeling.gradients import LocalGradients, LossFunction
 from modeling.loss import next_token_loss
-from modeling.optimizer import build_adamw
-from modeling.schedule import cosine_with_warmup
+from modeling.optimizer import build_optimizer
+from modeling.schedule import learning_rate_at
 from modeling.training_choices import Precision
 from modeling.training_step import training_step
 from modeling.transformer import Transformer
@@ -20,6 +20,7 @@ from stages.compress.recovery_config import Recovery
 
 MICRO_BATCH_ROWS = 16
 SAVE_EVERY_STEPS = 100
+BETAS, MUON_MOMENTUM = (0.9, 0.95), 0.95
 STATE = "recovery.pt"
 
 
@@ -48,15 +49,14 @@ def recover(
     sampler = context.sampler(model.config.context_length)
     rows = max(1, recovery.batch_tokens // model.config.context_length)
     steps = recovery.tokens // (rows * model.config.context_length)
-    optimizer = build_adamw(model, recovery.learning_rate, (0.9, 0.95), recovery.weight_decay)
+    peak = recovery.learning_rate
+    optimizer = build_optimizer(model, recovery.optimizer, peak, BETAS, recovery.weight_decay, MUON_MOMENTUM)
     gradients = LocalGradients(loss_of=loss_of)
     model.train()
     for step in range(_resumed(model, optimizer, context, name, beside) + 1, steps + 1):
         batch = torch.from_numpy(sampler.rows(first_row + (step - 1) * rows, rows))
-        peak = recovery.learning_rate
-        rate = cosine_with_warmup(
-            step, peak, recovery.floor_share * peak, max(1, round(recovery.warmup_share * steps)), steps
-        )
+        warmup = max(1, round(recovery.warmup_share * steps))
+        rate = learning_rate_at(step, recovery.schedule, peak, recovery.floor_share * peak, warmup, steps)
         micro_batches = list(torch.split(batch, MICRO_BATCH_ROWS))
         training_step(model, optimizer, micro_batches, rate, 1.0, recovery_precision(), gradients=gradients)
         after_step(model)

@@ -5,27 +5,27 @@ import pytest
 import torch
 from torch import nn
 
-from modeling import sparse_kernels
+from modeling import kernels
 from modeling.activation_sparsity import use_sparse_feed_forwards
 from modeling.checkpoint import CONFIG, WEIGHTS, model_from_files, model_to_files
 from modeling.feed_forward import FeedForward
 from modeling.int8_linear import quantize_int8
+from modeling.kernels import compilation
 from modeling.low_rank import LowRankLinear
 from modeling.sparse_feed_forward import FEW_ROWS, SparseFeedForward, thresholded_relu
-from modeling.sparse_kernels import compilation
 from tests.modeling.networks import random_tokens, small_network
 
 
 @pytest.fixture(params=["kernels", "no compiler"])
-def kernels(request, monkeypatch):
+def with_kernels(request, monkeypatch):
     if request.param == "no compiler":
-        monkeypatch.setattr(sparse_kernels, "available", lambda: False)
-    elif not sparse_kernels.available():
+        monkeypatch.setattr(kernels, "available", lambda: False)
+    elif not kernels.available():
         pytest.skip("needs a C compiler")
     return request.param
 
 
-needs_kernels = pytest.mark.skipif("not sparse_kernels.available()", reason="needs a C compiler")
+needs_kernels = pytest.mark.skipif("not kernels.available()", reason="needs a C compiler")
 
 
 def mostly_zero(rows, neurons, zeros):
@@ -40,7 +40,7 @@ def test_the_skipping_product_is_the_dense_one(zeros, rows, neurons, width):
     active, weight, bias = mostly_zero(rows, neurons, zeros), torch.randn(neurons, width), torch.randn(width)
     exact = active.double() @ weight.double()
     for given, added in ((bias, bias.double()), (None, 0.0)):
-        found = sparse_kernels.sparse_product(active, weight, given).double()
+        found = kernels.sparse_product(active, weight, given).double()
         torch.testing.assert_close(found, exact + added, rtol=0, atol=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_int8_sums_of_the_largest_numbers_do_not_overflow():
     up = torch.full((neurons, width), 127, dtype=torch.int8)
     down = torch.randint(0, 2, (neurons, width)).mul(254).sub(127).to(torch.int8)
     ones = torch.ones(neurons), torch.ones(width)
-    found = sparse_kernels.feed_forward_int8(torch.ones(2, width), (up, ones[0], None), 0.0, (down, ones[1], None))
+    found = kernels.feed_forward_int8(torch.ones(2, width), (up, ones[0], None), 0.0, (down, ones[1], None))
     active = 127 * width  # each neuron's, quantised to 127 again
     exact = (down.double().sum(0) * active).expand(2, -1)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=0.1)
@@ -61,7 +61,7 @@ def test_int8_sums_of_the_largest_numbers_do_not_overflow():
 def test_dead_neurons_are_not_read():
     active, weight = torch.zeros(1, 8), torch.full((8, 4), torch.nan)
     active[0, 3], weight[3] = 2.0, 1.5
-    assert sparse_kernels.sparse_product(active, weight, None).tolist() == [[3.0] * 4]
+    assert kernels.sparse_product(active, weight, None).tolist() == [[3.0] * 4]
 
 
 def test_threshold_by_hand():
@@ -74,7 +74,7 @@ def test_threshold_by_hand():
 
 @pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1])
 @pytest.mark.parametrize("int8", [False, True])
-def test_decode_and_prefill_are_the_plain_feed_forward(kernels, rows, int8):
+def test_decode_and_prefill_are_the_plain_feed_forward(with_kernels, rows, int8):
     model = small_network()
     plain = copy.deepcopy(model)
     use_sparse_feed_forwards(model)

@@ -12,7 +12,7 @@ first product and `sparse_product` for one row, slower for more.)
 import torch
 from torch import Tensor
 
-from modeling.sparse_kernels.compilation import library
+from modeling.kernels.compilation import library
 
 
 def available() -> bool:

@@ -3,21 +3,7 @@
    `down` is stored neuron by neuron, (neurons, width): the numbers that one neuron adds to the output lie together, and
    those of a neuron that is zero are never read. `up` is (neurons, width) too. */
 
-#include <float.h>
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define LARGEST 127
-
-static int32_t dot_int8(const int16_t *restrict a, const int8_t *restrict b, int64_t count)
-{
-    int32_t sum = 0;
-    for (int64_t i = 0; i < count; i++)
-        sum += (int32_t)a[i] * (int16_t)b[i];
-    return sum;
-}
+#include "products.h"
 
 /* Living neurons whose parts of the output are not added yet: four at a time, so that the output is loaded and stored a
    quarter as often. */
@@ -75,20 +61,6 @@ void sparse_product(const float *active, const float *down, const float *bias, f
     }
 }
 
-/* The scale by which `count` numbers fit -127 to 127, as `quantize_rows` has it. */
-static float scale_of(const float *restrict numbers, int64_t count)
-{
-    float largest = 0;
-    for (int64_t i = 0; i < count; i++)
-        largest = fabsf(numbers[i]) > largest ? fabsf(numbers[i]) : largest;
-    return largest / LARGEST;
-}
-
-static float divisor_of(float scale)
-{
-    return scale < FLT_MIN ? FLT_MIN : scale;
-}
-
 /* sums (width) = quantized activations times down, exact while neurons * 127^2 < 2^31. Nothing is -128, so that the sum
    of two products fits 16 bits: twice the lanes of a product in 32. */
 static void skipping_sums(const float *restrict active, float divisor, const int8_t *restrict down,
@@ -118,18 +90,6 @@ static void skipping_sums(const float *restrict active, float divisor, const int
             sums[i] += (int16_t)(a * first[i]);
 }
 
-/* Codes (count) of activations with the scale given, beyond which they are cut off, or where that is 0 with their own.
-   Returns the scale. */
-static float quantize(const float *restrict hidden, int16_t *restrict codes, int64_t count, float given_scale)
-{
-    const float scale = given_scale > 0 ? given_scale : scale_of(hidden, count), divisor = divisor_of(scale);
-    for (int64_t i = 0; i < count; i++) {
-        const float code = rintf(hidden[i] / divisor);
-        codes[i] = (int16_t)(code > LARGEST ? LARGEST : code < -LARGEST ? -LARGEST : code);
-    }
-    return scale;
-}
-
 /* out (rows, outputs) = hidden (rows, inputs) weight^T + bias: int8 weights (outputs, inputs) with a scale for each output,
    int8 activations with the scale given, or where that is 0 with a scale for each row; bias may be NULL. Returns 0, or 1
    without memory. */
@@ -149,74 +109,6 @@ int linear_int8(const float *hidden, const int8_t *weight, const float *weight_s
     return failed;
 }
 
-#define LANES 8
-/* Additions of a lane before 16 bits could overflow: each is 2 x 15 x 127 at most. */
-#define ADDITIONS 8
-
-static float from_bfloat16(uint16_t bits)
-{
-    const uint32_t wide = (uint32_t)bits << 16;
-    float number;
-    memcpy(&number, &wide, sizeof number);
-    return number;
-}
-
-/* sums[] += scale x codes x activations of a group of int4, side by side; as `modeling.packed_linear.pack` has them. */
-static void add_int4(float *restrict sums, const uint8_t *restrict packed, const int16_t *restrict a, float scale,
-                     int64_t group)
-{
-    const int64_t half = group / 2;
-    for (int64_t start = 0; start < half; start += LANES * ADDITIONS) {
-        const int64_t stop = start + LANES * ADDITIONS < half ? start + LANES * ADDITIONS : half;
-        int16_t part[LANES] = {0};
-        for (int64_t i = start; i < stop; i += LANES)
-            for (int64_t lane = 0; lane < LANES; lane++) {
-                const int16_t byte = packed[i + lane];
-                part[lane] += (int16_t)((byte & 15) * a[i + lane]) + (int16_t)((byte >> 4) * a[i + lane + half]);
-            }
-        for (int64_t lane = 0; lane < LANES; lane++)
-            sums[lane] += scale * part[lane];
-    }
-}
-
-/* The same of int2. */
-static void add_int2(float *restrict sums, const uint8_t *restrict packed, const int16_t *restrict a, float scale,
-                     int64_t group)
-{
-    const int64_t quarter = group / 4;
-    for (int64_t start = 0; start < quarter; start += LANES * ADDITIONS) {
-        const int64_t stop = start + LANES * ADDITIONS < quarter ? start + LANES * ADDITIONS : quarter;
-        int16_t part[LANES] = {0};
-        for (int64_t i = start; i < stop; i += LANES)
-            for (int64_t lane = 0; lane < LANES; lane++) {
-                const int16_t byte = packed[i + lane];
-                const int16_t *restrict at = a + i + lane;
-                part[lane] += (int16_t)((byte & 3) * at[0]) + (int16_t)((byte >> 2 & 3) * at[quarter])
-                            + (int16_t)((byte >> 4 & 3) * at[2 * quarter]) + (int16_t)((byte >> 6) * at[3 * quarter]);
-            }
-        for (int64_t lane = 0; lane < LANES; lane++)
-            sums[lane] += scale * part[lane];
-    }
-}
-
-/* One output: the sum over groups of scale x (codes - centre) x activations. `totals` are the activations' sums. */
-static float dot_packed(const uint8_t *restrict packed, const uint16_t *restrict scales, const int16_t *restrict codes,
-                        const float *restrict totals, int64_t bits, int64_t group, int64_t groups)
-{
-    float sums[LANES] = {0}, total = 0;
-    for (int64_t one = 0; one < groups; one++, packed += group * bits / 8, codes += group) {
-        const float scale = from_bfloat16(scales[one]);
-        if (bits == 4)
-            add_int4(sums, packed, codes, scale, group);
-        else
-            add_int2(sums, packed, codes, scale, group);
-        total -= scale * totals[one] * (bits == 4 ? 8.0f : 1.5f);
-    }
-    for (int64_t lane = 0; lane < LANES; lane++)
-        total += sums[lane];
-    return total;
-}
-
 /* out (rows, outputs) = hidden (rows, inputs) weight^T + bias: weights of 4 or 2 bits in groups, with bfloat16 scales
    (outputs, groups); int8 activations with a scale for each row; a bfloat16 bias, which may be NULL. Returns 0, or 1
    without memory. */
@@ -224,11 +116,14 @@ int linear_packed(const float *hidden, const uint8_t *packed, const uint16_t *sc
                   int64_t bits, int64_t group, int64_t rows, int64_t outputs, int64_t inputs)
 {
     const int64_t groups = (inputs + group - 1) / group, width = group * bits / 8 * groups;
-    int16_t *codes = calloc(groups * group, sizeof *codes);
+    int16_t *wide = malloc(inputs * sizeof *wide);
+    int8_t *codes = calloc(groups * group, sizeof *codes);
     float *totals = malloc(groups * sizeof *totals);
-    const int failed = !codes || !totals;
+    const int failed = !wide || !codes || !totals;
     for (int64_t row = 0; !failed && row < rows; row++, hidden += inputs, out += outputs) {
-        const float scale = quantize(hidden, codes, inputs, 0);
+        const float scale = quantize(hidden, wide, inputs, 0);
+        for (int64_t i = 0; i < inputs; i++)
+            codes[i] = (int8_t)wide[i];
         for (int64_t one = 0; one < groups; one++) {
             int32_t sum = 0;
             for (int64_t i = 0; i < group; i++)
@@ -236,10 +131,12 @@ int linear_packed(const float *hidden, const uint8_t *packed, const uint16_t *sc
             totals[one] = (float)sum;
         }
         for (int64_t output = 0; output < outputs; output++) {
-            const float sum = dot_packed(packed + output * width, scales + output * groups, codes, totals, bits, group, groups);
+            const uint8_t *row_of_weights = packed + output * width;
+            const float sum = dot_packed(row_of_weights, scales + output * groups, codes, totals, bits, group, groups);
             out[output] = sum * scale + (bias ? from_bfloat16(bias[output]) : 0);
         }
     }
+    free(wide);
     free(codes);
     free(totals);
     return failed;

@@ -1,4 +1,4 @@
-"""The C file becomes a library of this machine, once for each processor, compiler and version of the file."""
+"""The C files become a library of this machine, once for each processor, compiler and version of the files."""
 
 import ctypes
 import functools
@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("sparse_kernels.c")
+SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[ch]")))
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-lm")
 COMPILE_SECONDS = 60
 
@@ -58,14 +58,15 @@ def build(folder: Path) -> Path:
         OSError, subprocess.SubprocessError: no compiler, an unwritable folder, or a compiler that fails.
     """
     command = compiler()
-    key = hashlib.sha256("\0".join([SOURCE.read_text(), *command, *FLAGS, _processor()]).encode()).hexdigest()[:16]
-    path = folder / f"sparse_kernels-{key}.so"
+    texts = [source.read_text() for source in SOURCES]
+    key = hashlib.sha256("\0".join([*texts, *command, *FLAGS, _processor()]).encode()).hexdigest()[:16]
+    path = folder / f"kernels-{key}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fresh = Path(scratch) / path.name
             subprocess.run(
-                [*command, "-o", str(fresh), str(SOURCE), *FLAGS],
+                [*command, "-o", str(fresh), *(str(one) for one in SOURCES if one.suffix == ".c"), *FLAGS],
                 check=True,
                 capture_output=True,
                 text=True,
@@ -92,6 +93,7 @@ def _declared(kernels: ctypes.CDLL) -> ctypes.CDLL:
     kernels.feed_forward_int8.argtypes = [at] * 4 + [number] + [at] * 4 + [size] * 3
     kernels.linear_int8.argtypes = [at] * 5 + [number] + [size] * 3
     kernels.linear_packed.argtypes = [at] * 5 + [size] * 5
+    kernels.decode.argtypes = [at, size, size, at, at, at]
     kernels.sparse_product.restype = None
     return kernels
 

@@ -1,0 +1,199 @@
+/* What the kernels share: products of short vectors. Vector types are those of gcc and clang, for any processor. */
+
+#pragma once
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LARGEST 127
+#define LANES 8
+
+typedef int8_t signed_bytes __attribute__((vector_size(LANES)));
+typedef float floats __attribute__((vector_size(4 * LANES)));
+
+static inline floats load_floats(const float *at)
+{
+    floats loaded;
+    memcpy(&loaded, at, sizeof loaded);
+    return loaded;
+}
+
+static inline floats load_int8(const int8_t *at)
+{
+    signed_bytes loaded;
+    memcpy(&loaded, at, sizeof loaded);
+    return __builtin_convertvector(loaded, floats);
+}
+
+static inline float sum_of(floats lanes)
+{
+    float total = 0;
+    for (int lane = 0; lane < LANES; lane++)
+        total += lanes[lane];
+    return total;
+}
+
+static inline float dot_float(const float *a, const float *b, int64_t count)
+{
+    floats first = {0}, second = {0};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES) {
+        first += load_floats(a + i) * load_floats(b + i);
+        second += load_floats(a + i + LANES) * load_floats(b + i + LANES);
+    }
+    float total = sum_of(first + second);
+    for (; i < count; i++)
+        total += a[i] * b[i];
+    return total;
+}
+
+static inline float dot_float_int8(const float *a, const int8_t *b, int64_t count)
+{
+    floats sums = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        sums += load_floats(a + i) * load_int8(b + i);
+    float total = sum_of(sums);
+    for (; i < count; i++)
+        total += a[i] * b[i];
+    return total;
+}
+
+static inline int32_t dot_int8(const int16_t *restrict a, const int8_t *restrict b, int64_t count)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += (int32_t)a[i] * (int16_t)b[i];
+    return sum;
+}
+
+/* The scale by which `count` numbers fit -127 to 127, as `quantize_rows` has it. */
+static inline float scale_of(const float *restrict numbers, int64_t count)
+{
+    float largest = 0;
+    for (int64_t i = 0; i < count; i++)
+        largest = fabsf(numbers[i]) > largest ? fabsf(numbers[i]) : largest;
+    return largest / LARGEST;
+}
+
+static inline float divisor_of(float scale)
+{
+    return scale < FLT_MIN ? FLT_MIN : scale;
+}
+
+/* Codes (count) of activations with the scale given, beyond which they are cut off, or where that is 0 with their own.
+   Returns the scale. */
+static inline float quantize(const float *restrict hidden, int16_t *restrict codes, int64_t count, float given_scale)
+{
+    const float scale = given_scale > 0 ? given_scale : scale_of(hidden, count), divisor = divisor_of(scale);
+    for (int64_t i = 0; i < count; i++) {
+        const float code = rintf(hidden[i] / divisor);
+        codes[i] = (int16_t)(code > LARGEST ? LARGEST : code < -LARGEST ? -LARGEST : code);
+    }
+    return scale;
+}
+
+static inline float from_bfloat16(uint16_t bits)
+{
+    const uint32_t wide = (uint32_t)bits << 16;
+    float number;
+    memcpy(&number, &wide, sizeof number);
+    return number;
+}
+
+/* Codes x activations of a group, side by side, added to `sums` times `scale`; int4 and int2 lie as
+   `modeling.packed_linear.pack` has them. Products of unsigned and signed bytes (SSSE3) fit 16 bits in pairs: 2 x 15 x
+   127. The plain loops are for other processors. */
+#if defined(__SSSE3__) && !defined(PLAIN_C)
+#include <immintrin.h>
+
+typedef __m128 partial_sums;
+
+static inline partial_sums add_products(partial_sums sums, __m128i products, float scale)
+{
+    return _mm_add_ps(sums, _mm_mul_ps(_mm_cvtepi32_ps(products), _mm_set1_ps(scale)));
+}
+
+static inline partial_sums add_int4(partial_sums sums, const uint8_t *packed, const int8_t *a, float scale, int64_t group)
+{
+    const __m128i low = _mm_set1_epi8(15), ones = _mm_set1_epi16(1);
+    __m128i products = _mm_setzero_si128();
+    for (int64_t i = 0; i < group / 2; i += 16) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(packed + i));
+        const __m128i lower = _mm_and_si128(bytes, low), upper = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
+        const __m128i pairs = _mm_add_epi16(
+            _mm_maddubs_epi16(lower, _mm_loadu_si128((const __m128i *)(a + i))),
+            _mm_maddubs_epi16(upper, _mm_loadu_si128((const __m128i *)(a + i + group / 2))));
+        products = _mm_add_epi32(products, _mm_madd_epi16(pairs, ones));
+    }
+    return add_products(sums, products, scale);
+}
+
+static inline partial_sums add_int2(partial_sums sums, const uint8_t *packed, const int8_t *a, float scale, int64_t group)
+{
+    const __m128i low = _mm_set1_epi8(3), ones = _mm_set1_epi16(1);
+    __m128i products = _mm_setzero_si128();
+    for (int64_t i = 0; i < group / 4; i += 8) {
+        __m128i bytes = _mm_loadl_epi64((const __m128i *)(packed + i)), pairs = _mm_setzero_si128();
+        for (int part = 0; part < 4; part++, bytes = _mm_srli_epi16(bytes, 2)) {
+            const __m128i activations = _mm_loadl_epi64((const __m128i *)(a + i + part * (group / 4)));
+            pairs = _mm_add_epi16(pairs, _mm_maddubs_epi16(_mm_and_si128(bytes, low), activations));
+        }
+        products = _mm_add_epi32(products, _mm_madd_epi16(pairs, ones));
+    }
+    return add_products(sums, products, scale);
+}
+
+static inline float total_of(partial_sums sums)
+{
+    return sums[0] + sums[1] + sums[2] + sums[3];
+}
+#else
+typedef float partial_sums;
+
+static inline partial_sums add_codes(partial_sums sums, const uint8_t *packed, const int8_t *a, float scale,
+                                     int64_t group, int bits)
+{
+    const int64_t width = group * bits / 8;
+    int32_t products = 0;
+    for (int part = 0; part < 8 / bits; part++)
+        for (int64_t i = 0; i < width; i++)
+            products += (packed[i] >> part * bits & ((1 << bits) - 1)) * a[i + part * width];
+    return sums + scale * (float)products;
+}
+
+static inline partial_sums add_int4(partial_sums sums, const uint8_t *packed, const int8_t *a, float scale, int64_t group)
+{
+    return add_codes(sums, packed, a, scale, group, 4);
+}
+
+static inline partial_sums add_int2(partial_sums sums, const uint8_t *packed, const int8_t *a, float scale, int64_t group)
+{
+    return add_codes(sums, packed, a, scale, group, 2);
+}
+
+static inline float total_of(partial_sums sums)
+{
+    return sums;
+}
+#endif
+
+/* One output: the sum over groups of scale x (codes - centre) x activations. `totals` are the activations' sums. */
+static inline float dot_packed(const uint8_t *packed, const uint16_t *scales, const int8_t *codes, const float *totals,
+                               int64_t bits, int64_t group, int64_t groups)
+{
+    partial_sums sums = {0};
+    float below = 0;
+    if (bits == 4)
+        for (int64_t one = 0; one < groups; one++)
+            sums = add_int4(sums, packed + one * group / 2, codes + one * group, from_bfloat16(scales[one]), group);
+    else
+        for (int64_t one = 0; one < groups; one++)
+            sums = add_int2(sums, packed + one * group / 4, codes + one * group, from_bfloat16(scales[one]), group);
+    for (int64_t one = 0; one < groups; one++)
+        below += from_bfloat16(scales[one]) * totals[one];
+    return total_of(sums) - below * (bits == 4 ? 8.0f : 1.5f);
+}
