@@ -120,6 +120,36 @@ def rerun(
 
 
 @command
+def sweep(
+    config: ConfigPath,
+    recipes: Annotated[str, typer.Argument(help="recipes of compression, such as configs/recipes.yaml")],
+    set_: Overrides = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compress one model by many recipes, and say which reach most; what is there already is reused."""
+    from flows.console import run_view
+    from flows.planning import stages_until
+    from flows.recipes import read_recipes
+    from flows.run_config import load_run_config
+    from flows.show import report_location
+    from flows.sweep import LAST_STAGE, print_sweep, sweep_json
+    from flows.sweep import sweep as run_sweep
+    from infra.runs import RunStore
+
+    url, chosen = store_url(store), read_recipes(recipes)
+    run_config = load_run_config(config, set_ or [])
+    with run_view([stage.name for stage in stages_until(LAST_STAGE)]) as view:
+        done = run_sweep(run_config, chosen, url, view)
+    print_sweep(done)
+    last = next((one.run_id for one in reversed(done) if one.run_id), None)
+    if last:
+        typer.echo(f"report with all recipes: {report_location(url, RunStore(url).get(last))}")
+    if as_json:
+        print_json(sweep_json(done))
+
+
+@command
 def runs(store: Store = None, as_json: AsJson = False) -> None:
     """List the runs of the store, newest first."""
     from flows.show import runs_table

@@ -192,7 +192,9 @@ class RunSession:
             out.folder, stage.name, stage.output, self.run_id, execution.engine, workers, fresh, listener
         )
         records = RunStore(self.request.store_url).folder.child(self.run_id)
-        return StageContext(self.run_id, partitions, out.folder.child(f"{self.run_id}/work"), listener, records)
+        work = out.folder.child(f"{self.run_id}/work")
+        shared = None if fresh else ArtifactStore(self.request.store_url).root.child(f"shared/{stage.name}")
+        return StageContext(self.run_id, partitions, work, listener, records, shared)
 
     def _volume_before(self, stage: Stage) -> Volume:
         names = [one.name for one in self.stages]

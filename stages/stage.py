@@ -30,6 +30,8 @@ class StageContext:
     listener: ProgressListener
     records: Folder | None = None
     """For what a person may want to look at while and after the stage runs; beside the run's record, never read."""
+    shared: Folder | None = None
+    """For parts of this stage's work that other configs of it have in common, named by all that decides them."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def phase(self, name: str) -> AbstractContextManager[None]:

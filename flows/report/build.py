@@ -15,6 +15,7 @@ from flows.report.corpus_funnel import corpus_funnel
 from flows.report.costs import costs
 from flows.report.headline import tiles
 from flows.report.lineage_table import lineage
+from flows.report.recipes import Recipes, recipes
 from flows.report.training_curves import training
 from flows.show import status
 from infra.artifacts import Artifact, ArtifactStore
@@ -30,8 +31,17 @@ def write_report(store_url: str, record: RunRecord) -> str:
         DamagedArtifactError: where a file that the report reads is missing or has another size than it was written.
     """
     folder = Folder(store_url).child(f"reports/{record.run_id}")
-    folder.write("report.html", render(record, stage_artifacts(store_url, record)).encode())
+    artifacts = stage_artifacts(store_url, record)
+    folder.write("report.html", render(record, artifacts, compressed_alike(store_url, artifacts)).encode())
     return str(folder.local_path("report.html")) if folder.is_local else f"{folder.url}/report.html"
+
+
+def compressed_alike(store_url: str, artifacts: dict[str, Artifact]) -> Recipes | None:
+    """What other recipes made of the model that this run compressed."""
+    if "compress" not in artifacts:
+        return None
+    everything = [artifact.manifest for artifact in ArtifactStore(store_url).all("compress")]
+    return recipes(artifacts["compress"].manifest, everything)
 
 
 def stage_artifacts(store_url: str, record: RunRecord) -> dict[str, Artifact]:
@@ -47,7 +57,7 @@ def stage_artifacts(store_url: str, record: RunRecord) -> dict[str, Artifact]:
     return found
 
 
-def render(record: RunRecord, artifacts: dict[str, Artifact]) -> str:
+def render(record: RunRecord, artifacts: dict[str, Artifact], alike: Recipes | None = None) -> str:
     """The page; a section is there if its stage is."""
     import jinja2
 
@@ -67,6 +77,7 @@ def render(record: RunRecord, artifacts: dict[str, Artifact]) -> str:
         contamination=contamination(manifests),
         training=training(artifacts["pretrain"]) if "pretrain" in artifacts else None,
         compression=compression(manifests["compress"].metrics["passes"]) if "compress" in artifacts else None,
+        recipes=alike,
         benchmark=benchmark(artifacts["benchmark"], scores) if "benchmark" in artifacts else None,
         costs=costs(manifests, record),
         lineage=lineage(manifests, record),

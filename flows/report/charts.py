@@ -5,6 +5,7 @@ one CSS pixel at its natural size, so that text stays close to the page's.
 
 - `Curve`, `curve_chart`: a quantity over the tokens seen
 - `frontier_chart`: size against bits per byte, one labelled point per pass
+- `pareto_chart`: the same of many recipes, with the frontier of those that no other beats
 """
 
 import io
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from flows.console import amount
+from flows.pareto import frontier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,6 +86,34 @@ def frontier_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[
     axes.xaxis.set_major_formatter(lambda value, _: amount(value, "B"))
     _ticks_one_two_five(axes)
     axes.set_xlabel("bytes on disk", color=MUTED, fontsize=11)
+    axes.set_ylabel("bits per byte", color=MUTED, fontsize=11)
+    return _as_svg(figure, title)
+
+
+def pareto_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[float], title: str, unit: str) -> Markup:
+    """A cost on a logarithmic axis against bits per byte; what no other beats is joined and named.
+
+    Args:
+        names: of the points; the first is the uncompressed model.
+        sizes: their costs, above 0.
+        bits: their bits per byte.
+        title: for readers who do not see the figure.
+        unit: of the costs, which also names the axis.
+    """
+    figure, axes = _new_axes()
+    best = frontier(list(zip(sizes, bits, strict=True)))
+    axes.scatter(sizes, bits, color=LINE, s=36, zorder=1)
+    axes.plot([sizes[one] for one in best], [bits[one] for one in best], color=WARM, linewidth=1.5, zorder=2)
+    axes.scatter([sizes[one] for one in best], [bits[one] for one in best], color=WARM, s=52, zorder=3)
+    axes.scatter(sizes[:1], bits[:1], color=MUTED, s=52, zorder=4)
+    axes.set_xscale("log")
+    axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
+    axes.margins(y=0.2)
+    named = sorted({0, *best})
+    _label_points(axes, [names[one] for one in named], [sizes[one] for one in named], [bits[one] for one in named])
+    axes.xaxis.set_major_formatter(lambda value, _: amount(value, unit))
+    _ticks_one_two_five(axes)
+    axes.set_xlabel({"B": "bytes on disk", "BOP": "bit operations per token"}[unit], color=MUTED, fontsize=11)
     axes.set_ylabel("bits per byte", color=MUTED, fontsize=11)
     return _as_svg(figure, title)
 

@@ -98,7 +98,7 @@ class CompressStage(Stage):
         from stages.compress.measurement import HeldOutText, measure
         from stages.compress.pass_context import PassContext
         from stages.compress.passes import apply_pass
-        from stages.compress.progress import PassProgress
+        from stages.compress.progress import PassProgress, prefix_keys
 
         pretrained, tokens = inputs["model"], inputs["tokens"]
 
@@ -107,7 +107,13 @@ class CompressStage(Stage):
 
         held_out = HeldOutText.read(tokens, config.measured_bytes)
         model = teacher()
-        progress = PassProgress(context.work)
+        made_from = {
+            "inputs": {name: artifact.manifest.digest for name, artifact in inputs.items()},
+            "version": self.version,
+            "measured_bytes": config.measured_bytes,
+            "seed": config.seed,
+        }
+        progress = PassProgress(context.work, context.shared, prefix_keys(config.passes, made_from))
         rows = []
         steps = [None, *config.passes]
         for number, one in enumerate(steps):
