@@ -37,6 +37,8 @@ class PassRow:
     prefill: str
     prefill_ratio: str
     measuring: str
+    dead: str
+    """Share of zeros behind the ReLUs, mean over the feed-forwards; empty where it was not measured."""
     compute: list[str]
     """Per token and in memory: MACs, MACs without zeros, bit operations, generation; each with what is saved."""
 
@@ -83,6 +85,13 @@ def change(before: float, after: float) -> str:
     return f"{100 * (after / before - 1):+.2f} %"
 
 
+def bits_change(first: dict[str, Any], one: dict[str, Any]) -> str:
+    """`+1.20 % (+1.05 to +1.34)`: of bits per byte, with the interval over documents where it was measured."""
+    interval = one.get("bits_change")
+    between = f" ({100 * interval['low']:+.2f} to {100 * interval['high']:+.2f})" if interval else ""
+    return change(first["bits_per_byte"], one["bits_per_byte"]) + between
+
+
 def _row(one: dict[str, Any], first: dict[str, Any]) -> PassRow:
     return PassRow(
         name=one["name"],
@@ -91,12 +100,13 @@ def _row(one: dict[str, Any], first: dict[str, Any]) -> PassRow:
         size_ratio=f"{first['bytes'] / one['bytes']:.2f}",
         zeros=f"{100 * (1 - one['nonzero_parameters'] / one['parameters']):.0f} %",
         bits_per_byte=f"{one['bits_per_byte']:.4f}",
-        bits_change="" if one is first else change(first["bits_per_byte"], one["bits_per_byte"]),
+        bits_change="" if one is first else bits_change(first, one),
         decode=f"{one['decode_tokens_per_second']:,.0f}",
         decode_ratio=f"{one['decode_tokens_per_second'] / first['decode_tokens_per_second']:.2f}",
         prefill=f"{one['prefill_tokens_per_second']:,.0f}",
         prefill_ratio=f"{one['prefill_tokens_per_second'] / first['prefill_tokens_per_second']:.2f}",
         measuring=f"{one['seconds']:.1f}",
+        dead=_mean_share(one.get("activation_zeros")),
         compute=[_saved(name, unit, one, first) for name, unit in COMPUTE.items() if name in one and name in first],
     )
 
@@ -105,6 +115,10 @@ def _saved(name: str, unit: str, one: dict[str, Any], first: dict[str, Any]) -> 
     """`1.31 MMAC (-95.0 %)`."""
     saved = "" if one is first else f" ({100 * (one[name] / first[name] - 1):+.1f} %)"
     return f"{amount(one[name], unit)}{saved}"
+
+
+def _mean_share(shares: dict[str, float] | None) -> str:
+    return f"{100 * sum(shares.values()) / len(shares):.0f} %" if shares else ""
 
 
 def _settings(settings: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from flows.console import amount
 from flows.pareto import frontier
 from flows.recipes import recipe_name
 from flows.report.charts import pareto_chart
-from flows.report.compression_frontier import change
+from flows.report.compression_frontier import bits_change
 
 NEEDED = ("bytes", "bit_operations_per_token", "macs_per_token", "bits_per_byte", "decode_tokens_per_second")
 
@@ -78,5 +78,5 @@ def _row(name: str, run: str, best: bool, one: dict[str, Any], teacher: dict[str
     saved = ("bytes", "generation_bytes", "bit_operations_per_token", "macs_per_token")
     cells = [f"{100 * (one[key] / teacher[key] - 1):+.1f} %" if key in one and key in teacher else "" for key in saved]
     faster = one["decode_tokens_per_second"] / teacher["decode_tokens_per_second"]
-    bits = change(teacher["bits_per_byte"], one["bits_per_byte"])
+    bits = bits_change(teacher, one)
     return RecipeRow(name, run, best, amount(one["bytes"], "B"), [*cells, bits, f"{faster:.2f}"])

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from infra.artifacts import Artifact
+from infra.statistics import Interval
 from stages.benchmark.byte_ngram import ByteNgram
 from stages.benchmark.compressors import xz_after_training_bits_per_byte, xz_bits_per_byte
 from stages.benchmark.evaluation import HeldOutDocument, TaskResult, bits_per_byte_result, score_row
-from stages.benchmark.statistics import Interval
 
 if TYPE_CHECKING:
     from stages.benchmark.stage import BenchmarkConfig

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from infra.artifacts import Artifact
+from infra.statistics import Interval, bootstrap_interval
 from modeling.bits_per_byte import document_bits, log_likelihoods
 from modeling.generation import generate
 from modeling.transformer import Transformer
 from stages.benchmark import winograd
-from stages.benchmark.statistics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
     from stages.benchmark.stage import BenchmarkConfig

@@ -1,14 +1,19 @@
 """What a pass did: size, compute, speed and bits per byte, always on the same held-out text."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from data_schemas.config import FrozenConfig
 from infra.artifacts import Artifact
+from infra.statistics import paired_difference
+from modeling.activation_sparsity import measure_zeros
 from modeling.bits_per_byte import document_bits
 from modeling.checkpoint import model_to_files
 from modeling.generation import decode_speed, generate_batch, prefill_speed
@@ -24,6 +29,8 @@ from modeling.transformer import Transformer
 
 BATCH_TOKENS = 8_192
 END_OF_TEXT_ID = 0
+ZEROS_ROWS = 16
+"""Windows that zeros of activations are counted on."""
 GENERATED = 16
 """Tokens that generation is watched for, at the end of a full context."""
 
@@ -33,37 +40,64 @@ class HeldOutText:
     """Held-out documents as tokens, and their size as text."""
 
     tokens: list[npt.NDArray[np.int64]]
-    bytes: int
+    document_bytes: list[int]
+
+    @property
+    def bytes(self) -> int:
+        """Of all documents."""
+        return sum(self.document_bytes)
 
     @classmethod
     def read(cls, artifact: Artifact, most_bytes: int) -> "HeldOutText":
         """Documents in corpus order, at least one, until `most_bytes` is reached."""
         tokens: list[npt.NDArray[np.int64]] = []
-        size = 0
+        sizes: list[int] = []
         for path in artifact.paths("held_out/*.arrow"):
             table = artifact.read_table(path)
             for ids, text_bytes in zip(
                 table.column("tokens").to_pylist(), table.column("bytes").to_pylist(), strict=True
             ):
-                if tokens and size >= most_bytes:
-                    return cls(tokens, size)
+                if tokens and sum(sizes) >= most_bytes:
+                    return cls(tokens, sizes)
                 tokens.append(np.asarray(ids[:-1], dtype=np.int64))
-                size += text_bytes
-        return cls(tokens, size)
+                sizes.append(text_bytes)
+        return cls(tokens, sizes)
+
+    def rows(self, context_length: int, most: int) -> Tensor:
+        """At most so many windows (rows, context_length) int64, the documents one after the other."""
+        joined = np.concatenate([np.append(ids, END_OF_TEXT_ID) for ids in self.tokens])
+        length = min(context_length, len(joined))
+        count = min(most, len(joined) // length)
+        return torch.from_numpy(joined[: count * length].reshape(count, length))
 
 
-def measure(name: str, settings: FrozenConfig | None, model: Transformer, held_out: HeldOutText) -> dict[str, Any]:
+def measure(
+    name: str,
+    settings: FrozenConfig | None,
+    model: Transformer,
+    held_out: HeldOutText,
+    teacher: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """One row of the frontier.
+
+    Args:
+        name: of the pass.
+        settings: of the pass.
+        model: what it left.
+        held_out: the text.
+        teacher: row of the uncompressed network, for the change of its bits with a 95 % interval (paired bootstrap over
+            documents).
 
     Returns:
         parameters and those that are not zero, bytes on disk, of the weights in memory and most of all tensors in
         generation, forward FLOPs per token at the full context, MACs (all, and those with weights that are not zero)
-        and bit operations, bits per byte, prefill and decode tokens per second, and the seconds that measuring took.
+        and bit operations, bits per byte and of each document, share of zeros behind each ReLU, prefill and decode
+        tokens per second, and the seconds that measuring took.
     """
     begun = time.perf_counter()
     config = model.config
     bits = document_bits(model, held_out.tokens, config.context_length, BATCH_TOKENS, END_OF_TEXT_ID)
-    return {
+    row = {
         "name": name,
         "settings": settings.model_dump(mode="json") if settings else {},
         "parameters": network_parameters(model),
@@ -76,10 +110,16 @@ def measure(name: str, settings: FrozenConfig | None, model: Transformer, held_o
         "nonzero_macs_per_token": nonzero_macs_per_token(model, config.context_length),
         "bit_operations_per_token": bit_operations_per_token(model, config.context_length),
         "bits_per_byte": float(bits.sum() / held_out.bytes),
+        "document_bits": [round(one, 2) for one in bits.tolist()],
+        "activation_zeros": measure_zeros(model, held_out.rows(config.context_length, ZEROS_ROWS)),
         "prefill_tokens_per_second": prefill_speed(model),
         "decode_tokens_per_second": decode_speed(model),
         "seconds": time.perf_counter() - begun,
     }
+    if teacher is not None:
+        before = np.asarray(teacher["document_bits"])
+        row["bits_change"] = paired_difference(bits, before, before, seed=0)._asdict()
+    return row
 
 
 def generation_bytes(model: Transformer) -> int:

@@ -1,7 +1,7 @@
 """Compression: passes in the order of the config, each measured on the same held-out text."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -114,7 +114,7 @@ class CompressStage(Stage):
             "seed": config.seed,
         }
         progress = PassProgress(context.work, context.shared, prefix_keys(config.passes, made_from))
-        rows = []
+        rows: list[dict[str, Any]] = []
         steps = [None, *config.passes]
         for number, one in enumerate(steps):
             name = one.kind if one else "teacher"
@@ -128,7 +128,7 @@ class CompressStage(Stage):
                 with context.phase(name):
                     model = apply_pass(one, model, given) if one else model
                 with context.phase("measure"):
-                    row = measure(name, one, model, held_out)
+                    row = measure(name, one, model, held_out, rows[0] if rows else None)
                 progress.save(number, model, row)
             rows.append(row)
             context.listener.said(f"{name}: {row['bytes'] / 1e6:.2f} MB, {row['bits_per_byte']:.3f} bits per byte")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.benchmark.statistics import bootstrap_interval, paired_difference
+from infra.statistics import bootstrap_interval, paired_difference
 
 
 def test_interval_is_as_wide_as_the_normal_approximation_says():
@@ -41,5 +41,5 @@ def test_pairing_sees_a_difference_that_separate_intervals_hide():
 def test_resampling_in_blocks_gives_all_resamples(monkeypatch):
     bits, bytes_ = np.random.default_rng(0).random(30), np.ones(30)
     whole = bootstrap_interval(bits, bytes_, seed=0)
-    monkeypatch.setattr("stages.benchmark.statistics.BLOCK", 90)
+    monkeypatch.setattr("infra.statistics.BLOCK", 90)
     assert bootstrap_interval(bits, bytes_, seed=0) == whole
