@@ -66,6 +66,19 @@ class CompressConfig(StageConfig):
         return self
 
 
+def _recovery_flops(config: CompressConfig, volume: Volume) -> float:
+    """Forward and backward of what is trained, and the teacher's forward beside it."""
+    flops, parameters = 0.0, float(volume.parameters)
+    for one in config.passes:
+        if isinstance(one, DistillPass) and one.layers and one.width:
+            parameters = one.width * (12.0 * one.layers * one.width + volume.vocabulary_size)
+        recovery = getattr(one, "recovery", None)
+        if recovery is not None:
+            teacher = 2.0 * volume.parameters if recovery.distill else 0.0
+            flops += recovery.tokens * (6.0 * parameters + teacher)
+    return flops
+
+
 class CompressStage(Stage):
     """Make the pretrained network smaller and faster, pass by pass."""
 
@@ -77,10 +90,8 @@ class CompressStage(Stage):
 
     def estimate(self, config: CompressConfig, volume: Volume) -> Estimate:
         """Recovery training at the rate of a training step, the teacher beside it, plus measuring after every pass."""
-        recoveries = [recovery for one in config.passes if (recovery := getattr(one, "recovery", None))]
-        trained = sum(recovery.tokens * (4 if recovery.distill else 3) for recovery in recoveries)
         measured = config.measured_bytes / 3.5 * 1.5 * (len(config.passes) + 1)
-        flops = 2.0 * volume.parameters * (trained + measured)
+        flops = 2.0 * volume.parameters * measured + _recovery_flops(config, volume)
         measuring_seconds = 5.0 * (len(config.passes) + 1)
         return Estimate(
             seconds=flops / (cpu_rates().fp32_flops * workers_or_all(None)) + measuring_seconds,

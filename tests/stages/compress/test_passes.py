@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from data_schemas.manifest import Volume
 from infra.filesystem import Folder
 from infra.progress import SilentListener
 from modeling.checkpoint import model_from_files, model_to_files
@@ -25,7 +26,7 @@ from stages.compress.quantize_config import Int8Pass, PackedPass
 from stages.compress.recovery import recover
 from stages.compress.recovery_config import Recovery
 from stages.compress.sparse_config import SparseActivationsPass
-from stages.compress.stage import CompressConfig
+from stages.compress.stage import CompressConfig, CompressStage
 from tests.infra.test_token_stream import tokens_artifact
 
 
@@ -96,10 +97,15 @@ def test_an_every_kind_of_pass_chain_runs_and_is_measured(tokens, tmp_path, netw
         model = apply_pass(one, model, given)
         files = model_to_files(model)
         model = model_from_files(files["config.json"], files["model.safetensors"])
-        rows.append(measure(one.kind, one, model, held_out))
+        rows.append(measure(one.kind, one, model, held_out, rows[0]))
     compute = [row["bit_operations_per_token"] for row in rows]
     assert compute[-1] < 0.25 * compute[0]
     assert rows[-1]["bytes"] < rows[0]["bytes"]
+    for row in rows[1:]:
+        change = row["bits_change"]
+        assert change["low"] <= change["value"] <= change["high"]
+        assert change["value"] == pytest.approx(row["bits_per_byte"] / rows[0]["bits_per_byte"] - 1, abs=1e-3)
+        assert all(0 <= share <= 1 for share in row["activation_zeros"].values())
     assert all(row["generation_bytes"] > row["weight_bytes"] > 0 for row in rows)
     assert all(row["nonzero_macs_per_token"] <= row["macs_per_token"] for row in rows)
 
@@ -167,3 +173,14 @@ def test_held_out_text_is_whole_documents(tokens):
 def test_an_order_that_cannot_work_is_refused_with_the_one_that_does():
     with pytest.raises(ValidationError, match=r"'prune' cannot follow 'int8'.*sparse_activations or prune, then int8"):
         CompressConfig(passes=(Int8Pass(), PrunePass()))
+
+
+def test_the_estimate_counts_the_teacher_and_the_student_at_its_size():
+    volume = Volume(parameters=1_000_000, vocabulary_size=1_000)
+    recovery = Recovery(tokens=1_000_000)
+    student = CompressConfig(passes=(DistillPass(layers=2, width=100, recovery=recovery),), measured_bytes=1)
+    same = CompressConfig(passes=(PrunePass(recovery=recovery),), measured_bytes=1)
+    stage = CompressStage()
+    # 2 x 10^6 of the teacher, and 6 x (12 x 2 x 100^2 + 100 x 1,000) of the student.
+    assert stage.estimate(student, volume).flops == pytest.approx(1e6 * (2e6 + 6 * 340_000), rel=1e-3)
+    assert stage.estimate(same, volume).flops == pytest.approx(1e6 * 8e6, rel=1e-3)
