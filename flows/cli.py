@@ -121,7 +121,9 @@ def rerun(
 
 @command
 def sweep(
-    config: ConfigPath,
+    source: Annotated[
+        str, typer.Argument(metavar="CONFIG|RUN_ID", help="a run config, or a run whose model is compressed")
+    ],
     recipes: Annotated[str, typer.Argument(help="recipes of compression, such as configs/recipes.yaml")],
     set_: Overrides = None,
     store: Store = None,
@@ -131,16 +133,21 @@ def sweep(
     from flows.console import run_view
     from flows.planning import stages_until
     from flows.recipes import read_recipes
-    from flows.run_config import load_run_config
+    from flows.run_config import apply_overrides, build_run_config, load_run_config
     from flows.show import report_location
     from flows.sweep import LAST_STAGE, print_sweep, sweep_json
     from flows.sweep import sweep as run_sweep
     from infra.runs import RunStore
 
     url, chosen = store_url(store), read_recipes(recipes)
-    run_config = load_run_config(config, set_ or [])
+    given = None
+    if source.endswith((".yaml", ".yml")):
+        run_config = load_run_config(source, set_ or [])
+    else:
+        given = RunStore(url).get(source)
+        run_config = build_run_config(apply_overrides(given.config, set_ or []), f"run {given.run_id}")
     with run_view([stage.name for stage in stages_until(LAST_STAGE)]) as view:
-        done = run_sweep(run_config, chosen, url, view)
+        done = run_sweep(run_config, chosen, url, view, given)
     print_sweep(done)
     last = next((one.run_id for one in reversed(done) if one.run_id), None)
     if last:

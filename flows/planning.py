@@ -119,6 +119,15 @@ class Planner:
         known = "never run in this store" if changes is None else "its artifact is gone from the store"
         return self._run(stage, config, volume, "; ".join(changes or [known]), key)
 
+    def given(self, stage: Stage, run: RunRecord) -> PlannedStage:
+        """A stage whose artifact is that of another run.
+
+        Raises:
+            NotFoundError: where it is gone from the store.
+        """
+        artifact = self.store.open(run.stages[stage.name].artifact)
+        return self._reuse(stage, artifact.manifest.key, artifact, f"taken from run {run.run_id}")
+
     def _reuse(self, stage: Stage, key: str, artifact: Artifact, why: str) -> PlannedStage:
         free = Estimate(seconds=0, peak_memory_bytes=0, output=artifact.manifest.volume)
         return PlannedStage(stage, "reuse", why, key, artifact, free)

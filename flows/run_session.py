@@ -62,6 +62,8 @@ class RunRequest:
     forced: str | None = None
     last_stage: str | None = None
     fresh: bool = False
+    given: RunRecord | None = None
+    """A run whose artifacts stand for all stages before the last one, whatever has become of their sources since."""
 
     def __post_init__(self) -> None:
         for name in (self.forced, self.last_stage):
@@ -93,9 +95,10 @@ class RunSession:
             ConfigError: where the plan shows that a stage cannot work; nothing has started then.
         """
         store = RunStore(request.store_url)
-        Planner(ArtifactStore(request.store_url), store, request.config, None, request.base).plan(
-            request.forced, request.last_stage
-        )
+        if request.given is None:
+            Planner(ArtifactStore(request.store_url), store, request.config, None, request.base).plan(
+                request.forced, request.last_stage
+            )
         record, notes = (None, []) if request.fresh else resumable(store, request)
         if record is None:
             record = RunRecord(
@@ -135,6 +138,9 @@ class RunSession:
 
     def decide(self, stage: Stage) -> PlannedStage:
         """Reuse or run, with every input known."""
+        given = self.request.given
+        if given is not None and stage.name != self.request.last_stage:
+            return self.planner().given(stage, given)
         makers = list(wiring()[stage.name].values())
         volume = self._volume_before(stage)
         known = {maker: self.artifacts[maker] for maker in makers}
@@ -231,12 +237,26 @@ def rerun_request(
     Raises:
         ConfigError: where the run never reached the stages before it.
     """
+    _check_reached(base, stage)
+    return RunRequest(config, store_url, base, stage, stage if only else base.last_stage, fresh)
+
+
+def following_request(store_url: str, given: RunRecord, config: RunConfigBase, stage: str) -> RunRequest:
+    """One stage, behind what a run has made before it.
+
+    Raises:
+        ConfigError: where the run never reached the stages before it.
+    """
+    _check_reached(given, stage)
+    return RunRequest(config, store_url, last_stage=stage, given=given)
+
+
+def _check_reached(base: RunRecord, stage: str) -> None:
     missing = [one.name for one in stages_until(stage)[:-1] if one.name not in base.stages]
     if missing:
         raise ConfigError(
             f"run {base.run_id} has no {missing[0]} artifact, which {stage} needs; finish it first with: headrace run"
         )
-    return RunRequest(config, store_url, base, stage, stage if only else base.last_stage, fresh)
 
 
 def _manifest(

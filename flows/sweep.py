@@ -11,11 +11,12 @@ from typing import Any
 from rich.table import Table
 
 from data_schemas.errors import ConfigError
+from data_schemas.manifest import RunRecord
 from flows.console import amount, console
 from flows.pareto import frontier
 from flows.recipes import Recipe
 from flows.run_config import RunConfigBase, build_run_config
-from flows.run_session import RunRequest, RunView
+from flows.run_session import RunRequest, RunView, following_request
 from infra.artifacts import ArtifactStore
 from infra.runs import RunStore
 
@@ -33,16 +34,25 @@ class Swept:
     refused: str = ""
 
 
-def sweep(config: RunConfigBase, recipes: dict[str, Recipe], store_url: str, view: RunView) -> list[Swept]:
-    """Run all recipes, in their order; one that the config or a pass refuses is told with the reason."""
+def sweep(
+    config: RunConfigBase, recipes: dict[str, Recipe], store_url: str, view: RunView, given: RunRecord | None = None
+) -> list[Swept]:
+    """Run all recipes, in their order; one that the config or a pass refuses is told with the reason.
+
+    Args:
+        config: whose passes the recipes replace.
+        recipes: passes by name.
+        store_url: where artifacts are.
+        view: told of progress.
+        given: a run whose model is compressed; without it the stages before are those of the config.
+    """
     from flows.pipeline import execute_request
 
     done = []
     for number, (name, passes) in enumerate(recipes.items(), start=1):
         view.noted(f"recipe {number} of {len(recipes)}: {name}")
         try:
-            request = RunRequest(with_passes(config, passes, name), store_url, last_stage=LAST_STAGE)
-            run_id = execute_request(request, view)
+            run_id = execute_request(_request(with_passes(config, passes, name), store_url, given), view)
         except ConfigError as error:
             view.noted(f"refused: {error}")
             done.append(Swept(name, refused=str(error)))
@@ -51,6 +61,12 @@ def sweep(config: RunConfigBase, recipes: dict[str, Recipe], store_url: str, vie
         rows = ArtifactStore(store_url).open(record.stages[LAST_STAGE].artifact).manifest.metrics["passes"]
         done.append(Swept(name, run_id, rows[0], rows[-1]))
     return done
+
+
+def _request(config: RunConfigBase, store_url: str, given: RunRecord | None) -> RunRequest:
+    if given is not None:
+        return following_request(store_url, given, config, LAST_STAGE)
+    return RunRequest(config, store_url, last_stage=LAST_STAGE)
 
 
 def with_passes(config: RunConfigBase, passes: Recipe, name: str) -> RunConfigBase:

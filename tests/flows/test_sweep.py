@@ -54,5 +54,8 @@ def test_recipes_share_what_they_have_in_common_and_meet_in_the_report(
     assert "All recipes that this model was compressed by" in page.text
     assert all(name in page.text for name in ("prune 0.5, int8", "prune 0.5, int4 gptq"))
 
-    again = sweep(config, {"pruned int8": RECIPES["pruned int8"]}, store, view)
+    # The model of a run whose source has changed since.
+    (tmp_path / "texts" / "part-0.jsonl.gz").unlink()
+    other = {"pruned int8": RECIPES["pruned int8"]}
+    again = sweep(config, other, store, view, given=RunStore(store).get(done[0].run_id))
     assert applied == ["prune", "int8", "int4"] and again[0].result == done[0].result
