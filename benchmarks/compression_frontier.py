@@ -1,0 +1,109 @@
+"""What a recipe makes of a model: `python -m benchmarks.compression_frontier [--quick] [--config FILE] [--run RUN]`.
+
+The recipe of `configs/compact-95.yaml`, from the text on (an hour and more on two cores; what is in the store is
+reused), or of a run that is there. `--quick` trains a smaller teacher for a minute, far from converged: it says that the
+recipe works, not how good it is. Sizes, compute and bits per byte are the compress stage's; decoding is measured here
+again, the uncompressed and the compressed network in turn.
+
+- bytes_ratio, generation_ratio: bytes on disk and most bytes in generation, compressed over uncompressed
+- flops_ratio (MACs), bit_operations_ratio: compute per token, compressed over uncompressed
+- bpb_loss_percent: of bits per byte, and its 95 % interval
+- decode_speedup: tokens per second, compressed over uncompressed
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.lineage import find_artifact
+from flows.store_location import store_url
+from infra.artifacts import Artifact
+from modeling.checkpoint import model_from_files
+from modeling.generation import decode_speed
+from modeling.transformer import Transformer
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+CONFIG = "configs/compact-95.yaml"
+QUICK = (
+    "execution.engine=inline",
+    "ingest.max_source_bytes=6000000",
+    "tokenize.vocabulary_size=512",
+    "pretrain.model={layers: 4, width: 96, heads: 3, context_length: 128}",
+    "pretrain.workers=0",
+    "pretrain.tokens=250000",
+    "compress.measured_bytes=30000",
+    "compress.passes.0.layers=2",
+    "compress.passes.0.width=64",
+    "compress.passes.0.recovery.tokens=150000",
+    "compress.passes.1.recovery.tokens=50000",
+)
+ROUNDS = 7
+
+
+def main() -> None:
+    """Run what is asked for, measure decoding, print the table and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small teacher, trained for a minute")
+    parser.add_argument("--config", default=CONFIG, help="run config with the recipe")
+    parser.add_argument("--run", help="a run that compressed a model; nothing is trained then")
+    parser.add_argument("--store", help="URL of the artifact store")
+    arguments = parser.parse_args()
+    url = store_url(arguments.store)
+    run = arguments.run or _run(arguments, url)
+    compressed = find_artifact(url, f"{run}:compress")
+    rows = compressed.manifest.metrics["passes"]
+    _print_passes(rows)
+    print(json.dumps(_ratios(rows[0], rows[-1], _decode_speedup(find_artifact(url, f"{run}:pretrain"), compressed))))
+
+
+def _run(arguments: argparse.Namespace, url: str) -> str:
+    changes = [part for one in QUICK for part in ("--set", one)] if arguments.quick else []
+    command = [HEADRACE, "run", arguments.config, "--until", "compress", "--store", url, "--json", *changes]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return str(json.loads(done.stdout.splitlines()[-1])["run_id"])
+
+
+def _decode_speedup(*artifacts: Artifact) -> float:
+    before, after = (_network(one) for one in artifacts)
+    pairs = [(decode_speed(before), decode_speed(after)) for _ in range(ROUNDS)]
+    return statistics.median(compressed / plain for plain, compressed in pairs)
+
+
+def _network(artifact: Artifact) -> Transformer:
+    return model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
+
+
+def _ratios(before: dict[str, Any], after: dict[str, Any], decode_speedup: float) -> dict[str, float]:
+    change = after["bits_change"]
+    return {
+        "bytes_ratio": round(after["bytes"] / before["bytes"], 4),
+        "generation_ratio": round(after["generation_bytes"] / before["generation_bytes"], 4),
+        "flops_ratio": round(after["macs_per_token"] / before["macs_per_token"], 4),
+        "bit_operations_ratio": round(after["bit_operations_per_token"] / before["bit_operations_per_token"], 4),
+        "bpb_loss_percent": round(100 * change["value"], 2),
+        "bpb_loss_low": round(100 * change["low"], 2),
+        "bpb_loss_high": round(100 * change["high"], 2),
+        "decode_speedup": round(decode_speedup, 2),
+    }
+
+
+def _print_passes(rows: list[dict[str, Any]]) -> None:
+    table = Table("pass", "bytes", "generation", "MACs", "bit operations", "bits per byte", "decode tokens/s")
+    for row in rows:
+        table.add_row(
+            row["name"], f"{row['bytes']:,}", f"{row['generation_bytes']:,}", f"{row['macs_per_token']:,.0f}",
+            f"{row['bit_operations_per_token']:,.0f}", f"{row['bits_per_byte']:.4f}",
+            f"{row['decode_tokens_per_second']:,.0f}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
