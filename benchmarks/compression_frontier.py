@@ -2,8 +2,8 @@
 
 The recipe of `configs/compact-95.yaml`, from the text on (an hour and more on two cores; what is in the store is
 reused), or of a run that is there. `--quick` trains a smaller teacher for a minute, far from converged: it says that
-the recipe works, not how good it is. Sizes, compute and bits per byte are the compress stage's; decoding is measured here
-again, the uncompressed and the compressed network in turn.
+the recipe works, not how good it is. Sizes, compute and bits per byte are the compress stage's; decoding is measured
+here again, the uncompressed and the compressed network in turn.
 
 - bytes_ratio, generation_ratio: bytes on disk and most bytes in generation, compressed over uncompressed
 - flops_ratio (MACs), bit_operations_ratio: compute per token, compressed over uncompressed

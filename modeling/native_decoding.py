@@ -28,6 +28,7 @@ from modeling.low_rank import LowRankLinear
 from modeling.packed_linear import PackedEmbedding, PackedLinear
 from modeling.replaced_modules import ResizedLinear
 from modeling.rotary import rotation_speeds
+from modeling.sparse_feed_forward import SparseFeedForward
 from modeling.transformer import Transformer
 
 MOST_BYTES = 64 * 2**20
@@ -58,7 +59,9 @@ class _Layer(Structure):
         ("attention_norm", _Norm),
         ("feed_forward_norm", _Norm),
         *((name, _Linear) for name in ("query_key_value", "output", "up", "down")),
+        ("down_by_neuron", c_void_p),
         ("heads", c_int64),
+        ("threshold", c_float),
         ("scale", c_float),
         ("entries", c_void_p),
         ("entry_scales", c_void_p),
@@ -142,7 +145,10 @@ def _can(model: Transformer) -> bool:
     linears: list[Any] = [model.head]
     layers: list[Any] = list(model.layers.children())
     for layer in layers:
-        if type(layer.attention) not in (Attention, Int8CacheAttention) or type(layer.feed_forward) is not FeedForward:
+        if (
+            type(layer.attention) not in (Attention, Int8CacheAttention)
+            or type(layer.feed_forward) not in _FEED_FORWARDS
+        ):
             return False
         linears += [layer.attention.query_key_value, layer.attention.output, layer.feed_forward.up]
         linears.append(layer.feed_forward.down)
@@ -156,14 +162,17 @@ def _can(model: Transformer) -> bool:
     )
 
 
+_ATTENTIONS = (Attention, Int8CacheAttention)
+_FEED_FORWARDS = (FeedForward, SparseFeedForward)
 _TABLES = (nn.Embedding, Int8Embedding, PackedEmbedding)
 _MATRICES = (nn.Linear, ResizedLinear, Int8Linear, StaticInt8Linear, PackedLinear)
 
 
 def _takes(module: nn.Module) -> bool:
     if type(module) is LowRankLinear:
-        return type(module.down) in _MATRICES and type(module.up) in _MATRICES
-    return type(module) in _MATRICES
+        return _takes(module.down) and _takes(module.up)
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    return type(module) in _MATRICES and all(one is None or one.is_contiguous() for one in tensors)
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -173,7 +182,6 @@ def _is_plain(tensor: Tensor) -> bool:
 def _matrix(module: nn.Module) -> _Matrix:
     """Of a linear layer or an embedding."""
     tensors: dict[str, Any] = {**module._parameters, **module._buffers}
-    assert all(one is None or one.is_contiguous() for one in tensors.values())
     at = {name: None if one is None else one.data_ptr() for name, one in tensors.items()}
     if isinstance(module, PackedLinear | PackedEmbedding):
         outputs, columns, grid = len(module.scale), module.columns, module.grid
@@ -198,6 +206,7 @@ def _layer(layer: nn.Module, entries: LayerCache | Int8LayerCache) -> _Layer:
     attention: Any = layer.attention
     feed_forward: Any = layer.feed_forward
     codes, scales = entries.memory()
+    by_neuron = feed_forward.neuron_major() if isinstance(feed_forward, SparseFeedForward) else None
     return _Layer(
         _norm(layer.get_submodule("attention_norm")),
         _norm(layer.get_submodule("feed_forward_norm")),
@@ -205,7 +214,9 @@ def _layer(layer: nn.Module, entries: LayerCache | Int8LayerCache) -> _Layer:
         _linear(attention.output),
         _linear(feed_forward.up),
         _linear(feed_forward.down),
+        None if by_neuron is None else by_neuron.data_ptr(),
         attention.heads,
+        getattr(feed_forward, "threshold", 0.0),
         attention.scale,
         codes.data_ptr(),
         None if scales is None else scales.data_ptr(),

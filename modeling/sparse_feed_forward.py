@@ -66,7 +66,7 @@ class SparseFeedForward(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., width), normed -> (..., width), to be added to the residual stream."""
         skipping = self._can_skip(hidden)
-        down = self._neuron_major() if skipping else None  # for many rows too: the order decides the last bits
+        down = self.neuron_major() if skipping else None  # for many rows too: the order decides the last bits
         if down is None or hidden.numel() > FEW_ROWS * hidden.shape[-1]:
             return self.down(thresholded_relu(self.up(hidden), self.threshold))  # type: ignore[no-any-return]
         return self._few_rows(hidden.reshape(-1, hidden.shape[-1]), down).view_as(hidden)
@@ -91,7 +91,7 @@ class SparseFeedForward(nn.Module):
         assert isinstance(down, nn.Linear)
         return kernels.sparse_product(thresholded_relu(up(rows), self.threshold), by_neuron, down.bias)
 
-    def _neuron_major(self) -> Tensor | None:
+    def neuron_major(self) -> Tensor | None:
         """The second matrix as (neurons, width), contiguous; None where its kind, or that of both, has no kernel.
 
         A float matrix is itself stored so from then on, which a dense product takes as well as the other order. An

@@ -8,6 +8,9 @@
 int linear_int8(const float *, const int8_t *, const float *, const float *, float *, float, int64_t, int64_t, int64_t);
 int linear_packed(const float *, const uint8_t *, const uint16_t *, const uint16_t *, float *, int64_t, int64_t, int64_t,
                   int64_t, int64_t);
+void sparse_product(const float *, const float *, const float *, float *, int64_t, int64_t, int64_t);
+int feed_forward_int8(const float *, const int8_t *, const float *, const float *, float, const int8_t *, const float *,
+                      const float *, float *, int64_t, int64_t, int64_t);
 
 enum { ABSENT, FLOAT, INT8, PACKED };
 
@@ -29,7 +32,9 @@ struct norm {
 struct layer {
     struct norm attention_norm, feed_forward_norm;
     struct linear query_key_value, output, up, down;
+    const void *down_by_neuron; /* (neurons, width), where dead neurons are skipped; else NULL */
     int64_t heads;
+    float threshold; /* activations up to it are zero */
     float scale;
     void *entries;
     float *entry_scales; /* NULL where the cache is float */
@@ -172,6 +177,25 @@ static void attend(const struct decoder *decoder, const struct layer *layer, int
     }
 }
 
+/* `wide` has room for the neurons. */
+static int feed_forward(const struct layer *layer, const float *normed, float *update, float *wide, float *between,
+                        int64_t width)
+{
+    const struct matrix *up = &layer->up.first, *down = &layer->down.first;
+    const int64_t neurons = down->inputs;
+    if (layer->down_by_neuron && down->kind == INT8)
+        return feed_forward_int8(normed, up->weights, up->scales, up->bias, layer->threshold, layer->down_by_neuron,
+                                 down->scales, down->bias, update, 1, neurons, width);
+    const int failed = apply(&layer->up, normed, wide, between);
+    for (int64_t i = 0; i < neurons; i++)
+        wide[i] = wide[i] > layer->threshold ? wide[i] : 0;
+    if (layer->down_by_neuron) {
+        sparse_product(wide, layer->down_by_neuron, down->bias, update, 1, neurons, width);
+        return failed;
+    }
+    return failed | apply(&layer->down, wide, update, between);
+}
+
 /* Logits (rows, vocabulary) behind a token each of the rows from `first_row` on, whose positions are given; without
    `logits` the tokens are only taken into the cache. Returns 0, or 1 without memory. */
 int decode(const struct decoder *decoder, int64_t first_row, int64_t rows, const int64_t *tokens,
@@ -198,11 +222,7 @@ int decode(const struct decoder *decoder, int64_t first_row, int64_t rows, const
             for (int64_t i = 0; i < width; i++)
                 stream[i] += decoder->residual_multiplier * update[i];
             normalize(&layer->feed_forward_norm, stream, normed, width, decoder->epsilon);
-            failed |= apply(&layer->up, normed, wide, between);
-            const int64_t neurons = layer->down.first.inputs;
-            for (int64_t i = 0; i < neurons; i++)
-                wide[i] = wide[i] > 0 ? wide[i] : 0;
-            failed |= apply(&layer->down, wide, update, between);
+            failed |= feed_forward(layer, normed, update, wide, between, width);
             for (int64_t i = 0; i < width; i++)
                 stream[i] += decoder->residual_multiplier * update[i];
         }

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from modeling.activation_sparsity import use_sparse_feed_forwards
 from modeling.generation import generate_batch
 from modeling.int8_cache import with_int8_cache
 from modeling.int8_linear import quantize_int8
@@ -9,6 +10,7 @@ from modeling.kernels import available
 from modeling.low_rank import factorize
 from modeling.native_decoding import NativeDecoder
 from modeling.packed_linear import quantize_packed
+from modeling.sparse_feed_forward import SparseFeedForward
 from modeling.structured_pruning import remove_heads_and_neurons
 from tests.modeling.networks import random_tokens, small_network
 
@@ -24,6 +26,14 @@ def static(model):
     return quantize_int8(model, input_scales=scales)
 
 
+def sparse(model):
+    use_sparse_feed_forwards(model)
+    for one in model.modules():
+        if isinstance(one, SparseFeedForward):
+            one.threshold = 0.1
+    return model
+
+
 NETWORKS = {
     "float": lambda: small_network(),
     "untied": lambda: small_network(tied_embeddings=False),
@@ -31,6 +41,9 @@ NETWORKS = {
     "fewer heads": lambda: remove_heads_and_neurons(small_network(), 0.4, 0.3, random_tokens(4, 16)),
     "low rank": lambda: factorize(small_network(), 1.5, random_tokens(8, 20)),
     "float, int8 cache": lambda: with_int8_cache(small_network()),
+    "sparse": lambda: sparse(small_network()),
+    "sparse int8": lambda: quantize_int8(sparse(small_network())),
+    "sparse int4": lambda: packed(sparse(small_network())),
     "int8": lambda: quantize_int8(small_network()),
     "int8 static": lambda: static(small_network()),
     "int8 low rank": lambda: quantize_int8(factorize(small_network(), 1.5, random_tokens(8, 20))),
@@ -53,7 +66,7 @@ def test_logits_and_cache_are_those_of_torch(name):
     expected = [model(padded, cache=theirs, counts=counts)[torch.arange(2), counts - 1]]
     expected += [model(torch.tensor(row)[:, None], cache=theirs)[:, -1] for row in further]
     # Sums in another order may round an integer the other way.
-    bound = 1e-5 if name.split(",")[0] in ("float", "untied", "scaled", "fewer heads", "low rank") else 0.02
+    bound = 1e-5 if name.split(",")[0] in ("float", "untied", "scaled", "fewer heads", "low rank", "sparse") else 0.02
     bound = 0.01 if "int8 cache" in name and bound < 0.01 else bound
     for one, other in zip(found, expected, strict=True):
         assert float((one - other).norm() / other.norm()) < bound
