@@ -145,13 +145,12 @@ def _can(model: Transformer) -> bool:
     linears: list[Any] = [model.head]
     layers: list[Any] = list(model.layers.children())
     for layer in layers:
-        if (
-            type(layer.attention) not in (Attention, Int8CacheAttention)
-            or type(layer.feed_forward) not in _FEED_FORWARDS
-        ):
+        attention, feed_forward = layer.attention, layer.feed_forward
+        if type(attention) not in _ATTENTIONS or type(feed_forward) not in _FEED_FORWARDS:
             return False
-        linears += [layer.attention.query_key_value, layer.attention.output, layer.feed_forward.up]
-        linears.append(layer.feed_forward.down)
+        linears += [attention.query_key_value, attention.output, feed_forward.up]
+        if type(feed_forward) is FeedForward or feed_forward.neuron_major() is None:
+            linears.append(feed_forward.down)
     return bool(
         full
         and _is_plain(model.final_norm.weight)
