@@ -7,11 +7,12 @@ BIN := .venv/bin
 run: .venv/.stamp
 	$(BIN)/headrace run configs/demo.yaml
 
-test: lint
-	$(BIN)/pytest
+test: lint test-fast
+	$(BIN)/pytest -m slow
 
+# Two processes: most tests have work for one thread. Slow ones start Ray, which takes all cores.
 test-fast: .venv/.stamp
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadscope -m "not slow"
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

@@ -1,3 +1,4 @@
+import ctypes
 from unittest.mock import patch
 
 import pytest
@@ -10,6 +11,7 @@ from modeling import packed_linear
 from modeling.checkpoint import model_from_files, model_to_files
 from modeling.int8_linear import Int8Embedding, Int8Linear
 from modeling.integer_grid import IntegerGrid, dequantize, quantize
+from modeling.kernels import compilation
 from modeling.network_counting import (
     bit_operations_per_token,
     dense_macs_per_token,
@@ -128,3 +130,15 @@ def test_a_network_comes_back_smaller_and_is_counted_in_bits(changes, table):
         assert bit_operations_per_token(quantized, 20) == pytest.approx(expected)
         exact = model(tokens)
         assert float((quantized(tokens) - exact).norm() / exact.norm()) < 0.3
+
+
+def test_the_plain_loops_give_what_the_vector_instructions_give(monkeypatch, tmp_path):
+    if compilation.library() is None:
+        pytest.skip("needs a C compiler")
+    monkeypatch.setattr(compilation, "FLAGS", (*compilation.FLAGS, "-DPLAIN_C"))
+    plain = compilation._declared(ctypes.CDLL(str(compilation.build(tmp_path))))
+    for grid in (INT4, IntegerGrid(2, 64)):
+        made, hidden = layer(torch.randn(40, 200), torch.randn(40), grid), torch.randn(3, 200)
+        found = made(hidden)
+        with patch.object(packed_linear, "library", lambda: plain):
+            torch.testing.assert_close(made(hidden), found)
