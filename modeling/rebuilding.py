@@ -57,7 +57,8 @@ def rebuild(
         if resized is not None:
             kinds[name] = resized
     model = empty_network(config, kinds)
-    model.load_state_dict(dict(state), assign=True)
+    # Kernels want rows in order; factors and cuts come transposed.
+    model.load_state_dict({name: tensor.contiguous() for name, tensor in state.items()}, assign=True)
     if config.tied_embeddings:
         model.tie_head()
     return model

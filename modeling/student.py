@@ -59,7 +59,9 @@ def cut(teacher: Transformer, plan: StudentPlan) -> Transformer:
             _cut_feed_forward(_Weights(teacher, f"layers.{layer}."), plan, place, own)
             state |= {f"layers.{place}.{name}": tensor for name, tensor in own.items()}
     student = empty_network(plan.config, {})
-    state = {name: tensor.to(device, torch.float32).clone() for name, tensor in state.items()}
+    # Kernels want rows in order; projections come transposed.
+    order = torch.contiguous_format
+    state = {name: one.to(device, torch.float32).clone(memory_format=order) for name, one in state.items()}
     missing, unexpected = student.load_state_dict(state, strict=False, assign=True)
     assert not unexpected and all(tied_tensor(name, plan.config) for name in missing), (missing, unexpected)
     if plan.config.tied_embeddings:

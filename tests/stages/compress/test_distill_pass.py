@@ -7,7 +7,9 @@ from infra.filesystem import Folder
 from infra.progress import SilentListener
 from modeling.checkpoint import model_to_files
 from modeling.int8_linear import quantize_int8
+from modeling.kernels import available
 from modeling.loss import token_losses
+from modeling.native_decoding import NativeDecoder
 from modeling.pruning import apply_masks, magnitude_masks
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
@@ -129,3 +131,10 @@ def test_wrong_orders_and_sizes_are_refused(context):
 def test_settings_that_contradict_each_other_are_refused(fields, message):
     with pytest.raises(ValidationError, match=message):
         DistillPass(**fields)
+
+
+def test_the_student_decodes_natively(context):
+    found = student(context)
+    assert all(parameter.is_contiguous() for parameter in found.parameters())
+    if available():
+        assert NativeDecoder.of(found, found.new_cache(1)) is not None
