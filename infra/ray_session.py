@@ -57,7 +57,7 @@ def ensure_ray() -> None:
         where = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray on this machine"
         raise EnvironmentProblem(
             f"cannot {where}: {error}. For a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; "
-            "to work without Ray use --set execution.engine=inline --set pretrain.workers=0"
+            "to work without Ray use --set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
         ) from error
 
 

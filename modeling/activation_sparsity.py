@@ -111,6 +111,7 @@ class RisingPenalty(nn.Module):
     level: Tensor
     zeros: Tensor
     scales: Tensor
+    seen: Tensor
 
     def __init__(self, largest: float, steps: int, target: float, scales: dict[str, float]) -> None:
         """Start at weight 0.
@@ -127,22 +128,31 @@ class RisingPenalty(nn.Module):
         self.register_buffer("level", torch.zeros((), dtype=torch.int64))
         self.register_buffer("zeros", torch.zeros(()))
         self.register_buffer("scales", torch.tensor(list(scales.values())).clamp_min(torch.finfo(torch.float32).tiny))
+        # Since the last step: share of zeros times rows, and rows. Zero whenever the network is saved.
+        self.register_buffer("seen", torch.zeros(2), persistent=False)
+        self.add_up: Callable[[Tensor], None] | None = None
+        """Adds up, in place, what all processes of a data-parallel training have seen."""
 
     @property
     def weight(self) -> float:
         """Of the penalty, now."""
         return self.largest * (1 - math.cos(math.pi * int(self.level) / self.steps)) / 2
 
-    def of(self, found: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-        """The penalty in nats, scalar, from (mean activation, share of zeros) by name."""
+    def of(self, found: dict[str, tuple[Tensor, Tensor]], rows: int = 1) -> Tensor:
+        """The penalty in nats, scalar, from (mean activation, share of zeros) by name, of a batch of `rows`."""
         places = [self._places[name] for name in found]
         means, zeros = (torch.stack(one).float() for one in zip(*found.values(), strict=True))
-        kept = SMOOTHING if self.level > 0 else 0.0
-        self.zeros.mul_(kept).add_((1 - kept) * zeros.mean())
+        self.seen += rows * torch.stack([zeros.mean(), zeros.new_ones(())])
         return self.weight * (means / self.scales[places]).mean()
 
     def advance(self, model: nn.Module) -> None:
-        """After an optimiser step: go up or down the curve."""
+        """After an optimiser step, of one batch or several: go up or down the curve."""
+        if self.add_up is not None:
+            self.add_up(self.seen)
+        if self.seen[1] > 0:
+            kept = SMOOTHING if self.level > 0 else 0.0
+            self.zeros.mul_(kept).add_((1 - kept) * self.seen[0] / self.seen[1])
+            self.seen.zero_()
         self.level.add_(1 if self.zeros < self.target else -FALLS_FASTER).clamp_(1, self.steps)
 
     @contextmanager
@@ -169,7 +179,7 @@ def with_penalty(loss_of: LossFunction, penalty: RisingPenalty) -> LossFunction:
 
         with _watched(model, note):
             plain = loss_of(model, tokens, z_loss)
-        return TrainingLoss(plain.total + penalty.of(found), plain.cross_entropy)
+        return TrainingLoss(plain.total + penalty.of(found, len(tokens)), plain.cross_entropy)
 
     return loss
 

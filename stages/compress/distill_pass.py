@@ -42,7 +42,9 @@ def apply(one: DistillPass, model: Transformer, context: PassContext) -> Transfo
     plan = plan_student(model, config, calibration, one.stream, one.layer_choice)
     student = cut(model, plan) if one.initialise == "teacher" else _fresh(config, context.seed)
     if one.recovery.tokens:
-        recover(student, one.recovery, context, _loss(one, model.config, plan, context))
+        # Hidden states are held against the teacher's mean square over a micro-batch.
+        apart = not one.hidden_weight
+        recover(student, one.recovery, context, _loss(one, model.config, plan, context), rows_apart=apart)
     return student
 
 

@@ -9,8 +9,13 @@ from torch import Tensor
 from infra.artifacts import Artifact
 from infra.filesystem import Folder
 from infra.progress import ProgressListener
+from infra.ray_training import TrainingWorkers
 from infra.token_stream import TokenStream, WindowSampler
 from modeling.transformer import Transformer
+from stages.compress.data_parallel import ALONE, Place
+
+THIS_PROCESS = TrainingWorkers("compress")
+"""No workers."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,10 @@ class PassContext:
     work: Folder
     """Of this pass alone; outlives a killed process."""
     listener: ProgressListener
+    workers: TrainingWorkers = THIS_PROCESS
+    """That recoveries may use."""
+    place: Place = ALONE
+    """Of this process among those that train together."""
 
     def sampler(self, context_length: int) -> WindowSampler:
         """Training windows (context_length + 1) int64 by position."""

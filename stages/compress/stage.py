@@ -1,23 +1,27 @@
 """Compression: passes in the order of the config, each measured on the same held-out text."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS
-from data_schemas.config import StageConfig
+from data_schemas.config import StageConfig, runtime_field
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
-from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
+from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, workers_or_all
 from stages.compress.attention_config import LinearAttentionPass, LshAttentionPass
 from stages.compress.distill_config import DistillPass
 from stages.compress.low_rank_config import LowRankPass
 from stages.compress.prune_config import PrunePass
 from stages.compress.quantize_config import Int8Pass, PackedPass
+from stages.compress.recovery_config import Recovery
 from stages.compress.sparse_config import SparseActivationsPass
 from stages.compress.structured_config import StructuredPass
 from stages.stage import Stage, StageContext
+
+if TYPE_CHECKING:
+    from infra.ray_training import TrainingWorkers
 
 CompressionPass = Annotated[
     DistillPass
@@ -51,6 +55,22 @@ class CompressConfig(StageConfig):
     passes: tuple[CompressionPass, ...] = Field((PrunePass(), Int8Pass()), description="in the order they are applied")
     measured_bytes: int = Field(200_000, gt=0, description="held-out text that every pass is measured on, in bytes")
     seed: int = Field(0, ge=0, description="of the data order of recoveries")
+    workers: int = runtime_field(
+        0,
+        ge=0,
+        description="Ray Train workers that share the rows of each recovery step; 0 or 1 trains in this process; their "
+        "number changes the order in which numbers are added up, and nothing else",
+    )
+    max_failures: int = runtime_field(3, ge=0, description="dead workers survived before the attempt fails")
+    cpus_per_worker: float = runtime_field(
+        1.0, gt=0, description="processors that Ray sets aside for each worker where there are no GPUs"
+    )
+
+    @property
+    def recoveries(self) -> list[Recovery]:
+        """Those of passes that train."""
+        found = (getattr(one, "recovery", None) for one in self.passes)
+        return [recovery for recovery in found if recovery and recovery.tokens]
 
     @model_validator(mode="after")
     def _order_works(self) -> "CompressConfig":
@@ -79,11 +99,22 @@ def _recovery_flops(config: CompressConfig, volume: Volume) -> float:
     return flops
 
 
+def _training_workers(config: CompressConfig) -> "TrainingWorkers":
+    """Refused before the first pass where there is no room, and not behind passes that may take hours."""
+    from infra.ray_training import TrainingWorkers, check_room
+
+    count = max(1, config.workers)
+    workers = TrainingWorkers("compress", count, count, config.cpus_per_worker, config.max_failures)
+    if count > 1 and config.recoveries:
+        check_room(workers)
+    return workers
+
+
 class CompressStage(Stage):
     """Make the pretrained network smaller and faster, pass by pass."""
 
     name = "compress"
-    version = 3
+    version = 4
     Config = CompressConfig
     inputs: Mapping = {"model": MODEL, "tokens": TOKENS}  # type: ignore[type-arg]
     output = COMPRESSED_MODEL
@@ -91,12 +122,15 @@ class CompressStage(Stage):
     def estimate(self, config: CompressConfig, volume: Volume) -> Estimate:
         """Recovery training at the rate of a training step, the teacher beside it, plus measuring after every pass."""
         measured = config.measured_bytes / 3.5 * 1.5 * (len(config.passes) + 1)
-        flops = 2.0 * volume.parameters * measured + _recovery_flops(config, volume)
-        measuring_seconds = 5.0 * (len(config.passes) + 1)
+        measuring_flops, training_flops = 2.0 * volume.parameters * measured, _recovery_flops(config, volume)
+        cores, starts = workers_or_all(None), len(config.recoveries)
+        workers = config.workers if config.workers > 1 and starts else 0
+        seconds = (measuring_flops / cores + training_flops / max(workers, cores)) / cpu_rates().fp32_flops
+        seconds += 5.0 * (len(config.passes) + 1)  # of measuring besides
         return Estimate(
-            seconds=flops / (cpu_rates().fp32_flops * workers_or_all(None)) + measuring_seconds,
-            peak_memory_bytes=2 * PROCESS_BYTES + 24 * volume.parameters,
-            flops=flops,
+            seconds=seconds + (START_RAY_TRAIN_SECONDS * starts if workers else 0.0),
+            peak_memory_bytes=(2 + workers) * PROCESS_BYTES + 24 * volume.parameters * (1 + workers),
+            flops=measuring_flops + training_flops,
             output=volume,
         )
 
@@ -112,6 +146,7 @@ class CompressStage(Stage):
         from stages.compress.progress import PassProgress, prefix_keys
 
         pretrained, tokens = inputs["model"], inputs["tokens"]
+        workers = _training_workers(config)
 
         def teacher() -> Transformer:
             return model_from_files(pretrained.read("config.json"), pretrained.read("model.safetensors"))
@@ -135,7 +170,7 @@ class CompressStage(Stage):
                 model, row = finished
             else:
                 work = context.work.child(f"pass-{number}")
-                given = PassContext(tokens, teacher, config.seed + number, work, context.listener)
+                given = PassContext(tokens, teacher, config.seed + number, work, context.listener, workers)
                 with context.phase(name):
                     model = apply_pass(one, model, given) if one else model
                 with context.phase("measure"):

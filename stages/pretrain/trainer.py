@@ -5,16 +5,15 @@
 """
 
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
 
-from data_schemas.errors import EnvironmentProblem, HeadraceError, TrainingDivergedError
+from data_schemas.errors import TrainingDivergedError
 from infra.matmul_ceiling import matmul_ceiling
-from infra.ray_session import cpu_count, ensure_ray
+from infra.ray_training import TrainingWorkers, Worker, fit, ray_trainer
 from infra.token_stream import TokenStream, WindowSampler
 from modeling.loss_scale import LossScale
 from modeling.optimizer import build_optimizer
@@ -59,72 +58,22 @@ def train_on_ray(order: TrainingOrder, context: StageContext) -> TrainingOutcome
     """
     if checkpoints.newest_complete(order.checkpoints) == order.plan.steps:
         return TrainingOutcome.read(order.work)  # a run that was killed between its last step and its commit
-    ensure_ray()
-    import ray.train
-
-    _check_room(order)
-    trainer = _ray_trainer(order)
+    config = order.config
+    workers = TrainingWorkers(
+        "pretrain", max(order.plans), min(order.plans), config.cpus_per_worker, config.max_failures
+    )
+    trainer = ray_trainer(partial(_train_on_worker, order), workers, order.work)
     with watched(order, context.listener, context.records), stop_on_sigterm(order.work):
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise _user_error(error) or error from None
+        fit(trainer)
     if checkpoints.newest_complete(order.checkpoints) != order.plan.steps:
         raise _interrupted(order)
     return TrainingOutcome.read(order.work)
 
 
-def _ray_trainer(order: TrainingOrder) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
-
-    from stages.pretrain.local_trainer import trainer_class
-
-    gpus = torch.cuda.is_available()
-    most, fewest = max(order.plans), min(order.plans)
-    resources = {"GPU": 1.0} if gpus else {"CPU": order.config.cpus_per_worker}
-    return trainer_class()(
-        _ray_worker,
-        train_loop_config={"order": order},
-        scaling_config=ScalingConfig(
-            num_workers=most if most == fewest else (fewest, most), use_gpu=gpus, resources_per_worker=resources
-        ),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=RunConfig(
-            # Progress is in our own checkpoints. Ray would not start a run again whose name it knows as finished.
-            name=f"ray-{uuid.uuid4().hex[:8]}",
-            storage_path=order.work.full() if order.work.is_local else order.work.url,
-            failure_config=FailureConfig(max_failures=order.config.max_failures),
-        ),
-    )
-
-
-def _check_room(order: TrainingOrder) -> None:
-    import ray
-
-    resource = "GPU" if torch.cuda.is_available() else "CPU"
-    each = 1.0 if resource == "GPU" else order.config.cpus_per_worker
-    there, fewest = ray.cluster_resources().get(resource, 0.0), min(order.plans)
-    if fewest * each > there:
-        also = f", or pretrain.cpus_per_worker {there / fewest:.2g}" if resource == "CPU" else ""
-        raise EnvironmentProblem(
-            f"pretrain.workers is {fewest} with {each:g} {resource} each, and the cluster has {there:g}; "
-            f"use {int(there / each)} workers or fewer{also}"
-        )
-
-
-def _ray_worker(train_loop_config: dict[str, Any]) -> None:
-    from ray.train import get_context
-    from ray.train.torch import get_device
-
-    order: TrainingOrder = train_loop_config["order"]
-    context = get_context()
-    torch.set_num_threads(max(1, cpu_count() // context.get_local_world_size()))
+def _train_on_worker(order: TrainingOrder, worker: Worker) -> None:
     # A worker that stops on request ends like one that is done; the driver sees by the checkpoints that it is not.
-    try:
-        _train(order, order.plans[context.get_world_size()], context.get_world_rank(), get_device())
-    except TrainingStopped:
-        return
+    with suppress(TrainingStopped):
+        _train(order, order.plans[worker.count], worker.rank, worker.device)
 
 
 def _train(order: TrainingOrder, plan: BatchPlan, rank: int, device: torch.device) -> None:
@@ -221,15 +170,3 @@ def _determinism(wanted: bool) -> Iterator[None]:
 def _interrupted(order: TrainingOrder) -> KeyboardInterrupt:
     step = checkpoints.newest_complete(order.checkpoints)
     return KeyboardInterrupt(f"training stopped with a checkpoint at step {step} of {order.plan.steps}")
-
-
-def _user_error(error: BaseException) -> HeadraceError | None:
-    """What a worker raised for the user, out of the trainer's wrapping."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        cause = failure
-        while cause is not None:
-            if isinstance(cause, HeadraceError):
-                return cause
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    return None

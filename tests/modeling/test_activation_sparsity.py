@@ -68,6 +68,12 @@ def test_the_penalty_by_hand():
         weights.append(penalty.weight)
     assert weights == pytest.approx([2 * 0.146447, 1.0, 2 * 0.853553, 2.0, 2.0, 2.0], abs=1e-5), "half a cosine"
     assert penalty.of(found).item() == pytest.approx(2.0 * (1 / 0.5 + 1 / 2.0) / 2)
+    before = penalty.zeros.item()
+    more = {name: (mean, torch.tensor(1.0)) for name, (mean, _) in found.items()}
+    penalty.of(more, rows=3)
+    penalty.advance(torch.nn.Module())
+    seen = (0.6 + 3 * 1.0) / 4
+    assert penalty.zeros.item() == pytest.approx(0.9 * before + 0.1 * seen), "of a step's batches, by their rows"
     penalty.zeros.fill_(0.8)
     penalty.advance(torch.nn.Module())
     assert penalty.weight < 2.0, "it falls where there are more zeros than wanted"

@@ -184,3 +184,16 @@ def test_the_estimate_counts_the_teacher_and_the_student_at_its_size():
     # 2 x 10^6 of the teacher, and 6 x (12 x 2 x 100^2 + 100 x 1,000) of the student.
     assert stage.estimate(student, volume).flops == pytest.approx(1e6 * (2e6 + 6 * 340_000), rel=1e-3)
     assert stage.estimate(same, volume).flops == pytest.approx(1e6 * 8e6, rel=1e-3)
+
+
+def test_workers_of_recoveries_are_foreseen_and_not_a_part_of_the_key():
+    one, many = CompressConfig(), CompressConfig(workers=1_000, cpus_per_worker=0.1, max_failures=0)
+    assert many.key_fields() == one.key_fields()
+    small, large = (Volume(parameters=parameters) for parameters in (10_000, 10_000_000_000))
+    estimates = [CompressStage().estimate(config, volume) for volume in (small, large) for config in (one, many)]
+    assert estimates[1].seconds > estimates[0].seconds, "they take time to start"
+    assert estimates[3].seconds < estimates[2].seconds
+    assert estimates[3].flops == estimates[2].flops
+    assert estimates[3].peak_memory_bytes > 100 * estimates[2].peak_memory_bytes, "each has the whole network"
+    rounded = [CompressStage().estimate(CompressConfig(passes=(Int8Pass(),), workers=count), small) for count in (0, 9)]
+    assert rounded[0] == rounded[1], "nothing is trained"
