@@ -42,6 +42,9 @@ class RunStore:
         found = found or [record for record in runs if record.run_id.startswith(run_id)]
         if len(found) == 1:
             return found[0]
+        if len(found) > 1:
+            names = ", ".join(record.run_id for record in found[:5])
+            raise NotFoundError(f"{len(found)} runs in {self.folder.url} begin with {run_id!r}: {names}; write one out")
         known = ", ".join(record.run_id for record in runs[:5]) or "none yet; begin with: headrace run CONFIG"
         raise NotFoundError(f"no run {run_id!r} in {self.folder.url}; the newest are: {known}")
 
