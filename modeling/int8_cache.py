@@ -72,6 +72,9 @@ class Int8LayerCache:
 class Int8CacheAttention(Attention):
     """An `Attention` that keeps keys and values in int8."""
 
+    mixing_bits = (8, 32)
+    """Of keys and values, and of what they meet, for `modeling.network_counting`."""
+
     def __init__(self, attention: dict[str, Any], width: int, heads: int, scale: float) -> None:
         """Make room.
 
@@ -96,6 +99,9 @@ class Int8CacheAttention(Attention):
 @replaces("int8_cache_lsh_attention")
 class Int8CacheLshAttention(LshAttention):
     """An `LshAttention` that keeps keys and values in int8."""
+
+    mixing_bits = (8, 32)
+    """As of `Int8CacheAttention`."""
 
     def new_state(self, batch: int, capacity: int, like: Tensor) -> Int8LayerCache:
         """An empty cache; stands in the place of the layer's float cache in `DecoderCache.layers`."""

@@ -7,6 +7,7 @@
 - `bit_operations_per_token`: those weighted by the bits that are multiplied
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,8 @@ def nonzero_macs_per_token(model: Transformer, context: int) -> float:
 def bit_operations_per_token(model: Transformer, context: int, skip_zeros: bool = False) -> float:
     """MACs, each times the bits of its weight and those of its activation (Bayesian Bits, 2005.07093, section 4).
 
-    A product of float32 counts 1,024, of two int8 64. Attention's own products are of float32 in every network.
+    A product of float32 counts 1,024, of two int8 64. Attention's own products are of float32, but for keys and values
+    of an int8 cache, which meet float32 queries and shares: 256.
 
     Args:
         model: any network. A module's class may say `operand_bits`, (weight, activation); without it int8 weights meet
@@ -93,7 +95,7 @@ def bit_operations_per_token(model: Transformer, context: int, skip_zeros: bool 
     matrices = sum(
         (one.nonzero if skip_zeros else one.outputs * one.inputs) * one.times * one.bits for one in _products(model)
     )
-    return matrices + FLOAT_BITS**2 * _attention_macs(model, context)
+    return matrices + sum(macs * bits for macs, bits in _attention_products(model, context))
 
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -159,12 +161,15 @@ def _bits(module: nn.Module) -> int:
 
 
 def _attention_macs(model: Transformer, context: int) -> float:
-    """Scores, and values mixed by them; what took an attention's place says its own as `mixing_products`."""
-    total = 0.0
+    return sum(macs for macs, _ in _attention_products(model, context))
+
+
+def _attention_products(model: Transformer, context: int) -> Iterator[tuple[float, int]]:
+    """MACs of scores, and of values mixed by them, and the bits of each; others say theirs as `mixing_products`."""
     for module in model.layers.modules():
+        bits = math.prod(getattr(module, "mixing_bits", (FLOAT_BITS, FLOAT_BITS)))
         if isinstance(module, Attention):
             width = attention_heads(module) * module.head_width
-            total += 2 * width * computed_scores(module.kind, context) / context
+            yield 2 * width * computed_scores(module.kind, context) / context, bits
         elif callable(mixing_products := getattr(module, "mixing_products", None)):
-            total += mixing_products(context)
-    return total
+            yield mixing_products(context), bits

@@ -5,6 +5,7 @@ from modeling.attention_kinds import FullAttention, PooledAttention, PoolLevel, 
 from modeling.counting import forward_flops, parameters
 from modeling.embedding_config import EmbeddingBand
 from modeling.experts_config import ExpertsConfig
+from modeling.int8_cache import with_int8_cache
 from modeling.int8_linear import quantize_int8
 from modeling.low_rank import factorize
 from modeling.network_counting import (
@@ -82,3 +83,10 @@ def test_a_module_may_say_its_bits_and_an_attention_its_products():
 
     model.layers[0].attention = Other()
     assert dense_macs_per_token(model, 24) == 2 * 7_168 - 4 * 32**2 + 1_952 + 1_536 + 240
+
+
+def test_an_int8_cache_meets_floats():
+    model = small_network()
+    attention = 2 * 2 * 24 * 32  # as in the golden numbers above
+    saved = bit_operations_per_token(model, 24) - bit_operations_per_token(with_int8_cache(model), 24)
+    assert saved == pytest.approx((1_024 - 256) * attention)
