@@ -130,10 +130,19 @@ int linear_packed(const float *hidden, const uint8_t *packed, const uint16_t *sc
                 sum += codes[one * group + i];
             totals[one] = (float)sum;
         }
-        for (int64_t output = 0; output < outputs; output++) {
-            const uint8_t *row_of_weights = packed + output * width;
-            const float sum = dot_packed(row_of_weights, scales + output * groups, codes, totals, bits, group, groups);
-            out[output] = sum * scale + (bias ? from_bfloat16(bias[output]) : 0);
+        for (int64_t output = 0; output < outputs;) {
+            const uint8_t *at = packed + output * width;
+            const uint16_t *own = scales + output * groups;
+            const int together = outputs - output >= ROWS_AT_ONCE ? ROWS_AT_ONCE : 1;
+            float sums[ROWS_AT_ONCE];
+            if (together > 1 && bits == 4)
+                dots_packed(at, own, codes, totals, sums, 4, group, groups, ROWS_AT_ONCE);
+            else if (together > 1)
+                dots_packed(at, own, codes, totals, sums, 2, group, groups, ROWS_AT_ONCE);
+            else
+                dots_packed(at, own, codes, totals, sums, bits, group, groups, 1);
+            for (int row = 0; row < together; row++, output++)
+                out[output] = sums[row] * scale + (bias ? from_bfloat16(bias[output]) : 0);
         }
     }
     free(wide);

@@ -181,19 +181,25 @@ static inline float total_of(partial_sums sums)
 }
 #endif
 
-/* One output: the sum over groups of scale x (codes - centre) x activations. `totals` are the activations' sums. */
-static inline float dot_packed(const uint8_t *packed, const uint16_t *scales, const int8_t *codes, const float *totals,
-                               int64_t bits, int64_t group, int64_t groups)
+/* Sums of `ROWS_AT_ONCE` outputs, or of one, side by side: each group's addition waits for the one before. */
+#define ROWS_AT_ONCE 4
+
+/* out[] = the sum over groups of scale x (codes - centre) x activations. `totals` are the activations' sums. */
+static inline __attribute__((always_inline)) void dots_packed(
+    const uint8_t *packed, const uint16_t *scales, const int8_t *codes, const float *totals, float *out, int64_t bits,
+    int64_t group, int64_t groups, int rows)
 {
-    partial_sums sums = {0};
-    float below = 0;
-    if (bits == 4)
-        for (int64_t one = 0; one < groups; one++)
-            sums = add_int4(sums, packed + one * group / 2, codes + one * group, from_bfloat16(scales[one]), group);
-    else
-        for (int64_t one = 0; one < groups; one++)
-            sums = add_int2(sums, packed + one * group / 4, codes + one * group, from_bfloat16(scales[one]), group);
+    const int64_t bytes = group * bits / 8;
+    partial_sums sums[ROWS_AT_ONCE] = {0};
+    float below[ROWS_AT_ONCE] = {0};
     for (int64_t one = 0; one < groups; one++)
-        below += from_bfloat16(scales[one]) * totals[one];
-    return total_of(sums) - below * (bits == 4 ? 8.0f : 1.5f);
+        for (int row = 0; row < rows; row++) {
+            const uint8_t *at = packed + (row * groups + one) * bytes;
+            const float scale = from_bfloat16(scales[row * groups + one]);
+            sums[row] = bits == 4 ? add_int4(sums[row], at, codes + one * group, scale, group)
+                                  : add_int2(sums[row], at, codes + one * group, scale, group);
+            below[row] += scale * totals[one];
+        }
+    for (int row = 0; row < rows; row++)
+        out[row] = total_of(sums[row]) - below[row] * (bits == 4 ? 8.0f : 1.5f);
 }
