@@ -144,6 +144,8 @@ def _sides(store_url: str, record: RunRecord) -> dict[str, Side]:
         found[row["item"]] = (row["numerator"], row["denominator"])
     sides: dict[str, Side] = {}
     for row in artifact.read_table("scores.parquet").to_pylist():
+        if row["value"] is None:  # not measured
+            continue
         side = sides.setdefault(row["model"], Side(record.run_id, row["model"], {}))
         rests_on = items.get((row["model"], row["task"], row["metric"]), {})
         side.metrics[row["task"], row["metric"]] = Metric(row["value"], row["higher_is_better"], rests_on)

@@ -55,9 +55,11 @@ class BenchmarkStage(Stage):
     output = RESULTS
 
     def estimate(self, config: BenchmarkConfig, volume: Volume) -> Estimate:
-        """Forward passes over the held-out text, and the baselines."""
+        """Forward passes over the held-out text, beginnings that are continued, and the baselines."""
         learnt = min(volume.text_bytes, config.baseline_training_bytes)
-        flops = 2.0 * volume.parameters * config.held_out_bytes / 3.5 * 2 * 2
+        read = (config.held_out_bytes + config.calibration_bytes) / 3.5 * 2
+        continued = config.memorisation_documents * 2 * 64
+        flops = 2.0 * volume.parameters * (read + continued) * 2
         baselines = learnt / XZ_BYTES_PER_SECOND + learnt / NGRAM_BYTES_PER_SECOND
         seconds = flops / (cpu_rates().fp32_flops * workers_or_all(None)) + baselines + 8
         return Estimate(seconds=seconds, peak_memory_bytes=2 * PROCESS_BYTES + 40 * learnt, flops=flops, output=volume)
