@@ -136,11 +136,12 @@ SCORES = table_schema(
 
 ITEMS = table_schema(
     "items",
-    1,
+    2,
     column("task", pa.string(), "task the item belongs to"),
+    column("metric", pa.string(), "metric whose score the item is part of"),
     column("item", pa.string(), "the item's id in its own data set, or the document id"),
     column("model", pa.string(), "as in scores"),
     column("output", pa.string(), "JSON: what the model gave for the item, enough to recompute the score"),
     column("numerator", pa.float64(), "bits, or 1 for a right answer"),
-    column("denominator", pa.float64(), "bytes, or 1"),
+    column("denominator", pa.float64(), "bytes, or 1; scores are sums of numerators over sums of denominators"),
 )

@@ -182,6 +182,33 @@ def show(run_id: RunId = "latest", store: Store = None, as_json: AsJson = False)
 
 
 @command
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="a run with benchmark results")],
+    run_b: Annotated[
+        str | None, typer.Argument(metavar="[RUN_B]", help="another; where left out, RUN_A's models are compared")
+    ] = None,
+    models: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="whose scores; within a run, the first against the others")
+    ] = "pretrained,compressed",
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs, and in each the model before and after compression: paired differences, item by item."""
+    from flows.compare import as_json as comparison_json
+    from flows.compare import compare as compare_runs
+    from flows.compare import print_comparison
+    from infra.runs import RunStore
+
+    url = store_url(store)
+    records = {record.run_id: record for record in map(RunStore(url).get, filter(None, (run_a, run_b)))}
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    differences, left_out = compare_runs(url, list(records.values()), names)
+    print_comparison(differences, left_out)
+    if as_json:
+        print_json(comparison_json(differences, left_out))
+
+
+@command
 def lineage(
     artifact: Annotated[
         str, typer.Argument(help="STAGE/KEY[/ATTEMPT] as 'show' prints it, RUN_ID:STAGE, or latest:STAGE")

@@ -2,6 +2,7 @@
 
 - `document_bits`: bits a document, the numerator of bits per byte (the denominator is the text's UTF-8 bytes)
 - `log_likelihoods`: natural-log likelihood of a continuation after a prefix, for the likelihood-scored tasks
+- `top_predictions`: the likeliest token at every place, its probability and whether it came, for calibration
 
 A sequence stands behind the end-of-text token, as documents do in training. Its own end-of-text token is not predicted,
 so the bits are those of the document's bytes alone (as in the n-gram baselines). A sequence longer than the context is
@@ -12,13 +13,14 @@ with at least half a context before it (the sliding window of Baevski & Auli 201
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from modeling.logit_tiles import TILING, softmax_ready
 from modeling.loss import chunked_token_losses
 
 
@@ -34,6 +36,17 @@ class Decoder(Protocol):
 
 Tokens = Sequence[int] | npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
+
+
+class TopPredictions(NamedTuple):
+    """One row for each token of the documents, in no order."""
+
+    sequence: npt.NDArray[np.int64]
+    """The document that the token is of."""
+    confidence: Floats
+    """Probability of the likeliest token at its place."""
+    right: npt.NDArray[np.bool_]
+    """Whether the likeliest is the document's."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,27 @@ def log_likelihoods(
 
 
 @torch.inference_mode()
+def top_predictions(
+    model: Decoder,
+    token_lists: Sequence[Tokens],
+    context_length: int,
+    batch_tokens: int,
+    end_of_text: int,
+) -> TopPredictions:
+    """What the model holds likeliest at every place of the documents; arguments as in `document_bits`."""
+    windows = _windows([((), tokens) for tokens in token_lists], context_length, end_of_text)
+    found = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.bool_))]
+    for batch in _batches(windows, batch_tokens):
+        hidden, targets, rows = _scored(model, batch, end_of_text)
+        chunks = torch.split(hidden, TILING.whole_rows(model.head(hidden[:1]).shape[-1]))
+        tops = [softmax_ready(model.head(chunk)).softmax(-1).max(-1) for chunk in chunks]
+        confidence = torch.cat([top.values for top in tops]).double().cpu().numpy()
+        right = (torch.cat([top.indices for top in tops]) == targets).cpu().numpy()
+        found.append((np.array([window.sequence for window in batch])[rows], confidence, right))
+    return TopPredictions(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+@torch.inference_mode()
 def _score(
     model: Decoder,
     requests: Sequence[tuple[Tokens, Tokens]],
@@ -89,6 +123,13 @@ def _score(
     batch_tokens: int,
     end_of_text: int,
 ) -> Floats:
+    bits = np.zeros(len(requests))
+    for batch in _batches(_windows(requests, context_length, end_of_text), batch_tokens):
+        np.add.at(bits, [window.sequence for window in batch], _window_bits(model, batch, end_of_text))
+    return bits
+
+
+def _windows(requests: Sequence[tuple[Tokens, Tokens]], context_length: int, end_of_text: int) -> list[_Window]:
     windows: list[_Window] = []
     for number, (prefix, continuation) in enumerate(requests):
         tokens = np.concatenate([[end_of_text], prefix, continuation]).astype(np.int64)
@@ -96,10 +137,7 @@ def _score(
             _Window(number, tokens[start : stop + 1], scored)
             for start, stop, scored in _spans(len(prefix), len(tokens) - 1, context_length)
         ]
-    bits = np.zeros(len(requests))
-    for batch in _batches(windows, batch_tokens):
-        np.add.at(bits, [window.sequence for window in batch], _window_bits(model, batch, end_of_text))
-    return bits
+    return windows
 
 
 def _spans(known: int, length: int, context: int) -> Iterator[tuple[int, int, int]]:
@@ -129,6 +167,14 @@ def _batches(windows: Sequence[_Window], batch_tokens: int) -> Iterator[list[_Wi
 
 def _window_bits(model: Decoder, windows: Sequence[_Window], padding: int) -> Floats:
     """Bits of each window's scored targets."""
+    hidden, targets, rows = _scored(model, windows, padding)
+    losses = chunked_token_losses(hidden, model.head, targets)
+    nats = np.bincount(rows, losses.double().cpu().numpy(), minlength=len(windows))
+    return np.asarray(nats / math.log(2), dtype=np.float64)
+
+
+def _scored(model: Decoder, windows: Sequence[_Window], padding: int) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
+    """Of each scored target: the state (targets, width) it is predicted from, its token and its window."""
     width = len(windows[0].tokens)
     tokens = np.full((len(windows), width), padding)
     counts = np.zeros((len(windows), width - 1), dtype=bool)
@@ -139,7 +185,4 @@ def _window_bits(model: Decoder, windows: Sequence[_Window], padding: int) -> Fl
     hidden = model.hidden_states(torch.from_numpy(tokens[:, :-1])).flatten(0, 1)
     places = torch.from_numpy(np.flatnonzero(counts)).to(hidden.device)
     targets = torch.from_numpy(tokens[:, 1:][counts]).to(hidden.device)
-    losses = chunked_token_losses(hidden[places], model.head, targets)
-    rows = np.repeat(np.arange(len(windows)), counts.sum(1))
-    nats = np.bincount(rows, losses.double().cpu().numpy(), minlength=len(windows))
-    return np.asarray(nats / math.log(2), dtype=np.float64)
+    return hidden[places], targets, np.repeat(np.arange(len(windows)), counts.sum(1))

@@ -35,6 +35,7 @@ class HeldOutDocument:
     name: str
     text: str
     tokens: npt.NDArray[np.int64]
+    genre: str
 
     @property
     def bytes(self) -> int:
@@ -58,11 +59,11 @@ def held_out_documents(corpus: Artifact, tokens: Artifact, most_bytes: int) -> l
         texts = corpus.read_table(path)
         shard = tokens.read_table(path.removesuffix(".parquet") + ".arrow")
         assert texts.column("id") == shard.column("document_id"), path
-        columns = (texts.column("id").to_pylist(), texts.column("text").to_pylist(), shard.column("tokens").to_pylist())
-        for name, text, ids in zip(*columns, strict=True):
+        columns = [texts.column(name).to_pylist() for name in ("id", "text", "genre")]
+        for name, text, genre, ids in zip(*columns, shard.column("tokens").to_pylist(), strict=True):
             if documents and size >= most_bytes:
                 return documents
-            documents.append(HeldOutDocument(name, text, np.asarray(ids[:-1], dtype=np.int64)))
+            documents.append(HeldOutDocument(name, text, np.asarray(ids[:-1], dtype=np.int64), genre))
             size += documents[-1].bytes
     return documents
 

@@ -22,6 +22,12 @@ class BenchmarkConfig(StageConfig):
     """What is measured."""
 
     held_out_bytes: int = Field(400_000, gt=0, description="held-out text that is scored, in bytes, whole documents")
+    calibration_bytes: int = Field(
+        100_000, gt=0, description="of it, what the calibration error is measured on, in bytes, whole documents"
+    )
+    memorisation_documents: int = Field(
+        200, ge=0, description="training documents, and held-out ones, whose beginnings each model goes on from"
+    )
     baseline_training_bytes: int = Field(
         20_000_000, gt=0, description="training text that the n-gram and xz baselines learn from, in bytes"
     )
@@ -41,7 +47,7 @@ class BenchmarkStage(Stage):
     """Score the pretrained and the compressed network and the baselines."""
 
     name = "benchmark"
-    version = 2
+    version = 3
     Config = BenchmarkConfig
     inputs: Mapping = {  # type: ignore[type-arg]
         "corpus": CORPUS, "tokens": TOKENS, "model": MODEL, "compressed": COMPRESSED_MODEL,
@@ -49,9 +55,11 @@ class BenchmarkStage(Stage):
     output = RESULTS
 
     def estimate(self, config: BenchmarkConfig, volume: Volume) -> Estimate:
-        """Forward passes over the held-out text, and the baselines."""
+        """Forward passes over the held-out text, beginnings that are continued, and the baselines."""
         learnt = min(volume.text_bytes, config.baseline_training_bytes)
-        flops = 2.0 * volume.parameters * config.held_out_bytes / 3.5 * 2 * 2
+        read = (config.held_out_bytes + config.calibration_bytes) / 3.5 * 2
+        continued = config.memorisation_documents * 2 * 64
+        flops = 2.0 * volume.parameters * (read + continued) * 2
         baselines = learnt / XZ_BYTES_PER_SECOND + learnt / NGRAM_BYTES_PER_SECOND
         seconds = flops / (cpu_rates().fp32_flops * workers_or_all(None)) + baselines + 8
         return Estimate(seconds=seconds, peak_memory_bytes=2 * PROCESS_BYTES + 40 * learnt, flops=flops, output=volume)
@@ -72,10 +80,12 @@ class BenchmarkStage(Stage):
             score_held_out,
             score_winograd,
         )  # fmt: skip
+        from stages.benchmark.language_modelling import by_genre, score_language_modelling, training_sample
 
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
         tokenizer = Tokenizer.from_str(inputs["tokens"].read("tokenizer.json").decode())
         end_of_text = end_of_text_id(tokenizer)
+        training = training_sample(inputs["tokens"], config.memorisation_documents, config.seed)
         results: list[TaskResult] = []
         texts = []
         names = {"pretrained": inputs["model"], "compressed": inputs["compressed"]}
@@ -85,6 +95,7 @@ class BenchmarkStage(Stage):
             context.listener.advanced("tasks", 2 * number, total, f"held-out text, {name}")
             with context.phase("held-out text"):
                 results.append(score_held_out(name, model, held_out, end_of_text, config.seed))
+                results += score_language_modelling(name, model, held_out, training, end_of_text, config)
             context.listener.advanced("tasks", 2 * number + 1, total, f"winograd, {name}")
             with context.phase("winograd"):
                 results.append(score_winograd(name, model, tokenizer, config.winograd_path, config.seed))
@@ -93,11 +104,12 @@ class BenchmarkStage(Stage):
         context.listener.advanced("tasks", total - 1, total, "baselines")
         with context.phase("baselines"):
             results += score_baselines(inputs["corpus"], held_out, config)
+        results += by_genre(results, held_out, config.seed)
         context.listener.advanced("tasks", total, total, "all tasks")
 
         scores = [result.score for result in results]
         out.write_table("scores.parquet", pa.Table.from_pylist(scores, SCORES))
-        items = [item for result in results for item in result.items]
+        items = [{**item, "metric": result.score["metric"]} for result in results for item in result.items]
         out.write_table("items.parquet", pa.Table.from_pylist(items, ITEMS))
         out.write("samples.json", json.dumps(texts, ensure_ascii=False, indent=1).encode())
         out.metrics |= {"scores": scores}

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling.bits_per_byte import document_bits, log_likelihoods
+from modeling.bits_per_byte import document_bits, log_likelihoods, top_predictions
 
 VOCABULARY = 11
 END = 10
@@ -114,3 +114,15 @@ def test_a_continuation_longer_than_the_context_is_scored_whole():
     scored = log_likelihoods(model, [(tokens[:5], tokens[5:])], 30, 64, END)[0]
     # tanh forgets: 15 tokens of history say nearly as much as all.
     assert -scored / math.log(2) == pytest.approx(whole - head, rel=0.02)
+
+
+def test_the_likeliest_tokens_are_those_of_the_logits():
+    model = CausalToy()
+    documents = [[1, 2, 3], [], list(np.random.default_rng(0).integers(0, END, 30)), [4]]
+    found = top_predictions(model, documents, context_length=8, batch_tokens=24, end_of_text=END)
+    assert np.bincount(found.sequence, minlength=4).tolist() == [3, 0, 30, 1]
+    probabilities = model(torch.tensor([[END, 1, 2]]))[0].double().softmax(-1)
+    mine = found.sequence == 0
+    np.testing.assert_allclose(found.confidence[mine], probabilities.max(-1).values, rtol=1e-5)
+    assert found.right[mine].tolist() == (probabilities.argmax(-1) == torch.tensor([1, 2, 3])).tolist()
+    assert top_predictions(model, [], 8, 24, END).confidence.shape == (0,)
