@@ -303,8 +303,10 @@ def export(
     run_id: RunId,
     folder: Annotated[str, typer.Argument(help="where to write; a new or an empty folder")],
     format_: Annotated[
-        Literal["huggingface", "gguf", "headrace"],
-        typer.Option("--format", help="for transformers; for llama.cpp, in one file; or for 'headrace generate'"),
+        Literal["huggingface", "gguf", "onnx", "headrace"],
+        typer.Option(
+            "--format", help="for transformers; for llama.cpp, in one file; for onnxruntime; or for 'headrace generate'"
+        ),
     ] = "huggingface",
     stage: Annotated[str, typer.Option(help="whose model: pretrain or compress")] = "pretrain",
     dtype: Annotated[

@@ -1,4 +1,4 @@
-"""`headrace export`: a run's model as a folder that transformers, llama.cpp or Headrace itself reads.
+"""`headrace export`: a run's model as a folder that transformers, llama.cpp, onnxruntime or Headrace itself reads.
 
 The folder is written beside its place under another name and renamed when it is whole: half an export is none.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from modeling.gguf_export import GeluError
     from modeling.transformer import Transformer
 
-Format = Literal["huggingface", "gguf", "headrace"]
+Format = Literal["huggingface", "gguf", "onnx", "headrace"]
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
 MEASURED_TOKENS = 4_096
@@ -58,13 +58,13 @@ def export(request: ExportRequest) -> list[str]:
 
     target = _free_folder(request.folder)
     if request.format == "headrace" and request.dtype == "float16":
-        raise ConfigError("--dtype float16 goes with --format huggingface and gguf; headrace takes float32 or bfloat16")
+        raise ConfigError("--dtype float16 goes with the other formats; headrace takes float32 or bfloat16")
     record = RunStore(request.store_url).get(request.run_id)
     artifact = model_artifact(request.store_url, record, request.stage)
     model = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
     with _whole_or_nothing(target) as building:
         error = _write_model(request, model, artifact, building)
-        facts = ModelFacts.collect(request.store_url, record, artifact, model.config)
+        facts = ModelFacts.collect(request.store_url, record, artifact, model)
         written_for = Target(request.format, request.dtype, target.name, error)
         (building / "README.md").write_text(model_card(facts, written_for), encoding="utf-8")
         size = sum(path.stat().st_size for path in building.iterdir())
@@ -84,6 +84,10 @@ def _write_model(request: ExportRequest, model: "Transformer", artifact: Artifac
     tokenizer = artifact.read("tokenizer.json")
     if request.format == "gguf":
         return _write_gguf(request, model, tokenizer, artifact, folder, dtype)
+    if request.format == "onnx":
+        (folder / "tokenizer.json").write_bytes(tokenizer)
+        _write_onnx(request, model, artifact, folder, dtype)
+        return None
     if request.format == "huggingface":
         files = to_gpt_neox(model, dtype) | tokenizer_files(tokenizer, model.config)
     else:
@@ -91,6 +95,15 @@ def _write_model(request: ExportRequest, model: "Transformer", artifact: Artifac
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return None
+
+
+def _write_onnx(
+    request: ExportRequest, model: "Transformer", artifact: Artifact, folder: Path, dtype: "torch.dtype"
+) -> None:
+    from modeling.onnx_export import write_onnx
+
+    description = f"{request.stage} of run {artifact.manifest.attempt}; the tokens' meaning is in tokenizer.json"
+    write_onnx(model, folder / "model.onnx", description, dtype)
 
 
 def _write_gguf(

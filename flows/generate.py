@@ -44,6 +44,11 @@ def continue_text(
 
     if (Path(source) / "config.json").is_file():
         model, tokenizer = _from_folder(Path(source))
+    elif any((Path(source) / name).is_file() for name in ("model.gguf", "model.onnx")):
+        raise ContractError(
+            f"{source} is an export for another program, and its README.md says how that runs it; generate reads the "
+            "formats headrace and huggingface, or a run's id"
+        )
     elif Path(source).is_dir() and "/" in source:
         raise NotFoundError(f"{source} holds no config.json; generate reads an export's folder, or a run's id")
     else:

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from modeling.gguf_export import GeluError
 
 SHOWN_SOURCES = 24
+TAGS = {"huggingface": ["gpt_neox"], "gguf": ["gguf"], "onnx": ["onnx"]}
+_ONNX_EXAMPLE = """\
+from onnxruntime import InferenceSession
+from tokenizers import Tokenizer
+tokenizer = Tokenizer.from_file("{folder}/tokenizer.json")
+session = InferenceSession("{folder}/model.onnx", providers=["CPUExecutionProvider"])
+tokens = tokenizer.encode("The").ids
+for _ in range(40):
+    [logits] = session.run(["logits"], {{"tokens": [tokens]}})
+    tokens.append(int(logits[0, -1].argmax()))
+print(tokenizer.decode(tokens))"""
 
 
 @dataclass(frozen=True)
@@ -55,13 +66,12 @@ def _front_matter(facts: ModelFacts, target: Target) -> str:
     if target.format == "huggingface":
         fields["library_name"] = "transformers"
     fields["pipeline_tag"] = "text-generation"
-    fields["tags"] = ["headrace", *{"huggingface": ["gpt_neox"], "gguf": ["gguf"]}.get(target.format, [])]
+    fields["tags"] = ["headrace", *TAGS.get(target.format, [])]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
 
 
 def _introduction(facts: ModelFacts) -> str:
-    parameters = facts.manifest.volume.parameters
-    size = f" of {amount(parameters)} parameters" if parameters else ""
+    size = f" of {amount(facts.parameters)} parameters" if facts.parameters else ""
     run, config = facts.record.run_id, facts.record.config_name
     return (
         f"# {config}, {run}\n\n"
@@ -81,6 +91,8 @@ def _loading(target: Target) -> str:
             "print(tokenizer.decode(output[0]))"
         )
         return f"```python\n{code}\n```"
+    if target.format == "onnx":
+        return f"```python\n{_ONNX_EXAMPLE.format(folder=target.folder)}\n```"
     if target.format == "gguf":
         return f'```\nllama-completion -m {target.folder}/model.gguf -p "The" -n 40\n```'
     return f'```\nheadrace generate {target.folder} "The"\n```'
@@ -91,7 +103,7 @@ def _network(facts: ModelFacts) -> list[tuple[str, str]]:
     kinds = dict.fromkeys(kind.kind for kind in config.attention)
     rows = [
         ("architecture", "pre-norm decoder, rotary positions, ReLU feed-forward"),
-        ("parameters", f"{facts.manifest.volume.parameters:,}"),
+        ("parameters", f"{facts.parameters:,}"),
         ("layers", f"{config.layers}"),
         ("width", f"{config.width}"),
         ("heads", f"{config.heads}"),
@@ -101,6 +113,9 @@ def _network(facts: ModelFacts) -> list[tuple[str, str]]:
         ("vocabulary", f"{config.vocabulary_size:,} tokens, byte-level BPE"),
         ("embedding and head", "one table" if config.tied_embeddings else "a table each"),
     ]
+    if facts.replaced:
+        kinds_and_counts = (f"{kind} ({count})" if count > 1 else kind for kind, count in facts.replaced.items())
+        rows.append(("replaced by compression", ", ".join(kinds_and_counts)))
     if config.experts is not None:
         rows.append(("experts", ", ".join(f"{name} {value}" for name, value in config.experts.model_dump().items())))
     if config.embedding_bands:
@@ -115,15 +130,21 @@ def _notes(facts: ModelFacts, target: Target) -> Iterable[str]:
             f"Stored in {target.dtype} as GPT-NeoX (`hidden_act` relu, sequential residual, rotary positions over "
             "whole heads), which the network is exactly."
         )
+    if target.format == "onnx":
+        yield (
+            f"Matrices stored in {target.dtype}; `tokens` (batch, tokens) int64 in, `logits` (batch, tokens, "
+            f"{facts.config.vocabulary_size}) float32 out, for any number of rows and tokens. There is no cache: a "
+            "row is computed whole for each new token."
+        )
     if target.gelu_error:
         yield f"Stored in {target.dtype} as llama.cpp's `gptneox`. {target.gelu_error.sentence()}"
-    if facts.config.separate_documents:
+    if facts.config.separate_documents and target.format in ("huggingface", "gguf"):
         yield (
             "In training, attention did not cross the border between documents (`separate_documents`). A text that "
             "holds several documents, one behind another, is outside what the network has seen."
         )
     if facts.config.base_width or facts.config.base_layers:
-        folded = "" if target.format == "headrace" else "; its multipliers are drawn into these weights"
+        folded = "; its multipliers are drawn into these weights" if target.format in ("huggingface", "gguf") else ""
         yield f"Learning rates were transferred from a smaller network (muP){folded}."
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
@@ -11,6 +11,9 @@ from data_schemas.errors import NotFoundError
 from data_schemas.manifest import ArtifactRef, Manifest, RunRecord
 from infra.artifacts import Artifact, ArtifactStore
 from modeling.transformer_config import TransformerConfig
+
+if TYPE_CHECKING:
+    from modeling.transformer import Transformer
 
 _BENCHMARK_INPUTS = {"pretrain": ("model", "pretrained"), "compress": ("compressed", "compressed")}
 """Stage of a model -> its input of the benchmark stage and its name in the scores."""
@@ -23,6 +26,8 @@ class ModelFacts:
     record: RunRecord
     manifest: Manifest
     config: TransformerConfig
+    replaced: Counter[str]
+    """Kinds of the modules that compression put in other modules' places -> how many."""
     lineage: list[tuple[ArtifactRef, Manifest | None]]
     """The model's artifact and all it was made from, nearest first; without manifest what is gone from the store."""
     sources: Counter[tuple[str, str, str]]
@@ -31,19 +36,28 @@ class ModelFacts:
     """Rows of the SCORES schema about this model."""
 
     @classmethod
-    def collect(cls, store_url: str, record: RunRecord, artifact: Artifact, config: TransformerConfig) -> "ModelFacts":
+    def collect(cls, store_url: str, record: RunRecord, artifact: Artifact, model: "Transformer") -> "ModelFacts":
         """Look up everything in the store."""
+        from modeling.replaced_modules import replacements_of
+
         store = ArtifactStore(store_url)
         line = _lineage(store, artifact)
         corpus = next((one for _, one in line if one and one.manifest.kind == CORPUS.name), None)
         return cls(
             record=record,
             manifest=artifact.manifest,
-            config=config,
+            config=model.config,
+            replaced=Counter(description["kind"] for description in replacements_of(model).values()),
             lineage=[(ref, one.manifest if one else None) for ref, one in line],
             sources=_sources(corpus) if corpus else Counter(),
             scores=_scores(store, record, artifact),
         )
+
+    @property
+    def parameters(self) -> int:
+        """Of a compressed model those that were counted behind the last pass."""
+        passes = self.manifest.metrics.get("passes", [])
+        return int((passes[-1] if passes else {}).get("parameters", self.manifest.volume.parameters))
 
     def made_by(self, stage: str) -> Manifest | None:
         """The manifest of a stage that the model was made from, or its own."""

@@ -2,6 +2,7 @@
 
 - `check_finite`: at load, import and export
 - `first_non_finite`: for the message of a training step that diverged
+- `to_dtype`: weights in the dtype of a file, unless they are too large for it
 """
 
 from collections.abc import Mapping
@@ -50,6 +51,22 @@ def first_non_finite(model: nn.Module) -> str | None:
         if parameter.grad is not None and (count := _non_finite(parameter.grad)):
             return f"the gradient of {_described(name, count, parameter.grad)} that are not finite"
     return None
+
+
+def to_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in a file's dtype.
+
+    Raises:
+        ContractError: where a value is beyond what the dtype holds.
+    """
+    largest = float(tensor.abs().amax())
+    if largest > torch.finfo(dtype).max:
+        short = str(dtype).removeprefix("torch.")
+        raise ContractError(
+            f"{name} has a value of {largest:.6g}, and {short} holds {torch.finfo(dtype).max:,.0f} at most; "
+            "export with --dtype bfloat16 or float32"
+        )
+    return tensor.to(dtype).contiguous()
 
 
 def _non_finite(tensor: Tensor) -> int:

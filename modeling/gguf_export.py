@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_schemas.errors import ContractError, EnvironmentProblem
-from modeling.gpt_neox import EXPORT_HEADRACE, Weights, dense_weights, tensor_names, to_dtype
+from modeling.finite_weights import to_dtype
+from modeling.gpt_neox import EXPORT_HEADRACE, Weights, dense_weights, tensor_names
 from modeling.huggingface import end_of_text_token
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig

@@ -3,7 +3,6 @@
 - `dense_weights`: a network's float weights, if the architecture can express it, with its multipliers folded in
 - `fold_multipliers`: factors of the forward pass drawn into the weights
 - `tensor_names`: our tensor names -> those of another naming
-- `to_dtype`: weights in the dtype of a file, unless they are too large for it
 
 The network is GPT-NeoX with hidden_act="relu", use_parallel_residual=False and rotary_pct=1.0.
 """
@@ -12,13 +11,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from data_schemas.errors import ContractError
 from modeling.attention_kinds import FullAttention
 from modeling.finite_weights import check_finite
 from modeling.initialization import attention_scale, logit_multiplier, residual_multiplier
+from modeling.onnx_layers import obstacle
+from modeling.replaced_modules import replacements_of
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 
@@ -67,17 +67,18 @@ def dense_weights(model: Transformer, target: str) -> Weights:
 def _inexpressible(model: Transformer) -> Iterator[tuple[str, str]]:
     """What the network has that GPT-NeoX has not, and what helps."""
     config = model.config
+    elsewhere = EXPORT_HEADRACE if obstacle(model) else "export it with --format onnx, or --format headrace"
     kinds = {kind.kind for kind in config.attention if not isinstance(kind, FullAttention)}
     if kinds:
-        yield f"has {' and '.join(sorted(kinds))} attention", EXPORT_HEADRACE
+        yield f"has {' and '.join(sorted(kinds))} attention", elsewhere
     if config.experts is not None:
-        yield "has mixtures of experts", EXPORT_HEADRACE
+        yield "has mixtures of experts", elsewhere
     if config.embedding_bands:
-        yield "has an embedding in bands", EXPORT_HEADRACE
-    integers = {str(tensor.dtype) for tensor in model.state_dict().values() if not tensor.is_floating_point()}
-    if integers:
-        held = ", ".join(sorted(integers)).replace("torch.", "")
-        yield f"holds {held} weights", f"export the one before that pass with --stage pretrain, or {EXPORT_HEADRACE}"
+        yield "has an embedding in bands", elsewhere
+    for name, description in replacements_of(model).items():
+        kind = description["kind"]
+        what = f"a linear layer with {description['outputs']} outputs" if kind == "linear" else kind
+        yield f"has {what} as {name}", f"{elsewhere}, or the one before compression with --stage pretrain"
 
 
 @dataclass(frozen=True)
@@ -150,19 +151,3 @@ def _named_modules(config: TransformerConfig) -> Iterator[tuple[str, int | None]
     yield "final_norm", None
     if not config.tied_embeddings:
         yield "head", None
-
-
-def to_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in a file's dtype.
-
-    Raises:
-        ContractError: where a value is beyond what the dtype holds.
-    """
-    largest = float(tensor.abs().amax())
-    if largest > torch.finfo(dtype).max:
-        short = str(dtype).removeprefix("torch.")
-        raise ContractError(
-            f"{name} has a value of {largest:.6g}, and {short} holds {torch.finfo(dtype).max:,.0f} at most; "
-            "export with --dtype bfloat16 or float32"
-        )
-    return tensor.to(dtype).contiguous()

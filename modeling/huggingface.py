@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from data_schemas.errors import ContractError, NotFoundError
-from modeling.finite_weights import check_finite
-from modeling.gpt_neox import Weights, dense_weights, tensor_names, to_dtype
+from modeling.finite_weights import check_finite, to_dtype
+from modeling.gpt_neox import Weights, dense_weights, tensor_names
 from modeling.gpt_neox_config import CONFIG, from_huggingface, to_huggingface
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig

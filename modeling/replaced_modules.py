@@ -56,14 +56,17 @@ class ResizedLinear(nn.Linear):
 
 def replacements_of(model: Transformer) -> dict[str, Description]:
     """Module name -> description, outer modules before those inside."""
-    names = {module_class: name for name, module_class in kinds.items()}
     found: dict[str, Description] = {}
     for name, module in model.named_modules():
-        kind = names.get(type(module))
-        if kind is not None:
+        if type(module) in kinds.values():
             assert isinstance(module, Replacement)
-            found[name] = {"kind": kind, **module.sizes()}
+            found[name] = {"kind": kind_of(module), **module.sizes()}
     return found
+
+
+def kind_of(module: nn.Module) -> str:
+    """The name that files know a replacement by; of any other module the class's."""
+    return next((name for name, one in kinds.items() if one is type(module)), type(module).__name__)
 
 
 def empty_network(config: TransformerConfig, replacements: Mapping[str, Description]) -> Transformer:

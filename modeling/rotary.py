@@ -21,12 +21,19 @@ def rotation_at(positions: Tensor, head_width: int, base: float, like: Tensor) -
     """
     exact = torch.promote_types(like.dtype, torch.float32)
     positions = positions.to(like.device, exact)
-    speeds = rotation_speeds(head_width, base, positions)
-    # (a, b) turns to (a cos - b sin, b cos + a sin): the first half's sine is that of the angle turned backwards.
-    turning = torch.cat((-speeds, speeds))
+    turning = turning_speeds(head_width, base, positions)
     kinds = torch.stack((turning, turning, torch.zeros_like(turning)))
     angles = positions[..., None, None, None] * kinds
     return angles.cos(), angles.sin()
+
+
+def turning_speeds(head_width: int, base: float, like: Tensor) -> Tensor:
+    """(head_width,) radians per position, in the dtype and on the device of `like`.
+
+    (a, b) turns to (a cos - b sin, b cos + a sin): the first half's sine is that of the angle turned backwards.
+    """
+    speeds = rotation_speeds(head_width, base, like)
+    return torch.cat((-speeds, speeds))
 
 
 def rotation_speeds(head_width: int, base: float, like: Tensor | None = None) -> Tensor:

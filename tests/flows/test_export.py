@@ -95,7 +95,7 @@ def make_run(url, model, compressed=None, **record):
         url, "pretrain", MODEL, write_model(model, {"training_log.jsonl": b""}), {"tokens": tokens},
         metrics=metrics, volume=volume, config={"peak_learning_rate": 6e-4},
     )  # fmt: skip
-    passes = [{"name": "int8", "bytes": 14_693, "bits_per_byte": 4.726}]
+    passes = [{"name": "int8", "bytes": 14_693, "bits_per_byte": 4.726, "parameters": 9_876}]
     stages["compress"] = commit(
         url, "compress", COMPRESSED_MODEL, write_model(compressed or quantize_int8(model), {}),
         {"model": stages["pretrain"], "tokens": tokens}, metrics={"passes": passes}, volume=volume,
@@ -203,6 +203,20 @@ def test_an_export_for_llama_cpp_states_its_error(store, tmp_path):
     assert error in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_an_export_for_onnxruntime_does_what_its_card_says(store, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    export(ExportRequest(store, RUN, str(tmp_path / "out"), format="onnx"))
+    assert names(tmp_path / "out") == ["README.md", "model.onnx", "tokenizer.json"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "`logits` (batch, tokens, 280) float32" in card
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1).replace("range(40)", "range(9)"), {})
+    greedy = {"prompt": "The", "tokens": 9, "temperature": 0.0, "top_k": 1, "seed": 0, "stage": "pretrain"}
+    assert capsys.readouterr().out.strip() == continue_text(store, source=RUN, **greedy).strip()
+    with pytest.raises(ContractError, match=r"is an export for another program.* generate reads the formats headrace"):
+        continue_text(store, source="out", **greedy)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_network_exports_in_headraces_own_format(store, tmp_path, dtype):
     folder = tmp_path / "out"
@@ -238,7 +252,7 @@ def test_networks_that_only_headrace_has_come_back(tmp_path, shape):
 @pytest.mark.parametrize("target", ["huggingface", "gguf"])
 def test_what_a_format_cannot_express_is_refused_and_leaves_nothing(store, network, tmp_path, target):
     request = ExportRequest(store, RUN, str(tmp_path / "out"), format=target, stage="compress")
-    with pytest.raises(ContractError, match=r"holds int8 weights, .*--stage pretrain.*--format headrace"):
+    with pytest.raises(ContractError, match=r"has int8_embedding as embedding, .*--format headrace.*--stage pretrain"):
         export(request)
     assert names(tmp_path) == []
     other = str(tmp_path / "store")
@@ -304,7 +318,8 @@ def test_generate_says_what_a_folder_lacks(store, network, tmp_path):
         (["export", "latest", "out", "--format", "headrace", "--dtype", "float16"], 2, "takes float32 or bfloat16"),
         (["export", "latest", "out", "--stage", "dedup"], 2, "no model of stage 'dedup'; it has: compress, pretrain"),
         (["export", "other", "out"], 2, "no run 'other'"),
-        (["export", "latest", "out", "--format", "onnx"], 2, "is not one of 'huggingface', 'gguf', 'headrace'"),
+        (["export", "latest", "out", "--format", "onnx", "--stage", "compress"], 0, "for onnx"),
+        (["export", "latest", "out", "--format", "tf"], 2, "is not one of 'huggingface', 'gguf', 'onnx', 'headrace'"),
         (["generate", "latest", "The", "--tokens", "2"], 0, "The"),
         (["generate", "./none", "The"], 2, "no run './none'"),
     ],

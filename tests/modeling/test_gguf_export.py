@@ -180,7 +180,7 @@ def test_tokenizers_that_llama_cpp_would_take_for_others_are_refused(tmp_path, t
 
 
 def test_networks_that_llama_cpp_cannot_run_are_refused(tmp_path, tokenizer):
-    with pytest.raises(ContractError, match=r"holds int8 weights, .* llama.cpp's GPT-NeoX cannot express"):
+    with pytest.raises(ContractError, match=r"has int8_embedding as embedding, .* llama.cpp's GPT-NeoX cannot"):
         written(tmp_path, quantize_int8(network()), tokenizer)
     model = network()
     with torch.no_grad():

@@ -182,8 +182,8 @@ def test_what_gpt_neox_is_not_is_refused(changes, message):
     assert "--format headrace" in str(error.value)
 
 
-def test_integer_weights_unknown_tensors_and_large_values_are_refused():
-    with pytest.raises(ContractError, match=r"holds int8 weights, .*--stage pretrain"):
+def test_replaced_modules_unknown_tensors_and_large_values_are_refused():
+    with pytest.raises(ContractError, match=r"has int8_embedding as embedding, .*--format onnx, .*--stage pretrain"):
         to_gpt_neox(quantize_int8(small_network()))
     model = small_network()
     model.layers[0].extra = nn.LayerNorm(4)
