@@ -59,8 +59,9 @@ def replacements_of(model: Transformer) -> dict[str, Description]:
     found: dict[str, Description] = {}
     for name, module in model.named_modules():
         if type(module) in kinds.values():
+            kind = kind_of(module)
             assert isinstance(module, Replacement)
-            found[name] = {"kind": kind_of(module), **module.sizes()}
+            found[name] = {"kind": kind, **module.sizes()}
     return found
 
 
