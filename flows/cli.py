@@ -124,7 +124,7 @@ def sweep(
     source: Annotated[
         str, typer.Argument(metavar="CONFIG|RUN_ID", help="a run config, or a run whose model is compressed")
     ],
-    recipes: Annotated[str, typer.Argument(help="recipes of compression, such as configs/recipes.yaml")],
+    recipes: Annotated[str, typer.Argument(help="recipes of compression, such as configs/recipes/frontier.yaml")],
     set_: Overrides = None,
     store: Store = None,
     as_json: AsJson = False,
