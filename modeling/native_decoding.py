@@ -139,6 +139,8 @@ class NativeDecoder:
 
 
 def _can(model: Transformer) -> bool:
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        return False  # somebody watches the modules
     config = model.config
     full = all(isinstance(config.layer_attention(layer), FullAttention) for layer in range(config.layers))
     norms = [one for one in model.modules() if isinstance(one, nn.LayerNorm)]

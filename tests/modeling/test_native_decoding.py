@@ -98,10 +98,13 @@ def test_other_networks_are_left_to_torch(changes):
     assert NativeDecoder.of(model, model.new_cache(1)) is None
 
 
-def test_large_and_wide_networks_are_left_to_torch(monkeypatch):
+def test_large_wide_and_watched_networks_are_left_to_torch(monkeypatch):
     model = small_network()
     assert NativeDecoder.of(model, model.new_cache(1)) is not None
     assert NativeDecoder.of(model.double(), model.new_cache(1)) is None
+    watched = small_network()
+    watched.head.register_forward_hook(lambda *_: None)
+    assert NativeDecoder.of(watched, watched.new_cache(1)) is None
     monkeypatch.setattr("modeling.native_decoding.MOST_BYTES", 100)
     model = small_network()
     assert NativeDecoder.of(model, model.new_cache(1)) is None
