@@ -87,7 +87,9 @@ def _pass_name(one: Pass) -> str:
     parts = [str(one.get("kind"))]
     if one.get("kind") == "distill":
         parts.append("x".join(str(one[name]) for name in ("layers", "width") if one.get(name)))
-    parts += [str(one[name]) for name in TOLD if one.get(name) not in (None, "nearest", "unstructured")]
-    if one.get("kind") in ("int8", "int4", "int2") and one.get("recovery"):
+    trained = one.get("kind") in ("int4", "int2") and one.get("recovery")
+    told = [name for name in TOLD if not (trained and name == "rounding")]  # rounded to the nearest after training
+    parts += [str(one[name]) for name in told if one.get(name) not in (None, "nearest", "unstructured")]
+    if trained:
         parts.append("trained")
     return " ".join(part for part in parts if part)
