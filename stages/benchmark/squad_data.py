@@ -95,7 +95,7 @@ def _field(record: object, name: str, kind: type, where: str) -> Any:
     """The record's field, held against its type."""
     if not isinstance(record, dict):
         raise InputDataError(f"{where} is {json.dumps(record)[:60]}; accepted is an object with '{name}'")
-    value = record.get(name)
+    value: Any = record.get(name)
     if isinstance(value, kind) and (kind is not str or value.strip()):
         return value
     found = json.dumps(value)[:60] if name in record else "missing"
