@@ -95,8 +95,9 @@ def _field(record: object, name: str, kind: type, where: str) -> Any:
     """The record's field, held against its type."""
     if not isinstance(record, dict):
         raise InputDataError(f"{where} is {json.dumps(record)[:60]}; accepted is an object with '{name}'")
-    value: Any = record.get(name)
-    if isinstance(value, kind) and (kind is not str or value.strip()):
+    value = record.get(name)
+    empty = isinstance(value, str) and not value.strip()
+    if isinstance(value, kind) and not empty:
         return value
     found = json.dumps(value)[:60] if name in record else "missing"
     expected = KINDS[kind] + (" that is not empty" if kind is str else "")
