@@ -114,7 +114,7 @@ def _gaps(predictions: TopPredictions, documents: int) -> Floats:
     bins = np.clip(np.ceil(predictions.confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     places = predictions.sequence * BINS + bins
     gaps = np.bincount(places, predictions.confidence - predictions.right, minlength=documents * BINS)
-    return gaps.reshape(documents, BINS)
+    return np.asarray(gaps, dtype=np.float64).reshape(documents, BINS)
 
 
 def training_sample(tokens: Artifact, count: int, seed: int) -> list[TrainingText]:
