@@ -197,7 +197,8 @@ def _paired(first: Metric, second: Metric) -> Interval:
 
 def print_comparison(differences: Sequence[Difference], left_out: Sequence[NotCompared]) -> None:
     """A table for each pair, then what was not compared."""
-    for first, second in dict.fromkeys((row.first, row.second) for row in [*differences, *left_out]):
+    rows: list[Difference | NotCompared] = [*differences, *left_out]
+    for first, second in dict.fromkeys((row.first, row.second) for row in rows):
         console.print(f"\n{second}, against {first}", markup=False, style="bold")
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
         for title in ("task", "metric", "items", "first", "second", "difference", "95 % interval", "second is"):
