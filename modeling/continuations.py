@@ -129,8 +129,8 @@ class _CacheRule:
 
 
 def _trunks(prefix: Tokens, continuations: list[Tokens], may_cache: _CacheRule) -> list[_Trunk]:
-    short = [one for one in continuations if len(one) == 1]
-    long = [one for one in continuations if len(one) > 1]
+    short: list[Tokens] = [one for one in continuations if len(one) == 1]
+    long: list[Tokens] = [one for one in continuations if len(one) > 1]
     if not long:
         return [_Trunk(prefix, len(prefix), short)]
     if len(long) > 1 and all(may_cache(prefix + one) for one in long):
@@ -164,7 +164,9 @@ def _answers(model: Transformer, batch: Sequence[_Trunk], common: int) -> list[t
     sizes = [len(one.continuation) for one in judged]
     return [
         (one, Answer(float(values.sum()), bool(greedy.all())))
-        for one, values, greedy in zip(judged, likelihoods.split(sizes), likeliest.split(sizes), strict=True)
+        for one, values, greedy in zip(
+            judged, torch.split(likelihoods, sizes), torch.split(likeliest, sizes), strict=True
+        )
     ]
 
 
@@ -172,7 +174,7 @@ def _token_log_likelihoods(model: Transformer, hidden: Tensor, targets: Tensor) 
     """(positions, width), (positions,) -> float64 log-likelihoods and whether no token was likelier, on the CPU."""
     likelihoods, likeliest = [], []
     chunk = TILING.whole_rows(model.config.vocabulary_size)
-    for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+    for states, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
         logits = softmax_ready(model.head(states))
         chosen = logits.gather(1, wanted[:, None])[:, 0]
         likelihoods.append((chosen - logits.logsumexp(1)).double().cpu())

@@ -17,7 +17,7 @@ def request_key(*parts: Any) -> str:
 
 
 class AnswerStore:
-    """Files of JSON lines, each written whole (`Folder.write`), so that none is ever torn. A context: leaving writes."""
+    """Files of JSON lines, each written whole, so that none is ever torn. Leaving its context writes what is left."""
 
     def __init__(self, folder: Folder | None = None, flush_seconds: float = FLUSH_SECONDS) -> None:
         """Read what is there; without folder, answers are kept in memory alone."""

@@ -20,6 +20,7 @@ from infra.statistics import Interval, bootstrap_interval
 from modeling.bits_per_byte import document_bits
 from modeling.generation import generate
 from modeling.transformer import Transformer
+from stages.benchmark.task import EvaluatedModel
 
 if TYPE_CHECKING:
     from stages.benchmark.stage import BenchmarkConfig
@@ -89,15 +90,16 @@ def bits_per_byte_result(
     return TaskResult(score_row("held-out text", name, "bits per byte", interval, len(documents), False), items)
 
 
-def samples(name: str, model: Transformer, tokenizer: Tokenizer, config: "BenchmarkConfig") -> list[dict[str, str]]:
+def samples(model: EvaluatedModel, config: "BenchmarkConfig") -> list[dict[str, str]]:
     """What the network makes of each prompt: {"model", "prompt", "text"}."""
-    end = end_of_text_id(tokenizer)
-    texts = []
+    end, texts = model.end_of_text, []
     for prompt in config.prompts:
-        start = tokenizer.encode(prompt).ids or [end]
-        new = generate(model, start, config.sample_tokens, temperature=0.8, top_k=50, seed=config.seed, stop_token=end)
-        text = tokenizer.decode([token for token in new if token != end])
-        texts.append({"model": name, "prompt": prompt, "text": text})
+        start = model.tokenizer.encode(prompt).ids or [end]
+        new = generate(
+            model.network, start, config.sample_tokens, temperature=0.8, top_k=50, seed=config.seed, stop_token=end
+        )
+        text = model.tokenizer.decode([token for token in new if token != end])
+        texts.append({"model": model.name, "prompt": prompt, "text": text})
     return texts
 
 

@@ -155,7 +155,7 @@ def _tsv_rows(path: Path, of: GlueSet) -> tuple[list[tuple[str, dict[str, str]]]
     if lacking:
         raise InputDataError(
             f"{path}: column {lacking[0]!r} is missing; found {', '.join(header)}, needed for {of.name} "
-            f"{', '.join(of.columns.values())}" + ("; the test sets have no labels" if lacking[0] == "label" else "")
+            f"{', '.join(of.columns.values())}" + ("; the test sets have none" if lacking[0] == "label" else "")
         )
     whole = [(f"{path}, line {number}", dict(zip(header, cells, strict=True))) for number, cells in lines
              if len(cells) == len(header)]  # fmt: skip

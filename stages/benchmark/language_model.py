@@ -31,7 +31,7 @@ EncodedPair = tuple[tuple[str, str] | None, list[int], list[int]]
 """((context, continuation) as text, the context's tokens, the continuation's)."""
 
 
-class HeadraceLM(TemplateLM):
+class HeadraceLM(TemplateLM):  # type: ignore[misc]
     """A network and its tokenizer behind the harness's interface."""
 
     def __init__(
@@ -94,7 +94,7 @@ class HeadraceLM(TemplateLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """As `TemplateLM`; Headrace shows progress itself."""
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[no-any-return]
 
     def _loglikelihood_tokens(self, requests: Sequence[EncodedPair], **_: Any) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is the greedy one."""
@@ -143,9 +143,9 @@ class HeadraceLM(TemplateLM):
         new = {key: request.args for key, request in zip(keys, requests, strict=True) if key not in self.answers}
         with self.answers:
             done = len(requests) - len(new)
-            for batch in self._generation_batches(new):
-                self.answers.add(self._generate(batch))
-                done += len(batch)
+            for rows in self._generation_batches(new):
+                self.answers.add(self._generate(rows))
+                done += len(rows)
                 self._advanced(done, len(requests))
         return [self.answers[key] for key in keys]
 

@@ -50,8 +50,6 @@ class TaskContext:
     """Told (requests answered, all requests) of what is being asked."""
 
 
-
-
 class BenchmarkTask(FrozenConfig):
     """A task's settings and its measurement. Subclasses add `kind`, a `Literal` with the name of the kind."""
 

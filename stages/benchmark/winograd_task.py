@@ -85,7 +85,7 @@ class WinogradTask(BenchmarkTask):
         return [TaskResult(row, rows if row is scores[0] else []) for row in scores]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
-        """Random choice. No majority class: which option stands first means nothing, and in WSC273 the first is right."""
+        """Random choice. No majority class: which option stands first means nothing; in WSC273 the first is right."""
         from stages.benchmark.evaluation import not_run as not_run_row
         from stages.benchmark.evaluation import single_value
         from stages.benchmark.winograd import twins

@@ -2,7 +2,7 @@
 
 - `read_xml`: as items with a blank, like those of the JSON lines
 
-The pronoun's place becomes the blank. Where it is possessive, the options get "'s", as in lm-evaluation-harness's wsc273.
+The pronoun's place becomes the blank. Where it is possessive, the options get "'s", as in the harness's wsc273.
 """
 
 from pathlib import Path

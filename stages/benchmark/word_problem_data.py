@@ -45,6 +45,11 @@ def read_gsm8k(path: Path) -> list[Problem]:
     return problems
 
 
+def final_answer(problem: Problem) -> str:
+    """What the steps lead to."""
+    return str(problem["answer"]).split(MARK)[-1].strip()
+
+
 def read_svamp(path: Path) -> list[Problem]:
     """An array of `{"ID", "Body", "Question", "Answer"}` (Patel et al. 2021, 2103.07191)."""
     return [
@@ -81,7 +86,9 @@ def chain_of_thought_examples(_: Path | None) -> list[Problem]:
 
     path = Path(lm_eval.__path__[0]) / "tasks" / "gsm8k" / "gsm8k-cot.yaml"
     samples = yaml.safe_load(path.read_text(encoding="utf-8"))["fewshot_config"]["samples"]
-    return [{"id": str(place), "question": one["question"], "answer": one["target"]} for place, one in enumerate(samples)]
+    return [
+        {"id": str(place), "question": one["question"], "answer": one["target"]} for place, one in enumerate(samples)
+    ]
 
 
 def own_aqua_examples(_: Path | None) -> list[Problem]:

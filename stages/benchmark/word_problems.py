@@ -17,7 +17,7 @@ from pydantic import Field
 
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
-from stages.benchmark.word_problem_data import READERS, WordProblemSet
+from stages.benchmark.word_problem_data import READERS, WordProblemSet, final_answer
 
 if TYPE_CHECKING:
     from stages.benchmark.evaluation import TaskResult
@@ -39,7 +39,9 @@ class WordProblemTask(BenchmarkTask):
     max_new_tokens: int = Field(
         256, gt=0, description="most tokens of an answer; never more than half of the network's context"
     )
-    votes: int = Field(1, ge=1, description="answers sampled for each problem, of which the commonest counts; 1: greedy")
+    votes: int = Field(
+        1, ge=1, description="answers sampled for each problem, of which the commonest counts; 1: greedy"
+    )
     temperature: float = Field(0.7, gt=0, description="of sampling where there are votes (2203.11171, section 3.1)")
 
     @property
@@ -97,7 +99,7 @@ class WordProblemTask(BenchmarkTask):
             return [not_run_row(self._set.name, f"accuracy, {rule}", reason, self.protocol)
                     for rule in ("strict", "flexible")]  # fmt: skip
         problems = self._problems(context.seed)
-        commonest = Counter(problem["answer"] for problem in problems).most_common(1)[0][1]
+        commonest = Counter(final_answer(problem) for problem in problems).most_common(1)[0][1]
         values = {"majority class": commonest / len(problems)}
         if self._set.choices:
             values["random choice"] = 1 / self._set.choices

@@ -46,7 +46,7 @@ def test_the_report_of_a_real_run_is_one_self_contained_page_with_every_section(
     page.assert_self_contained()
     assert all(section in page.text for section in SECTIONS)
     assert all(outcome.artifact.label in page.text for outcome in record.stages.values())
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 6
 
 
 def test_figures_are_those_of_the_artifacts(finished):
@@ -54,7 +54,8 @@ def test_figures_are_those_of_the_artifacts(finished):
     artifacts = stage_artifacts(store, record)
     page = rendered(store, record)
     for row in artifacts["benchmark"].read_table("scores.parquet").to_pylist():
-        assert f"{row['value']:.3f}" in page.text
+        shown = row["note"] if row["value"] is None else f"{row['value']:.3f}"
+        assert shown in page.text
     for one in artifacts["compress"].manifest.metrics["passes"]:
         assert f"{one['bits_per_byte']:.4f}" in page.text
     assert f"{artifacts['tokenize'].manifest.counts['train_tokens']:,} training tokens" in page.text
