@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stages.benchmark.evaluation import TaskResult
     from stages.benchmark.harness import Asked
 
+ITEM_BYTES, ITEM_TOKENS, MOST_ITEMS = 150, 90, 10_000
 GUESSED = {"Matthews correlation": 0.0, "Pearson correlation": 0.0, "Spearman correlation": 0.0}
 
 
@@ -55,6 +56,16 @@ class GlueTask(BenchmarkTask):
     def protocol(self) -> str:
         """How the network is asked."""
         return f"likelihood, {self.examples} examples"
+
+    def names(self) -> list[str]:
+        """`GLUE CoLA` ..."""
+        return [f"GLUE {name}" for name in self.sets]
+
+    def tokens(self) -> int:
+        """By the size of the files: every answer is a token or two behind its question."""
+        known = (find(self.folder / of.folder, *of.files) for of in self._sets())
+        items = [min(self.limit or MOST_ITEMS, path.stat().st_size // ITEM_BYTES + 1) for path in known if path]
+        return sum(items) * ITEM_TOKENS * (1 + self.examples)
 
     def data_files(self) -> list[Path]:
         """Development and training files of every set."""

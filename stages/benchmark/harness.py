@@ -5,7 +5,8 @@
 - `Asked`: what was asked about an item and what came back
 
 The YAML files hold the prompts, the answers' wording and the rules of extraction; where the harness has the task, they
-are its own. Nothing is fetched: only our folder of tasks is known, and the rows of the task come from memory.
+are its own. Nothing is fetched and the harness's index of tasks is not read: a task is made of its YAML and of rows in
+memory.
 """
 
 import io
@@ -13,7 +14,6 @@ import logging
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from stages.benchmark.task import EvaluatedModel, TaskContext
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from lm_eval.api.task import Task
-    from lm_eval.tasks import TaskManager
 
     from stages.benchmark.language_model import HeadraceLM
 
@@ -96,27 +95,21 @@ def load_task(
 ) -> "Task":
     """The harness's task over these items; arguments as in `ask`."""
     import datasets
+    from lm_eval.api.task import ConfigurableTask
 
     def rows(**_: Any) -> dict[str, Any]:
         return {"test": datasets.Dataset.from_list(list(documents)), "shots": list(examples)}
 
-    spec = {"task": name, "custom_dataset": rows, "num_fewshot": len(examples), **overrides}
-    return _manager().load(spec)["tasks"][name]
+    # It warns for every task that its rows come from a function.
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    settings = {**task_settings(name), "custom_dataset": rows, "num_fewshot": len(examples), **overrides}
+    return ConfigurableTask(config=settings)
 
 
 def task_settings(name: str) -> dict[str, Any]:
     """What the YAML of a task says."""
     settings: dict[str, Any] = yaml.safe_load((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
     return settings
-
-
-@cache
-def _manager() -> "TaskManager":
-    from lm_eval.tasks import TaskManager
-
-    # It warns for every task that its rows come from a function.
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    return TaskManager(include_path=TASKS, include_defaults=False)
 
 
 def _asked(task: "Task", document: dict[str, Any], instances: Sequence[Any]) -> Asked:

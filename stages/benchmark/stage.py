@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS
 from data_schemas.config import StageConfig
@@ -22,6 +22,8 @@ from stages.stage import Stage, StageContext
 
 XZ_BYTES_PER_SECOND = 1.2e6
 NGRAM_BYTES_PER_SECOND = 8e6
+HARNESS_SECONDS = 12.0
+"""Imports of the evaluation harness and of what it brings."""
 
 
 class BenchmarkConfig(StageConfig):
@@ -43,7 +45,19 @@ class BenchmarkConfig(StageConfig):
         description="beginnings that each model goes on from, for the report",
     )
     sample_tokens: int = Field(80, gt=0, description="tokens per sample")
-    seed: int = Field(0, ge=0, description="of the bootstrap and of sampling")
+    seed: int = Field(0, ge=0, description="of the bootstrap, of drawn items and of sampling")
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_differ(cls, tasks: tuple[AnyTask, ...]) -> tuple[AnyTask, ...]:
+        names = [name for task in tasks for name in task.names()]
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"{twice[0]!r} is measured twice, and the result could not tell which is which; "
+                "take one of them away, or give Winograd tasks names of their own"
+            )
+        return tasks
 
 
 class BenchmarkStage(Stage):
@@ -67,9 +81,12 @@ class BenchmarkStage(Stage):
     def estimate(self, config: BenchmarkConfig, volume: Volume) -> Estimate:
         """Forward passes over the held-out text, and the baselines."""
         learnt = min(volume.text_bytes, config.baseline_training_bytes)
-        flops = 2.0 * volume.parameters * config.held_out_bytes / 3.5 * 2 * 2
+        tokens = config.held_out_bytes / 3.5 * 2 + sum(task.tokens() for task in config.tasks)
+        flops = 2.0 * volume.parameters * tokens * (2 + len(config.checkpoints))
         baselines = learnt / XZ_BYTES_PER_SECOND + learnt / NGRAM_BYTES_PER_SECOND
         seconds = flops / (cpu_rates().fp32_flops * workers_or_all(None)) + baselines + 8
+        if config.tasks:
+            seconds += HARNESS_SECONDS
         return Estimate(seconds=seconds, peak_memory_bytes=2 * PROCESS_BYTES + 40 * learnt, flops=flops, output=volume)
 
     def run(

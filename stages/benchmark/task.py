@@ -53,6 +53,14 @@ class TaskContext:
 class BenchmarkTask(FrozenConfig):
     """A task's settings and its measurement. Subclasses add `kind`, a `Literal` with the name of the kind."""
 
+    def names(self) -> list[str]:
+        """What the result calls what is measured; no two tasks of a config share one."""
+        raise NotImplementedError
+
+    def tokens(self) -> int:
+        """About how many tokens one network reads or writes, for the plan."""
+        raise NotImplementedError
+
     def data_files(self) -> list[Path]:
         """All files that the task would read, there or not: their content is part of the stage's key."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stages.benchmark.evaluation import TaskResult
     from stages.benchmark.winograd import WinogradItem
 
+ITEM_BYTES, ITEM_TOKENS = 220, 70
 PROTOCOL = "partial scoring"
 GET = (
     "curl -LO https://cs.nyu.edu/~davise/papers/WinogradSchemas/WSCollection.xml (WSC), or curl -LO "
@@ -41,6 +42,15 @@ class WinogradTask(BenchmarkTask):
         from stages.benchmark.winograd import OWN_ITEMS
 
         return Path(self.path) if self.path else OWN_ITEMS
+
+    def names(self) -> list[str]:
+        """As configured."""
+        return [self.name]
+
+    def tokens(self) -> int:
+        """Two sentences an item."""
+        items = self.file.stat().st_size // ITEM_BYTES if self.file.is_file() else 0
+        return min(self.limit or items, items) * ITEM_TOKENS
 
     def data_files(self) -> list[Path]:
         """The one file."""

@@ -22,6 +22,7 @@ from stages.benchmark.word_problem_data import READERS, WordProblemSet, final_an
 if TYPE_CHECKING:
     from stages.benchmark.evaluation import TaskResult
 
+ITEM_BYTES, ITEM_TOKENS = 400, 120
 UNREAD = "[invalid]"
 """What the harness's rules give where they find nothing."""
 
@@ -54,6 +55,17 @@ class WordProblemTask(BenchmarkTask):
         """How the network is asked."""
         way = "greedy" if self.votes == 1 else f"vote of {self.votes} at temperature {self.temperature:g}"
         return f"chain of thought, {self.examples} examples, {way}"
+
+    def names(self) -> list[str]:
+        """`GSM8K` ..."""
+        return [self._set.name]
+
+    def tokens(self) -> int:
+        """A token that is written costs about as much time as ten that are read together."""
+        path = find(self.folder, *self._set.files)
+        items = path.stat().st_size // ITEM_BYTES + 1 if path else 0
+        each = ITEM_TOKENS * (1 + self.examples) + 10 * self.max_new_tokens * self.votes
+        return min(self.limit or items, items) * each
 
     def data_files(self) -> list[Path]:
         """Problems and examples."""

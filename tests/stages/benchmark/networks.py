@@ -11,7 +11,7 @@ TEXT = "Question: the fox and the dog don't return 12 foxes, and True or False i
 
 @cache
 def tokenizer():
-    return byte_level_bpe.train([TEXT * 5], 320)
+    return byte_level_bpe.train([TEXT * 5], 300)
 
 
 def evaluated(context_length: int = 64, **settings) -> EvaluatedModel:
