@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stages.benchmark.harness import Asked
 
 ITEM_BYTES, ITEM_TOKENS, MOST_ITEMS = 150, 90, 10_000
+AVERAGE = "GLUE average"
 GUESSED = {"Matthews correlation": 0.0, "Pearson correlation": 0.0, "Spearman correlation": 0.0}
 
 
@@ -101,10 +102,17 @@ class GlueTask(BenchmarkTask):
 
         results: list[TaskResult] = []
         present = self._with_data()
+        guesses: dict[str, dict[str, list[float]]] = {"majority class": {}, "random choice": {}}
         for of in present:
             labels = np.array([item["label"] for item in self._items(of, context.seed)[0]], dtype=np.float64)
-            for name, values in (("majority class", _majority(of, labels)), ("random choice", _guess(of, labels))):
+            for (name, by_set), rule in zip(guesses.items(), (_majority, _guess), strict=True):
+                values = rule(of, labels)
+                by_set[of.name] = list(values.values())
                 results += [single_value(f"GLUE {of.name}", name, metric, value) for metric, value in values.items()]
+        for name, by_set in guesses.items():
+            average = _average_of(by_set)
+            if average:
+                results.append(single_value(AVERAGE, name, average.metric, average.value, note=average.note))
         for of in self._sets():
             if of not in present:
                 reason = not_run(self.folder / of.folder, of.files, of.get)
@@ -137,18 +145,35 @@ class GlueTask(BenchmarkTask):
         from infra.statistics import percentile_interval
         from stages.benchmark.evaluation import TaskResult, score_row
 
-        present = {task: names for task, names in AVERAGE_OF.items() if all(name in scores for name in names)}
-        if not present:
+        values = {name: [one.value for one in rows] for name, rows in scores.items()}
+        average = _average_of(values)
+        if not average:
             return []
-        of_tasks = [[one for name in names for one in scores[name]] for names in present.values()]
-        value = float(np.mean([np.mean([one.value for one in task]) for task in of_tasks]))
-        draws = np.mean([np.mean([one.draws for one in task], axis=0) for task in of_tasks], axis=0)
-        absent = [task for task in AVERAGE_OF if task not in present]
-        metric = "mean of nine tasks" if not absent else f"mean of {len(present)} tasks"
-        note = f"no GLUE score, which needs all nine tasks: {', '.join(absent)} not run" if absent else None
-        items = sum(task[0].items for task in of_tasks)
-        interval = percentile_interval(value, draws)
-        return [TaskResult(score_row("GLUE average", model, metric, interval, items, True, self.protocol, note), [])]
+        draws = [np.mean([one.draws for name in names for one in scores[name]], axis=0) for names in average.sets]
+        interval = percentile_interval(average.value, np.mean(draws, axis=0))
+        items = sum(scores[name][0].items for names in average.sets for name in names)
+        row = score_row(AVERAGE, model, average.metric, interval, items, True, self.protocol, average.note)
+        return [TaskResult(row, [])]
+
+
+class _Average(NamedTuple):
+    value: float
+    metric: str
+    note: str | None
+    sets: list[tuple[str, ...]]
+    """Of each task that is in it."""
+
+
+def _average_of(values: Mapping[str, Sequence[float]]) -> _Average | None:
+    """Of the tasks whose sets all have values: metrics of a task first, then tasks."""
+    present = {task: names for task, names in AVERAGE_OF.items() if all(name in values for name in names)}
+    if not present:
+        return None
+    of_tasks = [np.mean([value for name in names for value in values[name]]) for names in present.values()]
+    absent = [task for task in AVERAGE_OF if task not in present]
+    metric = "mean of nine tasks" if not absent else f"mean of {len(present)} tasks"
+    note = f"no GLUE score, which needs all nine tasks: {', '.join(absent)} not run" if absent else None
+    return _Average(float(np.mean(of_tasks)), metric, note, list(present.values()))
 
 
 class _Score(NamedTuple):
@@ -207,8 +232,6 @@ def _item(of: GlueSet, asked: "Asked", model: str) -> dict[str, Any]:
 
 def _majority(of: GlueSet, labels: Values) -> dict[str, float]:
     """The commonest label of these very items for all of them; a constant has no correlation with anything."""
-    if not of.labels:
-        return {}
     values, counts = np.unique(labels, return_counts=True)
     constant = np.full_like(labels, values[counts.argmax()])
     return {metric: METRICS[metric](labels, constant) for metric in of.metrics}

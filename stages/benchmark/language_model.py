@@ -109,7 +109,7 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
                 done += len(batch)
                 self._advanced(done, len(pairs))
         found = [(float(likelihood), bool(greedy)) for likelihood, greedy in map(self.answers.__getitem__, keys)]
-        for (text, _, _), answer in zip(requests, found, strict=True):
+        for (text, *_rest), answer in zip(requests, found, strict=True):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)
         return found

@@ -176,12 +176,12 @@ def test_what_is_no_schema_is_named(tmp_path, old, new, message):
 
 
 def test_as_a_task_it_scores_what_partial_scoring_says(tmp_path):
-    model = evaluated()
+    model = evaluated(context_length=256)
     accuracy_row, pairs_row = (one.score for one in WinogradTask().measure(model, TaskContext(0)))
     tests = read_items(OWN_ITEMS)
 
     def log_likelihood(requests):
-        return log_likelihoods(model.network, requests, 64, 500, model.end_of_text)
+        return log_likelihoods(model.network, requests, 256, 500, model.end_of_text)
 
     results = score(tests, lambda text: model.tokenizer.encode(text).ids, log_likelihood)
     assert accuracy_row["value"] == accuracy(results) and accuracy_row["items"] == 40
