@@ -1,6 +1,7 @@
 """How likely continuations are after their prefixes, with what several of them share computed once.
 
 - `score_continuations`: log-likelihood of each continuation, and whether greedy decoding would give it
+- `pieces`: a continuation longer than the context in several
 
 Shared is, without a change of any answer: a whole request that is asked again; a prefix with several continuations
 (multiple choice), which is read once into the key-value cache; and the beginning that all prefixes of a batch have in
@@ -15,7 +16,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data_schemas.errors import ConfigError
 from modeling.attention import Attention
 from modeling.key_value_cache import DecoderCache
 from modeling.logit_tiles import TILING, softmax_ready
@@ -69,6 +69,19 @@ class _Judged(NamedTuple):
     """(tokens, width)."""
 
 
+def pieces(request: Request, context: int) -> list[Request]:
+    """The request, or several whose answers together are its own, where its continuation is longer than the context.
+
+    Each piece is half a context long, so that it is read behind at least another half; as in `bits_per_byte`.
+    """
+    prefix, continuation = request
+    if len(continuation) <= context:
+        return [request]
+    step = max(context // 2, 1)
+    starts = range(0, len(continuation), step)
+    return [Request(prefix + continuation[:start], continuation[start : start + step]) for start in starts]
+
+
 def score_continuations(
     model: Transformer, requests: Sequence[Request], batch_tokens: int
 ) -> Iterator[list[tuple[int, Answer]]]:
@@ -84,8 +97,6 @@ def score_continuations(
     Yields:
         (index of the request, its answer) of every request that the batch answers.
 
-    Raises:
-        ConfigError: where a continuation alone is longer than the context.
     """
     may_cache = _CacheRule(model)
     asked: dict[Tokens, dict[Tokens, list[int]]] = {}
@@ -105,11 +116,7 @@ def score_continuations(
 def _fitted(request: Request, context: int) -> Request:
     prefix, continuation = map(tuple, request)
     assert prefix and continuation, "a continuation of at least one token stands behind a prefix of at least one"
-    if len(continuation) > context:
-        raise ConfigError(
-            f"a continuation has {len(continuation)} tokens, and the network reads {context} at once; a longer "
-            "pretrain.model.context_length or a task with shorter answers helps"
-        )
+    assert len(continuation) <= context, "`pieces` cuts longer ones"
     # The last token is predicted, not read.
     return Request(prefix[-(context + 1 - len(continuation)) :], continuation)
 

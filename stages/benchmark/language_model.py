@@ -17,7 +17,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tokenizers import Tokenizer
 
-from modeling.continuations import Request, score_continuations
+from modeling.continuations import Request, pieces, score_continuations
 from modeling.generation import generate_batch
 from modeling.transformer import Transformer
 from stages.benchmark.answer_store import AnswerStore, request_key
@@ -98,7 +98,9 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(self, requests: Sequence[EncodedPair], **_: Any) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is the greedy one."""
-        pairs = [Request(tuple(context), tuple(continuation)) for _, context, continuation in requests]
+        asked = [Request(tuple(context), tuple(continuation)) for _, context, continuation in requests]
+        parts = [pieces(request, self.max_length) for request in asked]
+        pairs = [pair for several in parts for pair in several]
         keys = [request_key("loglikelihood", *pair) for pair in pairs]
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self.answers}
         names = list(new)
@@ -108,7 +110,9 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
                 self.answers.add({names[number]: list(answer) for number, answer in batch})
                 done += len(batch)
                 self._advanced(done, len(pairs))
-        found = [(float(likelihood), bool(greedy)) for likelihood, greedy in map(self.answers.__getitem__, keys)]
+        answers = iter([self.answers[key] for key in keys])
+        of_parts = [[next(answers) for _ in several] for several in parts]
+        found = [(sum(one for one, _ in several), all(greedy for _, greedy in several)) for several in of_parts]
         for (text, *_rest), answer in zip(requests, found, strict=True):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)

@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 
-from data_schemas.errors import ConfigError
-from modeling.continuations import SHARED_BEGINNING, Request, score_continuations
+from modeling.bits_per_byte import document_bits
+from modeling.continuations import SHARED_BEGINNING, Request, pieces, score_continuations
 from modeling.int8_linear import quantize_int8
-from tests.modeling.networks import small_network
+from tests.modeling.networks import random_tokens, small_network
 
 CONTEXT = 90
 
@@ -94,7 +96,13 @@ def test_a_compressed_network_is_scored_too():
     assert [one.log_likelihood for one in answers(model, requests)] == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_continuation_beyond_the_context_is_refused():
-    model = small_network(context_length=CONTEXT)
-    with pytest.raises(ConfigError, match="has 91 tokens, and the network reads 90"):
-        answers(model, [Request((1,), (2,) * 91)])
+def test_a_continuation_beyond_the_context_is_scored_in_pieces():
+    """As whole documents are for bits per byte: every token once, behind at least half a context."""
+    model = small_network(context_length=CONTEXT).double()
+    long = Request((0,), tuple(random_tokens(1, 250)[0].tolist()))
+    parts = pieces(long, CONTEXT)
+    assert [one.continuation for one in parts[:2]] == [long.continuation[:45], long.continuation[45:90]]
+    found = sum(one.log_likelihood for one in answers(model, parts))
+    [bits] = document_bits(model, [long.continuation], CONTEXT, 1_000, end_of_text=0)
+    assert found == pytest.approx(-bits * math.log(2), rel=1e-3)
+    assert pieces(Request((1,), (2,) * CONTEXT), CONTEXT) == [Request((1,), (2,) * CONTEXT)]

@@ -46,7 +46,7 @@ def test_the_report_of_a_real_run_is_one_self_contained_page_with_every_section(
     page.assert_self_contained()
     assert all(section in page.text for section in SECTIONS)
     assert all(outcome.artifact.label in page.text for outcome in record.stages.values())
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("svg") == 5
 
 
 def test_figures_are_those_of_the_artifacts(finished):
