@@ -104,7 +104,7 @@ def score_continuations(
         prefix, continuation = _fitted(request, model.config.context_length)
         asked.setdefault(prefix, {}).setdefault(continuation, []).append(number)
     trunks = [trunk for prefix, ends in asked.items() for trunk in _trunks(prefix, list(ends), may_cache)]
-    for batch in _batches(trunks, batch_tokens):
+    for batch in (batch for family in _families(trunks) for batch in _batches(family, batch_tokens)):
         common = _common_beginning(batch) if all(may_cache(trunk.tokens) for trunk in batch) else 0
         yield [
             (number, answer)
@@ -145,6 +145,18 @@ def _trunks(prefix: Tokens, continuations: list[Tokens], may_cache: _CacheRule) 
     rows = [_Trunk(prefix + one[:-1], len(prefix), [one]) for one in long]
     rows[0].on_row += short
     return rows
+
+
+def _families(trunks: Sequence[_Trunk]) -> list[list[_Trunk]]:
+    """Trunks that begin alike, such as those behind the same examples; last all that begin like no other."""
+    by_beginning: dict[Tokens, list[_Trunk]] = {}
+    for trunk in trunks:
+        by_beginning.setdefault(trunk.tokens[: trunk.known - 1][:SHARED_BEGINNING], []).append(trunk)
+    alike = [
+        family for key, family in by_beginning.items() if len(family) > 1 and len(key) == SHARED_BEGINNING
+    ]  # fmt: skip
+    met = {id(trunk) for family in alike for trunk in family}
+    return [*alike, [trunk for trunk in trunks if id(trunk) not in met]]
 
 
 def _batches(trunks: Sequence[_Trunk], batch_tokens: int) -> Iterator[list[_Trunk]]:
