@@ -4,6 +4,7 @@
 - `read_text`, `read_lines`, `read_json_lines`: contents, with errors that name the file and the line
 - `not_run`: the line that stands in the result for data that are not there
 - `drawn`: at most so many items, by a seed
+- `content_digest`, `folder_state`: what the stage's key knows of files
 """
 
 import gzip
@@ -95,6 +96,13 @@ def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
         return list(items)
     chosen = sorted(random.Random(seed).sample(range(len(items)), limit))
     return [items[place] for place in chosen]
+
+
+def folder_state(folder: Path) -> str:
+    """sha256 over names, sizes and times of a folder's files, for files too large to read for a plan."""
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    states = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return hashlib.sha256("\n".join(states).encode()).hexdigest()
 
 
 def content_digest(paths: Sequence[Path]) -> str:

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from infra.artifacts import Artifact
 from modeling.checkpoint import model_from_files
 from modeling.huggingface import end_of_text_token, from_gpt_neox
-from stages.benchmark.data_files import content_digest, read_text
+from stages.benchmark.data_files import folder_state, read_text
 from stages.benchmark.evaluation import end_of_text_id
 from stages.benchmark.task import EvaluatedModel
 
@@ -34,5 +34,4 @@ def checkpoint(name: str, folder: Path) -> EvaluatedModel:
     tokenizer = Tokenizer.from_str(text)
     end_of_text_token(text.encode(), network.config)  # the tokenizer is the network's
     end = network.config.end_of_text
-    digest = content_digest(sorted(folder.glob("*.*")))
-    return EvaluatedModel(name, network, tokenizer, end, digest, begins_documents=False)
+    return EvaluatedModel(name, network, tokenizer, end, folder_state(folder), begins_documents=False)

@@ -15,7 +15,7 @@ from data_schemas.manifest import Estimate, Volume
 from data_schemas.tables import ITEMS, SCORES
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
-from stages.benchmark.data_files import content_digest
+from stages.benchmark.data_files import folder_state
 from stages.benchmark.task import TaskContext
 from stages.benchmark.task_kinds import OWN_TASKS, AnyTask
 from stages.stage import Stage, StageContext
@@ -75,7 +75,7 @@ class BenchmarkStage(Stage):
         """Digests of the tasks' data and of checkpoints."""
         found = {f"task {number} ({task.kind})": task.fingerprint() for number, task in enumerate(config.tasks)}
         for name, folder in config.checkpoints.items():
-            found[f"checkpoint {name}"] = content_digest(sorted(Path(folder).glob("*.*")))
+            found[f"checkpoint {name}"] = folder_state(Path(folder))
         return found
 
     def estimate(self, config: BenchmarkConfig, volume: Volume) -> Estimate:

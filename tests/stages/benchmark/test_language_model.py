@@ -11,7 +11,10 @@ from infra.filesystem import Folder
 from modeling.huggingface import from_gpt_neox, to_gpt_neox, tokenizer_files
 from stages.benchmark import language_model
 from stages.benchmark.answer_store import AnswerStore
+from stages.benchmark.harness import harness_model
 from stages.benchmark.language_model import HeadraceLM
+from stages.benchmark.models import checkpoint
+from stages.benchmark.task import TaskContext
 from stages.tokenize import byte_level_bpe
 from tests.modeling.networks import small_network
 
@@ -66,6 +69,13 @@ def test_likelihoods_are_the_harness_own(folder, harness):
     found = ours(folder).loglikelihood(requests)
     assert [one for one, _ in found] == pytest.approx([one for one, _ in theirs], abs=2e-4)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in theirs]
+
+
+def test_a_checkpoint_folder_is_asked_as_the_harness_asks_it(folder, harness):
+    lm = harness_model(checkpoint("pythia", folder), TaskContext(0))
+    requests = instances("loglikelihood", PAIRS[:9])
+    theirs = [one for one, _ in harness.loglikelihood(requests, disable_tqdm=True)]
+    assert [one for one, _ in lm.loglikelihood(requests)] == pytest.approx(theirs, abs=2e-4)
 
 
 def test_whole_texts_are_the_harness_own(folder, harness):
