@@ -123,15 +123,17 @@ TOKEN_SHARDS = (token_shard_schema(pa.uint16()), token_shard_schema(pa.uint32())
 
 SCORES = table_schema(
     "scores",
-    1,
-    column("task", pa.string(), "what was measured, such as held-out text or winograd"),
+    2,
+    column("task", pa.string(), "what was measured, such as held-out text or GLUE CoLA"),
     column("model", pa.string(), "pretrained, compressed, or the name of a baseline"),
     column("metric", pa.string(), "bits per byte, accuracy ..."),
-    column("value", pa.float64(), "the score"),
+    column("value", pa.float64(), "the score; null where it was not measured, and `note` says why", nullable=True),
     column("low", pa.float64(), "lower end of the 95 % bootstrap interval", nullable=True),
     column("high", pa.float64(), "upper end of the 95 % bootstrap interval", nullable=True),
     column("items", pa.int64(), "documents or test items it rests on"),
     column("higher_is_better", pa.bool_(), "direction of the metric"),
+    column("protocol", pa.string(), "how the model was asked, such as likelihood, 0 examples", nullable=True),
+    column("note", pa.string(), "why there is no value, or what a reader must know of it", nullable=True),
 )
 
 ITEMS = table_schema(
@@ -144,4 +146,5 @@ ITEMS = table_schema(
     column("output", pa.string(), "JSON: what the model gave for the item, enough to recompute the score"),
     column("numerator", pa.float64(), "bits, or 1 for a right answer"),
     column("denominator", pa.float64(), "bytes, or 1; scores are sums of numerators over sums of denominators"),
+    column("prompt", pa.string(), "the text that the model was given, where it was given one", nullable=True),
 )

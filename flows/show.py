@@ -62,7 +62,8 @@ def _print_scores(store_url: str, record: RunRecord) -> None:
         table.add_column(title, justify="right" if title in ("value", "95 % interval") else "left")
     for row in ArtifactStore(store_url).open(outcome.artifact).read_table("scores.parquet").to_pylist():
         interval = "" if row["low"] is None else f"{row['low']:.3f} - {row['high']:.3f}"
-        table.add_row(row["task"], row["model"], row["metric"], f"{row['value']:.3f}", interval)
+        value = (row["note"] or "not run") if row["value"] is None else f"{row['value']:.3f}"
+        table.add_row(row["task"], row["model"], row["metric"], value, interval)
     console.print(table)
 
 

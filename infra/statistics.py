@@ -1,9 +1,11 @@
 """How sure a score is: percentile bootstrap over documents or test items (Efron & Tibshirani 1993, ch. 13).
 
 - `bootstrap_interval`: of a ratio of sums: bits per byte over documents, accuracy over items
+- `bootstrap_draws`, `percentile_interval`: of any statistic of the items, such as a correlation
 - `paired_difference`: of the difference of two models on the same documents or items
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,9 +46,32 @@ def bootstrap_interval(
     for first in range(0, resamples, block):
         draws = generator.integers(numerators.size, size=(min(block, resamples - first), numerators.size))
         ratios.append(numerators[draws].sum(1) / denominators[draws].sum(1))
+    return percentile_interval(float(numerators.sum() / denominators.sum()), np.concatenate(ratios), confidence)
+
+
+def bootstrap_draws(
+    statistic: Callable[..., float], columns: Sequence[npt.ArrayLike], seed: int, resamples: int = 1000
+) -> Floats:
+    """The statistic of resampled items, float64 (resamples,).
+
+    Args:
+        statistic: of arrays (items,), one for each column, to a finite number.
+        columns: such as labels and predictions; item by item they are drawn together.
+        seed: of the resampling; two statistics of the same items with the same seed see the same samples.
+        resamples: bootstrap samples, each of as many items as there are.
+    """
+    arrays = [np.asarray(values, dtype=np.float64) for values in columns]
+    items = len(arrays[0])
+    generator = np.random.default_rng(seed)
+    draws = (generator.integers(items, size=items) for _ in range(resamples))
+    return np.array([statistic(*(values[draw] for values in arrays)) for draw in draws])
+
+
+def percentile_interval(value: float, draws: Floats, confidence: float = 0.95) -> Interval:
+    """A score with the interval that holds the middle `confidence` of its bootstrap draws."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(ratios), [tail, 1 - tail])
-    return Interval(float(numerators.sum() / denominators.sum()), float(low), float(high))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
 
 
 def paired_difference(

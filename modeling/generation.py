@@ -37,8 +37,9 @@ def generate_batch(
     max_new_tokens: int,
     temperature: float,
     top_k: int,
-    seed: int,
+    seed: int | Sequence[int],
     stop_token: int | None = None,
+    stop_when: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Continue prompts of any lengths together; each is continued as it would be alone.
 
@@ -50,8 +51,10 @@ def generate_batch(
         max_new_tokens: tokens to add at most, to each.
         temperature: divides the logits; 0 always takes the likeliest token.
         top_k: sample among the k likeliest tokens (Fan et al. 2018, 1805.04833, 5.2); 0 for all.
-        seed: of the first prompt's sampling; the others have the numbers after it. The same seed gives the same tokens.
+        seed: of the first prompt's sampling, and the others have the numbers after it; or one for each prompt. The same
+            seed gives the same tokens.
         stop_token: ends the text when it is drawn, and is not returned.
+        stop_when: asked after each token with all new tokens of its text; True ends the text, which keeps the token.
 
     Returns:
         The new tokens of each prompt.
@@ -65,7 +68,8 @@ def generate_batch(
             f"{temperature:g} and top_k {top_k}; it needs at least 1 token in each, a temperature of 0 or more and a "
             "top_k of 0 (all tokens) or more"
         )
-    rows = [_Row(model.config, prompt, seed + number) for number, prompt in enumerate(prompts)]
+    seeds = range(seed, seed + len(prompts)) if isinstance(seed, int) else seed
+    rows = [_Row(model.config, prompt, own) for prompt, own in zip(prompts, seeds, strict=True)]
     going = rows if max_new_tokens else []
     predictor: _Predictor | None = None
     while going:
@@ -77,6 +81,7 @@ def generate_batch(
         logits = predictor.predict(unseen)
         for row, row_logits in zip(going, logits, strict=True):
             row.take(_sample(row_logits, temperature, top_k, row.generator), stop_token, max_new_tokens)
+            row.finished = row.finished or bool(stop_when and stop_when(row.new_tokens))
         kept = [place for place, row in enumerate(going) if not row.finished]
         if len(kept) < len(going):
             going = [going[place] for place in kept]

@@ -188,18 +188,19 @@ class Transformer(nn.Module):
         normed = self.final_norm(hidden)
         return normed if multiplier == 1 else normed * multiplier  # type: ignore[no-any-return]
 
-    def new_cache(self, batch: int) -> DecoderCache:
-        """An empty cache with room for the context length in each row."""
+    def new_cache(self, batch: int, capacity: int | None = None) -> DecoderCache:
+        """An empty cache with room for so many tokens in each row; for the context length where left out."""
         config = self.config
+        capacity = config.context_length if capacity is None else capacity
         kinds = [config.layer_attention(layer) for layer in range(config.layers)]
         attentions = [layer.attention for layer in self.layers.children()]
         heads = [getattr(attention, "heads", config.heads) for attention in attentions]
         like = self.final_norm.weight
-        cache = DecoderCache(kinds, batch, config.context_length, heads, config.head_width, like)
+        cache = DecoderCache(kinds, batch, capacity, heads, config.head_width, like)
         for number, attention in enumerate(attentions):
             new_state: Any = getattr(attention, "new_state", None)
             if new_state is not None:  # a recurrent state in place of keys and values
-                cache.layers[number] = new_state(batch, config.context_length, like)
+                cache.layers[number] = new_state(batch, capacity, like)
         return cache
 
     def tie_head(self) -> None:

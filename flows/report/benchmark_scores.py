@@ -7,6 +7,8 @@ from typing import Any
 from flows.report.bars import Bar, Quantity, bars
 from infra.artifacts import Artifact
 
+CHARTED = (("held-out text", "bits per byte"), ("winograd", "accuracy"))
+AVERAGE = "GLUE average"
 TONES = {"pretrained": "network", "compressed": "compressed"}
 Score = dict[str, Any]
 """A row of the SCORES schema."""
@@ -18,6 +20,7 @@ class TaskScores:
 
     task: str
     metric: str
+    protocol: str
     direction: str
     bars: list[Bar]
     rows: list[Score]
@@ -37,13 +40,20 @@ class Benchmark:
     """What the section shows."""
 
     tasks: list[TaskScores]
+    charts: list[TaskScores]
+    """Those that are drawn as well."""
+    not_run: list[tuple[str, str]]
+    """(tasks, why they have no score)."""
     samples: list[Sample]
 
 
 def benchmark(artifact: Artifact, scores: list[Score]) -> Benchmark:
     """The section, from the score table and the samples."""
-    tasks = dict.fromkeys((row["task"], row["metric"]) for row in scores)
-    return Benchmark([_task(task, metric, scores) for task, metric in tasks], _samples(artifact))
+    measured = [row for row in scores if row["value"] is not None]
+    names = dict.fromkeys((row["task"], row["metric"]) for row in measured)
+    tasks = [_task([row for row in measured if (row["task"], row["metric"]) == name]) for name in names]
+    charts = [task for task in tasks if (task.task, task.metric) in CHARTED or task.task == AVERAGE]
+    return Benchmark(tasks, charts, _not_run(scores), _samples(artifact))
 
 
 def read_scores(artifact: Artifact) -> list[Score]:
@@ -57,17 +67,26 @@ def bits_per_byte(scores: list[Score]) -> dict[str, float]:
     return {row["model"]: row["value"] for row in scores if row["metric"] == "bits per byte"}
 
 
-def _task(task: str, metric: str, scores: list[Score]) -> TaskScores:
-    rows = [row for row in scores if (row["task"], row["metric"]) == (task, metric)]
+def _not_run(scores: list[Score]) -> list[tuple[str, str]]:
+    tasks: dict[str, dict[str, None]] = {}
+    for row in scores:
+        if row["value"] is None:
+            tasks.setdefault(row["note"] or "not run", {})[row["task"]] = None
+    return [(", ".join(names), reason) for reason, names in tasks.items()]
+
+
+def _task(rows: list[Score]) -> TaskScores:
     higher = rows[0]["higher_is_better"]
-    rows.sort(key=lambda row: -row["value"] if higher else row["value"])
+    rows = sorted(rows, key=lambda row: -row["value"] if higher else row["value"])
     quantities = [
         Quantity(
             row["model"], row["value"], f"{row['value']:.3f}", TONES.get(row["model"], "plain"), row["low"], row["high"]
         )
         for row in rows
     ]
-    return TaskScores(task, metric, "higher is better" if higher else "lower is better", bars(quantities), rows)
+    protocol = next((row["protocol"] for row in rows if row.get("protocol")), "")
+    direction = "higher is better" if higher else "lower is better"
+    return TaskScores(rows[0]["task"], rows[0]["metric"], protocol, direction, bars(quantities), rows)
 
 
 def _samples(artifact: Artifact) -> list[Sample]:

@@ -1,14 +1,12 @@
-"""What the held-out text costs without a network: byte n-grams and xz; and what guessing gives on choices."""
+"""What the held-out text costs without a network: byte n-grams and xz."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from infra.artifacts import Artifact
-from infra.statistics import Interval
 from stages.benchmark.byte_ngram import ByteNgram
 from stages.benchmark.compressors import xz_after_training_bits_per_byte, xz_bits_per_byte
-from stages.benchmark.evaluation import HeldOutDocument, TaskResult, bits_per_byte_result, score_row
+from stages.benchmark.evaluation import HeldOutDocument, TaskResult, bits_per_byte_result, exact, score_row
 
 if TYPE_CHECKING:
     from stages.benchmark.stage import BenchmarkConfig
@@ -33,12 +31,9 @@ def score_baselines(
     }
     for name, value in figures.items():
         # One figure for the whole text: a compressor has no bits per document to resample.
-        score = score_row(
-            "held-out text", name, "bits per byte", Interval(value, math.nan, math.nan), len(documents), False
-        )
-        results.append(TaskResult({**score, "low": None, "high": None}, []))
-    chance = score_row("winograd", "random choice", "accuracy", Interval(0.5, math.nan, math.nan), 0, True)
-    return [*results, TaskResult({**chance, "low": None, "high": None}, [])]
+        score = score_row("held-out text", name, "bits per byte", exact(value), len(documents), False)
+        results.append(TaskResult(score, []))
+    return results
 
 
 def training_bytes(corpus: Artifact, most_bytes: int) -> list[bytes]:

@@ -1,13 +1,14 @@
 """A network's results on each task: one score with its interval, and the items that it rests on.
 
 - `held_out_documents`: text and tokens of documents that neither tokenizer nor network has seen
-- `score_held_out`, `score_winograd`, `samples`: what one network makes of them
+- `score_held_out`, `samples`: what one network makes of them
+- `TaskResult`, `score_row`, `item_row`, `single_value`, `not_run`: rows of the result, for every task
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from tokenizers import Tokenizer
 
 from infra.artifacts import Artifact
 from infra.statistics import Interval, bootstrap_interval
-from modeling.bits_per_byte import document_bits, log_likelihoods
+from modeling.bits_per_byte import document_bits
 from modeling.generation import generate
 from modeling.transformer import Transformer
-from stages.benchmark import winograd
+from stages.benchmark.task import EvaluatedModel
 
 if TYPE_CHECKING:
     from stages.benchmark.stage import BenchmarkConfig
@@ -90,39 +91,16 @@ def bits_per_byte_result(
     return TaskResult(score_row("held-out text", name, "bits per byte", interval, len(documents), False), items)
 
 
-def score_winograd(name: str, model: Transformer, tokenizer: Tokenizer, path: str | None, seed: int) -> TaskResult:
-    """Accuracy on Winograd schemas by partial scoring.
-
-    Raises:
-        InputDataError: where the file at `path` is not in WinoGrande's format.
-    """
-    tests = winograd.read_items(Path(path) if path else winograd.OWN_ITEMS)
-    end = end_of_text_id(tokenizer)
-
-    def log_likelihood(requests: Sequence[tuple[list[int], list[int]]]) -> npt.NDArray[np.float64]:
-        return log_likelihoods(model, requests, model.config.context_length, BATCH_TOKENS, end)
-
-    results = winograd.score(tests, lambda text: list(tokenizer.encode(text).ids), log_likelihood)
-    items = [
-        item_row(
-            "winograd", one.item_id, name,
-            {"log_likelihoods": one.log_likelihoods, "predicted": one.predicted}, one.correct, 1.0,
-        )
-        for one in results
-    ]  # fmt: skip
-    interval = bootstrap_interval([one.correct for one in results], np.ones(len(results)), seed)
-    return TaskResult(score_row("winograd", name, "accuracy", interval, len(results), True), items)
-
-
-def samples(name: str, model: Transformer, tokenizer: Tokenizer, config: "BenchmarkConfig") -> list[dict[str, str]]:
+def samples(model: EvaluatedModel, config: "BenchmarkConfig") -> list[dict[str, str]]:
     """What the network makes of each prompt: {"model", "prompt", "text"}."""
-    end = end_of_text_id(tokenizer)
-    texts = []
+    end, texts = model.end_of_text, []
     for prompt in config.prompts:
-        start = tokenizer.encode(prompt).ids or [end]
-        new = generate(model, start, config.sample_tokens, temperature=0.8, top_k=50, seed=config.seed, stop_token=end)
-        text = tokenizer.decode([token for token in new if token != end])
-        texts.append({"model": name, "prompt": prompt, "text": text})
+        start = model.tokenizer.encode(prompt).ids or [end]
+        new = generate(
+            model.network, start, config.sample_tokens, temperature=0.8, top_k=50, seed=config.seed, stop_token=end
+        )
+        text = model.tokenizer.decode([token for token in new if token != end])
+        texts.append({"model": model.name, "prompt": prompt, "text": text})
     return texts
 
 
@@ -134,20 +112,52 @@ def end_of_text_id(tokenizer: Tokenizer) -> int:
 
 
 def score_row(
-    task: str, model: str, metric: str, interval: Interval, items: int, higher_is_better: bool
+    task: str,
+    model: str,
+    metric: str,
+    interval: Interval,
+    items: int,
+    higher_is_better: bool,
+    protocol: str | None = None,
+    note: str | None = None,
 ) -> dict[str, Any]:
-    """A row of the SCORES table."""
+    """A row of the SCORES table; an end of the interval that is no number is left out."""
+    low, high = (None if math.isnan(end) else end for end in (interval.low, interval.high))
     return {
-        "task": task, "model": model, "metric": metric, "value": interval.value, "low": interval.low,
-        "high": interval.high, "items": items, "higher_is_better": higher_is_better,
+        "task": task, "model": model, "metric": metric, "value": interval.value, "low": low, "high": high,
+        "items": items, "higher_is_better": higher_is_better, "protocol": protocol, "note": note,
     }  # fmt: skip
 
 
+def single_value(
+    task: str, model: str, metric: str, value: float, protocol: str | None = None, note: str | None = None
+) -> TaskResult:
+    """A score without interval and items, such as what guessing gives."""
+    return TaskResult(score_row(task, model, metric, exact(value), 0, True, protocol, note), [])
+
+
+def exact(value: float) -> Interval:
+    """A score that has no interval."""
+    return Interval(value, math.nan, math.nan)
+
+
+def not_run(task: str, metric: str, reason: str, protocol: str | None = None) -> TaskResult:
+    """A row that says why a task has no score."""
+    row = score_row(task, "", metric, exact(math.nan), 0, True, protocol, reason)
+    return TaskResult(row | {"value": None}, [])
+
+
 def item_row(
-    task: str, item: str, model: str, output: dict[str, Any], numerator: float, denominator: float
+    task: str,
+    item: str,
+    model: str,
+    output: dict[str, Any],
+    numerator: float,
+    denominator: float,
+    prompt: str | None = None,
 ) -> dict[str, Any]:
     """A row of the ITEMS table."""
     return {
-        "task": task, "item": item, "model": model, "output": json.dumps(output),
-        "numerator": numerator, "denominator": denominator,
+        "task": task, "item": item, "model": model, "output": json.dumps(output, ensure_ascii=False),
+        "numerator": numerator, "denominator": denominator, "prompt": prompt,
     }  # fmt: skip

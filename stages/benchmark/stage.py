@@ -1,10 +1,13 @@
 """Benchmark: what the networks are worth on text and tasks they have not seen, beside simple baselines."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS
 from data_schemas.config import StageConfig
@@ -12,14 +15,19 @@ from data_schemas.manifest import Estimate, Volume
 from data_schemas.tables import ITEMS, SCORES
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
+from stages.benchmark.data_files import folder_state
+from stages.benchmark.task import TaskContext
+from stages.benchmark.task_kinds import OWN_TASKS, AnyTask
 from stages.stage import Stage, StageContext
 
 XZ_BYTES_PER_SECOND = 1.2e6
 NGRAM_BYTES_PER_SECOND = 8e6
+HARNESS_SECONDS = 12.0
+"""Imports of the evaluation harness and of what it brings."""
 
 
 class BenchmarkConfig(StageConfig):
-    """What is measured."""
+    """What is measured, and on what."""
 
     held_out_bytes: int = Field(400_000, gt=0, description="held-out text that is scored, in bytes, whole documents")
     calibration_bytes: int = Field(
@@ -32,15 +40,30 @@ class BenchmarkConfig(StageConfig):
         20_000_000, gt=0, description="training text that the n-gram and xz baselines learn from, in bytes"
     )
     ngram_order: int = Field(5, ge=2, le=7, description="bytes per n-gram of the interpolated byte model")
-    winograd_path: str | None = Field(
-        None, description="WSC273 or WinoGrande JSON lines; the 40 items that come with Headrace where left out"
+    tasks: tuple[AnyTask, ...] = Field(
+        OWN_TASKS, description="what is asked of every model; small sets that come with Headrace where left out"
+    )
+    checkpoints: dict[str, str] = Field(
+        {}, description="name in the result -> folder of a GPT-NeoX checkpoint from Hugging Face, measured beside"
     )
     prompts: tuple[str, ...] = Field(
         ("Return a new array", "This function", "The following example shows how to", "Raises ValueError if"),
         description="beginnings that each model goes on from, for the report",
     )
     sample_tokens: int = Field(80, gt=0, description="tokens per sample")
-    seed: int = Field(0, ge=0, description="of the bootstrap and of sampling")
+    seed: int = Field(0, ge=0, description="of the bootstrap, of drawn items and of sampling")
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_differ(cls, tasks: tuple[AnyTask, ...]) -> tuple[AnyTask, ...]:
+        names = [name for task in tasks for name in task.names()]
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"{twice[0]!r} is measured twice, and the result could not tell which is which; "
+                "take one of them away, or give Winograd tasks names of their own"
+            )
+        return tasks
 
 
 class BenchmarkStage(Stage):
@@ -54,60 +77,60 @@ class BenchmarkStage(Stage):
     }  # fmt: skip
     output = RESULTS
 
+    def sources(self, config: BenchmarkConfig) -> dict[str, str]:
+        """Digests of the tasks' data and of checkpoints."""
+        found = {f"task {number} ({task.kind})": task.fingerprint() for number, task in enumerate(config.tasks)}
+        for name, folder in config.checkpoints.items():
+            found[f"checkpoint {name}"] = folder_state(Path(folder))
+        return found
+
     def estimate(self, config: BenchmarkConfig, volume: Volume) -> Estimate:
         """Forward passes over the held-out text, beginnings that are continued, and the baselines."""
         learnt = min(volume.text_bytes, config.baseline_training_bytes)
         read = (config.held_out_bytes + config.calibration_bytes) / 3.5 * 2
         continued = config.memorisation_documents * 2 * 64
-        flops = 2.0 * volume.parameters * (read + continued) * 2
+        tokens = read + continued + sum(task.tokens() for task in config.tasks)
+        flops = 2.0 * volume.parameters * tokens * (2 + len(config.checkpoints))
         baselines = learnt / XZ_BYTES_PER_SECOND + learnt / NGRAM_BYTES_PER_SECOND
         seconds = flops / (cpu_rates().fp32_flops * workers_or_all(None)) + baselines + 8
+        if config.tasks:
+            seconds += HARNESS_SECONDS
         return Estimate(seconds=seconds, peak_memory_bytes=2 * PROCESS_BYTES + 40 * learnt, flops=flops, output=volume)
 
     def run(
         self, config: BenchmarkConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """Every task on every model; then the tables."""
-        from tokenizers import Tokenizer
-
-        from modeling.checkpoint import model_from_files
+        """Every task on every model, one model at a time; then the baselines and the tables."""
         from stages.benchmark.baselines import score_baselines
-        from stages.benchmark.evaluation import (
-            TaskResult,
-            end_of_text_id,
-            held_out_documents,
-            samples,
-            score_held_out,
-            score_winograd,
-        )  # fmt: skip
+        from stages.benchmark.evaluation import TaskResult, held_out_documents, samples, score_held_out
         from stages.benchmark.language_modelling import by_genre, score_language_modelling, training_sample
+        from stages.benchmark.models import evaluated_models
 
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
-        tokenizer = Tokenizer.from_str(inputs["tokens"].read("tokenizer.json").decode())
-        end_of_text = end_of_text_id(tokenizer)
         training = training_sample(inputs["tokens"], config.memorisation_documents, config.seed)
         results: list[TaskResult] = []
         texts = []
-        names = {"pretrained": inputs["model"], "compressed": inputs["compressed"]}
-        total = 2 * len(names) + 1
-        for number, (name, artifact) in enumerate(names.items()):
-            model = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
-            context.listener.advanced("tasks", 2 * number, total, f"held-out text, {name}")
-            with context.phase("held-out text"):
-                results.append(score_held_out(name, model, held_out, end_of_text, config.seed))
-                results += score_language_modelling(name, model, held_out, training, end_of_text, config)
-            context.listener.advanced("tasks", 2 * number + 1, total, f"winograd, {name}")
-            with context.phase("winograd"):
-                results.append(score_winograd(name, model, tokenizer, config.winograd_path, config.seed))
-            with context.phase("samples"):
-                texts += samples(name, model, tokenizer, config)
-        context.listener.advanced("tasks", total - 1, total, "baselines")
-        with context.phase("baselines"):
+        steps = _Steps(context, total=(len(config.tasks) + 1) * (2 + len(config.checkpoints)) + 1)
+        for model in evaluated_models(inputs, config.checkpoints):
+            if model.name not in config.checkpoints:
+                with steps.step("held-out text", model.name):
+                    results.append(score_held_out(model.name, model.network, held_out, model.end_of_text, config.seed))
+                    results += score_language_modelling(
+                        model.name, model.network, held_out, training, model.end_of_text, config
+                    )
+                with context.phase("samples"):
+                    texts += samples(model, config)
+            for task in config.tasks:
+                with steps.step(task.kind, model.name) as advanced:
+                    results += task.measure(model, TaskContext(config.seed, context.work, advanced))
+        with steps.step("baselines", "all tasks"):
             results += score_baselines(inputs["corpus"], held_out, config)
+            for task in config.tasks:
+                results += task.baselines(TaskContext(config.seed))
         results += by_genre(results, held_out, config.seed)
-        context.listener.advanced("tasks", total, total, "all tasks")
+        steps.finished()
 
-        scores = [result.score for result in results]
+        scores = _in_order([result.score for result in results])
         out.write_table("scores.parquet", pa.Table.from_pylist(scores, SCORES))
         items = [{**item, "metric": result.score["metric"]} for result in results for item in result.items]
         out.write_table("items.parquet", pa.Table.from_pylist(items, ITEMS))
@@ -115,4 +138,35 @@ class BenchmarkStage(Stage):
         out.metrics |= {"scores": scores}
         out.count("held_out_documents", len(held_out))
         out.count("held_out_bytes", sum(document.bytes for document in held_out))
+        out.count("task_items", len(items))
         out.volume = inputs["compressed"].manifest.volume
+
+
+class _Steps:
+    """Progress of the stage: tasks by models."""
+
+    def __init__(self, context: StageContext, total: int) -> None:
+        self._context, self._total, self._done = context, total, 0
+
+    @contextmanager
+    def step(self, phase: str, what: str) -> Iterator[Callable[[int, int], None]]:
+        """One task on one model; yields what hears of its requests."""
+
+        def advanced(done: int, of: int) -> None:
+            share = done / max(of, 1)
+            self._context.listener.advanced("tasks", self._done + share, self._total, f"{phase}, {what}")
+
+        advanced(0, 1)
+        with self._context.phase(phase):
+            yield advanced
+        self._done += 1
+
+    def finished(self) -> None:
+        """All is done."""
+        self._context.listener.advanced("tasks", self._total, self._total, "all tasks")
+
+
+def _in_order(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one task together, tasks in the order of their first rows."""
+    tasks = list(dict.fromkeys(row["task"] for row in scores))
+    return sorted(scores, key=lambda row: tasks.index(row["task"]))

@@ -43,6 +43,11 @@ def mini_values(path: str) -> dict[str, Any]:
         },
         "benchmark": {
             "held_out_bytes": 4_000, "baseline_training_bytes": 100_000, "sample_tokens": 5, "prompts": ["The"],
+            "tasks": [
+                {"kind": "winograd", "limit": 8}, {"kind": "glue", "sets": ["RTE"], "limit": 4},
+                {"kind": "word_problems", "data": "gsm8k", "limit": 2, "examples": 1, "max_new_tokens": 4},
+                {"kind": "word_problems", "data": "svamp", "path": "absent"},
+            ],
         },
     }  # fmt: skip
 

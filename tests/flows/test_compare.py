@@ -37,8 +37,8 @@ def results_of(bits: dict[str, dict[str, float]], sizes=BYTES, right: dict[str, 
         add("winograd", "accuracy", model, values, ones, higher=True)
         add("cola", "Matthews correlation", model, values, ones, value=0.123, higher=True)
     return (
-        pa.Table.from_pylist([dict(zip(SCORES.names, row, strict=True)) for row in scores], SCORES),
-        pa.Table.from_pylist([dict(zip(ITEMS.names, row, strict=True)) for row in items], ITEMS),
+        pa.Table.from_pylist([dict(zip(SCORES.names, row, strict=False)) for row in scores], SCORES),
+        pa.Table.from_pylist([dict(zip(ITEMS.names, row, strict=False)) for row in items], ITEMS),
     )
 
 

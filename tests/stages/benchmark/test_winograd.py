@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from data_schemas.errors import InputDataError
+from modeling.bits_per_byte import log_likelihoods
+from stages.benchmark.task import TaskContext
 from stages.benchmark.winograd import OWN_ITEMS, WinogradItem, accuracy, pair_consistency, read_items, score, twins
+from stages.benchmark.winograd_task import WinogradTask
+from stages.benchmark.winograd_xml import FIRST_SET, read_xml
+from tests.stages.benchmark.networks import evaluated
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "benchmarks"
 GOOD = {"qID": "a-1", "sentence": "The _ is here.", "option1": "cat", "option2": "dog", "answer": "1"}
@@ -126,3 +131,63 @@ def test_the_real_files_are_read(shared_winograd):
     assert all(wsc[one].sentence != wsc[other].sentence for one, other in twins(wsc))
     winogrande = read_items(shared_winograd / "winogrande" / "dev.jsonl")
     assert (len(winogrande), len(twins(winogrande))) == (1267, 284)
+
+
+def test_the_xml_is_the_same_challenge_as_the_json_lines(shared_winograd):
+    items = read_xml(shared_winograd / "winograd" / "WSCollection.xml")
+    lines = read_items(shared_winograd / "winograd" / "wsc273.jsonl")
+    assert len(items) == 285 and len(lines) == FIRST_SET
+    assert len(twins(items)) > 120
+    first, second = items[0].completions()
+    assert first == (
+        "The city councilmen refused the demonstrators a permit because the city councilmen",
+        " feared violence.",
+    )
+    assert items[0].answer == 1 and second[0].endswith("because the demonstrators")
+    assert items[208].options == ("Emma's", "Emma's mother's") and items[216].options == ("Jim's", "the barman's")
+    assert all(after.strip() for item in items for _, after in item.completions())
+
+
+SCHEMA = """<?xml version="1.0"?><collection><schema><text><txt1>Ann thanked Eve, as</txt1><pron>she</pron>
+<txt2>had helped.</txt2></text><answers><answer>Ann</answer><answer> Eve </answer></answers>
+<correctAnswer> B. </correctAnswer></schema></collection>"""
+
+
+def test_a_schema_of_the_xml(tmp_path):
+    (tmp_path / "w.xml").write_text(SCHEMA)
+    assert read_xml(tmp_path / "w.xml") == [
+        WinogradItem("1", "Ann thanked Eve, as _ had helped.", ("Ann", "Eve"), 2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<answer>Ann</answer>", "", "schema 1: <answers> holds 1 answers"),
+        (" B. ", "C", "<correctAnswer> is 'C'; accepted are A and B"),
+        ("had helped.", "", "<text/txt2> is missing or empty"),
+        ("</collection>", "", "cannot be read as XML"),
+    ],
+)
+def test_what_is_no_schema_is_named(tmp_path, old, new, message):
+    (tmp_path / "w.xml").write_text(SCHEMA.replace(old, new))
+    with pytest.raises(InputDataError, match=message):
+        read_xml(tmp_path / "w.xml")
+
+
+def test_as_a_task_it_scores_what_partial_scoring_says(tmp_path):
+    model = evaluated(context_length=256)
+    accuracy_row, pairs_row = (one.score for one in WinogradTask().measure(model, TaskContext(0)))
+    tests = read_items(OWN_ITEMS)
+
+    def log_likelihood(requests):
+        return log_likelihoods(model.network, requests, 256, 500, model.end_of_text)
+
+    results = score(tests, lambda text: model.tokenizer.encode(text).ids, log_likelihood)
+    assert accuracy_row["value"] == accuracy(results) and accuracy_row["items"] == 40
+    assert pairs_row["value"] == pair_consistency(results, twins(tests)) and pairs_row["items"] == 20
+    chances = [one.score["value"] for one in WinogradTask().baselines(TaskContext(0))]
+    assert chances == [0.5, 0.25]
+    absent = WinogradTask(path=f"{tmp_path}/no.jsonl")
+    assert absent.measure(model, TaskContext(0)) == []
+    assert absent.baselines(TaskContext(0))[0].score["note"].startswith("not run: no data at")

@@ -1,0 +1,244 @@
+"""GLUE by likelihood: the network chooses among worded answers, with or without examples before the question.
+
+- `GlueTask`: which sets, from where, how
+- `predictions`: what the answers' likelihoods say
+
+The average is the benchmark's own (Wang et al. 2019, 1804.07461, section 3): over nine tasks, the metrics of a task
+averaged first. With fewer tasks it is no GLUE score, and the row says so.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
+from stages.benchmark.glue_data import BY_NAME, SETS, GlueSet, read_examples
+from stages.benchmark.glue_metrics import AVERAGE_OF, METRICS, Values
+from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
+
+if TYPE_CHECKING:
+    from stages.benchmark.evaluation import TaskResult
+    from stages.benchmark.harness import Asked
+
+ITEM_BYTES, ITEM_TOKENS, MOST_ITEMS = 150, 90, 10_000
+AVERAGE = "GLUE average"
+GUESSED = {"Matthews correlation": 0.0, "Pearson correlation": 0.0, "Spearman correlation": 0.0}
+
+
+class GlueTask(BenchmarkTask):
+    """The tasks of GLUE, zero- or few-shot by likelihood, on the development sets."""
+
+    kind: Literal["glue"] = "glue"
+    path: str | None = Field(
+        None, description="folder with GLUE's own folders, such as CoLA/dev.tsv; a few items of ours where left out"
+    )
+    sets: tuple[str, ...] = Field(tuple(BY_NAME), description="which sets are measured", min_length=1)
+    examples: int = Field(0, ge=0, description="training items shown with their answers before each question")
+    limit: int | None = Field(None, gt=0, description="most items of a set, drawn by the seed; all where left out")
+
+    @field_validator("sets")
+    @classmethod
+    def _sets_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in BY_NAME]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no set of GLUE; accepted are {', '.join(BY_NAME)}")
+        return names
+
+    @property
+    def folder(self) -> Path:
+        """Where the sets are."""
+        return Path(self.path) if self.path else OWN_DATA / "glue"
+
+    @property
+    def protocol(self) -> str:
+        """How the network is asked."""
+        return f"likelihood, {self.examples} examples"
+
+    def names(self) -> list[str]:
+        """`GLUE CoLA` ..."""
+        return [f"GLUE {name}" for name in self.sets]
+
+    def tokens(self) -> int:
+        """By the size of the files: every answer is a token or two behind its question."""
+        known = (find(self.folder / of.folder, *of.files) for of in self._sets())
+        items = [min(self.limit or MOST_ITEMS, path.stat().st_size // ITEM_BYTES + 1) for path in known if path]
+        return sum(items) * ITEM_TOKENS * (1 + self.examples)
+
+    def data_files(self) -> list[Path]:
+        """Development and training files of every set."""
+        paths = []
+        for of in self._sets():
+            names = (*of.files, *(of.train if self.examples else ()))
+            paths += [self.folder / of.folder / f"{name}{ending}" for name in names for ending in ("", ".gz")]
+        return paths
+
+    def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
+        """Every set that has data, then the average."""
+        from stages.benchmark.evaluation import TaskResult
+        from stages.benchmark.harness import ask, harness_model
+
+        results: list[TaskResult] = []
+        scores: dict[str, list[_Score]] = {}
+        lm = harness_model(model, context)
+        for of in self._with_data():
+            items, left_out = self._items(of, context.seed)
+            asked = ask(of.harness, items, self._shots(of, context.seed), lm)
+            scores[of.name] = _scores(of, asked, context.seed)
+            note = f"{left_out} malformed or unlabelled rows left out" if left_out else None
+            rows = [_item(of, one, model.name) for one in asked]
+            for one in scores[of.name]:
+                results.append(TaskResult(_row(of.name, model.name, one, len(items), self.protocol, note), rows))
+                rows = []
+        return [*results, *self._average(model.name, scores)]
+
+    def baselines(self, context: TaskContext) -> "list[TaskResult]":
+        """The commonest class and random choice; a row for every set without data."""
+        from stages.benchmark.evaluation import not_run as not_run_row
+        from stages.benchmark.evaluation import single_value
+
+        results: list[TaskResult] = []
+        present = self._with_data()
+        guesses: dict[str, dict[str, list[float]]] = {"majority class": {}, "random choice": {}}
+        for of in present:
+            labels = np.array([item["label"] for item in self._items(of, context.seed)[0]], dtype=np.float64)
+            for (name, by_set), rule in zip(guesses.items(), (_majority, _guess), strict=True):
+                values = rule(of, labels)
+                by_set[of.name] = list(values.values())
+                results += [single_value(f"GLUE {of.name}", name, metric, value) for metric, value in values.items()]
+        for name, by_set in guesses.items():
+            average = _average_of(by_set)
+            if average:
+                results.append(single_value(AVERAGE, name, average.metric, average.value, note=average.note))
+        for of in self._sets():
+            if of not in present:
+                reason = not_run(self.folder / of.folder, of.files, of.get)
+                results += [not_run_row(f"GLUE {of.name}", metric, reason, self.protocol) for metric in of.metrics]
+        return results
+
+    def _sets(self) -> list[GlueSet]:
+        return [of for of in SETS if of.name in self.sets]
+
+    def _with_data(self) -> list[GlueSet]:
+        return [of for of in self._sets() if find(self.folder / of.folder, *of.files)]
+
+    def _items(self, of: GlueSet, seed: int) -> tuple[list[dict[str, Any]], int]:
+        path = find(self.folder / of.folder, *of.files)
+        assert path is not None
+        examples = read_examples(path, of)
+        return drawn(examples.items, self.limit, seed), examples.left_out
+
+    def _shots(self, of: GlueSet, seed: int) -> list[dict[str, Any]]:
+        """Training items, the same before every question; fewer where there are not so many."""
+        # The diagnostic set has no training set of its own; it is a test of MNLI's.
+        source = BY_NAME["MNLI matched"] if of.name == "AX" else of
+        path = find(self.folder / source.folder, *source.train) if self.examples else None
+        if path is None:
+            return []
+        items = read_examples(path, source).items
+        return random.Random(seed).sample(items, min(self.examples, len(items)))
+
+    def _average(self, model: str, scores: Mapping[str, "Sequence[_Score]"]) -> "list[TaskResult]":
+        from infra.statistics import percentile_interval
+        from stages.benchmark.evaluation import TaskResult, score_row
+
+        values = {name: [one.value for one in rows] for name, rows in scores.items()}
+        average = _average_of(values)
+        if not average:
+            return []
+        draws = [np.mean([one.draws for name in names for one in scores[name]], axis=0) for names in average.sets]
+        interval = percentile_interval(average.value, np.mean(draws, axis=0))
+        items = sum(scores[name][0].items for names in average.sets for name in names)
+        row = score_row(AVERAGE, model, average.metric, interval, items, True, self.protocol, average.note)
+        return [TaskResult(row, [])]
+
+
+class _Average(NamedTuple):
+    value: float
+    metric: str
+    note: str | None
+    sets: list[tuple[str, ...]]
+    """Of each task that is in it."""
+
+
+def _average_of(values: Mapping[str, Sequence[float]]) -> _Average | None:
+    """Of the tasks whose sets all have values: metrics of a task first, then tasks."""
+    present = {task: names for task, names in AVERAGE_OF.items() if all(name in values for name in names)}
+    if not present:
+        return None
+    of_tasks = [np.mean([value for name in names for value in values[name]]) for names in present.values()]
+    absent = [task for task in AVERAGE_OF if task not in present]
+    metric = "mean of nine tasks" if not absent else f"mean of {len(present)} tasks"
+    note = f"no GLUE score, which needs all nine tasks: {', '.join(absent)} not run" if absent else None
+    return _Average(float(np.mean(of_tasks)), metric, note, list(present.values()))
+
+
+class _Score(NamedTuple):
+    metric: str
+    value: float
+    draws: Values
+    items: int
+
+
+def predictions(of: GlueSet, asked: "Sequence[Asked]") -> Values:
+    """The likeliest answer's place; for a scale the mean of 0, 1 ... under the answers' likelihoods. (items,)."""
+    likelihoods = np.array([[likelihood for likelihood, _ in one.responses] for one in asked])
+    if of.labels:
+        return np.asarray(likelihoods.argmax(1), dtype=np.float64)
+    weights = np.exp(likelihoods - likelihoods.max(1, keepdims=True))
+    return np.asarray(weights @ np.arange(weights.shape[1]) / weights.sum(1), dtype=np.float64)
+
+
+def _scores(of: GlueSet, asked: "Sequence[Asked]", seed: int) -> list[_Score]:
+    from infra.statistics import bootstrap_draws
+
+    labels = np.array([one.document["label"] for one in asked], dtype=np.float64)
+    predicted = predictions(of, asked)
+    return [
+        _Score(
+            metric,
+            METRICS[metric](labels, predicted),
+            # A seed of its own for every set: in the average their samples are independent.
+            bootstrap_draws(METRICS[metric], (labels, predicted), seed + 1000 * list(BY_NAME).index(of.name)),
+            len(labels),
+        )
+        for metric in of.metrics
+    ]
+
+
+def _row(name: str, model: str, score: _Score, items: int, protocol: str, note: str | None) -> dict[str, Any]:
+    from infra.statistics import percentile_interval
+    from stages.benchmark.evaluation import score_row
+
+    interval = percentile_interval(score.value, score.draws)
+    return score_row(f"GLUE {name}", model, score.metric, interval, items, True, protocol, note)
+
+
+def _item(of: GlueSet, asked: "Asked", model: str) -> dict[str, Any]:
+    from stages.benchmark.evaluation import item_row
+
+    predicted = float(predictions(of, [asked])[0])
+    label = float(asked.document["label"])
+    output = {
+        "choices": asked.choices, "log_likelihoods": [likelihood for likelihood, _ in asked.responses],
+        "predicted": predicted, "label": label,
+    }  # fmt: skip
+    right = float(predicted == label) if of.labels else float(round(predicted) == round(label))
+    return item_row(f"GLUE {of.name}", asked.document["id"], model, output, right, 1.0, asked.prompt)
+
+
+def _majority(of: GlueSet, labels: Values) -> dict[str, float]:
+    """The commonest label of these very items for all of them; a constant has no correlation with anything."""
+    values, counts = np.unique(labels, return_counts=True)
+    constant = np.full_like(labels, values[counts.argmax()])
+    return {metric: METRICS[metric](labels, constant) for metric in of.metrics}
+
+
+def _guess(of: GlueSet, labels: Values) -> dict[str, float]:
+    """What all labels with equal chances give: 1/k right, no correlation; F1 of expected counts."""
+    share = float((labels == 1).mean())
+    chances = GUESSED | {"accuracy": 1 / max(len(of.labels), 1), "F1": share / (share + 0.5)}
+    return {metric: chances[metric] for metric in of.metrics}

@@ -1,0 +1,82 @@
+"""What every benchmark task fulfils; a new kind is a file with a subclass of `BenchmarkTask`, named in `task_kinds.py`.
+
+- `BenchmarkTask`: a task's config, which can also measure
+- `EvaluatedModel`, `TaskContext`: what it is given
+
+A plan reads these configs: their modules import torch, lm_eval and the like inside functions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_schemas.config import FrozenConfig
+from infra.filesystem import Folder
+from stages.benchmark.data_files import content_digest
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from modeling.transformer import Transformer
+    from stages.benchmark.evaluation import TaskResult
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A network that tasks measure, in `eval` mode."""
+
+    name: str
+    """As the result calls it: pretrained, compressed, or the name of a checkpoint."""
+    network: "Transformer"
+    tokenizer: "Tokenizer"
+    end_of_text: int
+    """Id of the token that ends documents."""
+    digest: str
+    """Of the network's and the tokenizer's files: answers are kept under it."""
+    begins_documents: bool = True
+    """Whether prompts stand behind an end-of-text token, as documents did in training."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What a task is given besides the model."""
+
+    seed: int
+    """Of drawn items, of the bootstrap and of sampling."""
+    work: Folder | None = None
+    """For progress; outlives a killed process. None to keep nothing."""
+    advanced: Callable[[int, int], None] = lambda done, total: None
+    """Told (requests answered, all requests) of what is being asked."""
+
+
+class BenchmarkTask(FrozenConfig):
+    """A task's settings and its measurement. Subclasses add `kind`, a `Literal` with the name of the kind."""
+
+    def names(self) -> list[str]:
+        """What the result calls what is measured; no two tasks of a config share one."""
+        raise NotImplementedError
+
+    def tokens(self) -> int:
+        """About how many tokens one network reads or writes, for the plan."""
+        raise NotImplementedError
+
+    def data_files(self) -> list[Path]:
+        """All files that the task would read, there or not: their content is part of the stage's key."""
+        raise NotImplementedError
+
+    def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
+        """Scores of one network, with the items behind them.
+
+        Raises:
+            InputDataError: where data that are there cannot be read. Data that are not there are no error.
+        """
+        raise NotImplementedError
+
+    def baselines(self, context: TaskContext) -> "list[TaskResult]":
+        """Scores without a network, and a row for what could not be run and why (`evaluation.not_run`)."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """A digest of the data."""
+        return content_digest(self.data_files())
