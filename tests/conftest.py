@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from infra.sandbox import SandboxUnavailable, check_sandbox
+
 # Before torch is imported. Operations of tests are too small for threads, and threads that wait spin: beside another
 # busy process the tests of `modeling` took 466 s with two threads and 49 s with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +26,17 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("no shared data beside the checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> None:
+    """Tests that run model-written code skip where the sandbox cannot be had, unless CI_NEEDS_SANDBOX is set."""
+    try:
+        check_sandbox()
+    except SandboxUnavailable as refusal:
+        if os.environ.get("CI_NEEDS_SANDBOX"):
+            raise
+        pytest.skip(str(refusal))
 
 
 @pytest.fixture(params=["file", "memory"])

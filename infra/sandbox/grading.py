@@ -1,0 +1,87 @@
+"""Tests that are code (`assert f(1) == 2`, `check(candidate)`) against a candidate, with a verdict it cannot forge.
+
+Two boxes: the candidate's, which answers calls, and the judge's, which runs the tests with stand-ins for the
+candidate's names. They share two pipes and nothing else. In one interpreter a candidate could end the process with
+code 0, print the pass marker, replace `check`, `isinstance` or `AssertionError`, or return an object equal to all; from
+its own box it can only answer calls, with values that arrive as plain data.
+
+What differs from one interpreter: arguments go by value, so a test does not see a candidate change its list; a function
+of the test's own cannot be passed; objects of the candidate's classes are equal to themselves only.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from infra.sandbox.box import Box, Stream
+from infra.sandbox.limits import Limits, Outcome
+from infra.sandbox.readiness import check_sandbox
+from infra.sandbox.running import PROGRAM, encode_source
+from infra.sandbox.supervision import supervise
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a candidate passed its tests."""
+
+    passed: bool
+    reason: str
+    """"passed", or what went wrong in one line."""
+    candidate: Outcome
+    """Of the candidate's box; its output, and the limit it passed if it did."""
+
+
+def run_tests(
+    program: str, tests: str, names: Collection[str], limits: Limits | None = None, context: str = ""
+) -> Verdict:
+    """Run tests against a candidate program.
+
+    Args:
+        program: the candidate's code.
+        tests: the task's code, which raises nothing if the candidate is right.
+        names: what `tests` takes from the program: the functions and classes under test.
+        limits: of each of the two boxes.
+        context: trusted code that runs before `tests` in the same namespace, such as the task's imports and helpers;
+            `names` replace what it defines.
+
+    Raises:
+        SandboxUnavailable: where the machine cannot build the box.
+    """
+    check_sandbox()
+    limits = limits or Limits()
+    task = json.dumps({"tests": tests, "names": list(names), "context": context}).encode()
+    verdict = Stream(limits.output_bytes)
+    with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as ends:
+            asked, ask = _pipe(ends)
+            answered, answer = _pipe(ends)
+            candidate = stack.enter_context(
+                Box("candidate", limits, {PROGRAM: encode_source(program)}, b"", _text(asked, answer), (asked, answer))
+            )
+            judge_ends = (ask, answered, verdict.writer)
+            arguments = _text(*judge_ends, limits.output_bytes)
+            judge = stack.enter_context(Box("judge", limits, {"tests.json": task}, b"", arguments, judge_ends, verdict))
+        supervise(judge, candidate)
+        return _verdict(judge.outcome(), candidate.outcome(), verdict.text())
+
+
+def _verdict(judge: Outcome, candidate: Outcome, text: str) -> Verdict:
+    if not text:
+        return Verdict(False, f"the tests did not end: {judge.status} {judge.stderr[-500:]}".strip(), candidate)
+    passed, reason = json.loads(text)
+    ended = "" if passed or candidate.status == "finished" else f" (the candidate: {candidate.status})"
+    return Verdict(passed and judge.status == "finished", reason + ended, candidate)
+
+
+def _pipe(ends: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose two ends are closed here when both boxes have theirs."""
+    reader, writer = os.pipe()
+    ends.callback(os.close, reader)
+    ends.callback(os.close, writer)
+    return reader, writer
+
+
+def _text(*numbers: int) -> list[str]:
+    return [str(number) for number in numbers]

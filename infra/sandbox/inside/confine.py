@@ -1,0 +1,31 @@
+"""The limits that the kernel holds, set by the process itself before it meets any code of others.
+
+Hard limits are set with the soft ones, and nothing in the box has the right to raise them.
+"""
+
+import os
+import resource
+import sys
+
+
+def confine() -> list[str]:
+    """Set the limits named in the arguments and report that the box has started; returns the arguments after those."""
+    limits = {name: int(value) for name, value in (part.split("=") for part in sys.argv[1].split(","))}
+    started = int(sys.argv[2])
+    os.write(started, b"started")
+    os.close(started)
+    caps = {
+        resource.RLIMIT_AS: limits["memory_bytes"],
+        resource.RLIMIT_CPU: limits["cpu_seconds"],
+        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_NPROC: limits["processes"] + 1,  # and the box's first process, which only waits
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    for kind, cap in caps.items():
+        hard = resource.getrlimit(kind)[1]
+        cap = cap if hard == resource.RLIM_INFINITY else min(cap, hard)
+        resource.setrlimit(kind, (cap, cap))
+    return sys.argv[3:]

@@ -1,0 +1,128 @@
+"""Runs a task's tests against a candidate that lives in another box, and writes the verdict.
+
+The candidate's process reaches nothing here but by answers to calls, which `wire` reads as plain values; the verdict
+goes to a descriptor that only this process has, after the last assertion held.
+"""
+
+import builtins
+import json
+import os
+from typing import Any
+
+from infra.sandbox.inside.confine import confine
+from infra.sandbox.inside.wire import Reference, decode, encode
+
+
+class CandidateError(Exception):
+    """The candidate ended, answered nonsense or raised what is no built-in exception."""
+
+
+class Connection:
+    """Calls into the candidate's box."""
+
+    def __init__(self, requests: int, replies: int, line_bytes: int) -> None:
+        self.requests = os.fdopen(requests, "w", encoding="utf-8")
+        self.replies = os.fdopen(replies, "rb")
+        self.line_bytes = line_bytes
+
+    def ask(self, operation: str, target: Any, *arguments: Any, **named: Any) -> Any:
+        """What the operation gives in the candidate, or raises the built-in exception that it raised."""
+        request = [operation, *(encode(part, _reference) for part in (target, arguments, named))]
+        try:
+            print(json.dumps(request), file=self.requests, flush=True)
+        except BrokenPipeError:
+            raise CandidateError("the candidate's process has ended") from None
+        return self.reply()
+
+    def reply(self) -> Any:
+        """The next reply's value."""
+        line = self.replies.readline(self.line_bytes)
+        if not line.endswith(b"\n"):
+            raise CandidateError("the answer is too long" if line else "the candidate's process has ended")
+        try:
+            kind, *parts = json.loads(line)
+            value = decode(parts[0], lambda reference: Remote(self, reference)) if kind == "value" else None
+            name, message = ("", "") if kind == "value" else (str(parts[0]), str(parts[1]))
+        except Exception as error:
+            raise CandidateError(f"the answer is no plain value: {error!r}"[:500]) from None
+        if kind == "value":
+            return value
+        raised = getattr(builtins, name, None)
+        if isinstance(raised, type) and issubclass(raised, Exception):
+            try:
+                exception = raised(message)
+            except TypeError:  # UnicodeDecodeError and its like take five arguments
+                exception = CandidateError(message)
+            raise exception
+        raise CandidateError(message)
+
+
+class Remote:
+    """A function or an object in the candidate's process; equal to itself only, whatever its class says."""
+
+    def __init__(self, connection: Connection, reference: Reference) -> None:
+        object.__setattr__(self, "_connection", connection)
+        object.__setattr__(self, "_reference", reference)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """What the call gives there."""
+        return self._connection.ask("call", self, *arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._connection.ask("getattr", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._connection.ask("setattr", self, name, value)
+
+    def __iter__(self) -> Any:
+        return self._connection.ask("iter", self)
+
+    def __next__(self) -> Any:
+        return self._connection.ask("next", self)
+
+
+def _reference(value: Any) -> Reference:
+    if isinstance(value, Remote):
+        reference: Reference = value._reference
+        return reference
+    raise TypeError(f"a test passes {type(value).__name__}, which cannot go to the candidate's process")
+
+
+def judge(task: dict[str, Any], connection: Connection) -> tuple[bool, str]:
+    """Whether all tests held, and if not, what went wrong."""
+    namespace: dict[str, Any] = {"__name__": "tests"}
+    try:
+        connection.reply()  # the program has run
+        exec(compile(task["context"], "context", "exec"), namespace)
+        namespace.update({name: Remote(connection, name) for name in task["names"]})
+        exec(compile(task["tests"], "tests", "exec"), namespace)
+    except BaseException as error:
+        return False, _explain(error, task["tests"])
+    return True, "passed"
+
+
+def _explain(error: BaseException, tests: str) -> str:
+    """The exception in one line, with the line of the tests where it arose."""
+    import traceback
+
+    places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "tests"]
+    said = traceback.format_exception_only(error)[-1].strip()
+    lines = tests.splitlines()
+    if places and places[-1] and places[-1] <= len(lines):
+        said += f" at test line {places[-1]}: {lines[places[-1] - 1].strip()}"
+    return said[:1000]
+
+
+def main() -> None:
+    """Judge /scratch/tests.json."""
+    requests, replies, verdict, line_bytes = (int(text) for text in confine())
+    with open("tests.json", encoding="utf-8") as file:
+        task = json.load(file)
+    passed, reason = judge(task, Connection(requests, replies, line_bytes))
+    os.write(verdict, json.dumps([passed, reason]).encode())
+
+
+if __name__ == "__main__":
+    main()
