@@ -4,11 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stages.benchmark.code_task import CodeTask
 from stages.benchmark.glue import GlueTask
 from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.word_problems import WordProblemTask
 
-AnyTask = Annotated[GlueTask | WinogradTask | WordProblemTask, Field(discriminator="kind")]
+AnyTask = Annotated[GlueTask | WinogradTask | WordProblemTask | CodeTask, Field(discriminator="kind")]
 
 OWN_TASKS: tuple[AnyTask, ...] = (
     WinogradTask(),
@@ -16,5 +17,6 @@ OWN_TASKS: tuple[AnyTask, ...] = (
     WordProblemTask(data="gsm8k"),
     WordProblemTask(data="svamp"),
     WordProblemTask(data="aqua"),
+    CodeTask(data="algorithms"),
 )
 """All kinds on the few items that come with Headrace: enough to see that everything works, too few to rank models."""
