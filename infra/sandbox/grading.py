@@ -6,7 +6,8 @@ code 0, print the pass marker, replace `check`, `isinstance` or `AssertionError`
 its own box it can only answer calls, with values that arrive as plain data.
 
 What differs from one interpreter: arguments go by value, so a test does not see a candidate change its list; a function
-of the test's own cannot be passed; objects of the candidate's classes are equal to themselves only.
+of the test's own cannot be passed; objects of the candidate's classes are equal to themselves only; a call that raises
+StopIteration does not end a loop of the test's.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from infra.sandbox.box import Box, Stream
 from infra.sandbox.limits import Limits, Outcome
 from infra.sandbox.readiness import check_sandbox
-from infra.sandbox.running import PROGRAM, encode_source
+from infra.sandbox.running import PROGRAM, encode_source, one_line
 from infra.sandbox.supervision import supervise
 
 
@@ -69,10 +70,10 @@ def run_tests(
 
 def _verdict(judge: Outcome, candidate: Outcome, text: str) -> Verdict:
     if not text:
-        return Verdict(False, f"the tests did not end: {judge.status} {judge.stderr[-500:]}".strip(), candidate)
+        return Verdict(False, one_line(f"the tests did not end: {judge.status} {judge.stderr[-500:]}"), candidate)
     passed, reason = json.loads(text)
     ended = "" if passed or candidate.status == "finished" else f" (the candidate: {candidate.status})"
-    return Verdict(passed and judge.status == "finished", reason + ended, candidate)
+    return Verdict(passed and judge.status == "finished", one_line(reason + ended), candidate)
 
 
 def _pipe(ends: contextlib.ExitStack) -> tuple[int, int]:

@@ -85,14 +85,23 @@ def encode_source(source: str) -> bytes:
     return source.encode("utf-8", "surrogatepass")
 
 
+def one_line(text: str) -> str:
+    """What code of others had to say, such as an exception's message, safe to print and to store.
+
+    Line ends become spaces; lone surrogates, which UTF-8 cannot hold, and control characters, which terminals obey,
+    become "?".
+    """
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+
+
 def _read(line: str) -> Call:
     if len(line) > ANSWER_BYTES:
         return Call(error=f"the answer is longer than {ANSWER_BYTES} bytes")
     try:
         kind, *parts = json.loads(line)
-        return Call(decode(parts[0], _no_object)) if kind == "value" else Call(error=str(parts[1]))
+        return Call(decode(parts[0], _no_object)) if kind == "value" else Call(error=one_line(str(parts[1])))
     except Exception as error:  # whatever the candidate wrote
-        return Call(error=f"the answer is no plain value: {error}"[:500])
+        return Call(error=one_line(f"the answer is no plain value: {error}")[:500])
 
 
 def _no_reference(value: Any) -> Reference:

@@ -157,7 +157,7 @@ class CodeTask(BenchmarkTask):
             rows = []
             for problem, prompt, output, several in zip(problems, prompts, outputs, grades, strict=True):
                 passed = [one.passed for one in several]
-                seen = {"samples": len(passed), "passed": sum(passed)}
+                seen: dict[str, Any] = {"samples": len(passed), "passed": sum(passed)}
                 if k == ks[0]:
                     seen = {**output, "passed": passed, "reasons": [one.reason for one in several]}
                 value = pass_at_k(len(passed), sum(passed), k)

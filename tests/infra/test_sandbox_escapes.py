@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import os
+import platform
+import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -132,3 +135,27 @@ def test_the_attempts_are_real_ones(sandbox, monkeypatch):
     monkeypatch.setattr("infra.sandbox.box.filter_program", lambda: struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000))
     done = run_python(ATTEMPTS, stdin=json.dumps({"secret": "", "parent": 0, "only": CLOSED_BY_THE_FILTER}))
     assert done.stdout == "".join(f"{name}\tescaped\n" for name in CLOSED_BY_THE_FILTER)
+
+
+def test_a_crash_leaves_no_memory_on_the_disk(sandbox):
+    """A core_pattern that is a pipe is run for a limit of 0 too, and for 1 nothing is."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    if hard == 0:
+        pytest.skip("a limit of 0 cannot be raised")
+    assert run_python("import resource; print(resource.getrlimit(resource.RLIMIT_CORE))").stdout == "(1, 1)\n"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x86 machine code")
+def test_calls_of_another_architecture_end_the_program(sandbox):
+    """The numbers of 32-bit calls mean other calls: `int 0x80` with 2 is fork."""
+    source = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+at = libc.mmap(None, 4096, 7, 0x22, -1, 0)
+ctypes.memmove(at, bytes.fromhex("b802000000cd80c3"), 8)
+print("up", flush=True)
+print("forked", ctypes.CFUNCTYPE(ctypes.c_long)(at)(), flush=True)
+"""
+    done = run_python(source)
+    assert (done.status, done.exit_code, done.stdout) == ("crashed", -signal.SIGSYS, "up\n")

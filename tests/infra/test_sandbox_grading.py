@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from infra.sandbox import Limits, Verdict, run_tests
+from infra.sandbox import Limits, Verdict, call_function, run_tests
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 
@@ -115,6 +115,21 @@ def test_no_forgery_passes():
     common = {"tests": TESTS, "names": ["f"], "limits": Limits(wall_seconds=5)}
     verdicts = judge_all([{"program": program, **common} for program in FORGERIES.values()])
     assert {name for name, verdict in zip(FORGERIES, verdicts, strict=True) if verdict.passed} == set()
+
+
+def test_a_call_cannot_end_a_loop_of_the_tests():
+    tests = "def holds(x):\n  assert f(x) == x + 1\n  return True\nassert all(map(holds, range(9)))"
+    verdict = run_tests("def f(x):\n  raise StopIteration", tests, ["f"])
+    assert (verdict.passed, verdict.reason[:44]) == (False, "CandidateError: a call raised StopIteration ")
+
+
+def test_what_a_candidate_says_can_be_printed_and_stored():
+    hostile = "'\\ud800\\x1b[2J\\n\\0 caf\\xe9'"
+    for program in (f"def f(x): raise ValueError({hostile})", f"raise ValueError({hostile})"):
+        reason = run_tests(program, "f(1)", ["f"]).reason
+        assert reason.startswith("ValueError: ValueError: ??[2J ? caf\u00e9")
+        (call,) = call_function(program, "f", [(1,)])
+        assert call.error == "ValueError: ??[2J ? caf\u00e9"
 
 
 def test_an_honest_candidate_passes_whatever_else_it_does():

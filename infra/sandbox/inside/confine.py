@@ -20,7 +20,9 @@ def confine() -> list[str]:
         resource.RLIMIT_FSIZE: limits["file_bytes"],
         resource.RLIMIT_NPROC: limits["processes"] + 1,  # and the box's first process, which only waits
         resource.RLIMIT_NOFILE: 64,
-        resource.RLIMIT_CORE: 0,
+        # A core_pattern that is a pipe ignores 0: for each crash a program of the host would run, as root, and keep the
+        # dump on the disk. For 1 the kernel makes none at all (fs/coredump.c).
+        resource.RLIMIT_CORE: 1,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }

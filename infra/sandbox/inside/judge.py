@@ -32,7 +32,13 @@ class Connection:
             print(json.dumps(request), file=self.requests, flush=True)
         except BrokenPipeError:
             raise CandidateError("the candidate's process has ended") from None
-        return self.reply()
+        try:
+            return self.reply()
+        except (StopIteration, StopAsyncIteration) as end:
+            if operation == "next":
+                raise
+            # It would end `map` or `all` of a test early, with the cases that follow never tried.
+            raise CandidateError(f"a call raised {type(end).__name__}") from None
 
     def reply(self) -> Any:
         """The next reply's value."""
