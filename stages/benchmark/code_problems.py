@@ -6,6 +6,7 @@
 
 import ast
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,9 @@ def _texts(row: Mapping[str, Any], where: str, *fields: str) -> list[str]:
 
 def _parsed(code: str, where: str, field: str) -> ast.Module:
     try:
-        return ast.parse(code)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes such as "\\w", which MBPP's solutions have
+            return ast.parse(code)
     except (SyntaxError, ValueError) as error:
         raise InputDataError(f"{where}: field {field!r} is no Python program: {error}") from error
 

@@ -1,8 +1,8 @@
-"""Verdicts: of the data sets' own solutions, and of candidates that try to get one that they did not earn."""
+"""Verdicts, of candidates that try to get one that they did not earn too.
 
-import ast
-import gzip
-import json
+Those of the data sets' own solutions: `tests/stages/benchmark/test_code_problems.py`.
+"""
+
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,49 +15,6 @@ pytestmark = pytest.mark.usefixtures("sandbox")
 def judge_all(tasks: list[dict]) -> list[Verdict]:
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(lambda task: run_tests(**task), tasks))
-
-
-def humaneval(row: dict, body: str) -> dict:
-    """A task of HumanEval: its prompt is trusted, and has the imports and helpers that the tests use."""
-    name = row["entry_point"]
-    tests = f"{row['test']}\ncheck({name})"
-    return {"program": row["prompt"] + body, "tests": tests, "names": [name], "context": row["prompt"]}
-
-
-def mbpp(row: dict) -> dict:
-    """A task of MBPP with its own solution; the names that its tests use are found there."""
-    tests = "\n".join([row.get("test_setup_code", ""), *row.get("test_imports", []), *row["test_list"]])
-    used = {node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)}
-    top = ast.parse(row["code"]).body
-    names = [node.name for node in top if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in used]
-    imports = "\n".join(ast.unparse(node) for node in top if isinstance(node, ast.Import | ast.ImportFrom))
-    return {"program": row["code"], "tests": tests, "names": names, "context": imports}
-
-
-def test_solutions_of_humaneval_pass_and_wrong_bodies_fail(shared_data):
-    path = shared_data / "benchmarks/code/humaneval/HumanEval.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"no {path.name}")
-    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
-    sample = [*rows[::5], rows[32], rows[38]]  # two use helpers of the prompt
-    verdicts = judge_all([humaneval(row, row["canonical_solution"]) for row in sample])
-    assert {row["task_id"]: v.reason for row, v in zip(sample, verdicts, strict=True) if not v.passed} == {}
-    for verdict in judge_all([humaneval(row, "    return 'wrong'\n") for row in sample[:6]]):
-        assert not verdict.passed
-        assert "assert" in verdict.reason or "Error" in verdict.reason
-
-
-def test_solutions_of_mbpp_pass(shared_data):
-    folder = shared_data / "benchmarks/code/mbpp"
-    if not folder.exists():
-        pytest.skip("no MBPP")
-    rows = [json.loads(line) for line in gzip.decompress((folder / "mbpp.jsonl.gz").read_bytes()).splitlines()]
-    # A function named sum, trees of the candidate's class, a type as argument, an import, a list of objects.
-    special = {126, 367, 533, 596, 601}
-    sample = [row for row in rows if row["task_id"] in special or row["task_id"] % 80 == 0]
-    sample += json.loads((folder / "sanitized-mbpp.json").read_text())[::60]
-    verdicts = judge_all([mbpp(row) for row in sample])
-    assert {row["task_id"]: v.reason for row, v in zip(sample, verdicts, strict=True) if not v.passed} == {}
 
 
 TESTS = """
@@ -159,6 +116,7 @@ def test_tests_meet_exceptions_iterators_and_objects_as_in_one_interpreter():
 class Node:
     def __init__(self, value): self.value, self.left = value, None
     def total(self): return self.value + (self.left.total() if self.left else 0)
+def total(nodes): return sum(node.total() for node in nodes)
 class Own(ValueError): pass
 def fail(x): raise Own(x)
 def count():
@@ -170,6 +128,7 @@ def adder(n, *, by=1): return lambda x: x + n * by
 root = Node(1)
 root.left = Node(2)
 assert root.total() == 3 and root.left.value == 2
+assert total([root, Node(math.inf)]) == math.inf
 assert root != Node(1) and root == root
 try:
     fail("why")
@@ -188,5 +147,5 @@ except TypeError:
 else:
     assert False
 """
-    verdict = run_tests(program, tests, ["Node", "fail", "count", "adder"])
+    verdict = run_tests(program, tests, ["Node", "total", "fail", "count", "adder"], context="import math")
     assert verdict.passed, verdict
