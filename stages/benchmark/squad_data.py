@@ -10,6 +10,7 @@ from typing import Any
 
 from data_schemas.errors import InputDataError
 
+TASK = "SQuAD 2.0"
 LAYOUT = '{"version", "data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}'
 KINDS: Mapping[type, str] = {str: "a string", list: "a list", dict: "an object", bool: "true or false"}
 

@@ -5,14 +5,16 @@ from typing import Annotated
 from pydantic import Field
 
 from stages.benchmark.glue import GlueTask
+from stages.benchmark.prompted_squad import SquadTask
 from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.word_problems import WordProblemTask
 
-AnyTask = Annotated[GlueTask | WinogradTask | WordProblemTask, Field(discriminator="kind")]
+AnyTask = Annotated[GlueTask | SquadTask | WinogradTask | WordProblemTask, Field(discriminator="kind")]
 
 OWN_TASKS: tuple[AnyTask, ...] = (
     WinogradTask(),
     GlueTask(),
+    SquadTask(),
     WordProblemTask(data="gsm8k"),
     WordProblemTask(data="svamp"),
     WordProblemTask(data="aqua"),
