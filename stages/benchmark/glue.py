@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
-from stages.benchmark.glue_data import BY_NAME, SETS, GlueSet, read_examples
+from stages.benchmark.glue_data import BY_NAME, SETS, GlueSet, read_examples, sentences
 from stages.benchmark.glue_metrics import AVERAGE_OF, METRICS, Values
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
@@ -92,7 +92,6 @@ class GlueTask(BenchmarkTask):
             rows = [_item(of, one, model.name) for one in asked]
             for one in scores[of.name]:
                 results.append(TaskResult(_row(of.name, model.name, one, len(items), self.protocol, note), rows))
-                rows = []
         return [*results, *self._average(model.name, scores)]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
@@ -118,6 +117,13 @@ class GlueTask(BenchmarkTask):
                 reason = not_run(self.folder / of.folder, of.files, of.get)
                 results += [not_run_row(f"GLUE {of.name}", metric, reason, self.protocol) for metric in of.metrics]
         return results
+
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """The sentences."""
+        return {
+            f"GLUE {of.name}": {item["id"]: sentences(item) for item in self._items(of, seed)[0]}
+            for of in self._with_data()
+        }
 
     def _sets(self) -> list[GlueSet]:
         return [of for of in SETS if of.name in self.sets]

@@ -1,7 +1,7 @@
 """The files of GLUE (Wang et al. 2019, 1804.07461) as its authors give them out, one folder a task.
 
 - `SETS`: each task's files, columns, labels and metrics
-- `read_examples`: items of a file
+- `read_examples`: items of a file; `sentences`: the texts of one
 
 The files are tab-separated without quoting: a tab ends a field, whatever stands around it.
 """
@@ -140,6 +140,11 @@ def read_examples(path: Path, of: GlueSet) -> Examples:
     if not items:
         raise InputDataError(f"{path} holds no items of {of.name}")
     return Examples(items, left_out)
+
+
+def sentences(item: Mapping[str, Any]) -> list[str]:
+    """The texts of an item."""
+    return [text for name, text in item.items() if name not in ("id", "label")]
 
 
 def _json_rows(path: Path, columns: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:

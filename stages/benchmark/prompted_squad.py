@@ -96,6 +96,12 @@ class SquadTask(BenchmarkTask):
             for result in squad_results(name, questions, rule(questions), context.seed)
         ]
 
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """Question and passage."""
+        if self._found() is None:
+            return {}
+        return {TASK: {one.question_id: [one.question, one.context] for one in self._questions(seed)}}
+
     def _found(self) -> Path | None:
         return find(self.file.parent, self.file.name)
 
@@ -111,4 +117,4 @@ def _instance(kind: str, arguments: tuple[Any, ...]) -> Any:
     """A request as the harness makes them."""
     from lm_eval.api.instance import Instance
 
-    return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)  # type: ignore[arg-type]
+    return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)

@@ -22,6 +22,7 @@ from stages.stage import Stage, StageContext
 
 XZ_BYTES_PER_SECOND = 1.2e6
 NGRAM_BYTES_PER_SECOND = 8e6
+OVERLAP_BYTES_PER_SECOND = 20e6
 HARNESS_SECONDS = 12.0
 """Imports of the evaluation harness and of what it brings."""
 
@@ -70,7 +71,7 @@ class BenchmarkStage(Stage):
     """Score the pretrained and the compressed network and the baselines."""
 
     name = "benchmark"
-    version = 3
+    version = 4
     Config = BenchmarkConfig
     inputs: Mapping = {  # type: ignore[type-arg]
         "corpus": CORPUS, "tokens": TOKENS, "model": MODEL, "compressed": COMPRESSED_MODEL,
@@ -92,6 +93,7 @@ class BenchmarkStage(Stage):
         tokens = read + continued + sum(task.tokens() for task in config.tasks)
         flops = 2.0 * volume.parameters * tokens * (2 + len(config.checkpoints))
         baselines = learnt / XZ_BYTES_PER_SECOND + learnt / NGRAM_BYTES_PER_SECOND
+        baselines += volume.text_bytes / OVERLAP_BYTES_PER_SECOND
         seconds = flops / (cpu_rates().fp32_flops * workers_or_all(None)) + baselines + 8
         if config.tasks:
             seconds += HARNESS_SECONDS
@@ -102,6 +104,7 @@ class BenchmarkStage(Stage):
     ) -> None:
         """Every task on every model, one model at a time; then the baselines and the tables."""
         from stages.benchmark.baselines import score_baselines
+        from stages.benchmark.contamination import find_overlaps, with_overlap
         from stages.benchmark.evaluation import TaskResult, held_out_documents, samples, score_held_out
         from stages.benchmark.language_modelling import by_genre, score_language_modelling, training_sample
         from stages.benchmark.models import evaluated_models
@@ -127,6 +130,13 @@ class BenchmarkStage(Stage):
             results += score_baselines(inputs["corpus"], held_out, config)
             for task in config.tasks:
                 results += task.baselines(TaskContext(config.seed))
+        with context.phase("overlap with the training text"):
+            texts_of = {name: items for task in config.tasks for name, items in task.texts(config.seed).items()}
+            overlaps = find_overlaps(texts_of, inputs["corpus"], context.partitions)
+        results = [
+            result if result.score["model"] in config.checkpoints else with_overlap(result, overlaps)
+            for result in results
+        ]
         results += by_genre(results, held_out, config.seed)
         steps.finished()
 

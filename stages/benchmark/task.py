@@ -77,6 +77,10 @@ class BenchmarkTask(FrozenConfig):
         """Scores without a network, and a row for what could not be run and why (`evaluation.not_run`)."""
         raise NotImplementedError
 
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """Task -> item -> the item's own texts, without instructions and examples; looked for in the training text."""
+        return {}
+
     def fingerprint(self) -> str:
         """A digest of the data."""
         return content_digest(self.data_files())

@@ -106,6 +106,12 @@ class WinogradTask(BenchmarkTask):
         chances = {"accuracy": 0.5} | ({"both of a pair": 0.25} if twins(self._items(context.seed)) else {})
         return [single_value(self.name, "random choice", metric, value, PROTOCOL) for metric, value in chances.items()]
 
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """The sentences, with the right option in the blank."""
+        if not self.file.is_file():
+            return {}
+        return {self.name: {item.item_id: ["".join(item.completions()[item.answer - 1])] for item in self._items(seed)}}
+
     def _items(self, seed: int) -> "list[WinogradItem]":
         from stages.benchmark.winograd import read_items
         from stages.benchmark.winograd_xml import read_xml
