@@ -1,10 +1,12 @@
 """The networks that are measured: the run's own two, and checkpoint folders."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from data_schemas.errors import EnvironmentProblem
 from infra.artifacts import Artifact
 from modeling.checkpoint import model_from_files
 from modeling.huggingface import end_of_text_token, from_gpt_neox
@@ -24,14 +26,38 @@ def evaluated_models(inputs: Mapping[str, Artifact], checkpoints: Mapping[str, s
 
 
 def checkpoint(name: str, folder: Path) -> EvaluatedModel:
-    """A GPT-NeoX folder, asked as lm-evaluation-harness asks it: without a token before the prompt.
+    """A checkpoint folder, asked as lm-evaluation-harness asks it: without a token before the prompt.
+
+    GPT-NeoX folders are read as networks of Headrace; other architectures are run by transformers.
 
     Raises:
-        NotFoundError, ContractError: where it is none that Headrace can read.
+        NotFoundError, ContractError: where it is none that can be read.
+        EnvironmentProblem: where it needs transformers, and that is not installed.
     """
+    if _architecture(folder) not in (None, "gpt_neox"):
+        return _by_transformers(name, folder)
     network = from_gpt_neox(folder)
     text = read_text(folder / "tokenizer.json")
     tokenizer = Tokenizer.from_str(text)
     end_of_text_token(text.encode(), network.config)  # the tokenizer is the network's
     end = network.config.end_of_text
     return EvaluatedModel(name, network, tokenizer, end, folder_state(folder), begins_documents=False)
+
+
+def _architecture(folder: Path) -> str | None:
+    try:
+        described = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None  # `from_gpt_neox` says what is wrong
+    return described.get("model_type") if isinstance(described, dict) else None
+
+
+def _by_transformers(name: str, folder: Path) -> EvaluatedModel:
+    try:
+        from stages.benchmark.transformers_model import read_checkpoint
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"benchmark.checkpoints {name!r}: {folder} holds a {_architecture(folder)!r} model, which transformers "
+            f"runs, and that cannot be imported ({error}); install it with: pip install 'headrace[transformers]'"
+        ) from error
+    return read_checkpoint(name, folder)

@@ -16,7 +16,7 @@ from data_schemas.tables import ITEMS, SCORES
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
 from stages.benchmark.data_files import folder_state
-from stages.benchmark.task import TaskContext
+from stages.benchmark.task import TaskContext, TransformersCheckpoint
 from stages.benchmark.task_kinds import OWN_TASKS, AnyTask
 from stages.stage import Stage, StageContext
 
@@ -45,7 +45,9 @@ class BenchmarkConfig(StageConfig):
         OWN_TASKS, description="what is asked of every model; small sets that come with Headrace where left out"
     )
     checkpoints: dict[str, str] = Field(
-        {}, description="name in the result -> folder of a GPT-NeoX checkpoint from Hugging Face, measured beside"
+        {},
+        description="name in the result -> folder of a Hugging Face checkpoint, measured beside: GPT-NeoX is read as a "
+        "network of ours, others need the extra `transformers`",
     )
     prompts: tuple[str, ...] = Field(
         ("Return a new array", "This function", "The following example shows how to", "Raises ValueError if"),
@@ -105,7 +107,7 @@ class BenchmarkStage(Stage):
         """Every task on every model, one model at a time; then the baselines and the tables."""
         from stages.benchmark.baselines import score_baselines
         from stages.benchmark.contamination import find_overlaps, with_overlap
-        from stages.benchmark.evaluation import TaskResult, held_out_documents, samples, score_held_out
+        from stages.benchmark.evaluation import TaskResult, held_out_documents, not_asked, samples, score_held_out
         from stages.benchmark.language_modelling import by_genre, score_language_modelling, training_sample
         from stages.benchmark.models import evaluated_models
 
@@ -125,7 +127,10 @@ class BenchmarkStage(Stage):
                     texts += samples(model, config)
             for task in config.tasks:
                 with steps.step(task.kind, model.name) as advanced:
-                    results += task.measure(model, TaskContext(config.seed, context.work, advanced))
+                    if task.needs_network and isinstance(model, TransformersCheckpoint):
+                        results += [not_asked(name, model.name) for name in task.names()]
+                    else:
+                        results += task.measure(model, TaskContext(config.seed, context.work, advanced))
         with steps.step("baselines", "all tasks"):
             results += score_baselines(inputs["corpus"], held_out, config)
             for task in config.tasks:
