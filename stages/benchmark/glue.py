@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
 from stages.benchmark.glue_data import BY_NAME, SETS, GlueSet, read_examples, sentences
 from stages.benchmark.glue_metrics import AVERAGE_OF, METRICS, Values
+from stages.benchmark.remote_data import data_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class GlueTask(BenchmarkTask):
     @property
     def folder(self) -> Path:
         """Where the sets are."""
-        return Path(self.path) if self.path else OWN_DATA / "glue"
+        return data_folder(self.path) if self.path else OWN_DATA / "glue"
 
     @property
     def protocol(self) -> str:

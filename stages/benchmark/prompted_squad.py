@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
+from stages.benchmark.remote_data import data_file
 from stages.benchmark.squad_data import TASK
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
@@ -38,7 +39,7 @@ class SquadTask(BenchmarkTask):
     @property
     def file(self) -> Path:
         """Where the questions are."""
-        return Path(self.path) if self.path else OWN_DATA / "squad" / "dev-v2.0.json"
+        return data_file(self.path) if self.path else OWN_DATA / "squad" / "dev-v2.0.json"
 
     def names(self) -> list[str]:
         """`SQuAD 2.0`."""

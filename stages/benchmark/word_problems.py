@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
+from stages.benchmark.remote_data import data_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 from stages.benchmark.word_problem_data import READERS, WordProblemSet, final_answer
 
@@ -48,7 +49,7 @@ class WordProblemTask(BenchmarkTask):
     @property
     def folder(self) -> Path:
         """Where the set is."""
-        return Path(self.path) if self.path else OWN_DATA / self.data
+        return data_folder(self.path) if self.path else OWN_DATA / self.data
 
     @property
     def protocol(self) -> str:
