@@ -71,7 +71,7 @@ class TransformersLM(HFLM):  # type: ignore[misc]
             advanced: told (requests answered, all requests) of the call in progress.
         """
         on_gpu = torch.cuda.is_available()
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         super().__init__(
             pretrained=str(folder),
             device="cuda" if on_gpu else "cpu",
