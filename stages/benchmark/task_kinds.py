@@ -5,10 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from stages.benchmark.glue import GlueTask
+from stages.benchmark.glue_fine_tuned import FineTunedGlueTask
 from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.word_problems import WordProblemTask
 
-AnyTask = Annotated[GlueTask | WinogradTask | WordProblemTask, Field(discriminator="kind")]
+AnyTask = Annotated[FineTunedGlueTask | GlueTask | WinogradTask | WordProblemTask, Field(discriminator="kind")]
 
 OWN_TASKS: tuple[AnyTask, ...] = (
     WinogradTask(),
