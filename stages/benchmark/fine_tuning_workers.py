@@ -133,5 +133,4 @@ def median_place(values: Sequence[float]) -> int:
 
 def seeds_note(values: Sequence[float], first_seed: int) -> str:
     """Each seed's value."""
-    each = ", ".join(f"{value:.4f}" for value in values)
-    return f"seeds {first_seed} to {first_seed + len(values) - 1}: {each}"
+    return ", ".join(f"seed {seed}: {value:.4f}" for seed, value in enumerate(values, start=first_seed))

@@ -6,10 +6,13 @@ from pydantic import Field
 
 from stages.benchmark.glue import GlueTask
 from stages.benchmark.glue_fine_tuned import FineTunedGlueTask
+from stages.benchmark.squad_fine_tuned import FineTunedSquadTask
 from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.word_problems import WordProblemTask
 
-AnyTask = Annotated[FineTunedGlueTask | GlueTask | WinogradTask | WordProblemTask, Field(discriminator="kind")]
+AnyTask = Annotated[
+    FineTunedGlueTask | FineTunedSquadTask | GlueTask | WinogradTask | WordProblemTask, Field(discriminator="kind")
+]
 
 OWN_TASKS: tuple[AnyTask, ...] = (
     WinogradTask(),
