@@ -79,7 +79,7 @@ class SquadTask(BenchmarkTask):
         answers = prompted(
             questions, generate, log_likelihood, lambda text: len(lm.tok_encode(text)), lm.max_length - new_tokens
         )
-        return squad_results(model.name, questions, answers, context.seed, PROTOCOL)
+        return squad_results(model.name, questions, answers, context.seed, protocol=PROTOCOL)
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """Never an answer (the majority class where it is), and the sentence with most words of the question."""
@@ -90,7 +90,7 @@ class SquadTask(BenchmarkTask):
             reason = not_run(self.file.parent, [self.file.name], GET)
             return [not_run_row(TASK, metric, reason, PROTOCOL) for metric in ("exact", "f1")]
         questions = self._questions(context.seed)
-        rules = {"always no answer": always_no_answer, "most similar sentence": most_similar_sentence}
+        rules = {"no answer": always_no_answer, "most similar sentence": most_similar_sentence}
         return [
             result
             for name, rule in rules.items()

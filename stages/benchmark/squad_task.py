@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from infra.statistics import bootstrap_interval
 from stages.benchmark.evaluation import TaskResult, item_row, score_row, single_value
-from stages.benchmark.squad import NO_ANSWER, QuestionScore, best_threshold, normalize_answer, question_scores
+from stages.benchmark.squad import NO_ANSWER, best_threshold, normalize_answer, question_scores
 from stages.benchmark.squad_data import TASK, SquadQuestion
 from stages.benchmark.squad_prompt import UNANSWERABLE, CountTokens, predicted_answer, prompt
 
@@ -40,6 +40,9 @@ class SquadAnswer:
     """What the answer was taken from, for the item table."""
     prompt: str | None = None
     """What the network was given, where it was given a text."""
+    best_text: str | None = None
+    """The answer had it not been given up for its no-answer score, which `best_exact` and `best_f1` take up again;
+    left out where it is `text`."""
 
 
 def prompted(
@@ -102,8 +105,9 @@ def squad_results(
     questions: Sequence[SquadQuestion],
     answers: Sequence[SquadAnswer],
     seed: int,
-    protocol: str | None = None,
     task: str = TASK,
+    protocol: str | None = None,
+    note: str | None = None,
 ) -> list[TaskResult]:
     """Scores from 0 to 1 (the official script's are percentages), with intervals over questions.
 
@@ -114,8 +118,9 @@ def squad_results(
         questions: at least one.
         answers: one each.
         seed: of the bootstrap.
-        protocol: how answers were asked for.
         task: as the result calls it.
+        protocol: how the model was asked.
+        note: what a reader must know of it.
     """
     scores = [question_scores(question, answer.text) for question, answer in zip(questions, answers, strict=True)]
     everything = range(len(questions))
@@ -138,9 +143,10 @@ def squad_results(
             for place, value in zip(places, values, strict=True)
         ]  # fmt: skip
         interval = bootstrap_interval(values, np.ones(len(values)), seed)
-        results.append(TaskResult(score_row(task, name, metric, interval, len(values), True, protocol), items))
-    best = _at_best_thresholds(questions, answers, scores)
-    return results + [single_value(task, name, metric, value, protocol, CHOSEN) for metric, value in best.items()]
+        results.append(TaskResult(score_row(task, name, metric, interval, len(values), True, protocol, note), items))
+    chosen_here = "; ".join(filter(None, (note, CHOSEN)))
+    best = _at_best_thresholds(questions, answers)
+    return results + [single_value(task, name, metric, value, protocol, chosen_here) for metric, value in best.items()]
 
 
 def _output(question: SquadQuestion, answer: SquadAnswer) -> dict[str, Any]:
@@ -150,10 +156,10 @@ def _output(question: SquadQuestion, answer: SquadAnswer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _at_best_thresholds(
-    questions: Sequence[SquadQuestion], answers: Sequence[SquadAnswer], scores: Sequence[QuestionScore]
-) -> dict[str, float]:
-    texts, given_up = [answer.text for answer in answers], [answer.no_answer_score for answer in answers]
+def _at_best_thresholds(questions: Sequence[SquadQuestion], answers: Sequence[SquadAnswer]) -> dict[str, float]:
+    texts = [answer.text if answer.best_text is None else answer.best_text for answer in answers]
+    given_up = [answer.no_answer_score for answer in answers]
+    scores = [question_scores(question, text) for question, text in zip(questions, texts, strict=True)]
     return {
         metric: best_threshold(questions, values, texts, given_up).score / 100
         for metric, values in zip(("best_exact", "best_f1"), zip(*scores, strict=True), strict=True)

@@ -5,11 +5,16 @@ from typing import Annotated
 from pydantic import Field
 
 from stages.benchmark.glue import GlueTask
+from stages.benchmark.glue_fine_tuned import FineTunedGlueTask
 from stages.benchmark.prompted_squad import SquadTask
+from stages.benchmark.squad_fine_tuned import FineTunedSquadTask
 from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.word_problems import WordProblemTask
 
-AnyTask = Annotated[GlueTask | SquadTask | WinogradTask | WordProblemTask, Field(discriminator="kind")]
+AnyTask = Annotated[
+    FineTunedGlueTask | FineTunedSquadTask | GlueTask | SquadTask | WinogradTask | WordProblemTask,
+    Field(discriminator="kind"),
+]
 
 OWN_TASKS: tuple[AnyTask, ...] = (
     WinogradTask(),
