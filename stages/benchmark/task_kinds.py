@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stages.benchmark.code_task import CodeTask
+from stages.benchmark.few_shot_images import FewShotImagesTask
 from stages.benchmark.glue import GlueTask
 from stages.benchmark.glue_fine_tuned import FineTunedGlueTask
 from stages.benchmark.prompted_squad import SquadTask
@@ -12,7 +14,14 @@ from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.word_problems import WordProblemTask
 
 AnyTask = Annotated[
-    FineTunedGlueTask | FineTunedSquadTask | GlueTask | SquadTask | WinogradTask | WordProblemTask,
+    CodeTask
+    | FewShotImagesTask
+    | FineTunedGlueTask
+    | FineTunedSquadTask
+    | GlueTask
+    | SquadTask
+    | WinogradTask
+    | WordProblemTask,
     Field(discriminator="kind"),
 ]
 
@@ -23,5 +32,7 @@ OWN_TASKS: tuple[AnyTask, ...] = (
     WordProblemTask(data="gsm8k"),
     WordProblemTask(data="svamp"),
     WordProblemTask(data="aqua"),
+    CodeTask(data="algorithms"),
+    FewShotImagesTask(),
 )
 """All kinds on the few items that come with Headrace: enough to see that everything works, too few to rank models."""
