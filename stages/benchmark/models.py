@@ -1,6 +1,5 @@
 """The networks that are measured: the run's own two, and checkpoint folders."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,8 +8,9 @@ from tokenizers import Tokenizer
 from data_schemas.errors import EnvironmentProblem
 from infra.artifacts import Artifact
 from modeling.checkpoint import model_from_files
-from modeling.huggingface import end_of_text_token, from_gpt_neox
-from stages.benchmark.data_files import folder_state, read_text
+from modeling.huggingface import end_of_text_token
+from modeling.model_folder import architecture, network_from_folder
+from stages.benchmark.data_files import folder_state
 from stages.benchmark.evaluation import end_of_text_id
 from stages.benchmark.task import EvaluatedModel
 
@@ -28,28 +28,20 @@ def evaluated_models(inputs: Mapping[str, Artifact], checkpoints: Mapping[str, s
 def checkpoint(name: str, folder: Path) -> EvaluatedModel:
     """A checkpoint folder, asked as lm-evaluation-harness asks it: without a token before the prompt.
 
-    GPT-NeoX folders are read as networks of Headrace; other architectures are run by transformers.
+    GPT-NeoX folders are read as networks of Headrace; other architectures are run by transformers. Exports in
+    Headrace's own format are asked as the run's own networks are.
 
     Raises:
         NotFoundError, ContractError: where it is none that can be read.
         EnvironmentProblem: where it needs transformers, and that is not installed.
     """
-    if _architecture(folder) not in (None, "gpt_neox"):
+    if architecture(folder) not in (None, "headrace", "gpt_neox"):
         return _by_transformers(name, folder)
-    network = from_gpt_neox(folder)
-    text = read_text(folder / "tokenizer.json")
-    tokenizer = Tokenizer.from_str(text)
-    end_of_text_token(text.encode(), network.config)  # the tokenizer is the network's
-    end = network.config.end_of_text
-    return EvaluatedModel(name, network, tokenizer, end, folder_state(folder), begins_documents=False)
-
-
-def _architecture(folder: Path) -> str | None:
-    try:
-        described = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return None  # `from_gpt_neox` says what is wrong
-    return described.get("model_type") if isinstance(described, dict) else None
+    network, tokenizer_json = network_from_folder(folder)
+    end_of_text_token(tokenizer_json, network.config)  # the tokenizer is the network's
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    as_trained = architecture(folder) == "headrace"
+    return EvaluatedModel(name, network, tokenizer, network.config.end_of_text, folder_state(folder), as_trained)
 
 
 def _by_transformers(name: str, folder: Path) -> EvaluatedModel:
@@ -57,7 +49,7 @@ def _by_transformers(name: str, folder: Path) -> EvaluatedModel:
         from stages.benchmark.transformers_model import read_checkpoint
     except ImportError as error:
         raise EnvironmentProblem(
-            f"benchmark.checkpoints {name!r}: {folder} holds a {_architecture(folder)!r} model, which transformers "
+            f"benchmark.checkpoints {name!r}: {folder} holds a {architecture(folder)!r} model, which transformers "
             f"runs, and that cannot be imported ({error}); install it with: pip install 'headrace[transformers]'"
         ) from error
     return read_checkpoint(name, folder)

@@ -1,22 +1,17 @@
 """Benchmark: what the networks are worth on text and tasks they have not seen, beside simple baselines."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 from pydantic import Field, field_validator
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS
 from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
-from data_schemas.tables import ITEMS, SCORES
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
 from stages.benchmark.data_files import folder_state
-from stages.benchmark.task import TaskContext, TransformersCheckpoint
 from stages.benchmark.task_kinds import OWN_TASKS, AnyTask
 from stages.stage import Stage, StageContext
 
@@ -107,15 +102,16 @@ class BenchmarkStage(Stage):
         """Every task on every model, one model at a time; then the baselines and the tables."""
         from stages.benchmark.baselines import score_baselines
         from stages.benchmark.contamination import find_overlaps, with_overlap
-        from stages.benchmark.evaluation import TaskResult, held_out_documents, not_asked, samples, score_held_out
+        from stages.benchmark.evaluation import TaskResult, held_out_documents, samples, score_held_out
         from stages.benchmark.language_modelling import by_genre, score_language_modelling, training_sample
         from stages.benchmark.models import evaluated_models
+        from stages.benchmark.task_results import Steps, of_baselines, of_model, result_tables
 
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
         training = training_sample(inputs["tokens"], config.memorisation_documents, config.seed)
         results: list[TaskResult] = []
         texts = []
-        steps = _Steps(context, total=(len(config.tasks) + 1) * (2 + len(config.checkpoints)) + 1)
+        steps = Steps(context.listener, context.phase, 2 + (len(config.tasks) + 1) * (2 + len(config.checkpoints)))
         for model in evaluated_models(inputs, config.checkpoints):
             if model.name not in config.checkpoints:
                 with steps.step("held-out text", model.name):
@@ -125,17 +121,11 @@ class BenchmarkStage(Stage):
                     )
                 with context.phase("samples"):
                     texts += samples(model, config)
-            for task in config.tasks:
-                with steps.step(task.kind, model.name) as advanced:
-                    if task.needs_network and isinstance(model, TransformersCheckpoint):
-                        results += [not_asked(name, model.name) for name in task.names()]
-                    else:
-                        results += task.measure(model, TaskContext(config.seed, context.work, advanced))
+            results += of_model(model, config.tasks, config.seed, context.work, steps)
         with steps.step("baselines", "all tasks"):
             results += score_baselines(inputs["corpus"], held_out, config)
-            for task in config.tasks:
-                results += task.baselines(TaskContext(config.seed))
-        with context.phase("overlap with the training text"):
+            results += of_baselines(config.tasks, config.seed, context.work)
+        with steps.step("overlap with the training text", "all tasks"):
             texts_of = {name: items for task in config.tasks for name, items in task.texts(config.seed).items()}
             overlaps = find_overlaps(texts_of, inputs["corpus"], context.partitions)
         results = [
@@ -145,43 +135,12 @@ class BenchmarkStage(Stage):
         results += by_genre(results, held_out, config.seed)
         steps.finished()
 
-        scores = _in_order([result.score for result in results])
-        out.write_table("scores.parquet", pa.Table.from_pylist(scores, SCORES))
-        items = [{**item, "metric": result.score["metric"]} for result in results for item in result.items]
-        out.write_table("items.parquet", pa.Table.from_pylist(items, ITEMS))
+        scores, items = result_tables(results)
+        out.write_table("scores.parquet", scores)
+        out.write_table("items.parquet", items)
         out.write("samples.json", json.dumps(texts, ensure_ascii=False, indent=1).encode())
-        out.metrics |= {"scores": scores}
+        out.metrics |= {"scores": scores.to_pylist()}
         out.count("held_out_documents", len(held_out))
         out.count("held_out_bytes", sum(document.bytes for document in held_out))
-        out.count("task_items", len(items))
+        out.count("task_items", items.num_rows)
         out.volume = inputs["compressed"].manifest.volume
-
-
-class _Steps:
-    """Progress of the stage: tasks by models."""
-
-    def __init__(self, context: StageContext, total: int) -> None:
-        self._context, self._total, self._done = context, total, 0
-
-    @contextmanager
-    def step(self, phase: str, what: str) -> Iterator[Callable[[int, int], None]]:
-        """One task on one model; yields what hears of its requests."""
-
-        def advanced(done: int, of: int) -> None:
-            share = done / max(of, 1)
-            self._context.listener.advanced("tasks", self._done + share, self._total, f"{phase}, {what}")
-
-        advanced(0, 1)
-        with self._context.phase(phase):
-            yield advanced
-        self._done += 1
-
-    def finished(self) -> None:
-        """All is done."""
-        self._context.listener.advanced("tasks", self._total, self._total, "all tasks")
-
-
-def _in_order(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one task together, tasks in the order of their first rows."""
-    tasks = list(dict.fromkeys(row["task"] for row in scores))
-    return sorted(scores, key=lambda row: tasks.index(row["task"]))

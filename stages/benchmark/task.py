@@ -63,6 +63,8 @@ class TaskContext:
 class BenchmarkTask(FrozenConfig):
     """A task's settings and its measurement. Subclasses add `kind`, a `Literal` with the name of the kind."""
 
+    kind: str
+
     needs_network: ClassVar[bool] = False
     """Whether `measure` goes beyond what the harness asks of a model: hidden states, training."""
 
