@@ -101,4 +101,4 @@ TOKENS = ArtifactKind(
 )
 MODEL = ArtifactKind("model", 1, {}, ("config.json", "model.safetensors", "tokenizer.json", "training_log.jsonl"))
 COMPRESSED_MODEL = ArtifactKind("compressed_model", 1, {}, ("config.json", "model.safetensors", "tokenizer.json"))
-RESULTS = ArtifactKind("results", 2, {"scores.parquet": (SCORES,), "items.parquet": (ITEMS,)}, ("samples.json",))
+RESULTS = ArtifactKind("results", 3, {"scores.parquet": (SCORES,), "items.parquet": (ITEMS,)}, ("samples.json",))

@@ -134,11 +134,13 @@ SCORES = table_schema(
     column("higher_is_better", pa.bool_(), "direction of the metric"),
     column("protocol", pa.string(), "how the model was asked, such as likelihood, 0 examples", nullable=True),
     column("note", pa.string(), "why there is no value, or what a reader must know of it", nullable=True),
+    column("overlapping", pa.int64(), "of its items, those that stand in the training text", nullable=True),
+    column("without_overlap", pa.float64(), "the score without those; null where none is left", nullable=True),
 )
 
 ITEMS = table_schema(
     "items",
-    2,
+    3,
     column("task", pa.string(), "task the item belongs to"),
     column("metric", pa.string(), "metric whose score the item is part of"),
     column("item", pa.string(), "the item's id in its own data set, or the document id"),
@@ -147,4 +149,5 @@ ITEMS = table_schema(
     column("numerator", pa.float64(), "bits, or 1 for a right answer"),
     column("denominator", pa.float64(), "bytes, or 1; scores are sums of numerators over sums of denominators"),
     column("prompt", pa.string(), "the text that the model was given, where it was given one", nullable=True),
+    column("overlap", pa.int64(), "words of its longest run that the training text holds, 0 below 5", nullable=True),
 )

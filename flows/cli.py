@@ -209,6 +209,33 @@ def compare(
 
 
 @command
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="a checkpoint of Hugging Face's, or an export of Headrace's")
+    ],
+    config: Annotated[
+        str | None, typer.Argument(help="run config with the tasks; those that come with Headrace where left out")
+    ] = None,
+    output: Annotated[str, typer.Option(help="folder for scores, items and answers")] = "evaluation",
+    name: Annotated[str | None, typer.Option(help="of the model in the tables; the folder's where left out")] = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a config's benchmark tasks to any model in a folder, without a run."""
+    from flows.evaluate import evaluate as put_tasks
+    from flows.run_config import apply_overrides, build_run_config, load_run_config
+    from flows.show import scores_table
+
+    changes = set_ or []
+    loaded = load_run_config(config, changes) if config else build_run_config(apply_overrides({}, changes), "--set")
+    scores = put_tasks(model, loaded, output, name).to_pylist()
+    scores_table(scores)
+    typer.echo(f"scores and items: {output}")
+    if as_json:
+        print_json({"scores": scores, "output": output})
+
+
+@command
 def lineage(
     artifact: Annotated[
         str, typer.Argument(help="STAGE/KEY[/ATTEMPT] as 'show' prints it, RUN_ID:STAGE, or latest:STAGE")

@@ -4,7 +4,6 @@
 - `model_artifact`: a run's artifact with a model
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,27 +90,9 @@ def _from_run(store_url: str, run_id: str, stage: str) -> "tuple[Transformer, To
 
 
 def _from_folder(folder: Path) -> "tuple[Transformer, Tokenizer]":
-    """A network that Headrace exported in its own format, or else one of Hugging Face's."""
     from tokenizers import Tokenizer
 
-    from modeling.checkpoint import CONFIG, WEIGHTS, model_from_files
-    from modeling.huggingface import from_gpt_neox
+    from modeling.model_folder import network_from_folder
 
-    config = (folder / CONFIG).read_bytes()
-    model = model_from_files(config, _read(folder / WEIGHTS)) if _is_ours(config) else from_gpt_neox(folder)
-    return model, Tokenizer.from_str(_read(folder / "tokenizer.json").decode())
-
-
-def _is_ours(config_json: bytes) -> bool:
-    try:
-        fields = json.loads(config_json)
-    except ValueError:
-        return False
-    return isinstance(fields, dict) and "transformer" in fields
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise NotFoundError(f"{path.parent} has no {path.name}; copy the whole folder") from None
+    model, tokenizer = network_from_folder(folder)
+    return model, Tokenizer.from_str(tokenizer.decode())

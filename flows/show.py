@@ -57,10 +57,15 @@ def _print_scores(store_url: str, record: RunRecord) -> None:
     outcome = record.stages.get("benchmark")
     if outcome is None:
         return
+    scores_table(ArtifactStore(store_url).open(outcome.artifact).read_table("scores.parquet").to_pylist())
+
+
+def scores_table(scores: list[dict[str, Any]]) -> None:
+    """Print rows of the SCORES schema."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("task", "model", "metric", "value", "95 % interval"):
         table.add_column(title, justify="right" if title in ("value", "95 % interval") else "left")
-    for row in ArtifactStore(store_url).open(outcome.artifact).read_table("scores.parquet").to_pylist():
+    for row in scores:
         interval = "" if row["low"] is None else f"{row['low']:.3f} - {row['high']:.3f}"
         value = (row["note"] or "not run") if row["value"] is None else f"{row['value']:.3f}"
         table.add_row(row["task"], row["model"], row["metric"], value, interval)

@@ -1,11 +1,14 @@
 """How sure a score is: percentile bootstrap over documents or test items (Efron & Tibshirani 1993, ch. 13).
 
 - `bootstrap_interval`: of a ratio of sums: bits per byte over documents, accuracy over items
+- `wilson_interval`: of a share, which holds where all items are alike too
 - `bootstrap_draws`, `percentile_interval`: of any statistic of the items, such as a correlation
 - `paired_difference`: of the difference of two models on the same documents or items
 """
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +33,9 @@ def bootstrap_interval(
 ) -> Interval:
     """sum(values) / sum(weights) with a percentile interval over resampled items.
 
+    Where every item is right, or every one wrong, all samples are alike and resampling would promise certainty: the
+    interval is Wilson's there.
+
     Args:
         values: numerators (items,), such as a document's bits, or 1 for a right answer.
         weights: denominators (items,), such as a document's bytes, or 1; above 0.
@@ -40,6 +46,12 @@ def bootstrap_interval(
     numerators = np.asarray(values, dtype=np.float64)
     denominators = np.asarray(weights, dtype=np.float64)
     assert numerators.shape == denominators.shape and (denominators > 0).all(), denominators
+    if (denominators == 1).all() and (numerators == numerators[0]).all() and numerators[0] in (0, 1):
+        return wilson_interval(int(numerators.sum()), numerators.size, confidence)
+    return _resampled(numerators, denominators, seed, resamples, confidence)
+
+
+def _resampled(numerators: Floats, denominators: Floats, seed: int, resamples: int, confidence: float) -> Interval:
     generator = np.random.default_rng(seed)
     ratios: list[Floats] = []
     block = max(1, BLOCK // numerators.size)
@@ -47,6 +59,15 @@ def bootstrap_interval(
         draws = generator.integers(numerators.size, size=(min(block, resamples - first), numerators.size))
         ratios.append(numerators[draws].sum(1) / denominators[draws].sum(1))
     return percentile_interval(float(numerators.sum() / denominators.sum()), np.concatenate(ratios), confidence)
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+    """A share with its score interval (Wilson 1927, JASA 22): 0 of 40 is 0 to 0.088, not 0 to 0."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, spread = successes / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / trials + spread / trials / 4) / (1 + spread)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def bootstrap_draws(
@@ -87,4 +108,4 @@ def paired_difference(
     An interval without 0 says that the two differ. Arguments as in `bootstrap_interval`.
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    return bootstrap_interval(difference, weights, seed, resamples, confidence)
+    return _resampled(difference, np.asarray(weights, dtype=np.float64), seed, resamples, confidence)

@@ -2,6 +2,7 @@
 
 - `score_continuations`: log-likelihood of each continuation, and whether greedy decoding would give it
 - `pieces`: a continuation longer than the context in several
+- `caches_exactly`: whether a network can read a beginning once for several
 
 Shared is, without a change of any answer: a whole request that is asked again; a prefix with several continuations
 (multiple choice), which is read once into the key-value cache; and the beginning that all prefixes of a batch have in
@@ -121,13 +122,18 @@ def _fitted(request: Request, context: int) -> Request:
     return Request(prefix[-(context + 1 - len(continuation)) :], continuation)
 
 
+def caches_exactly(model: Transformer) -> bool:
+    """Whether what the cache holds gives what reading it again gives."""
+    # What stands in for attention may keep less than it reads: integers, the newest hashes.
+    return all(type(layer.attention) is Attention for layer in model.layers.children())
+
+
 class _CacheRule:
     """Says whether a prefix read into the cache gives what reading it again gives."""
 
     def __init__(self, model: Transformer) -> None:
         config = model.config
-        # What stands in for attention may keep less than it reads: integers, the newest hashes.
-        self._exact = all(type(layer.attention) is Attention for layer in model.layers.children())
+        self._exact = caches_exactly(model)
         self._divider = config.end_of_text if config.separate_documents else None
 
     def __call__(self, tokens: Tokens) -> bool:

@@ -129,11 +129,13 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """(batch, tokens) int64 -> (batch, tokens, width) after the final norm, before the head; as in `forward`.
 
-        What layers with experts say of their routing is added to `reports`.
+        Vectors (batch, tokens, width) may stand in the place of tokens, such as parts of images; each row is then one
+        document. What layers with experts say of their routing is added to `reports`.
         """
         reports = [] if reports is None else reports
         if cache is None:
-            documents = find_documents(tokens, self.config.end_of_text) if self.config.separate_documents else None
+            apart = self.config.separate_documents and not tokens.is_floating_point()
+            documents = find_documents(tokens, self.config.end_of_text) if apart else None
             positions = torch.arange(tokens.shape[1])
             if self.token_share is not None:
                 tokens, positions = self.token_share.cut(tokens), self.token_share.cut(positions[None])[0]
@@ -163,7 +165,8 @@ class Transformer(nn.Module):
         reports: list[RoutingReport],
         uses: Sequence[CacheUse] | None = None,
     ) -> Tensor:
-        return self._normed(self._run_layers(self.embedding(tokens), positions, documents, reports, uses))
+        embedded = tokens if tokens.is_floating_point() else self.embedding(tokens)
+        return self._normed(self._run_layers(embedded, positions, documents, reports, uses))
 
     def _run_layers(
         self,

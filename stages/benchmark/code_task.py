@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
 from stages.benchmark.pass_at_k import pass_at_k
+from stages.benchmark.remote_data import data_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class CodeTask(BenchmarkTask):
     @property
     def folder(self) -> Path:
         """Where the set is."""
-        return Path(self.path) if self.path else OWN_DATA / self.data
+        return data_folder(self.path) if self.path else OWN_DATA / self.data
 
     @property
     def protocol(self) -> str:
@@ -137,6 +138,16 @@ class CodeTask(BenchmarkTask):
             by_problem = [[one] for one in grades]
             results += self._results(name, problems, [None] * len(problems), outputs, by_problem, (1,), context.seed)
         return results
+
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """What is shown of a problem, and its solution."""
+        if not find(self.folder, self._set.file):
+            return {}
+        shown = {
+            problem.item: [*(str(value) for value in problem.document.values()), problem.reference]
+            for problem in self._problems(seed)
+        }
+        return {self._set.name: shown}
 
     def _results(
         self,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_schemas.errors import InputDataError
+from stages.benchmark.remote_data import is_there, shown
 
 OWN_DATA = Path(__file__).parent / "data"
 """Items of Headrace's own writing, in the layouts of the official files."""
@@ -26,12 +27,12 @@ Item = TypeVar("Item")
 def find(folder: Path, *names: str) -> Path | None:
     """The first of `names` that is in the folder, as it is or with `.gz` behind it."""
     paths = (folder / ending for name in names for ending in (name, f"{name}.gz"))
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_there(path)), None)
 
 
 def not_run(folder: Path, names: Sequence[str], get: str) -> str:
     """Says that data are not there and how to get them."""
-    wanted = " or ".join(str(folder / name) for name in names)
+    wanted = " or ".join(shown(folder / name) for name in names)
     return f"not run: no data at {wanted}; get it with: {get}"
 
 
@@ -109,6 +110,6 @@ def content_digest(paths: Sequence[Path]) -> str:
     """sha256 over the files that are there; a file that comes or goes changes it too."""
     whole = hashlib.sha256()
     for path in paths:
-        if path.is_file():
+        if is_there(path):
             whole.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()

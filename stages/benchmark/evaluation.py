@@ -147,6 +147,13 @@ def not_run(task: str, metric: str, reason: str, protocol: str | None = None) ->
     return TaskResult(row | {"value": None}, [])
 
 
+def not_asked(task: str, model: str) -> TaskResult:
+    """A row that says why a checkpoint of another architecture has no score."""
+    reason = f"not run on {model}: it needs a network of Headrace's own or GPT-NeoX, and transformers runs this one"
+    row = score_row(task, model, "", exact(math.nan), 0, True, None, reason)
+    return TaskResult(row | {"value": None}, [])
+
+
 def item_row(
     task: str,
     item: str,

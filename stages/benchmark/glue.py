@@ -2,31 +2,29 @@
 
 - `GlueTask`: which sets, from where, how
 - `predictions`: what the answers' likelihoods say
-
-The average is the benchmark's own (Wang et al. 2019, 1804.07461, section 3): over nine tasks, the metrics of a task
-averaged first. With fewer tasks it is no GLUE score, and the row says so.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
-from stages.benchmark.glue_data import BY_NAME, SETS, GlueSet, read_examples
-from stages.benchmark.glue_metrics import AVERAGE_OF, METRICS, Values
+from stages.benchmark.glue_data import BY_NAME, SETS, GlueSet, known_sets, read_examples, sentences
+from stages.benchmark.glue_metrics import Values
+from stages.benchmark.remote_data import data_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
     from stages.benchmark.evaluation import TaskResult
+    from stages.benchmark.glue_scores import Score
     from stages.benchmark.harness import Asked
 
 ITEM_BYTES, ITEM_TOKENS, MOST_ITEMS = 150, 90, 10_000
 AVERAGE = "GLUE average"
-GUESSED = {"Matthews correlation": 0.0, "Pearson correlation": 0.0, "Spearman correlation": 0.0}
 
 
 class GlueTask(BenchmarkTask):
@@ -40,18 +38,12 @@ class GlueTask(BenchmarkTask):
     examples: int = Field(0, ge=0, description="training items shown with their answers before each question")
     limit: int | None = Field(None, gt=0, description="most items of a set, drawn by the seed; all where left out")
 
-    @field_validator("sets")
-    @classmethod
-    def _sets_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in BY_NAME]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is no set of GLUE; accepted are {', '.join(BY_NAME)}")
-        return names
+    _sets_exist = field_validator("sets")(known_sets)
 
     @property
     def folder(self) -> Path:
         """Where the sets are."""
-        return Path(self.path) if self.path else OWN_DATA / "glue"
+        return data_folder(self.path) if self.path else OWN_DATA / "glue"
 
     @property
     def protocol(self) -> str:
@@ -78,11 +70,11 @@ class GlueTask(BenchmarkTask):
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
         """Every set that has data, then the average."""
-        from stages.benchmark.evaluation import TaskResult
+        from stages.benchmark.glue_scores import average_result, score_result
         from stages.benchmark.harness import ask, harness_model
 
         results: list[TaskResult] = []
-        scores: dict[str, list[_Score]] = {}
+        scores: dict[str, list[Score]] = {}
         lm = harness_model(model, context)
         for of in self._with_data():
             items, left_out = self._items(of, context.seed)
@@ -91,33 +83,41 @@ class GlueTask(BenchmarkTask):
             note = f"{left_out} malformed or unlabelled rows left out" if left_out else None
             rows = [_item(of, one, model.name) for one in asked]
             for one in scores[of.name]:
-                results.append(TaskResult(_row(of.name, model.name, one, len(items), self.protocol, note), rows))
-                rows = []
-        return [*results, *self._average(model.name, scores)]
+                results.append(score_result(f"GLUE {of.name}", model.name, one, self.protocol, note, rows))
+        return [*results, *average_result(AVERAGE, model.name, scores, self.protocol)]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """The commonest class and random choice; a row for every set without data."""
         from stages.benchmark.evaluation import not_run as not_run_row
         from stages.benchmark.evaluation import single_value
+        from stages.benchmark.glue_scores import average, guess, majority
 
         results: list[TaskResult] = []
         present = self._with_data()
         guesses: dict[str, dict[str, list[float]]] = {"majority class": {}, "random choice": {}}
         for of in present:
             labels = np.array([item["label"] for item in self._items(of, context.seed)[0]], dtype=np.float64)
-            for (name, by_set), rule in zip(guesses.items(), (_majority, _guess), strict=True):
-                values = rule(of, labels)
+            for (name, by_set), values in zip(
+                guesses.items(), (majority(of, labels, labels), guess(of, labels)), strict=True
+            ):
                 by_set[of.name] = list(values.values())
                 results += [single_value(f"GLUE {of.name}", name, metric, value) for metric, value in values.items()]
         for name, by_set in guesses.items():
-            average = _average_of(by_set)
-            if average:
-                results.append(single_value(AVERAGE, name, average.metric, average.value, note=average.note))
+            found = average(by_set)
+            if found:
+                results.append(single_value(AVERAGE, name, found.metric, found.value, note=found.note))
         for of in self._sets():
             if of not in present:
                 reason = not_run(self.folder / of.folder, of.files, of.get)
                 results += [not_run_row(f"GLUE {of.name}", metric, reason, self.protocol) for metric in of.metrics]
         return results
+
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """The sentences."""
+        return {
+            f"GLUE {of.name}": {item["id"]: sentences(item) for item in self._items(of, seed)[0]}
+            for of in self._with_data()
+        }
 
     def _sets(self) -> list[GlueSet]:
         return [of for of in SETS if of.name in self.sets]
@@ -141,47 +141,6 @@ class GlueTask(BenchmarkTask):
         items = read_examples(path, source).items
         return random.Random(seed).sample(items, min(self.examples, len(items)))
 
-    def _average(self, model: str, scores: Mapping[str, "Sequence[_Score]"]) -> "list[TaskResult]":
-        from infra.statistics import percentile_interval
-        from stages.benchmark.evaluation import TaskResult, score_row
-
-        values = {name: [one.value for one in rows] for name, rows in scores.items()}
-        average = _average_of(values)
-        if not average:
-            return []
-        draws = [np.mean([one.draws for name in names for one in scores[name]], axis=0) for names in average.sets]
-        interval = percentile_interval(average.value, np.mean(draws, axis=0))
-        items = sum(scores[name][0].items for names in average.sets for name in names)
-        row = score_row(AVERAGE, model, average.metric, interval, items, True, self.protocol, average.note)
-        return [TaskResult(row, [])]
-
-
-class _Average(NamedTuple):
-    value: float
-    metric: str
-    note: str | None
-    sets: list[tuple[str, ...]]
-    """Of each task that is in it."""
-
-
-def _average_of(values: Mapping[str, Sequence[float]]) -> _Average | None:
-    """Of the tasks whose sets all have values: metrics of a task first, then tasks."""
-    present = {task: names for task, names in AVERAGE_OF.items() if all(name in values for name in names)}
-    if not present:
-        return None
-    of_tasks = [np.mean([value for name in names for value in values[name]]) for names in present.values()]
-    absent = [task for task in AVERAGE_OF if task not in present]
-    metric = "mean of nine tasks" if not absent else f"mean of {len(present)} tasks"
-    note = f"no GLUE score, which needs all nine tasks: {', '.join(absent)} not run" if absent else None
-    return _Average(float(np.mean(of_tasks)), metric, note, list(present.values()))
-
-
-class _Score(NamedTuple):
-    metric: str
-    value: float
-    draws: Values
-    items: int
-
 
 def predictions(of: GlueSet, asked: "Sequence[Asked]") -> Values:
     """The likeliest answer's place; for a scale the mean of 0, 1 ... under the answers' likelihoods. (items,)."""
@@ -192,33 +151,17 @@ def predictions(of: GlueSet, asked: "Sequence[Asked]") -> Values:
     return np.asarray(weights @ np.arange(weights.shape[1]) / weights.sum(1), dtype=np.float64)
 
 
-def _scores(of: GlueSet, asked: "Sequence[Asked]", seed: int) -> list[_Score]:
-    from infra.statistics import bootstrap_draws
+def _scores(of: GlueSet, asked: "Sequence[Asked]", seed: int) -> "list[Score]":
+    from stages.benchmark.glue_scores import score
 
     labels = np.array([one.document["label"] for one in asked], dtype=np.float64)
     predicted = predictions(of, asked)
-    return [
-        _Score(
-            metric,
-            METRICS[metric](labels, predicted),
-            # A seed of its own for every set: in the average their samples are independent.
-            bootstrap_draws(METRICS[metric], (labels, predicted), seed + 1000 * list(BY_NAME).index(of.name)),
-            len(labels),
-        )
-        for metric in of.metrics
-    ]
-
-
-def _row(name: str, model: str, score: _Score, items: int, protocol: str, note: str | None) -> dict[str, Any]:
-    from infra.statistics import percentile_interval
-    from stages.benchmark.evaluation import score_row
-
-    interval = percentile_interval(score.value, score.draws)
-    return score_row(f"GLUE {name}", model, score.metric, interval, items, True, protocol, note)
+    return [score(of, metric, labels, predicted, seed) for metric in of.metrics]
 
 
 def _item(of: GlueSet, asked: "Asked", model: str) -> dict[str, Any]:
     from stages.benchmark.evaluation import item_row
+    from stages.benchmark.glue_scores import is_right
 
     predicted = float(predictions(of, [asked])[0])
     label = float(asked.document["label"])
@@ -226,19 +169,5 @@ def _item(of: GlueSet, asked: "Asked", model: str) -> dict[str, Any]:
         "choices": asked.choices, "log_likelihoods": [likelihood for likelihood, _ in asked.responses],
         "predicted": predicted, "label": label,
     }  # fmt: skip
-    right = float(predicted == label) if of.labels else float(round(predicted) == round(label))
+    right = is_right(of, predicted, label)
     return item_row(f"GLUE {of.name}", asked.document["id"], model, output, right, 1.0, asked.prompt)
-
-
-def _majority(of: GlueSet, labels: Values) -> dict[str, float]:
-    """The commonest label of these very items for all of them; a constant has no correlation with anything."""
-    values, counts = np.unique(labels, return_counts=True)
-    constant = np.full_like(labels, values[counts.argmax()])
-    return {metric: METRICS[metric](labels, constant) for metric in of.metrics}
-
-
-def _guess(of: GlueSet, labels: Values) -> dict[str, float]:
-    """What all labels with equal chances give: 1/k right, no correlation; F1 of expected counts."""
-    share = float((labels == 1).mean())
-    chances = GUESSED | {"accuracy": 1 / max(len(of.labels), 1), "F1": share / (share + 0.5)}
-    return {metric: chances[metric] for metric in of.metrics}

@@ -1,7 +1,8 @@
 """The files of GLUE (Wang et al. 2019, 1804.07461) as its authors give them out, one folder a task.
 
 - `SETS`: each task's files, columns, labels and metrics
-- `read_examples`: items of a file
+- `known_sets`: refuses names of others
+- `read_examples`: items of a file; `sentences`: the one or two texts of an item
 
 The files are tab-separated without quoting: a tab ends a field, whatever stands around it.
 """
@@ -37,7 +38,7 @@ class GlueSet:
     metrics: tuple[str, ...]
     source: str
     train: tuple[str, ...] = ("train.tsv", "train.kshot.tsv")
-    """Files that few-shot examples are drawn from."""
+    """Files that few-shot examples are drawn from and networks are trained on, the first that is there."""
     json_columns: Mapping[str, str] = field(default_factory=dict)
     """The same for JSON lines, where a release has them."""
 
@@ -109,6 +110,18 @@ SETS = (
 BY_NAME = {one.name: one for one in SETS}
 
 
+def known_sets(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if GLUE has them all.
+
+    Raises:
+        ValueError: naming one that it has not.
+    """
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no set of GLUE; accepted are {', '.join(BY_NAME)}")
+    return names
+
+
 @dataclass(frozen=True)
 class Examples:
     """Items of a file, and how many rows of it are none."""
@@ -140,6 +153,11 @@ def read_examples(path: Path, of: GlueSet) -> Examples:
     if not items:
         raise InputDataError(f"{path} holds no items of {of.name}")
     return Examples(items, left_out)
+
+
+def sentences(item: Mapping[str, Any]) -> list[str]:
+    """One sentence or two, in the order of the set's columns."""
+    return [value for name, value in item.items() if name not in ("id", "label")]
 
 
 def _json_rows(path: Path, columns: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:

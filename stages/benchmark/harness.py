@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from stages.benchmark.task import EvaluatedModel, TaskContext
+from stages.benchmark.task import EvaluatedModel, TaskContext, TransformersCheckpoint
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from lm_eval.api.task import Task
 
     from stages.benchmark.language_model import HeadraceLM
+    from stages.benchmark.transformers_model import TransformersLM
 
 TASKS = Path(__file__).parent / "harness_tasks"
 
@@ -47,17 +48,22 @@ class Asked:
     """Rule of extraction -> the harness's own metrics of the item."""
 
 
-def harness_model(model: EvaluatedModel, context: TaskContext) -> "HeadraceLM":
+def harness_model(model: EvaluatedModel, context: TaskContext) -> "HeadraceLM | TransformersLM":
     """Wrap a model; what it was asked before by the same run is not computed again."""
     from stages.benchmark.answer_store import AnswerStore
+
+    answers = AnswerStore(context.work.child(f"answers/{model.digest[:16]}") if context.work else None)
+    if isinstance(model, TransformersCheckpoint):
+        from stages.benchmark.transformers_model import TransformersLM
+
+        return TransformersLM(model.folder, answers, context.seed, context.advanced)
     from stages.benchmark.language_model import HeadraceLM
 
-    folder = context.work.child(f"answers/{model.digest[:16]}") if context.work else None
     return HeadraceLM(
         model.network,
         model.tokenizer,
         model.end_of_text,
-        AnswerStore(folder),
+        answers,
         model.begins_documents,
         context.seed,
         context.advanced,

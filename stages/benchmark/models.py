@@ -5,10 +5,12 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from data_schemas.errors import EnvironmentProblem
 from infra.artifacts import Artifact
 from modeling.checkpoint import model_from_files
-from modeling.huggingface import end_of_text_token, from_gpt_neox
-from stages.benchmark.data_files import folder_state, read_text
+from modeling.huggingface import end_of_text_token
+from modeling.model_folder import architecture, network_from_folder
+from stages.benchmark.data_files import folder_state
 from stages.benchmark.evaluation import end_of_text_id
 from stages.benchmark.task import EvaluatedModel
 
@@ -24,14 +26,30 @@ def evaluated_models(inputs: Mapping[str, Artifact], checkpoints: Mapping[str, s
 
 
 def checkpoint(name: str, folder: Path) -> EvaluatedModel:
-    """A GPT-NeoX folder, asked as lm-evaluation-harness asks it: without a token before the prompt.
+    """A checkpoint folder, asked as lm-evaluation-harness asks it: without a token before the prompt.
+
+    GPT-NeoX folders are read as networks of Headrace; other architectures are run by transformers. Exports in
+    Headrace's own format are asked as the run's own networks are.
 
     Raises:
-        NotFoundError, ContractError: where it is none that Headrace can read.
+        NotFoundError, ContractError: where it is none that can be read.
+        EnvironmentProblem: where it needs transformers, and that is not installed.
     """
-    network = from_gpt_neox(folder)
-    text = read_text(folder / "tokenizer.json")
-    tokenizer = Tokenizer.from_str(text)
-    end_of_text_token(text.encode(), network.config)  # the tokenizer is the network's
-    end = network.config.end_of_text
-    return EvaluatedModel(name, network, tokenizer, end, folder_state(folder), begins_documents=False)
+    if architecture(folder) not in (None, "headrace", "gpt_neox"):
+        return _by_transformers(name, folder)
+    network, tokenizer_json = network_from_folder(folder)
+    end_of_text_token(tokenizer_json, network.config)  # the tokenizer is the network's
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    as_trained = architecture(folder) == "headrace"
+    return EvaluatedModel(name, network, tokenizer, network.config.end_of_text, folder_state(folder), as_trained)
+
+
+def _by_transformers(name: str, folder: Path) -> EvaluatedModel:
+    try:
+        from stages.benchmark.transformers_model import read_checkpoint
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"benchmark.checkpoints {name!r}: {folder} holds a {architecture(folder)!r} model, which transformers "
+            f"runs, and that cannot be imported ({error}); install it with: pip install 'headrace[transformers]'"
+        ) from error
+    return read_checkpoint(name, folder)

@@ -10,6 +10,7 @@ from typing import Any
 
 from data_schemas.errors import InputDataError
 
+TASK = "SQuAD 2.0"
 LAYOUT = '{"version", "data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}'
 KINDS: Mapping[type, str] = {str: "a string", list: "a list", dict: "an object", bool: "true or false"}
 
@@ -25,6 +26,8 @@ class SquadQuestion:
     question: str
     answers: tuple[str, ...]
     """Texts that annotators marked in the context, repeats included; none where the context holds no answer."""
+    answer_starts: tuple[int, ...] = ()
+    """Where each of them begins in the context, in characters; empty where the file does not say."""
 
     @property
     def has_answer(self) -> bool:
@@ -79,8 +82,14 @@ def _question(entry: dict[str, Any], name: str, title: str, context: str, where:
             f"{where}: field 'answers' is missing; accepted is a list (the official test set has no public answers: "
             "use the dev set)"
         )
-    listed = enumerate(_field(entry, "answers", list, where))
-    answers = tuple(_field(answer, "text", str, f"{where}, answer {number}") for number, answer in listed)
+    listed = [(f"{where}, answer {number}", one) for number, one in enumerate(_field(entry, "answers", list, where))]
+    answers = tuple(_field(answer, "text", str, place) for place, answer in listed)
+    says_where = [(place, answer) for place, answer in listed if "answer_start" in answer]
+    starts = tuple(_start(answer, context, place) for place, answer in says_where)
+    if len(starts) not in (0, len(answers)):
+        raise InputDataError(
+            f"{where}: {len(starts)} of {len(answers)} answers have a field 'answer_start'; accepted is all or none"
+        )
     # SQuAD 1.1 has no such field: there, every question has an answer.
     impossible = _field(entry, "is_impossible", bool, where) if "is_impossible" in entry else False
     if impossible is bool(answers):
@@ -88,7 +97,19 @@ def _question(entry: dict[str, Any], name: str, title: str, context: str, where:
             f"{where}: field 'is_impossible' is {str(impossible).lower()} with {len(answers)} answers; accepted is "
             "true without answers, or false with at least one"
         )
-    return SquadQuestion(name, title, context, _field(entry, "question", str, where), answers)
+    return SquadQuestion(name, title, context, _field(entry, "question", str, where), answers, starts)
+
+
+def _start(answer: dict[str, Any], context: str, where: str) -> int:
+    """Where the answer's text begins; it must stand there."""
+    start, text = answer["answer_start"], answer["text"]
+    if type(start) is not int or start < 0 or not context.startswith(text, start):
+        there = repr(context[start : start + len(text)][:60]) if type(start) is int and start >= 0 else "no place"
+        raise InputDataError(
+            f"{where}: field 'answer_start' is {json.dumps(start)[:60]}, where the context has {there}; accepted is "
+            f"the number of characters before the answer's text {text[:60]!r}"
+        )
+    return start
 
 
 def _field(record: object, name: str, kind: type, where: str) -> Any:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infra.statistics import Interval, bootstrap_interval
-from stages.benchmark.evaluation import TaskResult, item_row, score_row
-from stages.benchmark.squad import NO_ANSWER, QuestionScore, best_threshold, normalize_answer, question_scores
-from stages.benchmark.squad_data import SquadQuestion
+from infra.statistics import bootstrap_interval
+from stages.benchmark.evaluation import TaskResult, item_row, score_row, single_value
+from stages.benchmark.squad import NO_ANSWER, best_threshold, normalize_answer, question_scores
+from stages.benchmark.squad_data import TASK, SquadQuestion
 from stages.benchmark.squad_prompt import UNANSWERABLE, CountTokens, predicted_answer, prompt
 
-TASK = "SQuAD 2.0"
+CHOSEN = "the threshold was chosen on these questions"
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 Generate = Callable[[Sequence[str]], Sequence[str]]
@@ -38,6 +38,11 @@ class SquadAnswer:
     """The higher, the likelier that there is no answer; `best_exact` and `best_f1` give up above a threshold of it."""
     evidence: dict[str, Any]
     """What the answer was taken from, for the item table."""
+    prompt: str | None = None
+    """What the network was given, where it was given a text."""
+    best_text: str | None = None
+    """The answer had it not been given up for its no-answer score, which `best_exact` and `best_f1` take up again;
+    left out where it is `text`."""
 
 
 def prompted(
@@ -69,7 +74,7 @@ def prompted(
         likelihoods = np.asarray(log_likelihood(pairs), dtype=np.float64).reshape(-1, 2)
         given_up[answered] = likelihoods[:, 0] - likelihoods[:, 1]
     return [
-        SquadAnswer(text, float(chance), {"prompt": asked, "generated": generated})
+        SquadAnswer(text, float(chance), {"generated": generated}, asked)
         for text, chance, asked, generated in zip(texts, given_up, prompts, generations, strict=True)
     ]
 
@@ -96,7 +101,13 @@ def _most_similar(question: SquadQuestion) -> SquadAnswer:
 
 
 def squad_results(
-    name: str, questions: Sequence[SquadQuestion], answers: Sequence[SquadAnswer], seed: int
+    name: str,
+    questions: Sequence[SquadQuestion],
+    answers: Sequence[SquadAnswer],
+    seed: int,
+    task: str = TASK,
+    protocol: str | None = None,
+    note: str | None = None,
 ) -> list[TaskResult]:
     """Scores from 0 to 1 (the official script's are percentages), with intervals over questions.
 
@@ -107,6 +118,9 @@ def squad_results(
         questions: at least one.
         answers: one each.
         seed: of the bootstrap.
+        task: as the result calls it.
+        protocol: how the model was asked.
+        note: what a reader must know of it.
     """
     scores = [question_scores(question, answer.text) for question, answer in zip(questions, answers, strict=True)]
     everything = range(len(questions))
@@ -122,12 +136,17 @@ def squad_results(
         if not values:
             continue
         items = [
-            item_row(TASK, questions[place].question_id, name, _output(questions[place], answers[place]), value, 1.0)
+            item_row(
+                task, questions[place].question_id, name, _output(questions[place], answers[place]), value, 1.0,
+                answers[place].prompt,
+            )
             for place, value in zip(places, values, strict=True)
-        ]
+        ]  # fmt: skip
         interval = bootstrap_interval(values, np.ones(len(values)), seed)
-        results.append(TaskResult(score_row(TASK, name, metric, interval, len(values), True), items))
-    return results + _at_best_thresholds(name, questions, answers, scores)
+        results.append(TaskResult(score_row(task, name, metric, interval, len(values), True, protocol, note), items))
+    chosen_here = "; ".join(filter(None, (note, CHOSEN)))
+    best = _at_best_thresholds(questions, answers)
+    return results + [single_value(task, name, metric, value, protocol, chosen_here) for metric, value in best.items()]
 
 
 def _output(question: SquadQuestion, answer: SquadAnswer) -> dict[str, Any]:
@@ -137,13 +156,11 @@ def _output(question: SquadQuestion, answer: SquadAnswer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _at_best_thresholds(
-    name: str, questions: Sequence[SquadQuestion], answers: Sequence[SquadAnswer], scores: Sequence[QuestionScore]
-) -> list[TaskResult]:
-    results = []
-    texts, given_up = [answer.text for answer in answers], [answer.no_answer_score for answer in answers]
-    for metric, values in zip(("best_exact", "best_f1"), zip(*scores, strict=True), strict=True):
-        best = best_threshold(questions, values, texts, given_up).score / 100
-        row = score_row(TASK, name, metric, Interval(best, best, best), len(questions), True)
-        results.append(TaskResult(row | {"low": None, "high": None}, []))
-    return results
+def _at_best_thresholds(questions: Sequence[SquadQuestion], answers: Sequence[SquadAnswer]) -> dict[str, float]:
+    texts = [answer.text if answer.best_text is None else answer.best_text for answer in answers]
+    given_up = [answer.no_answer_score for answer in answers]
+    scores = [question_scores(question, text) for question, text in zip(questions, texts, strict=True)]
+    return {
+        metric: best_threshold(questions, values, texts, given_up).score / 100
+        for metric, values in zip(("best_exact", "best_f1"), zip(*scores, strict=True), strict=True)
+    }

@@ -1,27 +1,23 @@
 """Benchmark: what the networks are worth on text and tasks they have not seen, beside simple baselines."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 from pydantic import Field, field_validator
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS
 from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
-from data_schemas.tables import ITEMS, SCORES
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
 from stages.benchmark.data_files import folder_state
-from stages.benchmark.task import TaskContext
 from stages.benchmark.task_kinds import OWN_TASKS, AnyTask
 from stages.stage import Stage, StageContext
 
 XZ_BYTES_PER_SECOND = 1.2e6
 NGRAM_BYTES_PER_SECOND = 8e6
+OVERLAP_BYTES_PER_SECOND = 20e6
 HARNESS_SECONDS = 12.0
 """Imports of the evaluation harness and of what it brings."""
 
@@ -44,7 +40,9 @@ class BenchmarkConfig(StageConfig):
         OWN_TASKS, description="what is asked of every model; small sets that come with Headrace where left out"
     )
     checkpoints: dict[str, str] = Field(
-        {}, description="name in the result -> folder of a GPT-NeoX checkpoint from Hugging Face, measured beside"
+        {},
+        description="name in the result -> folder of a Hugging Face checkpoint, measured beside: GPT-NeoX is read as a "
+        "network of ours, others need the extra `transformers`",
     )
     prompts: tuple[str, ...] = Field(
         ("Return a new array", "This function", "The following example shows how to", "Raises ValueError if"),
@@ -70,7 +68,7 @@ class BenchmarkStage(Stage):
     """Score the pretrained and the compressed network and the baselines."""
 
     name = "benchmark"
-    version = 3
+    version = 4
     Config = BenchmarkConfig
     inputs: Mapping = {  # type: ignore[type-arg]
         "corpus": CORPUS, "tokens": TOKENS, "model": MODEL, "compressed": COMPRESSED_MODEL,
@@ -92,6 +90,7 @@ class BenchmarkStage(Stage):
         tokens = read + continued + sum(task.tokens() for task in config.tasks)
         flops = 2.0 * volume.parameters * tokens * (2 + len(config.checkpoints))
         baselines = learnt / XZ_BYTES_PER_SECOND + learnt / NGRAM_BYTES_PER_SECOND
+        baselines += volume.text_bytes / OVERLAP_BYTES_PER_SECOND
         seconds = flops / (cpu_rates().fp32_flops * workers_or_all(None)) + baselines + 8
         if config.tasks:
             seconds += HARNESS_SECONDS
@@ -102,15 +101,17 @@ class BenchmarkStage(Stage):
     ) -> None:
         """Every task on every model, one model at a time; then the baselines and the tables."""
         from stages.benchmark.baselines import score_baselines
+        from stages.benchmark.contamination import find_overlaps, with_overlap
         from stages.benchmark.evaluation import TaskResult, held_out_documents, samples, score_held_out
         from stages.benchmark.language_modelling import by_genre, score_language_modelling, training_sample
         from stages.benchmark.models import evaluated_models
+        from stages.benchmark.task_results import Steps, of_baselines, of_model, result_tables
 
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
         training = training_sample(inputs["tokens"], config.memorisation_documents, config.seed)
         results: list[TaskResult] = []
         texts = []
-        steps = _Steps(context, total=(len(config.tasks) + 1) * (2 + len(config.checkpoints)) + 1)
+        steps = Steps(context.listener, context.phase, 2 + (len(config.tasks) + 1) * (2 + len(config.checkpoints)))
         for model in evaluated_models(inputs, config.checkpoints):
             if model.name not in config.checkpoints:
                 with steps.step("held-out text", model.name):
@@ -120,53 +121,26 @@ class BenchmarkStage(Stage):
                     )
                 with context.phase("samples"):
                     texts += samples(model, config)
-            for task in config.tasks:
-                with steps.step(task.kind, model.name) as advanced:
-                    results += task.measure(model, TaskContext(config.seed, context.work, advanced))
+            results += of_model(model, config.tasks, config.seed, context.work, steps)
         with steps.step("baselines", "all tasks"):
             results += score_baselines(inputs["corpus"], held_out, config)
-            for task in config.tasks:
-                results += task.baselines(TaskContext(config.seed))
+            results += of_baselines(config.tasks, config.seed, context.work)
+        with steps.step("overlap with the training text", "all tasks"):
+            texts_of = {name: items for task in config.tasks for name, items in task.texts(config.seed).items()}
+            overlaps = find_overlaps(texts_of, inputs["corpus"], context.partitions)
+        results = [
+            result if result.score["model"] in config.checkpoints else with_overlap(result, overlaps)
+            for result in results
+        ]
         results += by_genre(results, held_out, config.seed)
         steps.finished()
 
-        scores = _in_order([result.score for result in results])
-        out.write_table("scores.parquet", pa.Table.from_pylist(scores, SCORES))
-        items = [{**item, "metric": result.score["metric"]} for result in results for item in result.items]
-        out.write_table("items.parquet", pa.Table.from_pylist(items, ITEMS))
+        scores, items = result_tables(results)
+        out.write_table("scores.parquet", scores)
+        out.write_table("items.parquet", items)
         out.write("samples.json", json.dumps(texts, ensure_ascii=False, indent=1).encode())
-        out.metrics |= {"scores": scores}
+        out.metrics |= {"scores": scores.to_pylist()}
         out.count("held_out_documents", len(held_out))
         out.count("held_out_bytes", sum(document.bytes for document in held_out))
-        out.count("task_items", len(items))
+        out.count("task_items", items.num_rows)
         out.volume = inputs["compressed"].manifest.volume
-
-
-class _Steps:
-    """Progress of the stage: tasks by models."""
-
-    def __init__(self, context: StageContext, total: int) -> None:
-        self._context, self._total, self._done = context, total, 0
-
-    @contextmanager
-    def step(self, phase: str, what: str) -> Iterator[Callable[[int, int], None]]:
-        """One task on one model; yields what hears of its requests."""
-
-        def advanced(done: int, of: int) -> None:
-            share = done / max(of, 1)
-            self._context.listener.advanced("tasks", self._done + share, self._total, f"{phase}, {what}")
-
-        advanced(0, 1)
-        with self._context.phase(phase):
-            yield advanced
-        self._done += 1
-
-    def finished(self) -> None:
-        """All is done."""
-        self._context.listener.advanced("tasks", self._total, self._total, "all tasks")
-
-
-def _in_order(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one task together, tasks in the order of their first rows."""
-    tasks = list(dict.fromkeys(row["task"] for row in scores))
-    return sorted(scores, key=lambda row: tasks.index(row["task"]))

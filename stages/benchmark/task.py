@@ -1,7 +1,7 @@
 """What every benchmark task fulfils; a new kind is a file with a subclass of `BenchmarkTask`, named in `task_kinds.py`.
 
 - `BenchmarkTask`: a task's config, which can also measure
-- `EvaluatedModel`, `TaskContext`: what it is given
+- `EvaluatedModel`, `TransformersCheckpoint`, `TaskContext`: what it is given
 
 A plan reads these configs: their modules import torch, lm_eval and the like inside functions.
 """
@@ -9,7 +9,7 @@ A plan reads these configs: their modules import torch, lm_eval and the like ins
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from data_schemas.config import FrozenConfig
 from infra.filesystem import Folder
@@ -39,6 +39,16 @@ class EvaluatedModel:
 
 
 @dataclass(frozen=True)
+class TransformersCheckpoint(EvaluatedModel):
+    """A checkpoint folder that Headrace cannot read as a network of its own: transformers runs it.
+
+    It has no `network`, and tasks with `needs_network` are not asked of it.
+    """
+
+    folder: Path = Path()
+
+
+@dataclass(frozen=True)
 class TaskContext:
     """What a task is given besides the model."""
 
@@ -52,6 +62,11 @@ class TaskContext:
 
 class BenchmarkTask(FrozenConfig):
     """A task's settings and its measurement. Subclasses add `kind`, a `Literal` with the name of the kind."""
+
+    kind: str
+
+    needs_network: ClassVar[bool] = False
+    """Whether `measure` goes beyond what the harness asks of a model: hidden states, training."""
 
     def names(self) -> list[str]:
         """What the result calls what is measured; no two tasks of a config share one."""
@@ -76,6 +91,10 @@ class BenchmarkTask(FrozenConfig):
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """Scores without a network, and a row for what could not be run and why (`evaluation.not_run`)."""
         raise NotImplementedError
+
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """Task -> item -> the item's own texts, without instructions and examples; looked for in the training text."""
+        return {}
 
     def fingerprint(self) -> str:
         """A digest of the data."""

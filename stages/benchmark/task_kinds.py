@@ -5,18 +5,34 @@ from typing import Annotated
 from pydantic import Field
 
 from stages.benchmark.code_task import CodeTask
+from stages.benchmark.few_shot_images import FewShotImagesTask
 from stages.benchmark.glue import GlueTask
+from stages.benchmark.glue_fine_tuned import FineTunedGlueTask
+from stages.benchmark.prompted_squad import SquadTask
+from stages.benchmark.squad_fine_tuned import FineTunedSquadTask
 from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.word_problems import WordProblemTask
 
-AnyTask = Annotated[GlueTask | WinogradTask | WordProblemTask | CodeTask, Field(discriminator="kind")]
+AnyTask = Annotated[
+    CodeTask
+    | FewShotImagesTask
+    | FineTunedGlueTask
+    | FineTunedSquadTask
+    | GlueTask
+    | SquadTask
+    | WinogradTask
+    | WordProblemTask,
+    Field(discriminator="kind"),
+]
 
 OWN_TASKS: tuple[AnyTask, ...] = (
     WinogradTask(),
     GlueTask(),
+    SquadTask(),
     WordProblemTask(data="gsm8k"),
     WordProblemTask(data="svamp"),
     WordProblemTask(data="aqua"),
     CodeTask(data="algorithms"),
+    FewShotImagesTask(),
 )
 """All kinds on the few items that come with Headrace: enough to see that everything works, too few to rank models."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from stages.benchmark.data_files import drawn, not_run
+from stages.benchmark.remote_data import data_file, is_there
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class WinogradTask(BenchmarkTask):
         """Where the items are."""
         from stages.benchmark.winograd import OWN_ITEMS
 
-        return Path(self.path) if self.path else OWN_ITEMS
+        return data_file(self.path) if self.path else OWN_ITEMS
 
     def names(self) -> list[str]:
         """As configured."""
@@ -49,7 +50,7 @@ class WinogradTask(BenchmarkTask):
 
     def tokens(self) -> int:
         """Two sentences an item."""
-        items = self.file.stat().st_size // ITEM_BYTES if self.file.is_file() else 0
+        items = self.file.stat().st_size // ITEM_BYTES if is_there(self.file) else 0
         return min(self.limit or items, items) * ITEM_TOKENS
 
     def data_files(self) -> list[Path]:
@@ -58,7 +59,7 @@ class WinogradTask(BenchmarkTask):
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
         """Accuracy, and how often both sentences of a pair are right."""
-        if not self.file.is_file():
+        if not is_there(self.file):
             return []
         from infra.statistics import bootstrap_interval
         from stages.benchmark.evaluation import TaskResult, item_row, score_row
@@ -100,11 +101,17 @@ class WinogradTask(BenchmarkTask):
         from stages.benchmark.evaluation import single_value
         from stages.benchmark.winograd import twins
 
-        if not self.file.is_file():
+        if not is_there(self.file):
             reason = not_run(self.file.parent, [self.file.name], GET)
             return [not_run_row(self.name, "accuracy", reason, PROTOCOL)]
         chances = {"accuracy": 0.5} | ({"both of a pair": 0.25} if twins(self._items(context.seed)) else {})
         return [single_value(self.name, "random choice", metric, value, PROTOCOL) for metric, value in chances.items()]
+
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """The sentences, with the right option in the blank."""
+        if not is_there(self.file):
+            return {}
+        return {self.name: {item.item_id: ["".join(item.completions()[item.answer - 1])] for item in self._items(seed)}}
 
     def _items(self, seed: int) -> "list[WinogradItem]":
         from stages.benchmark.winograd import read_items

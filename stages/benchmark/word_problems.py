@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
+from stages.benchmark.remote_data import data_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 from stages.benchmark.word_problem_data import READERS, WordProblemSet, final_answer
 
@@ -48,7 +49,7 @@ class WordProblemTask(BenchmarkTask):
     @property
     def folder(self) -> Path:
         """Where the set is."""
-        return Path(self.path) if self.path else OWN_DATA / self.data
+        return data_folder(self.path) if self.path else OWN_DATA / self.data
 
     @property
     def protocol(self) -> str:
@@ -83,22 +84,22 @@ class WordProblemTask(BenchmarkTask):
         problems, examples = self._problems(context.seed), self._examples()
         lm = harness_model(model, context)
         asked = ask(self.data, problems, examples, lm, **self._overrides())
-        rows = [
-            item_row(
-                self._set.name, one.document["id"], model.name,
-                {"responses": one.responses, "extracted": one.extracted, "label": one.document["answer"]},
-                one.metrics["strict"]["exact_match"], 1.0, one.prompt,
-            )
-            for one in asked
-        ]  # fmt: skip
         results = []
         for rule in ("strict", "flexible"):
             right = [float(one.metrics[rule]["exact_match"]) for one in asked]
+            rows = [
+                item_row(
+                    self._set.name, one.document["id"], model.name,
+                    {"responses": one.responses, "extracted": one.extracted, "label": one.document["answer"]},
+                    value, 1.0, one.prompt,
+                )
+                for one, value in zip(asked, right, strict=True)
+            ]  # fmt: skip
             interval = bootstrap_interval(right, np.ones(len(right)), context.seed)
             row = score_row(
                 self._set.name, model.name, f"accuracy, {rule}", interval, len(right), True, self.protocol
             )  # fmt: skip
-            results.append(TaskResult(row, rows if rule == "strict" else []))
+            results.append(TaskResult(row, rows))
         return results
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
@@ -120,6 +121,12 @@ class WordProblemTask(BenchmarkTask):
             for rule in ("strict", "flexible")
             for name, value in values.items()
         ]
+
+    def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
+        """The questions."""
+        if self._missing():
+            return {}
+        return {self._set.name: {problem["id"]: [problem["question"]] for problem in self._problems(seed)}}
 
     @property
     def _set(self) -> WordProblemSet:

@@ -11,8 +11,8 @@ from infra.filesystem import Folder
 from infra.progress import ProgressListener
 from infra.ray_training import TrainingWorkers
 from infra.token_stream import TokenStream, WindowSampler
+from modeling.data_parallel import ALONE, Place
 from modeling.transformer import Transformer
-from stages.compress.data_parallel import ALONE, Place
 
 THIS_PROCESS = TrainingWorkers("compress")
 """No workers."""

@@ -1,22 +1,15 @@
 """Recovery on worker processes of Ray Train: each has the whole network, and the gradients are averaged."""
 
-import io
-import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import cloudpickle
-import torch
-
-from infra.filesystem import Folder
 from infra.progress import SilentListener
 from infra.ray_training import Worker, fit, ray_trainer
 from infra.relayed_progress import RelayedListener, relayed
-from stages.compress.data_parallel import Place
+from infra.training_order import ORDER, read_order, write_order
+from modeling.data_parallel import Place
 from stages.compress.pass_context import THIS_PROCESS, PassContext
-
-ORDER = "recovery-order.pt"
 
 Training = Callable[[PassContext], None]
 
@@ -46,18 +39,5 @@ def train_on_workers(train: Training, count: int, context: PassContext) -> None:
 
 def _train_on_worker(context: PassContext, worker: Worker) -> None:
     listener = RelayedListener(context.work) if worker.rank == 0 else SilentListener()
-    train = read_order(context.work, worker.device)
+    train: Training = read_order(context.work, worker.device)
     train(replace(context, place=Place(worker.rank, worker.count), listener=listener))
-
-
-def write_order(work: Folder, train: Training) -> None:
-    """Keep it for workers: a file, as networks may be larger than Ray's object store is meant for."""
-    buffer = io.BytesIO()
-    torch.save(train, buffer, pickle_module=cloudpickle, pickle_protocol=pickle.HIGHEST_PROTOCOL)
-    work.write(ORDER, buffer.getvalue())
-
-
-def read_order(work: Folder, device: torch.device) -> Training:
-    """What `write_order` of the same run left, its tensors on `device`."""
-    train: Training = torch.load(io.BytesIO(work.read(ORDER)), map_location=device, weights_only=False)
-    return train

@@ -122,7 +122,7 @@ def test_refuses_runs_without_results_unknown_models_and_old_results(tmp_path):
         compare(url, [one], MODELS[:1])
     outdated = type(RESULTS)("results", 1, RESULTS.tables, RESULTS.files)
     old = save_run(url, "old", results_of({"pretrained": bits(2.0)}), outdated)
-    with pytest.raises(ContractError, match=r"benchmark wrote results v1 .*, but compare reads results v2"):
+    with pytest.raises(ContractError, match=r"benchmark wrote results v1 .*, but compare reads results v3"):
         compare(url, [one, old], MODELS[:1])
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from infra.statistics import bootstrap_interval, paired_difference
+from infra.statistics import bootstrap_interval, paired_difference, wilson_interval
 
 
 def test_interval_is_as_wide_as_the_normal_approximation_says():
@@ -43,3 +43,11 @@ def test_resampling_in_blocks_gives_all_resamples(monkeypatch):
     whole = bootstrap_interval(bits, bytes_, seed=0)
     monkeypatch.setattr("infra.statistics.BLOCK", 90)
     assert bootstrap_interval(bits, bytes_, seed=0) == whole
+
+
+def test_a_rate_of_nothing_or_everything_has_the_interval_of_wilson():
+    # Brown, Cai & DasGupta 2001: n = 40, z = 1.96: upper end z^2 / (n + z^2).
+    assert bootstrap_interval(np.zeros(40), np.ones(40), 0) == pytest.approx((0, 0, 0.0876), abs=1e-4)
+    assert bootstrap_interval(np.ones(40), np.ones(40), 0) == pytest.approx((1, 0.9124, 1), abs=1e-4)
+    assert wilson_interval(5, 10) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
+    assert paired_difference(np.zeros(40), np.zeros(40), np.ones(40), 0) == (0, 0, 0)

@@ -35,8 +35,19 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A GPT-NeoX checkpoint folder with random weights that prefer some tokens clearly."""
+    return checkpoint_folder(tmp_path_factory.mktemp("random"), steps=0)
+
+
+@pytest.fixture(scope="module", params=[0, 60], ids=["random", "trained"])
+def either_folder(request, tmp_path_factory):
+    """The same, and one that has learnt the text."""
+    return checkpoint_folder(tmp_path_factory.mktemp("either"), request.param)
+
+
+def checkpoint_folder(folder, steps):
     model = small_network(context_length=CONTEXT, vocabulary_size=tokenizer().get_vocab_size())
-    folder = tmp_path_factory.mktemp("gpt-neox")
+    if steps:
+        learn(model, steps)
     files = to_gpt_neox(model) | tokenizer_files(byte_level_bpe.to_json(tokenizer()), model.config)
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -44,9 +55,23 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def harness(folder):
+def harness(either_folder):
     huggingface = pytest.importorskip("lm_eval.models.huggingface")
-    return huggingface.HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=3)
+    return huggingface.HFLM(pretrained=str(either_folder), device="cpu", dtype="float32", batch_size=3)
+
+
+def learn(model, steps):
+    tokens = torch.tensor(tokenizer().encode((TEXT + EXAMPLES) * 8).ids)
+    rows = tokens[: len(tokens) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(steps):
+        loss = torch.nn.functional.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 1 < losses[0]
 
 
 def ours(folder, **settings):
@@ -63,35 +88,35 @@ def instances(kind, arguments):
 PAIRS = [(prompt, choice) for prompt in PROMPTS for choice in CHOICES] + [("the fox", " yes")]
 
 
-def test_likelihoods_are_the_harness_own(folder, harness):
+def test_likelihoods_are_the_harness_own(either_folder, harness):
     requests = instances("loglikelihood", PAIRS)
     theirs = harness.loglikelihood(requests, disable_tqdm=True)
-    found = ours(folder).loglikelihood(requests)
+    found = ours(either_folder).loglikelihood(requests)
     assert [one for one, _ in found] == pytest.approx([one for one, _ in theirs], abs=2e-4)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in theirs]
 
 
-def test_a_checkpoint_folder_is_asked_as_the_harness_asks_it(folder, harness):
-    lm = harness_model(checkpoint("pythia", folder), TaskContext(0))
+def test_a_checkpoint_folder_is_asked_as_the_harness_asks_it(either_folder, harness):
+    lm = harness_model(checkpoint("pythia", either_folder), TaskContext(0))
     requests = instances("loglikelihood", PAIRS[:9])
     theirs = [one for one, _ in harness.loglikelihood(requests, disable_tqdm=True)]
     assert [one for one, _ in lm.loglikelihood(requests)] == pytest.approx(theirs, abs=2e-4)
 
 
-def test_whole_texts_are_the_harness_own(folder, harness):
+def test_whole_texts_are_the_harness_own(either_folder, harness):
     # No two windows alike: of requests that read the same tokens, lm_eval 0.4.13 scores shorter continuations wrongly.
     long = " ".join(f"the fox and {number} dogs" for number in range(60))
     requests = instances("loglikelihood_rolling", [(TEXT,), (long,), ("é",)])
     theirs = harness.loglikelihood_rolling(requests, disable_tqdm=True)
-    assert ours(folder).loglikelihood_rolling(requests) == pytest.approx(theirs, abs=2e-3)
+    assert ours(either_folder).loglikelihood_rolling(requests) == pytest.approx(theirs, abs=2e-3)
 
 
 @pytest.mark.parametrize("until", [["\n\n"], ["fox", " or", "é"], []])
-def test_texts_are_the_harness_own(folder, harness, until):
+def test_texts_are_the_harness_own(either_folder, harness, until):
     settings = {"until": until, "max_gen_toks": 20, "do_sample": False}
     requests = instances("generate_until", [(prompt, settings) for prompt in PROMPTS if prompt])
     theirs = harness.generate_until(requests, disable_tqdm=True)
-    found = ours(folder).generate_until(requests)
+    found = ours(either_folder).generate_until(requests)
     assert found == theirs
     assert not any(stop in text for text in found for stop in until)
 

@@ -38,7 +38,7 @@ def test_reads_the_official_layout(tmp_path, name):
     data = json.dumps(document()).encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     first, second = read_questions(tmp_path / name)
-    assert first == SquadQuestion("q1", "Mills", "The mill has a wheel.", "What?", ("wheel",))
+    assert first == SquadQuestion("q1", "Mills", "The mill has a wheel.", "What?", ("wheel",), (15,))
     assert (second.answers, second.has_answer) == ((), False)
 
 
@@ -60,6 +60,19 @@ def test_reads_the_official_layout(tmp_path, name):
         (document(answers=...), "question 'q2': field 'answers' is missing; accepted is a list (the official test"),
         (document(answers=[{"text": None}]), "question 'q2', answer 0: field 'text' is null"),
         (document(answers=[{"text": "wheel"}]), "field 'is_impossible' is true with 1 answers"),
+        (
+            document(answers=[{"text": "wheel", "answer_start": 14}], is_impossible=False),
+            "answer 0: field 'answer_start' is 14, where the context has ' whee'; accepted is the number of characters",
+        ),
+        (
+            document(answers=[{"text": "wheel", "answer_start": -6}], is_impossible=False),
+            "is -6, where the context has no",
+        ),
+        (document(answers=[{"text": "wheel", "answer_start": "15"}], is_impossible=False), "'answer_start' is \"15\""),
+        (
+            document(answers=[{"text": "wheel", "answer_start": 15}, {"text": "mill"}], is_impossible=False),
+            "question 'q2': 1 of 2 answers have a field 'answer_start'; accepted is all or none",
+        ),
         (document(is_impossible=...), "field 'is_impossible' is false with 0 answers"),
         (document(is_impossible="yes"), "field 'is_impossible' is \"yes\"; accepted is true or false"),
     ],

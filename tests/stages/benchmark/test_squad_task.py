@@ -85,7 +85,7 @@ def test_a_network_is_asked_once_and_its_doubt_is_a_difference_of_likelihoods():
     answers = prompted([BUILT, SOLD, GRINDS], generate, log_likelihood, count, 60)
     assert [(answer.text, answer.no_answer_score) for answer in answers] == [("Ann Weir", -7), ("", 0), ("the old", 3)]
     assert [continuation for _, continuation in asked] == [" unanswerable", " Ann Weir", " unanswerable", " the old"]
-    assert asked[0][0] == answers[0].evidence["prompt"] == prompt(BUILT, count, 60)
+    assert asked[0][0] == answers[0].prompt == prompt(BUILT, count, 60)
 
 
 def test_a_network_that_never_answers_is_not_asked_for_likelihoods():

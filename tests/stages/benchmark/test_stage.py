@@ -32,7 +32,7 @@ def test_data_that_come_go_or_change_are_another_key(tmp_path):
     [
         ([{"kind": "glue"}, {"kind": "glue", "sets": ["RTE"], "examples": 5}], "'GLUE RTE' is measured twice"),
         ([{"kind": "winograd"}, {"kind": "winograd", "path": "dev.jsonl"}], "'winograd' is measured twice"),
-        ([{"kind": "sudoku"}], "'glue', 'winograd', 'word_problems'"),
+        ([{"kind": "sudoku"}], "'glue', .*'winograd', 'word_problems'"),
     ],
 )
 def test_what_cannot_be_told_apart_or_is_unknown_is_refused(tasks, message):

@@ -16,17 +16,17 @@ from infra.filesystem import Folder
 from infra.progress import SilentListener
 from infra.ray_session import close_ray
 from infra.ray_training import TrainingWorkers
+from infra.training_order import ORDER, read_order, write_order
 from modeling.activation_sparsity import RisingPenalty, mean_activations, use_sparse_feed_forwards, with_penalty
+from modeling.data_parallel import Place
 from modeling.distillation import distillation_loss
 from modeling.layer_matching import Matching
 from modeling.loss import next_token_loss
 from modeling.pruning import apply_masks, prune
 from stages.compress import recovery as recovery_module
-from stages.compress.data_parallel import Place
 from stages.compress.pass_context import PassContext
 from stages.compress.recovery import STATE, recover
 from stages.compress.recovery_config import Recovery
-from stages.compress.recovery_workers import ORDER, read_order, write_order
 from tests.infra.test_token_stream import tokens_artifact
 from tests.modeling.networks import small_network
 
