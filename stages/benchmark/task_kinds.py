@@ -10,7 +10,9 @@ from stages.benchmark.prompted_squad import SquadTask
 from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.word_problems import WordProblemTask
 
-AnyTask = Annotated[FewShotImagesTask | GlueTask | SquadTask | WinogradTask | WordProblemTask, Field(discriminator="kind")]
+AnyTask = Annotated[
+    FewShotImagesTask | GlueTask | SquadTask | WinogradTask | WordProblemTask, Field(discriminator="kind")
+]
 
 OWN_TASKS: tuple[AnyTask, ...] = (
     WinogradTask(),
