@@ -110,7 +110,9 @@ def test_patches_are_squares_row_by_row_and_as_long_as_embeddings():
     vectors = PatchEmbedding(network, image, 2, seed=0)(image)
     assert vectors.shape == (2, 4, 32) and vectors.dtype == torch.float32
     assert float(vectors.square().sum(-1).mean().sqrt()) == pytest.approx(embedding_length(network), rel=1e-5)
-    assert embedding_length(network) == pytest.approx(float(network.embedding.weight.detach().square().sum(1).mean().sqrt()))
+    assert embedding_length(network) == pytest.approx(
+        float(network.embedding.weight.detach().square().sum(1).mean().sqrt())
+    )
     blank = PatchEmbedding(network, np.ones((1, 4, 4, 3), np.float32), 2, seed=0)
     assert blank(np.ones((1, 4, 4, 3), np.float32)).abs().max() == 0
 
