@@ -6,11 +6,10 @@ from modeling.pruning import zero_masks
 from tests.modeling.compressed_networks import COMPRESSIONS
 from tests.modeling.networks import random_tokens, small_network
 
-INTEGERS = [name for name in COMPRESSIONS if "int" in name]
+INTEGERS = [(name, True) for name in COMPRESSIONS if "int" in name]
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize(("name", "tied"), [*INTEGERS, ("int8", False), ("int2", False)])
 def test_a_float_network_has_the_integers_values_and_takes_gradients(name, tied):
     integers = COMPRESSIONS[name](small_network(3, tied_embeddings=tied))
     floats = dequantized(integers)
