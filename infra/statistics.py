@@ -67,7 +67,8 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     share, spread = successes / trials, z * z / trials
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / trials + spread / trials / 4) / (1 + spread)
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    # Exact at the ends, where rounding leaves 7e-18.
+    return Interval(share, middle - half if successes else 0.0, middle + half if successes < trials else 1.0)
 
 
 def bootstrap_draws(

@@ -21,6 +21,7 @@ from stages.benchmark.remote_data import data_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
+    from stages.benchmark.answer_store import AnswerStore
     from stages.benchmark.code_grading import Grade
     from stages.benchmark.code_problems import CodeProblem, CodeSet
     from stages.benchmark.evaluation import TaskResult
@@ -216,7 +217,7 @@ class CodeTask(BenchmarkTask):
         return {"generation_kwargs": generation, "repeats": self.samples}
 
 
-def _verdicts(context: TaskContext) -> Any:
+def _verdicts(context: TaskContext) -> "AnswerStore":
     """Where verdicts are kept; those of one model serve the next."""
     from stages.benchmark.answer_store import AnswerStore
 

@@ -85,7 +85,8 @@ class NetworkAnswers:
         begin = [self._model.end_of_text] if self._model.begins_documents else []
         weight = self._network.final_norm.weight
         with torch.inference_mode():
-            return self._network.embedding(torch.tensor(begin, dtype=torch.int64, device=weight.device)).to(weight)
+            embedded: Tensor = self._network.embedding(torch.tensor(begin, dtype=torch.int64, device=weight.device))
+            return embedded.to(weight)
 
     def _embedded(self, episode: Episode) -> tuple[Tensor, Tensor]:
         examples, queries = (self._images.pixels(ids, self._form.side) for ids in (episode.examples, episode.queries))
@@ -123,7 +124,7 @@ def few_shot_result(
     protocol: str,
     note: str | None = None,
 ) -> TaskResult:
-    """Accuracy over all queries; items are queries, named `<episode>/<image>`; the first of an episode lists its examples.
+    """Accuracy over all queries. Items are queries, `<episode>/<image>`; an episode's first one lists its examples.
 
     Args:
         task: as the result calls it.

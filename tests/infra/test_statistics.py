@@ -48,6 +48,7 @@ def test_resampling_in_blocks_gives_all_resamples(monkeypatch):
 def test_a_rate_of_nothing_or_everything_has_the_interval_of_wilson():
     # Brown, Cai & DasGupta 2001: n = 40, z = 1.96: upper end z^2 / (n + z^2).
     assert bootstrap_interval(np.zeros(40), np.ones(40), 0) == pytest.approx((0, 0, 0.0876), abs=1e-4)
+    assert bootstrap_interval(np.zeros(40), np.ones(40), 0).low == 0
     assert bootstrap_interval(np.ones(40), np.ones(40), 0) == pytest.approx((1, 0.9124, 1), abs=1e-4)
     assert wilson_interval(5, 10) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
     assert paired_difference(np.zeros(40), np.zeros(40), np.ones(40), 0) == (0, 0, 0)
