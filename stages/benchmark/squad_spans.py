@@ -136,4 +136,4 @@ def answer_of(
     text = question.context[begin:end].strip()
     doubt = nothing - score
     evidence = {"characters": [begin, end], "best_text": text, "span_score": score, "no_span_score": nothing}
-    return SquadAnswer(NO_ANSWER if doubt > 0 else text, doubt, evidence, text)
+    return SquadAnswer(NO_ANSWER if doubt > 0 else text, doubt, evidence, best_text=text)

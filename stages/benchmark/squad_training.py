@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def span_answers(
     read = partial(_as_json, asked, of_asked, settings.max_answer_tokens)
     lesson = Lesson(network, _head, examples, settings, context.seed)
     by_seed = answers_by_seed(lesson, [row.tokens for row in of_asked], read, model, context)
-    return [[SquadAnswer(*fields) for fields in of_seed] for of_seed in by_seed], remarks
+    return [[SquadAnswer(**fields) for fields in of_seed] for of_seed in by_seed], remarks
 
 
 def _head(width: int, seed: int) -> Head:
@@ -93,7 +94,7 @@ def _head(width: int, seed: int) -> Head:
 
 def _as_json(
     questions: Sequence[SquadQuestion], rows: Sequence[SpanRow], most_tokens: int, outputs: Outputs
-) -> list[list[Any]]:
+) -> list[dict[str, Any]]:
     """Fields of a `SquadAnswer` to each question."""
     of_question: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
@@ -101,6 +102,5 @@ def _as_json(
     answers = []
     for number, places in of_question.items():
         logits = [outputs[place] for place in places]
-        answer = answer_of(questions[number], [rows[place] for place in places], logits, most_tokens)
-        answers.append([answer.text, answer.no_answer_score, answer.evidence, answer.best_text])
+        answers.append(asdict(answer_of(questions[number], [rows[place] for place in places], logits, most_tokens)))
     return answers

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from data_schemas.errors import InputDataError
 from infra.filesystem import Folder
 from stages.benchmark.data_files import OWN_DATA, find
-from stages.benchmark.glue_data import BY_NAME, read_examples, texts
+from stages.benchmark.glue_data import BY_NAME, read_examples, sentences
 from stages.benchmark.glue_fine_tuned import FineTunedGlueTask
 from stages.benchmark.glue_metrics import METRICS
 from stages.benchmark.glue_training import sentence_row
@@ -162,7 +162,7 @@ def test_rows_end_alike_and_lose_the_first_sentence_s_beginning():
 def test_tf_idf_is_scikit_learn_s(name):
     of = BY_NAME[name]
     items = read_examples(find(OWN_DATA / "glue" / of.folder, *of.files), of).items
-    known, labels = [texts(item) for item in items], np.array([item["label"] for item in items], dtype=float)
+    known, labels = [sentences(item) for item in items], np.array([item["label"] for item in items], dtype=float)
     found = tf_idf_predictions(known[:12], labels[:12], known[12:], not of.labels)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(
         [text for one in known[:12] for text in one]

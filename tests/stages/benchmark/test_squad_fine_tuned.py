@@ -111,7 +111,7 @@ def test_an_answer_by_hand():
 
 def test_the_best_threshold_takes_up_what_was_given_up():
     question = asked("foxes don't return", "foxes")
-    answers = [SquadAnswer("", 0.5, {}, "foxes")]
+    answers = [SquadAnswer("", 0.5, {}, best_text="foxes")]
     values = {one.score["metric"]: one.score["value"] for one in squad_results("m", [question], answers, 0, "other")}
     assert (values["exact"], values["best_exact"], values["best_f1"]) == (0, 1, 1)
 
