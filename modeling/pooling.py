@@ -129,4 +129,5 @@ def _places(entries: Tensor, ratio: int, stride: int, documents: Documents) -> T
         place = level_start(start, stride * ratio)
         firsts[row, place : place + blocks] = level_start(start, stride) + ratio * np.arange(blocks)
     places = firsts[..., None] + np.arange(ratio) + count * np.arange(rows)[:, None, None]
-    return torch.from_numpy(places).to(entries.device)
+    # A row shorter than a block has one of no document, which would reach beyond the last row.
+    return torch.from_numpy(np.minimum(places, rows * count - 1)).to(entries.device)

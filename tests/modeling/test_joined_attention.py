@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -107,6 +107,7 @@ class Part:
 
 @settings(max_examples=20, deadline=None)
 @given(kind=kinds, tokens=st.integers(2, 120), cut=st.floats(0, 1), border=st.integers(0, 119))
+@example(PooledAttention(window=3, levels=(PoolLevel(stride=3),)), tokens=2, cut=0.0, border=1)
 def test_parts_of_a_row_together_are_the_row(kind, tokens, cut, border):
     projected, poolings = random_projected(2, tokens), poolings_of(kind)
     starts = np.zeros((2, tokens), dtype=np.int64)
