@@ -107,7 +107,7 @@ class Part:
 
 @settings(max_examples=20, deadline=None)
 @given(kind=kinds, tokens=st.integers(2, 120), cut=st.floats(0, 1), border=st.integers(0, 119))
-@example(PooledAttention(window=3, levels=(PoolLevel(stride=3),)), tokens=2, cut=0.0, border=1)
+@example(kind=PooledAttention(window=3, levels=(PoolLevel(stride=3),)), tokens=2, cut=0.0, border=1)
 def test_parts_of_a_row_together_are_the_row(kind, tokens, cut, border):
     projected, poolings = random_projected(2, tokens), poolings_of(kind)
     starts = np.zeros((2, tokens), dtype=np.int64)
