@@ -84,7 +84,9 @@ def _task(rows: list[Score]) -> TaskScores:
         )
         for row in rows
     ]
-    protocol = next((row["protocol"] for row in rows if row.get("protocol")), "")
+    # A baseline may have one of its own, and stands first where it is better.
+    asked = sorted(rows, key=lambda row: row["model"] not in TONES)
+    protocol = next((row["protocol"] for row in asked if row.get("protocol")), "")
     direction = "higher is better" if higher else "lower is better"
     return TaskScores(rows[0]["task"], rows[0]["metric"], protocol, direction, bars(quantities), rows)
 
