@@ -52,7 +52,7 @@ class GlueTask(BenchmarkTask):
 
     def names(self) -> list[str]:
         """`GLUE CoLA` ..."""
-        return [f"GLUE {name}" for name in self.sets]
+        return [*(f"GLUE {name}" for name in self.sets), AVERAGE]
 
     def tokens(self) -> int:
         """By the size of the files: every answer is a token or two behind its question."""

@@ -59,7 +59,7 @@ class FineTunedGlueTask(FineTunedTask):
 
     def names(self) -> list[str]:
         """`GLUE CoLA, fine-tuned` ..."""
-        return [_task(of) for of in self._sets()]
+        return [*(_task(of) for of in self._sets()), AVERAGE]
 
     def tokens(self) -> int:
         """By the size of the files, a training step counted as three readings."""

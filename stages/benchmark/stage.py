@@ -54,12 +54,12 @@ class BenchmarkConfig(StageConfig):
     @field_validator("tasks")
     @classmethod
     def _names_differ(cls, tasks: tuple[AnyTask, ...]) -> tuple[AnyTask, ...]:
-        names = [name for task in tasks for name in task.names()]
+        names = [task.labelled(name) for task in tasks for name in task.names()]
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if twice:
             raise ValueError(
                 f"{twice[0]!r} is measured twice, and the result could not tell which is which; "
-                "take one of them away, or give Winograd tasks names of their own"
+                "take one of them away, or give one of them a label, such as label: 5 examples"
             )
         return tasks
 
@@ -126,7 +126,9 @@ class BenchmarkStage(Stage):
             results += score_baselines(inputs["corpus"], held_out, config)
             results += of_baselines(config.tasks, config.seed, context.work)
         with steps.step("overlap with the training text", "all tasks"):
-            texts_of = {name: items for task in config.tasks for name, items in task.texts(config.seed).items()}
+            texts_of = {
+                task.labelled(name): items for task in config.tasks for name, items in task.texts(config.seed).items()
+            }
             overlaps = find_overlaps(texts_of, inputs["corpus"], context.partitions)
         results = [
             result if result.score["model"] in config.checkpoints else with_overlap(result, overlaps)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
 from data_schemas.config import FrozenConfig
 from infra.filesystem import Folder
 from stages.benchmark.data_files import content_digest
@@ -64,13 +66,20 @@ class BenchmarkTask(FrozenConfig):
     """A task's settings and its measurement. Subclasses add `kind`, a `Literal` with the name of the kind."""
 
     kind: str
+    label: str | None = Field(
+        None, min_length=1, description="stands behind the task's name in the result, where a config has one task twice"
+    )
 
     needs_network: ClassVar[bool] = False
     """Whether `measure` goes beyond what the harness asks of a model: hidden states, training."""
 
     def names(self) -> list[str]:
-        """What the result calls what is measured; no two tasks of a config share one."""
+        """What the result calls what is measured, without the label; no two tasks of a config share one with it."""
         raise NotImplementedError
+
+    def labelled(self, name: str) -> str:
+        """A name of `names` as it stands in the result."""
+        return f"{name}, {self.label}" if self.label else name
 
     def tokens(self) -> int:
         """About how many tokens one network reads or writes, for the plan."""

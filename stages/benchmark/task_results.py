@@ -7,6 +7,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pyarrow as pa
 
@@ -69,15 +70,23 @@ def of_model(
     for task in tasks:
         with steps.step(task.kind, model.name) as advanced:
             if task.needs_network and isinstance(model, TransformersCheckpoint):
-                results += [not_asked(name, model.name) for name in task.names()]
+                results += [not_asked(task.labelled(name), model.name) for name in task.names()]
             else:
-                results += task.measure(model, TaskContext(seed, work, advanced))
+                results += _labelled(task, task.measure(model, TaskContext(seed, work, advanced)))
     return results
 
 
-def of_baselines(tasks: Sequence[BenchmarkTask], seed: int, work: Folder) -> list[TaskResult]:
+def of_baselines(tasks: Sequence[BenchmarkTask], seed: int, work: Folder | None) -> list[TaskResult]:
     """Scores without a network, and rows that say what could not be run."""
-    return [result for task in tasks for result in task.baselines(TaskContext(seed, work))]
+    return [result for task in tasks for result in _labelled(task, task.baselines(TaskContext(seed, work)))]
+
+
+def _labelled(task: BenchmarkTask, results: Sequence[TaskResult]) -> list[TaskResult]:
+    return [TaskResult(_named(task, result.score), [_named(task, item) for item in result.items]) for result in results]
+
+
+def _named(task: BenchmarkTask, row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"task": task.labelled(row["task"])}
 
 
 def result_tables(results: Sequence[TaskResult]) -> tuple[pa.Table, pa.Table]:

@@ -1,10 +1,15 @@
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from pydantic import ValidationError
 
+from infra.filesystem import Folder
+from infra.progress import SilentListener
 from stages.benchmark.stage import BenchmarkConfig, BenchmarkStage
+from stages.benchmark.task_results import Steps, of_baselines, of_model
+from tests.stages.benchmark.networks import evaluated
 
 
 def test_a_plan_imports_neither_torch_nor_the_harness():
@@ -15,6 +20,15 @@ def test_a_plan_imports_neither_torch_nor_the_harness():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_label_tells_two_settings_of_a_task_apart():
+    plain, labelled = {"kind": "winograd", "limit": 6}, {"kind": "winograd", "limit": 6, "label": "again"}
+    tasks = BenchmarkConfig(tasks=[plain, labelled]).tasks
+    steps = Steps(SilentListener(), lambda _: nullcontext(), 2)
+    results = of_model(evaluated(), tasks, 0, Folder("memory://labels"), steps) + of_baselines(tasks, 0, None)
+    names = {item["task"] for result in results for item in result.items}
+    assert names == {"winograd", "winograd, again"} == {result.score["task"] for result in results}
 
 
 def test_data_that_come_go_or_change_are_another_key(tmp_path):
