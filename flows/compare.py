@@ -4,6 +4,7 @@
 - `print_comparison`, `as_json`: what the command prints
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,8 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table
 
 from data_schemas.artifact_kinds import RESULTS
@@ -18,10 +21,12 @@ from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
 from flows.console import console
 from infra.artifacts import ArtifactStore
-from infra.statistics import Interval, paired_difference
+from infra.statistics import Interval, paired_difference, paired_statistics
+from stages.benchmark.glue_metrics import METRICS
 
 MODELS = ("pretrained", "compressed")
 SEED = 0
+STATISTICS = [name for name in METRICS if name != "accuracy"]
 COLUMNS = ("task", "metric", "model", "item", "numerator", "denominator")
 
 
@@ -33,6 +38,9 @@ class Metric:
     higher_is_better: bool
     items: dict[str, tuple[float, float]]
     """Item -> (numerator, denominator)."""
+
+    answers: dict[str, tuple[float, float]]
+    """Item -> (label, prediction), for scores that are no mean over their items, such as F1 and correlations."""
 
     @property
     def adds_up(self) -> bool:
@@ -139,16 +147,25 @@ def _sides(store_url: str, record: RunRecord) -> dict[str, Side]:
     artifact = ArtifactStore(store_url).open(outcome.artifact)
     artifact.check_contract(RESULTS, "compare")
     items: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = {}
-    for row in artifact.read_table("items.parquet").select(COLUMNS).to_pylist():
+    table = artifact.read_table("items.parquet")
+    for row in table.select(COLUMNS).to_pylist():
         found = items.setdefault((row["model"], row["task"], row["metric"]), {})
         found[row["item"]] = (row["numerator"], row["denominator"])
+    answers: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = {}
+    for row in table.filter(pc.is_in(table.column("metric"), pa.array(STATISTICS))).to_pylist():
+        output = json.loads(row["output"])
+        if {"label", "predicted"} <= output.keys():
+            of_metric = answers.setdefault((row["model"], row["task"], row["metric"]), {})
+            of_metric[row["item"]] = (output["label"], output["predicted"])
     sides: dict[str, Side] = {}
     for row in artifact.read_table("scores.parquet").to_pylist():
         if row["value"] is None:  # not measured
             continue
         side = sides.setdefault(row["model"], Side(record.run_id, row["model"], {}))
-        rests_on = items.get((row["model"], row["task"], row["metric"]), {})
-        side.metrics[row["task"], row["metric"]] = Metric(row["value"], row["higher_is_better"], rests_on)
+        name = (row["model"], row["task"], row["metric"])
+        side.metrics[name[1:]] = Metric(
+            row["value"], row["higher_is_better"], items.get(name, {}), answers.get(name, {})
+        )
     return sides
 
 
@@ -160,7 +177,7 @@ def _differences(first: Side, second: Side) -> Iterator[Difference | NotCompared
             yield NotCompared(*names, why)
             continue
         one, other = first.metrics[task, metric], second.metrics[task, metric]
-        interval = _paired(one, other)
+        interval = _paired(one, other, metric)
         excludes_zero = not interval.low <= 0 <= interval.high
         direction = "better" if (interval.value > 0) is one.higher_is_better else "worse"
         yield Difference(
@@ -181,6 +198,9 @@ def _obstacle(first: Side, second: Side, name: tuple[str, str]) -> str | None:
     if any(only):
         shared = len(one.items.keys() & other_one.items)
         return f"other items: {shared} are in both, {only[0]} in the first only, {only[1]} in the second only"
+    if _have_answers(one, other_one):
+        different = sum(one.answers[item][0] != other_one.answers[item][0] for item in one.items)
+        return f"{different} of {len(one.items)} items have another label" if different else None
     if not (one.adds_up and other_one.adds_up):
         return "the score is not a mean over its items"
     weights = [(one.items[item][1], other_one.items[item][1]) for item in one.items]
@@ -190,7 +210,14 @@ def _obstacle(first: Side, second: Side, name: tuple[str, str]) -> str | None:
     return None
 
 
-def _paired(first: Metric, second: Metric) -> Interval:
+def _have_answers(first: Metric, second: Metric) -> bool:
+    return first.answers.keys() == first.items.keys() and second.answers.keys() == second.items.keys()
+
+
+def _paired(first: Metric, second: Metric, name: str) -> Interval:
+    if _have_answers(first, second):
+        columns = np.array([(*first.answers[item], second.answers[item][1]) for item in sorted(first.items)])
+        return paired_statistics(METRICS[name], columns[:, 0], columns[:, 2], columns[:, 1], SEED)
     pairs = np.array([(*first.items[item], *second.items[item]) for item in sorted(first.items)])
     return paired_difference(pairs[:, 2], pairs[:, 0], pairs[:, 1], SEED)
 

@@ -3,7 +3,7 @@
 - `bootstrap_interval`: of a ratio of sums: bits per byte over documents, accuracy over items
 - `wilson_interval`: of a share, which holds where all items are alike too
 - `bootstrap_draws`, `percentile_interval`: of any statistic of the items, such as a correlation
-- `paired_difference`: of the difference of two models on the same documents or items
+- `paired_difference`, `paired_statistics`: of the difference of two models on the same documents or items
 """
 
 import math
@@ -110,3 +110,23 @@ def paired_difference(
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     return _resampled(difference, np.asarray(weights, dtype=np.float64), seed, resamples, confidence)
+
+
+def paired_statistics(
+    statistic: Callable[[Floats, Floats], float],
+    labels: npt.ArrayLike,
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    seed: int,
+    resamples: int = 1000,
+) -> Interval:
+    """The statistic of `first` minus that of `second`, both of the same labels, item by item resampled together.
+
+    Arguments as in `bootstrap_draws`.
+    """
+
+    def difference(labels: Floats, first: Floats, second: Floats) -> float:
+        return statistic(labels, first) - statistic(labels, second)
+
+    columns = [np.asarray(column, dtype=np.float64) for column in (labels, first, second)]
+    return percentile_interval(difference(*columns), bootstrap_draws(difference, columns, seed, resamples))

@@ -83,17 +83,27 @@ class WinogradTask(BenchmarkTask):
             )
             for one, item in zip(results, items, strict=True)
         ]  # fmt: skip
-        figures = {"accuracy": [one.correct for one in results]}
+        figures = {"accuracy": ([one.correct for one in results], rows)}
         if pairs := twins(items):
-            figures["both of a pair"] = [results[one].correct * results[other].correct for one, other in pairs]
-        scores = [
-            score_row(
-                self.name, model.name, metric, bootstrap_interval(values, np.ones(len(values)), context.seed),
-                len(values), True, PROTOCOL,
+            both = [results[one].correct * results[other].correct for one, other in pairs]
+            names = [f"{items[one].item_id} {items[other].item_id}" for one, other in pairs]
+            figures["both of a pair"] = (
+                both,
+                [
+                    item_row(self.name, name, model.name, {}, value, 1.0)
+                    for name, value in zip(names, both, strict=True)
+                ],
             )
-            for metric, values in figures.items()
+        return [
+            TaskResult(
+                score_row(
+                    self.name, model.name, metric, bootstrap_interval(values, np.ones(len(values)), context.seed),
+                    len(values), True, PROTOCOL,
+                ),
+                rows,
+            )
+            for metric, (values, rows) in figures.items()
         ]  # fmt: skip
-        return [TaskResult(row, rows if row is scores[0] else []) for row in scores]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """Random choice. No majority class: which option stands first means nothing; in WSC273 the first is right."""

@@ -15,6 +15,7 @@ from flows.compare import compare
 from infra.artifacts import ArtifactStore
 from infra.runs import RunStore
 from infra.statistics import paired_difference
+from stages.benchmark.glue_metrics import f1
 from tests.stores import commit
 
 MODELS = ("pretrained", "compressed")
@@ -143,3 +144,25 @@ def test_the_command_prints_the_table_and_one_json_object(tmp_path):
     refused = CliRunner().invoke(app, ["compare", "one", "--models", "pretrained,xz", "--store", url])
     assert refused.exit_code == 2
     assert "no scores of 'xz'" in refused.output
+
+
+def test_statistics_are_resampled_with_their_labels(tmp_path):
+    labels = {name: float(name in "abcd") for name in BYTES}
+    guesses = {"pretrained": labels | {"a": 0.0, "h": 1.0}, "compressed": dict.fromkeys(BYTES, 1.0)}
+    values = {name: f1(np.array(list(labels.values())), np.array(list(one.values()))) for name, one in guesses.items()}
+    scores, items = (table.schema for table in results_of({}))
+    rows = [("mrpc", name, "F1", value, None, None, 8, True) for name, value in values.items()]
+    of_items = [
+        ("mrpc", "F1", item, name, json.dumps({"label": labels[item], "predicted": guess}), 0.5, 1.0)
+        for name, one in guesses.items() for item, guess in one.items()
+    ]  # fmt: skip
+    tables = [
+        pa.Table.from_pylist([dict(zip(schema.names, row, strict=False)) for row in found], schema)
+        for schema, found in ((scores, rows), (items, of_items))
+    ]
+    differences, left_out = compare(str(tmp_path), [save_run(str(tmp_path), "one", tables)], MODELS)
+    assert not left_out and [row.metric for row in differences] == ["F1"]
+    # 3 right of 4 and 1 false positive; then 4 of 4 and 4 false positives.
+    assert (differences[0].first_value, differences[0].second_value) == (pytest.approx(6 / 8), pytest.approx(8 / 12))
+    assert differences[0].difference == pytest.approx(8 / 12 - 6 / 8)
+    assert differences[0].low < differences[0].difference < differences[0].high
