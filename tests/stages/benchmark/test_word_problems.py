@@ -79,7 +79,7 @@ def test_own_problems_and_examples_agree_with_the_rules(data):
     """Each worked example, given as the answer to its own question, is right by the strict rule."""
     of = READERS[data]
     problems = of.read(find(OWN_DATA / data, *of.files))
-    assert len(problems) == 12
+    assert len(problems) == 20
     examples = of.read_examples(find(OWN_DATA / data, *of.examples) if of.examples else None)
     assert len(examples) >= 4
     task = load_task(data, problems[:1], examples[:2])
@@ -128,7 +128,7 @@ def test_what_is_absent_is_said(tmp_path):
     (tmp_path / "test.jsonl").write_bytes((OWN_DATA / "gsm8k" / "test.jsonl").read_bytes())
     assert rows(data="gsm8k")[0]["note"].endswith("; or set examples: 0")
     values = {row["model"]: row["value"] for row in rows(data="gsm8k", examples=0)}
-    assert values == {"majority class": 2 / 12}
+    assert values == {"majority class": 2 / 20}
     (tmp_path / "test.jsonl").write_text('{"question": "?", "answer": "72"}\n')
     with pytest.raises(InputDataError, match="line 1: field 'answer' has no '####'"):
         rows(data="gsm8k", examples=0)
