@@ -137,18 +137,13 @@ def set_results(
     protocol: str,
     note: str,
 ) -> list[tuple[Score, TaskResult]]:
-    """For each metric of a set the score of its median seed, with what every seed has in the note.
-
-    Items are those of the median seed; where one seed is the median by two metrics, they stand with the first.
-    """
+    """For each metric of a set the score and items of its median seed, with what every seed has in the note."""
     labels = np.array([item["label"] for item in items], dtype=np.float64)
     results: list[tuple[Score, TaskResult]] = []
-    shown: set[int] = set()
     for metric in of.metrics:
         values = [METRICS[metric](labels, one.predicted) for one in by_seed]
         place = median_place(values)
-        rows = [] if place in shown else _item_rows(of, items, by_seed[place], task, model)
-        shown.add(place)
+        rows = _item_rows(of, items, by_seed[place], task, model)
         found = score(of, metric, labels, by_seed[place].predicted, by_seed[0].seed)
         whole = f"{note}; {seeds_note(values, by_seed[0].seed)}"
         results.append((found, score_result(task, model.name, found, protocol, whole, rows)))
