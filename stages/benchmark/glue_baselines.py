@@ -40,7 +40,6 @@ def of_tf_idf(learnt: Sequence[Learnt], task: TaskName, average_task: str, seed:
         ]
         for one in scores[of.name]:
             results.append(score_result(task(of), name, one, PROTOCOL, training.note(), rows))
-            rows = []
     return [*results, *average_result(average_task, NAME, scores, PROTOCOL)]
 
 
