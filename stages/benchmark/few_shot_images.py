@@ -102,7 +102,7 @@ class FewShotImagesTask(BenchmarkTask):
         folder = context.work.child(f"few_shot_images/{model.digest[:16]}") if context.work else None
         form = ImageForm(self.side, self.patches, context.seed)
         with AnswerStore(folder) as store:
-            network = NetworkAnswers(model, images, form, store)
+            network = NetworkAnswers(model, images, form, store, self.fingerprint())
             results = self._by_features(network, model.name, images, episodes, context) if self._classifiers else []
             if IN_CONTEXT in self.protocols:
                 results.append(self._in_context(network, model.name, images, episodes, context))
