@@ -178,6 +178,15 @@ def test_the_harness_aggregates_our_predictions_to_our_figures():
         assert ours == pytest.approx(get_aggregation(aggregation)(pairs))
 
 
+def test_the_training_items_that_are_shown_are_part_of_the_key(tmp_path):
+    """The diagnostic set's examples are MNLI's."""
+    task, plain = (GlueTask(path=str(tmp_path), sets=["AX"], examples=examples) for examples in (2, 0))
+    before = task.fingerprint(), plain.fingerprint()
+    (tmp_path / "MNLI").mkdir()
+    (tmp_path / "MNLI" / "train.tsv").write_text("sentence1\tsentence2\tgold_label\na\tb\tneutral\n")
+    assert task.fingerprint() != before[0] and plain.fingerprint() == before[1]
+
+
 def test_an_unknown_set_is_refused():
     with pytest.raises(ValidationError, match="'Cola' is no set of GLUE; accepted are CoLA, SST-2"):
         GlueTask(sets=("Cola",))
