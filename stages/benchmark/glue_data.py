@@ -19,6 +19,8 @@ DOWNLOAD = "https://dl.fbaipublicfiles.com/glue/data"
 BINARY = ("0", "1")
 NLI = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not_entailment")
+HIGHEST = 5
+"""Of the scale of STS-B."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,11 @@ def _tsv_rows(path: Path, of: GlueSet) -> tuple[list[tuple[str, dict[str, str]]]
 
 def _label(text: str, of: GlueSet, where: str) -> int | float:
     try:
-        return of.labels.index(text) if of.labels else float(text)
+        if of.labels:
+            return of.labels.index(text)
+        if 0 <= float(text) <= HIGHEST:  # neither does "nan" lie there
+            return float(text)
     except ValueError:
-        accepted = ", ".join(of.labels) or "a number from 0 to 5"
-        raise InputDataError(f"{where}: the label is {text!r}; accepted for {of.name}: {accepted}") from None
+        pass
+    accepted = ", ".join(of.labels) or f"a number from 0 to {HIGHEST}"
+    raise InputDataError(f"{where}: the label is {text!r}; accepted for {of.name}: {accepted}")
