@@ -129,7 +129,8 @@ class Examples:
     """Items of a file, and how many rows of it are none."""
 
     items: list[dict[str, Any]]
-    """`id`, the texts, and `label`: place among the set's labels, or the score of a scale."""
+    """`id`, the texts as they stand in the file, as the harness shows them (SST-2's end in a space), and `label`: place
+    among the set's labels, or the score of a scale."""
     left_out: int
     """Rows with another number of fields than the header, as the official QQP has them, or without a gold label."""
 
@@ -149,7 +150,7 @@ def read_examples(path: Path, of: GlueSet) -> Examples:
         if label == "-":  # annotators of SNLI and MNLI did not agree
             left_out += 1
             continue
-        texts = {name: row[column].strip() for name, column in columns.items() if name not in ("id", "label")}
+        texts = {name: row[column] for name, column in columns.items() if name not in ("id", "label")}
         own_id = row[columns["id"]] if "id" in columns and columns["id"] != "0" else str(number)
         items.append({"id": own_id, **texts, "label": _label(label, of, where)})
     if not items:
@@ -158,8 +159,8 @@ def read_examples(path: Path, of: GlueSet) -> Examples:
 
 
 def sentences(item: Mapping[str, Any]) -> list[str]:
-    """One sentence or two, in the order of the set's columns."""
-    return [value for name, value in item.items() if name not in ("id", "label")]
+    """One sentence or two, in the order of the set's columns, without spaces around them."""
+    return [value.strip() for name, value in item.items() if name not in ("id", "label")]
 
 
 def _json_rows(path: Path, columns: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:

@@ -9,7 +9,7 @@ from data_schemas.errors import InputDataError
 from infra.filesystem import Folder
 from stages.benchmark.data_files import OWN_DATA, find
 from stages.benchmark.glue import GlueTask
-from stages.benchmark.glue_data import BY_NAME, SETS, read_examples
+from stages.benchmark.glue_data import BY_NAME, SETS, read_examples, sentences
 from stages.benchmark.glue_scores import score, score_result
 from stages.benchmark.harness import ask, load_task
 from stages.benchmark.task import TaskContext
@@ -77,6 +77,10 @@ def test_prompts_are_the_harness_own():
             {"premise": "A.", "hypothesis": "B"}, "A.\nQuestion: B. True, False or Neither?\nAnswer:",
             [" True", " Neither", " False"],
         ),
+        "MNLI mismatched": (
+            {"premise": "A. ", "hypothesis": " B. "}, "A. \nQuestion: B. True, False or Neither?\nAnswer:",
+            [" True", " Neither", " False"],
+        ),
         "QNLI": (
             {"question": "Who?", "sentence": "He."},
             "Who?\nHe.\nQuestion: Does this response answer the question?\nAnswer:", [" yes", " no"],
@@ -89,6 +93,13 @@ def test_prompts_are_the_harness_own():
         assert [one.args for one in task.instances] == [
             (f"{prompt}{choices[1]}\n\n{prompt}", choice) for choice in choices
         ]
+
+
+def test_texts_are_shown_as_they_stand_in_the_file(tmp_path):
+    """As by the harness: all of SST-2's sentences end in a space."""
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\ngood fun . \t1\n")
+    (item,) = read_examples(tmp_path / "dev.tsv", BY_NAME["SST-2"]).items
+    assert item["sentence"] == "good fun . " and sentences(item) == ["good fun ."]
 
 
 class Oracle:
