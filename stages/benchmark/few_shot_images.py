@@ -195,10 +195,12 @@ class FewShotImagesTask(BenchmarkTask):
 
     def _protocol(self, episodes: "Sequence[Episode]", seed: int, images: "ImageSet", way: str) -> str:
         drawn = f"{len(episodes)} episodes of {len(episodes[0].queries)} queries by seed {seed} ({images.split})"
+        from stages.benchmark.few_shot_episodes import OVER_EPISODES
+
         shots = len(episodes[0].examples) // len(episodes[0].classes)
         return (
             f"{len(episodes[0].classes)}-way, {shots} examples per class, {drawn}, {self.side} x {self.side} "
-            f"pixels; {way}; 95 % t-interval over episodes"
+            f"pixels; {way}; {OVER_EPISODES}"
         )
 
     def _not_run_on(self, model: str, protocol: str, reason: str) -> "TaskResult":
