@@ -12,8 +12,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.table import Table
 
 from data_schemas.artifact_kinds import RESULTS
@@ -21,13 +19,16 @@ from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
 from flows.console import console
 from infra.artifacts import ArtifactStore
-from infra.statistics import Interval, paired_difference, paired_statistics
+from infra.statistics import Interval, paired_difference, paired_statistics, student_interval
+from stages.benchmark.few_shot_episodes import OVER_EPISODES
 from stages.benchmark.glue_metrics import METRICS
 
 MODELS = ("pretrained", "compressed")
 SEED = 0
-STATISTICS = [name for name in METRICS if name != "accuracy"]
-COLUMNS = ("task", "metric", "model", "item", "numerator", "denominator")
+STATISTICS = frozenset(METRICS) - {"accuracy"}
+COLUMNS = ("task", "metric", "model", "item", "numerator", "denominator", "output")
+RIGHT_ANSWERS = ("label", "accepted")
+"""Where an item's output has what is right."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,22 @@ class Metric:
 
     value: float
     higher_is_better: bool
-    items: dict[str, tuple[float, float]]
-    """Item -> (numerator, denominator)."""
-
+    protocol: str | None
+    items: dict[str, tuple[float, float, Any]]
+    """Item -> (numerator, denominator, what is right, None where the item does not say)."""
     answers: dict[str, tuple[float, float]]
     """Item -> (label, prediction), for scores that are no mean over their items, such as F1 and correlations."""
 
     @property
+    def is_over_episodes(self) -> bool:
+        """Whether items are queries of episodes, which hang together."""
+        return (self.protocol or "").endswith(OVER_EPISODES)
+
+    @property
     def adds_up(self) -> bool:
         """Whether the score is the sum of its items' numerators over that of their denominators."""
-        numerators, denominators = (math.fsum(column) for column in zip(*self.items.values(), strict=True))
-        return math.isclose(numerators / denominators, self.value, rel_tol=1e-6, abs_tol=1e-9)
+        numerators, denominators, _ = zip(*self.items.values(), strict=True)
+        return math.isclose(math.fsum(numerators) / math.fsum(denominators), self.value, rel_tol=1e-6, abs_tol=1e-9)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Difference:
     difference: float
     low: float
     high: float
-    """Ends of the 95 % bootstrap interval of the difference."""
+    """Ends of the 95 % interval of the difference: bootstrap over items, or Student's over episodes."""
     excludes_zero: bool
     second_is: str
     """better or worse where the interval excludes 0, else 'not told apart'."""
@@ -146,17 +152,15 @@ def _sides(store_url: str, record: RunRecord) -> dict[str, Side]:
         )
     artifact = ArtifactStore(store_url).open(outcome.artifact)
     artifact.check_contract(RESULTS, "compare")
-    items: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = {}
-    table = artifact.read_table("items.parquet")
-    for row in table.select(COLUMNS).to_pylist():
-        found = items.setdefault((row["model"], row["task"], row["metric"]), {})
-        found[row["item"]] = (row["numerator"], row["denominator"])
+    items: dict[tuple[str, str, str], dict[str, tuple[float, float, Any]]] = {}
     answers: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = {}
-    for row in table.filter(pc.is_in(table.column("metric"), pa.array(STATISTICS))).to_pylist():
+    for row in artifact.read_table("items.parquet").select(COLUMNS).to_pylist():
+        name = (row["model"], row["task"], row["metric"])
         output = json.loads(row["output"])
-        if {"label", "predicted"} <= output.keys():
-            of_metric = answers.setdefault((row["model"], row["task"], row["metric"]), {})
-            of_metric[row["item"]] = (output["label"], output["predicted"])
+        right = next((output[key] for key in RIGHT_ANSWERS if key in output), None)
+        items.setdefault(name, {})[row["item"]] = (row["numerator"], row["denominator"], right)
+        if row["metric"] in STATISTICS and {"label", "predicted"} <= output.keys():
+            answers.setdefault(name, {})[row["item"]] = (output["label"], output["predicted"])
     sides: dict[str, Side] = {}
     for row in artifact.read_table("scores.parquet").to_pylist():
         if row["value"] is None:  # not measured
@@ -164,7 +168,7 @@ def _sides(store_url: str, record: RunRecord) -> dict[str, Side]:
         side = sides.setdefault(row["model"], Side(record.run_id, row["model"], {}))
         name = (row["model"], row["task"], row["metric"])
         side.metrics[name[1:]] = Metric(
-            row["value"], row["higher_is_better"], items.get(name, {}), answers.get(name, {})
+            row["value"], row["higher_is_better"], row["protocol"], items.get(name, {}), answers.get(name, {})
         )
     return sides
 
@@ -178,7 +182,7 @@ def _differences(first: Side, second: Side) -> Iterator[Difference | NotCompared
             continue
         one, other = first.metrics[task, metric], second.metrics[task, metric]
         interval = _paired(one, other, metric)
-        excludes_zero = not interval.low <= 0 <= interval.high
+        excludes_zero = interval.low > 0 or interval.high < 0
         direction = "better" if (interval.value > 0) is one.higher_is_better else "worse"
         yield Difference(
             *names, len(one.items), one.value, other.value, *interval, excludes_zero,
@@ -198,15 +202,25 @@ def _obstacle(first: Side, second: Side, name: tuple[str, str]) -> str | None:
     if any(only):
         shared = len(one.items.keys() & other_one.items)
         return f"other items: {shared} are in both, {only[0]} in the first only, {only[1]} in the second only"
-    if _have_answers(one, other_one):
-        different = sum(one.answers[item][0] != other_one.answers[item][0] for item in one.items)
-        return f"{different} of {len(one.items)} items have another label" if different else None
-    if not (one.adds_up and other_one.adds_up):
+    if not _have_answers(one, other_one) and not (one.adds_up and other_one.adds_up):
         return "the score is not a mean over its items"
+    if one.is_over_episodes and len({_episode(item) for item in one.items}) < 2:
+        return "a single episode has no interval"
     weights = [(one.items[item][1], other_one.items[item][1]) for item in one.items]
     different = sum(weight != other_weight for weight, other_weight in weights)
     if different:
         return f"{different} of {len(weights)} items have another size (other text, or other tokens)"
+    # A model and a baseline of one run are never asked in the same way.
+    return _other_settings(one, other_one) if first.model == second.model else None
+
+
+def _other_settings(one: Metric, other: Metric) -> str | None:
+    """What sets the same score of two runs apart besides the model."""
+    if one.protocol != other.protocol:
+        return f"asked in another way: {one.protocol} in the first, {other.protocol} in the second"
+    answers = sum(one.items[item][2] != other.items[item][2] for item in one.items)
+    if answers:
+        return f"{answers} of {len(one.items)} items have another right answer (other data under the same names)"
     return None
 
 
@@ -215,11 +229,20 @@ def _have_answers(first: Metric, second: Metric) -> bool:
 
 
 def _paired(first: Metric, second: Metric, name: str) -> Interval:
+    """The second less the first. Queries of an episode hang on the same examples: there, episodes are the sample."""
+    names = sorted(first.items)
     if _have_answers(first, second):
-        columns = np.array([(*first.answers[item], second.answers[item][1]) for item in sorted(first.items)])
+        columns = np.array([(*first.answers[item], second.answers[item][1]) for item in names])
         return paired_statistics(METRICS[name], columns[:, 0], columns[:, 2], columns[:, 1], SEED)
-    pairs = np.array([(*first.items[item], *second.items[item]) for item in sorted(first.items)])
-    return paired_difference(pairs[:, 2], pairs[:, 0], pairs[:, 1], SEED)
+    scores, others = (np.array([side.items[item][0] for item in names]) for side in (first, second))
+    if first.is_over_episodes:
+        episodes = np.array([_episode(item) for item in names])
+        return student_interval([(others - scores)[episodes == episode].mean() for episode in np.unique(episodes)])
+    return paired_difference(others, scores, [first.items[item][1] for item in names], SEED)
+
+
+def _episode(item: str) -> str:
+    return item.partition("/")[0]
 
 
 def print_comparison(differences: Sequence[Difference], left_out: Sequence[NotCompared]) -> None:

@@ -4,6 +4,7 @@
 - `wilson_interval`: of a share, which holds where all items are alike too
 - `bootstrap_draws`, `percentile_interval`: of any statistic of the items, such as a correlation
 - `paired_difference`, `paired_statistics`: of the difference of two models on the same documents or items
+- `student_interval`: of the mean of a few numbers, such as one for each episode
 """
 
 import math
@@ -130,3 +131,15 @@ def paired_statistics(
 
     columns = [np.asarray(column, dtype=np.float64) for column in (labels, first, second)]
     return percentile_interval(difference(*columns), bootstrap_draws(difference, columns, seed, resamples))
+
+
+def student_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
+    """The mean with Student's interval, for few numbers that are about normal; no interval for a single one."""
+    from scipy.stats import t
+
+    numbers = np.asarray(values, dtype=np.float64)
+    mean, count = float(numbers.mean()), numbers.size
+    if count < 2:
+        return Interval(mean, math.nan, math.nan)
+    half = float(t.ppf((1 + confidence) / 2, count - 1) * numbers.std(ddof=1)) / math.sqrt(count)
+    return Interval(mean, mean - half, mean + half)

@@ -30,7 +30,8 @@ class AnswerStore:
         self._written = time.monotonic()
         for name in names:
             assert folder is not None
-            for line in folder.read(name).decode().splitlines():
+            # Not splitlines: answers may hold other line ends, such as U+2028, which JSON leaves as they are.
+            for line in folder.read(name).decode().rstrip("\n").split("\n"):
                 key, answer = json.loads(line)
                 self._answers[key] = answer
 

@@ -146,7 +146,10 @@ def _mbpp_document(row: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _mbpp_problem(row: Mapping[str, Any], where: str) -> CodeProblem:
     document = _mbpp_document(row, where)
-    tests = "\n".join([row.get("test_setup_code", ""), *row.get("test_imports", []), *row["test_list"]])
+    before = [row.get("test_setup_code") or "", *(row.get("test_imports") or [])]
+    if not all(isinstance(line, str) for line in before):
+        raise InputDataError(f"{where}: fields 'test_setup_code' and 'test_imports' are {before!r}; expected text")
+    tests = "\n".join([*before, *row["test_list"]])
     used = {node.id for node in ast.walk(_parsed(tests, where, "test_list")) if isinstance(node, ast.Name)}
     top = _parsed(document["code"], where, "code").body
     defined = [node.name for node in top if isinstance(node, ast.FunctionDef | ast.ClassDef)]

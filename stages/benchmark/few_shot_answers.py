@@ -42,9 +42,20 @@ class ImageForm:
 class NetworkAnswers:
     """A network in the episodes of one set; answers that are in the store are not computed again."""
 
-    def __init__(self, model: EvaluatedModel, images: ImageSet, form: ImageForm, store: AnswerStore) -> None:
-        """Ask nothing yet."""
+    def __init__(
+        self, model: EvaluatedModel, images: ImageSet, form: ImageForm, store: AnswerStore, fingerprint: str = ""
+    ) -> None:
+        """Ask nothing yet.
+
+        Args:
+            model: what is asked.
+            images: the set.
+            form: how images are put before the network.
+            store: where answers are kept and looked for; must belong to this network alone.
+            fingerprint: of the set's files, as two sets can have the same names for other images.
+        """
         self._model, self._images, self._form, self._store = model, images, form, store
+        self._fingerprint = fingerprint
         self._labels = Labels.of(model.tokenizer)
 
     def room(self, ways: int, shots: int) -> Room | None:
@@ -99,7 +110,7 @@ class NetworkAnswers:
     def _key(self, protocol: str, episode: Episode) -> str:
         form = (self._form.side, self._form.patches, self._form.seed)
         drawn = (episode.number, episode.classes, episode.examples, episode.queries)
-        return request_key("few_shot_images", protocol, form, drawn)
+        return request_key("few_shot_images", self._fingerprint, protocol, form, drawn)
 
 
 def pixel_answers(images: ImageSet, episode: Episode, side: int, classifier: str) -> Answers:

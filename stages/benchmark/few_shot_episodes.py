@@ -13,10 +13,12 @@ from itertools import chain
 import numpy as np
 
 from data_schemas.errors import InputDataError
-from infra.statistics import Interval
+from infra.statistics import Interval, student_interval
 from stages.benchmark.image_sets import ImageSet
 
 MOST_WAYS = 10
+OVER_EPISODES = "95 % t-interval over episodes"
+"""Ends the protocol of scores whose items are `<episode>/<image>`."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,13 @@ def draw_episodes(
     return drawn
 
 
-def over_episodes(accuracies: Sequence[float], confidence: float = 0.95) -> Interval:
+def over_episodes(accuracies: Sequence[float]) -> Interval:
     """The mean with Student's interval, cut to 0 and 1; no interval for a single episode.
 
     All queries of an episode hang on the same few examples, so that episodes vary more than their queries tell.
     """
-    from scipy.stats import t
-
-    values, count = np.asarray(accuracies, dtype=np.float64), len(accuracies)
-    mean = float(values.mean())
-    if count < 2:
-        return Interval(mean, math.nan, math.nan)
-    half = float(t.ppf((1 + confidence) / 2, count - 1) * values.std(ddof=1)) / math.sqrt(count)
-    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+    mean, low, high = student_interval(accuracies)
+    return Interval(mean, low if math.isnan(low) else max(0.0, low), high if math.isnan(high) else min(1.0, high))
 
 
 def _some(generator: np.random.Generator, images: Sequence[str], count: int) -> list[str]:

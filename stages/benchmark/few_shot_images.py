@@ -102,7 +102,7 @@ class FewShotImagesTask(BenchmarkTask):
         folder = context.work.child(f"few_shot_images/{model.digest[:16]}") if context.work else None
         form = ImageForm(self.side, self.patches, context.seed)
         with AnswerStore(folder) as store:
-            network = NetworkAnswers(model, images, form, store)
+            network = NetworkAnswers(model, images, form, store, self.fingerprint())
             results = self._by_features(network, model.name, images, episodes, context) if self._classifiers else []
             if IN_CONTEXT in self.protocols:
                 results.append(self._in_context(network, model.name, images, episodes, context))
@@ -195,10 +195,12 @@ class FewShotImagesTask(BenchmarkTask):
 
     def _protocol(self, episodes: "Sequence[Episode]", seed: int, images: "ImageSet", way: str) -> str:
         drawn = f"{len(episodes)} episodes of {len(episodes[0].queries)} queries by seed {seed} ({images.split})"
+        from stages.benchmark.few_shot_episodes import OVER_EPISODES
+
         shots = len(episodes[0].examples) // len(episodes[0].classes)
         return (
             f"{len(episodes[0].classes)}-way, {shots} examples per class, {drawn}, {self.side} x {self.side} "
-            f"pixels; {way}; 95 % t-interval over episodes"
+            f"pixels; {way}; {OVER_EPISODES}"
         )
 
     def _not_run_on(self, model: str, protocol: str, reason: str) -> "TaskResult":

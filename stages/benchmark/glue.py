@@ -62,11 +62,14 @@ class GlueTask(BenchmarkTask):
 
     def data_files(self) -> list[Path]:
         """Development and training files of every set."""
-        paths = []
-        for of in self._sets():
-            names = (*of.files, *(of.train if self.examples else ()))
-            paths += [self.folder / of.folder / f"{name}{ending}" for name in names for ending in ("", ".gz")]
-        return paths
+        paths = dict.fromkeys(
+            self.folder / one.folder / f"{name}{ending}"
+            for of in self._sets()
+            for one, names in ((of, of.files), (_source(of), _source(of).train if self.examples else ()))
+            for name in names
+            for ending in ("", ".gz")
+        )
+        return list(paths)
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
         """Every set that has data, then the average."""
@@ -133,13 +136,17 @@ class GlueTask(BenchmarkTask):
 
     def _shots(self, of: GlueSet, seed: int) -> list[dict[str, Any]]:
         """Training items, the same before every question; fewer where there are not so many."""
-        # The diagnostic set has no training set of its own; it is a test of MNLI's.
-        source = BY_NAME["MNLI matched"] if of.name == "AX" else of
+        source = _source(of)
         path = find(self.folder / source.folder, *source.train) if self.examples else None
         if path is None:
             return []
         items = read_examples(path, source).items
         return random.Random(seed).sample(items, min(self.examples, len(items)))
+
+
+def _source(of: GlueSet) -> GlueSet:
+    """The set whose training items are shown: the diagnostic set has none of its own, it is a test of MNLI's."""
+    return BY_NAME["MNLI matched"] if of.name == "AX" else of
 
 
 def predictions(of: GlueSet, asked: "Sequence[Asked]") -> Values:

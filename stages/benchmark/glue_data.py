@@ -19,6 +19,8 @@ DOWNLOAD = "https://dl.fbaipublicfiles.com/glue/data"
 BINARY = ("0", "1")
 NLI = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not_entailment")
+HIGHEST = 5
+"""Of the scale of STS-B."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ class Examples:
     """Items of a file, and how many rows of it are none."""
 
     items: list[dict[str, Any]]
-    """`id`, the texts, and `label`: place among the set's labels, or the score of a scale."""
+    """`id`, the texts as they stand in the file, as the harness shows them (SST-2's end in a space), and `label`: place
+    among the set's labels, or the score of a scale."""
     left_out: int
     """Rows with another number of fields than the header, as the official QQP has them, or without a gold label."""
 
@@ -147,7 +150,7 @@ def read_examples(path: Path, of: GlueSet) -> Examples:
         if label == "-":  # annotators of SNLI and MNLI did not agree
             left_out += 1
             continue
-        texts = {name: row[column].strip() for name, column in columns.items() if name not in ("id", "label")}
+        texts = {name: row[column] for name, column in columns.items() if name not in ("id", "label")}
         own_id = row[columns["id"]] if "id" in columns and columns["id"] != "0" else str(number)
         items.append({"id": own_id, **texts, "label": _label(label, of, where)})
     if not items:
@@ -156,8 +159,8 @@ def read_examples(path: Path, of: GlueSet) -> Examples:
 
 
 def sentences(item: Mapping[str, Any]) -> list[str]:
-    """One sentence or two, in the order of the set's columns."""
-    return [value for name, value in item.items() if name not in ("id", "label")]
+    """One sentence or two, in the order of the set's columns, without spaces around them."""
+    return [value.strip() for name, value in item.items() if name not in ("id", "label")]
 
 
 def _json_rows(path: Path, columns: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
@@ -182,7 +185,11 @@ def _tsv_rows(path: Path, of: GlueSet) -> tuple[list[tuple[str, dict[str, str]]]
 
 def _label(text: str, of: GlueSet, where: str) -> int | float:
     try:
-        return of.labels.index(text) if of.labels else float(text)
+        if of.labels:
+            return of.labels.index(text)
+        if 0 <= float(text) <= HIGHEST:  # neither does "nan" lie there
+            return float(text)
     except ValueError:
-        accepted = ", ".join(of.labels) or "a number from 0 to 5"
-        raise InputDataError(f"{where}: the label is {text!r}; accepted for {of.name}: {accepted}") from None
+        pass
+    accepted = ", ".join(of.labels) or f"a number from 0 to {HIGHEST}"
+    raise InputDataError(f"{where}: the label is {text!r}; accepted for {of.name}: {accepted}")

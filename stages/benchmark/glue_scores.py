@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from infra.statistics import bootstrap_draws, percentile_interval
+from infra.statistics import bootstrap_draws, percentile_interval, wilson_interval
 from stages.benchmark.evaluation import TaskResult, score_row
 from stages.benchmark.glue_data import BY_NAME, GlueSet
 from stages.benchmark.glue_metrics import AVERAGE_OF, METRICS, Values
@@ -52,7 +52,11 @@ def score_result(
     task: str, model: str, one: Score, protocol: str | None, note: str | None, items: list[dict[str, Any]]
 ) -> TaskResult:
     """The score's row, with the items behind it."""
-    interval = percentile_interval(one.value, one.draws)
+    # Where all or none are right, all draws are alike.
+    alike = one.metric == "accuracy" and one.value in (0, 1)
+    interval = (
+        wilson_interval(round(one.value * one.items), one.items) if alike else percentile_interval(one.value, one.draws)
+    )
     return TaskResult(score_row(task, model, one.metric, interval, one.items, True, protocol, note), items)
 
 

@@ -20,6 +20,8 @@ NGRAM_BYTES_PER_SECOND = 8e6
 OVERLAP_BYTES_PER_SECOND = 20e6
 HARNESS_SECONDS = 12.0
 """Imports of the evaluation harness and of what it brings."""
+OWN_MODELS = ("pretrained", "compressed")
+"""The run's own networks, as the result calls them."""
 
 
 class BenchmarkConfig(StageConfig):
@@ -63,12 +65,23 @@ class BenchmarkConfig(StageConfig):
             )
         return tasks
 
+    @field_validator("checkpoints")
+    @classmethod
+    def _no_name_of_the_run_s_own(cls, checkpoints: dict[str, str]) -> dict[str, str]:
+        for name in OWN_MODELS:
+            if name in checkpoints:
+                raise ValueError(
+                    f"{name!r} is what the result calls a network of the run itself; give the checkpoint "
+                    f"{checkpoints[name]} another name"
+                )
+        return checkpoints
+
 
 class BenchmarkStage(Stage):
     """Score the pretrained and the compressed network and the baselines."""
 
     name = "benchmark"
-    version = 4
+    version = 5
     Config = BenchmarkConfig
     inputs: Mapping = {  # type: ignore[type-arg]
         "corpus": CORPUS, "tokens": TOKENS, "model": MODEL, "compressed": COMPRESSED_MODEL,

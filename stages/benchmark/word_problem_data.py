@@ -7,6 +7,7 @@ A problem has `id`, `question`, `answer` (the text that is compared), and what i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ def read_gsm8k(path: Path) -> list[Problem]:
     """`{"question", "answer"}` a line, where the answer ends in `#### 72` (Cobbe et al. 2021, 2110.14168)."""
     problems = []
     for number, (where, row) in enumerate(read_json_lines(path, ("question", "answer"))):
-        if MARK not in row["answer"]:
+        question, answer = _text(row, "question", where), _text(row, "answer", where)
+        if MARK not in answer:
             raise InputDataError(f"{where}: field 'answer' has no {MARK!r} before a final answer")
-        problems.append({"id": str(number), "question": row["question"], "answer": row["answer"]})
+        problems.append({"id": str(number), "question": question, "answer": answer})
     return problems
 
 
@@ -55,8 +57,8 @@ def read_svamp(path: Path) -> list[Problem]:
     return [
         {
             "id": str(row["ID"]),
-            "question": f"{row['Body'].strip()} {row['Question'].strip()}",
-            "answer": f"{_number(row['Answer'], where):g}",
+            "question": f"{_text(row, 'Body', where).strip()} {_text(row, 'Question', where).strip()}",
+            "answer": _number(row["Answer"], where),
         }
         for where, row in read_json_lines(path, ("ID", "Body", "Question", "Answer"))
     ]
@@ -66,16 +68,17 @@ def read_aqua(path: Path) -> list[Problem]:
     """`{"question", "options", "correct"}` a line, options as `A)21` (Ling et al. 2017, 1705.04146)."""
     problems = []
     for number, (where, row) in enumerate(read_json_lines(path, ("question", "options", "correct"))):
-        if row["correct"] not in tuple(LETTERS) or len(row["options"]) != len(LETTERS):
+        given = row["options"] if isinstance(row["options"], list) else []
+        texts = [option for option in given if isinstance(option, str)]
+        if row["correct"] not in tuple(LETTERS) or len(texts) != len(LETTERS) or len(given) != len(LETTERS):
             raise InputDataError(
-                f"{where}: {len(row['options'])} options and the answer {row['correct']!r}; accepted are five options "
+                f"{where}: {len(texts)} options and the answer {row['correct']!r}; accepted are five options, as text, "
                 f"and one of {', '.join(LETTERS)}"
             )
         options = " ".join(f"({letter.lower()}) {option.split(')', 1)[-1].strip()}" for letter, option in
-                           zip(LETTERS, row["options"], strict=True))  # fmt: skip
-        problems.append(
-            {"id": str(number), "question": row["question"], "options": options, "answer": row["correct"].lower()}
-        )
+                           zip(LETTERS, texts, strict=True))  # fmt: skip
+        question = _text(row, "question", where)
+        problems.append({"id": str(number), "question": question, "options": options, "answer": row["correct"].lower()})
     return problems
 
 
@@ -98,11 +101,21 @@ def own_aqua_examples(_: Path | None) -> list[Problem]:
     return [{**problem, "answer": row["rationale"]} for problem, (_, row) in zip(options, rows, strict=True)]
 
 
-def _number(value: Any, where: str) -> float:
+def _number(value: Any, where: str) -> str:
+    """As a model would write it: all digits, and no zeros behind the point."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise InputDataError(f"{where}: field 'Answer' is {value!r}; accepted is a number") from None
+        number = Decimal(str(value))
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise InputDataError(f"{where}: field 'Answer' is {value!r}; accepted is a number")
+    return f"{number.normalize():f}"
+
+
+def _text(row: Problem, field: str, where: str) -> str:
+    if not isinstance(row[field], str):
+        raise InputDataError(f"{where}: field {field!r} is {row[field]!r}; accepted is text")
+    return str(row[field])
 
 
 READERS = {

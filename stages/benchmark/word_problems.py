@@ -7,8 +7,10 @@ extraction stand in `harness_tasks`. The vote is self-consistency (Wang et al. 2
 several sampled answers, where answers that no rule could read do not vote.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -161,17 +163,29 @@ class WordProblemTask(BenchmarkTask):
             return {"generation_kwargs": generation}
         generation |= {"do_sample": True, "temperature": self.temperature}
         # The answer of each text is read by the same rule, then they vote.
-        vote = {"function": "custom", "filter_fn": votes}
+        ignored = settings["metric_list"][0].get("regexes_to_ignore", [])
+        vote = {"function": "custom", "filter_fn": partial(votes, ignored=ignored)}
         rules = [
             {**rule, "filter": [*rule["filter"][:-1], vote, rule["filter"][-1]]} for rule in settings["filter_list"]
         ]
         return {"generation_kwargs": generation, "repeats": self.votes, "filter_list": rules}
 
 
-def votes(answers: Iterable[Sequence[str]], documents: object) -> list[list[str]]:
-    """[the commonest answer] of each problem's; of equally common ones the one that came first."""
+def votes(answers: Iterable[Sequence[str]], documents: object, ignored: Sequence[str] = ()) -> list[list[str]]:
+    """[the commonest answer] of each problem's, as it was first written; of equally common ones the first.
+
+    Args:
+        answers: of each problem, those that were read.
+        documents: the problems; the harness gives them.
+        ignored: patterns of what makes no difference, as in the set's metric: $1,072 and 1072. are one answer.
+    """
+
+    def plain(answer: str) -> str:
+        return reduce(lambda text, pattern: re.sub(pattern, "", text), ignored, answer).lower()
+
     results = []
     for each in answers:
-        read = [answer for answer in each if answer != UNREAD]
-        results.append([Counter(read).most_common(1)[0][0] if read else UNREAD])
+        read = {plain(answer): answer for answer in reversed(each) if answer != UNREAD}  # as first written
+        counts = Counter(plain(answer) for answer in each if answer != UNREAD)
+        results.append([read[counts.most_common(1)[0][0]] if read else UNREAD])
     return results

@@ -15,6 +15,7 @@ from flows.compare import compare
 from infra.artifacts import ArtifactStore
 from infra.runs import RunStore
 from infra.statistics import paired_difference
+from stages.benchmark.few_shot_episodes import OVER_EPISODES
 from stages.benchmark.glue_metrics import f1
 from tests.stores import commit
 
@@ -110,6 +111,49 @@ def test_scores_of_other_items_are_named_and_not_compared(tmp_path, names, sizes
     assert not differences
     assert (row.task, row.first, row.second) == ("held-out text", "pretrained of one", "pretrained of two")
     assert row.why.startswith(why)
+
+
+def answered(task, right, protocol, label=None):
+    """Item -> 1 for a right answer of the pretrained network, as the two tables."""
+    output = "{}" if label is None else json.dumps({"label": label})
+    score = (task, "pretrained", "accuracy", sum(right.values()) / len(right), None, None, len(right), True, protocol)
+    items = [(task, "accuracy", name, "pretrained", output, one, 1.0) for name, one in right.items()]
+    return (
+        pa.Table.from_pylist([dict(zip(SCORES.names, score, strict=False))], SCORES),
+        pa.Table.from_pylist([dict(zip(ITEMS.names, row, strict=False)) for row in items], ITEMS),
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "why"),
+    [
+        (
+            ("likelihood, 0 examples", 1),
+            ("likelihood, 5 examples", 1),
+            "asked in another way: likelihood, 0 examples",
+        ),
+        (("greedy", "12"), ("greedy", "13"), "8 of 8 items have another right answer"),
+    ],
+)
+def test_runs_that_asked_otherwise_or_other_items_are_not_compared(tmp_path, one, two, why):
+    url, right = str(tmp_path), dict.fromkeys(BYTES, 1.0)
+    runs = [save_run(url, name, answered("t", right, *fields)) for name, fields in (("one", one), ("two", two))]
+    differences, (row,) = compare(url, runs, ["pretrained"])
+    assert not differences and row.why.startswith(why)
+
+
+def test_queries_of_an_episode_are_not_independent(tmp_path):
+    """All queries of one episode in four are lost: surely worse by items, but not by episodes."""
+    url, protocol = str(tmp_path), f"4-way; {OVER_EPISODES}"
+    names = [f"{episode}/{query}" for episode in range(4) for query in range(20)]
+    first = dict.fromkeys(names, 1.0)
+    second = {name: float(not name.startswith("0/")) for name in names}
+    runs = [save_run(url, name, answered("digits", right, protocol)) for name, right in (("a", first), ("b", second))]
+    (row,), _ = compare(url, runs, ["pretrained"])
+    assert (row.difference, row.second_is) == (-0.25, "not told apart")
+    assert (row.low, row.high) == pytest.approx((-0.25 - 3.182446 * 0.25, -0.25 + 3.182446 * 0.25))
+    alone = [save_run(url, name, answered("digits", {"0/1": 1.0, "0/2": 0.0}, protocol)) for name in ("only", "again")]
+    assert compare(url, alone, ["pretrained"])[1][0].why == "a single episode has no interval"
 
 
 def test_refuses_runs_without_results_unknown_models_and_old_results(tmp_path):

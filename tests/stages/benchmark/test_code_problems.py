@@ -127,6 +127,7 @@ MBPP = '{"task_id": 11, "text": "?", "code": "def f(): pass", "test_list": %s}\n
         (read_mbpp, MBPP % "[]", "field 'test_list' is ..; expected a list of at least one test"),
         (read_mbpp, MBPP % '["assert g()"]', "the tests use nothing that field 'code' defines (f)"),
         (read_mbpp, (MBPP % '["f()"]').replace("11", "9"), "no row with a task_id from 11 to 510"),
+        (read_mbpp, (MBPP % '["f()"]').replace("{", '{"test_setup_code": 1, ', 1), "fields 'test_setup_code' and"),
         (read_mbpp_examples, MBPP % '["f()"]', "no row with task_id 2, 3, 4.* set examples: 0"),
         (read_mbpp, (MBPP % '["f()"]').replace('"text"', '"words"'), "field 'prompt' is None; expected text"),
         (read_algorithms, "problems: [", "is not YAML"),

@@ -220,6 +220,21 @@ def test_folders_are_classified_as_digits_are(tmp_path):
     assert values["random choice", "accuracy, in context"] == values["majority class", "accuracy, linear probe"] == 0.5
 
 
+def test_two_folders_with_the_same_names_are_two_sets(tmp_path):
+    """Other images under the same names, such as one set at two resolutions, have answers of their own."""
+    fields = {"name": "pets", "shots": 2, "queries": 2, "episodes": 1, "image_size": 8}
+    context, found = TaskContext(0, Folder(str(tmp_path / "kept"))), []
+    for place, classes in enumerate((("cat", "dog"), ("dog", "cat"))):
+        root = tmp_path / str(place)
+        for split in ("train", "val"):
+            image_folder(root, split, classes)
+        model = evaluated(context_length=96)
+        found.append(FewShotImagesTask(path=str(root), **fields).measure(model, context)[2])
+        alone = FewShotImagesTask(path=str(root), **fields).measure(model, TaskContext(0))[2]
+        assert found[-1].items == alone.items
+    assert [item["item"] for item in found[0].items] == [item["item"] for item in found[1].items]
+
+
 def test_what_is_absent_is_said(tmp_path):
     task = FewShotImagesTask(name="pets", path=str(tmp_path / "nothing"))
     assert task.measure(evaluated(), TaskContext(0)) == [] and task.data_files() == [] and task.fingerprint()

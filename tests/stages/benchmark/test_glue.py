@@ -9,7 +9,8 @@ from data_schemas.errors import InputDataError
 from infra.filesystem import Folder
 from stages.benchmark.data_files import OWN_DATA, find
 from stages.benchmark.glue import GlueTask
-from stages.benchmark.glue_data import BY_NAME, SETS, read_examples
+from stages.benchmark.glue_data import BY_NAME, SETS, read_examples, sentences
+from stages.benchmark.glue_scores import score, score_result
 from stages.benchmark.harness import ask, load_task
 from stages.benchmark.task import TaskContext
 from tests.stages.benchmark.networks import evaluated
@@ -58,6 +59,8 @@ def test_the_malformed_row_of_qqp_is_left_out_and_said(shared_data):
             r"line 2: the label is 'maybe'; accepted for RTE",
         ),
         ("STS-B", "index\tsentence1\tsentence2\tscore\n0\ta\tb\thigh\n", r"a number from 0 to 5"),
+        ("STS-B", "index\tsentence1\tsentence2\tscore\n0\ta\tb\tnan\n", r"'nan'; .* a number from 0 to 5"),
+        ("STS-B", "index\tsentence1\tsentence2\tscore\n0\ta\tb\t5.1\n", r"'5.1'; .* a number from 0 to 5"),
         ("RTE", "", "column 'sentence1' is missing"),
     ],
 )
@@ -74,6 +77,10 @@ def test_prompts_are_the_harness_own():
             {"premise": "A.", "hypothesis": "B"}, "A.\nQuestion: B. True, False or Neither?\nAnswer:",
             [" True", " Neither", " False"],
         ),
+        "MNLI mismatched": (
+            {"premise": "A. ", "hypothesis": " B. "}, "A. \nQuestion: B. True, False or Neither?\nAnswer:",
+            [" True", " Neither", " False"],
+        ),
         "QNLI": (
             {"question": "Who?", "sentence": "He."},
             "Who?\nHe.\nQuestion: Does this response answer the question?\nAnswer:", [" yes", " no"],
@@ -86,6 +93,13 @@ def test_prompts_are_the_harness_own():
         assert [one.args for one in task.instances] == [
             (f"{prompt}{choices[1]}\n\n{prompt}", choice) for choice in choices
         ]
+
+
+def test_texts_are_shown_as_they_stand_in_the_file(tmp_path):
+    """As by the harness: all of SST-2's sentences end in a space."""
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\ngood fun . \t1\n")
+    (item,) = read_examples(tmp_path / "dev.tsv", BY_NAME["SST-2"]).items
+    assert item["sentence"] == "good fun . " and sentences(item) == ["good fun ."]
 
 
 class Oracle:
@@ -176,6 +190,22 @@ def test_the_harness_aggregates_our_predictions_to_our_figures():
         labels = np.array([item["label"] for item in items], dtype=float)
         ours = METRICS[metric](labels, predictions(BY_NAME[name], asked))
         assert ours == pytest.approx(get_aggregation(aggregation)(pairs))
+
+
+def test_the_training_items_that_are_shown_are_part_of_the_key(tmp_path):
+    """The diagnostic set's examples are MNLI's."""
+    task, plain = (GlueTask(path=str(tmp_path), sets=["AX"], examples=examples) for examples in (2, 0))
+    before = task.fingerprint(), plain.fingerprint()
+    (tmp_path / "MNLI").mkdir()
+    (tmp_path / "MNLI" / "train.tsv").write_text("sentence1\tsentence2\tgold_label\na\tb\tneutral\n")
+    assert task.fingerprint() != before[0] and plain.fingerprint() == before[1]
+
+
+@pytest.mark.parametrize(("right", "expected"), [(1.0, (0.5655, 1.0)), (0.0, (0.0, 0.4345))])
+def test_certainty_is_not_promised_where_all_items_are_alike(right, expected):
+    one = score(BY_NAME["RTE"], "accuracy", np.ones(5), np.full(5, right), 0)
+    row = score_result("GLUE RTE", "pretrained", one, None, None, []).score
+    assert (row["low"], row["high"]) == pytest.approx(expected, abs=1e-4)  # Wilson's
 
 
 def test_an_unknown_set_is_refused():

@@ -52,3 +52,8 @@ def test_data_that_come_go_or_change_are_another_key(tmp_path):
 def test_what_cannot_be_told_apart_or_is_unknown_is_refused(tasks, message):
     with pytest.raises(ValidationError, match=message):
         BenchmarkConfig(tasks=tasks)
+
+
+def test_a_checkpoint_cannot_have_the_name_of_the_run_s_own_network():
+    with pytest.raises(ValidationError, match="'pretrained' is what the result calls a network of the run itself"):
+        BenchmarkConfig(checkpoints={"pretrained": "models/pythia-70m"})

@@ -106,6 +106,44 @@ def test_a_vote_is_of_answers_that_could_be_read(monkeypatch):
     assert json.loads(strict.items[0]["output"])["responses"] == texts[:3] and len(flexible.items) == 2
 
 
+@pytest.mark.parametrize(
+    ("data", "texts", "answer"),
+    [
+        ("gsm8k", ["It is 39.", "39", "is $39", "so 8", "= 8"], "39."),
+        ("svamp", ["1,000", "1000.0", "$1000.", "= 8", "is 8"], "1,000"),
+        ("aqua", ["It is (b)", "(C)", "so (c)", "(d)", "is (e)"], "C"),
+    ],
+)
+def test_answers_that_the_rules_take_for_equal_vote_together(monkeypatch, data, texts, answer):
+    task = WordProblemTask(data=data, examples=0, votes=5, limit=1)
+    monkeypatch.setattr("stages.benchmark.harness.harness_model", lambda model, context: Writer(texts))
+    flexible = task.measure(evaluated(), TaskContext(0))[1]
+    assert json.loads(flexible.items[0]["output"])["extracted"]["flexible"] == answer
+
+
+@pytest.mark.parametrize(
+    ("data", "row", "message"),
+    [
+        ("gsm8k", {"question": "?", "answer": 72}, "field 'answer' is 72; accepted is text"),
+        ("svamp", {"ID": "1", "Body": 3, "Question": "?", "Answer": 1}, "field 'Body' is 3; accepted is text"),
+        ("svamp", {"ID": "1", "Body": "", "Question": "?", "Answer": "nan"}, "field 'Answer' is 'nan'; accepted is a"),
+        ("aqua", {"question": "?", "options": [1, 2, 3, 4, 5], "correct": "A"}, "0 options and the answer 'A'"),
+        ("aqua", {"question": "?", "options": 5, "correct": "A"}, "0 options and the answer 'A'"),
+    ],
+)
+def test_what_is_no_problem_is_named(tmp_path, data, row, message):
+    (tmp_path / "items.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputDataError, match=message):
+        READERS[data].read(tmp_path / "items.jsonl")
+
+
+@pytest.mark.parametrize(("number", "answer"), [(1234567.0, "1234567"), (145.0, "145"), ("0.125", "0.125"), (0, "0")])
+def test_numbers_keep_all_their_digits(tmp_path, number, answer):
+    row = {"ID": "1", "Body": "b", "Question": "q", "Answer": number}
+    (tmp_path / "items.jsonl").write_text(json.dumps(row))
+    assert READERS["svamp"].read(tmp_path / "items.jsonl")[0]["answer"] == answer
+
+
 def test_a_network_s_answers_are_kept_with_their_prompts(tmp_path):
     task = WordProblemTask(data="svamp", examples=1, limit=3, max_new_tokens=6)
     model, context = evaluated(), TaskContext(0, Folder(str(tmp_path)))
