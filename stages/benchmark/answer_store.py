@@ -9,6 +9,7 @@ from infra.filesystem import Folder
 
 FLUSH_SECONDS = 2.0
 """Most work that a kill can lose."""
+ENDING = ".jsonl"
 
 
 def request_key(*parts: Any) -> str:
@@ -25,7 +26,8 @@ class AnswerStore:
         self._flush_seconds = flush_seconds
         self._answers: dict[str, Any] = {}
         self._unwritten: dict[str, Any] = {}
-        names = folder.names() if folder else []
+        # A process that is killed while it writes leaves a temporary file with a part of the lines.
+        names = [name for name in folder.names() if name.endswith(ENDING)] if folder else []
         self._files = len(names)
         self._written = time.monotonic()
         for name in names:
@@ -61,7 +63,7 @@ class AnswerStore:
         """Write what is not on disk yet."""
         if self._folder and self._unwritten:
             lines = [json.dumps([key, answer], ensure_ascii=False) for key, answer in self._unwritten.items()]
-            self._folder.write(f"{self._files:06d}.jsonl", ("\n".join(lines) + "\n").encode())
+            self._folder.write(f"{self._files:06d}{ENDING}", ("\n".join(lines) + "\n").encode())
             self._files += 1
         self._unwritten = {}
         self._written = time.monotonic()

@@ -3,6 +3,7 @@ unanswerable ones."""
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
         document = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputDataError(f"{path} cannot be read as JSON ({error}); expected is {LAYOUT}") from error
     if not isinstance(document, dict):
         raise InputDataError(f"{path} is a JSON {type(document).__name__}; expected is {LAYOUT}")

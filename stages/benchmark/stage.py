@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS
 from data_schemas.config import StageConfig
+from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Estimate, Volume
 from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
@@ -89,9 +90,17 @@ class BenchmarkStage(Stage):
     output = RESULTS
 
     def sources(self, config: BenchmarkConfig) -> dict[str, str]:
-        """Digests of the tasks' data and of checkpoints."""
+        """Digests of the tasks' data and of checkpoints.
+
+        Raises:
+            NotFoundError: for a checkpoint that is not there: before the hours that the run's own networks take.
+        """
         found = {f"task {number} ({task.kind})": task.fingerprint() for number, task in enumerate(config.tasks)}
         for name, folder in config.checkpoints.items():
+            if not Path(folder).is_dir():
+                raise NotFoundError(
+                    f"benchmark.checkpoints {name!r}: there is no folder {folder}; download it, or take the name away"
+                )
             found[f"checkpoint {name}"] = folder_state(Path(folder))
         return found
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 from pydantic import ValidationError
 
+from data_schemas.errors import NotFoundError
 from infra.filesystem import Folder
 from infra.progress import SilentListener
 from stages.benchmark.stage import BenchmarkConfig, BenchmarkStage
@@ -57,3 +58,9 @@ def test_what_cannot_be_told_apart_or_is_unknown_is_refused(tasks, message):
 def test_a_checkpoint_cannot_have_the_name_of_the_run_s_own_network():
     with pytest.raises(ValidationError, match="'pretrained' is what the result calls a network of the run itself"):
         BenchmarkConfig(checkpoints={"pretrained": "models/pythia-70m"})
+
+
+def test_a_checkpoint_that_is_not_there_is_said_before_anything_is_measured(tmp_path):
+    config = BenchmarkConfig(tasks=(), checkpoints={"pythia": str(tmp_path / "absent")})
+    with pytest.raises(NotFoundError, match="benchmark.checkpoints 'pythia': there is no folder"):
+        BenchmarkStage().sources(config)
