@@ -188,5 +188,5 @@ def test_a_broken_gzip_file_is_named(tmp_path):
     data = bytearray(gzip.compress(b'{"data": []}' * 500))
     data[14:30] = b"\xff" * 16
     (tmp_path / "dev.json.gz").write_bytes(data)
-    with pytest.raises(InputDataError, match="dev.json.gz cannot be read as JSON"):
+    with pytest.raises(InputDataError, match=r"dev\.json\.gz cannot be read as JSON"):
         read_questions(tmp_path / "dev.json.gz")

@@ -62,5 +62,5 @@ def test_a_checkpoint_cannot_have_the_name_of_the_run_s_own_network():
 
 def test_a_checkpoint_that_is_not_there_is_said_before_anything_is_measured(tmp_path):
     config = BenchmarkConfig(tasks=(), checkpoints={"pythia": str(tmp_path / "absent")})
-    with pytest.raises(NotFoundError, match="benchmark.checkpoints 'pythia': there is no folder"):
+    with pytest.raises(NotFoundError, match=r"benchmark\.checkpoints 'pythia': there is no folder"):
         BenchmarkStage().sources(config)
