@@ -182,3 +182,11 @@ def test_best_threshold_is_the_best_of_all_thresholds(drawn, data):
         assert found.score == pytest.approx(max(mean(threshold) for threshold in (0.0, *given_up)))
         assert found.score == pytest.approx(mean(found.threshold))
     assert found.score >= 100 * sum(not one.has_answer for one in questions) / len(questions)
+
+
+def test_a_broken_gzip_file_is_named(tmp_path):
+    data = bytearray(gzip.compress(b'{"data": []}' * 500))
+    data[14:30] = b"\xff" * 16
+    (tmp_path / "dev.json.gz").write_bytes(data)
+    with pytest.raises(InputDataError, match=r"dev\.json\.gz cannot be read as JSON"):
+        read_questions(tmp_path / "dev.json.gz")
