@@ -6,6 +6,7 @@
 Needs transformers and accelerate (extra `transformers`); nothing else imports this module.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,9 +106,16 @@ class TransformersLM(HFLM):  # type: ignore[misc]
             times[plain] += 1
 
         def answer(some: Sequence[Instance]) -> list[str]:
-            return super(TransformersLM, self).generate_until(list(some), disable_tqdm=True)  # type: ignore[no-any-return]
+            capped = [self._with_room(one) for one in some]
+            return super(TransformersLM, self).generate_until(capped, disable_tqdm=True)  # type: ignore[no-any-return]
 
         return self._kept(keys, requests, answer, lambda one: len(one.args[0]))
+
+    def _with_room(self, request: Instance) -> Instance:
+        """As `HeadraceLM`: an answer has at most half of the context, where `HFLM` would stop with an error."""
+        context, settings = request.args[:2]
+        most = min(settings.get("max_gen_toks", self.max_gen_toks), max(self.max_length // 2, 1))
+        return dataclasses.replace(request, arguments=(context, {**settings, "max_gen_toks": most}))
 
     def _kept(
         self,

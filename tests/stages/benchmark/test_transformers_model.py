@@ -53,6 +53,8 @@ def test_answers_are_the_harness_own_and_are_kept(folder, tmp_path, monkeypatch)
     written = lm.generate_until(texts)
     assert written == theirs.generate_until(texts, disable_tqdm=True)
 
+    whole = instances("generate_until", [(PAIRS[5][0], settings | {"max_gen_toks": 500, "until": []})])
+    assert lm.generate_until(whole)[0] is not None
     again = harness_model(model, context)
     for name in ("_model_call", "_model_generate"):
         monkeypatch.setattr(again, name, lambda *_, **__: pytest.fail("computed again"))
