@@ -10,16 +10,15 @@ from pydantic import Field
 
 from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
 from stages.benchmark.remote_data import data_file
-from stages.benchmark.squad_data import TASK
+from stages.benchmark.squad_data import TASK, questions_in
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
     from stages.benchmark.evaluation import TaskResult
     from stages.benchmark.squad_data import SquadQuestion
 
-QUESTION_BYTES, PROMPT_TOKENS = 370, 220
-"""Of the official development set: 4.4 MB for 11,873 questions; tokens of a question with its passage."""
-GZIP_RATIO = 3
+PROMPT_TOKENS = 220
+"""Of a question with its passage."""
 PROTOCOL = "zero-shot prompt, greedy"
 GET = "curl -LO https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json"
 
@@ -50,9 +49,8 @@ class SquadTask(BenchmarkTask):
         found = self._found()
         if found is None:
             return 0
-        size = found.stat().st_size * (GZIP_RATIO if found.suffix == ".gz" else 1)
-        questions = min(self.limit or size, size // QUESTION_BYTES + 1)
-        return questions * (PROMPT_TOKENS + 10 * self.max_new_tokens)
+        questions = questions_in(found)
+        return min(self.limit or questions, questions) * (PROMPT_TOKENS + 10 * self.max_new_tokens)
 
     def data_files(self) -> list[Path]:
         """The one file."""

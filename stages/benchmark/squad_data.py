@@ -12,6 +12,8 @@ from typing import Any
 from data_schemas.errors import InputDataError
 
 TASK = "SQuAD 2.0"
+QUESTION_BYTES, GZIP_RATIO = 360, 4.4
+"""Measured on half of the official development set: 2.19 MB, 0.50 MB as gzip, for 6,078 questions."""
 LAYOUT = '{"version", "data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}'
 KINDS: Mapping[type, str] = {str: "a string", list: "a list", dict: "an object", bool: "true or false"}
 
@@ -34,6 +36,11 @@ class SquadQuestion:
     def has_answer(self) -> bool:
         """Whether the context answers it."""
         return bool(self.answers)
+
+
+def questions_in(path: Path) -> int:
+    """About how many questions a file holds, by its size."""
+    return int(path.stat().st_size * (GZIP_RATIO if path.suffix == ".gz" else 1)) // QUESTION_BYTES + 1
 
 
 def read_questions(path: Path) -> list[SquadQuestion]:

@@ -12,6 +12,7 @@ from data_schemas.errors import TrainingDivergedError
 from stages.benchmark.data_files import drawn
 from stages.benchmark.fine_tuning_config import FineTunedTask
 from stages.benchmark.remote_data import data_file, is_there, shown
+from stages.benchmark.squad_data import questions_in
 from stages.benchmark.task import EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 TASK = "SQuAD 2.0, fine-tuned"
 METRICS = ("exact", "f1")
 DOWNLOAD = "curl -LO https://rajpurkar.github.io/SQuAD-explorer/dataset"
-QUESTION_BYTES, QUESTION_TOKENS = 330, 220
-COMPRESSED = 9
-"""Times that such a file is smaller as gzip."""
+QUESTION_TOKENS = 220
 
 
 class FineTunedSquadTask(FineTunedTask):
@@ -77,7 +76,7 @@ class FineTunedSquadTask(FineTunedTask):
         """By the size of the files, a training step counted as three readings."""
         if self._missing():
             return 0
-        training, asked = _questions_in(self._training_file()), _questions_in(data_file(self.path))
+        training, asked = questions_in(self._training_file()), questions_in(data_file(self.path))
         if self.train_articles:
             training //= 2
         most = min(self.limit or asked, asked)
@@ -160,8 +159,3 @@ class FineTunedSquadTask(FineTunedTask):
             training = read_questions(self._training_file())
         check_training(training, asked, self._training_file())
         return drawn(training, self.most_training_items, seed), drawn(asked, self.limit, seed)
-
-
-def _questions_in(path: Path) -> int:
-    """About how many, by the size of the file."""
-    return path.stat().st_size * (COMPRESSED if path.suffix == ".gz" else 1) // QUESTION_BYTES + 1

@@ -2,7 +2,7 @@
 
 - `read_items`: `{"qID", "sentence", "option1", "option2", "answer"}` a line, with one blank `_` in the sentence
 - `score`: which option makes the words after the blank likelier, item by item
-- `accuracy`, `twins`, `pair_consistency`: the scores
+- `twins`: which items are one word apart
 
 Partial scoring compares the log-likelihood of the words after the blank, given the sentence up to it with either option
 in it. Both options are judged on the same tokens, so their own lengths and frequencies play no part.
@@ -102,11 +102,6 @@ def score(items: Sequence[WinogradItem], encode: Encode, log_likelihood: LogLike
     return [_result(item, float(first), float(second)) for item, (first, second) in zip(items, pairs, strict=True)]
 
 
-def accuracy(results: Sequence[WinogradResult]) -> float:
-    """Share of right answers; guessing gives 0.5."""
-    return sum(result.correct for result in results) / len(results)
-
-
 def twins(items: Sequence[WinogradItem]) -> list[tuple[int, int]]:
     """Positions of the items that are twins: one word apart, with opposite answers.
 
@@ -123,14 +118,6 @@ def twins(items: Sequence[WinogradItem]) -> list[tuple[int, int]]:
             pairs.append((position, position + 1))
             paired |= {position, position + 1}
     return sorted(pairs)
-
-
-def pair_consistency(results: Sequence[WinogradResult], pairs: Sequence[tuple[int, int]]) -> float:
-    """Share of twins with both answers right (group scoring, Elazar et al. 2021, 2104.08161); guessing gives 0.25.
-
-    A model that prefers one option whatever the sentence says gets one of each pair right and scores 0 here.
-    """
-    return sum(results[first].correct * results[second].correct for first, second in pairs) / len(pairs)
 
 
 def _result(item: WinogradItem, first: float, second: float) -> WinogradResult:

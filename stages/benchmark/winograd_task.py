@@ -58,7 +58,10 @@ class WinogradTask(BenchmarkTask):
         return [self.file]
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
-        """Accuracy, and how often both sentences of a pair are right."""
+        """Accuracy, and how often both sentences of a pair are right (group scoring, Elazar et al. 2021, 2104.08161).
+
+        A model that prefers one option whatever the sentence says gets one of each pair right: 0 of the pairs.
+        """
         if not is_there(self.file):
             return []
         from infra.statistics import bootstrap_interval

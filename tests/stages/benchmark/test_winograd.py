@@ -8,13 +8,21 @@ import pytest
 from data_schemas.errors import InputDataError
 from modeling.bits_per_byte import log_likelihoods
 from stages.benchmark.task import TaskContext
-from stages.benchmark.winograd import OWN_ITEMS, WinogradItem, accuracy, pair_consistency, read_items, score, twins
+from stages.benchmark.winograd import OWN_ITEMS, WinogradItem, read_items, score, twins
 from stages.benchmark.winograd_task import WinogradTask
 from stages.benchmark.winograd_xml import FIRST_SET, read_xml
 from tests.stages.benchmark.networks import evaluated
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "benchmarks"
 GOOD = {"qID": "a-1", "sentence": "The _ is here.", "option1": "cat", "option2": "dog", "answer": "1"}
+
+
+def accuracy(results):
+    return sum(result.correct for result in results) / len(results)
+
+
+def pair_consistency(results, pairs):
+    return sum(results[first].correct * results[second].correct for first, second in pairs) / len(pairs)
 
 
 @pytest.fixture
