@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from modeling.attention_kinds import AttentionKind, FullAttention, PooledAttention, PoolLevel, WindowAttention
-from modeling.attention_tiles import level_strides
-from modeling.joined_attention import joined_attention
-from modeling.pooling import BlockPooling
+from modeling.attention.kinds import AttentionKind, FullAttention, PooledAttention, PoolLevel, WindowAttention
+from modeling.attention.pooling import BlockPooling
+from modeling.attention.tiled_attention import joined_attention
+from modeling.attention.tiles import level_strides
 
 HEADS, HEAD_WIDTH = 6, 64
 LENGTHS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)

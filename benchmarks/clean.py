@@ -25,14 +25,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers import add_peers_argument, peer_python, run_peer
-from stages.clean.clean_config import CleanConfig
-from stages.clean.cleaning import Cleaner
-from stages.clean.document_parts import DocumentParts
+from stages.clean.config import CleanConfig
+from stages.clean.document_cleaner import Cleaner
 from stages.clean.document_rules import SCORES
 from stages.clean.line_rules import apply_line_rules
 from stages.clean.mojibake import FTFY_CONFIG, repair
 from stages.clean.normalize import normalize
 from stages.clean.rules_config import LineRules, Rules
+from stages.clean.text_measures import DocumentParts
 
 GENRES = ("books", "education", "forum", "news", "speech", "technical", "web", "wiki")
 UNFILTERED = ("mojibake_cases", "web_html")

@@ -22,11 +22,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.lineage import find_artifact
+from flows.commands.lineage import find_artifact
 from flows.store_location import store_url
-from infra.artifacts import Artifact
-from modeling.checkpoint import model_from_files
-from modeling.generation import decode_speed
+from infra.store.artifacts import Artifact
+from modeling.decoding.generation import decode_speed
+from modeling.export.model_files import model_from_files
 from modeling.transformer import Transformer
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))

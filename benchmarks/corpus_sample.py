@@ -20,7 +20,7 @@ import pyarrow as pa
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.manifest import Manifest, Volume, content_digest
 from data_schemas.tables import DOCUMENTS
-from infra.artifacts import Artifact, ArtifactStore
+from infra.store.artifacts import Artifact, ArtifactStore
 
 CORPORA = ("news", "web", "wiki", "technical", "books")
 Document = tuple[str, str]

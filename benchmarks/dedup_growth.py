@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.corpus_sample import generated, write_documents
 from data_schemas.artifact_kinds import CORPUS
-from infra.artifacts import Artifact, ArtifactStore
-from infra.partitions import PartitionMap
 from infra.progress import SilentListener
+from infra.store.artifacts import Artifact, ArtifactStore
+from infra.workers.partitions import PartitionMap
 from stages.dedup.stage import DedupConfig, DedupStage
 from stages.stage import StageContext
 

@@ -36,7 +36,7 @@ from benchmarks.corpus_sample import Document, generated, planted, real_document
 from benchmarks.dedup_growth import run_stage
 from benchmarks.dedup_peers import DATASKETCH, DATATROVE
 from benchmarks.peers import add_peers_argument, peer_python, run_peer
-from infra.artifacts import Artifact
+from infra.store.artifacts import Artifact
 
 THRESHOLD = 0.8
 PEERS = {"datatrove": DATATROVE, "datasketch": DATASKETCH}

@@ -22,14 +22,14 @@ from lm_eval.models.huggingface import HFLM
 from rich.console import Console
 from rich.table import Table
 
-from modeling.huggingface import from_gpt_neox, to_gpt_neox, tokenizer_files
+from modeling.export.huggingface import from_gpt_neox, to_gpt_neox, tokenizer_files
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.benchmark.data_files import OWN_DATA, find
-from stages.benchmark.glue_data import SETS, read_examples
-from stages.benchmark.harness import load_task
-from stages.benchmark.language_model import HeadraceLM
-from stages.benchmark.word_problem_data import READERS
+from stages.benchmark.harness.ask import load_task
+from stages.benchmark.harness.headrace_lm import HeadraceLM
+from stages.benchmark.tasks.glue.data import SETS, read_examples
+from stages.benchmark.tasks.word_problems.data import READERS
 from stages.tokenize import byte_level_bpe
 
 BATCH_SIZES = (8, 32)

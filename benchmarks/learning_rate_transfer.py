@@ -25,10 +25,10 @@ from rich.table import Table
 from torch import Tensor
 
 from data_schemas.errors import TrainingDivergedError
-from modeling.loss import token_losses
-from modeling.optimizer import build_adamw
-from modeling.schedule import cosine_with_warmup
-from modeling.training_step import training_step
+from modeling.loss.cross_entropy import token_losses
+from modeling.training.optimizer import build_adamw
+from modeling.training.schedule import cosine_with_warmup
+from modeling.training.step import training_step
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 

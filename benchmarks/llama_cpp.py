@@ -1,7 +1,7 @@
 """GGUF files in llama.cpp: `python -m benchmarks.llama_cpp [--quick] [--peers PYTHON] [RUN_ID --store URL]`.
 
 A run's dense network, or else a small one trained here on Python's own documentation, is exported for several c (see
-`modeling.gguf_export`) and loaded in llama.cpp, whose logits on held-out tokens are compared with the network's own:
+`modeling.export.gguf`) and loaded in llama.cpp, whose logits on held-out tokens are compared with the network's own:
 with matrices in float32 and float16, llama.cpp's cache of keys and values in either, and with its flash attention. The
 environment with the peer: `python -m venv PEERS; PEERS/bin/pip install llama-cpp-python`.
 
@@ -38,19 +38,19 @@ from torch import Tensor
 
 from benchmarks.peers import add_peers_argument, peer_python, run_peer
 from data_schemas.errors import HeadraceError
-from flows.generate import model_artifact
+from flows.commands.generate import model_artifact
 from flows.store_location import store_url
-from infra.artifacts import ArtifactStore
-from infra.runs import RunStore
-from infra.token_stream import TokenStream
-from modeling.checkpoint import model_from_files
-from modeling.gguf_export import GELU_SCALE, GeluError, gelu_error, write_gguf
-from modeling.gpt_neox import dense_weights
-from modeling.optimizer import build_adamw
-from modeling.schedule import cosine_with_warmup
-from modeling.training_step import training_step
+from infra.store.artifacts import ArtifactStore
+from infra.store.runs import RunStore
+from modeling.export.gguf import GELU_SCALE, GeluError, gelu_error, write_gguf
+from modeling.export.gpt_neox import dense_weights
+from modeling.export.model_files import model_from_files
+from modeling.training.optimizer import build_adamw
+from modeling.training.schedule import cosine_with_warmup
+from modeling.training.step import training_step
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
+from stages.common.token_stream import TokenStream
 from stages.tokenize import byte_level_bpe
 
 VOCABULARY = 1024

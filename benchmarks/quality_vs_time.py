@@ -34,16 +34,16 @@ from torch import Tensor
 
 from benchmarks.nanogpt import NanoGPT, NanoShape, train_step
 from benchmarks.nanogpt import build_optimizer as build_nanogpt_optimizer
-from flows.lineage import find_artifact
+from flows.commands.lineage import find_artifact
 from flows.run_config import load_run_config
-from infra.artifacts import Artifact
-from infra.ray_session import MALLOC_TUNABLES
-from infra.token_stream import TokenStream, WindowSampler
-from modeling.loss import next_token_loss
-from modeling.optimizer import build_optimizer
-from modeling.schedule import learning_rate_at
-from modeling.training_step import training_step
+from infra.store.artifacts import Artifact
+from infra.workers.ray_session import MALLOC_TUNABLES
+from modeling.loss.cross_entropy import next_token_loss
+from modeling.training.optimizer import build_optimizer
+from modeling.training.schedule import learning_rate_at
+from modeling.training.step import training_step
 from modeling.transformer import Transformer
+from stages.common.token_stream import TokenStream, WindowSampler
 from stages.pretrain.stage import PretrainConfig, model_config_for
 
 CONFIG = "configs/demo.yaml"

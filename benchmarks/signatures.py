@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.corpus_sample import real_documents
 from benchmarks.peers import add_peers_argument, peer_python, run_peer
-from stages.dedup.minhash import sign
+from stages.dedup.near_duplicates.minhash import sign
 
 PEER = r"""
 import json, re, sys, tempfile, time
@@ -72,7 +72,7 @@ COMPILE = """
 import tempfile, os, time
 os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp()
 import pyarrow as pa
-from stages.dedup.minhash import sign
+from stages.dedup.near_duplicates.minhash import sign
 begun = time.process_time()
 sign(pa.array(["a b"]), 128, 5)
 print(time.process_time() - begun)

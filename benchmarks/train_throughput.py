@@ -26,11 +26,11 @@ from rich.table import Table
 
 from benchmarks.nanogpt import NanoShape, command
 from infra.hardware import has_fast_bf16
-from infra.ray_session import MALLOC_TUNABLES
-from modeling.counting import flops_per_token
-from modeling.optimizer import build_adamw
-from modeling.training_choices import Precision
-from modeling.training_step import training_step
+from infra.workers.ray_session import MALLOC_TUNABLES
+from modeling.evaluation.config_counts import flops_per_token
+from modeling.training.kinds import Precision
+from modeling.training.optimizer import build_adamw
+from modeling.training.step import training_step
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 

@@ -25,7 +25,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from modeling.embeddings import AdaptiveHead, head_bands
-from modeling.loss import linear_cross_entropy
+from modeling.loss.cross_entropy import linear_cross_entropy
 
 MEGABYTE = 1e6
 MILLION = 2**20
@@ -44,7 +44,7 @@ class Case:
     bands: tuple[tuple[int, int], ...]
     """(entries, width) of each."""
     ours: bool = True
-    """Whether `modeling.loss` computes it, or else F.cross_entropy."""
+    """Whether `modeling.loss.cross_entropy` computes it, or else F.cross_entropy."""
 
     @property
     def entries(self) -> int:

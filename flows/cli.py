@@ -65,8 +65,8 @@ def plan(
     from flows.planning import Planner
     from flows.run_config import load_run_config
     from flows.run_session import RunRequest, resumable
-    from infra.artifacts import ArtifactStore
-    from infra.runs import RunStore
+    from infra.store.artifacts import ArtifactStore
+    from infra.store.runs import RunStore
 
     url = store_url(store)
     request = RunRequest(load_run_config(config, set_ or []), url, last_stage=until)
@@ -109,7 +109,7 @@ def rerun(
     """Make a new attempt at one stage; what depends on it follows if its bytes changed."""
     from flows.run_config import apply_overrides, build_run_config
     from flows.run_session import rerun_request
-    from infra.runs import RunStore
+    from infra.store.runs import RunStore
     from stages.registry import stage_named
 
     url = store_url(store)
@@ -130,14 +130,14 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Compress one model by many recipes, and say which reach most; what is there already is reused."""
+    from flows.commands.show import report_location
+    from flows.commands.sweep import LAST_STAGE, print_sweep, sweep_json
+    from flows.commands.sweep import sweep as run_sweep
     from flows.console import run_view
     from flows.planning import stages_until
     from flows.recipes import read_recipes
     from flows.run_config import apply_overrides, build_run_config, load_run_config
-    from flows.show import report_location
-    from flows.sweep import LAST_STAGE, print_sweep, sweep_json
-    from flows.sweep import sweep as run_sweep
-    from infra.runs import RunStore
+    from infra.store.runs import RunStore
 
     url, chosen = store_url(store), read_recipes(recipes)
     given = None
@@ -159,8 +159,8 @@ def sweep(
 @command
 def runs(store: Store = None, as_json: AsJson = False) -> None:
     """List the runs of the store, newest first."""
-    from flows.show import runs_table
-    from infra.runs import RunStore
+    from flows.commands.show import runs_table
+    from infra.store.runs import RunStore
 
     records = RunStore(store_url(store)).all()
     runs_table(records)
@@ -171,8 +171,8 @@ def runs(store: Store = None, as_json: AsJson = False) -> None:
 @command
 def show(run_id: RunId = "latest", store: Store = None, as_json: AsJson = False) -> None:
     """Show what a run did, its figures and where its report lies."""
-    from flows.show import run_summary, show_run
-    from infra.runs import RunStore
+    from flows.commands.show import run_summary, show_run
+    from infra.store.runs import RunStore
 
     url = store_url(store)
     record = RunStore(url).get(run_id)
@@ -194,10 +194,10 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs, and in each the model before and after compression: paired differences, item by item."""
-    from flows.compare import as_json as comparison_json
-    from flows.compare import compare as compare_runs
-    from flows.compare import print_comparison
-    from infra.runs import RunStore
+    from flows.commands.compare import as_json as comparison_json
+    from flows.commands.compare import compare as compare_runs
+    from flows.commands.compare import print_comparison
+    from infra.store.runs import RunStore
 
     url = store_url(store)
     records = {record.run_id: record for record in map(RunStore(url).get, filter(None, (run_a, run_b)))}
@@ -222,9 +222,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Put a config's benchmark tasks to any model in a folder, without a run."""
-    from flows.evaluate import evaluate as put_tasks
+    from flows.commands.evaluate import evaluate as put_tasks
+    from flows.commands.show import scores_table
     from flows.run_config import apply_overrides, build_run_config, load_run_config
-    from flows.show import scores_table
 
     changes = set_ or []
     loaded = load_run_config(config, changes) if config else build_run_config(apply_overrides({}, changes), "--set")
@@ -244,8 +244,8 @@ def lineage(
     as_json: AsJson = False,
 ) -> None:
     """Trace an artifact down to the sources it was made from."""
+    from flows.commands.lineage import find_artifact, lineage_json, lineage_tree
     from flows.console import console
-    from flows.lineage import find_artifact, lineage_json, lineage_tree
 
     url = store_url(store)
     found = find_artifact(url, artifact)
@@ -263,9 +263,9 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """Tell what became of one document: kept, changed or left out, by which rule and why."""
-    from flows.why import as_json as fates_json
-    from flows.why import fates, print_fates, text_of
-    from infra.runs import RunStore
+    from flows.commands.why import as_json as fates_json
+    from flows.commands.why import fates, print_fates, text_of
+    from infra.store.runs import RunStore
 
     url = store_url(store)
     record = RunStore(url).get(run_id)
@@ -282,7 +282,7 @@ def why(
 def report(run_id: RunId = "latest", store: Store = None) -> None:
     """Write the report of a run again and print where it is."""
     from flows.report.build import write_report
-    from infra.runs import RunStore
+    from infra.store.runs import RunStore
 
     url = store_url(store)
     typer.echo(write_report(url, RunStore(url).get(run_id)))
@@ -296,7 +296,7 @@ def verify(
     store: Store = None,
 ) -> None:
     """Read every file of the artifacts and compare it with what was written; exit status 1 where one is damaged."""
-    from flows.verify import verify_store
+    from flows.commands.verify import verify_store
 
     if not verify_store(store_url(store), run_id):
         raise typer.Exit(1)
@@ -320,7 +320,7 @@ def generate(
     store: Store = None,
 ) -> None:
     """Let a run's model, or one in a folder, go on from a text."""
-    from flows.generate import continue_text
+    from flows.commands.generate import continue_text
 
     typer.echo(continue_text(store_url(store), source, stage, prompt, tokens, temperature, top_k, seed))
 
@@ -342,19 +342,19 @@ def export(
     store: Store = None,
 ) -> None:
     """Write a run's model, its tokenizer and a model card into a folder that other programs read."""
-    from flows.export import ExportRequest
-    from flows.export import export as write_export
+    from flows.commands.export import ExportRequest
+    from flows.commands.export import export as write_export
 
     for line in write_export(ExportRequest(store_url(store), run_id, folder, format_, stage, dtype)):
         typer.echo(line)
 
 
 def _execute(request: Any, as_json: bool) -> None:
+    from flows.commands.show import run_summary, show_run
     from flows.console import console, run_view
     from flows.pipeline import execute_request
     from flows.planning import stages_until
-    from flows.show import run_summary, show_run
-    from infra.runs import RunStore
+    from infra.store.runs import RunStore
 
     with run_view([stage.name for stage in stages_until(request.last_stage)]) as view:
         run_id = execute_request(request, view)

@@ -22,9 +22,9 @@ from flows.run_session import RunRequest, RunSession, RunView
 from flows.stage_tasks import stage_task
 from flows.store_location import store_url
 from flows.time_left import TimeLeft
-from infra.orphans import end_orphans, mark_children
 from infra.progress import ProgressListener
-from infra.ray_session import close_ray
+from infra.workers.orphans import end_orphans, mark_children
+from infra.workers.ray_session import close_ray
 
 _request: contextvars.ContextVar[RunRequest] = contextvars.ContextVar("request")
 _view: contextvars.ContextVar[RunView] = contextvars.ContextVar("view")

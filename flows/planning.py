@@ -12,9 +12,9 @@ from data_schemas.config import StageConfig
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
 from flows.run_config import RunConfigBase
-from infra.artifacts import Artifact, ArtifactStore, artifact_key
 from infra.hardware import RUNTIME_BYTES
-from infra.runs import RunStore
+from infra.store.artifacts import Artifact, ArtifactStore, artifact_key
+from infra.store.runs import RunStore
 from stages.registry import STAGES, wiring
 from stages.stage import Stage
 

@@ -14,13 +14,13 @@ from data_schemas.errors import ConfigError
 from data_schemas.manifest import Estimate, Manifest, RunRecord, StageOutcome, Volume, content_digest
 from flows.planning import PlannedStage, Planner, artifact_refs, stages_until
 from flows.run_config import RunConfigBase
-from infra import provenance, runs
-from infra.artifacts import Artifact, ArtifactStore, ArtifactWriter
 from infra.hardware import workers_or_all
 from infra.measure import PeakMemory, Stopwatch
-from infra.partitions import PartitionMap
 from infra.progress import ProgressListener, SilentListener
-from infra.runs import RunStore
+from infra.store import provenance, runs
+from infra.store.artifacts import Artifact, ArtifactStore, ArtifactWriter
+from infra.store.runs import RunStore
+from infra.workers.partitions import PartitionMap
 from stages.registry import STAGES, stage_named, wiring
 from stages.stage import Stage, StageContext
 

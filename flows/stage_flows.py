@@ -8,7 +8,7 @@ from flows.pipeline import LoggerView, run_stages
 from flows.run_config import build_run_config
 from flows.run_session import RunSession, rerun_request
 from flows.store_location import store_url
-from infra.runs import RunStore
+from infra.store.runs import RunStore
 from stages.registry import STAGES
 from stages.stage import Stage
 

@@ -12,7 +12,7 @@ from prefect.states import Completed
 from data_schemas.errors import HeadraceError
 from data_schemas.manifest import StageOutcome
 from flows.run_session import RunSession
-from infra.artifacts import Artifact
+from infra.store.artifacts import Artifact
 from stages.stage import Stage
 
 RETRY_DELAYS_SECONDS = [2.0, 15.0]

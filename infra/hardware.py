@@ -3,8 +3,8 @@
 import functools
 from dataclasses import dataclass
 
-from infra.provenance import device
-from infra.ray_session import cpu_count
+from infra.store.provenance import device
+from infra.workers.ray_session import cpu_count
 
 
 @dataclass(frozen=True)

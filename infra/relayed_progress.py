@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from infra.filesystem import Folder
 from infra.progress import ProgressListener
+from infra.store.filesystem import Folder
 
 FILE = "relayed-progress.json"
 KEPT = 20

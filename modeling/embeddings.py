@@ -2,7 +2,7 @@
 
 - `build_embedding`, `build_head`: what the config calls for
 - `AdaptiveEmbedding`, `AdaptiveHead`: bands of tables (Baevski and Auli 2018, 1809.10853)
-- `head_bands`: hidden states and weights as `modeling.loss.linear_cross_entropy` takes them
+- `head_bands`: hidden states and weights as `modeling.loss.cross_entropy.linear_cross_entropy` takes them
 - `tie`, `tied_tensor`: the head uses the embedding's tables
 """
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import modeling.resized_pooling  # noqa: F401 - registers it
 from data_schemas.errors import ConfigError
-from modeling.pooling import BlockPooling
-from modeling.replaced_modules import Description, empty_network
+from modeling.attention.pooling import BlockPooling
+from modeling.replacements import Description, empty_network
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from modeling.key_value_cache import Places
+from modeling.attention.key_value_cache import Places
 
 
 class RecurrentState:

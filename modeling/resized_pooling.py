@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from modeling.pooling import BlockPooling
-from modeling.replaced_modules import replaces
+from modeling.attention.pooling import BlockPooling
+from modeling.replacements import replaces
 
 
 @replaces("block_pooling")

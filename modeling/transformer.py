@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from modeling.attention import Attention, CacheUse, Surroundings
+from modeling.attention.key_value_cache import PIECE, DecoderCache
+from modeling.attention.multi_head import Attention, CacheUse, Surroundings
+from modeling.attention.tiled_attention import TokenShare
 from modeling.documents import Documents, find_documents
 from modeling.embeddings import build_embedding, build_head, head_bands, tie
-from modeling.experts import Experts
+from modeling.experts.layer import Experts
+from modeling.experts.router import RoutingReport
 from modeling.feed_forward import FeedForward
 from modeling.initialization import attention_scale, initialize, logit_multiplier, residual_multiplier
-from modeling.joined_attention import TokenShare
-from modeling.key_value_cache import PIECE, DecoderCache
-from modeling.loss import TrainingLoss, chunked_token_losses, linear_cross_entropy
+from modeling.loss.cross_entropy import TrainingLoss, chunked_token_losses, linear_cross_entropy
 from modeling.rotary import rotation_at
-from modeling.router import RoutingReport
 from modeling.transformer_config import TransformerConfig
 
 

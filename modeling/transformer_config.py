@@ -1,16 +1,17 @@
 """The network's config. Imports no torch.
 
 - `TransformerShape`: what a run config chooses
-- `TransformerConfig`: the shape and the vocabulary, which the tokenizer decides; `modeling.counting` counts it
+- `TransformerConfig`: the shape and the vocabulary, which the tokenizer decides; `modeling.evaluation.config_counts`
+  counts it
 """
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from modeling.attention_kinds import AttentionKind, FullAttention, pool_levels
+from modeling.attention.kinds import AttentionKind, FullAttention, pool_levels
 from modeling.embedding_config import EmbeddingBand
-from modeling.experts_config import ExpertsConfig
+from modeling.experts.config import ExpertsConfig
 
 
 def _four_times_width(fields: dict[str, Any]) -> int:

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from data_schemas.artifact_kinds import ArtifactKind
 from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
-from infra.artifacts import Artifact, ArtifactWriter
-from infra.filesystem import Folder
 from infra.measure import Stopwatch
-from infra.partitions import PartitionMap
 from infra.progress import ProgressListener
+from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.filesystem import Folder
+from infra.workers.partitions import PartitionMap
 
 
 @dataclass

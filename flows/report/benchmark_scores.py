@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.report.bars import Bar, Quantity, bars
-from infra.artifacts import Artifact
+from infra.store.artifacts import Artifact
 
 CHARTED = (("held-out text", "bits per byte"), ("winograd", "accuracy"))
 AVERAGE = "GLUE average"

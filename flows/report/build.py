@@ -6,6 +6,7 @@ import yaml
 
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
+from flows.commands.show import status
 from flows.planning import stages_until
 from flows.report.benchmark_scores import benchmark, read_scores
 from flows.report.compression_frontier import compression
@@ -17,9 +18,8 @@ from flows.report.headline import tiles
 from flows.report.lineage_table import lineage
 from flows.report.recipes import Recipes, recipes
 from flows.report.training_curves import training
-from flows.show import status
-from infra.artifacts import Artifact, ArtifactStore
-from infra.filesystem import Folder
+from infra.store.artifacts import Artifact, ArtifactStore
+from infra.store.filesystem import Folder
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from data_schemas.tables import KEPT
 from flows.console import amount
-from infra.artifacts import Artifact
+from infra.store.artifacts import Artifact
 
 SHOWN_ROWS = 24
 

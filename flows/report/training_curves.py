@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from flows.console import amount, duration
 from flows.report.charts import Curve, curve_chart
-from infra.artifacts import Artifact
+from infra.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 /* One token through a whole decoder, row by row: what takes torch a hundred calls for a small network is one here.
 
    Layouts are those of `modeling.transformer`: queries, keys and values head by head, a cache (rows, places, heads, 2,
-   head_width) for each layer. The structures are mirrored in `modeling.native_decoding`. */
+   head_width) for each layer. The structures are mirrored in `modeling.decoding.native_decoder`. */
 
 #include "products.h"
 

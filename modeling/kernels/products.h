@@ -105,7 +105,7 @@ static inline float from_bfloat16(uint16_t bits)
 }
 
 /* Codes x activations of a group, side by side, added to `sums` times `scale`; int4 and int2 lie as
-   `modeling.packed_linear.pack` has them. Products of unsigned and signed bytes (SSSE3) fit 16 bits in pairs: 2 x 15 x
+   `modeling.layers.packed.pack` has them. Products of unsigned and signed bytes (SSSE3) fit 16 bits in pairs: 2 x 15 x
    127. The plain loops are for other processors. */
 #if defined(__SSSE3__) && !defined(PLAIN_C)
 #include <immintrin.h>

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_schemas.errors import InputDataError
-from stages.benchmark.remote_data import is_there, shown
+from stages.benchmark.remote_files import is_there, shown
 
 OWN_DATA = Path(__file__).parent / "data"
 """Items of Headrace's own writing, in the layouts of the official files."""

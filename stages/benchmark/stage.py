@@ -10,10 +10,10 @@ from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS
 from data_schemas.config import StageConfig
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Estimate, Volume
-from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
+from infra.store.artifacts import Artifact, ArtifactWriter
 from stages.benchmark.data_files import folder_state
-from stages.benchmark.task_kinds import OWN_TASKS, AnyTask
+from stages.benchmark.tasks.kinds import OWN_TASKS, AnyTask
 from stages.stage import Stage, StageContext
 
 XZ_BYTES_PER_SECOND = 1.2e6
@@ -122,12 +122,16 @@ class BenchmarkStage(Stage):
         self, config: BenchmarkConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Every task on every model, one model at a time; then the baselines and the tables."""
-        from stages.benchmark.baselines import score_baselines
-        from stages.benchmark.contamination import find_overlaps, with_overlap
-        from stages.benchmark.evaluation import TaskResult, held_out_documents, samples, score_held_out
-        from stages.benchmark.language_modelling import by_genre, score_language_modelling, training_sample
-        from stages.benchmark.models import evaluated_models
-        from stages.benchmark.task_results import Steps, of_baselines, of_model, result_tables
+        from stages.benchmark.contamination.contamination import find_overlaps, with_overlap
+        from stages.benchmark.evaluated_models import evaluated_models
+        from stages.benchmark.held_out.baselines import score_baselines
+        from stages.benchmark.held_out.calibration_and_memorisation import (
+            by_genre,
+            score_language_modelling,
+            training_sample,
+        )
+        from stages.benchmark.held_out.documents import TaskResult, held_out_documents, samples, score_held_out
+        from stages.benchmark.measure_tasks import Steps, of_baselines, of_model, result_tables
 
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
         training = training_sample(inputs["tokens"], config.memorisation_documents, config.seed)

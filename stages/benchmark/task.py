@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from data_schemas.config import FrozenConfig
-from infra.filesystem import Folder
+from infra.store.filesystem import Folder
 from stages.benchmark.data_files import content_digest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from modeling.transformer import Transformer
-    from stages.benchmark.evaluation import TaskResult
+    from stages.benchmark.held_out.documents import TaskResult
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from infra.word_hashes import Bytes, Hashes, words
+from stages.common.word_hashes import Bytes, Hashes, words
 
 
 def share(data: Bytes) -> float:

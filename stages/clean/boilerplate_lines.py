@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.artifacts import Artifact
-from infra.partitions import PartitionResult, PartitionWriter
-from infra.word_hashes import PRIME, Hashes
+from infra.store.artifacts import Artifact
+from infra.workers.partitions import PartitionResult, PartitionWriter
 from stages.clean.boilerplate_config import BoilerplateConfig
-from stages.clean.document_parts import DocumentParts
 from stages.clean.line_rules import without_lines
+from stages.clean.text_measures import DocumentParts
+from stages.common.word_hashes import PRIME, Hashes
 
 GROUP_ITSELF = 0
 """In place of a line's hash: counts the group's documents."""

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from infra.word_hashes import Bytes
+from stages.common.word_hashes import Bytes
 
 LETTER, UPPER, LOWER, DIGIT, SPACE, SYMBOL, TERMINAL, BULLET = (1 << bit for bit in range(8))
 """LETTER: `str.isalpha`. SPACE: `str.isspace`. DIGIT: decimal digits (Nd). SYMBOL: punctuation, symbols and control

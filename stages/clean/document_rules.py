@@ -26,9 +26,9 @@ The papers leave details open. Where datatrove, whose filters made FineWeb, read
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from stages.clean.document_parts import DocumentParts
-from stages.clean.measured_pass import Count, Line
 from stages.clean.rules_config import Rules
+from stages.clean.text_measures import DocumentParts
+from stages.clean.text_scan import Count, Line
 
 SHORT_LINE = 30
 """Characters (FineWeb)."""

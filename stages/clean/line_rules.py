@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stages.clean.document_parts import DocumentParts
-from stages.clean.measured_pass import Line
 from stages.clean.normalize import join_lines, tidy
 from stages.clean.rules_config import LineRules
+from stages.clean.text_measures import DocumentParts
+from stages.clean.text_scan import Line
 
 LineScores = npt.NDArray[np.float64]
 """(lines,) float64."""

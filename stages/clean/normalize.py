@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numba
 import numpy as np
 
-from infra.word_hashes import Bytes
 from stages.clean.mojibake import repair
+from stages.common.word_hashes import Bytes
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\n{4,}")

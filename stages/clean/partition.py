@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
-from infra.artifacts import Artifact
-from infra.funnel import Funnel
-from infra.partitions import PartitionWriter
-from stages.clean.cleaning import Cleaned, Cleaner
+from infra.store.artifacts import Artifact
+from infra.workers.partitions import PartitionWriter
+from stages.clean.document_cleaner import Cleaned, Cleaner
+from stages.common.funnel import Funnel
 
 
 def clean_partition(documents: Artifact, cleaner: Cleaner, path: str, out: PartitionWriter) -> None:

@@ -16,8 +16,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from infra.partitions import PartitionResult
-from infra.word_hashes import PRIME, ngram_hashes, words
+from infra.workers.partitions import PartitionResult
+from stages.common.word_hashes import PRIME, ngram_hashes, words
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from infra.word_hashes import PRIME, Hashes, Positions, hash_ngrams, mix
+from stages.common.word_hashes import PRIME, Hashes, Positions, hash_ngrams, mix
 
 NGRAMS = (2, 3, 4, 5, 6, 7, 8, 9, 10)
 """Words of the n-grams that Gopher's rules measure."""

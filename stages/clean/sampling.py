@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_schemas.errors import InputDataError
-from infra.artifacts import Artifact
-from infra.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
+from infra.store.artifacts import Artifact
+from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
 
 CleanText = Callable[[Mapping[str, Any]], str | None]
 """A row of the documents table to its text after the rules; None where one drops it. Picklable."""

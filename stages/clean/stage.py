@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
-from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
-from infra.partitions import Partition
-from stages.clean.clean_config import CleanConfig
+from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.workers.partitions import Partition
+from stages.clean.config import CleanConfig
 from stages.stage import Stage, StageContext
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class CleanStage(Stage):
         self, config: CleanConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Find what the corpus as a whole tells, then clean partition by partition."""
-        from stages.clean.cleaning import Cleaner
-        from stages.clean.models import train_models
+        from stages.clean.corpus_models import train_models
+        from stages.clean.document_cleaner import Cleaner
         from stages.clean.partition import clean_partition
 
         documents = inputs["documents"]
@@ -80,7 +80,7 @@ def _repeated_lines(config: CleanConfig, documents: Artifact, context: StageCont
     if config.boilerplate is None:
         return None
     from stages.clean.boilerplate_lines import RepeatedLines, count_lines_partition, repeated_lines_partition
-    from stages.clean.cleaning import prepared_text
+    from stages.clean.document_cleaner import prepared_text
 
     files = _partitions(documents)
     with context.phase("boilerplate"):

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.partitions import PartitionResult
-from infra.word_hashes import Hashes, ngram_hashes, words
+from infra.workers.partitions import PartitionResult
+from stages.common.word_hashes import Hashes, ngram_hashes, words
 
 Counts = npt.NDArray[np.int64]
 

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from data_schemas.config import FrozenConfig
-from infra.artifacts import Artifact
-from infra.statistics import paired_difference
-from modeling.activation_sparsity import measure_zeros
-from modeling.bits_per_byte import document_bits
-from modeling.checkpoint import model_to_files
-from modeling.generation import decode_speed, generate_batch, prefill_speed
-from modeling.live_memory import peak_tensor_bytes, tensor_bytes
-from modeling.network_counting import (
+from infra.store.artifacts import Artifact
+from modeling.compression.activation_sparsity import measure_zeros
+from modeling.decoding.generation import decode_speed, generate_batch, prefill_speed
+from modeling.evaluation.bits_per_byte import document_bits
+from modeling.evaluation.network_counts import (
     bit_operations_per_token,
     dense_macs_per_token,
     network_parameters,
     nonzero_macs_per_token,
     nonzero_parameters,
 )
+from modeling.evaluation.peak_memory import peak_tensor_bytes, tensor_bytes
+from modeling.export.model_files import model_to_files
 from modeling.transformer import Transformer
+from stages.common.statistics import paired_difference
 
 BATCH_TOKENS = 8_192
 END_OF_TEXT_ID = 0

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from infra.artifacts import Artifact
-from infra.filesystem import Folder
 from infra.progress import ProgressListener
-from infra.ray_training import TrainingWorkers
-from infra.token_stream import TokenStream, WindowSampler
-from modeling.data_parallel import ALONE, Place
+from infra.store.artifacts import Artifact
+from infra.store.filesystem import Folder
+from infra.workers.ray_training import TrainingWorkers
+from modeling.training.data_parallel import ALONE, Place
 from modeling.transformer import Transformer
+from stages.common.token_stream import TokenStream, WindowSampler
 
 THIS_PROCESS = TrainingWorkers("compress")
 """No workers."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_schemas.config import FrozenConfig, canonical_json
-from infra.filesystem import Folder
-from modeling.checkpoint import model_from_files, model_to_files
+from infra.store.filesystem import Folder
+from modeling.export.model_files import model_from_files, model_to_files
 from modeling.transformer import Transformer
 
 Finished = tuple[Transformer, dict[str, Any]]

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from infra.hardware import has_fast_bf16
-from modeling.data_parallel import MICRO_BATCH_ROWS, gradients_at, most_shares, rows_are_apart
-from modeling.gradients import LossFunction
-from modeling.loss import next_token_loss
-from modeling.optimizer import build_optimizer
-from modeling.schedule import learning_rate_at
-from modeling.training_choices import Precision
-from modeling.training_step import training_step
+from modeling.loss.cross_entropy import next_token_loss
+from modeling.training.data_parallel import MICRO_BATCH_ROWS, gradients_at, most_shares, rows_are_apart
+from modeling.training.gradients import LossFunction
+from modeling.training.kinds import Precision
+from modeling.training.optimizer import build_optimizer
+from modeling.training.schedule import learning_rate_at
+from modeling.training.step import training_step
 from modeling.transformer import Transformer
 from stages.compress.pass_context import PassContext
 from stages.compress.recovery_config import Recovery

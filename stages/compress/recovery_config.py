@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from data_schemas.config import FrozenConfig
-from modeling.schedule import ScheduleKind
+from modeling.training.schedule import ScheduleKind
 
 
 class Recovery(FrozenConfig):

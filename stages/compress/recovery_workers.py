@@ -5,10 +5,10 @@ from dataclasses import replace
 from functools import partial
 
 from infra.progress import SilentListener
-from infra.ray_training import Worker, fit, ray_trainer
 from infra.relayed_progress import RelayedListener, relayed
-from infra.training_order import ORDER, read_order, write_order
-from modeling.data_parallel import Place
+from infra.workers.payload import ORDER, read_order, write_order
+from infra.workers.ray_training import Worker, fit, ray_trainer
+from modeling.training.data_parallel import Place
 from stages.compress.pass_context import THIS_PROCESS, PassContext
 
 Training = Callable[[PassContext], None]

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS
 from data_schemas.config import StageConfig, runtime_field
 from data_schemas.manifest import Estimate, Volume
-from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, workers_or_all
+from infra.store.artifacts import Artifact, ArtifactWriter
 from stages.compress.attention_config import LinearAttentionPass, LshAttentionPass
 from stages.compress.distill_config import DistillPass
 from stages.compress.low_rank_config import LowRankPass
@@ -21,7 +21,7 @@ from stages.compress.structured_config import StructuredPass
 from stages.stage import Stage, StageContext
 
 if TYPE_CHECKING:
-    from infra.ray_training import TrainingWorkers
+    from infra.workers.ray_training import TrainingWorkers
 
 CompressionPass = Annotated[
     DistillPass
@@ -101,7 +101,7 @@ def _recovery_flops(config: CompressConfig, volume: Volume) -> float:
 
 def _training_workers(config: CompressConfig) -> "TrainingWorkers":
     """Refused before the first pass where there is no room, and not behind passes that may take hours."""
-    from infra.ray_training import TrainingWorkers, check_room
+    from infra.workers.ray_training import TrainingWorkers, check_room
 
     count = max(1, config.workers)
     workers = TrainingWorkers("compress", count, count, config.cpus_per_worker, config.max_failures)
@@ -138,11 +138,11 @@ class CompressStage(Stage):
         self, config: CompressConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Apply and measure each pass; a pass that a killed run had finished is taken up, not repeated."""
-        from modeling.checkpoint import model_from_files, model_to_files
+        from modeling.export.model_files import model_from_files, model_to_files
         from modeling.transformer import Transformer
         from stages.compress.measurement import HeldOutText, measure
         from stages.compress.pass_context import PassContext
-        from stages.compress.passes import apply_pass
+        from stages.compress.passes.kinds import apply_pass
         from stages.compress.progress import PassProgress, prefix_keys
 
         pretrained, tokens = inputs["model"], inputs["tokens"]

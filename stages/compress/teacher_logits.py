@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 
 from data_schemas.errors import ContractError
-from infra.artifacts import table_bytes
-from infra.filesystem import Folder
 from infra.progress import ProgressListener
-from infra.token_stream import WindowSampler
+from infra.store.artifacts import table_bytes
+from infra.store.filesystem import Folder
+from modeling.distillation.teacher_predictions import TopPredictions
 from modeling.finite_weights import check_finite
-from modeling.logit_tiles import softmax_ready
-from modeling.teacher_predictions import TopPredictions
+from modeling.loss.logit_tiles import softmax_ready
 from modeling.transformer import Transformer
+from stages.common.token_stream import WindowSampler
 
 FILE_ROWS = 64
 TEACHER_ROWS = 8

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from infra.partitions import PartitionResult, PartitionWriter
-from infra.word_hashes import Bytes, Positions
+from infra.workers.partitions import PartitionResult, PartitionWriter
+from stages.common.word_hashes import Bytes, Positions
 
 CUTS = pa.schema(
     [

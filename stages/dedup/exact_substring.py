@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
-from infra.artifacts import Artifact
-from infra.partitions import Partition, PartitionMap, PartitionWriter
-from infra.word_hashes import Bytes, Positions, text_columns, words
+from infra.store.artifacts import Artifact
+from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
+from stages.common.word_hashes import Bytes, Positions, text_columns, words
 from stages.dedup.cuts import CutFile, all_cuts, cuts_by_file, snap, write_batches
 from stages.dedup.cuts_config import ExactSubstringConfig
 from stages.dedup.filter import survives

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import xxhash
 
 from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
-from infra.artifacts import Artifact
-from infra.funnel import Funnel
-from infra.partitions import PartitionWriter
+from infra.store.artifacts import Artifact
+from infra.workers.partitions import PartitionWriter
+from stages.common.funnel import Funnel
 from stages.dedup.cuts import CutFile, all_cuts, apply_cuts
 
 TRAIN, HELD_OUT = "train", "held_out"

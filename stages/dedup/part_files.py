@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc
 
-from infra.filesystem import Folder
-from infra.partitions import PartitionResult
+from infra.store.filesystem import Folder
+from infra.workers.partitions import PartitionResult
 
 Numbers = npt.NDArray[np.int64]
 

@@ -10,11 +10,11 @@ from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS
 from data_schemas.config import StageConfig
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
-from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
-from infra.partitions import Partition
+from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.workers.partitions import Partition
 from stages.dedup.cuts_config import DecontaminationConfig, ExactSubstringConfig, ParagraphConfig
-from stages.dedup.minhash_config import MinHashConfig, SurvivorConfig
+from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.stage import Stage, StageContext
 
 TEXT_BYTES_PER_SECOND = 15e6
@@ -63,11 +63,11 @@ class DedupStage(Stage):
         """What the benchmarks' files look like from outside, and the digests of the earlier artifacts."""
         found: dict[str, str] = {}
         if config.decontaminate:
-            from stages.dedup.benchmark_items import fingerprint as benchmark_fingerprint
+            from stages.dedup.decontamination.benchmark_items import fingerprint as benchmark_fingerprint
 
             found |= benchmark_fingerprint(config.decontaminate.benchmarks)
         if config.against:
-            from stages.dedup.signature_index import fingerprint as index_fingerprint
+            from stages.dedup.near_duplicates.signature_index import fingerprint as index_fingerprint
 
             found |= {url: index_fingerprint(url) for url in config.against}
         return found
@@ -89,10 +89,10 @@ class DedupStage(Stage):
     ) -> None:
         """Fates of whole documents first, so that no text is cut in favour of a document that is dropped."""
         from stages.dedup.cuts import CutFile
-        from stages.dedup.decontamination import find_contamination
+        from stages.dedup.decontamination.decontamination import find_contamination
         from stages.dedup.exact_substring import substring_cuts, suffix_array_library
         from stages.dedup.filter import FilterRules, as_fates, filter_partition
-        from stages.dedup.near_duplicates import find_fates, write_index
+        from stages.dedup.near_duplicates.pipeline import find_fates, write_index
         from stages.dedup.paragraphs import paragraph_cuts
 
         if config.exact_substring:

@@ -6,7 +6,7 @@ Modules are imported when the first file of their format is read: a run over JSO
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stages.ingest.ingest_config import FormatName, SourceConfig, TextFormatName
+from stages.ingest.config import FormatName, SourceConfig, TextFormatName
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 

@@ -9,8 +9,8 @@ from typing import Any
 import fsspec
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
+from stages.ingest.config import SourceConfig
 from stages.ingest.file_formats import ACCEPTED, COMPRESSIONS, format_of
-from stages.ingest.ingest_config import SourceConfig
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
             "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}  # fmt: skip

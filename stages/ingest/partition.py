@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
-from infra.funnel import Funnel
-from infra.partitions import PartitionWriter
+from infra.workers.partitions import PartitionWriter
+from stages.common.funnel import Funnel
 from stages.ingest import python_documentation as python
 from stages.ingest.byte_streams import ByteCounter
-from stages.ingest.ingest_config import IngestConfig, SourceConfig
+from stages.ingest.config import IngestConfig, SourceConfig
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
 from stages.ingest.reject_limit import BrokenRecords, is_passed

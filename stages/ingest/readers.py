@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import IO
 
 from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, decompressed, open_source
+from stages.ingest.config import FormatName, SourceConfig, TextFormatName
 from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
 from stages.ingest.file_listing import SourceFile
-from stages.ingest.ingest_config import FormatName, SourceConfig, TextFormatName
 from stages.ingest.records import Failure, Record
 
 EXTRACTED = ("warc", "wikipedia_dump")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.ingest.ingest_config import FieldName, SourceConfig
+from stages.ingest.config import FieldName, SourceConfig
 from stages.ingest.records import Failure, Record
 
 SHOWN_FIELDS = 12

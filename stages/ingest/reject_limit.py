@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_schemas.errors import InputDataError
-from stages.ingest.ingest_config import IngestConfig
+from stages.ingest.config import IngestConfig
 
 LEFT_OUT_ON_PURPOSE = frozenset({"empty_text", "redirect"})
 SHOWN_REASONS = 3

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
-from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
-from infra.partitions import Partition, PartitionResult
-from stages.ingest.ingest_config import IngestConfig
+from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.workers.partitions import Partition, PartitionResult
+from stages.ingest.config import IngestConfig
 from stages.stage import Stage, StageContext
 
 if TYPE_CHECKING:

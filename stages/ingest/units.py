@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from data_schemas.errors import ConfigError
 from stages.ingest import file_formats
 from stages.ingest import python_documentation as python
+from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig, SourceConfig
 from stages.ingest.file_listing import SourceFile, list_files
-from stages.ingest.ingest_config import PYTHON_DOCUMENTATION, IngestConfig, SourceConfig
 
 TEXT_SHARE_OF_PYTHON_SOURCE = 0.24
 UNNAMED = "files"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from data_schemas.errors import ConfigError
 from infra.hardware import has_fast_bf16
-from modeling.training_choices import Precision
-from stages.pretrain.layout import Places, places_of
+from modeling.training.kinds import Precision
+from stages.pretrain.parallel.layout import Places, places_of
 
 if TYPE_CHECKING:
     from stages.pretrain.stage import PretrainConfig

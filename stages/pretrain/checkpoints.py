@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from data_schemas.errors import ConfigError, DamagedArtifactError
-from infra.filesystem import Folder
+from infra.store.filesystem import Folder
 from stages.pretrain.random_state import random_state, set_random_state
 from stages.pretrain.training_state import TrainingState
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infra.artifacts import Artifact
-from infra.token_stream import TokenStream
-from modeling.logit_ensemble import LogitEnsemble
-from modeling.loss import token_losses
+from infra.store.artifacts import Artifact
+from modeling.evaluation.logit_ensemble import LogitEnsemble
+from modeling.loss.cross_entropy import token_losses
+from modeling.training.weight_averaging import Weights, greedy_average, uniform_average
 from modeling.transformer import Transformer
-from modeling.weight_averaging import Weights, greedy_average, uniform_average
+from stages.common.token_stream import TokenStream
 
 LAST = "last"
 

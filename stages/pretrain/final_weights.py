@@ -10,7 +10,7 @@ from torch import Tensor
 from modeling.transformer import Transformer
 from stages.pretrain import checkpoints
 from stages.pretrain.ensemble import choose, heldout_batches
-from stages.pretrain.training_order import TrainingOrder
+from stages.pretrain.training_job import TrainingOrder
 
 EVALUATED_TOKENS = 16_384
 """Of a forward pass."""

@@ -9,16 +9,16 @@ from pydantic import Field, model_validator
 from data_schemas.artifact_kinds import MODEL, TOKENS
 from data_schemas.config import StageConfig, runtime_field
 from data_schemas.manifest import Estimate, Volume
-from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates
-from modeling.counting import active_parameters, flops_per_token, parameters
-from modeling.schedule import ScheduleKind
-from modeling.training_choices import OptimizerKind
+from infra.store.artifacts import Artifact, ArtifactWriter
+from modeling.evaluation.config_counts import active_parameters, flops_per_token, parameters
+from modeling.training.kinds import OptimizerKind
+from modeling.training.schedule import ScheduleKind
 from modeling.transformer_config import TransformerConfig, TransformerShape
 from stages.pretrain.batch_plan import elastic_plans
 from stages.pretrain.ensemble_config import EnsembleConfig
-from stages.pretrain.layout import ParallelLayout
-from stages.pretrain.spikes import OnSpike
+from stages.pretrain.loss_spikes import OnSpike
+from stages.pretrain.parallel.layout import ParallelLayout
 from stages.stage import Stage, StageContext
 
 
@@ -147,11 +147,11 @@ class PretrainStage(Stage):
         self, config: PretrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Train, then write the model, its tokenizer and the training log."""
-        from modeling.checkpoint import model_to_files
+        from modeling.export.model_files import model_to_files
         from stages.pretrain.final_weights import final_network
+        from stages.pretrain.progress.training_log import TIMINGS
         from stages.pretrain.trainer import train_in_process, train_on_ray
-        from stages.pretrain.training_log import TIMINGS
-        from stages.pretrain.training_order import TrainingOrder
+        from stages.pretrain.training_job import TrainingOrder
 
         tokens = inputs["tokens"]
         model_config = model_config_for(config, tokens)

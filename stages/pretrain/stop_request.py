@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from infra.filesystem import Folder
+from infra.store.filesystem import Folder
 
 REQUEST = "stop-request"
 POLL_SECONDS = 1.0

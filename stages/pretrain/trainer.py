@@ -13,23 +13,23 @@ import torch
 
 from data_schemas.errors import TrainingDivergedError
 from infra.matmul_ceiling import matmul_ceiling
-from infra.ray_training import TrainingWorkers, Worker, fit, ray_trainer
-from infra.token_stream import TokenStream, WindowSampler
-from modeling.loss_scale import LossScale
-from modeling.optimizer import build_optimizer
+from infra.workers.ray_training import TrainingWorkers, Worker, fit, ray_trainer
+from modeling.training.loss_scale import LossScale
+from modeling.training.optimizer import build_optimizer
+from modeling.training.weight_averaging import ExponentialAverage
 from modeling.transformer import Transformer
-from modeling.weight_averaging import ExponentialAverage
+from stages.common.token_stream import TokenStream, WindowSampler
 from stages.pretrain import checkpoints
 from stages.pretrain.batch_plan import BatchPlan
 from stages.pretrain.checkpoints import Checkpoints
-from stages.pretrain.samples import sample_texts
-from stages.pretrain.shared_network import SharedNetwork
+from stages.pretrain.parallel.worker_network import SharedNetwork
+from stages.pretrain.progress.run_monitor import watched
+from stages.pretrain.progress.samples import sample_texts
+from stages.pretrain.progress.training_log import Event, TrainingLog, TrainingOutcome
 from stages.pretrain.stop_request import StopRequest, stop_on_sigterm
-from stages.pretrain.training_log import Event, TrainingLog, TrainingOutcome
+from stages.pretrain.training_job import TrainingOrder
 from stages.pretrain.training_loop import Callbacks, PretrainingLoop, TrainingStopped
-from stages.pretrain.training_order import TrainingOrder
 from stages.pretrain.training_state import TrainingState
-from stages.pretrain.watching import watched
 from stages.stage import StageContext
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from data_schemas.errors import TrainingDivergedError
-from infra.token_stream import WindowSampler
-from modeling.router import load_statistics
-from modeling.training_step import StepResult, diverged, training_step
+from modeling.experts.router import load_statistics
+from modeling.training.step import StepResult, diverged, training_step
+from stages.common.token_stream import WindowSampler
 from stages.pretrain.batch_plan import BatchPlan
-from stages.pretrain.spikes import PATIENCE, SpikeWatch, Verdict
-from stages.pretrain.training_log import Event, LogRow
-from stages.pretrain.training_order import TrainingOrder
+from stages.pretrain.loss_spikes import PATIENCE, SpikeWatch, Verdict
+from stages.pretrain.progress.training_log import Event, LogRow
+from stages.pretrain.training_job import TrainingOrder
 from stages.pretrain.training_state import TrainingState
 
 MOST_REWINDS = 3

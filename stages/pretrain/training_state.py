@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from modeling.loss_scale import LossScale
+from modeling.training.loss_scale import LossScale
+from modeling.training.weight_averaging import ExponentialAverage
 from modeling.transformer import Transformer
-from modeling.weight_averaging import ExponentialAverage
-from stages.pretrain.shared_network import SharedNetwork
+from stages.pretrain.parallel.worker_network import SharedNetwork
 
 
 @dataclass

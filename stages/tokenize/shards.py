@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_schemas.tables import token_shard_schema
-from infra.artifacts import Artifact
-from infra.partitions import PartitionWriter
+from infra.store.artifacts import Artifact
+from infra.workers.partitions import PartitionWriter
 from stages.tokenize.byte_level_bpe import END_OF_TEXT_ID, encode_documents, from_json
 
 

@@ -8,9 +8,9 @@ from pydantic import Field
 from data_schemas.artifact_kinds import CORPUS, TOKENS
 from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
-from infra.artifacts import Artifact, ArtifactWriter
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
-from infra.partitions import Partition
+from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.workers.partitions import Partition
 from stages.stage import Stage, StageContext
 
 TRAINED_BYTES_PER_SECOND = 5e6

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.run_config import RunConfigBase, apply_overrides, build_run_config
 from flows.run_session import RunRequest, RunSession, SilentView
-from infra.runs import RunStore
+from infra.store.runs import RunStore
 
 
 def write_corpus(folder: Path, documents: int = 40) -> str:

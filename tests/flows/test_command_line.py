@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from infra.runs import RunStore
+from infra.store.runs import RunStore
 from stages.registry import STAGES
 from tests.flows.mini import digests, mini_values, write_corpus
 

@@ -3,13 +3,13 @@ import uuid
 import pytest
 
 from data_schemas.errors import ConfigError, DamagedArtifactError
-from flows.lineage import find_artifact, lineage_json
+from flows.commands.lineage import find_artifact, lineage_json
+from flows.commands.verify import verify_store
 from flows.planning import Planner
 from flows.run_session import RunRequest, RunSession, rerun_request
-from flows.verify import verify_store
-from infra import runs
-from infra.artifacts import ArtifactStore
-from infra.runs import RunStore
+from infra.store import runs
+from infra.store.artifacts import ArtifactStore
+from infra.store.runs import RunStore
 from stages.clean.stage import CleanStage
 from stages.registry import STAGES
 from tests.flows.mini import Diary, digests, mini_config, run, run_config, write_corpus

@@ -1,8 +1,8 @@
 import json
 from unittest.mock import Mock, call
 
-from infra.filesystem import Folder
 from infra.relayed_progress import KEPT, RelayedListener, relayed
+from infra.store.filesystem import Folder
 
 
 def test_what_a_worker_tells_is_heard_once_and_in_order_also_after_it_was_started_again(tmp_path):

@@ -14,7 +14,7 @@ from modeling.embeddings import (
     tie,
     tied_tensor,
 )
-from modeling.loss import linear_cross_entropy
+from modeling.loss.cross_entropy import linear_cross_entropy
 from modeling.transformer_config import TransformerConfig
 
 WIDTH, VOCABULARY = 8, 30

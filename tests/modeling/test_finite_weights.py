@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from data_schemas.errors import ContractError
-from modeling.checkpoint import CONFIG, WEIGHTS, model_from_files, model_to_files
+from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
 from modeling.finite_weights import check_finite, first_non_finite
 from tests.modeling.networks import random_tokens, small_network
 

@@ -14,8 +14,8 @@ from modeling.initialization import (
     residual_multiplier,
     weight_decay_scale,
 )
-from modeling.optimizer import build_adamw
-from modeling.training_step import training_step
+from modeling.training.optimizer import build_adamw
+from modeling.training.step import training_step
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 

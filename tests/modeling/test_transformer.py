@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modeling.loss import next_token_loss
+from modeling.loss.cross_entropy import next_token_loss
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from tests.modeling.networks import SMALL, random_tokens, small_network

@@ -3,8 +3,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from modeling.attention_kinds import FullAttention, WindowAttention
-from modeling.experts_config import ExpertsConfig
+from modeling.attention.kinds import FullAttention, WindowAttention
+from modeling.experts.config import ExpertsConfig
 from modeling.transformer_config import TransformerConfig, TransformerShape
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.ingest.ingest_config import SourceConfig
+from stages.ingest.config import SourceConfig
 from stages.ingest.record_fields import record_of, top_level_columns
 from stages.ingest.records import Failure, Record
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from stages.ingest.byte_streams import as_utf8, capped_lines
-from stages.ingest.ingest_config import SourceConfig
+from stages.ingest.config import SourceConfig
 from stages.ingest.record_fields import record_of
 from stages.ingest.records import Failure, Record
 

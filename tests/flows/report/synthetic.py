@@ -10,7 +10,7 @@ import pyarrow as pa
 from data_schemas.artifact_kinds import ArtifactKind
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, StageOutcome, Volume, content_digest
 from data_schemas.tables import SCORES
-from infra.artifacts import ArtifactStore
+from infra.store.artifacts import ArtifactStore
 
 RUN = "quiet-otter-3f9a"
 BEGUN = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)

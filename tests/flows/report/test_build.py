@@ -4,8 +4,8 @@ import pytest
 
 from data_schemas.errors import DamagedArtifactError
 from flows.report.build import render, stage_artifacts, write_report
-from infra.artifacts import ArtifactStore
-from infra.runs import RunStore
+from infra.store.artifacts import ArtifactStore
+from infra.store.runs import RunStore
 from tests.flows.mini import mini_config, run_config, write_corpus
 from tests.flows.report import synthetic
 from tests.flows.report.page import Page

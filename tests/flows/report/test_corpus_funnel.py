@@ -5,7 +5,7 @@ import pyarrow as pa
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.tables import FUNNEL
 from flows.report.corpus_funnel import SHOWN_ROWS, corpus_funnel
-from infra.artifacts import ArtifactStore
+from infra.store.artifacts import ArtifactStore
 from tests.stores import commit, documents_table, no_rejects
 
 

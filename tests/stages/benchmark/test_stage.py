@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from data_schemas.errors import NotFoundError
-from infra.filesystem import Folder
 from infra.progress import SilentListener
+from infra.store.filesystem import Folder
+from stages.benchmark.measure_tasks import Steps, of_baselines, of_model
 from stages.benchmark.stage import BenchmarkConfig, BenchmarkStage
-from stages.benchmark.task_results import Steps, of_baselines, of_model
 from tests.stages.benchmark.networks import evaluated
 
 

@@ -3,12 +3,12 @@ from functools import partial
 import pytest
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
-from infra.artifacts import ArtifactStore
-from infra.partitions import Partition, PartitionMap
+from infra.store.artifacts import ArtifactStore
+from infra.workers.partitions import Partition, PartitionMap
 from stages.clean.boilerplate_config import BoilerplateConfig
 from stages.clean.boilerplate_lines import RepeatedLines, count_lines_partition, group_of, repeated_lines_partition
-from stages.clean.document_parts import DocumentParts
-from tests.stages.clean.test_clean_stage import documents, row
+from stages.clean.text_measures import DocumentParts
+from tests.stages.clean.test_stage import documents, row
 
 
 @pytest.mark.parametrize(

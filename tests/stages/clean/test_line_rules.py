@@ -1,8 +1,8 @@
 import pytest
 
-from stages.clean.document_parts import DocumentParts
 from stages.clean.line_rules import apply_line_rules
 from stages.clean.rules_config import LineRules
+from stages.clean.text_measures import DocumentParts
 
 KEPT = "This line has words enough and a full stop."
 

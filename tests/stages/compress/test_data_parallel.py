@@ -12,23 +12,28 @@ import torch
 import torch.distributed as distributed
 import torch.multiprocessing
 
-from infra.filesystem import Folder
 from infra.progress import SilentListener
-from infra.ray_session import close_ray
-from infra.ray_training import TrainingWorkers
-from infra.training_order import ORDER, read_order, write_order
-from modeling.activation_sparsity import RisingPenalty, mean_activations, use_sparse_feed_forwards, with_penalty
-from modeling.data_parallel import Place
-from modeling.distillation import distillation_loss
-from modeling.layer_matching import Matching
-from modeling.loss import next_token_loss
-from modeling.pruning import apply_masks, prune
+from infra.store.filesystem import Folder
+from infra.workers.payload import ORDER, read_order, write_order
+from infra.workers.ray_session import close_ray
+from infra.workers.ray_training import TrainingWorkers
+from modeling.compression.activation_sparsity import (
+    RisingPenalty,
+    mean_activations,
+    use_sparse_feed_forwards,
+    with_penalty,
+)
+from modeling.compression.pruning import apply_masks, prune
+from modeling.distillation.layer_matching import Matching
+from modeling.distillation.loss import distillation_loss
+from modeling.loss.cross_entropy import next_token_loss
+from modeling.training.data_parallel import Place
 from stages.compress import recovery as recovery_module
 from stages.compress.pass_context import PassContext
 from stages.compress.recovery import STATE, recover
 from stages.compress.recovery_config import Recovery
-from tests.infra.test_token_stream import tokens_artifact
 from tests.modeling.networks import small_network
+from tests.stages.common.test_token_stream import tokens_artifact
 
 LENGTH, STEPS = 24, 12
 FEW_ROWS = Recovery(tokens=STEPS * 5 * LENGTH, batch_tokens=5 * LENGTH, learning_rate=5e-4)

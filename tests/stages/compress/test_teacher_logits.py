@@ -3,14 +3,14 @@ import pytest
 import torch
 
 from data_schemas.errors import ContractError
-from infra.filesystem import Folder
 from infra.progress import SilentListener
-from infra.token_stream import TokenStream, WindowSampler
-from modeling.distillation import Comparison, distillation_loss, loss_from
+from infra.store.filesystem import Folder
+from modeling.distillation.loss import Comparison, distillation_loss, loss_from
+from stages.common.token_stream import TokenStream, WindowSampler
 from stages.compress import teacher_logits
 from stages.compress.teacher_logits import LogitSettings, StoredLogits, store_logits
-from tests.infra.test_token_stream import tokens_artifact
 from tests.modeling.networks import small_network
+from tests.stages.common.test_token_stream import tokens_artifact
 
 CONTEXT, ROWS = 8, 10
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from infra.artifacts import Artifact, ArtifactStore
-from infra.partitions import Engine, PartitionMap
 from infra.progress import SilentListener
+from infra.store.artifacts import Artifact, ArtifactStore
+from infra.workers.partitions import Engine, PartitionMap
 from stages.dedup.filter import FATES, SURVIVOR
 from stages.dedup.stage import DedupConfig, DedupStage
 from stages.stage import StageContext

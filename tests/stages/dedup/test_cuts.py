@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.word_hashes import words
+from stages.common.word_hashes import words
 from stages.dedup.cuts import apply_cuts, snap
 
 TEXTS = st.text(st.sampled_from("ab é日,.\n\n  "), max_size=40)

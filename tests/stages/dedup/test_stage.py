@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 
 from data_schemas.errors import InputDataError
-from infra.partitions import PartitionWriter
+from infra.workers.partitions import PartitionWriter
 from stages.dedup.stage import DedupConfig, DedupStage
 from tests.stages.dedup.run_stage import memory, rows, run_stage, texts
 from tests.stores import documents_artifact

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import zstandard
 
 from stages.ingest.byte_streams import ByteCounter
+from stages.ingest.config import SourceConfig
 from stages.ingest.file_listing import SourceFile, list_files
-from stages.ingest.ingest_config import SourceConfig
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
 

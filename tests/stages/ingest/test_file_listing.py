@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
+from stages.ingest.config import SourceConfig
 from stages.ingest.file_listing import list_files
-from stages.ingest.ingest_config import SourceConfig
 from tests.stages.ingest.sample_files import TEXTS, arrow, json_lines, parquet, read, texts
 
 

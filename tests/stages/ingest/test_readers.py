@@ -12,8 +12,8 @@ import zstandard
 
 from data_schemas.errors import InputDataError
 from stages.ingest.byte_streams import ReadInterruptedError
+from stages.ingest.config import SourceConfig
 from stages.ingest.formats import delimited
-from stages.ingest.ingest_config import SourceConfig
 from stages.ingest.readers import read_text
 from stages.ingest.records import Failure, Record
 from tests.stages.ingest.sample_files import COMPRESS, TEXTS, json_lines, read, read_bytes, reasons, samples, texts
@@ -247,8 +247,8 @@ def test_a_failing_disk_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
 
 def _read_missing(folder):
     from stages.ingest.byte_streams import ByteCounter
+    from stages.ingest.config import SourceConfig
     from stages.ingest.file_listing import SourceFile
-    from stages.ingest.ingest_config import SourceConfig
     from stages.ingest.readers import read_file
 
     file = SourceFile(f"file://{folder}/none.jsonl", "none.jsonl", 1, "")

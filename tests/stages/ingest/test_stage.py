@@ -10,11 +10,11 @@ import pytest
 from data_schemas.errors import ConfigError, InputDataError
 from data_schemas.manifest import Volume
 from data_schemas.tables import FUNNEL
-from infra.artifacts import ArtifactStore
-from infra.partitions import PartitionMap
 from infra.progress import SilentListener
+from infra.store.artifacts import ArtifactStore
+from infra.workers.partitions import PartitionMap
 from stages.ingest import stage as ingest_stage
-from stages.ingest.ingest_config import IngestConfig
+from stages.ingest.config import IngestConfig
 from stages.ingest.stage import IngestStage
 from stages.stage import StageContext
 from tests.stages.ingest.sample_files import json_lines

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from data_schemas.errors import ConfigError, DamagedArtifactError
-from infra.filesystem import Folder
-from modeling.optimizer import build_optimizer
+from infra.store.filesystem import Folder
+from modeling.training.optimizer import build_optimizer
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain import checkpoints
 from stages.pretrain.checkpoints import Checkpoints
+from stages.pretrain.parallel.worker_network import SharedNetwork
 from stages.pretrain.random_state import random_state, set_random_state
-from stages.pretrain.shared_network import SharedNetwork
 from stages.pretrain.training_state import TrainingState
-from tests.stages.pretrain.test_layouts import MIXED, PLAIN, UNTIED
+from tests.stages.pretrain.parallel.test_layouts import MIXED, PLAIN, UNTIED
 from tests.stages.pretrain.workers import NETWORK, Together, train_alone, train_together
 
 CONFIG = TransformerConfig(**NETWORK)

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from data_schemas.artifact_kinds import TOKENS
 from data_schemas.tables import token_shard_schema
-from infra.artifacts import Artifact, ArtifactStore
-from modeling.logit_ensemble import LogitEnsemble
-from modeling.loss import token_losses
+from infra.store.artifacts import Artifact, ArtifactStore
+from modeling.evaluation.logit_ensemble import LogitEnsemble
+from modeling.loss.cross_entropy import token_losses
 from modeling.transformer import Transformer
 from stages.pretrain.ensemble import Chosen, choose, heldout_batches
 from stages.pretrain.ensemble_config import EnsembleConfig

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from data_schemas.errors import ConfigError, TrainingDivergedError
-from infra.filesystem import Folder
 from infra.progress import SilentListener
-from infra.token_stream import WindowSampler
-from modeling.gradients import LocalGradients
+from infra.store.filesystem import Folder
+from modeling.training.gradients import LocalGradients
 from modeling.transformer_config import TransformerConfig, TransformerShape
+from stages.common.token_stream import WindowSampler
 from stages.pretrain import checkpoints, trainer, training_loop
 from stages.pretrain.ensemble_config import EnsembleConfig
+from stages.pretrain.progress.training_log import TrainingOutcome
 from stages.pretrain.stage import PretrainConfig
-from stages.pretrain.training_log import TrainingOutcome
-from stages.pretrain.training_order import TrainingOrder
+from stages.pretrain.training_job import TrainingOrder
 from stages.stage import StageContext
-from tests.infra.test_token_stream import tokens_artifact
+from tests.stages.common.test_token_stream import tokens_artifact
 
 SHAPE = TransformerShape(layers=1, width=16, heads=2, context_length=8)
 STEPS = 120

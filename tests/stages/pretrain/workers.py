@@ -10,13 +10,13 @@ import torch
 import torch.distributed as distributed
 import torch.multiprocessing
 
-from infra.filesystem import Folder
-from modeling.optimizer import build_optimizer
-from modeling.training_step import training_step
+from infra.store.filesystem import Folder
+from modeling.training.optimizer import build_optimizer
+from modeling.training.step import training_step
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.checkpoints import Checkpoints
-from stages.pretrain.layout import ParallelLayout, places_of
-from stages.pretrain.shared_network import SharedNetwork
+from stages.pretrain.parallel.layout import ParallelLayout, places_of
+from stages.pretrain.parallel.worker_network import SharedNetwork
 from stages.pretrain.training_state import TrainingState
 
 NETWORK = {"layers": 4, "width": 32, "heads": 4, "feed_forward_width": 64, "context_length": 16, "vocabulary_size": 50}

@@ -1,0 +1,64 @@
+"""`headrace evaluate`: a model in a folder is asked what a run's models are asked, without a run.
+
+- `evaluate`: measures, and writes `scores.parquet` and `items.parquet`
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_schemas.errors import ConfigError, NotFoundError
+from flows.console import PlainView
+from flows.run_config import RunConfigBase
+from infra.store.artifacts import table_bytes
+from infra.store.filesystem import Folder
+
+
+def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = None) -> pa.Table:
+    """Put the tasks of a config's `benchmark` section to a model.
+
+    Args:
+        model: folder of a Hugging Face checkpoint or of an export of Headrace's.
+        config: whose `benchmark.tasks` and `benchmark.seed` count.
+        output: folder for the two tables, and for answers, so that a stopped evaluation goes on.
+        name: of the model in the tables; the folder's where left out.
+
+    Returns:
+        The table `scores`.
+
+    Raises:
+        NotFoundError, ContractError, EnvironmentProblem: where the folder holds no model that can be run.
+        ConfigError: where there is nothing to ask.
+        InputDataError: where data of a task cannot be read.
+    """
+    from stages.benchmark.evaluated_models import checkpoint
+    from stages.benchmark.measure_tasks import Steps, of_baselines, of_model, result_tables
+    from stages.benchmark.stage import BenchmarkConfig
+
+    if not Path(model).is_dir():
+        raise NotFoundError(
+            f"there is no folder {model}; evaluate reads checkpoints of Hugging Face and exports: headrace export "
+            "latest FOLDER --format headrace"
+        )
+    benchmark = config.stage_config("benchmark")
+    assert isinstance(benchmark, BenchmarkConfig)
+    if not benchmark.tasks:
+        raise ConfigError("benchmark.tasks is empty: there is nothing to ask; leave it out for the tasks of Headrace")
+    folder = Folder(output)
+    steps = Steps(PlainView().listener("evaluate"), _untimed, len(benchmark.tasks) + 1)
+    evaluated = checkpoint(name or Path(model).resolve().name, Path(model))
+    results = of_model(evaluated, benchmark.tasks, benchmark.seed, folder.child("answers"), steps)
+    with steps.step("baselines", "all tasks"):
+        results += of_baselines(benchmark.tasks, benchmark.seed, folder.child("answers"))
+    steps.finished()
+    scores, items = result_tables(results)
+    folder.write("items.parquet", table_bytes("items.parquet", items))
+    folder.write("scores.parquet", table_bytes("scores.parquet", scores))
+    return scores
+
+
+@contextmanager
+def _untimed(phase: str) -> Iterator[None]:
+    yield

@@ -1,0 +1,98 @@
+"""`headrace generate`: a model goes on from a text, be it a run's or one in a folder.
+
+- `continue_text`: the command
+- `model_artifact`: a run's artifact with a model
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_schemas.errors import ContractError, NotFoundError
+from data_schemas.manifest import RunRecord
+from infra.store.artifacts import Artifact, ArtifactStore
+from infra.store.runs import RunStore
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from modeling.transformer import Transformer
+
+STAGES_WITH_MODELS = ("compress", "pretrain")
+
+
+def continue_text(
+    store_url: str, source: str, stage: str, prompt: str, tokens: int, temperature: float, top_k: int, seed: int
+) -> str:
+    """The prompt and what the model makes of it.
+
+    Args:
+        store_url: where runs are.
+        source: id of a run; or a folder with an export of Headrace's or a GPT-NeoX of Hugging Face's.
+        stage: whose model, of a run.
+        prompt: the text to go on from; nothing begins a new text.
+        tokens: new tokens at most.
+        temperature: 0 takes the likeliest token each time.
+        top_k: sample among this many likeliest tokens.
+        seed: of the sampling.
+
+    Raises:
+        NotFoundError: where there is no such run, model or file.
+        ContractError: where a folder holds a network that Headrace does not run.
+    """
+    from modeling.decoding.generation import generate
+
+    if (Path(source) / "config.json").is_file():
+        model, tokenizer = _from_folder(Path(source))
+    elif any((Path(source) / name).is_file() for name in ("model.gguf", "model.onnx")):
+        raise ContractError(
+            f"{source} is an export for another program, and its README.md says how that runs it; generate reads the "
+            "formats headrace and huggingface, or a run's id"
+        )
+    elif Path(source).is_dir() and "/" in source:
+        raise NotFoundError(f"{source} holds no config.json; generate reads an export's folder, or a run's id")
+    else:
+        model, tokenizer = _from_run(store_url, source, stage)
+    if tokenizer.get_vocab_size() > model.config.vocabulary_size:
+        raise ContractError(
+            f"the tokenizer of {source} has {tokenizer.get_vocab_size():,} tokens and the network "
+            f"{model.config.vocabulary_size:,}; put the tokenizer.json there that it was trained with"
+        )
+    end = model.config.end_of_text
+    start = tokenizer.encode(prompt).ids or [end]
+    new = generate(model, start, tokens, temperature=temperature, top_k=top_k, seed=seed, stop_token=end)
+    return prompt + tokenizer.decode([token for token in new if token != end])
+
+
+def model_artifact(store_url: str, record: RunRecord, stage: str) -> Artifact:
+    """The artifact with a run's model, its files there.
+
+    Raises:
+        NotFoundError: where the run has no such model.
+    """
+    if stage not in STAGES_WITH_MODELS or stage not in record.stages:
+        have = [name for name in STAGES_WITH_MODELS if name in record.stages]
+        raise NotFoundError(
+            f"run {record.run_id} has no model of stage {stage!r}; it has: {', '.join(have) or 'none yet'}"
+        )
+    artifact = ArtifactStore(store_url).open(record.stages[stage].artifact)
+    artifact.check_sizes()
+    return artifact
+
+
+def _from_run(store_url: str, run_id: str, stage: str) -> "tuple[Transformer, Tokenizer]":
+    from tokenizers import Tokenizer
+
+    from modeling.export.model_files import model_from_files
+
+    artifact = model_artifact(store_url, RunStore(store_url).get(run_id), stage)
+    model = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
+    return model, Tokenizer.from_str(artifact.read("tokenizer.json").decode())
+
+
+def _from_folder(folder: Path) -> "tuple[Transformer, Tokenizer]":
+    from tokenizers import Tokenizer
+
+    from modeling.export.model_folder import network_from_folder
+
+    model, tokenizer = network_from_folder(folder)
+    return model, Tokenizer.from_str(tokenizer.decode())

@@ -1,0 +1,97 @@
+"""From any artifact down to the sources it was made from."""
+
+from typing import Any
+
+from rich.tree import Tree
+
+from data_schemas.errors import NotFoundError
+from data_schemas.manifest import ArtifactRef
+from infra.store.artifacts import Artifact, ArtifactStore
+from infra.store.runs import RunStore
+from stages.registry import STAGES
+
+
+def find_artifact(store_url: str, name: str) -> Artifact:
+    """An artifact by `STAGE/KEY[/ATTEMPT]` (the key may be cut short), `RUN_ID:STAGE` or `latest:STAGE`.
+
+    Raises:
+        NotFoundError: saying how artifacts are named, or which attempts there are.
+    """
+    store = ArtifactStore(store_url)
+    if ":" in name and "/" not in name:
+        run_id, _, stage = name.partition(":")
+        record = RunStore(store_url).get(run_id)
+        if stage not in record.stages:
+            raise NotFoundError(
+                f"run {record.run_id} has no {stage!r}; it has: {', '.join(record.stages) or 'nothing'}"
+            )
+        return store.open(record.stages[stage].artifact)
+    stage, _, rest = name.partition("/")
+    key, _, attempt = rest.partition("/")
+    if stage not in [one.name for one in STAGES] or not key:
+        raise NotFoundError(f"{name!r} names no artifact; use STAGE/KEY[/ATTEMPT], RUN_ID:STAGE or latest:STAGE")
+    matches = [
+        artifact
+        for full in store.keys(stage)
+        if full.startswith(key)
+        for artifact in store.committed(stage, full)
+        if artifact.ref.attempt.startswith(attempt)
+    ]
+    if not matches:
+        raise NotFoundError(f"no artifact {name!r} in {store_url}; see: headrace show latest")
+    return matches[0]
+
+
+def lineage_tree(store_url: str, artifact: Artifact) -> Tree:
+    """A tree with the artifact on top and its sources as leaves."""
+    tree = Tree(_label(artifact))
+    _grow(ArtifactStore(store_url), artifact, tree, set())
+    return tree
+
+
+def _grow(store: ArtifactStore, artifact: Artifact, branch: Tree, seen: set[str]) -> None:
+    for name, fingerprint in artifact.manifest.sources.items():
+        branch.add(f"source {name} {fingerprint[:16]}")
+    for name, ref in artifact.manifest.inputs.items():
+        if ref.label in seen:
+            branch.add(f"{name}: {ref.label} (above)")
+            continue
+        seen.add(ref.label)
+        try:
+            below = store.open(ref)
+        except NotFoundError:
+            branch.add(f"{name}: {ref.label} (gone from the store)")
+            continue
+        _grow(store, below, branch.add(f"{name}: {_label(below)}"), seen)
+
+
+def _label(artifact: Artifact) -> str:
+    manifest = artifact.manifest
+    return f"{artifact.ref.label}  {manifest.kind}, digest {manifest.digest[:12]}, {manifest.ended:%Y-%m-%d %H:%M}"
+
+
+def lineage_json(store_url: str, artifact: Artifact) -> dict[str, Any]:
+    """The same as one object: every artifact once, with its inputs by label."""
+    store = ArtifactStore(store_url)
+    rows: dict[str, dict[str, Any]] = {}
+    waiting: list[ArtifactRef] = [artifact.ref]
+    while waiting:
+        ref = waiting.pop()
+        if ref.label in rows:
+            continue
+        try:
+            manifest = store.open(ref).manifest
+        except NotFoundError:
+            rows[ref.label] = {"artifact": ref.label, "gone": True}
+            continue
+        rows[ref.label] = {
+            "artifact": ref.label,
+            "stage": manifest.stage,
+            "digest": manifest.digest,
+            "sources": manifest.sources,
+            "config": manifest.config,
+            "code": manifest.code,
+            "inputs": {name: below.label for name, below in manifest.inputs.items()},
+        }
+        waiting.extend(manifest.inputs.values())
+    return {"artifact": artifact.ref.label, "lineage": list(rows.values())}

@@ -1,0 +1,165 @@
+"""What became of one document, stage by stage: kept, changed or left out, by which rule and why.
+
+- `Fate`: one stage's sentence about the document
+- `fates`: all of them, in the order of the stages
+- `print_fates`, `text_of`: what `headrace why` prints
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_schemas.errors import NotFoundError
+from data_schemas.manifest import Manifest, RunRecord
+from flows.console import amount, console
+from flows.report.build import stage_artifacts
+from infra.store.artifacts import Artifact
+
+KEPT_UNDER = {
+    "documents": ("documents/*.parquet",),
+    "corpus": ("train/*.parquet", "held_out/*.parquet"),
+    "tokens": ("train/*.arrow", "held_out/*.arrow"),
+}
+"""Kind of artifact -> where the documents that go on are."""
+SHOWN_SUGGESTIONS = 3
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What one stage did with a document."""
+
+    stage: str
+    kept: bool
+    file: str
+    """File of the artifact that says so."""
+    row: Mapping[str, Any]
+    """The document's row there: of the documents, the tokens or the rejects table."""
+    sentence: str
+
+
+def fates(store_url: str, record: RunRecord, document: str) -> list[Fate]:
+    """The document's way through the stages of a run, up to the one that left it out.
+
+    Raises:
+        NotFoundError: where no stage of the run knows the id; with ids that contain what was given.
+    """
+    artifacts = [
+        (stage, artifact)
+        for stage, artifact in stage_artifacts(store_url, record).items()
+        if artifact.manifest.kind in KEPT_UNDER
+    ]
+    found: list[Fate] = []
+    for stage, artifact in artifacts:
+        stem = PurePosixPath(found[-1].file).stem if found else ""
+        found += _stage_fates(stage, artifact, document, stem)
+        if found and not found[-1].kept:
+            break
+    if not found:
+        raise NotFoundError(_unknown(record, [artifact for _, artifact in artifacts[:1]], document))
+    return found
+
+
+def print_fates(document: str, record: RunRecord, found: list[Fate]) -> None:
+    """A line per stage."""
+    console.print(f"{document} in run {record.run_id} ({record.config_name})", markup=False)
+    for fate in found:
+        console.print(f"{'✓' if fate.kept else '✗'} {fate.stage:<10} {fate.sentence}", markup=False)
+
+
+def as_json(document: str, record: RunRecord, found: list[Fate]) -> dict[str, Any]:
+    """The object that `--json` prints; without the text."""
+    rows = [
+        asdict(fate) | {"row": {k: v for k, v in fate.row.items() if k not in ("text", "tokens")}} for fate in found
+    ]
+    return {"document": document, "run_id": record.run_id, "stages": rows}
+
+
+def text_of(found: list[Fate]) -> str:
+    """The text as the last stage that kept it left it.
+
+    Raises:
+        NotFoundError: for a record that never became a document.
+    """
+    texts = [fate.row["text"] for fate in found if "text" in fate.row]
+    if not texts:
+        raise NotFoundError("it was never read as a document, so there is no text")
+    return str(texts[-1])
+
+
+def _stage_fates(stage: str, artifact: Artifact, document: str, stem: str) -> Iterator[Fate]:
+    for pattern in KEPT_UNDER[artifact.manifest.kind]:
+        for file, row in _rows(artifact, pattern, document, stem):
+            yield Fate(stage, True, file, row, _kept_sentence(artifact.manifest.kind, file, row))
+            return
+    for file, row in _rows(artifact, "rejects/*.parquet", document, stem):
+        yield Fate(stage, False, file, row, _reject_sentence(row, artifact.manifest))
+
+
+def _rows(artifact: Artifact, pattern: str, document: str, stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a document; files named as the one it stood in before come first, as most stages keep the name."""
+    for path in sorted(artifact.paths(pattern), key=lambda path: (PurePosixPath(path).stem != stem, path)):
+        table = _matching(artifact, path, document)
+        if len(table):
+            for row in table.to_pylist():
+                yield path, row
+            return
+
+
+def _matching(artifact: Artifact, path: str, document: str) -> pa.Table:
+    """Looks at the ids alone first: texts are read only where the document is."""
+    if path.endswith(".arrow"):
+        shard = artifact.read_table(path)
+        return shard.filter(pc.equal(shard.column("document_id"), document))
+    with artifact.open(path) as file:
+        parquet = pq.ParquetFile(file)
+        matches = pc.equal(parquet.read(columns=["id"]).column("id"), document)
+        return parquet.read().filter(matches) if pc.any(matches).as_py() else parquet.schema_arrow.empty_table()
+
+
+def _kept_sentence(kind: str, file: str, row: Mapping[str, Any]) -> str:
+    if kind == "tokens":
+        return f"{len(row['tokens']):,} tokens, in {file}"
+    notes = [amount(len(row["text"].encode()), "B")]
+    notes += [f"{rule.replace('_', ' ')}: {times}" for rule, times in row.get("edits") or []]
+    notes += [f"tagged {tag}" for tag in row.get("tags") or []]
+    if row.get("quality") is not None:
+        notes.append(f"quality {row['quality']:.3f}")
+    return f"{'held out' if file.startswith('held_out/') else 'kept'} ({', '.join(notes)}), in {file}"
+
+
+def _reject_sentence(row: Mapping[str, Any], manifest: Manifest) -> str:
+    measured = "" if row["score"] is None else f": {row['score']:.4g}{_limits(row, manifest.config)}"
+    detail = f" ({row['detail']})" if row["detail"] else ""
+    where = f", record {row['position']} of {row['path']}" if row["position"] >= 0 else ""
+    return f"left out by {row['reason']}{measured}{detail}{where}"
+
+
+def _limits(row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """` (accepted: 3 to 10)`, as the config sets it for the document's genre."""
+    of_genre = config.get("by_genre", {}).get(row["genre"], {}).get("rules", {}).get(row["reason"]) or {}
+    general = config.get("rules", {}).get(row["reason"]) or {}
+    low, high = ((of_genre.get(end) if of_genre.get(end) is not None else general.get(end)) for end in ("min", "max"))
+    if low is None and high is None:
+        return ""
+    ends = [f"from {low:g}" if low is not None else "", f"up to {high:g}" if high is not None else ""]
+    return f" (accepted: {' '.join(filter(None, ends))})"
+
+
+def _unknown(record: RunRecord, first: list[Artifact], document: str) -> str:
+    similar: list[str] = []
+    for artifact in first:
+        for path in artifact.paths("documents/*.parquet"):
+            with artifact.open(path) as file:
+                ids = pq.ParquetFile(file).read(columns=["id"]).column("id")
+            similar += ids.filter(pc.match_substring(ids, document)).slice(0, SHOWN_SUGGESTIONS).to_pylist()
+            if len(similar) >= SHOWN_SUGGESTIONS:
+                break
+    hint = (
+        f"ids that contain it: {', '.join(similar[:SHOWN_SUGGESTIONS])}" if similar else "ids are SOURCE/PATH#POSITION"
+    )
+    return f"no document {document!r} in run {record.run_id}; {hint}"

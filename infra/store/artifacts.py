@@ -1,0 +1,304 @@
+"""The artifact store: immutable folders that exist from the moment their manifest does.
+
+- `ArtifactStore`: finds and opens artifacts at `<store>/<stage>/<key>/<attempt>/`
+- `Artifact`: one committed artifact, opened for reading
+- `ArtifactWriter`: one attempt in the making; hashes while it writes, commits last
+- `artifact_key`: stage, version, config and input digests -> key
+- `artifact_at`: one artifact by the URL of its folder, whatever store it lies in
+"""
+
+import fnmatch
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from data_schemas.artifact_kinds import ArtifactKind
+from data_schemas.config import canonical_json
+from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError
+from data_schemas.manifest import MANIFEST_VERSION, ArtifactRef, FileEntry, Manifest, Volume
+from infra.store.filesystem import Folder
+
+MANIFEST = "manifest.json"
+
+
+def artifact_key(
+    stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str], sources: Mapping[str, str]
+) -> str:
+    """The cache key: sha256 over everything that decides the bytes.
+
+    Args:
+        stage: name of the stage.
+        version: the stage's code version.
+        config: its key fields as JSON values.
+        inputs: input name -> content digest.
+        sources: fingerprints of data outside the store.
+    """
+    parts = {"stage": stage, "version": version, "config": config, "inputs": inputs, "sources": sources}
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact; picklable, so that workers can open it."""
+
+    folder: Folder
+    manifest: Manifest
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """Its name in other records."""
+        return self.manifest.ref
+
+    def paths(self, pattern: str) -> list[str]:
+        """Paths of its files that match, sorted."""
+        return sorted(entry.path for entry in self.manifest.files if fnmatch.fnmatchcase(entry.path, pattern))
+
+    def location(self, path: str) -> str:
+        """Where a file lies relative to `folder`, which is `<store>/<stage>/<key>`."""
+        for entry in self.manifest.files:
+            if entry.path == path:
+                return entry.part or f"{self.manifest.attempt}/{path}"
+        raise ContractError(f"the artifact {self.ref.label} holds no file {path}")
+
+    def read(self, path: str) -> bytes:
+        """The whole file."""
+        return self.folder.read(self.location(path))
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading."""
+        return self.folder.open(self.location(path))
+
+    def read_table(self, path: str) -> pa.Table:
+        """A Parquet or Arrow file as a table; Arrow files on a local disk are memory-mapped."""
+        if path.endswith(".parquet"):
+            with self.open(path) as file:
+                return pq.read_table(file)
+        if self.folder.is_local:
+            with pa.memory_map(str(self.folder.local_path(self.location(path)))) as source:
+                return pa.ipc.open_file(source).read_all()
+        return pa.ipc.open_file(pa.py_buffer(self.read(path))).read_all()
+
+    def check_sizes(self) -> None:
+        """A cheap look before use: every file is there with the size the manifest states.
+
+        Raises:
+            DamagedArtifactError: naming the file and the command that rebuilds it.
+        """
+        self._raise_first(self._wrong_sizes())
+
+    def damage(self) -> list[str]:
+        """Every file that is missing, of the wrong size or altered, by reading all of it; a sentence each."""
+        problems = dict(self._wrong_sizes())
+        for entry in self.manifest.files:
+            if entry.path not in problems and _sha256(self.open(entry.path)) != entry.sha256:
+                problems[entry.path] = "its content is not what was written (sha256 differs)"
+        return [f"{self.folder.full(self.location(path))}: {problem}" for path, problem in problems.items()]
+
+    def check_contract(self, kind: ArtifactKind, reader: str) -> None:
+        """Hold what the writer recorded against what `reader` declares.
+
+        Raises:
+            ContractError: naming both sides.
+        """
+        written = f"{self.manifest.kind} v{self.manifest.kind_version}"
+        if written != kind.label:
+            raise ContractError(
+                f"{self.manifest.stage} wrote {written} ({self.ref.label}), but {reader} reads {kind.label}; "
+                f"rebuild it with: headrace rerun {self.manifest.stage} --run latest"
+            )
+        for path in self.paths("*"):
+            if kind.accepted_schemas(path) is not None:
+                kind.check_table(path, self._schema(path), self.manifest.stage, reader)
+
+    def _schema(self, path: str) -> pa.Schema:
+        with self.open(path) as file:
+            return pq.read_schema(file) if path.endswith(".parquet") else pa.ipc.open_file(file).schema
+
+    def _wrong_sizes(self) -> Iterator[tuple[str, str]]:
+        for entry in self.manifest.files:
+            found = self.folder.size(self.location(entry.path))
+            if found is None:
+                yield entry.path, "the file is missing"
+            elif found != entry.bytes:
+                yield entry.path, f"it has {found} bytes, the manifest says {entry.bytes}"
+
+    def _raise_first(self, problems: Iterator[tuple[str, str]]) -> None:
+        for path, problem in problems:
+            raise DamagedArtifactError(
+                f"{self.folder.full(self.location(path))}: {problem}; "
+                f"rebuild it with: headrace rerun {self.manifest.stage} --run latest"
+            )
+
+
+class ArtifactWriter:
+    """One attempt at an artifact. Nothing of it counts until `commit`."""
+
+    def __init__(self, folder: Folder, stage: str, attempt: str, kind: ArtifactKind) -> None:
+        self.folder = folder
+        self.stage = stage
+        self.attempt = attempt
+        self.kind = kind
+        self.counts: dict[str, int] = {}
+        self.metrics: dict[str, Any] = {}
+        self.volume = Volume()
+        self.files: dict[str, FileEntry] = {}
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[BinaryIO]:
+        """Open a file of the artifact for writing; it is hashed on the way."""
+        with self.folder.create(f"{self.attempt}/{path}") as file:
+            hashing = HashingFile(file)
+            yield hashing  # type: ignore[misc]
+        self.files[path] = FileEntry(path=path, bytes=hashing.bytes, sha256=hashing.sha256.hexdigest())
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a whole file."""
+        with self.create(path) as file:
+            file.write(data)
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        """Write a Parquet or Arrow file, by the path's ending.
+
+        Raises:
+            ContractError: where the table is not what the artifact's kind declares.
+        """
+        self.kind.check_table(path, table.schema, self.stage)
+        self.write(path, table_bytes(path, table))
+
+    def adopt(self, entry: FileEntry) -> None:
+        """Take in a file that a partition committed under `<stage>/<key>/parts/`."""
+        self.files[entry.path] = entry
+
+    def count(self, name: str, amount: int) -> None:
+        """Add to one of the manifest's counts."""
+        self.counts[name] = self.counts.get(name, 0) + amount
+
+    def commit(self, manifest: Manifest) -> None:
+        """Make the artifact exist.
+
+        Raises:
+            ContractError: where a file that the kind declares was not written.
+        """
+        self.kind.check_files(list(self.files), self.stage)
+        self.folder.write(f"{self.attempt}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+
+
+class ArtifactStore:
+    """All artifacts and runs under one URL."""
+
+    def __init__(self, url: str) -> None:
+        self.root = Folder(url)
+
+    def key_folder(self, stage: str, key: str) -> Folder:
+        """`<store>/<stage>/<key>`, which holds the attempts and the partitions they share."""
+        return self.root.child(f"{stage}/{key}")
+
+    def writer(self, stage: str, key: str, attempt: str, kind: ArtifactKind) -> ArtifactWriter:
+        """Begin or continue an attempt."""
+        return ArtifactWriter(self.key_folder(stage, key), stage, attempt, kind)
+
+    def open(self, ref: ArtifactRef) -> Artifact:
+        """Open a committed artifact.
+
+        Raises:
+            NotFoundError: where it was deleted or never committed.
+        """
+        artifact = self._load(ref.stage, ref.key, ref.attempt)
+        if artifact is None:
+            raise NotFoundError(
+                f"the artifact {ref.label} is not in {self.root.url}; rebuild it with: headrace rerun {ref.stage}"
+            )
+        return artifact
+
+    def committed(self, stage: str, key: str) -> list[Artifact]:
+        """All committed attempts at a key, newest first."""
+        folder = self.key_folder(stage, key)
+        found = [self._load(stage, key, name) for name in folder.names() if name != "parts"]
+        artifacts = [artifact for artifact in found if artifact is not None]
+        return sorted(artifacts, key=lambda one: (one.manifest.ended, one.manifest.attempt), reverse=True)
+
+    def keys(self, stage: str) -> list[str]:
+        """Keys of a stage that anything was ever written for."""
+        return self.root.names(stage)
+
+    def all(self, stage: str) -> list[Artifact]:
+        """All committed artifacts of a stage, newest first."""
+        artifacts = [artifact for key in self.keys(stage) for artifact in self.committed(stage, key)]
+        return sorted(artifacts, key=lambda one: one.manifest.ended, reverse=True)
+
+    def _load(self, stage: str, key: str, attempt: str) -> Artifact | None:
+        folder = self.key_folder(stage, key)
+        try:
+            data = folder.read(f"{attempt}/{MANIFEST}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return Artifact(folder, Manifest.model_validate_json(data))
+        except ValidationError as error:
+            raise DamagedArtifactError(
+                f"{folder.full(f'{attempt}/{MANIFEST}')} is not a manifest that this version reads "
+                f"(version {MANIFEST_VERSION}): {error.errors()[0]['msg']}; remove that folder and run again"
+            ) from error
+
+
+def artifact_at(url: str) -> Artifact:
+    """Open the artifact whose folder this is: `<store>/<stage>/<key>/<attempt>`.
+
+    Raises:
+        NotFoundError: where no committed artifact lies there.
+    """
+    store, *names = url.rstrip("/").rsplit("/", 3)
+    if len(names) == 3:
+        stage, key, attempt = names
+        artifact = ArtifactStore(store or "/")._load(stage, key, attempt)
+        if artifact is not None:
+            return artifact
+    raise NotFoundError(
+        f"{url} is not the folder of an artifact (<store>/<stage>/<key>/<run>, with a {MANIFEST}); "
+        "see the folders that a run used with: headrace show latest"
+    )
+
+
+class HashingFile:
+    """Passes writes on to a file and hashes them, so that nothing is read twice to be hashed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: Any) -> int:
+        """Write a bytes-like object."""
+        view = memoryview(data)
+        self.sha256.update(view)
+        self.bytes += view.nbytes
+        self._file.write(data)
+        return view.nbytes
+
+
+def table_bytes(path: str, table: pa.Table) -> bytes:
+    """Serialise a table as Parquet (zstd) or an Arrow file in one record batch, by the path's ending."""
+    buffer = io.BytesIO()
+    if path.endswith(".parquet"):
+        pq.write_table(table, buffer, compression="zstd")
+    else:
+        with pa.ipc.new_file(buffer, table.schema) as file:
+            for batch in table.combine_chunks().to_batches():
+                file.write_batch(batch)
+    return buffer.getvalue()
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    with file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""Where a result comes from: the code's commit, the packages that matter, the machine."""
+
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES_THAT_MATTER = (
+    "headrace", "torch", "ray", "prefect", "pyarrow", "numpy", "tokenizers", "datasketch", "ftfy", "safetensors",
+)  # fmt: skip
+
+
+@functools.cache
+def code_version() -> dict[str, Any]:
+    """The git commit of the code and whether its tree was dirty; the package version where there is no git."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"version": metadata.version("headrace")}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that can change results."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES_THAT_MATTER:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+@functools.cache
+def device() -> dict[str, Any]:
+    """The machine in words and numbers."""
+    return {
+        "processor": _processor_name(),
+        "vendor": _cpuinfo("vendor_id"),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "flags": _vector_flags(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _vector_flags() -> list[str]:
+    return sorted({"avx512f", "avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
+
+
+def _cpuinfo(field: str) -> str:
+    """The first value of a field of /proc/cpuinfo; empty on systems without it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")

@@ -1,0 +1,238 @@
+"""Partition by partition: bounded memory, a cap on what is in flight, each output committed by itself.
+
+The same stage code runs in this process, in local processes or as Ray tasks; the stage cannot tell which.
+A partition's files are stored under `<stage>/<key>/parts/data/` by their sha256 and listed in a marker
+`parts/<phase>/<partition>.json`, written last: a partition with a marker is done and is skipped on resume.
+Two attempts that write the same partition write the same bytes to the same names, so neither can harm the other.
+"""
+
+import hashlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from data_schemas.artifact_kinds import ArtifactKind
+from data_schemas.errors import ConfigError
+from data_schemas.manifest import FileEntry
+from infra.progress import ProgressListener, SilentListener
+from infra.store.artifacts import ArtifactWriter, table_bytes
+from infra.store.filesystem import Folder
+
+Engine = Literal["inline", "processes", "ray"]
+
+
+class PartitionMarker(BaseModel):
+    """Says that a partition is done and what it left."""
+
+    attempt: str
+    files: list[FileEntry]
+    counts: dict[str, int]
+
+
+class PartitionWriter:
+    """Where one partition puts its files; bounded by the partition's size, so files are built in memory."""
+
+    def __init__(self, folder: Folder, stage: str, kind: ArtifactKind) -> None:
+        self._folder = folder
+        self._stage = stage
+        self._kind = kind
+        self.files: list[FileEntry] = []
+        self.counts: dict[str, int] = {}
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a whole file."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        part = f"parts/data/{sha256}{PurePosixPath(path).suffix}"
+        self._folder.write(part, data)  # though it may be there already: this heals a damaged one
+        self.files.append(FileEntry(path=path, bytes=len(data), sha256=sha256, part=part))
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        """Write a Parquet or Arrow table, held against the artifact's kind where the kind declares it."""
+        if self._kind.accepted_schemas(path) is not None:
+            self._kind.check_table(path, table.schema, self._stage)
+        self.write(path, table_bytes(path, table))
+
+    def count(self, name: str, amount: int) -> None:
+        """Add to one of the artifact's counts."""
+        self.counts[name] = self.counts.get(name, 0) + amount
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One unit of work: a name that is stable over reruns, and what the function needs."""
+
+    name: str
+    payload: Any
+
+
+@dataclass(frozen=True)
+class PartitionResult:
+    """What one partition left; picklable."""
+
+    name: str
+    folder: Folder
+    marker: PartitionMarker
+
+    def read_table(self, path: str) -> pa.Table:
+        """One of its tables, by the path that the partition function gave."""
+        entry = next(entry for entry in self.marker.files if entry.path == path)
+        assert entry.part is not None
+        with self.folder.open(entry.part) as file:
+            return pq.read_table(file) if path.endswith(".parquet") else pa.ipc.open_file(file).read_all()
+
+    def adopt_into(self, out: ArtifactWriter) -> None:
+        """Make its files and counts part of the artifact."""
+        for entry in self.marker.files:
+            out.adopt(entry)
+        for name, amount in self.marker.counts.items():
+            out.count(name, amount)
+
+
+PartitionFunction = Callable[[Any, PartitionWriter], None]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A picklable order to do one partition wherever it is sent."""
+
+    folder: Folder
+    stage: str
+    kind: ArtifactKind
+    attempt: str
+    phase: str
+    function: PartitionFunction
+
+    def __call__(self, partition: Partition) -> PartitionMarker:
+        writer = PartitionWriter(self.folder, self.stage, self.kind)
+        self.function(partition.payload, writer)
+        marker = PartitionMarker(attempt=self.attempt, files=writer.files, counts=writer.counts)
+        self.folder.write(_marker_path(self.phase, partition.name), marker.model_dump_json().encode())
+        return marker
+
+
+@dataclass
+class PartitionMap:
+    """Maps a function over partitions for one attempt of one stage."""
+
+    folder: Folder
+    stage: str
+    kind: ArtifactKind
+    attempt: str
+    engine: Engine = "inline"
+    workers: int = 1
+    fresh: bool = False
+    listener: ProgressListener = field(default_factory=SilentListener)
+
+    def map(self, phase: str, function: PartitionFunction, partitions: Sequence[Partition]) -> list[PartitionResult]:
+        """Do every partition that is not done yet; results come in the order of `partitions`.
+
+        Args:
+            phase: names this step of the stage; part of the markers' path.
+            function: a module-level function (or `functools.partial` of one) of (payload, writer).
+            partitions: what to work on; names must be unique.
+
+        Raises:
+            ConfigError: where the engine cannot reach the store.
+            Exception: whatever the function raised; the partitions done so far stay done.
+        """
+        assert len({partition.name for partition in partitions}) == len(partitions), "partition names repeat"
+        if self.folder.is_in_process and self.engine != "inline":
+            raise ConfigError(
+                f"execution.engine is {self.engine!r}, but the store {self.folder.url} exists in this process only; "
+                "use execution.engine=inline or a store that workers can reach"
+            )
+        done: dict[str, PartitionMarker] = {}
+        for partition in partitions:
+            marker = self._finished(phase, partition.name)
+            if marker is not None:
+                done[partition.name] = marker
+        waiting = [partition for partition in partitions if partition.name not in done]
+        task = _Task(self.folder, self.stage, self.kind, self.attempt, phase, function)
+        self._report(phase, len(done), len(partitions))
+        for name, marker in self._run(task, waiting):
+            done[name] = marker
+            self._report(phase, len(done), len(partitions))
+        return [PartitionResult(partition.name, self.folder, done[partition.name]) for partition in partitions]
+
+    def _report(self, phase: str, done: int, total: int) -> None:
+        self.listener.advanced(phase, done, total, f"{done} of {total} partitions")
+
+    def _finished(self, phase: str, name: str) -> PartitionMarker | None:
+        try:
+            marker = PartitionMarker.model_validate_json(self.folder.read(_marker_path(phase, name)))
+        except (FileNotFoundError, ValueError):
+            return None
+        if self.fresh and marker.attempt != self.attempt:
+            return None
+        whole = all(self.folder.size(entry.part or "") == entry.bytes for entry in marker.files)
+        return marker if whole else None
+
+    def _run(self, task: _Task, waiting: list[Partition]) -> Iterator[tuple[str, PartitionMarker]]:
+        if self.engine == "inline" or len(waiting) == 0:
+            return ((partition.name, task(partition)) for partition in waiting)
+        if self.engine == "processes":
+            return _run_in_processes(task, waiting, self.workers)
+        return _run_on_ray(task, waiting, self.workers)
+
+
+def _marker_path(phase: str, name: str) -> str:
+    return f"parts/{phase}/{name}.json"
+
+
+def _run_in_processes(task: _Task, waiting: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
+    spawn = multiprocessing.get_context("spawn")  # fork is unsafe beside the flow engine's threads
+    with ProcessPoolExecutor(min(workers, len(waiting)), mp_context=spawn) as pool:
+        flying: dict[Future[PartitionMarker], str] = {}
+        for partition in waiting:
+            flying[pool.submit(task, partition)] = partition.name
+            if len(flying) >= 2 * workers:
+                yield from _collect(flying)
+        while flying:
+            yield from _collect(flying)
+
+
+def _collect(flying: dict[Future[PartitionMarker], str]) -> Iterator[tuple[str, PartitionMarker]]:
+    finished, _ = wait(flying, return_when=FIRST_COMPLETED)
+    for future in finished:
+        yield flying.pop(future), future.result()
+
+
+def _run_on_ray(task: _Task, waiting: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
+    import ray
+
+    from infra.workers.ray_session import ensure_ray
+
+    ensure_ray()
+    shared = ray.put(task)
+    submit = ray.remote(_call).options(num_cpus=1, max_retries=2).remote
+    flying: dict[Any, str] = {}
+    for partition in waiting:
+        flying[submit(shared, partition)] = partition.name
+        if len(flying) >= 2 * workers:
+            yield from _collect_ray(flying)
+    while flying:
+        yield from _collect_ray(flying)
+
+
+def _collect_ray(flying: dict[Any, str]) -> Iterator[tuple[str, PartitionMarker]]:
+    import ray
+
+    finished, _ = ray.wait(list(flying), num_returns=1)
+    for reference in finished:
+        try:
+            marker = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        yield flying.pop(reference), marker
+
+
+def _call(task: _Task, partition: Partition) -> PartitionMarker:
+    return task(partition)

@@ -1,0 +1,112 @@
+"""Multi-head causal self-attention of any kind (Vaswani et al. 2017, 1706.03762, 3.2), with rotary positions."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.attention.key_value_cache import CacheStep, LayerCache, Places
+from modeling.attention.kinds import AttentionKind, FullAttention, PooledAttention
+from modeling.attention.pooling import BlockPooling, pooled_levels
+from modeling.attention.tiled_attention import TokenShare, joined_attention
+from modeling.attention.tiles import level_strides
+from modeling.documents import Documents
+from modeling.rotary import Rotation, rotate
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all layers of a forward pass share."""
+
+    rotation: Rotation
+    """Of the tokens' positions."""
+    documents: Documents | None
+    """Which attention does not leave; None where every row is one."""
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """A layer's cache in one forward pass."""
+
+    layer: LayerCache
+    step: CacheStep | list[Places]
+    """What the new tokens do; or where the entries of each level go, if they are the first."""
+
+
+class Attention(nn.Module):
+    """Each token looks at itself and at what its kind of attention lets it see of the tokens before it.
+
+    The rows of `query_key_value` go head by head (query, key and value of head 0, then of head 1), as in GPT-NeoX and
+    Megatron-LM: what belongs to one head lies together, and export copies the matrix as it is.
+    """
+
+    def __init__(self, kind: AttentionKind, width: int, heads: int, scale: float) -> None:
+        """Build for `heads` heads of width / heads numbers each; `scale` multiplies the scores."""
+        super().__init__()
+        self.kind, self.scale = kind, scale
+        self.head_width = width // heads
+        self.share: TokenShare | None = None
+        """Where several processes share each row's tokens."""
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self.poolings = nn.ModuleList(
+            BlockPooling(kind.pooling, heads, self.head_width, coarser // finer)
+            for finer, coarser in pairwise(level_strides(kind))
+            if isinstance(kind, PooledAttention)
+        )
+
+    @property
+    def heads(self) -> int:
+        """Heads that are here, whatever stands in place of the matrices."""
+        matrix = self.query_key_value
+        outputs = matrix.out_features if isinstance(matrix, nn.Linear) else matrix.sizes()["outputs"]
+        return int(outputs) // (3 * self.head_width)
+
+    def forward(self, hidden: Tensor, surroundings: Surroundings, cache: CacheUse | None = None) -> Tensor:
+        """Mix values over what each token sees.
+
+        Args:
+            hidden: (batch, tokens, width), normed.
+            surroundings: rotation and documents of these tokens.
+            cache: earlier positions, which these tokens look at as well and are added to.
+
+        Returns:
+            (batch, tokens, width), to be added to the residual stream.
+        """
+        # As many heads as are here: processes may share them out.
+        projected = self.query_key_value(hidden).unflatten(-1, (-1, 3, self.head_width))
+        projected = rotate(projected, surroundings.rotation)
+        if cache is not None and isinstance(cache.step, CacheStep):
+            mixed = self._behind_cache(projected, cache.layer, cache.step)
+        else:
+            mixed = self._within(projected, surroundings.documents, cache)
+        return self.output(mixed.flatten(2))  # type: ignore[no-any-return]
+
+    def _within(self, projected: Tensor, documents: Documents | None, cache: CacheUse | None) -> Tensor:
+        """Attention of tokens that have none before them: (batch, tokens, heads, head_width)."""
+        if cache is not None:
+            assert isinstance(cache.step, list)
+            levels = pooled_levels(projected[..., 1:, :], self._poolings, level_strides(self.kind), documents)
+            for level, (entries, places) in enumerate(zip(levels, cache.step, strict=True)):
+                cache.layer.write(level, entries, places)
+        if isinstance(self.kind, FullAttention) and documents is None and self.share is None:
+            queries, keys, values = projected.transpose(1, 2).unbind(3)
+            mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=self.scale)
+            return mixed.transpose(1, 2)
+        return joined_attention(projected, self._poolings, self.kind, documents, self.scale, self.share)
+
+    @property
+    def _poolings(self) -> list[BlockPooling]:
+        return list(self.poolings)  # type: ignore[arg-type]
+
+    def _behind_cache(self, projected: Tensor, cache: LayerCache, step: CacheStep) -> Tensor:
+        """Attention of new tokens to themselves and to what the cache holds: (batch, tokens, heads, head_width)."""
+        cache.write(0, projected[..., 1:, :], step.tokens)
+        for level, (blocks, pooling) in enumerate(zip(step.pooled, self.poolings, strict=True), start=1):
+            if blocks is not None:
+                cache.write(level, pooling(cache.read(level - 1, blocks.sources)), blocks.targets)
+        keys, values = cache.keys_and_values(step.used).transpose(1, 2).unbind(3)
+        queries = projected[..., 0, :].transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=step.mask, scale=self.scale)
+        return mixed.transpose(1, 2)

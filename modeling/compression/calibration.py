@@ -1,0 +1,174 @@
+"""What linear layers get as inputs on sample text: the statistics that pruning and factorisation are led by.
+
+- `InputStatistics`: count, sum and Gram matrix of the inputs of one linear layer
+- `walk_layers`: those of one decoder layer after the other, each behind the layers as they are by then
+- `layer_influence`: how much each decoder layer changes the residual stream
+- `damped_cholesky`: of a matrix of second moments that the sample may not fill
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.attention.multi_head import Surroundings
+from modeling.transformer import Transformer
+
+BATCH_ROWS = 16
+LayerInputs = list[tuple[Tensor, Surroundings]]
+"""Batches of what a decoder layer is called with: (rows, tokens, width), and what all layers share."""
+
+
+@dataclass
+class InputStatistics:
+    """Sums over all tokens that reached a linear layer, float64."""
+
+    rows: int
+    """Tokens; 0 for an expert that none was sent to."""
+    total: Tensor
+    """(inputs,)."""
+    gram: Tensor
+    """(inputs, inputs), sum of x x^T."""
+
+    @classmethod
+    def empty(cls, inputs: int, device: torch.device) -> "InputStatistics":
+        """Of no tokens yet."""
+        zeros = torch.zeros(inputs, inputs + 1, dtype=torch.float64, device=device)
+        return cls(0, zeros[:, -1].clone(), zeros[:, :-1].clone())
+
+    def add(self, inputs: Tensor) -> None:
+        """Take (..., inputs) more. In float64: a few large inputs would drown the small ones' products in float32."""
+        flat = inputs.detach().flatten(0, -2).double()
+        self.rows += len(flat)
+        self.total += flat.sum(0)
+        self.gram += flat.T @ flat
+
+    @property
+    def mean(self) -> Tensor:
+        """(inputs,); 0 without tokens."""
+        return self.total / max(self.rows, 1)
+
+    @property
+    def second_moment(self) -> Tensor:
+        """(inputs, inputs), mean of x x^T; 0 without tokens."""
+        return self.gram / max(self.rows, 1)
+
+    @property
+    def covariance(self) -> Tensor:
+        """(inputs, inputs), about the mean; 0 without tokens."""
+        return self.second_moment - torch.outer(self.mean, self.mean)
+
+    @property
+    def norms(self) -> Tensor:
+        """(inputs,), L2 norm of each input over the tokens."""
+        return self.gram.diagonal().clamp_min(0).sqrt()
+
+
+def walk_layers(
+    model: Transformer, tokens: Tensor, batch_rows: int = BATCH_ROWS
+) -> Iterator[tuple[str, nn.Module, dict[str, InputStatistics]]]:
+    """Each decoder layer with the statistics of its linear layers' inputs.
+
+    A layer that is changed before the next one is asked for is run anew, so that later ones are measured behind the
+    changes (SparseGPT, Frantar and Alistarh 2023, 2301.00774, section 4). One layer's statistics are held at a time.
+
+    Args:
+        model: any network whose linear layers are float; in evaluation mode.
+        tokens: (rows, tokens) int64, calibration windows.
+        batch_rows: windows in one forward pass.
+
+    Yields:
+        The layer's name in the network, the layer, and statistics by the name of each `nn.Linear` in the network, those
+        inside low-rank layers among them.
+    """
+    batches = _first_layer_inputs(model, tokens, batch_rows)
+    for number, layer in enumerate(model.layers):
+        name = f"layers.{number}"
+        yield name, layer, _linear_statistics(layer, name, batches)
+        batches = [(_run(layer, hidden, surroundings), surroundings) for hidden, surroundings in batches]
+
+
+def layer_influence(model: Transformer, tokens: Tensor, batch_rows: int = BATCH_ROWS) -> Tensor:
+    """1 - cosine of each layer's input and output, the mean over tokens (ShortGPT, Men et al. 2024, 2403.03853, eq. 1).
+
+    Args:
+        model: in evaluation mode.
+        tokens: (rows, tokens) int64, calibration windows.
+        batch_rows: windows in one forward pass.
+
+    Returns:
+        (layers,) float32.
+    """
+    batches, influence = _first_layer_inputs(model, tokens, batch_rows), []
+    for layer in model.layers:
+        outputs = [(_run(layer, hidden, surroundings), surroundings) for hidden, surroundings in batches]
+        similarity = [
+            F.cosine_similarity(before, after, dim=-1).flatten()
+            for (before, _), (after, _) in zip(batches, outputs, strict=True)
+        ]
+        influence.append(1 - torch.cat(similarity).mean())
+        batches = outputs
+    return torch.stack(influence)
+
+
+def damped_cholesky(moments: Tensor, damping: float) -> Tensor:
+    """Lower Cholesky factor, float64, of a symmetric matrix (n, n) >= 0 to whose diagonal something is added.
+
+    Args:
+        moments: second moments or a covariance; all zero counts as the identity.
+        damping: what is added, as a share of the diagonal's mean; more where that leaves the matrix singular.
+    """
+    moments = moments.double()
+    mean = moments.diagonal().mean()
+    if mean <= 0:
+        return torch.eye(len(moments), dtype=torch.float64, device=moments.device)
+    while True:
+        damped = moments + damping * mean * torch.eye(len(moments)).to(moments)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            assert isinstance(lower, Tensor)
+            return lower
+        damping = max(10 * damping, 1e-12)
+
+
+@torch.no_grad()
+def _first_layer_inputs(model: Transformer, tokens: Tensor, batch_rows: int) -> LayerInputs:
+    assert not model.training, "statistics are those of the network as it predicts"
+    found: LayerInputs = []
+    handle = model.layers[0].register_forward_pre_hook(lambda module, given: found.append((given[0], given[1])))
+    try:
+        for batch in torch.split(tokens.to(model.final_norm.weight.device), batch_rows):
+            model.hidden_states(batch)
+    finally:
+        handle.remove()
+    return found
+
+
+@torch.no_grad()
+def _linear_statistics(layer: nn.Module, name: str, batches: LayerInputs) -> dict[str, InputStatistics]:
+    found: dict[str, InputStatistics] = {}
+    handles = []
+    for inner, module in layer.named_modules():
+        if isinstance(module, nn.Linear):
+            one = found[f"{name}.{inner}"] = InputStatistics.empty(module.in_features, module.weight.device)
+            handles.append(module.register_forward_pre_hook(_adder(one)))
+    try:
+        for hidden, surroundings in batches:
+            layer(hidden, surroundings)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _adder(statistics: InputStatistics) -> Any:
+    return lambda module, given: statistics.add(given[0])
+
+
+@torch.no_grad()
+def _run(layer: nn.Module, hidden: Tensor, surroundings: Surroundings) -> Tensor:
+    output: Tensor = layer(hidden, surroundings)[0]
+    return output

@@ -1,0 +1,202 @@
+"""int4 and int2 weights, packed into bytes, with int8 activations: the smallest matrices, and integer products.
+
+Some consecutive inputs of an output share a scale (GPTQ, Frantar et al. 2022, 2210.17323, section 4, "additional
+tricks"); activations have a scale per token. For few rows a plain loop in C unpacks and multiplies 16-bit integers; for
+many, float32 multiplies the same integers, and only some rows of the matrix are float32 at a time.
+
+torch's own product of int4 (`_weight_int4pack_mm_for_cpu`) takes a layout that depends on the processor, and 10 to 80
+times as long as float32 where there is no AVX512.
+
+- `pack`, `unpack`: the layout
+- `PackedLinear`, `PackedEmbedding`; `quantize_packed`: a network of them
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modeling.kernels.compilation import library
+from modeling.layers.int8 import IntegerLayer, int8_layer, quantize_rows, takes_few_rows, with_integers
+from modeling.layers.integer_grid import IntegerGrid, quantize
+from modeling.replacements import replaces
+from modeling.transformer import Transformer
+
+ROWS_IN_C = 16
+"""Up to which a plain loop in C beats making the weights float32 first."""
+WEIGHTS_AT_ONCE = 1 << 16
+"""Most that are float32 at a time, as 256 kB."""
+STEP = 32
+"""A group is a multiple of it: it fills whole vectors of the kernel."""
+
+
+def pack(codes: Tensor, grid: IntegerGrid) -> Tensor:
+    """int8 codes (outputs, inputs) -> uint8 (outputs, groups x group x bits / 8).
+
+    Of a group of g weights, byte j holds those of the inputs j, j + g/2 (four bits), or j, j + g/4, j + g/2, j + 3g/4
+    (two bits), the first in the lowest bits, each as code + 2^(bits - 1); inputs missing in the last group are code 0.
+    """
+    per_byte = 8 // grid.bits
+    unsigned = grid.grouped(codes) + (1 << grid.bits - 1)
+    parts = torch.unflatten(unsigned.to(torch.uint8), -1, (per_byte, -1)).unbind(-2)
+    packed = parts[0]
+    for place, part in enumerate(parts[1:], start=1):
+        packed = packed | part << place * grid.bits
+    return packed.flatten(1)
+
+
+def unpack(packed: Tensor, grid: IntegerGrid, inputs: int) -> Tensor:
+    """The inverse of `pack`: int8 (outputs, inputs)."""
+    groups = torch.unflatten(packed, 1, (-1, (grid.group or padded(inputs)) * grid.bits // 8))
+    mask, half = (1 << grid.bits) - 1, 1 << grid.bits - 1
+    parts = [(groups >> shift & mask).to(torch.int8) - half for shift in range(0, 8, grid.bits)]
+    return torch.cat(parts, -1).flatten(1)[:, :inputs]
+
+
+def padded(inputs: int) -> int:
+    """`inputs`, up to the next multiple of `STEP`."""
+    return -(-inputs // STEP) * STEP
+
+
+class _Packed(nn.Module):
+    """Weights (rows, columns) in bits, and bfloat16 scales (rows, groups); no gradient."""
+
+    packed: Tensor
+    scale: Tensor
+
+    def __init__(self, rows: int, columns: int, bits: int, group: int) -> None:
+        super().__init__()
+        self.grid, self.columns = IntegerGrid(bits, group), columns
+        self.operand_bits = (bits, 8)
+        """Of a weight and of an activation, for `modeling.evaluation.network_counts`."""
+        groups = -(-columns // group)
+        self.register_buffer("packed", torch.empty(rows, groups * group * bits // 8, dtype=torch.uint8))
+        self.register_buffer("scale", torch.empty(rows, groups, dtype=torch.bfloat16))
+
+    def nonzero_weights(self) -> int:
+        """Weights that are not zero."""
+        codes = unpack(self.packed, self.grid, self.columns)
+        return codes.numel() if self.grid.offset else int(codes.count_nonzero())
+
+    def weights(self, packed: Tensor, scale: Tensor) -> Tensor:
+        """Of some rows, (some, columns) float32."""
+        codes = unpack(packed, self.grid, scale.shape[1] * (self.grid.group or 0))
+        grouped = torch.unflatten(codes, 1, (-1, self.grid.group or 0))
+        return self.grid.values(grouped.float(), scale.float()[..., None]).flatten(1)[:, : self.columns]
+
+
+@replaces("packed_linear")
+class PackedLinear(_Packed):
+    """A linear layer whose weights are int4 or int2 and whose activations are int8."""
+
+    bias: Tensor | None
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, bits: int, group: int) -> None:
+        """Make room for packed weights, their scales and, if wanted, a bfloat16 bias (outputs)."""
+        super().__init__(outputs, inputs, bits, group)
+        self.register_buffer("bias", torch.empty(outputs, dtype=torch.bfloat16) if bias else None)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., inputs) float -> (..., outputs) float32."""
+        if takes_few_rows(hidden, ROWS_IN_C):
+            return self._few_rows(hidden.float().contiguous())
+        codes, token_scales = quantize_rows(hidden.reshape(-1, self.columns))
+        rows, outputs = codes.float(), len(self.scale)
+        result = rows.new_empty(len(rows), outputs)
+        at_once = max(1, WEIGHTS_AT_ONCE // self.columns)
+        for start in range(0, outputs, at_once):
+            some = slice(start, start + at_once)
+            torch.mm(rows, self.weights(self.packed[some], self.scale[some]).T, out=result[:, some])
+        result *= token_scales
+        if self.bias is not None:
+            result += self.bias
+        return result.view(*hidden.shape[:-1], outputs)
+
+    def sizes(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        shape = {"inputs": self.columns, "outputs": len(self.scale), "bias": self.bias is not None}
+        return {**shape, "bits": self.grid.bits, "group": self.grid.group}
+
+    def _few_rows(self, hidden: Tensor) -> Tensor:
+        """By `modeling.kernels`, contiguous float32 on the CPU: as `modeling.layers.int8.Int8Linear` does it."""
+        kernels, tensors, grid = library(), self._buffers, self.grid
+        packed, scale, bias = tensors["packed"], tensors["scale"], tensors["bias"]
+        assert kernels is not None and packed is not None and scale is not None
+        result = torch.empty(*hidden.shape[:-1], len(scale))
+        failed = kernels.linear_packed(
+            hidden.data_ptr(),
+            packed.data_ptr(),
+            scale.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            result.data_ptr(),
+            grid.bits,
+            grid.group,
+            hidden.numel() // self.columns,
+            len(scale),
+            self.columns,
+        )
+        if failed:
+            raise MemoryError(f"no memory for {self.columns} activations")
+        return result
+
+
+@replaces("packed_embedding")
+class PackedEmbedding(_Packed):
+    """An embedding in int4 or int2."""
+
+    def __init__(self, vocabulary_size: int, width: int, bits: int, group: int) -> None:
+        """Make room."""
+        super().__init__(vocabulary_size, width, bits, group)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(...) int64 -> (..., width) float32."""
+        flat = tokens.flatten()
+        return self.weights(self.packed[flat], self.scale[flat]).view(*tokens.shape, self.columns)
+
+    def sizes(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        shape = {"vocabulary_size": len(self.scale), "width": self.columns}
+        return {**shape, "bits": self.grid.bits, "group": self.grid.group}
+
+
+def packed_layer(module: nn.Linear | nn.Embedding, found: tuple[Tensor, Tensor], grid: IntegerGrid) -> IntegerLayer:
+    """Of a linear layer or an embedding, and codes (rows, columns) with scales (rows, groups)."""
+    codes, scales = found
+    (rows, columns), group = codes.shape, grid.group or padded(codes.shape[1])
+    packing = {"bits": grid.bits, "group": group}
+    tensors = {"packed": pack(codes, IntegerGrid(grid.bits, group)), "scale": scales.bfloat16()}
+    if isinstance(module, nn.Embedding):
+        return IntegerLayer({"kind": "packed_embedding", "vocabulary_size": rows, "width": columns, **packing}, tensors)
+    sizes = {"inputs": columns, "outputs": rows, "bias": module.bias is not None}
+    if module.bias is not None:
+        tensors["bias"] = module.bias.detach().bfloat16()
+    return IntegerLayer({"kind": "packed_linear", **sizes, **packing}, tensors)
+
+
+def quantize_packed(
+    model: Transformer,
+    grid: IntegerGrid,
+    table: IntegerGrid,
+    codes: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+) -> Transformer:
+    """A network whose matrices are packed, embedding and head on a grid of their own. `model` stays as it is.
+
+    Args:
+        model: a float network, whose modules may have been replaced.
+        grid: of the decoder layers' matrices, 4 or 2 bits.
+        table: of embedding and head; 8 bits gives an `Int8Embedding` and an `Int8Linear`.
+        codes: linear layer's name -> int8 codes (outputs, inputs) and scales (outputs, groups), such as
+            `modeling.compression.gptq` finds; other weights are rounded to the nearest.
+    """
+    codes, layers = codes or {}, {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            continue
+        own = grid if name.startswith("layers.") else table
+        weight = module.weight.detach()
+        if own.bits == 8:
+            layers[name] = int8_layer(module, quantize_rows(weight))
+        else:
+            layers[name] = packed_layer(module, codes.get(name) or quantize(weight, own), own)
+    return with_integers(model, layers)

@@ -1,0 +1,49 @@
+"""What the held-out text costs without a network: byte n-grams and xz."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from infra.store.artifacts import Artifact
+from stages.benchmark.held_out.byte_ngram import ByteNgram
+from stages.benchmark.held_out.compressors import xz_after_training_bits_per_byte, xz_bits_per_byte
+from stages.benchmark.held_out.documents import HeldOutDocument, TaskResult, bits_per_byte_result, exact, score_row
+
+if TYPE_CHECKING:
+    from stages.benchmark.stage import BenchmarkConfig
+
+
+def score_baselines(
+    corpus: Artifact, documents: Sequence[HeldOutDocument], config: "BenchmarkConfig"
+) -> list[TaskResult]:
+    """Scores of the baselines on the same held-out documents.
+
+    The n-gram models and the second xz figure know the training text, as the network does.
+    """
+    held_out = [document.text.encode() for document in documents]
+    train = training_bytes(corpus, config.baseline_training_bytes)
+    results = [
+        bits_per_byte_result(name, documents, ByteNgram.fit(train, order).bits(held_out), config.seed)
+        for name, order in (("unigram bytes", 1), (f"{config.ngram_order}-gram bytes", config.ngram_order))
+    ]
+    figures = {
+        "xz": xz_bits_per_byte(held_out),
+        "xz after training text": xz_after_training_bits_per_byte(train, held_out),
+    }
+    for name, value in figures.items():
+        # One figure for the whole text: a compressor has no bits per document to resample.
+        score = score_row("held-out text", name, "bits per byte", exact(value), len(documents), False)
+        results.append(TaskResult(score, []))
+    return results
+
+
+def training_bytes(corpus: Artifact, most_bytes: int) -> list[bytes]:
+    """Training documents in corpus order as UTF-8, until `most_bytes` is reached."""
+    documents: list[bytes] = []
+    size = 0
+    for path in corpus.paths("train/*.parquet"):
+        for text in corpus.read_table(path).column("text").to_pylist():
+            if size >= most_bytes:
+                return documents
+            documents.append(text.encode())
+            size += len(documents[-1])
+    return documents

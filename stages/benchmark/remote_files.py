@@ -1,0 +1,86 @@
+"""Benchmark files that the config names by URL: copied to the local disk when they are first asked for.
+
+- `data_folder`, `data_file`: where they will be
+- `is_there`: whether a file is there, or can be copied
+- `shown`: a path as the user wrote it
+
+Any URL of fsspec: `https://`, `hf://datasets/...`, `s3://`, and chains such as
+`zip://::https://dl.fbaipublicfiles.com/glue/data/CoLA.zip`. Copies stay under `$XDG_CACHE_HOME/headrace/benchmarks`
+until they are deleted. Nothing is fetched for paths without `://`.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from data_schemas.errors import InputDataError
+
+_urls: dict[Path, str] = {}
+_absent: set[Path] = set()
+
+
+def data_folder(path: str) -> Path:
+    """The folder itself, or, of a URL, the one that `is_there` copies its files to."""
+    if "://" not in path:
+        return Path(path)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "benchmarks"
+    folder = cache / hashlib.sha256(path.encode()).hexdigest()[:16]
+    _urls[folder] = path
+    return folder
+
+
+def data_file(path: str) -> Path:
+    """The same for one file."""
+    if "://" not in path:
+        return Path(path)
+    # In a chain the path inside the archive comes first.
+    first, *rest = path.split("::")
+    folder, _, name = first.rpartition("/")
+    return data_folder("::".join([f"{folder}/" if folder.endswith("/") else folder, *rest])) / name
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file of one of these folders is on the local disk, after a try to copy it there.
+
+    Raises:
+        InputDataError: where a server cannot be reached or refuses; a file that it does not have is none.
+    """
+    if path.is_file():
+        return True
+    folder = _owner(path)
+    if folder is None or path in _absent:
+        return False
+    from infra.store.filesystem import Folder
+
+    name = path.relative_to(folder).as_posix()
+    try:
+        data = Folder(_whole_archive(_urls[folder])).read(name)
+    except (FileNotFoundError, IsADirectoryError, KeyError):  # KeyError: a zip archive without it
+        _absent.add(path)
+        return False
+    except Exception as error:  # aiohttp, botocore and the like have no common ancestor
+        raise InputDataError(
+            f"{shown(path)} cannot be fetched ({type(error).__name__}: {error}); download it and name a local path"
+        ) from error
+    Folder(str(folder)).write(name, data)
+    return True
+
+
+def shown(path: Path) -> str:
+    """The path, or the URL that it stands for."""
+    folder = _owner(path)
+    if folder is None:
+        return str(path)
+    first, *rest = _urls[folder].split("::")
+    name = path.relative_to(folder).as_posix()
+    inside = f"{first.rstrip('/')}{'//' if first.endswith('://') else '/'}{name}" if name != "." else first
+    return "::".join([inside.replace(":////", "://"), *rest])
+
+
+def _whole_archive(url: str) -> str:
+    """An archive is copied as a whole, once: not every server gives parts of files."""
+    return url if "cache::" in url else url.replace("::", "::simplecache::", 1)
+
+
+def _owner(path: Path) -> Path | None:
+    return next((folder for folder in (path, *path.parents) if folder in _urls), None)

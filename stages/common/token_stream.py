@@ -1,0 +1,83 @@
+"""Token shards as one long stream, cut into training windows by arithmetic.
+
+A batch is a function of (seed, step) alone: the state of the loader is the step number, and it does not depend
+on the number of workers. Local shards are memory-mapped and never copied as a whole.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from data_schemas.errors import ConfigError
+from infra.store.artifacts import Artifact
+
+
+class TokenStream:
+    """The flat tokens of one split of a tokens artifact."""
+
+    def __init__(self, artifact: Artifact, split: str) -> None:
+        """Open `split` ("train" or "held_out")."""
+        self._shards = [_flat_tokens(artifact, path) for path in artifact.paths(f"{split}/*.arrow")]
+        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def slice(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Tokens [start, stop) of the stream, int64; shard borders do not show."""
+        first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
+        pieces = [
+            self._shards[shard][max(start - self._starts[shard], 0) : stop - self._starts[shard]]
+            for shard in range(first, last + 1)
+        ]
+        return np.concatenate(pieces).astype(np.int64)
+
+
+def _flat_tokens(artifact: Artifact, path: str) -> npt.NDArray[np.integer]:
+    column = artifact.read_table(path).column("tokens").combine_chunks()
+    return np.asarray(column.flatten())
+
+
+@dataclass(frozen=True)
+class WindowSampler:
+    """Training windows in an order that is a random permutation in each epoch (Philox, keyed by seed and epoch)."""
+
+    stream: TokenStream
+    context_length: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.windows_per_epoch < 1:
+            raise ConfigError(
+                f"the corpus has {len(self.stream)} training tokens, fewer than one window of context_length + 1 = "
+                f"{self.context_length + 1}; use more text or a shorter pretrain.model.context_length"
+            )
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Windows of `context_length` predictions in the stream; one context of slack lets their borders move."""
+        whole = (len(self.stream) - 1) // self.context_length
+        return max(whole - 1, min(whole, 1))
+
+    def rows(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Rows `first` ... `first + count` of the endless sequence of windows, (count, context_length + 1) int64."""
+        return np.stack([self._window(position) for position in range(first, first + count)])
+
+    def _window(self, position: int) -> npt.NDArray[np.int64]:
+        epoch, index = divmod(position, self.windows_per_epoch)
+        order, offset = _epoch_order(self.seed, epoch, self.windows_per_epoch, self._slack)
+        start = offset + int(order[index]) * self.context_length
+        return self.stream.slice(start, start + self.context_length + 1)
+
+    @property
+    def _slack(self) -> int:
+        return len(self.stream) - 1 - self.windows_per_epoch * self.context_length
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, windows: int, slack: int) -> tuple[npt.NDArray[np.int64], int]:
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    offset = int(generator.integers(0, slack + 1))
+    return generator.permutation(windows), offset

@@ -1,0 +1,258 @@
+"""Which benchmark items stand in the training text, and what happens to the documents that hold them.
+
+After Brown et al. 2020 (2005.14165, appendix C): an n-gram of words that a benchmark item and a document share is a
+leak, unless more than `max_documents` documents hold it (licences, proverbs, quotations). Where text is cut, a window
+around the n-gram goes with it; a document in too many pieces is dropped.
+
+Three passes: `build_index` over the benchmarks, `scan_partition` over each file, `tally` over what was found.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_schemas.manifest import FileEntry
+from data_schemas.tables import CONTAMINATION
+from infra.store.artifacts import Artifact
+from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
+from stages.common.word_hashes import Positions, text_columns
+from stages.dedup.cuts import CutFile, cuts_by_file, read_batch, write_batches
+from stages.dedup.cuts_config import DecontaminationConfig
+from stages.dedup.decontamination.benchmark_index import (
+    DECIDING,
+    REPORTED,
+    NgramIndex,
+    build_index,
+    deciding_ngrams,
+    find_ngrams,
+    load_index,
+)
+from stages.dedup.decontamination.benchmark_items import benchmark_files
+from stages.dedup.filter import CONTAMINATED, survives
+
+Mask = npt.NDArray[np.bool_]
+REPORT = "contamination/items.parquet"
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """What was found over all files."""
+
+    result: PartitionResult
+    config: DecontaminationConfig
+
+    @property
+    def report(self) -> FileEntry:
+        """The table `CONTAMINATION`, to be adopted into the artifact."""
+        return next(entry for entry in self.result.marker.files if entry.path == REPORT)
+
+    @property
+    def cuts(self) -> list[CutFile]:
+        """Windows to be cut; none unless the action is to cut."""
+        return [CutFile(self.result)] if self.config.action == "cut" else []
+
+    def metrics(self) -> dict[str, Any]:
+        """Benchmark file -> items, testable, contaminated, share of the testable ones, documents."""
+        rows = self.result.read_table("benchmarks.arrow").to_pylist()
+        return {row.pop("benchmark"): row for row in rows}
+
+    def marked(self, number: int, fates: pa.Table) -> pa.Table:
+        """The fates of the `number`-th file with the contaminated documents dropped or tagged, as configured."""
+        found = read_batch(self.result, "documents.arrow", number)
+        if not len(found):
+            return fates
+        columns = {name: fates.column(name).to_pylist() for name in fates.column_names}
+        for document in found.to_pylist():
+            row, too_many = document["row"], document["windows"] > self.config.max_windows
+            if self.config.action == "drop" or (self.config.action == "cut" and too_many):
+                columns["fate"][row], columns["detail"][row] = CONTAMINATED, document["item"]
+            columns["tagged"][row] = self.config.action == "tag"
+        return pa.table(columns, schema=fates.schema)
+
+
+def find_contamination(
+    documents: Artifact,
+    names: Sequence[str],
+    fates: Sequence[pa.Table],
+    config: DecontaminationConfig,
+    maps: PartitionMap,
+) -> Contamination:
+    """Look for every benchmark item in the documents that survived so far.
+
+    Args:
+        documents: the artifact they are in.
+        names: its files under `documents/`, in order.
+        fates: of each file's documents.
+        config: benchmarks, lengths and action.
+        maps: runs the passes `benchmark_index`, `contamination_scan` and `contamination_tally`.
+
+    Raises:
+        InputDataError: where a benchmark's file is missing or cannot be read.
+    """
+    benchmarks = Partition("all", benchmark_files(config.benchmarks))
+    [index] = maps.map("benchmark_index", partial(build_index, config), [benchmarks])
+    files = [
+        Partition(name.removesuffix(".parquet"), (name, pa.array(survives(table))))
+        for name, table in zip(names, fates, strict=True)
+    ]
+    scanned = maps.map("contamination_scan", partial(scan_partition, documents, config, index), files)
+    everything = Partition("all", (index, scanned))
+    [result] = maps.map("contamination_tally", partial(tally, config), [everything])
+    return Contamination(result, config)
+
+
+def scan_partition(
+    documents: Artifact,
+    config: DecontaminationConfig,
+    index: PartitionResult,
+    payload: tuple[str, pa.Array],
+    out: PartitionWriter,
+) -> None:
+    """Write `found.arrow`: row, id of the document, number of the n-gram, start and end of its window."""
+    name, survivors = payload
+    table = documents.read_table(f"documents/{name}").select(["id", "text"]).filter(survivors)
+    data, offsets = text_columns(table.column("text"))
+    window = config.window_characters if config.action == "cut" else 0
+    found = find_ngrams(data, offsets, load_index(index, config), window)
+    rows = np.flatnonzero(survivors.to_numpy(False))[found.texts]
+    ids = table.column("id").combine_chunks().take(pa.array(found.texts)).dictionary_encode()
+    columns = {"row": rows, "id": ids, "ngram": found.ngrams, "start": found.starts, "end": found.ends}
+    out.write_table("found.arrow", pa.table(columns))
+
+
+def tally(
+    config: DecontaminationConfig, payload: tuple[PartitionResult, Sequence[PartitionResult]], out: PartitionWriter
+) -> None:
+    """Write the report, the figures per benchmark, and for each file its contaminated documents and their windows."""
+    built, scanned = payload
+    index, items = load_index(built, config), built.read_table("items.arrow")
+    counted = _counted(index, scanned, config.max_documents)
+    holders = _holders(index, scanned, counted)
+    report = _report(index, items, counted, holders, config)
+    out.write_table(REPORT, report)
+    out.write_table("benchmarks.arrow", _by_benchmark(items, report, holders, config))
+    acting = counted & deciding_ngrams(index)
+    documents, cuts = [], []
+    for result in scanned:
+        found = result.read_table("found.arrow")
+        found = found.filter(pa.array(acting[found.column("ngram").to_numpy()]))
+        found = found.sort_by([("row", "ascending"), ("start", "ascending"), ("end", "ascending")])
+        rows, ngrams, starts, ends = (found.column(name).to_numpy() for name in ("row", "ngram", "start", "end"))
+        contaminated, first = np.unique(rows, return_index=True)
+        rows, starts, ends = _merged(rows, starts, ends)
+        named = pa.array([_name(index, items, ngram) for ngram in ngrams[first].tolist()], pa.string())
+        windows = np.unique(rows, return_counts=True)[1].astype(np.int64)
+        documents.append(pa.table({"row": contaminated, "item": named, "windows": windows}))
+        cuts += cuts_by_file(np.zeros_like(rows), rows, starts, ends, CONTAMINATED, 1)
+    write_batches(out, "documents.arrow", documents)
+    write_batches(out, "cuts.arrow", cuts)
+
+
+def _counted(index: NgramIndex, scanned: Sequence[PartitionResult], max_documents: int) -> Mask:
+    """(ngrams,) which ones stand in the text, but not in more documents than the limit."""
+    documents = np.zeros(len(index.hashes), dtype=np.int64)
+    for result in scanned:
+        documents += np.bincount(_distinct(result).column("ngram").to_numpy(), minlength=len(documents))
+    counted: Mask = (documents > 0) & (documents <= max_documents)
+    return counted
+
+
+def _holders(index: NgramIndex, scanned: Sequence[PartitionResult], counted: Mask) -> pa.Table:
+    """(entry, id): each document that holds an n-gram of an item that counts, once per entry."""
+    found = [pa.table({"entry": pa.array([], pa.int64()), "id": pa.array([], pa.string())})]
+    for result in scanned:
+        pairs = _distinct(result)
+        pairs = pairs.filter(pa.array(counted[pairs.column("ngram").to_numpy()]))
+        ngrams = pairs.column("ngram").to_numpy()
+        times = index.borders[ngrams + 1] - index.borders[ngrams]
+        pair = np.repeat(np.arange(len(pairs)), times)
+        entries = index.entries[np.arange(len(pair)) + (index.borders[ngrams] - (np.cumsum(times) - times))[pair]]
+        ids = pairs.column("id").cast(pa.string()).take(pa.array(pair))
+        found.append(pa.table({"entry": entries, "id": ids}).group_by(["entry", "id"]).aggregate([]))
+    return pa.concat_tables(found)
+
+
+def _distinct(result: PartitionResult) -> pa.Table:
+    """What a file's scan found, each pair of a document and an n-gram once."""
+    found = result.read_table("found.arrow")
+    keys = (found.column("row").to_numpy() << 40) + found.column("ngram").to_numpy()
+    return found.take(pa.array(np.unique(keys, return_index=True)[1]))
+
+
+def _report(
+    index: NgramIndex, items: pa.Table, counted: Mask, holders: pa.Table, config: DecontaminationConfig
+) -> pa.Table:
+    """The table `CONTAMINATION`: all items by the deciding length, then by the other."""
+    size = 2 * len(items)
+    ngram_of = np.repeat(np.arange(len(index.hashes)), np.diff(index.borders))
+    ngrams = np.bincount(index.entries, minlength=size)
+    found = np.bincount(index.entries[counted[ngram_of]], minlength=size)
+    grouped = holders.group_by("entry").aggregate([("id", "count"), ("id", "min")])
+    documents, example = np.zeros(size, dtype=np.int64), np.full(size, None, dtype=object)
+    entries = grouped.column("entry").to_numpy()
+    documents[entries] = grouped.column("id_count").to_numpy()
+    example[entries] = grouped.column("id_min").to_pylist()
+    tables = []
+    for which, length in ((DECIDING, config.ngram), (REPORTED, config.also_report)):
+        if length is not None:
+            columns = [np.full(len(items), length), *(one[which::2] for one in (ngrams, found, documents, example))]
+            arrays = [pa.array(one, kind) for one, kind in zip(columns, CONTAMINATION.types[2:], strict=True)]
+            tables.append(pa.table([*items.columns, *arrays], schema=CONTAMINATION))
+    return pa.concat_tables(tables)
+
+
+def _by_benchmark(items: pa.Table, report: pa.Table, holders: pa.Table, config: DecontaminationConfig) -> pa.Table:
+    """A row per benchmark file, by the deciding length."""
+    report = report.filter(pc.equal(report.column("ngram"), config.ngram))
+    per_item = pa.table(
+        {
+            "benchmark": report.column("benchmark"),
+            "testable": pc.greater(report.column("ngrams"), 0).cast(pa.int64()),
+            "contaminated": pc.greater(report.column("found"), 0).cast(pa.int64()),
+        }
+    )
+    figures = per_item.group_by("benchmark", use_threads=False).aggregate(
+        [("testable", "count"), ("testable", "sum"), ("contaminated", "sum")]
+    )
+    deciding = holders.filter(pc.equal(pc.bit_wise_and(holders.column("entry"), 1), DECIDING))
+    names = items.column("benchmark").take(pc.shift_right(deciding.column("entry"), 1))
+    documents = pa.table({"benchmark": names, "id": deciding.column("id")}).group_by(["benchmark", "id"]).aggregate([])
+    of_benchmark = Counter(documents.column("benchmark").to_pylist())
+    rows = [
+        {
+            "benchmark": row["benchmark"],
+            "items": row["testable_count"],
+            "testable": row["testable_sum"],
+            "contaminated": row["contaminated_sum"],
+            "share": row["contaminated_sum"] / max(1, row["testable_sum"]),
+            "documents": of_benchmark[row["benchmark"]],
+        }
+        for row in figures.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def _merged(rows: Positions, starts: Positions, ends: Positions) -> tuple[Positions, Positions, Positions]:
+    """Join windows of a row that touch; all sorted by row and start."""
+    merged: list[list[int]] = []
+    for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        if merged and merged[-1][0] == row and start <= merged[-1][2]:
+            merged[-1][2] = max(merged[-1][2], end)
+        else:
+            merged.append([row, start, end])
+    columns = np.array(merged, dtype=np.int64).reshape(-1, 3).T
+    return columns[0], columns[1], columns[2]
+
+
+def _name(index: NgramIndex, items: pa.Table, ngram: int) -> str:
+    """`FILE#ITEM` of the first item that an n-gram acts for."""
+    entries = index.entries[index.borders[ngram] : index.borders[ngram + 1]]
+    item = int(entries[entries % 2 == DECIDING][0]) // 2
+    return f"{items.column('benchmark')[item]}#{items.column('item')[item]}"

@@ -1,0 +1,154 @@
+"""Files of signatures: of the documents at hand, and of an earlier corpus's survivors.
+
+- `SIGNED`: their columns; `signed_schema` adds how the signatures were made, which a reader holds against its own
+- `SignatureFile`, `SignatureReader`: documents by number, over many files
+- `earlier_files`: the index that an earlier dedup artifact carries; `fingerprint`: what it is, for the cache key
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_schemas.errors import ConfigError, NotFoundError
+from infra.store.artifacts import Artifact, artifact_at
+from stages.common.word_hashes import Hashes
+from stages.dedup.near_duplicates.minhash import HASH_NAME, SIGNATURE_VERSION, Signatures
+from stages.dedup.near_duplicates.minhash_config import SEED, MinHashConfig
+from stages.dedup.part_files import Numbers, PartFile, column_of, open_table
+
+INDEX_FOLDER = "index"
+_KEY = b"headrace.minhash."
+
+
+def signed_schema(near: MinHashConfig) -> pa.Schema:
+    """A row per document, and in the metadata what decides its signature."""
+    columns = [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("quality", pa.float64()),
+        ("bytes", pa.int64()),
+        ("shingles", pa.int64()),
+        ("exact", pa.list_(pa.uint64(), 2)),
+        ("signature", pa.list_(pa.uint32(), near.permutations)),
+    ]
+    scheme = {
+        "scheme": "affine32",
+        "permutations": near.permutations,
+        "seed": SEED,
+        "shingle_words": near.shingle_words,
+        "shingle_hash": HASH_NAME,
+        "version": SIGNATURE_VERSION,
+    }
+    return pa.schema(columns, metadata={_KEY + name.encode(): str(value).encode() for name, value in scheme.items()})
+
+
+@dataclass(frozen=True)
+class SignatureFile:
+    """A file of signed documents, which are numbered on from `first`."""
+
+    part: PartFile
+    first: int
+    documents: int
+    is_earlier: bool = False
+
+    @property
+    def end(self) -> int:
+        """One past the number of its last document."""
+        return self.first + self.documents
+
+
+class SignedRows(NamedTuple):
+    """Some documents, in the order asked for."""
+
+    signatures: Signatures
+    """(documents, permutations) uint32."""
+    exact: Hashes
+    """(documents, 2) uint64."""
+    shingles: Numbers
+    """(documents,) int64, with repetitions."""
+
+
+def fixed_lists(table: pa.Table, name: str) -> npt.NDArray[np.unsignedinteger]:
+    """A fixed-size list column as a matrix."""
+    width = table.schema.field(name).type.list_size
+    column = table.column(name)
+    flat = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return np.asarray(flat.flatten().to_numpy(zero_copy_only=False)).reshape(-1, width)
+
+
+class SignatureReader:
+    """Documents by their number, out of many files; what it copies is what was asked for."""
+
+    def __init__(self, files: Sequence[SignatureFile]) -> None:
+        self._files = files
+        self._firsts = np.array([file.first for file in files], dtype=np.int64)
+
+    def rows(self, numbers: Numbers) -> SignedRows:
+        """Documents of these ascending numbers."""
+        found: list[SignedRows] = []
+        bounds = np.append(np.searchsorted(numbers, self._firsts), len(numbers))
+        for file, begin, end in zip(self._files, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            if begin < end:
+                table = open_table(file.part)
+                places = numbers[begin:end] - file.first
+                found.append(
+                    SignedRows(
+                        fixed_lists(table, "signature")[places],
+                        fixed_lists(table, "exact")[places],
+                        column_of(table, "shingles")[places],
+                    )
+                )
+        return SignedRows(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+
+def fingerprint(url: str) -> str:
+    """The content digest of the earlier dedup artifact in this folder.
+
+    Raises:
+        NotFoundError: where there is none, or it carries no index.
+    """
+    return _indexed(url).manifest.digest
+
+
+def earlier_files(urls: Sequence[str], near: MinHashConfig, first: int) -> list[SignatureFile]:
+    """The indexes of earlier dedup artifacts, their documents numbered on from `first`.
+
+    Raises:
+        NotFoundError: where one is not there.
+        ConfigError: where its signatures were made otherwise.
+    """
+    files: list[SignatureFile] = []
+    for url in urls:
+        artifact = _indexed(url)
+        for path in artifact.paths(f"{INDEX_FOLDER}/*.arrow"):
+            part = PartFile(artifact.folder, artifact.location(path))
+            reader = part.reader()
+            _check_scheme(url, reader.schema, signed_schema(near))
+            files.append(SignatureFile(part, first, reader.count_rows(), is_earlier=True))
+            first = files[-1].end
+    return files
+
+
+def _indexed(url: str) -> Artifact:
+    artifact = artifact_at(url)
+    if not artifact.paths(f"{INDEX_FOLDER}/*.arrow"):
+        raise NotFoundError(
+            f"dedup.against: {url} holds no {INDEX_FOLDER}/*.arrow; only artifacts of the dedup stage have an index; "
+            "rebuild it with: headrace rerun dedup"
+        )
+    return artifact
+
+
+def _check_scheme(url: str, found: pa.Schema, ours: pa.Schema) -> None:
+    for name, value in (ours.metadata or {}).items():
+        theirs = (found.metadata or {}).get(name, b"unknown")
+        if theirs != value:
+            label = name.removeprefix(_KEY).decode()
+            raise ConfigError(
+                f"dedup.against: the index in {url} was made with {label} {theirs.decode()}, this run has {label} "
+                f"{value.decode()}; use the same dedup.near settings, or deduplicate the old documents again"
+            )

@@ -1,0 +1,100 @@
+"""Signing files of documents, and the index of survivors that a later run can be held against.
+
+- `sign_documents`: a signature file per file of documents
+- `write_index`: those rows that stay
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_schemas.config import canonical_json
+from infra.store.artifacts import Artifact
+from infra.store.filesystem import Folder
+from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
+from stages.dedup.near_duplicates.clusters import SURVIVOR
+from stages.dedup.near_duplicates.minhash import SIGNATURE_VERSION, sign
+from stages.dedup.near_duplicates.minhash_config import MinHashConfig
+from stages.dedup.near_duplicates.signature_index import INDEX_FOLDER, SignatureFile, signed_schema
+from stages.dedup.part_files import open_table, part_of
+from stages.stage import StageContext
+
+_SIGNED = "signed.arrow"
+
+
+def sign_documents(
+    documents: Artifact, names: Sequence[str], near: MinHashConfig, maps: PartitionMap
+) -> list[SignatureFile]:
+    """Signature files of the documents, made or found in the store.
+
+    They depend on the documents and on how they are signed, not on thresholds, bands or the survivors' rule, so they
+    lie beside the stages' folders where every config of the stage finds them.
+    """
+    made_of = {
+        "documents": documents.manifest.digest,
+        "permutations": near.permutations,
+        "shingle_words": near.shingle_words,
+        "version": SIGNATURE_VERSION,
+    }
+    key = hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
+    store = maps.folder.url.rstrip("/").rsplit("/", 2)[0]
+    shared = replace(maps, folder=Folder(f"{store}/signatures/{key}"))
+    parts = [Partition(name.removesuffix(".parquet"), name) for name in names]
+    first, files = 0, []
+    for result in shared.map("signatures", partial(sign_file, documents, near), parts):
+        files.append(SignatureFile(part_of(result, _SIGNED), first, result.marker.counts["documents"]))
+        first = files[-1].end
+    return files
+
+
+def sign_file(documents: Artifact, near: MinHashConfig, name: str, out: PartitionWriter) -> None:
+    """Sign one file of documents."""
+    with documents.open(f"documents/{name}") as file:
+        table = pq.read_table(file, columns=["id", "text", "source", "quality"])
+    signed = sign(table.column("text"), near.permutations, near.shingle_words)
+    columns = [
+        table.column("id").combine_chunks(),
+        table.column("source").combine_chunks(),
+        table.column("quality").combine_chunks(),
+        pc.binary_length(table.column("text")).combine_chunks().cast(pa.int64()),
+        pa.array(signed.shingles),
+        pa.FixedSizeListArray.from_arrays(pa.array(signed.exact.ravel()), 2),
+        pa.FixedSizeListArray.from_arrays(pa.array(signed.signatures.ravel()), near.permutations),
+    ]
+    out.count("documents", len(table))
+    out.write_table(_SIGNED, pa.table(columns, schema=signed_schema(near)))
+
+
+def write_index(
+    documents: Artifact, names: Sequence[str], near: MinHashConfig, fates: Sequence[pa.Table], context: StageContext
+) -> list[PartitionResult]:
+    """Write `index/NAME.arrow`: what a later run needs to deduplicate against the survivors without their text.
+
+    Args:
+        documents: as in `find_fates`.
+        names: its files.
+        near: how they were signed.
+        fates: a table per file whose column `fate` says `survivor` for those that go into the index.
+        context: of the stage.
+
+    Returns:
+        Results to adopt into the artifact.
+    """
+    files = sign_documents(documents, names, near, context.partitions)
+    parts = [
+        Partition(name.removesuffix(".parquet"), (name, file, table.column("fate")))
+        for name, file, table in zip(names, files, fates, strict=True)
+    ]
+    return context.partitions.map("index", write_index_file, parts)
+
+
+def write_index_file(payload: tuple[str, SignatureFile, pa.ChunkedArray], out: PartitionWriter) -> None:
+    """The signed rows of one file's survivors."""
+    name, file, fates = payload
+    survivors = open_table(file.part).filter(pc.equal(fates, SURVIVOR))
+    out.write_table(f"{INDEX_FOLDER}/{name.removesuffix('.parquet')}.arrow", survivors)

@@ -1,0 +1,112 @@
+"""A training run as the driver sees it: it follows the log that rank 0 writes, wherever that runs.
+
+Rows go to the progress bar and to TensorBoard, events to the log of the run.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from infra.progress import ProgressListener
+from infra.store.filesystem import Folder
+from modeling.evaluation.config_counts import flops_per_token
+from stages.pretrain.progress.loss_forecast import forecast_final_loss
+from stages.pretrain.progress.progress_text import progress_text, recent_tokens_per_second
+from stages.pretrain.progress.tensorboard import TensorBoardLog, row_scalars
+from stages.pretrain.progress.training_log import read_log
+from stages.pretrain.training_job import TrainingOrder
+
+LOOK_EVERY_SECONDS = 1.0
+
+
+@contextmanager
+def watched(order: TrainingOrder, listener: ProgressListener, records: Folder | None) -> Iterator[None]:
+    """Follow the log while the block runs.
+
+    Args:
+        order: what is trained.
+        listener: told of progress and events.
+        records: where event files for TensorBoard go, into `tensorboard`; None for nowhere.
+    """
+    watch = _Watch(order, listener, records.child("tensorboard") if records and records.is_local else None)
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(LOOK_EVERY_SECONDS):
+            watch.look()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    listener.advanced("train", 0, order.plan.steps, f"0 of {order.plan.steps} steps")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        watch.look()
+        watch.close()
+
+
+class _Watch:
+    def __init__(self, order: TrainingOrder, listener: ProgressListener, curves: Folder | None) -> None:
+        self._order, self._listener, self._curves = order, listener, curves
+        before = read_log(order.work)
+        self._starts, self._events = len(before["starts"]), len(before["events"])
+        self._told = 0
+        """Step up to which rows have been told."""
+        self._tensorboard: TensorBoardLog | None = None
+
+    def look(self) -> None:
+        """Tell what is new in the log."""
+        log = read_log(self._order.work)
+        if len(log["starts"]) <= self._starts:
+            return  # no worker of this start has begun yet
+        for event in log["events"][self._events :]:
+            self._listener.said(f"training, step {event['step']}: {event['kind']}, {event['detail']}")
+        self._events = len(log["events"])
+        newest = log["rows"][-1]["step"] if log["rows"] else 0
+        if self._curves and self._tensorboard is None:
+            self._begin(log["starts"][-1])
+        elif newest < self._told:
+            self._begin(newest)
+        rows = [row for row in log["rows"] if row["step"] > self._told]
+        if rows:
+            self._tell(log, rows)
+
+    def close(self) -> None:
+        """End the event file."""
+        if self._tensorboard:
+            self._tensorboard.close()
+
+    def _begin(self, step: int) -> None:
+        """At the first look, and after training went back to `step`."""
+        self.close()
+        self._told = step
+        if self._curves:
+            self._tensorboard = TensorBoardLog(self._curves, step + 1)
+            if step == 0:
+                config = self._order.config.model_dump(mode="json")
+                self._tensorboard.text(0, "config", json.dumps(config, indent=2))
+
+    def _tell(self, log: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+        speed = recent_tokens_per_second(log["rows"])
+        if self._tensorboard:
+            for row in rows:
+                self._tensorboard.scalars(row["step"], row_scalars(row, speed, self._flops_share(log, speed)))
+            for sample in log["samples"]:
+                if sample["step"] > self._told:
+                    self._tensorboard.text(sample["step"], "samples", "\n---\n".join(sample["texts"]))
+            self._tensorboard.flush()
+        self._told = rows[-1]["step"]
+        steps = self._order.plan.steps
+        forecast = forecast_final_loss(log["rows"], steps, self._order.learning_rate) if self._told < steps else None
+        self._listener.advanced("train", self._told, steps, progress_text(rows[-1], steps, speed, forecast))
+
+    def _flops_share(self, log: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
+        """Model FLOPs utilisation (PaLM, 2204.02311, appendix B)."""
+        if tokens_per_second is None or not log["device_flops"]:
+            return None
+        config = self._order.model_config
+        return float(3.0 * flops_per_token(config, config.context_length) * tokens_per_second / log["device_flops"])

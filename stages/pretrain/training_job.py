@@ -1,0 +1,75 @@
+"""What a training process is given."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from infra.store.artifacts import Artifact
+from infra.store.filesystem import Folder
+from modeling.training.schedule import learning_rate_at
+from modeling.transformer_config import TransformerConfig
+from stages.pretrain.batch_plan import BatchPlan, elastic_plans
+from stages.pretrain.stage import PretrainConfig
+
+CHECKPOINTS = "train"
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """Everything it needs; picklable."""
+
+    config: PretrainConfig
+    plans: dict[int, BatchPlan]
+    """For each number of workers that the run may have."""
+    model_config: TransformerConfig
+    tokens: Artifact
+    work: Folder
+
+    @classmethod
+    def of(
+        cls, config: PretrainConfig, model_config: TransformerConfig, tokens: Artifact, work: Folder
+    ) -> "TrainingOrder":
+        """Make the plans.
+
+        Raises:
+            ConfigError: where batches or layout do not divide; see `plan_batches`.
+        """
+        return cls(config, elastic_plans(config), model_config, tokens, work)
+
+    @property
+    def plan(self) -> BatchPlan:
+        """For all workers."""
+        return self.plans[max(self.plans)]
+
+    @property
+    def checkpoints(self) -> Folder:
+        """Where they are kept."""
+        return self.work.child(CHECKPOINTS)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be resumed from."""
+        model = {f"pretrain.model.{name}": value for name, value in self.model_config.model_dump(mode="json").items()}
+        return model | {
+            "token shards": self.tokens.manifest.digest,
+            "pretrain.optimizer": self.config.optimizer,
+            "pretrain.seed": self.config.seed,
+        }
+
+    def learning_rate(self, step: int) -> float:
+        """Of a step, counted from 1."""
+        config = self.config
+        return learning_rate_at(
+            step,
+            config.schedule,
+            peak=config.peak_learning_rate,
+            floor=config.peak_learning_rate * config.floor_share,
+            warmup_steps=self.plan.warmup_steps,
+            total_steps=self.plan.steps,
+        )
+
+    def kept(self, steps: list[int]) -> set[int]:
+        """Of the complete checkpoints: the newest, the milestones and the members of the ensemble."""
+        every = self.config.milestone_every_steps
+        milestones = {step for step in steps if every and step % every == 0}
+        newest = sorted(steps)[-self.config.keep_checkpoints :]
+        return milestones | set(newest) | set(self.config.ensemble.steps(self.plan.steps))

@@ -1,0 +1,110 @@
+import pytest
+import torch
+
+from modeling.attention.int8_cache import with_int8_cache
+from modeling.compression.activation_sparsity import use_sparse_feed_forwards
+from modeling.compression.low_rank import factorize
+from modeling.compression.structured_pruning import remove_heads_and_neurons
+from modeling.decoding.generation import generate_batch
+from modeling.decoding.native_decoder import NativeDecoder
+from modeling.kernels import available
+from modeling.layers.int8 import quantize_int8
+from modeling.layers.integer_grid import IntegerGrid
+from modeling.layers.packed import quantize_packed
+from modeling.layers.sparse_feed_forward import SparseFeedForward
+from tests.modeling.networks import random_tokens, small_network
+
+pytestmark = pytest.mark.skipif(not available(), reason="needs a C compiler")
+
+
+def packed(model, bits=4):
+    return quantize_packed(model, IntegerGrid(bits, 32), IntegerGrid(4, 32))
+
+
+def static(model):
+    scales = {name: 0.03 for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    return quantize_int8(model, input_scales=scales)
+
+
+def sparse(model):
+    use_sparse_feed_forwards(model)
+    for one in model.modules():
+        if isinstance(one, SparseFeedForward):
+            one.threshold = 0.1
+    return model
+
+
+NETWORKS = {
+    "float": lambda: small_network(),
+    "untied": lambda: small_network(tied_embeddings=False),
+    "scaled": lambda: small_network(base_width=16, base_layers=1),
+    "fewer heads": lambda: remove_heads_and_neurons(small_network(), 0.4, 0.3, random_tokens(4, 16)),
+    "low rank": lambda: factorize(small_network(), 1.5, random_tokens(8, 20)),
+    "float, int8 cache": lambda: with_int8_cache(small_network()),
+    "sparse": lambda: sparse(small_network()),
+    "sparse int8": lambda: quantize_int8(sparse(small_network())),
+    "sparse int4": lambda: packed(sparse(small_network())),
+    "int8": lambda: quantize_int8(small_network()),
+    "int8 static": lambda: static(small_network()),
+    "int8 low rank": lambda: quantize_int8(factorize(small_network(), 1.5, random_tokens(8, 20))),
+    "int4": lambda: packed(small_network()),
+    "int2, int8 cache": lambda: packed(with_int8_cache(small_network()), 2),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_and_cache_are_those_of_torch(name):
+    model = NETWORKS[name]().eval()
+    prompts, further = [[3, 1, 4, 1, 5], [9, 2]], [[6, 5], [3, 5]]
+    ours, theirs = model.new_cache(2), model.new_cache(2)
+    native = NativeDecoder.of(model, ours)
+    assert native is not None
+    found = [native.predict(prompts).clone(), *(native.predict([[one] for one in row]).clone() for row in further)]
+    padded = torch.tensor([prompts[0], [*prompts[1], 0, 0, 0]])
+    counts = torch.tensor([5, 2])
+    expected = [model(padded, cache=theirs, counts=counts)[torch.arange(2), counts - 1]]
+    expected += [model(torch.tensor(row)[:, None], cache=theirs)[:, -1] for row in further]
+    # Sums in another order may round an integer the other way.
+    bound = 1e-5 if name.split(",")[0] in ("float", "untied", "scaled", "fewer heads", "low rank", "sparse") else 0.02
+    bound = 0.01 if "int8 cache" in name and bound < 0.01 else bound
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).norm() / other.norm()) < bound
+    assert ours.lengths.tolist() == theirs.lengths.tolist() == [7, 4]
+    # Torch goes on from what the kernel left.
+    one, other = (model(torch.tensor([[7], [7]]), cache=cache) for cache in (ours, theirs))
+    assert float((one - other).norm() / other.norm()) < bound
+
+
+def test_batches_go_on_as_with_torch_past_the_context_and_when_rows_end(monkeypatch):
+    model = small_network(separate_documents=True).eval()
+    prompts = [[3, 1, 4], [5], list(range(1, model.config.context_length + 5)), [8, 0, 2]]
+    settings = {"max_new_tokens": 60, "temperature": 0.8, "top_k": 5, "seed": 3, "stop_token": 7}
+    native = generate_batch(model, prompts, **settings)
+    monkeypatch.setattr(NativeDecoder, "of", lambda model, cache: None)
+    assert generate_batch(model, prompts, **settings) == native
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention": {"kind": "window", "window": 5}},
+        {"experts": {"experts": 2, "active": 1}},
+        {"embedding_bands": [{"entries": 10, "width": 32}, {"width": 16}]},
+    ],
+)
+def test_other_networks_are_left_to_torch(changes):
+    model = small_network(**changes)
+    assert NativeDecoder.of(model, model.new_cache(1)) is None
+
+
+def test_large_wide_and_watched_networks_are_left_to_torch(monkeypatch):
+    model = small_network()
+    assert NativeDecoder.of(model, model.new_cache(1)) is not None
+    assert NativeDecoder.of(model.double(), model.new_cache(1)) is None
+    watched = small_network()
+    watched.head.register_forward_hook(lambda *_: None)
+    assert NativeDecoder.of(watched, watched.new_cache(1)) is None
+    monkeypatch.setattr("modeling.decoding.native_decoder.MOST_BYTES", 100)
+    model = small_network()
+    assert NativeDecoder.of(model, model.new_cache(1)) is None

@@ -1,0 +1,182 @@
+"""Fine-tuning learns what there is to learn, the same on several processes, and keeps what it has finished."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_schemas.errors import TrainingDivergedError
+from infra.store.filesystem import Folder
+from infra.workers.ray_session import close_ray
+from modeling.compression.pruning import prune, zero_masks
+from modeling.training.data_parallel import ALONE
+from stages.benchmark.fine_tuning.config import FineTunedTask, median_words
+from stages.benchmark.fine_tuning.heads import ClassHead, ScaleHead, SpanHead
+from stages.benchmark.fine_tuning.training import Examples, Lesson, answers, learn, trainable
+from stages.benchmark.fine_tuning.training import workers as fine_tuning_workers
+from stages.benchmark.fine_tuning.workers import answers_by_seed, learn_and_answer, median_place, seeds_note
+from stages.benchmark.task import EvaluatedModel, TaskContext
+from tests.modeling.compressed_networks import COMPRESSIONS, DENSE
+from tests.modeling.networks import small_network
+
+CPU = torch.device("cpu")
+
+
+class Settings(FineTunedTask):
+    kind: str = "toy"
+
+
+TWO_EPOCHS = Settings(learning_rate=2e-3, epochs=2, batch_size=5, seeds=3)
+
+
+def two_classes(width: int, seed: int) -> ClassHead:
+    return ClassHead(width, 2, seed)
+
+
+def rows_with_a_keyword(number: int, seed: int = 0) -> Examples:
+    """Rows of 3 to 10 tokens; token 7 stands somewhere in those of class 1, and in no other."""
+    generator = np.random.default_rng(seed)
+    rows = [generator.integers(10, 60, size=generator.integers(3, 11)).tolist() for _ in range(number)]
+    labels = generator.integers(2, size=number)
+    for row, label in zip(rows, labels, strict=True):
+        if label:
+            row[generator.integers(len(row))] = 7
+    return Examples(rows, torch.from_numpy(labels))
+
+
+def lesson(examples: int = 23, settings: FineTunedTask = TWO_EPOCHS, network=None) -> Lesson:
+    return Lesson(network or small_network(1), two_classes, rows_with_a_keyword(examples), settings, 5)
+
+
+def test_a_keyword_is_learnt():
+    network = small_network(1)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    settings = Settings(learning_rate=8e-3, epochs=8, batch_size=16)
+    model = learn(Lesson(network, two_classes, rows_with_a_keyword(160), settings, 0), ALONE, CPU)
+    asked = rows_with_a_keyword(100, seed=1)
+    predicted = np.array(answers(model, asked.rows)).argmax(1)
+    assert (predicted == asked.targets.numpy()).mean() == 1
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_answers_do_not_depend_on_who_is_beside_and_come_in_order():
+    model = learn(lesson(), ALONE, CPU)
+    rows = rows_with_a_keyword(9, seed=3).rows
+    for row, found in zip(rows, answers(model, rows), strict=True):
+        np.testing.assert_allclose(found, answers(model, [row])[0], atol=1e-5)
+
+
+@given(st.integers(1, 90), st.integers(1, 9), st.integers(0, 3))
+def test_an_epoch_is_every_item_once_in_batches_of_like_size(items, batch_size, number):
+    settings = TWO_EPOCHS.model_copy(update={"batch_size": batch_size})
+    batches = lesson(items, settings, network="unused").epoch(number)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(items))
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= batch_size and min(sizes) >= min(items, math.ceil(batch_size / 2))
+    assert len(batches) == len(lesson(items, settings, network="unused").epoch(number + 1))
+
+
+@torch.no_grad()
+def test_losses_by_hand():
+    hidden, lengths = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 2])
+    last = torch.stack((hidden[0, 3], hidden[1, 1]))
+    classes, scale, span = ClassHead(8, 3, 0), ScaleHead(8, 1, 0), SpanHead(8, 2, 0)
+    targets = torch.tensor([2, 0])
+    assert classes.loss(hidden, lengths, targets) == pytest.approx(
+        float(F.cross_entropy(classes.linear(last), targets))
+    )
+    numbers = torch.tensor([0.5, -1.0])
+    assert scale.loss(hidden, lengths, numbers) == pytest.approx(
+        float((scale.linear(last)[:, 0] - numbers).square().mean())
+    )
+    # The first row's tokens 1, 2, 3 may be chosen; the second one's 1 alone, which costs nothing.
+    logits = span.linear(hidden[0, 1:])
+    by_hand = logits.logsumexp(0) - torch.stack((logits[0, 0], logits[1, 1]))
+    assert span.loss(hidden, lengths, torch.tensor([[1, 1, 2], [1, 1, 1]])) == pytest.approx(float(by_hand.sum() / 4))
+    assert [one.shape for one in span.outputs(hidden, lengths)] == [(4, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("name", [name for name in COMPRESSIONS if name not in DENSE or name == "prune"])
+def test_every_kind_of_network_can_be_trained(name):
+    original = COMPRESSIONS[name](small_network(3))
+    network, remarks = trainable(original)
+    assert any("float32 again" in remark for remark in remarks) == ("int" in name)
+    assert any("stay zero" in remark for remark in remarks) == bool(zero_masks(network))
+    one_epoch = TWO_EPOCHS.model_copy(update={"epochs": 1, "batch_size": 8})
+    model = learn(lesson(16, one_epoch, network), ALONE, CPU)
+    moved = [
+        name for name, one in model.network.named_parameters() if not torch.equal(one, network.get_parameter(name))
+    ]
+    assert "layers.0.feed_forward.down" in " ".join(moved)
+    assert np.isfinite(np.array(answers(model, rows_with_a_keyword(4).rows))).all()
+
+
+def test_zeros_stay_and_the_others_move():
+    network = small_network(1)
+    masks = prune(network, 0.5, "magnitude")
+    model = learn(lesson(network=network), ALONE, CPU)
+    for name, kept in masks.items():
+        weight = model.network.get_parameter(name)
+        assert torch.equal(weight != 0, kept)
+        assert not torch.equal(weight, network.get_parameter(name))
+
+
+@pytest.mark.slow
+def test_workers_of_ray_answer_as_this_process(tmp_path):
+    asked, heard = rows_with_a_keyword(7, seed=2).rows, []
+    alone = lesson(400)
+    there = replace(alone, settings=TWO_EPOCHS.model_copy(update={"workers": 2}))
+    context = TaskContext(0, Folder(str(tmp_path / "work")))
+    try:
+        found = learn_and_answer(there, asked, context, lambda done, total: heard.append((done, total)))
+    finally:
+        close_ray()
+    expected = learn_and_answer(alone, asked, context, lambda done, total: None)
+    np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-4)
+    assert heard[-1] == (160, 160) and not context.work.exists("fine_tuning_workers")
+
+
+def test_a_killed_task_goes_on_at_the_seed(tmp_path, monkeypatch):
+    model = EvaluatedModel("pretrained", small_network(1), None, 0, "d" * 64)
+    asked, trained = rows_with_a_keyword(6, seed=2).rows, []
+    told: list[tuple[int, int]] = []
+
+    def run(folder, dies_at=None):
+        trained.clear()
+        original = learn
+
+        def watched(lesson, *rest):
+            trained.append(lesson.seed)
+            if lesson.seed == dies_at:
+                raise KeyboardInterrupt
+            return original(lesson, *rest)
+
+        monkeypatch.setattr(fine_tuning_workers, "learn", watched)
+        context = TaskContext(5, Folder(str(folder)), lambda *done: told.append(done))
+        return answers_by_seed(lesson(), asked, lambda outputs: [one.tolist() for one in outputs], model, context)
+
+    whole = run(tmp_path / "whole")
+    assert trained == [5, 6, 7] and told[-1] == (3000, 3000) and told == sorted(told)
+    assert whole[0] != whole[1]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", dies_at=7)
+    assert run(tmp_path / "killed") == whole and trained == [7]
+    assert run(tmp_path / "killed") == whole and trained == []
+
+
+def test_a_diverging_training_is_said():
+    with pytest.raises(TrainingDivergedError, match="lower the peak learning rate"):
+        learn(lesson(settings=Settings(learning_rate=1e20)), ALONE, CPU)
+
+
+def test_the_median_of_an_even_number_is_the_lower_one():
+    assert median_place([0.3, 0.1, 0.2]) == 2
+    assert median_place([0.4, 0.1, 0.3, 0.2]) == 3
+    assert seeds_note([0.5, 0.25], 3) == "seed 3: 0.5000, seed 4: 0.2500"
+    assert (median_words(1), median_words(3)) == ("one seed", "median of 3 seeds")
+    assert median_words(4) == "median of 4 seeds, the lower middle one"

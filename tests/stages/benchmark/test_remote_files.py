@@ -1,0 +1,79 @@
+import functools
+import http.server
+import threading
+import zipfile
+from typing import ClassVar
+
+import pytest
+
+from data_schemas.errors import InputDataError
+from stages.benchmark import remote_files as remote_data
+from stages.benchmark.remote_files import data_file, data_folder, is_there, shown
+from stages.benchmark.task import TaskContext
+from stages.benchmark.tasks.glue.prompted import GlueTask
+from stages.benchmark.tasks.squad.prompted import SquadTask
+from stages.benchmark.tasks.winograd.task import WinogradTask
+
+SQUAD = SquadTask().file
+WINOGRAD = WinogradTask().file
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        if "broken" in self.path:
+            self.send_error(500)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """(URL, requested paths) of a server with benchmark files; copies go to a cache of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote_data, "_urls", {})
+    monkeypatch.setattr(remote_data, "_absent", set())
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "dev-v2.0.json").write_bytes(SQUAD.read_bytes())
+    (served / "winograd.jsonl").write_bytes(WINOGRAD.read_bytes())
+    with zipfile.ZipFile(served / "RTE.zip", "w") as archive:
+        archive.write(GlueTask().folder / "RTE" / "dev.tsv", "RTE/dev.tsv")
+    monkeypatch.setattr(Quiet, "asked", [])
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", Quiet.asked
+    server.shutdown()
+
+
+def test_files_are_copied_once_and_are_the_same_data(web):
+    url, asked = web
+    task = SquadTask(path=f"{url}/dev-v2.0.json")
+    values = [one.score["value"] for one in task.baselines(TaskContext(0))]
+    assert values == [one.score["value"] for one in SquadTask().baselines(TaskContext(0))]
+    assert task.fingerprint() == SquadTask().fingerprint() and task.tokens() == SquadTask().tokens()
+    assert asked.count("/dev-v2.0.json") == 1
+    assert WinogradTask(path=f"{url}/winograd.jsonl").fingerprint() == WinogradTask().fingerprint()
+
+
+def test_archives_are_read_through_a_chain_and_absent_sets_are_said(web):
+    url, _ = web
+    task = GlueTask(path=f"zip://::{url}/RTE.zip", sets=("RTE", "WNLI"))
+    rows = {one.score["task"]: one.score for one in task.baselines(TaskContext(0))}
+    assert rows["GLUE RTE"]["value"] is not None
+    assert rows["GLUE WNLI"]["value"] is None
+    assert f"no data at zip://WNLI/dev.tsv::{url}/RTE.zip; get it" in rows["GLUE WNLI"]["note"]
+
+
+def test_a_server_that_fails_is_named_and_one_without_the_file_is_not_asked_again(web):
+    url, asked = web
+    with pytest.raises(InputDataError, match=r"/broken\.json cannot be fetched .*500.*name a local path"):
+        SquadTask(path=f"{url}/broken.json").fingerprint()
+    missing = data_file(f"{url}/none.json")
+    assert not is_there(missing) and not is_there(missing) and asked.count("/none.json") == 1
+    assert shown(missing) == f"{url}/none.json" and shown(data_folder("a/b")) == "a/b"

@@ -1,0 +1,153 @@
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.clean.character_classes import CLASSES, DIGIT, LETTER, LOWER, SPACE, SYMBOL, UPPER
+from stages.clean.repetition import NGRAMS
+from stages.clean.text_measures import DocumentParts
+from stages.clean.text_scan import STOP_WORDS, Count, Line
+from tests.stages.clean import gopher_reference as reference
+
+# Few different words, so that n-grams repeat; characters of one to four bytes; every kind of white space and end.
+WORDS = [
+    "the",
+    "The",
+    "of",
+    "cat",
+    "Cat.",
+    "naïve",
+    "日本",
+    "𝔘𝔫",
+    "--",
+    "…",
+    "#1",
+    "(x",
+    "e.g.",
+    "end!”",
+    "42",
+    "www.a.b",
+]
+texts = st.lists(st.sampled_from([*WORDS, "\n", "\n", "\n\n", "  ", "\u00a0", "\t", "\n \n"]), max_size=120).map(
+    " ".join
+)
+any_text = st.one_of(texts, st.text(st.characters(exclude_categories=["Cs"])))
+
+
+@given(any_text)
+def test_counts_over_the_whole_text(text):
+    parts = DocumentParts.of(text)
+    words = text.split()
+    counts = parts.counts
+    assert parts.words == len(words)
+    assert parts.word_characters.tolist() == list(map(len, words))
+    assert counts[Count.CHARACTERS] == len(text)
+    assert counts[Count.LINE_FEEDS] == text.count("\n")
+    assert counts[Count.HASHES] == text.count("#")
+    assert counts[Count.ELLIPSES] == text.count("...") + text.count("…")
+    assert counts[Count.BRACES] == text.count("{")
+    assert counts[Count.BRACKETS] == sum(map(text.count, "()[]{}"))
+    assert counts[Count.SPACES] == sum(map(str.isspace, text))
+    assert counts[Count.DIGITS] == sum(map(str.isdecimal, text))
+    assert counts[Count.LETTERS_AND_DIGITS] == sum(one.isalpha() or one.isdecimal() for one in text)
+    assert counts[Count.ALPHABETIC_WORDS] == sum(any(map(str.isalpha, word)) for word in words)
+    plain = [word for word in words if any(unicodedata.category(one)[0] not in "PSC" for one in word)]
+    assert (counts[Count.PLAIN_WORDS], counts[Count.PLAIN_CHARACTERS]) == (len(plain), sum(map(len, plain)))
+    known = [word for word in map(reference.ascii_lower, words) if word in STOP_WORDS]
+    assert (counts[Count.STOP_WORDS], counts[Count.DISTINCT_STOP_WORDS]) == (len(known), len(set(known)))
+    addresses = [word for word in words if re.match(r"(https?:/|www\.)", word) and len(word.encode()) > 4]
+    assert counts[Count.URL_CHARACTERS] == sum(map(len, addresses))
+
+
+@given(any_text)
+def test_lines(text):
+    parts = DocumentParts.of(text)
+    lines = reference.lines(text)
+    data = text.encode()
+    table = parts.lines
+    assert [data[start:end].decode() for start, end in table[:, [Line.START, Line.END]].tolist()] == lines
+    whole = [data[begin:stop].decode() for begin, stop in table[:, [Line.BEGIN, Line.STOP]].tolist()]
+    assert whole == [line for line in re.findall(r"[^\n]*\n|[^\n]+", text) if line.strip()]
+    assert table[:, Line.CHARACTERS].tolist() == list(map(len, lines))
+    assert table[:, Line.OFFSET].tolist() == [len(data[:start].decode()) for start in table[:, Line.START].tolist()]
+    assert table[:, Line.WORDS].tolist() == [len(line.split()) for line in lines]
+    assert table[:, Line.LONGEST_WORD].tolist() == [max(map(len, line.split())) for line in lines]
+    assert table[:, Line.LETTERS].tolist() == [sum(map(str.isalpha, line)) for line in lines]
+    assert table[:, Line.UPPER].tolist() == [sum(unicodedata.category(one) == "Lu" for one in line) for line in lines]
+    assert table[:, Line.DIGITS].tolist() == [sum(map(str.isdecimal, line)) for line in lines]
+    assert table[:, Line.BULLET].tolist() == [line.startswith(tuple("•‣▶◦■-*")) for line in lines]
+    assert table[:, Line.ELLIPSIS].tolist() == [line.endswith(("...", "…")) for line in lines]
+    ends = [line.endswith(tuple(".?!\"'")) and not line.endswith("...") for line in lines]
+    assert table[:, Line.END_MARK].tolist() == ends
+    assert len(set(zip(lines, parts.line_hashes.tolist(), strict=True))) == len(set(lines))
+    assert len(set(parts.line_hashes.tolist())) == len(set(lines))
+
+
+@given(texts)
+def test_repetition_equals_the_reference(text):
+    parts = DocumentParts.of(text)
+    found = parts.duplicates
+    size = max(len(text), 1)
+    lines, paragraphs = reference.lines(text), reference.paragraphs(text)
+    assert found.paragraphs == len(paragraphs)
+    assert (found.duplicate_lines / max(found.lines, 1), found.line_characters / size) == pytest.approx(
+        reference.share_of_duplicates(lines, size)
+    )
+    share, _ = reference.share_of_duplicates(paragraphs, size)
+    assert found.duplicate_paragraphs / max(found.paragraphs, 1) == pytest.approx(share)
+    for n, score in zip(NGRAMS, parts.ngrams, strict=True):
+        expected = reference.commonest_ngram(text, n) if n <= 4 else reference.repeated_ngrams(text, n)
+        assert score == pytest.approx(expected), n
+
+
+def test_characters_of_a_repeated_paragraph_are_those_from_its_first_letter_to_its_last():
+    paragraph = "one line\n  and another"
+    parts = DocumentParts.of(f"{paragraph}\n\nbetween\n\n  {paragraph}  \n")
+    assert parts.duplicates.duplicate_paragraphs == 1
+    assert parts.duplicates.paragraph_characters == len(paragraph)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentences"),
+    [
+        ("One.", 1),
+        ("One. Two", 2),
+        ("One. two", 1),
+        ("See e.g. this one.", 1),
+        ("He said “Go!” Then he went.", 2),
+        ("Version 3.11 is out", 1),
+        ("Really?! Yes.", 2),
+        ("(A first.) A second.", 2),
+        ("一。二。", 1),
+        ("No mark at all", 1),
+    ],
+)
+def test_sentences(line, sentences):
+    assert DocumentParts.of(line).lines[:, Line.SENTENCES].tolist() == [sentences]
+
+
+def test_classes_are_those_of_python():
+    for point in [*range(0x3000), 0x4E2D, 0xAC00, 0xFF01, 0x1D400, 0x1F600, 0x20000]:
+        bits, one = CLASSES[point], chr(point)
+        assert bool(bits & LETTER) == one.isalpha()
+        assert bool(bits & SPACE) == one.isspace()
+        assert bool(bits & DIGIT) == one.isdecimal()
+        assert bool(bits & UPPER) == (unicodedata.category(one) == "Lu")
+        assert bool(bits & LOWER) == (unicodedata.category(one) == "Ll")
+        assert bool(bits & SYMBOL) == (unicodedata.category(one)[0] in "PSC")
+
+
+def test_lines_that_differ_in_inner_white_space_differ():
+    assert DocumentParts.of("a b\nab\na  b\na\u00a0b\n a b ").duplicates.duplicate_lines == 1
+
+
+def test_a_text_without_words():
+    for text in ("", "\n", " \u00a0\n"):
+        parts = DocumentParts.of(text)
+        assert parts.words == len(parts.lines) == 0
+        assert parts.ngrams == (0.0,) * len(NGRAMS)
+        assert parts.line_share(Line.BULLET) == 0
+        assert np.array_equal(parts.counts[: Count.LINE_FEEDS], [len(text)])

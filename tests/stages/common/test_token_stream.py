@@ -1,0 +1,66 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_schemas.artifact_kinds import TOKENS
+from data_schemas.errors import ConfigError
+from data_schemas.tables import token_shard_schema
+from infra.store.artifacts import Artifact, ArtifactStore
+from stages.common.token_stream import TokenStream, WindowSampler
+from tests.stores import commit
+
+
+def tokens_artifact(url: str, *shards: list[list[int]]) -> Artifact:
+    store = ArtifactStore(url)
+    out = store.writer("tokenize", "k", "run", TOKENS)
+    schema = token_shard_schema(pa.uint16())
+    for split in ("train", "held_out"):
+        for number, documents in enumerate(shards):
+            rows = [{"document_id": str(i), "tokens": tokens, "bytes": 1} for i, tokens in enumerate(documents)]
+            out.write_table(f"{split}/{number}.arrow", pa.Table.from_pylist(rows, schema))
+    out.write("tokenizer.json", b"{}")
+    return commit(store, out, "tokenize", "k", TOKENS)
+
+
+def test_the_stream_is_the_shards_one_after_the_other(any_store):
+    stream = TokenStream(tokens_artifact(any_store, [[1, 2, 3], [4]], [], [[5, 6], [7, 8, 9]]), "train")
+    assert len(stream) == 9
+    for start in range(9):
+        for stop in range(start + 1, 10):
+            assert stream.slice(start, stop).tolist() == list(range(start + 1, stop + 1))
+
+
+def test_an_epoch_shows_every_window_once_and_the_next_one_in_another_order(any_store):
+    stream = TokenStream(tokens_artifact(any_store, [list(range(1000))]), "train")
+    sampler = WindowSampler(stream, context_length=16, seed=3)
+    count = sampler.windows_per_epoch
+    epochs = [sampler.rows(epoch * count, count) for epoch in range(2)]
+    for rows in epochs:
+        assert rows.shape == (count, 17)
+        assert (np.diff(rows, axis=1) == 1).all()
+        starts = np.sort(rows[:, 0])
+        assert (np.diff(starts) == 16).all(), "windows neither overlap nor leave gaps"
+    assert (epochs[0] != epochs[1]).any()
+    assert count * 16 > 1000 - 3 * 16
+
+
+def test_rows_are_a_function_of_the_position_alone(any_store):
+    stream = TokenStream(tokens_artifact(any_store, [list(range(500))]), "train")
+    whole = WindowSampler(stream, 8, seed=1).rows(0, 150)
+    pieces = [WindowSampler(stream, 8, seed=1).rows(first, 10) for first in range(0, 150, 10)]
+    assert (whole == np.concatenate(pieces)).all()
+    assert (whole != WindowSampler(stream, 8, seed=2).rows(0, 150)).any()
+
+
+@pytest.mark.parametrize(("tokens", "windows"), [(9, 1), (16, 1), (17, 1), (25, 2)])
+def test_the_smallest_corpora(any_store, tokens, windows):
+    stream = TokenStream(tokens_artifact(any_store, [list(range(tokens))]), "train")
+    sampler = WindowSampler(stream, 8, seed=0)
+    assert sampler.windows_per_epoch == windows
+    assert sampler.rows(0, 5).shape == (5, 9)
+
+
+def test_a_corpus_shorter_than_one_window_is_refused(any_store):
+    stream = TokenStream(tokens_artifact(any_store, [[1, 2, 3]]), "train")
+    with pytest.raises(ConfigError, match="3 training tokens"):
+        WindowSampler(stream, 8, seed=0)

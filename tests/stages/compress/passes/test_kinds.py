@@ -1,0 +1,199 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from data_schemas.manifest import Volume
+from infra.progress import SilentListener
+from infra.store.filesystem import Folder
+from modeling.evaluation.config_counts import parameters
+from modeling.evaluation.network_counts import nonzero_parameters
+from modeling.export.model_files import model_from_files, model_to_files
+from modeling.layers.int8 import Int8Linear
+from modeling.transformer import Transformer
+from modeling.transformer_config import TransformerConfig
+from stages.compress.attention_config import LinearAttentionPass
+from stages.compress.distill_config import DistillPass
+from stages.compress.low_rank_config import LowRankPass
+from stages.compress.measurement import HeldOutText, measure
+from stages.compress.pass_context import PassContext
+from stages.compress.passes.kinds import apply_pass
+from stages.compress.progress import PassProgress
+from stages.compress.prune_config import PrunePass
+from stages.compress.quantize_config import Int8Pass, PackedPass
+from stages.compress.recovery import recover
+from stages.compress.recovery_config import Recovery
+from stages.compress.sparse_config import SparseActivationsPass
+from stages.compress.stage import CompressConfig, CompressStage
+from tests.stages.common.test_token_stream import tokens_artifact
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Transformer(TransformerConfig(layers=2, width=16, heads=2, context_length=16, vocabulary_size=50))
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    documents = [[number % 7 + 1 for number in range(40)] + [0] for _ in range(20)]
+    return tokens_artifact(str(tmp_path / "store"), documents)
+
+
+@pytest.fixture
+def context(network, tokens, tmp_path):
+    teacher = partial(copy.deepcopy, network)
+    return PassContext(tokens, teacher, 0, Folder(str(tmp_path / "work")), SilentListener())
+
+
+def test_recovery_lowers_the_loss_and_a_killed_one_goes_on_to_the_same_bits(network, tokens, context, monkeypatch):
+    settings = Recovery(tokens=16 * 8 * 10, batch_tokens=16 * 8, learning_rate=1e-2)
+    rows = torch.from_numpy(context.sampler(16).rows(0, 8))
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(network(rows[:, :-1], targets=rows[:, 1:]).total)
+
+    before, start = loss(), copy.deepcopy(network)
+    recover(network, settings, context, name="whole.pt")
+    assert loss() < before
+    monkeypatch.setattr("stages.compress.recovery.SAVE_EVERY_STEPS", 4)
+
+    class Killed(Exception):
+        pass
+
+    steps = iter(range(1, 100))
+
+    def kill_at_6(_):
+        if next(steps) == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        recover(copy.deepcopy(start), settings, context, after_step=kill_at_6)
+    recover(start, settings, context)
+    assert all(torch.equal(one, other) for one, other in zip(start.parameters(), network.parameters(), strict=True))
+
+
+def test_an_every_kind_of_pass_chain_runs_and_is_measured(tokens, tmp_path, network):
+    """Student, hybrid attention, low rank, sparse activations, pruning, int8: each measured, saved and read again."""
+    little = Recovery(tokens=256, batch_tokens=128)
+    passes = CompressConfig(
+        passes=(
+            DistillPass(layers=2, width=8, heads=1, calibration_rows=4, recovery=little),
+            LinearAttentionPass(layers=(0,), transfer_steps=2, transfer_rows=2, recovery=little),
+            LowRankPass(times_smaller=1.5, calibration_rows=4, recovery=little),
+            SparseActivationsPass(calibration_rows=4, recovery=little),
+            PrunePass(sparsity=0.5, rounds=1, calibration_rows=4, recovery=little),
+            Int8Pass(),
+        )
+    ).passes
+    held_out, model = HeldOutText.read(tokens, 10), network
+    rows = [measure("teacher", None, model, held_out)]
+    for number, one in enumerate(passes):
+        work = Folder(str(tmp_path / f"work-{number}"))
+        given = PassContext(tokens, partial(copy.deepcopy, network), number, work, SilentListener())
+        model = apply_pass(one, model, given)
+        files = model_to_files(model)
+        model = model_from_files(files["config.json"], files["model.safetensors"])
+        rows.append(measure(one.kind, one, model, held_out, rows[0]))
+    compute = [row["bit_operations_per_token"] for row in rows]
+    assert compute[-1] < 0.25 * compute[0]
+    assert rows[-1]["bytes"] < rows[0]["bytes"]
+    for row in rows[1:]:
+        change = row["bits_change"]
+        assert change["low"] <= change["value"] <= change["high"]
+        assert change["value"] == pytest.approx(row["bits_per_byte"] / rows[0]["bits_per_byte"] - 1, abs=1e-3)
+        assert all(0 <= share <= 1 for share in row["activation_zeros"].values())
+    assert all(row["generation_bytes"] > row["weight_bytes"] > 0 for row in rows)
+    assert all(row["nonzero_macs_per_token"] <= row["macs_per_token"] for row in rows)
+
+
+def test_int8_comes_back_smaller_and_nearly_as_good(network, tokens, context):
+    held_out = HeldOutText.read(tokens, 10)
+    quantized = apply_pass(Int8Pass(), network, context)
+    assert isinstance(quantized.head, Int8Linear)
+    before, after = measure("teacher", None, network, held_out), measure("int8", Int8Pass(), quantized, held_out)
+    assert after["bytes"] < 0.5 * before["bytes"]
+    assert after["bits_per_byte"] == pytest.approx(before["bits_per_byte"], rel=0.01)
+    assert after["settings"]["kind"] == "int8"
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        Int8Pass(rounding="gptq", calibration_rows=8),
+        Int8Pass(smoothing=0.5, activations="static", calibration_rows=8),
+        Int8Pass(cache="int8"),
+        PackedPass(calibration_rows=8),
+    ],
+)
+def test_integers_of_every_kind_come_back_from_their_files_nearly_as_good(network, tokens, context, one):
+    held_out = HeldOutText.read(tokens, 10)
+    before = measure("teacher", None, network, held_out)
+    quantized = apply_pass(one, network, context)
+    files = model_to_files(quantized)
+    again = model_from_files(files["config.json"], files["model.safetensors"])
+    after = measure(one.kind, one, again, held_out)
+    assert after["bytes"] < 0.6 * before["bytes"]
+    assert after["bits_per_byte"] == pytest.approx(before["bits_per_byte"], rel=0.03)
+    rows = context.calibration(16, 4)
+    with torch.inference_mode():
+        assert torch.equal(again(rows), quantized(rows))
+
+
+def test_nonzero_parameters_count_a_tied_table_once(network):
+    assert nonzero_parameters(network) <= parameters(network.config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1)
+    assert nonzero_parameters(network) == parameters(network.config)
+    network.embedding.weight.data[3] = 0
+    assert nonzero_parameters(network) == parameters(network.config) - 16
+
+
+def test_a_finished_pass_is_taken_up_and_half_a_pass_is_not(network):
+    progress = PassProgress(Folder("memory://pass-progress"))
+    assert progress.finished(1) is None
+    progress.save(1, network, {"name": "prune"})
+    found, row = progress.finished(1)
+    assert model_to_files(found) == model_to_files(network)
+    assert row == {"name": "prune"}
+    Folder("memory://pass-progress").remove("pass-1/measurement.json")
+    assert progress.finished(1) is None
+
+
+def test_held_out_text_is_whole_documents(tokens):
+    assert len(HeldOutText.read(tokens, 1).tokens) == 1
+    assert len(HeldOutText.read(tokens, 3).tokens) == 3
+    assert all(0 not in ids for ids in HeldOutText.read(tokens, 100).tokens), "the end-of-text token is not scored"
+
+
+def test_an_order_that_cannot_work_is_refused_with_the_one_that_does():
+    with pytest.raises(ValidationError, match=r"'prune' cannot follow 'int8'.*sparse_activations or prune, then int8"):
+        CompressConfig(passes=(Int8Pass(), PrunePass()))
+
+
+def test_the_estimate_counts_the_teacher_and_the_student_at_its_size():
+    volume = Volume(parameters=1_000_000, vocabulary_size=1_000)
+    recovery = Recovery(tokens=1_000_000)
+    student = CompressConfig(passes=(DistillPass(layers=2, width=100, recovery=recovery),), measured_bytes=1)
+    same = CompressConfig(passes=(PrunePass(recovery=recovery),), measured_bytes=1)
+    stage = CompressStage()
+    # 2 x 10^6 of the teacher, and 6 x (12 x 2 x 100^2 + 100 x 1,000) of the student.
+    assert stage.estimate(student, volume).flops == pytest.approx(1e6 * (2e6 + 6 * 340_000), rel=1e-3)
+    assert stage.estimate(same, volume).flops == pytest.approx(1e6 * 8e6, rel=1e-3)
+
+
+def test_workers_of_recoveries_are_foreseen_and_not_a_part_of_the_key():
+    one, many = CompressConfig(), CompressConfig(workers=1_000, cpus_per_worker=0.1, max_failures=0)
+    assert many.key_fields() == one.key_fields()
+    small, large = (Volume(parameters=parameters) for parameters in (10_000, 10_000_000_000))
+    estimates = [CompressStage().estimate(config, volume) for volume in (small, large) for config in (one, many)]
+    assert estimates[1].seconds > estimates[0].seconds, "they take time to start"
+    assert estimates[3].seconds < estimates[2].seconds
+    assert estimates[3].flops == estimates[2].flops
+    assert estimates[3].peak_memory_bytes > 100 * estimates[2].peak_memory_bytes, "each has the whole network"
+    rounded = [CompressStage().estimate(CompressConfig(passes=(Int8Pass(),), workers=count), small) for count in (0, 9)]
+    assert rounded[0] == rounded[1], "nothing is trained"

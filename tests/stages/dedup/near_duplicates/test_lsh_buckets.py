@@ -1,0 +1,102 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.dedup.near_duplicates.clusters import Components
+from stages.dedup.near_duplicates.lsh_buckets import NEIGHBOURS, BandLayout, band_batches, bucket_pairs, hash_rows
+from stages.dedup.near_duplicates.minhash import sign
+from stages.dedup.near_duplicates.minhash_config import Banding
+from stages.dedup.near_duplicates.pipeline import lsh_buckets
+from stages.dedup.near_duplicates.verification import edges_batch
+from stages.dedup.part_files import column_of
+
+
+def candidates(signatures, exact, layout, order=None):
+    """Pairs of positions in `signatures`, whatever order the documents are numbered in."""
+    count = len(signatures)
+    order = np.arange(count) if order is None else np.asarray(order)
+    shuffled, hashes = signatures[order], exact[order]
+    content = np.empty(count, np.uint64)
+    hash_rows(shuffled, content)
+    batches = list(band_batches(shuffled, hashes, np.ones(count, np.int64), np.arange(count), layout))
+    found = set()
+    for number in itertools.chain.from_iterable(layout.partitions()):
+        keys, documents = column_of(batches[number], "key"), column_of(batches[number], "document")
+        pairs = bucket_pairs(keys, documents, count, lambda numbers: (content[numbers], hashes[numbers, 0]))
+        found |= {tuple(sorted((int(order[pair // count]), int(order[pair % count])))) for pair in pairs}
+    return found
+
+
+def distinct_hashes(count):
+    return np.arange(2 * count, dtype=np.uint64).reshape(-1, 2) * np.uint64(0x9E3779B97F4A7C15)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 8, st.integers(0, 5)), max_size=20), st.integers(0, 3))
+def test_candidates_are_all_pairs_that_share_a_band_or_their_exact_hash(rows, slice_bits):
+    matrix = np.array(rows, dtype=np.uint32).reshape(-1, 9)
+    exact = distinct_hashes(6)[matrix[:, 8]]
+    layout = BandLayout(Banding(4, 2), slice_bits, 1)
+    expected = {
+        (a, b)
+        for a, b in itertools.combinations(range(len(rows)), 2)
+        if rows[a][8] == rows[b][8] or any(rows[a][2 * k : 2 * k + 2] == rows[b][2 * k : 2 * k + 2] for k in range(4))
+    }
+    assert candidates(matrix[:, :8], exact, layout) == expected
+
+
+@given(st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
+def test_large_buckets_give_the_same_pairs_in_any_order_and_stay_bounded(seed, shuffle):
+    count = 3 * NEIGHBOURS
+    generator = np.random.default_rng(seed)
+    signatures = np.zeros((count, 4), dtype=np.uint32)
+    signatures[:, 2:] = generator.integers(0, 12, (count, 2))
+    layout = BandLayout(Banding(2, 2), 0, 1)
+    found = candidates(signatures, distinct_hashes(count), layout)
+    assert found == candidates(signatures, distinct_hashes(count), layout, shuffle.sample(range(count), count))
+    assert len(found) <= count * NEIGHBOURS
+    components = Components(count)
+    one, other = np.array(sorted(found)).T.copy()
+    components.join(edges_batch(one, other, np.ones(len(one))))
+    components.finish()
+    assert not components.parent.any()
+
+
+def test_a_thousand_copies_are_joined_by_999_pairs():
+    found = candidates(np.ones((1000, 4), np.uint32), distinct_hashes(1000), BandLayout(Banding(2, 2), 0, 1))
+    assert len(found) == 999
+
+
+def planted(generator, documents, words, similarity):
+    """Pairs of texts of `words` distinct words that share the first ones: J of single words is `similarity`."""
+    common = round(2 * words * similarity / (1 + similarity))
+    for number in range(documents):
+        fresh = iter(generator.integers(0, 2**62, 3 * words).tolist())
+        shared = [f"w{next(fresh)}" for _ in range(common)]
+        for _ in range(2):
+            yield " ".join([*shared, *(f"w{next(fresh)}" for _ in range(words - common))]), number
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+def test_planted_pairs_become_candidates_as_the_theory_says(similarity):
+    """1 - (1 - s^rows)^bands within four standard errors of 1,000 pairs; affine permutations are nearly random."""
+    import pyarrow as pa
+
+    pairs, banding = 1000, Banding(16, 8)
+    texts = [text for text, _ in planted(np.random.default_rng(7), pairs, 150, similarity)]
+    signed = sign(pa.array(texts), 128, 1)
+    common = round(300 * similarity / (1 + similarity))
+    expected = banding.probability(common / (300 - common))
+    found = candidates(signed.signatures, signed.exact, BandLayout(banding, 0, 1))
+    share = sum((2 * number, 2 * number + 1) in found for number in range(pairs)) / pairs
+    assert share == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / pairs) + 1e-3)
+
+
+def test_slices_and_partitions_follow_the_number_of_documents(monkeypatch):
+    monkeypatch.setattr(lsh_buckets, "ENTRIES", 100)
+    small, large = BandLayout.of(Banding(4, 2), 30), BandLayout.of(Banding(4, 2), 900)
+    assert small.partitions() == [[0, 1, 2], [3, 4]]
+    assert large.slices == 16
+    assert large.partitions() == [[number] for number in range(5 * 16)]
