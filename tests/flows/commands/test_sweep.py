@@ -5,7 +5,7 @@ import pytest
 from flows.commands.sweep import print_sweep, sweep, sweep_json
 from flows.report.build import write_report
 from infra.store.runs import RunStore
-from stages.compress.passes.kinds import kinds as passes
+from stages.compress.passes import kinds as passes
 from tests.flows.mini import Diary, mini_config, run, write_corpus
 from tests.flows.report.page import Page
 

@@ -15,10 +15,10 @@ from infra.store.filesystem import Folder
 from infra.workers.ray_session import close_ray
 from modeling.compression.pruning import prune, zero_masks
 from modeling.training.data_parallel import ALONE
+from stages.benchmark.fine_tuning import workers as fine_tuning_workers
 from stages.benchmark.fine_tuning.config import FineTunedTask, median_words
 from stages.benchmark.fine_tuning.heads import ClassHead, ScaleHead, SpanHead
 from stages.benchmark.fine_tuning.training import Examples, Lesson, answers, learn, trainable
-from stages.benchmark.fine_tuning.training import workers as fine_tuning_workers
 from stages.benchmark.fine_tuning.workers import answers_by_seed, learn_and_answer, median_place, seeds_note
 from stages.benchmark.task import EvaluatedModel, TaskContext
 from tests.modeling.compressed_networks import COMPRESSIONS, DENSE

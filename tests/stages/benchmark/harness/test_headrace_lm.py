@@ -10,9 +10,9 @@ from lm_eval.api.instance import Instance
 from infra.store.filesystem import Folder
 from modeling.export.huggingface import from_gpt_neox, to_gpt_neox, tokenizer_files
 from stages.benchmark.evaluated_models import checkpoint
+from stages.benchmark.harness import headrace_lm as language_model
 from stages.benchmark.harness.answer_store import AnswerStore
 from stages.benchmark.harness.ask import harness_model
-from stages.benchmark.harness.ask import headrace_lm as language_model
 from stages.benchmark.harness.headrace_lm import HeadraceLM
 from stages.benchmark.task import TaskContext
 from stages.tokenize import byte_level_bpe

@@ -17,7 +17,7 @@ from modeling.loss.cross_entropy import next_token_loss
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.compress.pass_context import PassContext
-from stages.compress.passes.kinds import quantize as quantize_pass
+from stages.compress.passes import quantize as quantize_pass
 from stages.compress.quantize_config import Int8Pass, PackedPass
 from stages.compress.recovery_config import Recovery
 from tests.stages.common.test_token_stream import tokens_artifact

@@ -16,9 +16,9 @@ from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.compress.low_rank_config import LowRankPass
 from stages.compress.pass_context import PassContext
-from stages.compress.passes.kinds import low_rank as low_rank_pass
-from stages.compress.passes.kinds import prune as prune_pass
-from stages.compress.passes.kinds import structured as structured_pass
+from stages.compress.passes import low_rank as low_rank_pass
+from stages.compress.passes import prune as prune_pass
+from stages.compress.passes import structured as structured_pass
 from stages.compress.passes.prune import sparsity_of_round
 from stages.compress.prune_config import PrunePass
 from stages.compress.recovery_config import Recovery

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from data_schemas.errors import EnvironmentProblem
 from infra.store.artifacts import table_bytes
 from infra.store.filesystem import Folder
+from stages.dedup.near_duplicates import clusters as module
 from stages.dedup.near_duplicates.clusters import Components, best_of_clusters, fates_of
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
-from stages.dedup.near_duplicates.pipeline import clusters as module
 from stages.dedup.near_duplicates.signature_index import SignatureFile, signed_schema
 from stages.dedup.near_duplicates.verification import edges_batch
 from stages.dedup.part_files import PartFile

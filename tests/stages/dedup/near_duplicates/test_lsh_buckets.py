@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.dedup.near_duplicates import lsh_buckets
 from stages.dedup.near_duplicates.clusters import Components
 from stages.dedup.near_duplicates.lsh_buckets import NEIGHBOURS, BandLayout, band_batches, bucket_pairs, hash_rows
 from stages.dedup.near_duplicates.minhash import sign
 from stages.dedup.near_duplicates.minhash_config import Banding
-from stages.dedup.near_duplicates.pipeline import lsh_buckets
 from stages.dedup.near_duplicates.verification import edges_batch
 from stages.dedup.part_files import column_of
 

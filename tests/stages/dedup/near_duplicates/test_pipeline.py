@@ -20,16 +20,10 @@ from data_schemas.errors import ConfigError, NotFoundError
 from infra.progress import SilentListener
 from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import Engine, PartitionMap, PartitionWriter
+from stages.dedup.near_duplicates import candidates, lsh_buckets, signing, verification
 from stages.dedup.near_duplicates.minhash import shingle_sets
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
-from stages.dedup.near_duplicates.pipeline import (
-    candidates,
-    find_fates,
-    lsh_buckets,
-    signing,
-    verification,
-    write_index,
-)
+from stages.dedup.near_duplicates.pipeline import find_fates, write_index
 from stages.dedup.near_duplicates.signature_index import fingerprint
 from stages.stage import StageContext
 from tests.stores import commit, documents_artifact

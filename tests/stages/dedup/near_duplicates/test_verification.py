@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.store.filesystem import Folder
-from stages.dedup.near_duplicates.pipeline import verification
+from stages.dedup.near_duplicates import verification
 from stages.dedup.near_duplicates.verification import (
     SHINGLE_SETS,
     ShingleFile,

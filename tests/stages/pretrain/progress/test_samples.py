@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling.attention.multi_head import tiled_attention as joined_attention
+from modeling.attention import tiled_attention as joined_attention
 from modeling.training.optimizer import build_adamw
 from modeling.training.step import training_step
 from stages.pretrain.progress.samples import sample_texts

@@ -94,7 +94,7 @@ def test_mnli_is_trained_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch)
     for file in ("diagnostic-full.tsv",):
         (tmp_path / "AX" / file).write_bytes((OWN_DATA / "glue" / "AX" / file).read_bytes())
     (tmp_path / "MNLI" / "train.tsv").rename(tmp_path / "MNLI" / "train.kshot.tsv")
-    from stages.benchmark.fine_tuning.training import workers as fine_tuning_workers
+    from stages.benchmark.fine_tuning import workers as fine_tuning_workers
 
     trained = []
     original = fine_tuning_workers.learn
