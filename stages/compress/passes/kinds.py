@@ -7,16 +7,16 @@ from modeling.transformer import Transformer
 from stages.compress.pass_context import PassContext
 
 MODULES = {
-    "distill": "distill_pass",
-    "structured": "structured_pass",
-    "linear_attention": "attention_pass",
-    "lsh_attention": "attention_pass",
-    "low_rank": "low_rank_pass",
-    "sparse_activations": "sparse_pass",
-    "prune": "prune_pass",
-    "int8": "quantize_pass",
-    "int4": "quantize_pass",
-    "int2": "quantize_pass",
+    "distill": "distill",
+    "structured": "structured",
+    "linear_attention": "attention",
+    "lsh_attention": "attention",
+    "low_rank": "low_rank",
+    "sparse_activations": "sparse_activations",
+    "prune": "prune",
+    "int8": "quantize",
+    "int4": "quantize",
+    "int2": "quantize",
 }
 """Kind of the pass -> module with its `apply(one, model, context)`."""
 
@@ -27,6 +27,6 @@ def apply_pass(one: Any, model: Transformer, context: PassContext) -> Transforme
     Raises:
         ConfigError: where the network is not what the pass needs, with what would be.
     """
-    apply = import_module(f"stages.compress.{MODULES[one.kind]}").apply
+    apply = import_module(f"stages.compress.passes.{MODULES[one.kind]}").apply
     compressed: Transformer = apply(one, model, context)
     return compressed.eval()
