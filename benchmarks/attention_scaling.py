@@ -27,7 +27,7 @@ from torch import Tensor
 
 from modeling.attention.kinds import AttentionKind, FullAttention, PooledAttention, PoolLevel, WindowAttention
 from modeling.attention.pooling import BlockPooling
-from modeling.attention.tiled_attention import joined_attention
+from modeling.attention.tiled_attention import tiled_attention
 from modeling.attention.tiles import level_strides
 
 HEADS, HEAD_WIDTH = 6, 64
@@ -109,7 +109,7 @@ def _mixed(projected: Tensor, kind: AttentionKind) -> Tensor:
     poolings = [
         BlockPooling("mean", HEADS, HEAD_WIDTH, coarser // finer) for finer, coarser in pairwise(level_strides(kind))
     ]
-    return joined_attention(projected, poolings, kind, None, 1 / math.sqrt(HEAD_WIDTH))
+    return tiled_attention(projected, poolings, kind, None, 1 / math.sqrt(HEAD_WIDTH))
 
 
 def peak_megabytes(kind: AttentionKind, length: int, dtype: torch.dtype) -> float:

@@ -32,7 +32,7 @@ from stages.clean.line_rules import apply_line_rules
 from stages.clean.mojibake import FTFY_CONFIG, repair
 from stages.clean.normalize import normalize
 from stages.clean.rules_config import LineRules, Rules
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 
 GENRES = ("books", "education", "forum", "news", "speech", "technical", "web", "wiki")
 UNFILTERED = ("mojibake_cases", "web_html")
@@ -142,7 +142,7 @@ def filter_figures(texts: Sequence[str], python: str | None, rounds: int) -> dic
 
 def compare_verdicts(texts: Sequence[str], own_words: dict[str, list[str]], plain_words: dict[str, list[str]]) -> None:
     """Print, per filter, how many documents are judged otherwise, and by which rules most often."""
-    parts = [DocumentParts.of(text) for text in texts]
+    parts = [TextMeasures.of(text) for text in texts]
     for name in FILTERS:
         ours = [_verdict(name, one) for one in parts]
         differ = _differing(ours, own_words[name])
@@ -159,7 +159,7 @@ def _differing(ours: Sequence[str], theirs: Sequence[str]) -> Counter[tuple[str,
     return Counter(pair for pair in zip(ours, theirs, strict=True) if bool(pair[0]) != bool(pair[1]))
 
 
-def _verdict(name: str, parts: DocumentParts) -> str:
+def _verdict(name: str, parts: TextMeasures) -> str:
     """The first rule of a filter that the document breaks, or an empty string."""
     if name == "C4":
         parts = apply_line_rules(parts, _c4_lines()).parts

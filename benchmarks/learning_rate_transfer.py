@@ -1,13 +1,13 @@
 """Best learning rate of growing networks: `python -m benchmarks.learning_rate_transfer [--quick] [--over depth]`.
 
 Byte-level networks of several widths (or depths) are trained on Python's own documentation with each of a grid of
-learning rates, in the standard parametrisation and with that of the smallest network as the base (muP, 2203.03466;
+learning rates, in the standard parametrization and with that of the smallest network as the base (muP, 2203.03466;
 CompleteP, 2505.01618). The table has the loss on held-out text after the last step, in nats per byte.
 
 - standard_best_rate_shift, mup_best_rate_shift: log2 of the best rate of the largest network over that of the
-  smallest; 0 is a rate that transfers. Best is the lowest point of the parabola through the three best neighbours.
+  smallest; 0 is a rate that transfers. Best is the lowest point of the parabola through the three best neighbors.
 - standard_loss_at_base_rate, mup_loss_at_base_rate: what it costs the largest network to be trained at the rate that
-  is best in the smallest one: its loss there minus its lowest in the table, in either parametrisation
+  is best in the smallest one: its loss there minus its lowest in the table, in either parametrization
 """
 
 import argparse
@@ -38,7 +38,7 @@ INITIALIZER_STD = 0.1
 """Tuned, as the learning rate is, at the base. Held-out loss at width 32 and the best rate: 2.37 with the usual 0.02,
 2.12 with 0.05 and 0.1, 2.19 with 0.2. muP keeps what 0.02 loses: 2.29 at width 128, against 1.97 with 0.1."""
 WARMUP_SHARE, FLOOR_SHARE = 0.1, 0.1
-PARAMETRISATIONS = ("standard", "mup")
+PARAMETRIZATIONS = ("standard", "mup")
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,12 @@ def final_loss(job: Job) -> float:
 
 
 def measured_losses(over: str, plan: Plan) -> dict[tuple[str, int], list[float]]:
-    """(parametrisation, scale) -> mean loss over the seeds at each rate; both share the smallest network's runs."""
+    """(parametrization, scale) -> mean loss over the seeds at each rate; both share the smallest network's runs."""
     configs = {
-        (parametrisation, scale): network_config(over, scale, plan.scales[0] if parametrisation == "mup" else None)
-        for parametrisation in PARAMETRISATIONS
+        (parametrization, scale): network_config(over, scale, plan.scales[0] if parametrization == "mup" else None)
+        for parametrization in PARAMETRIZATIONS
         for scale in plan.scales
-        if (parametrisation, scale) != ("mup", plan.scales[0])
+        if (parametrization, scale) != ("mup", plan.scales[0])
     }
     # The longest runs first, so that at the end no process is alone with one.
     jobs = [
@@ -148,7 +148,7 @@ def measured_losses(over: str, plan: Plan) -> dict[tuple[str, int], list[float]]
 
 
 def lowest_point(log_rates: tuple[int, ...], losses: list[float]) -> tuple[float, float]:
-    """(log2 of the rate, loss) at the lowest point of the parabola through the best rate and its two neighbours.
+    """(log2 of the rate, loss) at the lowest point of the parabola through the best rate and its two neighbors.
 
     At an edge of the grid, or beside a run that diverged, the best rate of the grid itself.
     """
@@ -170,13 +170,13 @@ def loss_at(log_rate: float, log_rates: tuple[int, ...], losses: list[float]) ->
 def print_table(over: str, plan: Plan, losses: dict[tuple[str, int], list[float]]) -> None:
     """One row for each network."""
     table = Table(title=f"Held-out loss, nats per byte, after {plan.steps} steps ({plan.seeds} seeds)")
-    for heading in ("parametrisation", over, *(f"2^{log_rate}" for log_rate in plan.log_rates), "best rate"):
+    for heading in ("parametrization", over, *(f"2^{log_rate}" for log_rate in plan.log_rates), "best rate"):
         table.add_column(heading, justify="right")
-    for parametrisation in PARAMETRISATIONS:
+    for parametrization in PARAMETRIZATIONS:
         for scale in plan.scales:
-            row = losses[parametrisation, scale]
+            row = losses[parametrization, scale]
             best, _ = lowest_point(plan.log_rates, row)
-            table.add_row(parametrisation, str(scale), *(f"{loss:.3f}" for loss in row), f"2^{best:.2f}")
+            table.add_row(parametrization, str(scale), *(f"{loss:.3f}" for loss in row), f"2^{best:.2f}")
         table.add_section()
     Console(width=140).print(table)
 
@@ -184,13 +184,13 @@ def print_table(over: str, plan: Plan, losses: dict[tuple[str, int], list[float]
 def summary(plan: Plan, losses: dict[tuple[str, int], list[float]]) -> dict[str, float]:
     """The figures of the module's docstring."""
     figures = {}
-    lowest = min(min(losses[parametrisation, plan.scales[-1]]) for parametrisation in PARAMETRISATIONS)
-    for parametrisation in PARAMETRISATIONS:
-        smallest, largest = (losses[parametrisation, scale] for scale in (plan.scales[0], plan.scales[-1]))
+    lowest = min(min(losses[parametrization, plan.scales[-1]]) for parametrization in PARAMETRIZATIONS)
+    for parametrization in PARAMETRIZATIONS:
+        smallest, largest = (losses[parametrization, scale] for scale in (plan.scales[0], plan.scales[-1]))
         base_rate, _ = lowest_point(plan.log_rates, smallest)
         best_rate, _ = lowest_point(plan.log_rates, largest)
-        figures[f"{parametrisation}_best_rate_shift"] = round(best_rate - base_rate, 2)
-        figures[f"{parametrisation}_loss_at_base_rate"] = round(loss_at(base_rate, plan.log_rates, largest) - lowest, 4)
+        figures[f"{parametrization}_best_rate_shift"] = round(best_rate - base_rate, 2)
+        figures[f"{parametrization}_loss_at_base_rate"] = round(loss_at(base_rate, plan.log_rates, largest) - lowest, 4)
     return figures
 
 

@@ -2,7 +2,7 @@
 
 Each case runs forward and backward once, in a process of its own. Its extra memory is the process's peak over what
 inputs and gradients take; beside it stands what the logits of all tokens would take, by arithmetic. The heads of a
-million entries: plain of width 64; factorised, from width 256 to 64; adaptive, with bands of widths 256, 64 and 16.
+million entries: plain of width 64; factorized, from width 256 to 64; adaptive, with bands of widths 256, 64 and 16.
 
 - of_full_logits: memory of the plain head over that of the logits, at the most tokens and entries measured
 - vs_cross_entropy, vs_cross_entropy_seconds: memory and time of F.cross_entropy over ours, where its logits fit
@@ -61,13 +61,13 @@ SMALL = ((2**16, 64),)
 QUICK = [
     Case("plain", 2_000, 64, SMALL),
     Case("F.cross_entropy", 2_000, 64, SMALL, ours=False),
-    Case("factorised", 500, 256, PLAIN),
+    Case("factorized", 500, 256, PLAIN),
     Case("adaptive", 500, 256, ADAPTIVE),
     Case("plain", 500, 64, PLAIN),
 ]
 FULL = [
     *QUICK[:2],
-    Case("factorised", 30_000, 256, PLAIN),
+    Case("factorized", 30_000, 256, PLAIN),
     Case("adaptive", 30_000, 256, ADAPTIVE),
     Case("plain", 30_000, 64, PLAIN),
 ]

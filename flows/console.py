@@ -66,7 +66,7 @@ class _PlainListener:
             self._last[phase] = now
             self._view.line(self._stage, f"{phase}: {with_time_left(note, self._time_left)}")
 
-    def said(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         self._view.line(self._stage, message)
 
 
@@ -118,7 +118,7 @@ class _Row:
         self.share = done / total if total else 1.0
         self.note = f"{phase}: {note}"
 
-    def said(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         self.note = message
 
     def mark(self) -> Text:

@@ -129,5 +129,5 @@ class _LoggerListener:
             self._tenths[phase] = tenth
             self._logger.info("%s: %s %s", self._stage, phase, with_time_left(note, self._time_left))
 
-    def said(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         self._logger.info("%s: %s", self._stage, message)

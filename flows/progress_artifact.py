@@ -56,8 +56,8 @@ class _ArtifactListener:
         percent = 100 * done / total if total else 100.0
         self._attempt(lambda: update_progress_artifact(artifact, percent, f"{self._stage}, {phase}: {note}"))
 
-    def said(self, message: str) -> None:
-        self._inner.said(message)
+    def logged(self, message: str) -> None:
+        self._inner.logged(message)
 
     def _make(self, key: str, description: str) -> None:
         artifact = create_progress_artifact(0.0, key, description)

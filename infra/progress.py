@@ -9,7 +9,7 @@ class ProgressListener(Protocol):
     def advanced(self, phase: str, done: float, total: float, note: str) -> None:
         """`done` of `total` units of a phase are behind us; `note` is a short figure worth seeing."""
 
-    def said(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         """A sentence that belongs in the log."""
 
 
@@ -19,5 +19,5 @@ class SilentListener:
     def advanced(self, phase: str, done: float, total: float, note: str) -> None:
         """Ignore."""
 
-    def said(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         """Ignore."""

@@ -29,9 +29,9 @@ class RelayedListener:
         """As in `ProgressListener`."""
         self._tell("advanced", phase, done, total, note)
 
-    def said(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         """As in `ProgressListener`."""
-        self._tell("said", message)
+        self._tell("logged", message)
 
     def _tell(self, *call: Any) -> None:
         number = self._calls[-1][0] + 1 if self._calls else 1

@@ -1,4 +1,4 @@
-"""Several optimisers, each over parameters of its own, that look like one."""
+"""Several optimizers, each over parameters of its own, that look like one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, overload
@@ -15,7 +15,7 @@ class CombinedOptimizer(Optimizer):
     """
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
-        """Combine optimisers that have not taken a step, none with a parameter of another.
+        """Combine optimizers that have not taken a step, none with a parameter of another.
 
         Raises:
             ValueError: where two share a parameter, or there is none.

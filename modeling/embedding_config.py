@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class EmbeddingBand(BaseModel):
     """A run of token ids whose vectors have the same width; a matrix takes them to the network's width and back.
 
-    One band for all tokens is a factorised embedding (ALBERT, Lan et al. 2019, 1909.11942, 3.1); several, narrower from
+    One band for all tokens is a factorized embedding (ALBERT, Lan et al. 2019, 1909.11942, 3.1); several, narrower from
     band to band, are an adaptive one (Baevski and Auli 2018, 1809.10853): ids of a BPE vocabulary go by rising rarity.
     """
 

@@ -1,12 +1,12 @@
 """How parameters begin, how fast they learn, and what keeps both right in a wider or deeper network.
 
-Standard parametrisation, without `base_width` and `base_layers`: GPT-2's rule (Radford et al. 2019, 2.3). Norms are 1,
+Standard parametrization, without `base_width` and `base_layers`: GPT-2's rule (Radford et al. 2019, 2.3). Norms are 1,
 biases 0, matrices N(0, s) with s = `initializer_std`; what is added to the residual stream begins smaller by
 sqrt(2 layers). One learning rate, one weight decay and one epsilon for all.
 
 With them, what was tuned at the base shape holds at this one: muP for the width (Yang et al. 2022, 2203.03466, table 8)
 and CompleteP, its alpha = 1, for the depth (Dey et al. 2025, 2505.01618, table 1). At the base shape both
-parametrisations are the same network and the same training step. With m = width / base_width, d = layers / base_layers:
+parametrizations are the same network and the same training step. With m = width / base_width, d = layers / base_layers:
 
     parameters                      initial std                          rate   decay   epsilon
     embedding, tables of its bands  s                                    1      0       1/m
@@ -19,7 +19,7 @@ parametrisations are the same network and the same training step. With m = width
 
     output of every attention and feed-forward, before it is added to the stream: times 1/d
     hidden state after the final norm, before the head: times 1/m
-    attention scores: times 1 / sqrt(head width), as in the standard parametrisation
+    attention scores: times 1 / sqrt(head width), as in the standard parametrization
 
 - A hidden matrix sums over a width of inputs. Its initial values are independent, so the sum grows with the square root
   of the width; its updates are aligned with its inputs, so what they add grows with the width itself. The embedding
@@ -120,12 +120,12 @@ def epsilon_scale(name: str, config: TransformerShape) -> float:
 
 
 def _width_ratio(config: TransformerShape) -> float:
-    """How many times wider than the base; 1 in the standard parametrisation."""
+    """How many times wider than the base; 1 in the standard parametrization."""
     return config.width / (config.base_width or config.width)
 
 
 def _depth_ratio(config: TransformerShape) -> float:
-    """How many times deeper than the base; 1 in the standard parametrisation."""
+    """How many times deeper than the base; 1 in the standard parametrization."""
     return config.layers / (config.base_layers or config.layers)
 
 

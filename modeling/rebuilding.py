@@ -27,7 +27,7 @@ def check_float(model: Transformer, pass_name: str) -> None:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ConfigError(
                 f"the pass {pass_name!r} found {name} in {kind}; it takes float matrices only: put {pass_name!r} "
-                "before the pass that quantises, which comes last"
+                "before the pass that quantizes, which comes last"
             )
 
 

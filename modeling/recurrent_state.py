@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from modeling.attention.key_value_cache import Places
+from modeling.attention.key_value_cache import CacheSlots
 
 
 class RecurrentState:
@@ -18,7 +18,7 @@ class RecurrentState:
         self.sums = sums
         self._capacity = capacity
 
-    def counted(self, places: Places) -> Tensor | None:
+    def counted(self, places: CacheSlots) -> Tensor | None:
         """(batch, tokens) bool, False for padding; None where all tokens count."""
         return None if isinstance(places[1], slice) else places[1] < self._capacity
 

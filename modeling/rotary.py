@@ -1,6 +1,6 @@
 """Rotary positions (Su et al. 2021, RoFormer, 2104.09864), pairing number i of a head with number i + head_width / 2.
 
-That pairing is GPT-NeoX's; the paper's own pairs neighbours. The two differ by a fixed permutation of each head.
+That pairing is GPT-NeoX's; the paper's own pairs neighbors. The two differ by a fixed permutation of each head.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ def rotation_at(positions: Tensor, head_width: int, base: float, like: Tensor) -
     """Rotation for integer positions (..., positions), on the device of `like`, in float32 or its wider dtype.
 
     Computed anew in each forward pass, once for all layers: that is a thousandth of the pass, and it spares the
-    network buffers that every load, cast and move would have to carry. Never in bfloat16: it cannot tell neighbouring
+    network buffers that every load, cast and move would have to carry. Never in bfloat16: it cannot tell neighboring
     positions beyond 256 apart.
     """
     exact = torch.promote_types(like.dtype, torch.float32)

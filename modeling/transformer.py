@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modeling.attention.key_value_cache import PIECE, DecoderCache
-from modeling.attention.multi_head import Attention, CacheUse, Surroundings
+from modeling.attention.multi_head import Attention, CacheUse, LayerContext
 from modeling.attention.tiled_attention import TokenShare
 from modeling.documents import Documents, find_documents
 from modeling.embeddings import build_embedding, build_head, head_bands, tie
@@ -43,10 +43,10 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(
-        self, hidden: Tensor, surroundings: Surroundings, cache: CacheUse | None = None
+        self, hidden: Tensor, context: LayerContext, cache: CacheUse | None = None
     ) -> tuple[Tensor, RoutingReport | None]:
         """(batch, tokens, width), the residual stream -> the same after this layer, and what experts say of routing."""
-        hidden = self._add(hidden, self.attention(self.attention_norm(hidden), surroundings, cache))
+        hidden = self._add(hidden, self.attention(self.attention_norm(hidden), context, cache))
         update = self.feed_forward(self.feed_forward_norm(hidden))
         update, report = update if isinstance(update, tuple) else (update, None)
         return self._add(hidden, update), report
@@ -177,12 +177,12 @@ class Transformer(nn.Module):
         uses: Sequence[CacheUse] | None = None,
     ) -> Tensor:
         config = self.config
-        surroundings = Surroundings(rotation_at(positions, config.head_width, config.rotary_base, hidden), documents)
+        context = LayerContext(rotation_at(positions, config.head_width, config.rotary_base, hidden), documents)
         for index, layer in enumerate(self.layers.children()):
             if self.recompute and torch.is_grad_enabled():
-                hidden, report = checkpoint(layer, hidden, surroundings, use_reentrant=False)
+                hidden, report = checkpoint(layer, hidden, context, use_reentrant=False)
             else:
-                hidden, report = layer(hidden, surroundings, uses[index] if uses else None)
+                hidden, report = layer(hidden, context, uses[index] if uses else None)
             reports += [report] if report else []
         return hidden
 

@@ -62,8 +62,8 @@ class TransformerShape(BaseModel):
     base_width: int | None = Field(
         default=None,
         gt=0,
-        description="width at which learning rate and initialisation were tuned, to transfer them to `width` "
-        "(muP, Yang et al. 2022, 2203.03466); none: the standard parametrisation",
+        description="width at which learning rate and initialization were tuned, to transfer them to `width` "
+        "(muP, Yang et al. 2022, 2203.03466); none: the standard parametrization",
     )
     base_layers: int | None = Field(
         default=None,

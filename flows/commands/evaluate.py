@@ -34,7 +34,7 @@ def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = 
         InputDataError: where data of a task cannot be read.
     """
     from stages.benchmark.evaluated_models import checkpoint
-    from stages.benchmark.measure_tasks import Steps, of_baselines, of_model, result_tables
+    from stages.benchmark.measure_tasks import Steps, measure_baselines, measure_model, result_tables
     from stages.benchmark.stage import BenchmarkConfig
 
     if not Path(model).is_dir():
@@ -49,9 +49,9 @@ def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = 
     folder = Folder(output)
     steps = Steps(PlainView().listener("evaluate"), _untimed, len(benchmark.tasks) + 1)
     evaluated = checkpoint(name or Path(model).resolve().name, Path(model))
-    results = of_model(evaluated, benchmark.tasks, benchmark.seed, folder.child("answers"), steps)
+    results = measure_model(evaluated, benchmark.tasks, benchmark.seed, folder.child("answers"), steps)
     with steps.step("baselines", "all tasks"):
-        results += of_baselines(benchmark.tasks, benchmark.seed, folder.child("answers"))
+        results += measure_baselines(benchmark.tasks, benchmark.seed, folder.child("answers"))
     steps.finished()
     scores, items = result_tables(results)
     folder.write("items.parquet", table_bytes("items.parquet", items))

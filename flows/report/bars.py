@@ -13,7 +13,7 @@ class Bar:
     length: float
     """Per cent of the track."""
     tone: str
-    """`network`, `compressed` or `plain`; what the page colours it by."""
+    """`network`, `compressed` or `plain`; what the page colors it by."""
     interval: tuple[float, float] | None = None
     """Left end and width of the interval, per cent of the track."""
 

@@ -1,10 +1,10 @@
-"""Figures as inline SVG that follow the page's colours, light or dark.
+"""Figures as inline SVG that follow the page's colors, light or dark.
 
-matplotlib draws in sentinel colours; in the SVG they are replaced by the page's CSS variables. One unit of the SVG is
+matplotlib draws in sentinel colors; in the SVG they are replaced by the page's CSS variables. One unit of the SVG is
 one CSS pixel at its natural size, so that text stays close to the page's.
 
 - `Curve`, `curve_chart`: a quantity over the tokens seen
-- `frontier_chart`: size against bits per byte, one labelled point per pass
+- `frontier_chart`: size against bits per byte, one labeled point per pass
 - `pareto_chart`: the same of many recipes, with the frontier of those that no other beats
 """
 
@@ -127,7 +127,7 @@ def thinned(values: Sequence[float]) -> Floats:
 
 
 def moving_average(values: Floats) -> Floats:
-    """Mean over a centred window of about three per cent of the values, at least five of them.
+    """Mean over a centered window of about three per cent of the values, at least five of them.
 
     It grows from nothing at the start, where the loss falls too steeply for a lopsided mean, and is cut off at the end.
     """
@@ -204,6 +204,6 @@ def _as_svg(figure: "Figure", title: str) -> Markup:
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{escape(title)}"', svg, count=1)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var({variable})")
     return Markup(re.sub(r"font-family: [^;\"]*; ", "", svg))

@@ -71,7 +71,7 @@ def compression(passes: Sequence[dict[str, Any]]) -> Compression:
 
 
 def _bars(passes: Sequence[dict[str, Any]], quantity: str, written: Callable[[float], str]) -> list[Bar]:
-    """One bar per pass; the uncompressed model's in the quieter colour."""
+    """One bar per pass; the uncompressed model's in the quieter color."""
     return bars(
         [
             Quantity(one["name"], one[quantity], written(one[quantity]), "compressed" if number else "plain")

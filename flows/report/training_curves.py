@@ -86,10 +86,10 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
         f"final loss {metrics['final_loss']:.3f}",
         f"{amount(metrics['tokens_per_second'])} tokens/s",
         f"{amount(metrics['model_flops_per_second'], 'FLOP/s')} in {metrics['precision']}",
-        *_utilisation(metrics),
+        *_utilization(metrics),
     ]
 
 
-def _utilisation(metrics: dict[str, Any]) -> list[str]:
+def _utilization(metrics: dict[str, Any]) -> list[str]:
     ceiling = metrics.get("device_flops_per_second")
     return [f"{metrics['model_flops_per_second'] / ceiling:.0%} of the devices' matrix products"] if ceiling else []

@@ -285,7 +285,7 @@ class HashingFile:
 
 
 def table_bytes(path: str, table: pa.Table) -> bytes:
-    """Serialise a table as Parquet (zstd) or an Arrow file in one record batch, by the path's ending."""
+    """Serialize a table as Parquet (zstd) or an Arrow file in one record batch, by the path's ending."""
     buffer = io.BytesIO()
     if path.endswith(".parquet"):
         pq.write_table(table, buffer, compression="zstd")

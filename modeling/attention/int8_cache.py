@@ -15,7 +15,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from modeling.attention.key_value_cache import LayerCache, Places, section_capacities
+from modeling.attention.key_value_cache import CacheSlots, LayerCache, section_capacities
 from modeling.attention.kinds import AttentionKind, FullAttention
 from modeling.attention.lsh_attention import LshAttention
 from modeling.attention.multi_head import Attention
@@ -39,13 +39,13 @@ class Int8LayerCache:
         self._codes = LayerCache(capacities, batch, heads, head_width, like.new_empty(0, dtype=torch.int8))
         self._scales = LayerCache(capacities, batch, heads, 1, like.new_empty(0, dtype=torch.float32))
 
-    def write(self, level: int, entries: Tensor, places: Places) -> None:
+    def write(self, level: int, entries: Tensor, places: CacheSlots) -> None:
         """As in `LayerCache`."""
         codes, scales = quantize_rows(entries)
         self._codes.write(level, codes, places)
         self._scales.write(level, scales, places)
 
-    def read(self, level: int, places: Places) -> Tensor:
+    def read(self, level: int, places: CacheSlots) -> Tensor:
         """As in `LayerCache`."""
         return self._codes.read(level, places).to(self._dtype).mul_(self._scales.read(level, places))
 

@@ -37,11 +37,11 @@ class LayerCache:
         self._shape = (batch, sum(self._places), heads, 2, head_width)
         self._like = like.new_empty(0)
 
-    def write(self, level: int, entries: Tensor, places: "Places") -> None:
+    def write(self, level: int, entries: Tensor, places: "CacheSlots") -> None:
         """Put (batch, new, heads, 2, head_width) entries of a level where they belong."""
         self._sections[level][places] = entries
 
-    def read(self, level: int, places: "Places") -> Tensor:
+    def read(self, level: int, places: "CacheSlots") -> Tensor:
         """Entries of a level."""
         entries: Tensor = self._sections[level][places]
         return entries
@@ -74,7 +74,7 @@ class LayerCache:
         return torch.split(self._entries, self._places, dim=1)
 
 
-Places = tuple[slice | Tensor, slice | Tensor]
+CacheSlots = tuple[slice | Tensor, slice | Tensor]
 """Index of the first two dimensions of a section: slices where all rows have the same places, else tensors."""
 
 
@@ -82,16 +82,16 @@ Places = tuple[slice | Tensor, slice | Tensor]
 class Pooled:
     """Blocks of a level's entries that the new tokens complete."""
 
-    sources: Places
+    sources: CacheSlots
     """In the section of the finer level, (rows, blocks, ratio)."""
-    targets: Places
+    targets: CacheSlots
 
 
 @dataclass(frozen=True)
 class CacheStep:
     """What new tokens mean for the caches of one kind of attention."""
 
-    tokens: Places
+    tokens: CacheSlots
     """Where their keys and values go."""
     pooled: tuple[Pooled | None, ...]
     """For each pooled level; None where no row completes a block."""
@@ -131,7 +131,7 @@ class KindState:
             pooled.append(Pooled((rows[..., None].to(self._device), sources.to(self._device)), targets))
         return CacheStep(tokens, tuple(pooled), *self._visible(lengths, counts, new))
 
-    def fill(self, lengths: Tensor, new: int) -> list[Places]:
+    def fill(self, lengths: Tensor, new: int) -> list[CacheSlots]:
         """Take the first `new` tokens of every row, `lengths` of which count: where the entries of each level go."""
         nothing = torch.zeros_like(lengths)
         return [
@@ -147,7 +147,7 @@ class KindState:
         assert isinstance(self.kind, FullAttention)
         self._indices[0][:, :-1] = torch.arange(self.capacities[0])
 
-    def _claim(self, level: int, held: Tensor, counts: Tensor, new: int) -> Places:
+    def _claim(self, level: int, held: Tensor, counts: Tensor, new: int) -> CacheSlots:
         """Places of `new` entries behind the `held` ones; those that do not count or are overwritten go to the last."""
         capacity, indices = self.capacities[level], self._indices[level]
         first, count = int(held[0]), int(counts[0])
@@ -247,7 +247,7 @@ class DecoderCache:
         self.lengths = self.lengths + counts
         return [steps[kind] for kind in self._kinds]
 
-    def fill(self, counts: Tensor, new: int) -> list[list[Places]]:
+    def fill(self, counts: Tensor, new: int) -> list[list[CacheSlots]]:
         """Take the first tokens of an empty cache; where each layer's levels put their entries."""
         assert self.longest == 0, "only an empty cache is filled"
         self._check_room(counts)

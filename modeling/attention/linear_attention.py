@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.attention.key_value_cache import CacheStep, Places
-from modeling.attention.multi_head import Attention, CacheUse, Surroundings
+from modeling.attention.key_value_cache import CacheSlots, CacheStep
+from modeling.attention.multi_head import Attention, CacheUse, LayerContext
 from modeling.documents import Documents
 from modeling.recurrent_state import RecurrentState
 from modeling.replacements import replaces
@@ -104,12 +104,12 @@ class LinearAttention(nn.Module):
         made.query_key_value, made.output = given.query_key_value, given.output
         return made.train(given.training)
 
-    def forward(self, hidden: Tensor, surroundings: Surroundings, cache: CacheUse | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, context: LayerContext, cache: CacheUse | None = None) -> Tensor:
         """As `Attention.forward`: (batch, tokens, width), normed -> the same, to be added to the residual stream."""
         projected = self.query_key_value(hidden).unflatten(-1, (-1, 3, self.head_width))
-        projected = rotate(projected, surroundings.rotation)
+        projected = rotate(projected, context.rotation)
         if cache is None:
-            mixed = self._within(projected, surroundings.documents)
+            mixed = self._within(projected, context.documents)
         elif isinstance(cache.layer, RecurrentState):
             mixed = self._behind_state(projected, cache.layer, cache.step)
         else:
@@ -147,7 +147,7 @@ class LinearAttention(nn.Module):
             rows[row].append(linear_attention(queries[here], keys[here], values[here])[0])
         return torch.cat([torch.cat(parts, dim=2) for parts in rows])
 
-    def _behind_state(self, projected: Tensor, state: RecurrentState, step: CacheStep | list[Places]) -> Tensor:
+    def _behind_state(self, projected: Tensor, state: RecurrentState, step: CacheStep | list[CacheSlots]) -> Tensor:
         queries, keys, values = self.features(projected)
         counted = state.counted(step.tokens if isinstance(step, CacheStep) else step[0])
         if counted is not None:
@@ -217,20 +217,20 @@ def transfer_attention(
     return losses
 
 
-def transfer_loss(one: LinearAttention, hidden: Tensor, surroundings: Surroundings, scale: float) -> Tensor:
+def transfer_loss(one: LinearAttention, hidden: Tensor, context: LayerContext, scale: float) -> Tensor:
     """Cross-entropy of linear weights against softmax weights, nats per token and head; gradient of feature maps only.
 
     Args:
         one: gives both; its projections are the trained layer's.
         hidden: (batch, tokens, width), normed.
-        surroundings: of these tokens.
+        context: of these tokens.
         scale: of the softmax scores.
     """
     with torch.no_grad():
         projected = one.query_key_value(hidden).unflatten(-1, (-1, 3, one.head_width))
-        projected = rotate(projected, surroundings.rotation)
+        projected = rotate(projected, context.rotation)
         queries, keys, _ = projected.transpose(1, 2).unbind(3)
-        seen = _seen(surroundings.documents, hidden)
+        seen = _seen(context.documents, hidden)
         teacher = (queries @ keys.mT * scale).masked_fill(~seen, -torch.inf).softmax(-1)
     query_features, key_features, _ = one.features(projected)
     weights = (query_features @ key_features.mT).masked_fill(~seen, 0.0)

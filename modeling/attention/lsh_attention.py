@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.attention.key_value_cache import CacheStep, LayerCache
-from modeling.attention.multi_head import Attention, CacheUse, Surroundings
+from modeling.attention.multi_head import Attention, CacheUse, LayerContext
 from modeling.attention.tiled_attention import HIDDEN
 from modeling.documents import Documents
 from modeling.replacements import replaces
@@ -187,9 +187,9 @@ class LshAttention(nn.Module):
         self.output = nn.Linear(heads * head_width, width)
         self.key_norms = nn.Parameter(torch.full((heads,), math.sqrt(head_width)))
 
-    def forward(self, hidden: Tensor, surroundings: Surroundings, cache: CacheUse | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, context: LayerContext, cache: CacheUse | None = None) -> Tensor:
         """As `Attention.forward`: (batch, tokens, width), normed -> the same, to be added to the residual stream."""
-        cosines, sines = surroundings.rotation
+        cosines, sines = context.rotation
         projected = self.shared_key_value(hidden).unflatten(-1, (-1, 2, self.head_width))
         projected = rotate(projected, (cosines[..., ::2, :], sines[..., ::2, :]))
         queries, values = projected.transpose(1, 2).unbind(3)
@@ -200,7 +200,7 @@ class LshAttention(nn.Module):
             if cache is not None:
                 cache.layer.write(0, _entries(keys, values), cache.step[0])  # type: ignore[index]
             plan = lsh_plan(queries.detach(), self.rounds, self.bucket_size, self.seed)
-            mixed = lsh_attention(queries, keys, values, plan, self.scale, _starts(surroundings.documents, hidden))
+            mixed = lsh_attention(queries, keys, values, plan, self.scale, _starts(context.documents, hidden))
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def sizes(self) -> dict[str, Any]:
@@ -242,11 +242,11 @@ def share_query_key(given: Attention, made: LshAttention) -> None:
 
 
 @torch.no_grad()
-def match_norms(given: Attention, made: LshAttention, hidden: Tensor, surroundings: Surroundings) -> None:
+def match_norms(given: Attention, made: LshAttention, hidden: Tensor, context: LayerContext) -> None:
     """Set the keys' norms so that scores spread as the trained layer's do, on its inputs (batch, tokens, width)."""
-    projected = rotate(given.query_key_value(hidden).unflatten(-1, (-1, 3, given.head_width)), surroundings.rotation)
+    projected = rotate(given.query_key_value(hidden).unflatten(-1, (-1, 3, given.head_width)), context.rotation)
     queries, keys, _ = projected.transpose(1, 2).unbind(3)
-    cosines, sines = surroundings.rotation
+    cosines, sines = context.rotation
     ours = made.shared_key_value(hidden).unflatten(-1, (-1, 2, made.head_width))
     shared = rotate(ours, (cosines[..., ::2, :], sines[..., ::2, :])).transpose(1, 2)[..., 0, :]
     earlier = torch.ones(hidden.shape[1], hidden.shape[1], dtype=torch.bool, device=hidden.device).tril(-1)

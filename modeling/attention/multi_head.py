@@ -6,17 +6,17 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.attention.key_value_cache import CacheStep, LayerCache, Places
+from modeling.attention.key_value_cache import CacheSlots, CacheStep, LayerCache
 from modeling.attention.kinds import AttentionKind, FullAttention, PooledAttention
 from modeling.attention.pooling import BlockPooling, pooled_levels
-from modeling.attention.tiled_attention import TokenShare, joined_attention
+from modeling.attention.tiled_attention import TokenShare, tiled_attention
 from modeling.attention.tiles import level_strides
 from modeling.documents import Documents
 from modeling.rotary import Rotation, rotate
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class LayerContext:
     """What all layers of a forward pass share."""
 
     rotation: Rotation
@@ -30,7 +30,7 @@ class CacheUse:
     """A layer's cache in one forward pass."""
 
     layer: LayerCache
-    step: CacheStep | list[Places]
+    step: CacheStep | list[CacheSlots]
     """What the new tokens do; or where the entries of each level go, if they are the first."""
 
 
@@ -63,12 +63,12 @@ class Attention(nn.Module):
         outputs = matrix.out_features if isinstance(matrix, nn.Linear) else matrix.sizes()["outputs"]
         return int(outputs) // (3 * self.head_width)
 
-    def forward(self, hidden: Tensor, surroundings: Surroundings, cache: CacheUse | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, context: LayerContext, cache: CacheUse | None = None) -> Tensor:
         """Mix values over what each token sees.
 
         Args:
             hidden: (batch, tokens, width), normed.
-            surroundings: rotation and documents of these tokens.
+            context: rotation and documents of these tokens.
             cache: earlier positions, which these tokens look at as well and are added to.
 
         Returns:
@@ -76,11 +76,11 @@ class Attention(nn.Module):
         """
         # As many heads as are here: processes may share them out.
         projected = self.query_key_value(hidden).unflatten(-1, (-1, 3, self.head_width))
-        projected = rotate(projected, surroundings.rotation)
+        projected = rotate(projected, context.rotation)
         if cache is not None and isinstance(cache.step, CacheStep):
             mixed = self._behind_cache(projected, cache.layer, cache.step)
         else:
-            mixed = self._within(projected, surroundings.documents, cache)
+            mixed = self._within(projected, context.documents, cache)
         return self.output(mixed.flatten(2))  # type: ignore[no-any-return]
 
     def _within(self, projected: Tensor, documents: Documents | None, cache: CacheUse | None) -> Tensor:
@@ -94,7 +94,7 @@ class Attention(nn.Module):
             queries, keys, values = projected.transpose(1, 2).unbind(3)
             mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=self.scale)
             return mixed.transpose(1, 2)
-        return joined_attention(projected, self._poolings, self.kind, documents, self.scale, self.share)
+        return tiled_attention(projected, self._poolings, self.kind, documents, self.scale, self.share)
 
     @property
     def _poolings(self) -> list[BlockPooling]:

@@ -39,7 +39,7 @@ class TokenShare(Protocol):
         """(batch, tokens here, heads, 2, head_width) -> those of the whole rows, differentiably."""
 
 
-def joined_attention(
+def tiled_attention(
     projected: Tensor,
     poolings: Sequence[BlockPooling],
     kind: AttentionKind,

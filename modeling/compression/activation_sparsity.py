@@ -118,7 +118,7 @@ class RisingPenalty(nn.Module):
 
         Args:
             largest: weight at the curve's end, in nats where all activations are as before.
-            steps: optimiser steps from its beginning to its end.
+            steps: optimizer steps from its beginning to its end.
             target: share of zeros above which the weight falls.
             scales: mean activation before, by the feed-forward's name; from `mean_activations`.
         """
@@ -146,7 +146,7 @@ class RisingPenalty(nn.Module):
         return self.weight * (means / self.scales[places]).mean()
 
     def advance(self, model: nn.Module) -> None:
-        """After an optimiser step, of one batch or several: go up or down the curve."""
+        """After an optimizer step, of one batch or several: go up or down the curve."""
         if self.add_up is not None:
             self.add_up(self.seen)
         if self.seen[1] > 0:
@@ -166,7 +166,7 @@ class RisingPenalty(nn.Module):
 
 
 def with_penalty(loss_of: LossFunction, penalty: RisingPenalty) -> LossFunction:
-    """The loss with the penalty added to what is minimised; the cross-entropy that is told stays the text's."""
+    """The loss with the penalty added to what is minimized; the cross-entropy that is told stays the text's."""
 
     def loss(model: nn.Module, tokens: Tensor, z_loss: float) -> TrainingLoss:
         found: dict[str, tuple[Tensor, Tensor]] = {}

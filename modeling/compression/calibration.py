@@ -1,4 +1,4 @@
-"""What linear layers get as inputs on sample text: the statistics that pruning and factorisation are led by.
+"""What linear layers get as inputs on sample text: the statistics that pruning and factorization are led by.
 
 - `InputStatistics`: count, sum and Gram matrix of the inputs of one linear layer
 - `walk_layers`: those of one decoder layer after the other, each behind the layers as they are by then
@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.attention.multi_head import Surroundings
+from modeling.attention.multi_head import LayerContext
 from modeling.transformer import Transformer
 
 BATCH_ROWS = 16
-LayerInputs = list[tuple[Tensor, Surroundings]]
+LayerInputs = list[tuple[Tensor, LayerContext]]
 """Batches of what a decoder layer is called with: (rows, tokens, width), and what all layers share."""
 
 
@@ -88,7 +88,7 @@ def walk_layers(
     for number, layer in enumerate(model.layers):
         name = f"layers.{number}"
         yield name, layer, _linear_statistics(layer, name, batches)
-        batches = [(_run(layer, hidden, surroundings), surroundings) for hidden, surroundings in batches]
+        batches = [(_run(layer, hidden, context), context) for hidden, context in batches]
 
 
 def layer_influence(model: Transformer, tokens: Tensor, batch_rows: int = BATCH_ROWS) -> Tensor:
@@ -104,7 +104,7 @@ def layer_influence(model: Transformer, tokens: Tensor, batch_rows: int = BATCH_
     """
     batches, influence = _first_layer_inputs(model, tokens, batch_rows), []
     for layer in model.layers:
-        outputs = [(_run(layer, hidden, surroundings), surroundings) for hidden, surroundings in batches]
+        outputs = [(_run(layer, hidden, context), context) for hidden, context in batches]
         similarity = [
             F.cosine_similarity(before, after, dim=-1).flatten()
             for (before, _), (after, _) in zip(batches, outputs, strict=True)
@@ -156,8 +156,8 @@ def _linear_statistics(layer: nn.Module, name: str, batches: LayerInputs) -> dic
             one = found[f"{name}.{inner}"] = InputStatistics.empty(module.in_features, module.weight.device)
             handles.append(module.register_forward_pre_hook(_adder(one)))
     try:
-        for hidden, surroundings in batches:
-            layer(hidden, surroundings)
+        for hidden, context in batches:
+            layer(hidden, context)
     finally:
         for handle in handles:
             handle.remove()
@@ -169,6 +169,6 @@ def _adder(statistics: InputStatistics) -> Any:
 
 
 @torch.no_grad()
-def _run(layer: nn.Module, hidden: Tensor, surroundings: Surroundings) -> Tensor:
-    output: Tensor = layer(hidden, surroundings)[0]
+def _run(layer: nn.Module, hidden: Tensor, context: LayerContext) -> Tensor:
+    output: Tensor = layer(hidden, context)[0]
     return output

@@ -1,4 +1,4 @@
-"""Float networks from quantised ones, for what integers cannot do: training.
+"""Float networks from quantized ones, for what integers cannot do: training.
 
 - `dequantized`: a copy whose matrices are float32 again, with the values that the integers stand for
 """

@@ -36,7 +36,7 @@ MOST_ZEROS = 0.05
 
 @replaces("low_rank_linear")
 class LowRankLinear(nn.Module):
-    """up (down x), of two linear layers that may be quantised or pruned like any other."""
+    """up (down x), of two linear layers that may be quantized or pruned like any other."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, bias: bool) -> None:
         """Make room for `down` (rank, inputs) and `up` (outputs, rank), which has the bias."""

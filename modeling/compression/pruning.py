@@ -96,7 +96,7 @@ def wanda_mask(weight: Tensor, inputs: InputStatistics, sparsity: Sparsity) -> T
 
 
 def apply_masks(model: Transformer, masks: dict[str, Tensor]) -> None:
-    """Set what the masks drop to zero, in place; called after each optimiser step of the recovery."""
+    """Set what the masks drop to zero, in place; called after each optimizer step of the recovery."""
     for name, weight in linear_weights(model).items():
         if name in masks:
             weight.masked_fill_(~masks[name], 0.0)

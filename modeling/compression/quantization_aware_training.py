@@ -1,7 +1,7 @@
-"""Quantisation-aware training: the network is rounded, what is trained are the floats behind it.
+"""Quantization-aware training: the network is rounded, what is trained are the floats behind it.
 
 Gradients are taken at the rounded weights and applied to the floats (the straight-through estimator, Bengio et al.
-2013, 1308.3432; for language models LLM-QAT, Liu et al. 2023, 2305.17888). The optimiser moves the rounded weights as
+2013, 1308.3432; for language models LLM-QAT, Liu et al. 2023, 2305.17888). The optimizer moves the rounded weights as
 if they were floats; after each step the move is added to the floats behind them, which are rounded anew.
 """
 
@@ -21,7 +21,7 @@ def weight_grids(model: Transformer, grid: IntegerGrid, table: IntegerGrid) -> d
     return {name: grid if name.startswith("layers.") else table for name in names}
 
 
-class RoundedTraining:
+class QuantizationAwareTraining:
     """Keeps a network rounded while it is trained."""
 
     def __init__(self, model: Transformer, grids: Mapping[str, IntegerGrid]) -> None:
@@ -39,7 +39,7 @@ class RoundedTraining:
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
-        """Add the optimiser's move to the floats, and show the network what they round to."""
+        """Add the optimizer's move to the floats, and show the network what they round to."""
         for name, grid in self._grids.items():
             move = model.get_parameter(name) - self._rounded[name]
             if not grid.offset:

@@ -1,6 +1,6 @@
 """Learning from a teacher's predictions, token by token (Hinton et al. 2015, 1503.02531).
 
-- `distillation_loss`: what training minimises, with the teacher run beside the student
+- `distillation_loss`: what training minimizes, with the teacher run beside the student
 - `loss_from`: the same with any source of the teacher's predictions, such as stored ones
 - `head_loss`: the loss of the student's hidden states
 

@@ -137,7 +137,7 @@ def norm_moments(model: Transformer, calibration: Tensor, project: Callable[[Ten
     found = {name: Moments(model.config.width + narrow) for name in norms(model)}
 
     def see(moments: Moments, inputs: Tensor, outputs: Tensor) -> None:
-        moments.add(torch.cat([outputs, standardised(project(inputs), model.config.norm_epsilon)], -1))
+        moments.add(torch.cat([outputs, standardized(project(inputs), model.config.norm_epsilon)], -1))
 
     after: dict[nn.Module, Any] = {
         norm: lambda inputs, outputs, moments=found[name]: see(moments, inputs, outputs)
@@ -158,14 +158,14 @@ def feed_forwards(layer: DecoderLayer) -> dict[str, FeedForward]:
     return {name: module for name, module in modules if isinstance(module, FeedForward)}
 
 
-def standardised(stream: Tensor, epsilon: float) -> Tensor:
+def standardized(stream: Tensor, epsilon: float) -> Tensor:
     """A norm without weight and bias."""
     return F.layer_norm(stream, stream.shape[-1:], eps=epsilon)
 
 
 def _see_norm(found: Activations, inputs: Tensor, outputs: Tensor, epsilon: float) -> None:
     found.channels += outputs.abs().sum((0, 1), dtype=torch.float64).cpu()
-    found.stream.add(standardised(inputs, epsilon))
+    found.stream.add(standardized(inputs, epsilon))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What stands in a network, by counting: low-rank, resized, pruned and quantised modules as they are.
+"""What stands in a network, by counting: low-rank, resized, pruned and quantized modules as they are.
 
 `modeling.evaluation.config_counts` has the same figures for a network that a config alone describes, without torch.
 

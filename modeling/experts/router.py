@@ -56,7 +56,7 @@ class Router(nn.Module):
 
     Product and softmax are in float32 under autocast too: rounding to bfloat16 before the exponential made training
     diverge (Switch, Fedus et al. 2021, 2101.03961, 2.4). The matrix is a parameter of this module, and no `nn.Linear`,
-    so that what quantises or prunes linear layers leaves it alone: it is small, and its errors send tokens elsewhere.
+    so that what quantizes or prunes linear layers leaves it alone: it is small, and its errors send tokens elsewhere.
 
     In training the choice may look at other tokens: for the capacity (see `token_choice`) and in expert choice. In
     evaluation each token takes its likeliest `active` experts, whatever else is in the batch, and none is dropped:

@@ -8,7 +8,7 @@ For a large c, GELU(c x) is c ReLU(x) but for x near 0: it is off by less than 0
 since ggml's GELU is exactly 0 or x there. The factor must go again: here the whole residual stream is c times as large,
 and every norm after it divides it out, its epsilon times c^2. With c a power of two all of this is exact in floating
 point. Dividing `down` by c would do as well in float32, but weights of 0.02 / 1024 are no normal float16 numbers, and
-the scales of quantised blocks, which are float16, would vanish.
+the scales of quantized blocks, which are float16, would vanish.
 """
 
 import json

@@ -94,7 +94,7 @@ class Multipliers:
 
     @classmethod
     def of(cls, config: TransformerConfig) -> "Multipliers":
-        """Those of a network; all 1 in the standard parametrisation."""
+        """Those of a network; all 1 in the standard parametrization."""
         scores = attention_scale(config) / (1 / math.sqrt(config.head_width))
         return cls(residual_multiplier(config), logit_multiplier(config), scores)
 

@@ -46,7 +46,7 @@ def feed_forward_int8(
     threshold: float,
     down: tuple[Tensor, Tensor, Tensor | None],
 ) -> Tensor:
-    """FATReLU(hidden up^T + up_bias) down + down_bias, quantised as `modeling.layers.int8.Int8Linear` does it.
+    """FATReLU(hidden up^T + up_bias) down + down_bias, quantized as `modeling.layers.int8.Int8Linear` does it.
 
     Args:
         hidden: (rows, width) float32.

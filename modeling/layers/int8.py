@@ -1,7 +1,7 @@
 """int8 weights and activations with real integer matrix products.
 
 All are symmetric: weights with a scale per output channel, fixed; activations with a scale per token, found as they
-come (LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1: vector-wise quantisation), or with one scale that was
+come (LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1: vector-wise quantization), or with one scale that was
 measured beforehand. The products of int8 sum without error; float32 comes back with both scales and the bias.
 
 - `Int8Linear`: activations by token; `StaticInt8Linear`: by a measured scale; `Int8Embedding`
@@ -97,9 +97,9 @@ class _Int8Matrix(nn.Module):
         return sums.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, sums, self.scale)
 
     def _few_rows(self, hidden: Tensor, input_scale: float = 0.0) -> Tensor:
-        """By `modeling.kernels`, contiguous float32 on the CPU: quantising, product and scales in one call.
+        """By `modeling.kernels`, contiguous float32 on the CPU: quantizing, product and scales in one call.
 
-        An `input_scale` of 0 is one for each row. For one row at width 128 the surroundings of a call take longer than
+        An `input_scale` of 0 is one for each row. For one row at width 128 the context of a call take longer than
         the call: tensors come straight from the module's dict, and the arguments are not looked at again.
         """
         kernels, tensors = library(), self._buffers

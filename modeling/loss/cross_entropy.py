@@ -1,6 +1,6 @@
 """Cross-entropy of the next token, in tiles of logits, so that logits of all tokens are never held.
 
-- `next_token_loss`: what training minimises
+- `next_token_loss`: what training minimizes
 - `token_losses`, `chunked_token_losses`: nats of every token, for evaluation
 - `linear_cross_entropy`: head and loss in one, with the gradients of both
 - `mean_loss`, `scaled_gradients`: its ends, which `modeling.loss.vocabulary_parallel` shares
@@ -33,7 +33,7 @@ class TrainingLoss(NamedTuple):
     """Scalars in nats per token; float32, or float64 if the model is."""
 
     total: Tensor
-    """What is minimised: mean cross-entropy + z_loss x mean squared log-sum-exp of the logits, which keeps them from
+    """What is minimized: mean cross-entropy + z_loss x mean squared log-sum-exp of the logits, which keeps them from
     drifting (PaLM, Chowdhery et al. 2022, 2204.02311, section 5; ST-MoE, Zoph et al. 2022, 2202.08906, section 3)."""
     cross_entropy: Tensor
     """Mean cross-entropy alone, without gradient."""

@@ -1,6 +1,6 @@
 """One step's rows on several processes, with the gradients that one process would have had.
 
-- `Place`: which of the processes this is, and which rows are its own
+- `WorkerRank`: which of the processes this is, and which rows are its own
 - `most_shares`: how many processes a step has work for
 - `gradients_at`: of the whole step; `AveragedGradients`: as `LocalGradients`, averaged over the processes
 """
@@ -21,7 +21,7 @@ MICRO_BATCH_ROWS = 16
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerRank:
     """Of a process among those that train together."""
 
     rank: int = 0
@@ -39,7 +39,7 @@ class Place:
         return torch.split(batch, MICRO_BATCH_ROWS)[self.rank :: self.count]
 
 
-ALONE = Place()
+ALONE = WorkerRank()
 
 
 def rows_are_apart(model: nn.Module) -> bool:
@@ -73,7 +73,7 @@ class AveragedGradients(LocalGradients):
         return float(mean_loss / total_rows)
 
 
-def gradients_at(place: Place, model: nn.Module, loss_of: LossFunction) -> LocalGradients:
+def gradients_at(place: WorkerRank, model: nn.Module, loss_of: LossFunction) -> LocalGradients:
     """Those of the whole step; a penalty on activations then goes by the zeros that all processes have seen."""
     if place.count == 1:
         return LocalGradients(loss_of=loss_of)

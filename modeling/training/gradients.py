@@ -40,7 +40,7 @@ class LocalGradients:
     """Of a network that is whole here; replicas average theirs in the last micro-batch."""
 
     def __init__(self, clock: StepClock | None = None, loss_of: LossFunction = next_token_loss) -> None:
-        """Take the clock to tell, and what is minimised: given model, rows (batch, context + 1) and z-loss weight."""
+        """Take the clock to tell, and what is minimized: given model, rows (batch, context + 1) and z-loss weight."""
         self.clock, self.loss_of = clock or StepClock(), loss_of
 
     def accumulate(
@@ -83,7 +83,7 @@ def accumulate(
         scale: of the loss that is differentiated.
         synchronized: given whether a micro-batch is the last, the context it is worked on in.
         clock: told of forward and backward.
-        loss_of: what is minimised.
+        loss_of: what is minimized.
 
     Returns:
         Mean cross-entropy in nats per token.

@@ -1,13 +1,13 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for matrices, whole or shared out.
 
-- `Muon`: the optimiser
+- `Muon`: the optimizer
 - `muon_update`: a step over the learning rate
 - `orthogonalize`: its Newton-Schulz iteration
 
 torch.optim.Muon (2.13) is not used. It iterates in bfloat16 everywhere, which CPUs emulate: 450 ms for a matrix
 (768, 256) against 35 ms in float32 on one core. And it iterates on DTensors as they are, with collectives in every
 product: after 3 steps of small matrices on two processes, weights were off by up to a fifth of what one process moves
-them. Here a matrix is gathered, and every process that has a part of it orthogonalises the whole: over FSDP's shards
+them. Here a matrix is gathered, and every process that has a part of it orthogonalizes the whole: over FSDP's shards
 the update had the bits of one process's, over tensor parallelism it was within 1e-7.
 """
 

@@ -1,4 +1,4 @@
-"""The optimiser over the right parameters, in groups that the rules of `modeling.initialization` treat alike.
+"""The optimizer over the right parameters, in groups that the rules of `modeling.initialization` treat alike.
 
 - `build_optimizer`: by its name
 - `build_adamw`: AdamW (Loshchilov and Hutter 2019, 1711.05101)
@@ -39,13 +39,13 @@ class _Treatment(NamedTuple):
     rate: float
     """Factor on the learning rate."""
     epsilon: float = 0.0
-    """Factor on epsilon; 0 where the optimiser has none."""
+    """Factor on epsilon; 0 where the optimizer has none."""
     head_width: int = 0
     """For Muon: rows of a head's query, key and value each, where a matrix has all three; else 0."""
 
 
 _Rule = Callable[[str, nn.Parameter, TransformerConfig], _Treatment | None]
-"""From a parameter's name to its treatment, or None where the optimiser does not train it."""
+"""From a parameter's name to its treatment, or None where the optimizer does not train it."""
 
 
 def build_optimizer(
@@ -56,7 +56,7 @@ def build_optimizer(
     weight_decay: float,
     momentum: float,
 ) -> Optimizer:
-    """The optimiser of that name.
+    """The optimizer of that name.
 
     - `adamw`: see `build_adamw`.
     - `muon`: `modeling.training.muon.Muon` for the matrices inside the layers, AdamW for all else, with one learning
@@ -74,7 +74,7 @@ def build_optimizer(
         momentum: of SGD or Muon; 0.95 is Muon's usual one.
 
     Raises:
-        ValueError: where there is no optimiser of that name.
+        ValueError: where there is no optimizer of that name.
     """
     match kind:
         case "adamw":
@@ -83,7 +83,7 @@ def build_optimizer(
             return _build_muon(model, learning_rate, betas, weight_decay, momentum)
         case "sgd":
             return torch.optim.SGD(_groups(model, _sgd_treatment, learning_rate, weight_decay), momentum=momentum)
-    raise ValueError(f"there is no optimiser {kind!r}; it can be {', '.join(get_args(OptimizerKind))}")
+    raise ValueError(f"there is no optimizer {kind!r}; it can be {', '.join(get_args(OptimizerKind))}")
 
 
 def build_adamw(
@@ -91,7 +91,7 @@ def build_adamw(
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019, 1711.05101) by the rules of `modeling.initialization`.
 
-    The decayed groups come first: two groups in all in the standard parametrisation. One fused kernel updates all
+    The decayed groups come first: two groups in all in the standard parametrization. One fused kernel updates all
     tensors: a third of the time of the loop over them on CPU.
 
     Args:

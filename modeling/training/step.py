@@ -1,4 +1,4 @@
-"""One optimiser step: accumulate gradients over micro-batches, clip, update."""
+"""One optimizer step: accumulate gradients over micro-batches, clip, update."""
 
 import math
 from collections.abc import Callable, Sequence

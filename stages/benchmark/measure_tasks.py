@@ -1,7 +1,7 @@
 """All tasks on one model, and the tables of what came out; for the stage and for `headrace evaluate`.
 
 - `Steps`: progress over tasks by models
-- `of_model`, `of_baselines`: results of every task
+- `measure_model`, `measure_baselines`: results of every task
 - `result_tables`: the tables `scores` and `items`
 """
 
@@ -51,7 +51,7 @@ class Steps:
         self._listener.advanced("tasks", self._total, self._total, "all tasks")
 
 
-def of_model(
+def measure_model(
     model: EvaluatedModel, tasks: Sequence[BenchmarkTask], seed: int, work: Folder, steps: Steps
 ) -> list[TaskResult]:
     """Every task on one model.
@@ -70,13 +70,13 @@ def of_model(
     for task in tasks:
         with steps.step(task.kind, model.name) as advanced:
             if task.needs_network and isinstance(model, TransformersCheckpoint):
-                results += [not_asked(task.labelled(name), model.name) for name in task.names()]
+                results += [not_asked(task.labeled(name), model.name) for name in task.names()]
             else:
                 results += _labelled(task, task.measure(model, TaskContext(seed, work, advanced)))
     return results
 
 
-def of_baselines(tasks: Sequence[BenchmarkTask], seed: int, work: Folder | None) -> list[TaskResult]:
+def measure_baselines(tasks: Sequence[BenchmarkTask], seed: int, work: Folder | None) -> list[TaskResult]:
     """Scores without a network, and rows that say what could not be run."""
     return [result for task in tasks for result in _labelled(task, task.baselines(TaskContext(seed, work)))]
 
@@ -86,7 +86,7 @@ def _labelled(task: BenchmarkTask, results: Sequence[TaskResult]) -> list[TaskRe
 
 
 def _named(task: BenchmarkTask, row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"task": task.labelled(row["task"])}
+    return row | {"task": task.labeled(row["task"])}
 
 
 def result_tables(results: Sequence[TaskResult]) -> tuple[pa.Table, pa.Table]:

@@ -32,7 +32,7 @@ class BenchmarkConfig(StageConfig):
     calibration_bytes: int = Field(
         100_000, gt=0, description="of it, what the calibration error is measured on, in bytes, whole documents"
     )
-    memorisation_documents: int = Field(
+    memorization_documents: int = Field(
         200, ge=0, description="training documents, and held-out ones, whose beginnings each model goes on from"
     )
     baseline_training_bytes: int = Field(
@@ -57,7 +57,7 @@ class BenchmarkConfig(StageConfig):
     @field_validator("tasks")
     @classmethod
     def _names_differ(cls, tasks: tuple[AnyTask, ...]) -> tuple[AnyTask, ...]:
-        names = [task.labelled(name) for task in tasks for name in task.names()]
+        names = [task.labeled(name) for task in tasks for name in task.names()]
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if twice:
             raise ValueError(
@@ -108,7 +108,7 @@ class BenchmarkStage(Stage):
         """Forward passes over the held-out text, beginnings that are continued, and the baselines."""
         learnt = min(volume.text_bytes, config.baseline_training_bytes)
         read = (config.held_out_bytes + config.calibration_bytes) / 3.5 * 2
-        continued = config.memorisation_documents * 2 * 64
+        continued = config.memorization_documents * 2 * 64
         tokens = read + continued + sum(task.tokens() for task in config.tasks)
         flops = 2.0 * volume.parameters * tokens * (2 + len(config.checkpoints))
         baselines = learnt / XZ_BYTES_PER_SECOND + learnt / NGRAM_BYTES_PER_SECOND
@@ -125,16 +125,16 @@ class BenchmarkStage(Stage):
         from stages.benchmark.contamination.contamination import find_overlaps, with_overlap
         from stages.benchmark.evaluated_models import evaluated_models
         from stages.benchmark.held_out.baselines import score_baselines
-        from stages.benchmark.held_out.calibration_and_memorisation import (
+        from stages.benchmark.held_out.calibration_and_memorization import (
             by_genre,
-            score_language_modelling,
+            score_language_modeling,
             training_sample,
         )
         from stages.benchmark.held_out.documents import TaskResult, held_out_documents, samples, score_held_out
-        from stages.benchmark.measure_tasks import Steps, of_baselines, of_model, result_tables
+        from stages.benchmark.measure_tasks import Steps, measure_baselines, measure_model, result_tables
 
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
-        training = training_sample(inputs["tokens"], config.memorisation_documents, config.seed)
+        training = training_sample(inputs["tokens"], config.memorization_documents, config.seed)
         results: list[TaskResult] = []
         texts = []
         steps = Steps(context.listener, context.phase, 2 + (len(config.tasks) + 1) * (2 + len(config.checkpoints)))
@@ -142,18 +142,18 @@ class BenchmarkStage(Stage):
             if model.name not in config.checkpoints:
                 with steps.step("held-out text", model.name):
                     results.append(score_held_out(model.name, model.network, held_out, model.end_of_text, config.seed))
-                    results += score_language_modelling(
+                    results += score_language_modeling(
                         model.name, model.network, held_out, training, model.end_of_text, config
                     )
                 with context.phase("samples"):
                     texts += samples(model, config)
-            results += of_model(model, config.tasks, config.seed, context.work, steps)
+            results += measure_model(model, config.tasks, config.seed, context.work, steps)
         with steps.step("baselines", "all tasks"):
             results += score_baselines(inputs["corpus"], held_out, config)
-            results += of_baselines(config.tasks, config.seed, context.work)
+            results += measure_baselines(config.tasks, config.seed, context.work)
         with steps.step("overlap with the training text", "all tasks"):
             texts_of = {
-                task.labelled(name): items for task in config.tasks for name, items in task.texts(config.seed).items()
+                task.labeled(name): items for task in config.tasks for name, items in task.texts(config.seed).items()
             }
             overlaps = find_overlaps(texts_of, inputs["corpus"], context.partitions)
         results = [

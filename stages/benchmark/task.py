@@ -77,7 +77,7 @@ class BenchmarkTask(FrozenConfig):
         """What the result calls what is measured, without the label; no two tasks of a config share one with it."""
         raise NotImplementedError
 
-    def labelled(self, name: str) -> str:
+    def labeled(self, name: str) -> str:
         """A name of `names` as it stands in the result."""
         return f"{name}, {self.label}" if self.label else name
 

@@ -23,7 +23,7 @@ from infra.store.artifacts import Artifact
 from infra.workers.partitions import PartitionResult, PartitionWriter
 from stages.clean.boilerplate_config import BoilerplateConfig
 from stages.clean.line_rules import without_lines
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 from stages.common.word_hashes import PRIME, Hashes
 
 GROUP_ITSELF = 0
@@ -54,7 +54,7 @@ def count_lines_partition(
     """
     pairs = [np.empty((0, 2), dtype=np.uint64)]
     for row in documents.read_table(path).select(["text", "source", "path", "genre", "url"]).to_pylist():
-        lines = np.unique(DocumentParts.of(prepare(row)[0]).line_hashes)
+        lines = np.unique(TextMeasures.of(prepare(row)[0]).line_hashes)
         lines = np.concatenate((np.array([GROUP_ITSELF], dtype=np.uint64), lines[lines != GROUP_ITSELF]))
         pairs.append(np.column_stack((np.full(len(lines), _hash(group_of(row))), lines)))
     groups, hashes = np.concatenate(pairs).T
@@ -100,7 +100,7 @@ class RepeatedLines:
         """From what `repeated_lines_partition` left for each bucket."""
         return cls(np.sort(np.concatenate([one.read_table("repeated.arrow")["key"].to_numpy() for one in results])))
 
-    def remove(self, document: Mapping[str, Any], parts: DocumentParts) -> tuple[DocumentParts, int]:
+    def remove(self, document: Mapping[str, Any], parts: TextMeasures) -> tuple[TextMeasures, int]:
         """The document's parts without them, and how many lines they were."""
         if not len(self.keys) or not len(parts.lines):
             return parts, 0

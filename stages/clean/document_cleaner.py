@@ -29,7 +29,7 @@ from stages.clean.line_unwrapping import unwrap
 from stages.clean.normalize import normalize
 from stages.clean.personal_data import redact
 from stages.clean.rules_config import LineRules, Rules
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Cleaned:
 class Measures:
     """How each rule measures one document; what a model says is asked once, and only if it is needed."""
 
-    parts: DocumentParts
+    parts: TextMeasures
     corrected: float
     """Share of the words that line rules of RefinedWeb took out."""
     config: CleanConfig
@@ -104,7 +104,7 @@ class Cleaner:
         """Take one document (a row of the documents table) through all steps, up to the rule that drops it."""
         lines, rules = self._rules_of(document["genre"])
         text, joined = prepared_text(self.config.unwrapped_genres, document)
-        parts = DocumentParts.of(text)
+        parts = TextMeasures.of(text)
         removed = 0
         if self.repeated_lines is not None:
             parts, removed = self.repeated_lines.remove(document, parts)
@@ -129,12 +129,12 @@ class Cleaner:
         cleaned = self.clean(document)
         return cleaned.text if cleaned.dropped_by is None else None
 
-    def _without_personal_data(self, parts: DocumentParts) -> tuple[DocumentParts, dict[str, int]]:
+    def _without_personal_data(self, parts: TextMeasures) -> tuple[TextMeasures, dict[str, int]]:
         if self.config.personal_data is None:
             return parts, {}
         text, replaced = redact(parts.text, self.config.personal_data)
         counts = {f"redacted_{kind}": times for kind, times in replaced.items()}
-        return (DocumentParts.of(text) if replaced else parts), counts
+        return (TextMeasures.of(text) if replaced else parts), counts
 
     def _rules_of(self, genre: str) -> tuple[LineRules, Rules]:
         if genre not in self._rules:

@@ -27,12 +27,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from stages.clean.rules_config import Rules
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 from stages.clean.text_scan import Count, Line
 
 SHORT_LINE = 30
 """Characters (FineWeb)."""
-Score = Callable[[DocumentParts], float]
+Score = Callable[[TextMeasures], float]
 
 
 class Broken(NamedTuple):
@@ -69,23 +69,23 @@ def _ngram(n: int) -> Score:
     return lambda parts: parts.ngrams[n - 2]
 
 
-def _mean_word_length(parts: DocumentParts) -> float:
+def _mean_word_length(parts: TextMeasures) -> float:
     return parts.counts[Count.PLAIN_CHARACTERS] / max(parts.counts[Count.PLAIN_WORDS], 1)
 
 
-def _lorem_ipsum(parts: DocumentParts) -> float:
+def _lorem_ipsum(parts: TextMeasures) -> float:
     return parts.text.lower().count("lorem ipsum")
 
 
-def _short_lines(parts: DocumentParts) -> float:
+def _short_lines(parts: TextMeasures) -> float:
     return float((parts.lines[:, Line.CHARACTERS] <= SHORT_LINE).mean()) if len(parts.lines) else 0.0
 
 
-def _symbols(parts: DocumentParts) -> float:
+def _symbols(parts: TextMeasures) -> float:
     return 1 - _of_characters(Count.LETTERS_AND_DIGITS)(parts)
 
 
-def _duplicate_line_characters(parts: DocumentParts) -> float:
+def _duplicate_line_characters(parts: TextMeasures) -> float:
     """Without line feeds among the characters, as in FineWeb's code."""
     characters = parts.counts[Count.CHARACTERS] - parts.counts[Count.LINE_FEEDS]
     return parts.duplicates.line_characters / max(characters, 1)

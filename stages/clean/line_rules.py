@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stages.clean.normalize import join_lines, tidy
 from stages.clean.rules_config import LineRules
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 from stages.clean.text_scan import Line
 
 LineScores = npt.NDArray[np.float64]
@@ -42,21 +42,21 @@ _NAVIGATION_WORDS = 10
 class LineEdits(NamedTuple):
     """What the line rules left and took."""
 
-    parts: DocumentParts
+    parts: TextMeasures
     edits: dict[str, int]
     """Rule -> lines (for c4_citations: marks) taken out."""
     corrected: float
     """Share of the document's words that rules of RefinedWeb took out, for `refinedweb_removed_words`."""
 
 
-def apply_line_rules(parts: DocumentParts, rules: LineRules) -> LineEdits:
+def apply_line_rules(parts: TextMeasures, rules: LineRules) -> LineEdits:
     """Take out what breaks a rule that is on; the same parts where nothing does."""
     edits: dict[str, int] = {}
     if rules.c4_citations.action == "drop" and "[" in parts.text:
         text, marks = _CITATION.subn("", parts.text)
         if marks:
             edits["c4_citations"] = marks
-            parts = DocumentParts.of(tidy(text))
+            parts = TextMeasures.of(tidy(text))
     dropped = np.zeros(len(parts.lines), dtype=bool)
     corrected = 0
     for name, rule in rules:
@@ -76,7 +76,7 @@ def apply_line_rules(parts: DocumentParts, rules: LineRules) -> LineEdits:
     return LineEdits(without_lines(parts, dropped), edits, share)
 
 
-def without_lines(parts: DocumentParts, dropped: npt.NDArray[np.bool_]) -> DocumentParts:
+def without_lines(parts: TextMeasures, dropped: npt.NDArray[np.bool_]) -> TextMeasures:
     """The parts of the text without some of its lines; the same parts where there are none.
 
     Args:
@@ -89,17 +89,17 @@ def without_lines(parts: DocumentParts, dropped: npt.NDArray[np.bool_]) -> Docum
     for begin, stop in parts.lines[dropped][:, [Line.BEGIN, Line.STOP]].tolist():
         pieces.append(data[done:begin])
         done = stop
-    return DocumentParts.of(join_lines([b"".join([*pieces, data[done:]]).decode()]))
+    return TextMeasures.of(join_lines([b"".join([*pieces, data[done:]]).decode()]))
 
 
-def _column(column: Line) -> Callable[[DocumentParts], LineScores]:
+def _column(column: Line) -> Callable[[TextMeasures], LineScores]:
     return lambda parts: parts.lines[:, column].astype(np.float64)
 
 
-def _matches(pattern: re.Pattern[bytes]) -> Callable[[DocumentParts], LineScores]:
+def _matches(pattern: re.Pattern[bytes]) -> Callable[[TextMeasures], LineScores]:
     """How often the pattern stands in each line, in any ASCII case."""
 
-    def count(parts: DocumentParts) -> LineScores:
+    def count(parts: TextMeasures) -> LineScores:
         found = [match.end() for match in pattern.finditer(parts.data.tobytes().lower())]
         lines = np.searchsorted(parts.lines[:, Line.START], found, side="left") - 1
         return np.bincount(lines, minlength=len(parts.lines)).astype(np.float64)
@@ -107,22 +107,22 @@ def _matches(pattern: re.Pattern[bytes]) -> Callable[[DocumentParts], LineScores
     return count
 
 
-def _navigation(parts: DocumentParts) -> LineScores:
+def _navigation(parts: TextMeasures) -> LineScores:
     return np.where(parts.lines[:, Line.WORDS] <= _NAVIGATION_WORDS, _matches(_NAVIGATION)(parts), 0.0)
 
 
-def _uppercase(parts: DocumentParts) -> LineScores:
+def _uppercase(parts: TextMeasures) -> LineScores:
     shares: LineScores = parts.lines[:, Line.UPPER] / parts.lines[:, Line.CHARACTERS]
     return shares
 
 
-def _digits(parts: DocumentParts) -> LineScores:
+def _digits(parts: TextMeasures) -> LineScores:
     digits, letters = parts.lines[:, Line.DIGITS], parts.lines[:, Line.LETTERS]
     shares: LineScores = digits / np.maximum(digits + letters, 1)
     return shares
 
 
-_SCORES: dict[str, Callable[[DocumentParts], LineScores]] = {
+_SCORES: dict[str, Callable[[TextMeasures], LineScores]] = {
     "c4_longest_word": _column(Line.LONGEST_WORD),
     "c4_end_mark": _column(Line.END_MARK),
     "c4_words": _column(Line.WORDS),

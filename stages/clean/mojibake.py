@@ -8,7 +8,7 @@ are given to it (ftfy 6.3, `fix_and_explain`, `badness.BADNESS_RE`):
 
 1. a control character, a carriage return or another of Unicode's line ends, a byte order mark and its like;
 2. an `&entity;`, up to the first line that holds `<`: from there on ftfy decodes none;
-3. what its heuristic calls bad, which takes two neighbours beyond ASCII, or one of `ŒœÃÂ`;
+3. what its heuristic calls bad, which takes two neighbors beyond ASCII, or one of `ŒœÃÂ`;
 4. characters that are not in NFC.
 """
 
@@ -46,7 +46,7 @@ _RETURN = 8
 _ENTITY_LENGTH = 24
 """Letters and digits of the longest entity that ftfy looks for (`chardata.HTML_ENTITY_RE`)."""
 FIRST_HARMLESS, LAST_HARMLESS = 0x2800, 0xF8FE
-"""No character of this range is part of `BADNESS_RE`: ideographs, kana and hangul may be neighbours."""
+"""No character of this range is part of `BADNESS_RE`: ideographs, kana and hangul may be neighbors."""
 
 
 def repair(text: str) -> str:
@@ -134,7 +134,7 @@ def _suspicious_lines(data: Bytes, composed: bool, found: Positions) -> tuple[in
 
 @numba.njit(cache=True)
 def _reason(character: np.int64, before: np.int64) -> int:
-    """Why a character beyond ASCII makes its line suspicious; `before` is its neighbour, 0 if that is ASCII."""
+    """Why a character beyond ASCII makes its line suspicious; `before` is its neighbor, 0 if that is ASCII."""
     if character < 0xA0 or 0x2028 <= character <= 0x2029 or 0x206A <= character <= 0x206F:
         return _SURE
     if character == 0xFEFF or 0xFFF9 <= character <= 0xFFFC:

@@ -28,7 +28,7 @@ PATH = "models/quality_classifier.arrow"
 
 
 def features(text: str, bits: int) -> Places:
-    """Places of a text's words and pairs of neighbours among the weights: (2 x words - 1,) int64."""
+    """Places of a text's words and pairs of neighbors among the weights: (2 x words - 1,) int64."""
     found = words(np.frombuffer(text.encode(), dtype=np.uint8)).hashes
     hashes = np.concatenate((found, ngram_hashes(found, 2)))
     with np.errstate(over="ignore"):

@@ -1,6 +1,6 @@
 """A document's words, lines and paragraphs, found once for all rules.
 
-- `DocumentParts`: the parts and the counts that the rules' scores are made of
+- `TextMeasures`: the parts and the counts that the rules' scores are made of
 - `Duplicates`: lines and paragraphs that stood before
 
 Lengths are in characters, not bytes. Words are separated by white space; lines are those with something on them,
@@ -19,7 +19,7 @@ from stages.common.word_hashes import SPACED, Bytes, Hashes, Positions, words
 
 
 @dataclass(frozen=True)
-class DocumentParts:
+class TextMeasures:
     """One document's parts; made by `of`."""
 
     text: str
@@ -37,7 +37,7 @@ class DocumentParts:
     """By `Count`."""
 
     @classmethod
-    def of(cls, text: str) -> "DocumentParts":
+    def of(cls, text: str) -> "TextMeasures":
         """Find the parts of a text."""
         data = np.frombuffer(text.encode(), dtype=np.uint8)
         found = words(data, SPACED)

@@ -1,6 +1,6 @@
 """One compiled pass over a text's UTF-8 bytes that finds and measures its words and lines.
 
-- `measure`: fills in the tables that `document_parts.DocumentParts` holds
+- `measure`: fills in the tables that `document_parts.TextMeasures` holds
 - `Line`, `Count`: columns of the table of lines, places of the counts over the whole text
 """
 

@@ -89,7 +89,7 @@ def text_columns(column: pa.ChunkedArray | pa.Array) -> tuple[Bytes, Positions]:
 
 @numba.njit(cache=True)
 def mix(value: np.uint64) -> np.uint64:
-    """The finaliser of MurmurHash3 (fmix64): every bit of the input changes half of the output's."""
+    """The finalizer of MurmurHash3 (fmix64): every bit of the input changes half of the output's."""
     value ^= value >> np.uint64(33)
     value *= np.uint64(0xFF51AFD7ED558CCD)
     value ^= value >> np.uint64(33)

@@ -22,7 +22,7 @@ class DistillPass(FrozenConfig):
     feed_forward_width: int | None = Field(
         None, gt=1, description="neurons of the student's feed-forward; where left out in the same ratio to the width"
     )
-    initialise: Literal["teacher", "random"] = Field(
+    initialize: Literal["teacher", "random"] = Field(
         "teacher", description="weights cut from the network there is, or fresh ones (to see what the cut is worth)"
     )
     stream: Literal["pca", "importance"] = Field(
@@ -39,7 +39,7 @@ class DistillPass(FrozenConfig):
         64, gt=0, description="windows of training text on which it is measured what stays (Minitron has 1024)"
     )
     loss: Literal["distillation", "text"] = Field(
-        "distillation", description="what is minimised; text alone is there to see what the teacher is worth"
+        "distillation", description="what is minimized; text alone is there to see what the teacher is worth"
     )
     divergence: Literal["forward", "reverse", "mixed"] = Field(
         "forward",

@@ -10,7 +10,7 @@ from infra.progress import ProgressListener
 from infra.store.artifacts import Artifact
 from infra.store.filesystem import Folder
 from infra.workers.ray_training import TrainingWorkers
-from modeling.training.data_parallel import ALONE, Place
+from modeling.training.data_parallel import ALONE, WorkerRank
 from modeling.transformer import Transformer
 from stages.common.token_stream import TokenStream, WindowSampler
 
@@ -32,7 +32,7 @@ class PassContext:
     listener: ProgressListener
     workers: TrainingWorkers = THIS_PROCESS
     """That recoveries may use."""
-    place: Place = ALONE
+    place: WorkerRank = ALONE
     """Of this process among those that train together."""
 
     def sampler(self, context_length: int) -> WindowSampler:

@@ -62,7 +62,7 @@ class PackedPass(FrozenConfig):
     )
     recovery: Recovery | None = Field(
         None,
-        description="quantisation-aware training (LLM-QAT, 2305.17888): gradients of the rounded network move the "
+        description="quantization-aware training (LLM-QAT, 2305.17888): gradients of the rounded network move the "
         "floats behind it; none: only rounded",
     )
     cache: CacheType = Field("float32", description=CACHE)

@@ -49,7 +49,7 @@ def recover(
         model: what the pass left.
         recovery: tokens, rate, batch; whoever distils makes `loss_of` from the rest of it.
         context: data and the place for progress.
-        loss_of: what is minimised.
+        loss_of: what is minimized.
         after_step: keeps what the pass did, such as zeros, after each step.
         first_row: position of the first training window.
         name: of the progress file; one for each of a pass's recoveries.
@@ -79,7 +79,7 @@ def recover(
     model.train()
     done = _resumed(model, optimizer, context, name, beside)
     if 0 < done < steps and context.place.rank == 0:
-        context.listener.said(f"recovery goes on behind step {done} of {steps}")
+        context.listener.logged(f"recovery goes on behind step {done} of {steps}")
     for step in range(done + 1, steps + 1):
         batch = torch.from_numpy(sampler.rows(first_row + (step - 1) * rows, rows))
         warmup = max(1, round(recovery.warmup_share * steps))
@@ -145,7 +145,7 @@ def _useful_workers(context: PassContext, rows: int, rows_apart: bool) -> int:
     wanted, useful = context.workers.most, most_shares(rows, rows_apart)
     if useful < wanted:
         parts = f"{rows} rows" if rows_apart else f"{rows} rows in micro-batches of {MICRO_BATCH_ROWS} that stay whole"
-        context.listener.said(
+        context.listener.logged(
             f"recovery uses {useful} of {wanted} workers: a step has {parts}; "
             "more recovery.batch_tokens would give all of them work"
         )

@@ -1,4 +1,4 @@
-"""What recovery training minimises."""
+"""What recovery training minimizes."""
 
 from modeling.loss.cross_entropy import next_token_loss
 from modeling.training.gradients import LossFunction

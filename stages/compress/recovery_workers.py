@@ -6,9 +6,9 @@ from functools import partial
 
 from infra.progress import SilentListener
 from infra.relayed_progress import RelayedListener, relayed
-from infra.workers.payload import ORDER, read_order, write_order
+from infra.workers.payload import ORDER, load_payload, save_payload
 from infra.workers.ray_training import Worker, fit, ray_trainer
-from modeling.training.data_parallel import Place
+from modeling.training.data_parallel import WorkerRank
 from stages.compress.pass_context import THIS_PROCESS, PassContext
 
 Training = Callable[[PassContext], None]
@@ -28,7 +28,7 @@ def train_on_workers(train: Training, count: int, context: PassContext) -> None:
         HeadraceError: what a worker said the user can mend.
         ray.train.TrainingFailedError: where workers died more often than `max_failures`.
     """
-    write_order(context.work, train)
+    save_payload(context.work, train)
     given = replace(context, workers=THIS_PROCESS, listener=SilentListener())
     workers = replace(context.workers, most=count, fewest=count)
     trainer = ray_trainer(partial(_train_on_worker, given), workers, context.work)
@@ -39,5 +39,5 @@ def train_on_workers(train: Training, count: int, context: PassContext) -> None:
 
 def _train_on_worker(context: PassContext, worker: Worker) -> None:
     listener = RelayedListener(context.work) if worker.rank == 0 else SilentListener()
-    train: Training = read_order(context.work, worker.device)
-    train(replace(context, place=Place(worker.rank, worker.count), listener=listener))
+    train: Training = load_payload(context.work, worker.device)
+    train(replace(context, place=WorkerRank(worker.rank, worker.count), listener=listener))

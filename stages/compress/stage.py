@@ -177,7 +177,7 @@ class CompressStage(Stage):
                     row = measure(name, one, model, held_out, rows[0] if rows else None)
                 progress.save(number, model, row)
             rows.append(row)
-            context.listener.said(f"{name}: {row['bytes'] / 1e6:.2f} MB, {row['bits_per_byte']:.3f} bits per byte")
+            context.listener.logged(f"{name}: {row['bytes'] / 1e6:.2f} MB, {row['bits_per_byte']:.3f} bits per byte")
         context.listener.advanced("passes", len(steps), len(steps), "all passes")
 
         for path, data in model_to_files(model).items():

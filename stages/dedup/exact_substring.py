@@ -186,7 +186,7 @@ def _snapped(sections: Sections, section: Positions, starts: Positions, ends: Po
 def _mark_repeats(data: Bytes, borders: Positions, order: Suffixes, length: int, marks: npt.NDArray[np.bool_]) -> None:
     """Mark the start of every window that repeats an earlier one.
 
-    Neighbours in the suffix array that agree in `length` bytes are a group; comparing just those bytes finds the
+    Neighbors in the suffix array that agree in `length` bytes are a group; comparing just those bytes finds the
     groups without the array of longest common prefixes, which would take four more bytes of memory per byte.
     """
     room = _room(borders, length, len(data))

@@ -25,7 +25,7 @@ CLUSTER_BYTES = 240
 LOOK_UP_BYTES_PER_SECOND = 40e6
 """Per core: reading, hashing words and looking up n-grams."""
 SUFFIX_BYTES_PER_SECOND = 5e6
-"""In one process: building the suffix array and comparing neighbours in it."""
+"""In one process: building the suffix array and comparing neighbors in it."""
 SUFFIX_MEMORY_PER_BYTE = 7
 """The text, its suffix array in int32 and two marks a byte; 11 from 2^31 bytes on, where the array is in int64."""
 
@@ -87,7 +87,7 @@ class DedupStage(Stage):
     def run(
         self, config: DedupConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """Fates of whole documents first, so that no text is cut in favour of a document that is dropped."""
+        """Fates of whole documents first, so that no text is cut in favor of a document that is dropped."""
         from stages.dedup.cuts import CutFile
         from stages.dedup.decontamination.decontamination import find_contamination
         from stages.dedup.exact_substring import substring_cuts, suffix_array_library

@@ -13,7 +13,7 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How a format is recognised, and how much text a byte of its files holds."""
+    """How a format is recognized, and how much text a byte of its files holds."""
 
     endings: tuple[str, ...]
     is_compressible: bool = True

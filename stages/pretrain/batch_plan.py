@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from data_schemas.errors import ConfigError
 from infra.hardware import has_fast_bf16
 from modeling.training.kinds import Precision
-from stages.pretrain.parallel.layout import Places, places_of
+from stages.pretrain.parallel.layout import WorkerLayout, worker_layout
 
 if TYPE_CHECKING:
     from stages.pretrain.stage import PretrainConfig
@@ -25,7 +25,7 @@ class BatchSize:
 class BatchPlan:
     """Numbers that follow from the config and the number of workers; all but `places` are the same for any number."""
 
-    places: Places
+    places: WorkerLayout
     micro_batch: int
     """Rows per forward pass and worker."""
     sizes: tuple[BatchSize, ...]
@@ -37,7 +37,7 @@ class BatchPlan:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Optimizer steps of the whole run."""
         return sum(size.steps for size in self.sizes)
 
     @property
@@ -75,7 +75,7 @@ def plan_batches(config: "PretrainConfig", workers: int | None = None) -> BatchP
         ConfigError: where the layout does not divide the network or the workers, where a batch does not divide, or
             where it has fewer micro-batches than a pipeline needs, with the nearest values that do.
     """
-    places = places_of(config.layout, max(config.workers if workers is None else workers, 1), config.model)
+    places = worker_layout(config.layout, max(config.workers if workers is None else workers, 1), config.model)
     _check_divides(config, places, "batch_tokens", config.batch_tokens)
     if config.first_batch_tokens:
         _check_divides(config, places, "first_batch_tokens", config.first_batch_tokens)
@@ -134,7 +134,7 @@ def _batch_sizes(config: "PretrainConfig") -> tuple[BatchSize, ...]:
     return tuple(sizes)
 
 
-def _check_divides(config: "PretrainConfig", places: Places, field: str, given: int) -> None:
+def _check_divides(config: "PretrainConfig", places: WorkerLayout, field: str, given: int) -> None:
     unit = config.model.context_length * config.micro_batch * places.batch_ranks
     if given % unit:
         below, above = given // unit * unit, -(-given // unit) * unit

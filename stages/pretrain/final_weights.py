@@ -10,13 +10,13 @@ from torch import Tensor
 from modeling.transformer import Transformer
 from stages.pretrain import checkpoints
 from stages.pretrain.ensemble import choose, heldout_batches
-from stages.pretrain.training_job import TrainingOrder
+from stages.pretrain.training_job import TrainingJob
 
 EVALUATED_TOKENS = 16_384
 """Of a forward pass."""
 
 
-def final_network(order: TrainingOrder) -> tuple[Transformer, dict[str, Any]]:
+def final_network(order: TrainingJob) -> tuple[Transformer, dict[str, Any]]:
     """The network in `eval` mode, and what the choice rests on (`Chosen.report`).
 
     Raises:
@@ -35,11 +35,11 @@ def final_network(order: TrainingOrder) -> tuple[Transformer, dict[str, Any]]:
     return model, chosen.report()
 
 
-def _reader(order: TrainingOrder, model: Transformer, step: int, kind: str) -> Callable[[], dict[str, Tensor]]:
+def _reader(order: TrainingJob, model: Transformer, step: int, kind: str) -> Callable[[], dict[str, Tensor]]:
     return partial(_read, order, {name: parameter.shape for name, parameter in model.named_parameters()}, step, kind)
 
 
-def _read(order: TrainingOrder, shapes: dict[str, torch.Size], step: int, kind: str) -> dict[str, Tensor]:
+def _read(order: TrainingJob, shapes: dict[str, torch.Size], step: int, kind: str) -> dict[str, Tensor]:
     weights = {name: torch.empty(shape) for name, shape in shapes.items()}
     checkpoints.read_weights(order.checkpoints, step, weights, kind)
     return weights

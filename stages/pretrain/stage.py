@@ -41,7 +41,7 @@ class PretrainConfig(StageConfig):
         ParallelLayout(), description="how the workers share the network and each batch"
     )
     tokens: int = Field(4_000_000, gt=0, description="tokens to train on, over as many epochs as that takes")
-    batch_tokens: int = Field(16_384, gt=0, description="tokens per optimiser step, reached by accumulation")
+    batch_tokens: int = Field(16_384, gt=0, description="tokens per optimizer step, reached by accumulation")
     first_batch_tokens: int | None = Field(
         None, gt=0, description="tokens of the first steps, doubled until batch_tokens; no ramp if left out"
     )
@@ -90,7 +90,7 @@ class PretrainConfig(StageConfig):
     ensemble: EnsembleConfig = Field(
         default_factory=EnsembleConfig, description="averages of checkpoints that may take the last one's place"
     )
-    seed: int = Field(0, ge=0, description="of initialisation and data order")
+    seed: int = Field(0, ge=0, description="of initialization and data order")
     log_every_steps: int = Field(10, gt=0, description="steps per row of the training log")
     sample_every_steps: int = Field(0, ge=0, description="steps between texts that the network writes; 0: none")
     sample_prompts: tuple[str, ...] = Field(("",), description="texts that it goes on from; an empty one begins anew")
@@ -151,11 +151,11 @@ class PretrainStage(Stage):
         from stages.pretrain.final_weights import final_network
         from stages.pretrain.progress.training_log import TIMINGS
         from stages.pretrain.trainer import train_in_process, train_on_ray
-        from stages.pretrain.training_job import TrainingOrder
+        from stages.pretrain.training_job import TrainingJob
 
         tokens = inputs["tokens"]
         model_config = model_config_for(config, tokens)
-        order = TrainingOrder.of(config, model_config, tokens, context.work)
+        order = TrainingJob.of(config, model_config, tokens, context.work)
         with context.phase("train"):
             train = train_on_ray if config.workers else train_in_process
             outcome = train(order, context)

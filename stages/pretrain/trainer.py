@@ -22,18 +22,18 @@ from stages.common.token_stream import TokenStream, WindowSampler
 from stages.pretrain import checkpoints
 from stages.pretrain.batch_plan import BatchPlan
 from stages.pretrain.checkpoints import Checkpoints
-from stages.pretrain.parallel.worker_network import SharedNetwork
+from stages.pretrain.parallel.worker_network import WorkerNetwork
 from stages.pretrain.progress.run_monitor import watched
 from stages.pretrain.progress.samples import sample_texts
 from stages.pretrain.progress.training_log import Event, TrainingLog, TrainingOutcome
 from stages.pretrain.stop_request import StopRequest, stop_on_sigterm
-from stages.pretrain.training_job import TrainingOrder
+from stages.pretrain.training_job import TrainingJob
 from stages.pretrain.training_loop import Callbacks, PretrainingLoop, TrainingStopped
 from stages.pretrain.training_state import TrainingState
 from stages.stage import StageContext
 
 
-def train_in_process(order: TrainingOrder, context: StageContext) -> TrainingOutcome:
+def train_in_process(order: TrainingJob, context: StageContext) -> TrainingOutcome:
     """Train here; resumes from the newest whole checkpoint in the work folder.
 
     Raises:
@@ -48,7 +48,7 @@ def train_in_process(order: TrainingOrder, context: StageContext) -> TrainingOut
     return TrainingOutcome.read(order.work)
 
 
-def train_on_ray(order: TrainingOrder, context: StageContext) -> TrainingOutcome:
+def train_on_ray(order: TrainingJob, context: StageContext) -> TrainingOutcome:
     """Train as Ray Train workers.
 
     Raises:
@@ -70,13 +70,13 @@ def train_on_ray(order: TrainingOrder, context: StageContext) -> TrainingOutcome
     return TrainingOutcome.read(order.work)
 
 
-def _train_on_worker(order: TrainingOrder, worker: Worker) -> None:
+def _train_on_worker(order: TrainingJob, worker: Worker) -> None:
     # A worker that stops on request ends like one that is done; the driver sees by the checkpoints that it is not.
     with suppress(TrainingStopped):
         _train(order, order.plans[worker.count], worker.rank, worker.device)
 
 
-def _train(order: TrainingOrder, plan: BatchPlan, rank: int, device: torch.device) -> None:
+def _train(order: TrainingJob, plan: BatchPlan, rank: int, device: torch.device) -> None:
     """Build this process's part of the network, restore the newest whole checkpoint, train to the end."""
     config = order.config
     with _determinism(config.deterministic):
@@ -114,7 +114,7 @@ def _train(order: TrainingOrder, plan: BatchPlan, rank: int, device: torch.devic
         store.wait()
 
 
-def _build_network(order: TrainingOrder, plan: BatchPlan, device: torch.device) -> SharedNetwork:
+def _build_network(order: TrainingJob, plan: BatchPlan, device: torch.device) -> WorkerNetwork:
     def prepare(model: Transformer) -> None:
         model.recompute = order.config.recompute_activations
         if order.config.compile:
@@ -122,12 +122,12 @@ def _build_network(order: TrainingOrder, plan: BatchPlan, device: torch.device) 
                 layer.compile()
 
     if not torch.distributed.is_initialized():
-        return SharedNetwork.alone(order.model_config, device, prepare)
-    return SharedNetwork.build(order.model_config, plan.places, device, plan.micro_batch, plan.accumulation, prepare)
+        return WorkerNetwork.alone(order.model_config, device, prepare)
+    return WorkerNetwork.build(order.model_config, plan.places, device, plan.micro_batch, plan.accumulation, prepare)
 
 
 def _callbacks(
-    order: TrainingOrder, store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
+    order: TrainingJob, store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
 ) -> Callbacks:
     def go_back(step: int) -> bool:
         store.forget_from(step)
@@ -146,7 +146,7 @@ def _callbacks(
     )
 
 
-def _samples(order: TrainingOrder, state: TrainingState) -> list[str]:
+def _samples(order: TrainingJob, state: TrainingState) -> list[str]:
     """Of a network that is whole on this worker."""
     config = order.config
     [network] = state.network.networks
@@ -167,6 +167,6 @@ def _determinism(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _interrupted(order: TrainingOrder) -> KeyboardInterrupt:
+def _interrupted(order: TrainingJob) -> KeyboardInterrupt:
     step = checkpoints.newest_complete(order.checkpoints)
     return KeyboardInterrupt(f"training stopped with a checkpoint at step {step} of {order.plan.steps}")

@@ -14,7 +14,7 @@ CHECKPOINTS = "train"
 
 
 @dataclass(frozen=True)
-class TrainingOrder:
+class TrainingJob:
     """Everything it needs; picklable."""
 
     config: PretrainConfig
@@ -27,7 +27,7 @@ class TrainingOrder:
     @classmethod
     def of(
         cls, config: PretrainConfig, model_config: TransformerConfig, tokens: Artifact, work: Folder
-    ) -> "TrainingOrder":
+    ) -> "TrainingJob":
         """Make the plans.
 
         Raises:

@@ -16,7 +16,7 @@ from stages.common.token_stream import WindowSampler
 from stages.pretrain.batch_plan import BatchPlan
 from stages.pretrain.loss_spikes import PATIENCE, SpikeWatch, Verdict
 from stages.pretrain.progress.training_log import Event, LogRow
-from stages.pretrain.training_job import TrainingOrder
+from stages.pretrain.training_job import TrainingJob
 from stages.pretrain.training_state import TrainingState
 
 MOST_REWINDS = 3
@@ -24,7 +24,7 @@ MOST_REWINDS = 3
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the loop tells its surroundings, and asks of them; called on every worker."""
+    """What the loop tells its context, and asks of them; called on every worker."""
 
     log: Callable[[LogRow], None]
     sample: Callable[[], None]
@@ -47,7 +47,7 @@ class PretrainingLoop:
         self,
         state: TrainingState,
         sampler: WindowSampler,
-        order: TrainingOrder,
+        order: TrainingJob,
         plan: BatchPlan,
         callbacks: Callbacks,
     ) -> None:

@@ -14,26 +14,26 @@ from torch.optim import Optimizer
 from modeling.training.loss_scale import LossScale
 from modeling.training.weight_averaging import ExponentialAverage
 from modeling.transformer import Transformer
-from stages.pretrain.parallel.worker_network import SharedNetwork
+from stages.pretrain.parallel.worker_network import WorkerNetwork
 
 
 @dataclass
 class TrainingState:
     """What a checkpoint keeps."""
 
-    network: SharedNetwork
+    network: WorkerNetwork
     optimizer: Optimizer
     average: ExponentialAverage | None = None
     loss_scale: LossScale | None = None
     step: int = 0
-    """Optimiser steps behind it, skipped ones included."""
+    """Optimizer steps behind it, skipped ones included."""
     rows: int = 0
     """Rows of the data order behind it: more than those of the steps once a rewind has left some out."""
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last row of the log."""
 
     def __post_init__(self) -> None:
-        """Make the optimiser's tensors, zero as before its first step, so that they can be read into."""
+        """Make the optimizer's tensors, zero as before its first step, so that they can be read into."""
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         for _, parameter in named_parameters(self.network):
@@ -58,7 +58,7 @@ class TrainingState:
         return found
 
 
-def named_parameters(network: SharedNetwork) -> Iterator[tuple[str, nn.Parameter]]:
+def named_parameters(network: WorkerNetwork) -> Iterator[tuple[str, nn.Parameter]]:
     """Of all stages that are here, by the names that they have in the whole network."""
     for module in network.networks:
         assert isinstance(module, Transformer)

@@ -84,11 +84,11 @@ def slopes(shapes: dict[int, TransformerConfig], rate: float) -> tuple[Sizes, Si
     """Slope of log size against log width or depth, before and after training, at the places that all shapes have."""
     runs = [sizes_in_training(config, rate) for config in shapes.values()]
     scales = torch.tensor(list(shapes), dtype=torch.float64).log()
-    centred = scales - scales.mean()
+    centered = scales - scales.mean()
 
     def slope(name: str, time: int) -> float:
         sizes = torch.tensor([run[time][name] for run in runs], dtype=torch.float64)
-        return (centred @ sizes.log() / (centred @ centred)).item()
+        return (centered @ sizes.log() / (centered @ centered)).item()
 
     names = set.intersection(*(set(before) for before, _ in runs))
     before, after = ({name: slope(name, time) for name in sorted(names)} for time in (0, 1))

@@ -15,8 +15,8 @@ from tests.modeling.networks import SMALL, random_tokens, small_network
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * weight + bias
+    centered = x - x.mean(-1, keepdim=True)
+    return centered / (centered.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * weight + bias
 
 
 def reference_logits(state: dict[str, Tensor], config: TransformerConfig, tokens: list[int]) -> Tensor:

@@ -1,7 +1,7 @@
 """Fine-tuning: all weights of a network and a new head are trained on rows of tokens, then asked about other rows.
 
 - `Examples`: rows with what is to be said of them
-- `Lesson`: all that decides one training; `learn`: does it, on one process or on one of several
+- `FineTuningJob`: all that decides one training; `learn`: does it, on one process or on one of several
 - `answers`: what the trained network says of rows
 - `trainable`: a float copy of any network, with what the result must say of it
 
@@ -25,7 +25,7 @@ from modeling.compression.dequantization import dequantized, integer_modules
 from modeling.compression.pruning import apply_masks, zero_masks
 from modeling.experts.router import RoutingReport
 from modeling.loss.cross_entropy import TrainingLoss
-from modeling.training.data_parallel import Place, gradients_at, rows_are_apart
+from modeling.training.data_parallel import WorkerRank, gradients_at, rows_are_apart
 from modeling.training.gradients import LossFunction
 from modeling.training.kinds import Precision
 from modeling.training.optimizer import Optimizer, build_adamw
@@ -39,7 +39,7 @@ BETAS = (0.9, 0.999)
 """As in BERT's fine-tuning (1810.04805, appendix A.2)."""
 CLIP_NORM = 1.0
 POOL_BATCHES = 16
-"""Batches whose rows are sorted by length together: little padding, and yet other neighbours in every epoch."""
+"""Batches whose rows are sorted by length together: little padding, and yet other neighbors in every epoch."""
 ASKED_TOKENS = 8_192
 """Of a batch that is only read, with its padding."""
 
@@ -71,7 +71,7 @@ def rows_digest(rows: Rows) -> str:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class FineTuningJob:
     """One training."""
 
     network: Transformer
@@ -112,12 +112,15 @@ class FineTuned(nn.Module):
 
 
 def learn(
-    lesson: Lesson, place: Place, device: torch.device, advanced: Callable[[int, int], None] = lambda done, total: None
+    job: FineTuningJob,
+    place: WorkerRank,
+    device: torch.device,
+    advanced: Callable[[int, int], None] = lambda done, total: None,
 ) -> FineTuned:
-    """Train a copy of the lesson's network; the same weights, up to rounding, on any number of processes.
+    """Train a copy of the job's network; the same weights, up to rounding, on any number of processes.
 
     Args:
-        lesson: the same on all processes.
+        job: the same on all processes.
         place: of this process among them.
         device: where it trains.
         advanced: told (steps done, all steps).
@@ -125,18 +128,18 @@ def learn(
     Raises:
         TrainingDivergedError: where the gradient is not finite.
     """
-    settings, examples = lesson.settings, lesson.examples
-    network = copy.deepcopy(lesson.network).to(device).requires_grad_(True).train()
+    settings, examples = job.settings, job.examples
+    network = copy.deepcopy(job.network).to(device).requires_grad_(True).train()
     masks = zero_masks(network)
-    model = FineTuned(network, lesson.head(network.config.width, lesson.seed).to(device))
+    model = FineTuned(network, job.head(network.config.width, job.seed).to(device))
     optimizer = _optimizer(model, settings)
     gradients = gradients_at(place, model, _loss_of(examples, device))
     precision: Precision = "bf16" if has_fast_bf16() else "fp32"
     apart = rows_are_apart(network)
-    steps = settings.epochs * len(lesson.epoch(0))
+    steps = settings.epochs * len(job.epoch(0))
     warmup, step = math.ceil(settings.warmup_share * steps), 0
     for number in range(settings.epochs):
-        for batch in lesson.epoch(number):
+        for batch in job.epoch(number):
             step += 1
             rate = linear_with_warmup(step, settings.learning_rate, 0.0, min(warmup, steps - 1), steps)
             parts = place.micro_batches(_packed(examples.rows, batch), apart)

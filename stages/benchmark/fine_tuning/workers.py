@@ -20,10 +20,10 @@ import torch
 from infra.progress import SilentListener
 from infra.relayed_progress import RelayedListener, relayed
 from infra.store.filesystem import Folder
-from infra.workers.payload import read_order, write_order
+from infra.workers.payload import load_payload, save_payload
 from infra.workers.ray_training import TrainingWorkers, Worker, fit, ray_trainer
-from modeling.training.data_parallel import ALONE, Place, most_shares, rows_are_apart
-from stages.benchmark.fine_tuning.training import Lesson, Rows, answers, learn, rows_digest
+from modeling.training.data_parallel import ALONE, WorkerRank, most_shares, rows_are_apart
+from stages.benchmark.fine_tuning.training import FineTuningJob, Rows, answers, learn, rows_digest
 from stages.benchmark.harness.answer_store import AnswerStore, request_key
 from stages.benchmark.task import EvaluatedModel, TaskContext
 
@@ -35,29 +35,27 @@ OUTPUTS = "outputs.pt"
 
 
 def answers_by_seed(
-    lesson: Lesson, asked: Rows, read: Callable[[Outputs], Any], model: EvaluatedModel, context: TaskContext
+    job: FineTuningJob, asked: Rows, read: Callable[[Outputs], Any], model: EvaluatedModel, context: TaskContext
 ) -> list[Any]:
     """What each seed's training says of `asked`, as `read` makes JSON of it.
 
     Args:
-        lesson: of the first seed; the others count up from it.
+        job: of the first seed; the others count up from it.
         asked: rows of tokens.
         read: given the outputs of each row. What it gives is kept, so it must follow from `asked` and the outputs.
         model: what is trained; its digest names the store.
         context: place for progress.
     """
-    settings = lesson.settings
-    seeds = range(lesson.seed, lesson.seed + settings.seeds)
+    settings = job.settings
+    seeds = range(job.seed, job.seed + settings.seeds)
     names = set(type(settings).model_fields) - {"seeds", "cpus_per_worker"}
-    what = [settings.model_dump(mode="json", include=names), lesson.examples.digest(), rows_digest(asked)]
+    what = [settings.model_dump(mode="json", include=names), job.examples.digest(), rows_digest(asked)]
     folder = context.work.child(f"fine_tuned/{model.digest[:16]}") if context.work else None
     with AnswerStore(folder, flush_seconds=0) as store:
         keys = {seed: request_key(what, seed) for seed in seeds}
         for place, (seed, key) in enumerate(keys.items()):
             if key not in store:
-                outputs = learn_and_answer(
-                    replace(lesson, seed=seed), asked, context, _told(context, place, len(seeds))
-                )
+                outputs = learn_and_answer(replace(job, seed=seed), asked, context, _told(context, place, len(seeds)))
                 store.add({key: read(outputs)})
         return [store[key] for key in keys.values()]
 
@@ -70,7 +68,7 @@ def _told(context: TaskContext, place: int, seeds: int) -> Callable[[int, int], 
 
 
 def learn_and_answer(
-    lesson: Lesson, asked: Rows, context: TaskContext, advanced: Callable[[int, int], None]
+    job: FineTuningJob, asked: Rows, context: TaskContext, advanced: Callable[[int, int], None]
 ) -> Outputs:
     """Train, and ask about other rows.
 
@@ -78,20 +76,22 @@ def learn_and_answer(
         TrainingDivergedError: where the gradient is not finite.
         EnvironmentProblem: where the cluster has no room for the workers.
     """
-    smallest = min(map(len, lesson.epoch(0)))
-    workers = min(lesson.settings.workers, most_shares(smallest, rows_are_apart(lesson.network)))
+    smallest = min(map(len, job.epoch(0)))
+    workers = min(job.settings.workers, most_shares(smallest, rows_are_apart(job.network)))
     if workers == 1:
-        return answers(learn(lesson, ALONE, lesson.network.final_norm.weight.device, advanced), asked)
+        return answers(learn(job, ALONE, job.network.final_norm.weight.device, advanced), asked)
     with tempfile.TemporaryDirectory() as temporary:
         usable = context.work is not None and not context.work.is_in_process
         work = context.work.child("fine_tuning_workers") if usable and context.work else Folder(temporary)
-        return _on_workers(lesson, asked, workers, work, advanced)
+        return _on_workers(job, asked, workers, work, advanced)
 
 
-def _on_workers(lesson: Lesson, asked: Rows, count: int, work: Folder, advanced: Callable[[int, int], None]) -> Outputs:
-    write_order(work, (lesson, asked))
-    kind: str = type(lesson.settings).model_fields["kind"].default
-    needs = TrainingWorkers(f"benchmark.tasks.{kind}", count, count, lesson.settings.cpus_per_worker)
+def _on_workers(
+    job: FineTuningJob, asked: Rows, count: int, work: Folder, advanced: Callable[[int, int], None]
+) -> Outputs:
+    save_payload(work, (job, asked))
+    kind: str = type(job.settings).model_fields["kind"].default
+    needs = TrainingWorkers(f"benchmark.tasks.{kind}", count, count, job.settings.cpus_per_worker)
     trainer = ray_trainer(partial(_on_worker, work), needs, work)
     with relayed(work, _Heard(advanced)):
         fit(trainer)
@@ -101,14 +101,14 @@ def _on_workers(lesson: Lesson, asked: Rows, count: int, work: Folder, advanced:
 
 
 def _on_worker(work: Folder, worker: Worker) -> None:
-    lesson, asked = read_order(work, worker.device)
+    job, asked = load_payload(work, worker.device)
     listener = RelayedListener(work) if worker.rank == 0 else SilentListener()
 
     def advanced(done: int, total: int) -> None:
         if done % TOLD_EVERY_STEPS == 0:
             listener.advanced("fine-tuning", done, total, "")
 
-    model = learn(lesson, Place(worker.rank, worker.count), worker.device, advanced)
+    model = learn(job, WorkerRank(worker.rank, worker.count), worker.device, advanced)
     if worker.rank == 0:
         buffer = io.BytesIO()
         torch.save([torch.from_numpy(one) for one in answers(model, asked)], buffer)

@@ -50,7 +50,7 @@ def _apply_linear(
     )
     losses = transfer_attention(model.eval(), made, batches, one.transfer_learning_rate)
     if losses:
-        context.listener.said(f"attention transfer: {losses[0]:.3f} to {losses[-1]:.3f} nats per token")
+        context.listener.logged(f"attention transfer: {losses[0]:.3f} to {losses[-1]:.3f} nats per token")
     for number, attention in made.items():
         model.set_submodule(f"layers.{number}.attention", attention)
     _train(one, model, context, first_row=one.transfer_steps * one.transfer_rows)
@@ -64,7 +64,7 @@ def _apply_lsh(
         if not isinstance(given.query_key_value, nn.Linear):
             raise ConfigError(
                 f"the pass {one.kind!r} found a {type(given.query_key_value).__name__} in layer {number}; it joins the "
-                "matrices of queries and keys, which must be whole: put it before the pass that factorises them"
+                "matrices of queries and keys, which must be whole: put it before the pass that factorizes them"
             )
     calls = _attention_inputs(
         model.eval(), chosen, context.calibration(model.config.context_length, one.calibration_rows)
@@ -107,7 +107,7 @@ def _chosen(one: LinearAttentionPass | LshAttentionPass, model: Transformer) -> 
 
 @torch.no_grad()
 def _attention_inputs(model: Transformer, chosen: dict[int, Attention], tokens: torch.Tensor) -> dict[int, Any]:
-    """(hidden, surroundings) that each layer's attention is called with."""
+    """(hidden, context) that each layer's attention is called with."""
     found: dict[int, Any] = {}
 
     def keep(number: int) -> Any:

@@ -40,7 +40,7 @@ def apply(one: DistillPass, model: Transformer, context: PassContext) -> Transfo
     config = student_config(model.config, one.layers, one.width, one.heads, one.feed_forward_width)
     calibration = context.calibration(model.config.context_length, one.calibration_rows)
     plan = plan_student(model, config, calibration, one.stream, one.layer_choice)
-    student = cut(model, plan) if one.initialise == "teacher" else _fresh(config, context.seed)
+    student = cut(model, plan) if one.initialize == "teacher" else _fresh(config, context.seed)
     if one.recovery.tokens:
         # Hidden states are held against the teacher's mean square over a micro-batch.
         apart = not one.hidden_weight

@@ -1,4 +1,4 @@
-"""Factorise the decoder's matrices and train the factors."""
+"""Factorize the decoder's matrices and train the factors."""
 
 from modeling.compression.low_rank import factorize
 from modeling.transformer import Transformer

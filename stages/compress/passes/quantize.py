@@ -2,7 +2,7 @@
 
 from modeling.attention.int8_cache import with_int8_cache
 from modeling.compression.gptq import gptq_network
-from modeling.compression.quantization_aware_training import RoundedTraining, weight_grids
+from modeling.compression.quantization_aware_training import QuantizationAwareTraining, weight_grids
 from modeling.compression.smooth_quant import input_ranges, smooth, static_scales
 from modeling.layers.int8 import quantize_int8
 from modeling.layers.integer_grid import IntegerGrid
@@ -57,7 +57,7 @@ def _packed(one: PackedPass, model: Transformer, context: PassContext) -> Transf
 def _train_rounded(
     model: Transformer, grid: IntegerGrid, table: IntegerGrid, recovery: Recovery, context: PassContext
 ) -> None:
-    rounded = RoundedTraining(model, weight_grids(model, grid, table))
+    rounded = QuantizationAwareTraining(model, weight_grids(model, grid, table))
     loss = recovery_loss(recovery, context)
     recover(model, recovery, context, loss, rounded.after_step, beside=rounded.tensors)
     rounded.finish(model)

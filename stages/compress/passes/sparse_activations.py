@@ -48,7 +48,9 @@ def apply(one: SparseActivationsPass, model: Transformer, context: PassContext) 
         first_row = steps * _rows(rising, model.config.context_length)
         recover(model, settled, context, loss_of, after_step, first_row, name="recovery-threshold.pt")
     after = measure_zeros(model, calibration)
-    context.listener.said(f"zero activations, mean over feed-forwards: {_mean(before):.1%} before, {_mean(after):.1%}")
+    context.listener.logged(
+        f"zero activations, mean over feed-forwards: {_mean(before):.1%} before, {_mean(after):.1%}"
+    )
     return model
 
 

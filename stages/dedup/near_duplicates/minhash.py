@@ -92,7 +92,7 @@ def _longest(offsets: Positions) -> int:
 
 @numba.njit(cache=True)
 def _murmur32(value: np.uint32) -> np.uint32:
-    """The finaliser of MurmurHash3 (fmix32), by which datasketch mixes a hash before it permutes it."""
+    """The finalizer of MurmurHash3 (fmix32), by which datasketch mixes a hash before it permutes it."""
     value = np.uint32(value ^ (value >> np.uint32(16)))
     value = np.uint32(value * np.uint32(0x85EBCA6B))
     value = np.uint32(value ^ (value >> np.uint32(13)))

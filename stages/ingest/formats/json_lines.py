@@ -19,7 +19,7 @@ _DECODER = json.JSONDecoder()
 
 
 def read(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
-    """Records by the line; what a line holds cannot spoil its neighbours."""
+    """Records by the line; what a line holds cannot spoil its neighbors."""
     for position, line in capped_lines(as_utf8(stream), max_bytes):
         if line is None:
             yield Failure(position, "too_long", f"a line of more than {max_bytes:,} bytes")

@@ -46,7 +46,7 @@ def _decode_mixed(data: bytes) -> str | None:
 
 def _decode_guessed(data: bytes) -> str:
     """As the fallback wherever that is possible, as most such text is; charset-normalizer's first choice is often
-    a neighbour of it (cp1250 for German and English, cp1257 for French)."""
+    a neighbor of it (cp1250 for German and English, cp1257 for French)."""
     matches = charset_normalizer.from_bytes(data[:SAMPLE_BYTES])
     possible = {name for match in matches for name in (match.encoding, *match.could_be_from_charset)}
     best = matches.best()

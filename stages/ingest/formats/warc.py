@@ -24,7 +24,7 @@ def read(stream: IO[bytes]) -> Iterator[Record | Failure]:
     and answers other than 200 are passed over.
 
     Args:
-        stream: the raw file: gzip and zstd members are one per record, and are recognised by their first bytes.
+        stream: the raw file: gzip and zstd members are one per record, and are recognized by their first bytes.
     """
     position = -1
     wanted = WarcRecordType.response | WarcRecordType.conversion

@@ -1,7 +1,7 @@
 """How workers share the network and each batch. Imports no torch.
 
 - `ParallelLayout`: the factors that a run config chooses
-- `Places`: what follows from them for a number of workers
+- `WorkerLayout`: what follows from them for a number of workers
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class ParallelLayout(FrozenConfig):
     """Factors of the number of workers; what they leave over are replicas, each with a part of every batch."""
 
     shard: int = Field(
-        1, gt=0, description="workers that share out parameters, gradients and optimiser state (ZeRO-3, 1910.02054)"
+        1, gt=0, description="workers that share out parameters, gradients and optimizer state (ZeRO-3, 1910.02054)"
     )
     tensor: int = Field(
         1, gt=0, description="workers that share each matrix and the vocabulary (Megatron-LM, 1909.08053, 3)"
@@ -48,7 +48,7 @@ class ParallelLayout(FrozenConfig):
 
 
 @dataclass(frozen=True)
-class Places:
+class WorkerLayout:
     """A layout over a number of workers that it divides."""
 
     layout: ParallelLayout
@@ -66,7 +66,7 @@ class Places:
         return self.batch_ranks * self.layout.model_workers
 
 
-def places_of(layout: ParallelLayout, workers: int, model: TransformerShape) -> Places:
+def worker_layout(layout: ParallelLayout, workers: int, model: TransformerShape) -> WorkerLayout:
     """Lay the network out over the workers.
 
     Raises:
@@ -79,7 +79,7 @@ def places_of(layout: ParallelLayout, workers: int, model: TransformerShape) -> 
             f"pretrain.workers is {workers}, which {named} = {together} does not divide; "
             f"use a multiple of {together}, or smaller factors in pretrain.layout"
         )
-    places = Places(layout, workers // together)
+    places = WorkerLayout(layout, workers // together)
     for factor, value, what, size in _divisions(layout, places, model):
         if size % value:
             fitting = ", ".join(str(divisor) for divisor in range(1, size + 1) if size % divisor == 0)
@@ -94,7 +94,9 @@ def _factors(layout: ParallelLayout) -> list[tuple[str, int]]:
     return [(name, getattr(layout, name)) for name in ("shard", "tensor", "pipeline", "context")]
 
 
-def _divisions(layout: ParallelLayout, places: Places, model: TransformerShape) -> Iterator[tuple[str, int, str, int]]:
+def _divisions(
+    layout: ParallelLayout, places: WorkerLayout, model: TransformerShape
+) -> Iterator[tuple[str, int, str, int]]:
     """(factor, its value, what it shares out, how many there are)."""
     yield "tensor", layout.tensor, "pretrain.model.heads", model.heads
     yield "tensor", layout.tensor, "pretrain.model.feed_forward_width", model.feed_forward_width

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as distributed
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from stages.pretrain.parallel.layout import Places
+from stages.pretrain.parallel.layout import WorkerLayout
 
 Group = distributed.ProcessGroup
 
@@ -15,7 +15,7 @@ Group = distributed.ProcessGroup
 class WorkerMesh:
     """This worker's place among all."""
 
-    places: Places
+    places: WorkerLayout
     parameters: DeviceMesh
     """(pipeline, replicate, shard, tensor): what DTensor and FSDP work on. Workers that share rows' tokens are
     replicas, or shards where there are any."""
@@ -27,10 +27,10 @@ class WorkerMesh:
     """Workers that hold the same experts."""
 
     @classmethod
-    def build(cls, places: Places, device_type: str) -> "WorkerMesh":
+    def build(cls, places: WorkerLayout, device_type: str) -> "WorkerMesh":
         """Make the process groups; every worker calls it, after `init_process_group`."""
         layout = places.layout
-        # Tensor parallelism talks most, so its workers are neighbours.
+        # Tensor parallelism talks most, so its workers are neighbors.
         shape = (layout.pipeline, places.data, layout.shard, layout.context, layout.tensor)
         rows = init_device_mesh(device_type, shape, mesh_dim_names=("pipeline", "data", "shard", "context", "tensor"))
         shards = layout.shard * layout.context if layout.shard > 1 else 1
@@ -69,7 +69,7 @@ def subgroup(groups: list[list[int]]) -> Group:
 
 
 def _expert_groups(grid: torch.Tensor, size: int) -> list[list[int]]:
-    """Neighbours among the workers that differ in their rows alone."""
+    """Neighbors among the workers that differ in their rows alone."""
     by_rows = grid.flatten(1, 2).movedim(1, -1).flatten(0, -2)  # (others, data x shard)
     return [group.tolist() for ranks in by_rows for group in ranks.view(-1, size)]
 

@@ -19,7 +19,7 @@ from modeling.training.gradients import autocast, local
 from modeling.training.kinds import Precision
 from modeling.transformer import Transformer
 from stages.pretrain.parallel.mesh import Group, WorkerMesh, subgroup
-from stages.pretrain.parallel.worker_gradients import SharedGradients, global_norm, place_gradients
+from stages.pretrain.parallel.worker_gradients import WorkerGradients, global_norm, place_gradients
 
 
 class StageModule(Transformer):
@@ -83,7 +83,7 @@ class _Work:
 
 
 class _WithLoss(torch.autograd.Function):
-    """Hidden states that bring a loss of their own along, to be minimised with that of the last stage."""
+    """Hidden states that bring a loss of their own along, to be minimized with that of the last stage."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, loss: Tensor, scale: float) -> Tensor:
@@ -95,7 +95,7 @@ class _WithLoss(torch.autograd.Function):
         return gradient, torch.full((), ctx.scale, dtype=ctx.dtype, device=gradient.device), None
 
 
-class PipelineGradients(SharedGradients):
+class PipelineGradients(WorkerGradients):
     """As `Gradients`, for the stages that this worker holds; `model` is a ModuleList of them."""
 
     def __init__(self, mesh: WorkerMesh, stages: Sequence[StageModule], micro_batch: int, accumulation: int) -> None:
@@ -141,7 +141,7 @@ class PipelineGradients(SharedGradients):
             return global_norm(self.parts(model), [self.mesh.stage_group])
 
     def parts(self, model: nn.Module) -> dict[tuple[Group, ...], list[Tensor]]:
-        """As in `SharedGradients`."""
+        """As in `WorkerGradients`."""
         tied = self._tied_table()
         if tied is None or self.stages[0].is_first:
             return super().parts(model)

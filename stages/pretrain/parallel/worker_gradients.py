@@ -17,7 +17,7 @@ from stages.pretrain.parallel.mesh import Group, WorkerMesh
 from stages.pretrain.parallel.parallelize import shared_out_experts
 
 
-class SharedGradients:
+class WorkerGradients:
     """As `modeling.training.gradients.Gradients`, on the workers of a mesh."""
 
     def __init__(self, mesh: WorkerMesh) -> None:

@@ -12,10 +12,10 @@ from modeling.experts.layer import Experts
 from modeling.training.gradients import Gradients, LocalGradients
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
-from stages.pretrain.parallel.layout import Places
+from stages.pretrain.parallel.layout import WorkerLayout
 from stages.pretrain.parallel.mesh import WorkerMesh
 from stages.pretrain.parallel.parallelize import parallelize
-from stages.pretrain.parallel.worker_gradients import SharedGradients
+from stages.pretrain.parallel.worker_gradients import WorkerGradients
 
 
 def _as_it_is(_: Transformer) -> None:
@@ -23,7 +23,7 @@ def _as_it_is(_: Transformer) -> None:
 
 
 @dataclass(frozen=True)
-class SharedNetwork:
+class WorkerNetwork:
     """What this worker trains, and how its gradients meet those of the others."""
 
     module: nn.Module
@@ -35,7 +35,7 @@ class SharedNetwork:
     @classmethod
     def alone(
         cls, config: TransformerConfig, device: torch.device, prepare: Callable[[Transformer], None] = _as_it_is
-    ) -> "SharedNetwork":
+    ) -> "WorkerNetwork":
         """The whole network, by torch's global generator."""
         model = Transformer(config).to(device).train()
         prepare(model)
@@ -45,12 +45,12 @@ class SharedNetwork:
     def build(
         cls,
         config: TransformerConfig,
-        places: Places,
+        places: WorkerLayout,
         device: torch.device,
         micro_batch: int,
         accumulation: int,
         prepare: Callable[[Transformer], None] = _as_it_is,
-    ) -> "SharedNetwork":
+    ) -> "WorkerNetwork":
         """This worker's part; every worker calls it, after `init_process_group`, with the same generator state.
 
         Args:
@@ -67,7 +67,7 @@ class SharedNetwork:
             model = _with_shared_load(Transformer(config), mesh).to(device).train()
             prepare(model)
             module = parallelize(model, mesh)
-            return cls(module, SharedGradients(mesh), mesh)
+            return cls(module, WorkerGradients(mesh), mesh)
         # torch's pipelining brings its compiler along: a fifth of a worker's start, for those who have no pipeline.
         from stages.pretrain.parallel.pipeline import PipelineGradients, StageModule
 

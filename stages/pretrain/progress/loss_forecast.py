@@ -145,7 +145,7 @@ def _window(steps: Floats, share: float) -> npt.NDArray[np.bool_]:
 
 
 def _row_noise(losses: Floats) -> float:
-    """Standard deviation of a row around the curve, from the differences of neighbours."""
+    """Standard deviation of a row around the curve, from the differences of neighbors."""
     differences = np.diff(losses)
     deviation = 1.4826 * np.median(np.abs(differences - np.median(differences))) / np.sqrt(2)
     return float(max(deviation, 1e-4 * abs(losses[-1])))

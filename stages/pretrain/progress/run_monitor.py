@@ -16,13 +16,13 @@ from stages.pretrain.progress.loss_forecast import forecast_final_loss
 from stages.pretrain.progress.progress_text import progress_text, recent_tokens_per_second
 from stages.pretrain.progress.tensorboard import TensorBoardLog, row_scalars
 from stages.pretrain.progress.training_log import read_log
-from stages.pretrain.training_job import TrainingOrder
+from stages.pretrain.training_job import TrainingJob
 
 LOOK_EVERY_SECONDS = 1.0
 
 
 @contextmanager
-def watched(order: TrainingOrder, listener: ProgressListener, records: Folder | None) -> Iterator[None]:
+def watched(order: TrainingJob, listener: ProgressListener, records: Folder | None) -> Iterator[None]:
     """Follow the log while the block runs.
 
     Args:
@@ -50,7 +50,7 @@ def watched(order: TrainingOrder, listener: ProgressListener, records: Folder | 
 
 
 class _Watch:
-    def __init__(self, order: TrainingOrder, listener: ProgressListener, curves: Folder | None) -> None:
+    def __init__(self, order: TrainingJob, listener: ProgressListener, curves: Folder | None) -> None:
         self._order, self._listener, self._curves = order, listener, curves
         before = read_log(order.work)
         self._starts, self._events = len(before["starts"]), len(before["events"])
@@ -64,7 +64,7 @@ class _Watch:
         if len(log["starts"]) <= self._starts:
             return  # no worker of this start has begun yet
         for event in log["events"][self._events :]:
-            self._listener.said(f"training, step {event['step']}: {event['kind']}, {event['detail']}")
+            self._listener.logged(f"training, step {event['step']}: {event['kind']}, {event['detail']}")
         self._events = len(log["events"])
         newest = log["rows"][-1]["step"] if log["rows"] else 0
         if self._curves and self._tensorboard is None:
@@ -105,7 +105,7 @@ class _Watch:
         self._listener.advanced("train", self._told, steps, progress_text(rows[-1], steps, speed, forecast))
 
     def _flops_share(self, log: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
-        """Model FLOPs utilisation (PaLM, 2204.02311, appendix B)."""
+        """Model FLOPs utilization (PaLM, 2204.02311, appendix B)."""
         if tokens_per_second is None or not log["device_flops"]:
             return None
         config = self._order.model_config

@@ -58,4 +58,4 @@ class Page(HTMLParser):
         assert not {"script", "link", "img", "iframe", "object"} & set(self.tags)
         assert not re.search(r"@import|url\((?!#)", self.html)
         assert "DejaVu" not in self.html, "charts take the page's font"
-        assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", self.html), "a sentinel colour was left"
+        assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", self.html), "a sentinel color was left"

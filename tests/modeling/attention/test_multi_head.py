@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from modeling.attention.kinds import FullAttention, PooledAttention, PoolLevel, WindowAttention
-from modeling.attention.multi_head import Attention, Surroundings
+from modeling.attention.multi_head import Attention, LayerContext
 from modeling.documents import Documents
 from modeling.rotary import rotate, rotation_at
 from tests.modeling.attention.reference import dense_attention
@@ -23,7 +23,7 @@ def test_output_and_gradients_equal_dense_softmax_attention(kind, tokens):
     projected = rotate(attention.query_key_value(hidden).view(2, tokens, 3, 3, 8), rotation)
     expected = attention.output(dense_attention(projected, kind, list(attention.poolings), SCALE).flatten(2))
 
-    found = attention(hidden, Surroundings(rotation, None))
+    found = attention(hidden, LayerContext(rotation, None))
     torch.testing.assert_close(found, expected)
     wanted = [hidden, *attention.parameters()]
     direction = torch.randn_like(found)
@@ -39,12 +39,12 @@ def test_documents_are_as_if_alone_wherever_they_stand(kind):
     attention = Attention(kind, width=24, heads=3, scale=SCALE).double()
     hidden = torch.randn(1, 30, 24, dtype=torch.float64)
     documents = Documents(np.array([[0] * 11 + [11] * 19]))
-    found = attention(hidden, Surroundings(rotation_at(torch.arange(30), 8, 10_000, hidden), documents))
+    found = attention(hidden, LayerContext(rotation_at(torch.arange(30), 8, 10_000, hidden), documents))
     for _, start, stop in documents.spans():
         alone = hidden[:, start:stop]
         length = alone.shape[1]
-        surroundings = Surroundings(rotation_at(torch.arange(length), 8, 10_000, hidden), None)
-        torch.testing.assert_close(found[:, start:stop], attention(alone, surroundings))
+        context = LayerContext(rotation_at(torch.arange(length), 8, 10_000, hidden), None)
+        torch.testing.assert_close(found[:, start:stop], attention(alone, context))
 
 
 def test_learnt_pooling_begins_as_the_mean():
@@ -54,6 +54,6 @@ def test_learnt_pooling_begins_as_the_mean():
         return Attention(kind, width=24, heads=3, scale=SCALE)
 
     hidden = torch.randn(2, 30, 24)
-    surroundings = Surroundings(rotation_at(torch.arange(30), 8, 10_000, hidden), None)
-    torch.testing.assert_close(of("learnt")(hidden, surroundings), of("mean")(hidden, surroundings))
+    context = LayerContext(rotation_at(torch.arange(30), 8, 10_000, hidden), None)
+    torch.testing.assert_close(of("learnt")(hidden, context), of("mean")(hidden, context))
     assert sum(parameter.numel() for parameter in of("learnt").poolings.parameters()) == 2 * 24 + 3 * (2 + 2)

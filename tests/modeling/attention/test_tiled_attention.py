@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modeling.attention.kinds import FullAttention, PooledAttention, PoolLevel, WindowAttention
 from modeling.attention.pooling import BlockPooling
-from modeling.attention.tiled_attention import joined_attention
+from modeling.attention.tiled_attention import tiled_attention
 from modeling.attention.tiles import computed_scores, level_strides, tiles_of
 from modeling.documents import Documents
 from tests.modeling.attention.reference import dense_attention, kinds
@@ -36,7 +36,7 @@ def poolings_of(kind):
 
 
 def fast_attention(projected, kind, documents, poolings):
-    return joined_attention(projected, poolings, kind, documents, SCALE)
+    return tiled_attention(projected, poolings, kind, documents, SCALE)
 
 
 def assert_same(found, expected, inputs, **tolerances):
@@ -115,7 +115,7 @@ def test_parts_of_a_row_together_are_the_row(kind, tokens, cut, border):
     documents = Documents(starts) if 0 < border < tokens else None
     cut = max(1, min(int(cut * tokens), tokens - 1))
     parts = [
-        joined_attention(projected[:, start:stop], poolings, kind, documents, SCALE, Part(start, projected))
+        tiled_attention(projected[:, start:stop], poolings, kind, documents, SCALE, Part(start, projected))
         for start, stop in ((0, cut), (cut, tokens))
     ]
     weights = [parameter for pooling in poolings for parameter in pooling.parameters()]

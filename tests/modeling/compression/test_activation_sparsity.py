@@ -79,7 +79,7 @@ def test_the_penalty_by_hand():
     assert penalty.weight < 2.0, "it falls where there are more zeros than wanted"
 
 
-def test_the_penalty_is_added_and_only_to_what_is_minimised():
+def test_the_penalty_is_added_and_only_to_what_is_minimized():
     model, tokens = sparse_network(), random_tokens(3, 25)
     penalty = RisingPenalty(0.5, 1, 0.99, mean_activations(model, tokens[:, :-1]))
     penalty.advance(model)

@@ -139,7 +139,7 @@ def test_the_bias_takes_on_what_the_mean_loses():
 
 
 @torch.no_grad()
-def test_a_matrix_of_lower_rank_loses_nothing_and_factors_can_be_factorised():
+def test_a_matrix_of_lower_rank_loses_nothing_and_factors_can_be_factorized():
     model, tokens = small_network(), random_tokens(8, 24)
     for module in model.layers.modules():
         if isinstance(module, nn.Linear):
@@ -158,7 +158,7 @@ def whitened_low_rank(weight, rank):
 
 
 @torch.no_grad()
-def test_factors_are_quantised_and_pruned_like_any_matrix():
+def test_factors_are_quantized_and_pruned_like_any_matrix():
     model, tokens = factorize(small_network(), 2, random_tokens(8, 24)), random_tokens(4, 20)
     prune(model, 0.3, "magnitude")
     quantized = quantize_int8(model)

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from modeling.compression.quantization_aware_training import RoundedTraining, weight_grids
+from modeling.compression.quantization_aware_training import QuantizationAwareTraining, weight_grids
 from modeling.layers.integer_grid import IntegerGrid, round_trip
 from modeling.layers.packed import quantize_packed
 from tests.modeling.networks import random_tokens, small_network
@@ -27,7 +27,7 @@ def test_one_step_moves_the_floats_by_the_gradient_at_the_rounded_weights():
     name = "layers.0.attention.output.weight"
     grids = weight_grids(model, INT2, IntegerGrid(8))
     before = model.get_parameter(name).detach().clone()
-    rounded = RoundedTraining(model, grids)
+    rounded = QuantizationAwareTraining(model, grids)
     assert torch.equal(model.get_parameter(name), round_trip(before, INT2))
     text = random_tokens(2, 9)
     F.cross_entropy(model(text[:, :-1]).flatten(0, 1), text[:, 1:].flatten()).backward()
@@ -42,7 +42,7 @@ def test_one_step_moves_the_floats_by_the_gradient_at_the_rounded_weights():
 def test_training_makes_two_bits_usable_and_what_is_packed_is_what_was_trained():
     model, text = small_network(), random_tokens(8, 17)
     table = IntegerGrid(4, 32)
-    rounded = RoundedTraining(model, weight_grids(model, INT2, table))
+    rounded = QuantizationAwareTraining(model, weight_grids(model, INT2, table))
     first, last = train(model, rounded, 1), train(model, rounded, 30)
     assert last < 0.9 * first
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_what_was_pruned_stays_zero_with_four_bits():
     gone = torch.rand_like(model.get_parameter(name)) < 0.5
     with torch.no_grad():
         model.get_parameter(name)[gone] = 0
-    rounded = RoundedTraining(model, weight_grids(model, IntegerGrid(4, 32), IntegerGrid(8)))
+    rounded = QuantizationAwareTraining(model, weight_grids(model, IntegerGrid(4, 32), IntegerGrid(8)))
     train(model, rounded, 3)
     assert not model.get_parameter(name)[gone].any()
 

@@ -25,7 +25,7 @@ KINDS = {"full": FullAttention(), "window": WindowAttention(window=16), "pooled"
 EXPERTS = ExpertsConfig(experts=4, active=2, expert_width=12, shared_width=6, every=2)
 BANDS = {
     "plain": (),
-    "factorised": (EmbeddingBand(width=8),),
+    "factorized": (EmbeddingBand(width=8),),
     "adaptive": (EmbeddingBand(entries=10, width=24), EmbeddingBand(entries=20, width=10), EmbeddingBand(width=4)),
 }
 

@@ -75,7 +75,7 @@ def test_rows_of_zeros_stay_zeros():
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_quantised_network_stays_near_and_holds_no_other_matrix(tied):
+def test_a_quantized_network_stays_near_and_holds_no_other_matrix(tied):
     model = small_network(tied_embeddings=tied)
     state_before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     quantized = quantize_int8(model)

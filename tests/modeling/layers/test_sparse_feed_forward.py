@@ -52,7 +52,7 @@ def test_int8_sums_of_the_largest_numbers_do_not_overflow():
     down = torch.randint(0, 2, (neurons, width)).mul(254).sub(127).to(torch.int8)
     ones = torch.ones(neurons), torch.ones(width)
     found = kernels.feed_forward_int8(torch.ones(2, width), (up, ones[0], None), 0.0, (down, ones[1], None))
-    active = 127 * width  # each neuron's, quantised to 127 again
+    active = 127 * width  # each neuron's, quantized to 127 again
     exact = (down.double().sum(0) * active).expand(2, -1)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=0.1)
 

@@ -77,7 +77,7 @@ def test_every_parameter_is_in_one_group_with_its_own_settings(wrap, tied):
 
 
 @pytest.mark.parametrize("decay", [0.1, 0.0])
-def test_the_standard_parametrisation_has_two_groups(decay):
+def test_the_standard_parametrization_has_two_groups(decay):
     """In the order that saved optimizer states have: the decayed ones, then the others, each by their names' order."""
     model = small_network()
     optimizer = build_adamw(model, learning_rate=0.5, betas=(0.9, 0.95), weight_decay=decay)
@@ -113,7 +113,7 @@ def same(model: nn.Module, other: nn.Module) -> bool:
 @pytest.mark.parametrize("way", ["tensors", "state_dict"])
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
 def test_training_goes_on_bit_for_bit_from_a_saved_state(kind, way):
-    """Tensors are written by parameter into an optimiser that has not taken a step, as checkpoints do."""
+    """Tensors are written by parameter into an optimizer that has not taken a step, as checkpoints do."""
     model = small_network(experts={"experts": 2, "active": 1}, **BASE).train()
     optimizer = build(model, kind)
     train(model, optimizer, 1, 3)
@@ -248,8 +248,8 @@ def test_sgd_equals_hand_arithmetic():
     assert model.weight.item() == pytest.approx(-0.71)
 
 
-def test_there_is_no_other_optimiser():
-    with pytest.raises(ValueError, match="no optimiser 'lion'; it can be adamw, muon, sgd"):
+def test_there_is_no_other_optimizer():
+    with pytest.raises(ValueError, match="no optimizer 'lion'; it can be adamw, muon, sgd"):
         build(nn.Linear(2, 2), "lion")
     with pytest.raises(ValueError, match=r"has the shape \(3,\); give it to AdamW"):
         Muon([torch.zeros(3)], lr=0.1, momentum=0.9, weight_decay=0.0)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from data_schemas.errors import NotFoundError
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
-from stages.benchmark.measure_tasks import Steps, of_baselines, of_model
+from stages.benchmark.measure_tasks import Steps, measure_baselines, measure_model
 from stages.benchmark.stage import BenchmarkConfig, BenchmarkStage
 from tests.stages.benchmark.networks import evaluated
 
@@ -24,10 +24,10 @@ def test_a_plan_imports_neither_torch_nor_the_harness():
 
 
 def test_a_label_tells_two_settings_of_a_task_apart():
-    plain, labelled = {"kind": "winograd", "limit": 6}, {"kind": "winograd", "limit": 6, "label": "again"}
-    tasks = BenchmarkConfig(tasks=[plain, labelled]).tasks
+    plain, labeled = {"kind": "winograd", "limit": 6}, {"kind": "winograd", "limit": 6, "label": "again"}
+    tasks = BenchmarkConfig(tasks=[plain, labeled]).tasks
     steps = Steps(SilentListener(), lambda _: nullcontext(), 2)
-    results = of_model(evaluated(), tasks, 0, Folder("memory://labels"), steps) + of_baselines(tasks, 0, None)
+    results = measure_model(evaluated(), tasks, 0, Folder("memory://labels"), steps) + measure_baselines(tasks, 0, None)
     names = {item["task"] for result in results for item in result.items}
     assert names == {"winograd", "winograd, again"} == {result.score["task"] for result in results}
 

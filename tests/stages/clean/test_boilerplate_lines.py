@@ -7,7 +7,7 @@ from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import Partition, PartitionMap
 from stages.clean.boilerplate_config import BoilerplateConfig
 from stages.clean.boilerplate_lines import RepeatedLines, count_lines_partition, group_of, repeated_lines_partition
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 from tests.stages.clean.test_stage import documents, row
 
 
@@ -57,14 +57,14 @@ ROWS = [
 @pytest.mark.parametrize("files", [1, 3])
 def test_a_line_goes_where_enough_documents_of_its_group_hold_it(tmp_path, config, left, files):
     found = repeated(tmp_path, [ROWS[start::files] for start in range(files)], **config)
-    parts, removed = found.remove(ROWS[0], DocumentParts.of(ROWS[0]["text"]))
+    parts, removed = found.remove(ROWS[0], TextMeasures.of(ROWS[0]["text"]))
     assert parts.text == left
     assert removed == 3 - left.count("menu") - left.count("rare")
-    elsewhere = DocumentParts.of(ROWS[-1]["text"])
+    elsewhere = TextMeasures.of(ROWS[-1]["text"])
     assert found.remove(ROWS[-1], elsewhere) == (elsewhere, 0)
 
 
 def test_no_repeated_lines_at_all(tmp_path):
     found = repeated(tmp_path, [[row("a", "x\ny"), row("b", "")]])
-    parts = DocumentParts.of("x\ny")
+    parts = TextMeasures.of("x\ny")
     assert found.remove(row("a", ""), parts) == (parts, 0)

@@ -4,7 +4,7 @@ import pytest
 
 from stages.clean.document_rules import SCORES, judge
 from stages.clean.rules_config import Rules
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 
 GOOD = """The mill stands where the river turns, and for two hundred years its wheel has given the valley flour.
 When the frost came early last winter, the miller's daughter opened the sluice by hand, a thing that nobody had done
@@ -21,7 +21,7 @@ def filler(words: int, *, word: str = "abcd{}") -> str:
 
 
 def score(rule: str, text: str) -> float:
-    return SCORES[rule](DocumentParts.of(text))
+    return SCORES[rule](TextMeasures.of(text))
 
 
 def lines(good: int, bad: str, count: int) -> str:
@@ -91,7 +91,7 @@ def test_every_rule_cites_its_source():
 
 
 def verdicts(text: str, **rules) -> list[tuple[str, str]]:
-    parts = DocumentParts.of(text)
+    parts = TextMeasures.of(text)
     found = judge(Rules.model_validate(rules), {name: lambda s=s: s(parts) for name, s in SCORES.items()})
     return [(one.rule, one.action) for one in found]
 
@@ -109,7 +109,7 @@ def test_a_rule_that_is_off_is_not_measured():
 
 
 def test_broken_rules_come_in_their_order_with_what_was_measured():
-    parts = DocumentParts.of("{a} b")
+    parts = TextMeasures.of("{a} b")
     found = list(judge(Rules(), {name: lambda s=s: s(parts) for name, s in SCORES.items()}))
     assert found[0] == ("gopher_words", "drop", 2)
     assert ("c4_curly_bracket", "tag", 1) in found

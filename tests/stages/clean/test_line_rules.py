@@ -2,14 +2,14 @@ import pytest
 
 from stages.clean.line_rules import apply_line_rules
 from stages.clean.rules_config import LineRules
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 
 KEPT = "This line has words enough and a full stop."
 
 
 def edited(text: str, *rules: str, **entries):
     table = LineRules.model_validate({**{rule: {"action": "drop"} for rule in rules}, **entries})
-    return apply_line_rules(DocumentParts.of(text), table)
+    return apply_line_rules(TextMeasures.of(text), table)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_each_rule_on_both_sides_of_its_default_limit(rule, inside, outside):
 
 
 def test_nothing_happens_by_default_and_parts_are_not_found_again():
-    parts = DocumentParts.of("word\n3 likes\nSIGN IN")
+    parts = TextMeasures.of("word\n3 likes\nSIGN IN")
     assert apply_line_rules(parts, LineRules()) == (parts, {}, 0.0)
 
 

@@ -52,7 +52,7 @@ def test_lines_of_a_million_characters_are_cut_as_ftfy_cuts_them(length):
     assert repair(text) == ftfy.fix_text(text, FTFY_CONFIG)
 
 
-def test_every_character_between_ascii_neighbours():
+def test_every_character_between_ascii_neighbors():
     """No single character but those that the compiled pass looks for is bad on its own."""
     for point in range(0x80, 0x10000):
         for text in (f"a{chr(point)} ", f" {chr(point)}b", f"{chr(point)}\n"):

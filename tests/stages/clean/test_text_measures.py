@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stages.clean.character_classes import CLASSES, DIGIT, LETTER, LOWER, SPACE, SYMBOL, UPPER
 from stages.clean.repetition import NGRAMS
-from stages.clean.text_measures import DocumentParts
+from stages.clean.text_measures import TextMeasures
 from stages.clean.text_scan import STOP_WORDS, Count, Line
 from tests.stages.clean import gopher_reference as reference
 
@@ -39,7 +39,7 @@ any_text = st.one_of(texts, st.text(st.characters(exclude_categories=["Cs"])))
 
 @given(any_text)
 def test_counts_over_the_whole_text(text):
-    parts = DocumentParts.of(text)
+    parts = TextMeasures.of(text)
     words = text.split()
     counts = parts.counts
     assert parts.words == len(words)
@@ -64,7 +64,7 @@ def test_counts_over_the_whole_text(text):
 
 @given(any_text)
 def test_lines(text):
-    parts = DocumentParts.of(text)
+    parts = TextMeasures.of(text)
     lines = reference.lines(text)
     data = text.encode()
     table = parts.lines
@@ -88,7 +88,7 @@ def test_lines(text):
 
 @given(texts)
 def test_repetition_equals_the_reference(text):
-    parts = DocumentParts.of(text)
+    parts = TextMeasures.of(text)
     found = parts.duplicates
     size = max(len(text), 1)
     lines, paragraphs = reference.lines(text), reference.paragraphs(text)
@@ -105,7 +105,7 @@ def test_repetition_equals_the_reference(text):
 
 def test_characters_of_a_repeated_paragraph_are_those_from_its_first_letter_to_its_last():
     paragraph = "one line\n  and another"
-    parts = DocumentParts.of(f"{paragraph}\n\nbetween\n\n  {paragraph}  \n")
+    parts = TextMeasures.of(f"{paragraph}\n\nbetween\n\n  {paragraph}  \n")
     assert parts.duplicates.duplicate_paragraphs == 1
     assert parts.duplicates.paragraph_characters == len(paragraph)
 
@@ -126,7 +126,7 @@ def test_characters_of_a_repeated_paragraph_are_those_from_its_first_letter_to_i
     ],
 )
 def test_sentences(line, sentences):
-    assert DocumentParts.of(line).lines[:, Line.SENTENCES].tolist() == [sentences]
+    assert TextMeasures.of(line).lines[:, Line.SENTENCES].tolist() == [sentences]
 
 
 def test_classes_are_those_of_python():
@@ -141,12 +141,12 @@ def test_classes_are_those_of_python():
 
 
 def test_lines_that_differ_in_inner_white_space_differ():
-    assert DocumentParts.of("a b\nab\na  b\na\u00a0b\n a b ").duplicates.duplicate_lines == 1
+    assert TextMeasures.of("a b\nab\na  b\na\u00a0b\n a b ").duplicates.duplicate_lines == 1
 
 
 def test_a_text_without_words():
     for text in ("", "\n", " \u00a0\n"):
-        parts = DocumentParts.of(text)
+        parts = TextMeasures.of(text)
         assert parts.words == len(parts.lines) == 0
         assert parts.ngrams == (0.0,) * len(NGRAMS)
         assert parts.line_share(Line.BULLET) == 0

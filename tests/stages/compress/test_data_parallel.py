@@ -14,7 +14,7 @@ import torch.multiprocessing
 
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
-from infra.workers.payload import ORDER, read_order, write_order
+from infra.workers.payload import ORDER, load_payload, save_payload
 from infra.workers.ray_session import close_ray
 from infra.workers.ray_training import TrainingWorkers
 from modeling.compression.activation_sparsity import (
@@ -27,7 +27,7 @@ from modeling.compression.pruning import apply_masks, prune
 from modeling.distillation.layer_matching import Matching
 from modeling.distillation.loss import distillation_loss
 from modeling.loss.cross_entropy import next_token_loss
-from modeling.training.data_parallel import Place
+from modeling.training.data_parallel import WorkerRank
 from stages.compress import recovery as recovery_module
 from stages.compress.pass_context import PassContext
 from stages.compress.recovery import STATE, recover
@@ -75,7 +75,7 @@ def matched():
     return partial(recover, small_network(1), MANY_ROWS, loss_of=loss, rows_apart=False)
 
 
-def penalised():
+def penalized():
     """Goes by the zeros that a step has seen, in however many micro-batches; enough are there after some steps."""
     model = small_network(1)
     use_sparse_feed_forwards(model)
@@ -89,7 +89,7 @@ def stopped():
     return partial(recover, small_network(1), FEW_ROWS, after_step=StopTogether())
 
 
-CASES = {one.__name__: one for one in (pruned_and_taught, experts, matched, penalised, stopped)}
+CASES = {one.__name__: one for one in (pruned_and_taught, experts, matched, penalized, stopped)}
 
 
 def context_in(folder: Path) -> PassContext:
@@ -103,7 +103,7 @@ def together(tmp_path_factory):
     """A context; below its `work` what two processes saved of each case."""
     context = context_in(tmp_path_factory.mktemp("together"))
     for name, make in CASES.items():
-        write_order(context.work.child(name), make())
+        save_payload(context.work.child(name), make())
     torch.multiprocessing.spawn(_train_all, (context,), nprocs=2)
     return context
 
@@ -117,7 +117,7 @@ def _train_all(rank: int, context: PassContext) -> None:
     for name in CASES:
         work = context.work.child(name)
         with suppress(Stopped):
-            read_order(work, torch.device("cpu"))(replace(context, work=work, place=Place(rank, 2)))
+            load_payload(work, torch.device("cpu"))(replace(context, work=work, place=WorkerRank(rank, 2)))
     distributed.destroy_process_group()
 
 
@@ -157,7 +157,7 @@ class Heard(SilentListener):
     def advanced(self, phase, done, total, note):
         self.done.append(done)
 
-    def said(self, message):
+    def logged(self, message):
         self.sentences.append(message)
 
 

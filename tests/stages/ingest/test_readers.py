@@ -133,7 +133,7 @@ def test_the_cap_on_csv_fields_is_of_this_file_alone(tmp_path):
     assert csv.field_size_limit() == before, "half-way through a file"
 
 
-def test_one_bad_row_of_a_table_leaves_its_neighbours(tmp_path):
+def test_one_bad_row_of_a_table_leaves_its_neighbors(tmp_path):
     values = pa.array([b"one", b"\xff\xfe", b"three"]).view(pa.string())
     for name, write in (("a.parquet", pq.write_table), ("a.arrow", _write_stream)):
         buffer = io.BytesIO()

@@ -12,7 +12,7 @@ from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain import checkpoints
 from stages.pretrain.checkpoints import Checkpoints
-from stages.pretrain.parallel.worker_network import SharedNetwork
+from stages.pretrain.parallel.worker_network import WorkerNetwork
 from stages.pretrain.random_state import random_state, set_random_state
 from stages.pretrain.training_state import TrainingState
 from tests.stages.pretrain.parallel.test_layouts import MIXED, PLAIN, UNTIED
@@ -24,7 +24,7 @@ ORIGIN = {"pretrain.model.layers": 4}
 
 def new_state(seed: int = 0) -> TrainingState:
     torch.manual_seed(seed)
-    network = SharedNetwork.alone(CONFIG, torch.device("cpu"))
+    network = WorkerNetwork.alone(CONFIG, torch.device("cpu"))
     return TrainingState(network, build_optimizer(network.module, "adamw", 1e-2, (0.9, 0.95), 0.1, 0.9))
 
 

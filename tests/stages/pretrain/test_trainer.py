@@ -18,7 +18,7 @@ from stages.pretrain import checkpoints, trainer, training_loop
 from stages.pretrain.ensemble_config import EnsembleConfig
 from stages.pretrain.progress.training_log import TrainingOutcome
 from stages.pretrain.stage import PretrainConfig
-from stages.pretrain.training_job import TrainingOrder
+from stages.pretrain.training_job import TrainingJob
 from stages.stage import StageContext
 from tests.stages.common.test_token_stream import tokens_artifact
 
@@ -32,23 +32,23 @@ def tokens(tmp_path_factory):
     return tokens_artifact(str(tmp_path_factory.mktemp("tokens")), [counting])
 
 
-def order_for(artifact, work, **fields) -> TrainingOrder:
+def order_for(artifact, work, **fields) -> TrainingJob:
     settings = {
         "model": SHAPE, "workers": 0, "tokens": STEPS * 64, "batch_tokens": 64, "micro_batch": 4, "warmup_share": 0.05,
         "peak_learning_rate": 1e-2, "log_every_steps": 10, "checkpoint_every_steps": 20, "precision": "fp32",
     }  # fmt: skip
     config = PretrainConfig(**settings | fields)
     model_config = TransformerConfig(**config.model.model_dump(), vocabulary_size=32)
-    return TrainingOrder.of(config, model_config, artifact, Folder(str(work)))
+    return TrainingJob.of(config, model_config, artifact, Folder(str(work)))
 
 
-def run(order: TrainingOrder, records=None) -> TrainingOutcome:
+def run(order: TrainingJob, records=None) -> TrainingOutcome:
     context = StageContext("test", None, order.work, SilentListener(), records)
     return trainer.train_in_process(order, context)
 
 
-def weights_of(order: TrainingOrder) -> dict[str, torch.Tensor]:
-    network = trainer.SharedNetwork.alone(order.model_config, torch.device("cpu"))
+def weights_of(order: TrainingJob) -> dict[str, torch.Tensor]:
+    network = trainer.WorkerNetwork.alone(order.model_config, torch.device("cpu"))
     names = dict(network.module.named_parameters())
     found = {name: torch.empty(parameter.shape) for name, parameter in names.items()}
     average = {name: torch.empty(parameter.shape) for name, parameter in names.items()}

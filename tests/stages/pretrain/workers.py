@@ -15,8 +15,8 @@ from modeling.training.optimizer import build_optimizer
 from modeling.training.step import training_step
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.checkpoints import Checkpoints
-from stages.pretrain.parallel.layout import ParallelLayout, places_of
-from stages.pretrain.parallel.worker_network import SharedNetwork
+from stages.pretrain.parallel.layout import ParallelLayout, worker_layout
+from stages.pretrain.parallel.worker_network import WorkerNetwork
 from stages.pretrain.training_state import TrainingState
 
 NETWORK = {"layers": 4, "width": 32, "heads": 4, "feed_forward_width": 64, "context_length": 16, "vocabulary_size": 50}
@@ -40,7 +40,7 @@ def train_alone(
 ) -> Results:
     """(loss, gradient norm) of each step on one process, from the newest checkpoint in `folder` if there is one."""
     torch.manual_seed(0)
-    network = SharedNetwork.alone(TransformerConfig(**config), torch.device("cpu"))
+    network = WorkerNetwork.alone(TransformerConfig(**config), torch.device("cpu"))
     return _train(network, ROWS, steps, kind, folder, save_every)
 
 
@@ -90,17 +90,17 @@ def _worker(rank: int, folder: str, cases: dict[str, Together]) -> None:
 
 def _train_case(case: Together, folder: str) -> Results:
     config = TransformerConfig(**case.config)
-    places = places_of(ParallelLayout(**case.layout), case.workers, config)
+    places = worker_layout(ParallelLayout(**case.layout), case.workers, config)
     rows = ROWS // places.batch_ranks
     micro_batch = case.micro_batch or rows
     torch.manual_seed(0)
-    network = SharedNetwork.build(config, places, torch.device("cpu"), micro_batch, rows // micro_batch)
+    network = WorkerNetwork.build(config, places, torch.device("cpu"), micro_batch, rows // micro_batch)
     kept = Path(folder) if case.save_every or case.resume else None
     return _train(network, micro_batch, case.steps, case.kind, kept, case.save_every)
 
 
 def _train(
-    network: SharedNetwork, micro_batch: int, steps: int, kind: str, folder: Path | None, save_every: int
+    network: WorkerNetwork, micro_batch: int, steps: int, kind: str, folder: Path | None, save_every: int
 ) -> Results:
     state = TrainingState(network, build_optimizer(network.module, kind, 1e-2, (0.9, 0.95), 0.1, 0.9))
     rank = distributed.get_rank() if network.mesh else 0

@@ -1,4 +1,4 @@
-"""Folders of labelled images on the local disk, in the layouts that such data come in.
+"""Folders of labeled images on the local disk, in the layouts that such data come in.
 
 - `read_image_folder`: whichever of the layouts is there
 - `image_files`, `folder_fingerprint`: what the stage's key knows of a folder
@@ -46,7 +46,7 @@ def read_image_folder(root: Path) -> ImageSet:
     if not learnt and not asked:
         learnt = _class_folders(root, root)
     if not learnt and not asked:
-        raise InputDataError(f"{root} holds no labelled images; accepted are {LAYOUTS}")
+        raise InputDataError(f"{root} holds no labeled images; accepted are {LAYOUTS}")
     read = partial(_read_image, root)
     if learnt and asked:
         both = [name for name in learnt if name in asked]

@@ -1,4 +1,4 @@
-"""Sets of labelled images: which there are, in which class, and which of them are to learn from.
+"""Sets of labeled images: which there are, in which class, and which of them are to learn from.
 
 - `ImageSet`: ids by class, in two disjoint parts
 - `halved`: the two parts where a set has no split of its own

@@ -5,7 +5,7 @@
 As in ViT (Dosovitskiy et al. 2021, 2010.11929, section 3.1) an image is a row of square patches; as in Frozen
 (Tsimpoukelis et al. 2021, 2106.13884) the language model's own weights stay as they are. Nothing is trained here: the
 projection is random, because a trained one would be measured instead of the network. docs/decisions.md has the figures
-against colours as tokens.
+against colors as tokens.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ class PatchEmbedding:
     """Pixels to vectors as long as the network's own embeddings."""
 
     def __init__(self, network: Transformer, examples: Pixels, patches: int, seed: int) -> None:
-        """Draw the projection, and take centre and scale from the examples.
+        """Draw the projection, and take center and scale from the examples.
 
         Args:
             network: whose width, and root mean square length of embeddings, the vectors have.

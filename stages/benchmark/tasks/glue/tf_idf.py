@@ -2,7 +2,7 @@
 
 - `tf_idf_predictions`: of texts or pairs of texts, after learning from others
 
-Words and pairs of neighbouring words are weighted by 1 + log of their count times the inverse document frequency. A
+Words and pairs of neighboring words are weighted by 1 + log of their count times the inverse document frequency. A
 pair of texts is both vectors, their absolute difference and their product, side by side.
 """
 

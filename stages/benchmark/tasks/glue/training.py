@@ -16,7 +16,7 @@ import torch
 
 from stages.benchmark.fine_tuning.config import FineTunedTask
 from stages.benchmark.fine_tuning.heads import ClassHead, Head, ScaleHead
-from stages.benchmark.fine_tuning.training import Examples, Lesson, trainable
+from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, trainable
 from stages.benchmark.fine_tuning.workers import Outputs, answers_by_seed, median_place, seeds_note
 from stages.benchmark.held_out.documents import TaskResult, item_row
 from stages.benchmark.metrics import METRICS, Values
@@ -110,10 +110,10 @@ def predictions_by_seed(
     labels = torch.from_numpy(training.labels)
     targets = labels.long() if training.of.labels else ((labels - mean) / spread).float()
     examples = Examples([sentence_row(sentences(item), model) for item in training.items], targets)
-    lesson = Lesson(network, partial(_head, len(training.of.labels)), examples, settings, context.seed)
+    job = FineTuningJob(network, partial(_head, len(training.of.labels)), examples, settings, context.seed)
     rows = [sentence_row(sentences(item), model) for item in asked]
     found = []
-    for place, one in enumerate(answers_by_seed(lesson, rows, _as_lists, model, context)):
+    for place, one in enumerate(answers_by_seed(job, rows, _as_lists, model, context)):
         outputs = np.array(one)
         predicted = outputs.argmax(1).astype(np.float64) if training.of.labels else mean + spread * outputs[:, 0]
         found.append(SeedPredictions(context.seed + place, predicted, outputs))

@@ -43,7 +43,7 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(gold: str, prediction: str) -> float:
-    """1 where both are equal once normalised."""
+    """1 where both are equal once normalized."""
     return float(normalize_answer(gold) == normalize_answer(prediction))
 
 

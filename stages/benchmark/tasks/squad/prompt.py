@@ -55,7 +55,7 @@ def best_window(words: Sequence[str], counts: Sequence[int], budget: int, questi
         words: of the passage.
         counts: tokens of each word.
         budget: most tokens of the run.
-        question: its words count once normalised, so that neither articles nor punctuation do.
+        question: its words count once normalized, so that neither articles nor punctuation do.
     """
     asked = set(normalize_answer(question).split())
     shared = [asked & set(normalize_answer(word).split()) for word in words]

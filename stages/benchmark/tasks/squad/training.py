@@ -14,7 +14,7 @@ import torch
 
 from data_schemas.errors import InputDataError
 from stages.benchmark.fine_tuning.heads import Head, SpanHead
-from stages.benchmark.fine_tuning.training import Examples, Lesson, trainable
+from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, trainable
 from stages.benchmark.fine_tuning.workers import Outputs, answers_by_seed
 from stages.benchmark.task import EvaluatedModel, TaskContext
 from stages.benchmark.tasks.squad.answers import SquadAnswer
@@ -83,8 +83,8 @@ def span_answers(
     examples = Examples([row.tokens for row in rows], torch.from_numpy(span_targets(rows, training)))
     of_asked = span_rows(asked, model, cut)
     read = partial(_as_json, asked, of_asked, settings.max_answer_tokens)
-    lesson = Lesson(network, _head, examples, settings, context.seed)
-    by_seed = answers_by_seed(lesson, [row.tokens for row in of_asked], read, model, context)
+    job = FineTuningJob(network, _head, examples, settings, context.seed)
+    by_seed = answers_by_seed(job, [row.tokens for row in of_asked], read, model, context)
     return [[SquadAnswer(**fields) for fields in of_seed] for of_seed in by_seed], remarks
 
 

@@ -105,7 +105,7 @@ def score(items: Sequence[WinogradItem], encode: Encode, log_likelihood: LogLike
 def twins(items: Sequence[WinogradItem]) -> list[tuple[int, int]]:
     """Positions of the items that are twins: one word apart, with opposite answers.
 
-    WinoGrande's twins share a qID up to `-1` and `-2`. WSC273's do not; there, neighbours with the same two options and
+    WinoGrande's twins share a qID up to `-1` and `-2`. WSC273's do not; there, neighbors with the same two options and
     different answers are taken (it has a schema of three sentences and some whose options differ, which stay alone).
     """
     by_stem: dict[str, list[int]] = {}

@@ -28,7 +28,7 @@ def test_it_is_the_longest_run_of_any_field_in_any_text(texts, items):
     assert found.tolist() == [max([longest(text, item) for text in texts], default=0) for item in items]
 
 
-def test_case_and_punctuation_do_not_hide_a_run_and_neighbouring_texts_make_none():
+def test_case_and_punctuation_do_not_hide_a_run_and_neighboring_texts_make_none():
     items = item_words([["The mill, at Harrow-Ford, was built in 1742."], ["one two three four five six"]])
     texts = pa.array(["... the MILL at harrow ford was (built) last year", "one two three four", "five six"])
     assert longest_runs(*text_columns(texts), items).tolist() == [7, 0]

@@ -18,7 +18,7 @@ from modeling.training.data_parallel import ALONE
 from stages.benchmark.fine_tuning import workers as fine_tuning_workers
 from stages.benchmark.fine_tuning.config import FineTunedTask, median_words
 from stages.benchmark.fine_tuning.heads import ClassHead, ScaleHead, SpanHead
-from stages.benchmark.fine_tuning.training import Examples, Lesson, answers, learn, trainable
+from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, answers, learn, trainable
 from stages.benchmark.fine_tuning.workers import answers_by_seed, learn_and_answer, median_place, seeds_note
 from stages.benchmark.task import EvaluatedModel, TaskContext
 from tests.modeling.compressed_networks import COMPRESSIONS, DENSE
@@ -49,15 +49,15 @@ def rows_with_a_keyword(number: int, seed: int = 0) -> Examples:
     return Examples(rows, torch.from_numpy(labels))
 
 
-def lesson(examples: int = 23, settings: FineTunedTask = TWO_EPOCHS, network=None) -> Lesson:
-    return Lesson(network or small_network(1), two_classes, rows_with_a_keyword(examples), settings, 5)
+def job(examples: int = 23, settings: FineTunedTask = TWO_EPOCHS, network=None) -> FineTuningJob:
+    return FineTuningJob(network or small_network(1), two_classes, rows_with_a_keyword(examples), settings, 5)
 
 
 def test_a_keyword_is_learnt():
     network = small_network(1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     settings = Settings(learning_rate=8e-3, epochs=8, batch_size=16)
-    model = learn(Lesson(network, two_classes, rows_with_a_keyword(160), settings, 0), ALONE, CPU)
+    model = learn(FineTuningJob(network, two_classes, rows_with_a_keyword(160), settings, 0), ALONE, CPU)
     asked = rows_with_a_keyword(100, seed=1)
     predicted = np.array(answers(model, asked.rows)).argmax(1)
     assert (predicted == asked.targets.numpy()).mean() == 1
@@ -65,7 +65,7 @@ def test_a_keyword_is_learnt():
 
 
 def test_answers_do_not_depend_on_who_is_beside_and_come_in_order():
-    model = learn(lesson(), ALONE, CPU)
+    model = learn(job(), ALONE, CPU)
     rows = rows_with_a_keyword(9, seed=3).rows
     for row, found in zip(rows, answers(model, rows), strict=True):
         np.testing.assert_allclose(found, answers(model, [row])[0], atol=1e-5)
@@ -74,11 +74,11 @@ def test_answers_do_not_depend_on_who_is_beside_and_come_in_order():
 @given(st.integers(1, 90), st.integers(1, 9), st.integers(0, 3))
 def test_an_epoch_is_every_item_once_in_batches_of_like_size(items, batch_size, number):
     settings = TWO_EPOCHS.model_copy(update={"batch_size": batch_size})
-    batches = lesson(items, settings, network="unused").epoch(number)
+    batches = job(items, settings, network="unused").epoch(number)
     assert sorted(np.concatenate(batches).tolist()) == list(range(items))
     sizes = [len(batch) for batch in batches]
     assert max(sizes) <= batch_size and min(sizes) >= min(items, math.ceil(batch_size / 2))
-    assert len(batches) == len(lesson(items, settings, network="unused").epoch(number + 1))
+    assert len(batches) == len(job(items, settings, network="unused").epoch(number + 1))
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def test_every_kind_of_network_can_be_trained(name):
     assert any("float32 again" in remark for remark in remarks) == ("int" in name)
     assert any("stay zero" in remark for remark in remarks) == bool(zero_masks(network))
     one_epoch = TWO_EPOCHS.model_copy(update={"epochs": 1, "batch_size": 8})
-    model = learn(lesson(16, one_epoch, network), ALONE, CPU)
+    model = learn(job(16, one_epoch, network), ALONE, CPU)
     moved = [
         name for name, one in model.network.named_parameters() if not torch.equal(one, network.get_parameter(name))
     ]
@@ -119,7 +119,7 @@ def test_every_kind_of_network_can_be_trained(name):
 def test_zeros_stay_and_the_others_move():
     network = small_network(1)
     masks = prune(network, 0.5, "magnitude")
-    model = learn(lesson(network=network), ALONE, CPU)
+    model = learn(job(network=network), ALONE, CPU)
     for name, kept in masks.items():
         weight = model.network.get_parameter(name)
         assert torch.equal(weight != 0, kept)
@@ -129,7 +129,7 @@ def test_zeros_stay_and_the_others_move():
 @pytest.mark.slow
 def test_workers_of_ray_answer_as_this_process(tmp_path):
     asked, heard = rows_with_a_keyword(7, seed=2).rows, []
-    alone = lesson(400)
+    alone = job(400)
     there = replace(alone, settings=TWO_EPOCHS.model_copy(update={"workers": 2}))
     context = TaskContext(0, Folder(str(tmp_path / "work")))
     try:
@@ -150,15 +150,15 @@ def test_a_killed_task_goes_on_at_the_seed(tmp_path, monkeypatch):
         trained.clear()
         original = learn
 
-        def watched(lesson, *rest):
-            trained.append(lesson.seed)
-            if lesson.seed == dies_at:
+        def watched(job, *rest):
+            trained.append(job.seed)
+            if job.seed == dies_at:
                 raise KeyboardInterrupt
-            return original(lesson, *rest)
+            return original(job, *rest)
 
         monkeypatch.setattr(fine_tuning_workers, "learn", watched)
         context = TaskContext(5, Folder(str(folder)), lambda *done: told.append(done))
-        return answers_by_seed(lesson(), asked, lambda outputs: [one.tolist() for one in outputs], model, context)
+        return answers_by_seed(job(), asked, lambda outputs: [one.tolist() for one in outputs], model, context)
 
     whole = run(tmp_path / "whole")
     assert trained == [5, 6, 7] and told[-1] == (3000, 3000) and told == sorted(told)
@@ -171,7 +171,7 @@ def test_a_killed_task_goes_on_at_the_seed(tmp_path, monkeypatch):
 
 def test_a_diverging_training_is_said():
     with pytest.raises(TrainingDivergedError, match="lower the peak learning rate"):
-        learn(lesson(settings=Settings(learning_rate=1e20)), ALONE, CPU)
+        learn(job(settings=Settings(learning_rate=1e20)), ALONE, CPU)
 
 
 def test_the_median_of_an_even_number_is_the_lower_one():

@@ -70,7 +70,7 @@ def test_orders_that_cannot_work_are_refused(context):  # noqa: F811
         with pytest.raises(ConfigError, match=rf"'{one.kind}' found \S+ in int8.*put '{one.kind}' before"):
             apply(one, quantize_int8(network()), context)
     smaller = factorize(network(), 2.0, None, whitened=False)
-    with pytest.raises(ConfigError, match="before the pass that factorises"):
+    with pytest.raises(ConfigError, match="before the pass that factorizes"):
         apply(LshAttentionPass(), smaller, context)
     model = apply(LinearAttentionPass(transfer_steps=2, recovery=NONE), smaller, context)
     assert model(context.calibration(16, 2)).isfinite().all(), "linear attention takes the factors as they are"

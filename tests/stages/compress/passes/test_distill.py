@@ -69,8 +69,8 @@ def test_controls_differ_in_what_they_say(context):
     results = [
         model_to_files(student(elsewhere(context, str(number)), **fields))
         for number, fields in enumerate(
-            [{}, {"initialise": "random"}, {"loss": "text"}, {"stream": "importance"}, {"divergence": "reverse"},
-             {"hidden_weight": 1.0}, {"relation_weight": 1.0}, {"initialise": "random"}]
+            [{}, {"initialize": "random"}, {"loss": "text"}, {"stream": "importance"}, {"divergence": "reverse"},
+             {"hidden_weight": 1.0}, {"relation_weight": 1.0}, {"initialize": "random"}]
         )
     ]  # fmt: skip
     assert len({files["model.safetensors"] for files in results}) == len(results) - 1

@@ -9,7 +9,7 @@ from infra.progress import SilentListener
 from infra.store.filesystem import Folder
 from modeling.attention.int8_cache import Int8CacheAttention
 from modeling.compression.pruning import apply_masks, magnitude_masks
-from modeling.compression.quantization_aware_training import RoundedTraining
+from modeling.compression.quantization_aware_training import QuantizationAwareTraining
 from modeling.export.model_files import model_from_files, model_to_files
 from modeling.layers.int8 import Int8Linear, StaticInt8Linear, quantize_int8
 from modeling.layers.packed import PackedLinear
@@ -102,7 +102,7 @@ def test_training_through_the_rounding_pays_and_a_killed_one_goes_on_to_the_same
     losses = [float(next_token_loss(model, rows, 0.0).total) for model in (whole, rounded)]
     assert losses[0] < 0.8 * losses[1]
 
-    after_step, steps = RoundedTraining.after_step, []
+    after_step, steps = QuantizationAwareTraining.after_step, []
 
     def killed_at_11(self, model):
         steps.append(1)
@@ -111,7 +111,7 @@ def test_training_through_the_rounding_pays_and_a_killed_one_goes_on_to_the_same
         after_step(self, model)
 
     other = replace(context, work=Folder("memory://quantize-pass-killed"))
-    monkeypatch.setattr(RoundedTraining, "after_step", killed_at_11)
+    monkeypatch.setattr(QuantizationAwareTraining, "after_step", killed_at_11)
     with pytest.raises(KeyboardInterrupt):
         quantize_pass.apply(one, network(), other)
     again = quantize_pass.apply(one, network(), other)

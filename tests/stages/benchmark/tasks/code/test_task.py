@@ -123,7 +123,7 @@ def test_verdicts_before_a_kill_are_kept_and_equal_programs_run_once(tmp_path, m
             if len(ran) == 3:
                 raise KeyboardInterrupt
             ran.append(program)
-        return Verdict(program == "1", "said", None)
+        return Verdict(program == "1", "logged", None)
 
     monkeypatch.setattr(code_grading, "run_tests", judged)
     programs = [(OWN[0], str(number % 5)) for number in range(10)]

@@ -6,7 +6,7 @@ from scipy.io import savemat
 
 
 def write_image(path, value, mode="RGB", size=(12, 10)):
-    """An image of one colour, so that it survives JPEG."""
+    """An image of one color, so that it survives JPEG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, value if mode == "L" else (value, value // 2, 255 - value)).save(path)
 

@@ -75,7 +75,7 @@ def test_what_a_devkit_lacks_is_named(tmp_path):
 
 
 def test_folders_without_labelled_images_are_refused(tmp_path):
-    with pytest.raises(InputDataError, match=r"holds no labelled images; accepted are train/<class>/\*\.JPEG beside"):
+    with pytest.raises(InputDataError, match=r"holds no labeled images; accepted are train/<class>/\*\.JPEG beside"):
         read_image_folder(tmp_path)
     image_folder(image_folder(tmp_path, "train"), "val", ("n01", "n02"))
     with pytest.raises(InputDataError, match="no class is in both splits"):
@@ -84,11 +84,11 @@ def test_folders_without_labelled_images_are_refused(tmp_path):
 
 def test_images_of_all_modes_become_squares_of_three_colours(tmp_path):
     write_image(tmp_path / "a" / "grey.png", 51, "L", (20, 8))
-    write_image(tmp_path / "a" / "colour.png", 102, size=(8, 20))
+    write_image(tmp_path / "a" / "color.png", 102, size=(8, 20))
     found = read_image_folder(tmp_path)
-    grey, colour = found.pixels(["a/grey.png", "a/colour.png"], 4)
+    grey, color = found.pixels(["a/grey.png", "a/color.png"], 4)
     assert grey.shape == (4, 4, 3) and np.allclose(grey, 0.2)
-    assert np.allclose(colour, np.array([102, 51, 153]) / 255)
+    assert np.allclose(color, np.array([102, 51, 153]) / 255)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_folders_are_classified_as_digits_are(tmp_path):
     results = task.measure(evaluated(), TaskContext(0)) + task.baselines(TaskContext(0))
     assert {one.score["task"] for one in results} == {"pets"}
     values = {(one.score["model"], one.score["metric"]): one.score["value"] for one in results}
-    assert values["raw pixels", "accuracy, nearest centroid"] == 1  # each class has a colour of its own
+    assert values["raw pixels", "accuracy, nearest centroid"] == 1  # each class has a color of its own
     assert values["pretrained", "accuracy, nearest centroid"] == 1
     assert values["random choice", "accuracy, in context"] == values["majority class", "accuracy, linear probe"] == 0.5
 

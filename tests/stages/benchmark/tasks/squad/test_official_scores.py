@@ -97,7 +97,7 @@ def test_errors_name_file_article_question_and_field(tmp_path, content, message)
         ("The.", ""),
     ],
 )
-def test_normalised_as_the_script_does(text, normal):
+def test_normalized_as_the_script_does(text, normal):
     assert normalize_answer(text) == normal
 
 

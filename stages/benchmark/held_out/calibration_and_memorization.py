@@ -1,9 +1,9 @@
-"""Language modelling beside bits per byte: calibration, memorisation, and the held-out score genre by genre.
+"""Language modeling beside bits per byte: calibration, memorization, and the held-out score genre by genre.
 
-- `score_language_modelling`: calibration and memorisation of one network
+- `score_language_modeling`: calibration and memorization of one network
 - `by_genre`: bits per byte of each genre, from scores that are there already
 - `calibration`: expected calibration error of the likeliest next token
-- `memorisation`: how often text is continued verbatim, training text beside held-out text
+- `memorization`: how often text is continued verbatim, training text beside held-out text
 - `training_sample`: which training text that is tried on
 """
 
@@ -43,7 +43,7 @@ class TrainingText:
     tokens: Tokens
 
 
-def score_language_modelling(
+def score_language_modeling(
     name: str,
     model: Transformer,
     documents: Sequence[HeldOutDocument],
@@ -51,14 +51,14 @@ def score_language_modelling(
     end_of_text: int,
     config: "BenchmarkConfig",
 ) -> list[TaskResult]:
-    """Calibration on a sample of the held-out documents, and memorisation of the training text."""
+    """Calibration on a sample of the held-out documents, and memorization of the training text."""
     order = np.random.default_rng(config.seed).permutation(len(documents))
     sizes = np.cumsum([documents[place].bytes for place in order])
     enough = int(np.searchsorted(sizes, config.calibration_bytes)) + 1
     chosen = [documents[place] for place in sorted(order[:enough])]
     return [
         calibration(name, model, chosen, end_of_text, config.seed),
-        *memorisation(name, model, training, documents, end_of_text, config.seed),
+        *memorization(name, model, training, documents, end_of_text, config.seed),
     ]
 
 
@@ -137,7 +137,7 @@ def training_sample(tokens: Artifact, count: int, seed: int) -> list[TrainingTex
     return [TrainingText(name, ids) for _, name, ids in heapq.nsmallest(count, drawn, key=lambda one: one[0])]
 
 
-def memorisation(
+def memorization(
     name: str,
     model: Transformer,
     training: Sequence[TrainingText],
@@ -171,7 +171,7 @@ def memorisation(
     }
     return [
         _ratio(
-            "memorisation",
+            "memorization",
             name,
             f"{kind} continued verbatim",
             _continued(name, model, found, length, end_of_text),
@@ -197,7 +197,7 @@ def _continued(
             wanted = texts[one][length : 2 * length].tolist()
             same = next((place for place in range(length) if new[place] != wanted[place]), length)
             output = {"prefix_tokens": length, "generated": new, "verbatim_tokens": same}
-            items.append(item_row("memorisation", one, name, output, float(same == length), 1.0))
+            items.append(item_row("memorization", one, name, output, float(same == length), 1.0))
     return items
 
 

@@ -9,13 +9,13 @@ from data_schemas.artifact_kinds import TOKENS
 from data_schemas.tables import TOKEN_SHARDS
 from infra.store.artifacts import ArtifactStore
 from modeling.evaluation.bits_per_byte import TopPredictions
-from stages.benchmark.held_out import calibration_and_memorisation as language_modelling
-from stages.benchmark.held_out.calibration_and_memorisation import (
+from stages.benchmark.held_out import calibration_and_memorization as language_modeling
+from stages.benchmark.held_out.calibration_and_memorization import (
     TrainingText,
     by_genre,
     calibration,
-    memorisation,
-    score_language_modelling,
+    memorization,
+    score_language_modeling,
     training_sample,
 )
 from stages.benchmark.held_out.documents import HeldOutDocument, bits_per_byte_result
@@ -49,7 +49,7 @@ def test_calibration_error_by_hand(monkeypatch):
     predictions = TopPredictions(
         np.array([0, 0, 1, 1, 1]), np.array([0.2, 0.9, 0.19, 1.0, 0.9]), np.array([True, False, False, True, False])
     )
-    monkeypatch.setattr(language_modelling, "top_predictions", lambda *arguments: predictions)
+    monkeypatch.setattr(language_modeling, "top_predictions", lambda *arguments: predictions)
     documents = [document("a", [1, 2]), document("b", [3, 4, 5]), document("empty", [])]
     result = calibration("pretrained", small_network(), documents, END, seed=0)
     third, fourteenth = abs(0.39 - 1), abs(1.8 - 0)
@@ -113,36 +113,36 @@ def greedy(model, prefix: list[int], count: int) -> list[int]:
     return tokens[1:]
 
 
-def test_memorised_is_what_is_continued_to_the_last_token(monkeypatch):
-    monkeypatch.setattr(language_modelling, "BATCH_TOKENS", 2 * 64)
+def test_memorized_is_what_is_continued_to_the_last_token(monkeypatch):
+    monkeypatch.setattr(language_modeling, "BATCH_TOKENS", 2 * 64)
     model = small_network(context_length=64)
     known = [greedy(model, [number] * 32, 32) for number in range(3)]
     almost = [*known[0][:63], known[0][63] + 1]
     training = [TrainingText(str(place), np.array(one)) for place, one in enumerate([*known, almost])]
     held_out = [document(f"h{number}", [number, *range(40), *range(40)]) for number in range(6)]
-    results = memorisation("pretrained", model, training, [*held_out, document("short", [1] * 63)], END, seed=0)
+    results = memorization("pretrained", model, training, [*held_out, document("short", [1] * 63)], END, seed=0)
     assert [(result.score["metric"], result.score["value"], result.score["items"]) for result in results] == [
         ("training text continued verbatim", 0.75, 4), ("held-out text continued verbatim", 0, 4),
     ]  # fmt: skip
     last = json.loads(results[0].items[3]["output"])
     assert (last["verbatim_tokens"], last["prefix_tokens"]) == (31, 32)
     # The same seed draws the same held-out documents, so that two networks are held against the same ones.
-    again = memorisation("compressed", model, training, held_out, END, seed=0)
+    again = memorization("compressed", model, training, held_out, END, seed=0)
     assert [item["item"] for item in again[1].items] == [item["item"] for item in results[1].items]
 
 
 def test_a_short_context_is_halved_and_nothing_to_try_gives_no_score():
     model = small_network()
     known = greedy(model, [1] * 12, 12) + [0] * 40
-    results = memorisation("pretrained", model, [TrainingText("a", np.array(known))], [], END, seed=0)
+    results = memorization("pretrained", model, [TrainingText("a", np.array(known))], [], END, seed=0)
     assert [(result.score["value"], result.score["low"]) for result in results] == [(1, None)]
     assert json.loads(results[0].items[0]["output"])["prefix_tokens"] == 12 == SMALL.context_length // 2
 
 
 def test_calibration_takes_a_seeded_sample_of_whole_documents():
     documents = [document(str(number), [number % 60] * 100) for number in range(20)]
-    config = BenchmarkConfig(calibration_bytes=450, memorisation_documents=0)
-    results = score_language_modelling("pretrained", small_network(), documents, [], END, config)
+    config = BenchmarkConfig(calibration_bytes=450, memorization_documents=0)
+    results = score_language_modeling("pretrained", small_network(), documents, [], END, config)
     assert [result.score["items"] for result in results] == [5]
-    every = score_language_modelling("x", small_network(), documents, [], END, BenchmarkConfig())
+    every = score_language_modeling("x", small_network(), documents, [], END, BenchmarkConfig())
     assert every[0].score["items"] == 20
