@@ -311,7 +311,7 @@ def test_generate_says_what_a_folder_lacks(store, network, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "logged"),
+    ("arguments", "status", "said"),
     [
         (["export", "latest", "out"], 0, "for huggingface"),
         (["export", "latest", "out", "--format", "headrace", "--stage", "compress"], 0, "compress of run"),
