@@ -3,12 +3,13 @@
 - `console`: where commands print
 - `run_view`: one of the two views, chosen by where the output goes
 - `plan_table`, `amount`: what `plan` and `show` print
-- `with_time_left`, `duration`: how long it will still take
+- `TimeLeft`, `with_time_left`, `duration`: how long a phase will still take
 """
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -20,12 +21,12 @@ from rich.text import Text
 from data_schemas.manifest import StageOutcome
 from flows.planning import PlannedStage
 from flows.run_session import RunView
-from flows.time_left import TimeLeft
 from infra.progress import ProgressListener
 
 # A log has no width of its own; 160 columns keep ids whole.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 PLAIN_LINE_EVERY_SECONDS = 10.0
+RECENT_ADVANCES = 20
 
 
 class PlainView:
@@ -176,6 +177,41 @@ def amount(number: float, unit: str = "") -> str:
             return f"{number:.3g} {prefix}{unit}".rstrip()
         number /= 1000
     return f"{number:.3g} Z{unit}"
+
+
+class TimeLeft:
+    """Estimates the seconds left of a stage's current phase from the pace of its latest steps.
+
+    The pace excludes everything before a phase's first advance: startup takes other times than working, and a resumed
+    phase begins with what was done before.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start without an estimate; `clock` returns seconds."""
+        self._clock = clock
+        self._phase: str | None = None
+        self._total = 0.0
+        self._advances: deque[tuple[float, float]] = deque(maxlen=RECENT_ADVANCES)
+
+    def advanced(self, phase: str, done: float, total: float) -> None:
+        """Record that `done` of `total` units of a phase are finished."""
+        if phase != self._phase or (self._advances and done < self._advances[-1][1]):
+            self._advances.clear()
+            self._phase = phase
+        self._total = total
+        if done > (self._advances[-1][1] if self._advances else 0.0):
+            self._advances.append((self._clock(), done))
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds left; None before the phase has advanced twice and after its end."""
+        if len(self._advances) < 2:
+            return None
+        (first_time, first_done), (last_time, last_done) = self._advances[0], self._advances[-1]
+        if last_done >= self._total or last_time <= first_time:
+            return None
+        left = (self._total - last_done) * (last_time - first_time) / (last_done - first_done)
+        return max(0.0, left - (self._clock() - last_time))
 
 
 def with_time_left(note: str, time_left: TimeLeft) -> str:

@@ -14,14 +14,13 @@ from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from data_schemas.manifest import StageOutcome
-from flows.console import with_time_left
+from flows.console import TimeLeft, with_time_left
 from flows.progress_artifact import ProgressArtifacts
 from flows.report.build import write_report
 from flows.run_config import RunConfig
 from flows.run_session import RunRequest, RunSession, RunView
 from flows.stage_tasks import stage_task
 from flows.store_location import store_url
-from flows.time_left import TimeLeft
 from infra.progress import ProgressListener
 from infra.workers.orphans import end_orphans, mark_children
 from infra.workers.ray_session import close_ray
