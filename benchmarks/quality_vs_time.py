@@ -44,7 +44,8 @@ from modeling.training.schedule import learning_rate_at
 from modeling.training.step import training_step
 from modeling.transformer import Transformer
 from stages.common.token_stream import TokenStream, WindowSampler
-from stages.pretrain.stage import PretrainConfig, model_config_for
+from stages.pretrain.config import PretrainConfig
+from stages.pretrain.stage import model_config_for
 
 CONFIG = "configs/demo.yaml"
 HEADRACE = str(Path(sys.executable).with_name("headrace"))

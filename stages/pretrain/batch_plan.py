@@ -2,15 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from data_schemas.errors import ConfigError
 from infra.hardware import has_fast_bf16
 from modeling.training.kinds import Precision
+from stages.pretrain.config import PretrainConfig
 from stages.pretrain.parallel.layout import WorkerLayout, worker_layout
-
-if TYPE_CHECKING:
-    from stages.pretrain.stage import PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class BatchPlan:
         return self.sizes[-1].rows // self.places.batch_ranks // self.micro_batch
 
 
-def plan_batches(config: "PretrainConfig", workers: int | None = None) -> BatchPlan:
+def plan_batches(config: PretrainConfig, workers: int | None = None) -> BatchPlan:
     """Derive the plan, for all of the config's workers or for fewer.
 
     Raises:
@@ -94,7 +91,7 @@ def plan_batches(config: "PretrainConfig", workers: int | None = None) -> BatchP
     return plan
 
 
-def elastic_plans(config: "PretrainConfig") -> dict[int, BatchPlan]:
+def elastic_plans(config: PretrainConfig) -> dict[int, BatchPlan]:
     """The plan for each number of workers that the run may go on with.
 
     Raises:
@@ -113,7 +110,7 @@ def elastic_plans(config: "PretrainConfig") -> dict[int, BatchPlan]:
     return {workers: plan_batches(config, workers) for workers in range(most, fewest - 1, -step)}
 
 
-def _batch_sizes(config: "PretrainConfig") -> tuple[BatchSize, ...]:
+def _batch_sizes(config: PretrainConfig) -> tuple[BatchSize, ...]:
     """A ramp gives each doubling the same number of tokens (GPT-3, 2005.14165, appendix B, grows linearly)."""
     context, last = config.model.context_length, config.batch_tokens
     first = config.first_batch_tokens or last
@@ -134,7 +131,7 @@ def _batch_sizes(config: "PretrainConfig") -> tuple[BatchSize, ...]:
     return tuple(sizes)
 
 
-def _check_divides(config: "PretrainConfig", places: WorkerLayout, field: str, given: int) -> None:
+def _check_divides(config: PretrainConfig, places: WorkerLayout, field: str, given: int) -> None:
     unit = config.model.context_length * config.micro_batch * places.batch_ranks
     if given % unit:
         below, above = given // unit * unit, -(-given // unit) * unit
@@ -146,7 +143,7 @@ def _check_divides(config: "PretrainConfig", places: WorkerLayout, field: str, g
         )
 
 
-def _check_pipeline(config: "PretrainConfig", plan: BatchPlan) -> None:
+def _check_pipeline(config: PretrainConfig, plan: BatchPlan) -> None:
     layout = config.layout
     if layout.pipeline == 1:
         return

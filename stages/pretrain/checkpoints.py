@@ -6,20 +6,19 @@ disk its checksum as well, and what the tensors do not say. A checkpoint without
 controller may not know of one that was whole milliseconds before a kill, nor of one cut short.
 
 - `Checkpoints`: the folder of a run's checkpoints, as one of its workers sees it
-- `Marker`: `complete.json`
-- `newest_complete`, `read_weights`: for whoever comes after training
+- `random_state`, `set_random_state`: of every generator that training may draw from
 """
 
 import io
-import json
 import pickle
+import random
 import warnings
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import Tensor
@@ -30,30 +29,17 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from data_schemas.errors import ConfigError, DamagedArtifactError
 from infra.store.filesystem import Folder
-from stages.pretrain.random_state import random_state, set_random_state
+from stages.pretrain.checkpoint_files import (
+    Marker,
+    checkpoint_name,
+    complete_steps,
+    location,
+    mark_complete,
+    verified_marker,
+)
 from stages.pretrain.training_state import TrainingState
 
-MARKER = "complete.json"
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a process that trains alone knows it
-
-
-@dataclass(frozen=True)
-class Marker:
-    """What `complete.json` says."""
-
-    step: int
-    rows: int
-    origin: dict[str, Any]
-    """What the run trains, and on what: resuming with anything else is refused."""
-    loss_scale: dict[str, Any] | None = None
-    losses: list[float] = field(default_factory=list)
-    files: dict[str, list[int]] = field(default_factory=dict)
-    """Path -> [bytes] or, on a local disk, [bytes, crc32]."""
-
-
-def checkpoint_name(step: int) -> str:
-    """`step-00000200`."""
-    return f"step-{step:08d}"
 
 
 class Checkpoints:
@@ -89,7 +75,7 @@ class Checkpoints:
         _write_random_state(self.folder, name, self.rank)
         scale = asdict(state.loss_scale) if state.loss_scale else None
         marker = Marker(step, state.rows, self.origin, scale, list(state.losses))
-        writer = FsspecWriter(_location(self.folder, name), sync_files=self.folder.is_local)
+        writer = FsspecWriter(location(self.folder, name), sync_files=self.folder.is_local)
         if self._group is None:
             save(state.tensors(), storage_writer=writer, no_dist=True)
             self._complete(marker)
@@ -127,7 +113,7 @@ class Checkpoints:
         damaged = []
         for step in self._agreed(lambda: complete_steps(self.folder)):
             name = checkpoint_name(step)
-            found = self._agreed(lambda name=name: _whole(self.folder, name))  # type: ignore[misc]
+            found = self._agreed(lambda name=name: verified_marker(self.folder, name))  # type: ignore[misc]
             if isinstance(found, str):
                 damaged.append(found)
                 continue
@@ -151,7 +137,7 @@ class Checkpoints:
             tensors = state.tensors()
             load(
                 tensors,
-                storage_reader=FsspecReader(_location(self.folder, name)),
+                storage_reader=FsspecReader(location(self.folder, name)),
                 process_group=self._group,
                 no_dist=self._group is None,
             )
@@ -225,80 +211,6 @@ def _in_background(
     return finished
 
 
-def mark_complete(folder: Folder, marker: Marker) -> None:
-    """Make the checkpoint exist; called when every worker's part is in place."""
-    name = checkpoint_name(marker.step)
-    files = {path: _summary(folder, f"{name}/{path}") for path in folder.names(name) if path != MARKER}
-    written = asdict(marker) | {"files": files}
-    folder.write(f"{name}/{MARKER}", json.dumps(written).encode())
-
-
-def complete_steps(folder: Folder) -> list[int]:
-    """Steps of the checkpoints that have a marker, newest first."""
-    names = [name for name in folder.names() if name.startswith("step-") and folder.exists(f"{name}/{MARKER}")]
-    return sorted((int(name.removeprefix("step-")) for name in names), reverse=True)
-
-
-def newest_complete(folder: Folder) -> int | None:
-    """Step of the newest checkpoint that is whole, or None."""
-    for step in complete_steps(folder):
-        if isinstance(_whole(folder, checkpoint_name(step)), Marker):
-            return step
-    return None
-
-
-def read_weights(folder: Folder, step: int, target: Mapping[str, Tensor], kind: str = "model") -> None:
-    """Read weights into `target` (name in the network -> tensor), on one process.
-
-    Args:
-        folder: of a run's checkpoints.
-        step: of a complete checkpoint.
-        target: keeps its shapes; dtypes are converted.
-        kind: "model", or "average" for their exponential average.
-
-    Raises:
-        DamagedArtifactError: where it cannot be read.
-    """
-    url = _location(folder, checkpoint_name(step))
-    try:
-        load(
-            {f"{kind}.{name}": tensor for name, tensor in target.items()},
-            storage_reader=FsspecReader(url),
-            no_dist=True,
-        )
-    except (CheckpointException, RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise DamagedArtifactError(
-            f"the checkpoint {folder.full(checkpoint_name(step))} cannot be read ({error}); "
-            "remove it and run again: training goes on from the checkpoint before it"
-        ) from error
-
-
-def _whole(folder: Folder, name: str) -> Marker | str:
-    """The marker of a checkpoint whose files are as it says, or what is wrong with it."""
-    where = folder.full(name)
-    try:
-        marker = Marker(**json.loads(folder.read(f"{name}/{MARKER}")))
-    except (FileNotFoundError, ValueError, TypeError) as error:
-        return f"{where} has no readable {MARKER} ({type(error).__name__})"
-    for path, summary in marker.files.items():
-        found = _summary(folder, f"{name}/{path}")
-        if found != summary:
-            return f"{where}/{path} has {found[0] if found else 'no'} bytes or other content than when it was written"
-    return marker
-
-
-def _summary(folder: Folder, path: str) -> list[int]:
-    """[bytes], and on a local disk the crc32: elsewhere one process would have to fetch everything."""
-    size = folder.size(path)
-    if size is None or not folder.is_local:
-        return [] if size is None else [size]
-    checksum = 0
-    with folder.open(path) as file:
-        while piece := file.read(2**22):
-            checksum = zlib.crc32(piece, checksum)
-    return [size, checksum]
-
-
 def _write_random_state(folder: Folder, name: str, rank: int) -> None:
     buffer = io.BytesIO()
     torch.save(random_state(), buffer)
@@ -312,6 +224,28 @@ def _restore_random_state(folder: Folder, name: str, rank: int) -> None:
         set_random_state(torch.load(io.BytesIO(folder.read(path)), map_location="cpu", weights_only=True))
 
 
-def _location(folder: Folder, name: str) -> str:
-    """As DCP wants it."""
-    return folder.full(name) if folder.is_local else folder.child(name).url
+def random_state() -> dict[str, Any]:
+    """States of the generators of torch, Python and numpy, as what torch loads without pickled code."""
+    version, internal, gauss = random.getstate()
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": [version, list(internal), gauss],
+        "numpy_key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+        "numpy_position": int(numpy_state["state"]["pos"]),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Undo `random_state`."""
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    key = state["numpy_key"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, state["numpy_position"], 0, 0.0))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

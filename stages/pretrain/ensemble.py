@@ -23,8 +23,12 @@ from modeling.loss.cross_entropy import token_losses
 from modeling.training.weight_averaging import Weights, greedy_average, uniform_average
 from modeling.transformer import Transformer
 from stages.common.token_stream import TokenStream
+from stages.pretrain import checkpoint_files
+from stages.pretrain.training_job import TrainingJob
 
 LAST = "last"
+EVALUATED_TOKENS = 16_384
+"""Of a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -190,3 +194,32 @@ def _loss(network: Transformer | LogitEnsemble, batches: Sequence[Tensor]) -> fl
     losses_of = network.token_losses if isinstance(network, LogitEnsemble) else partial(token_losses, network)
     losses = [losses_of(rows.to(device)).double().flatten() for rows in batches]
     return float(torch.cat(losses).mean())
+
+
+def final_network(job: TrainingJob) -> tuple[Transformer, dict[str, Any]]:
+    """The network in `eval` mode, and what the choice rests on (`Chosen.report`).
+
+    Raises:
+        DamagedArtifactError: where a checkpoint cannot be read.
+    """
+    ensemble, steps = job.config.ensemble, job.plan.steps
+    model = Transformer(job.model_config).eval()
+    there = set(checkpoint_files.complete_steps(job.checkpoints)) | {steps}
+    candidates = {step: _reader(job, model, step, "model") for step in ensemble.steps(steps) if step in there}
+    averages = {"ema": _reader(job, model, steps, "average")} if ensemble.half_life(steps) else {}
+    heldout: list[Tensor] = []
+    if len(candidates) > 1 or averages:
+        context = job.model_config.context_length
+        heldout = heldout_batches(job.tokens, context, ensemble.heldout_rows, max(1, EVALUATED_TOKENS // context))
+    chosen = choose(candidates, averages, model, heldout, ensemble.logits)
+    return model, chosen.report()
+
+
+def _reader(job: TrainingJob, model: Transformer, step: int, kind: str) -> Callable[[], dict[str, Tensor]]:
+    return partial(_read, job, {name: parameter.shape for name, parameter in model.named_parameters()}, step, kind)
+
+
+def _read(job: TrainingJob, shapes: dict[str, torch.Size], step: int, kind: str) -> dict[str, Tensor]:
+    weights = {name: torch.empty(shape) for name, shape in shapes.items()}
+    checkpoint_files.read_weights(job.checkpoints, step, weights, kind)
+    return weights

@@ -19,7 +19,7 @@ from modeling.training.optimizer import build_optimizer
 from modeling.training.weight_averaging import ExponentialAverage
 from modeling.transformer import Transformer
 from stages.common.token_stream import TokenStream, WindowSampler
-from stages.pretrain import checkpoints
+from stages.pretrain import checkpoint_files
 from stages.pretrain.batch_plan import BatchPlan
 from stages.pretrain.checkpoints import Checkpoints
 from stages.pretrain.parallel.worker_network import WorkerNetwork
@@ -33,22 +33,22 @@ from stages.pretrain.training_state import TrainingState
 from stages.stage import StageContext
 
 
-def train_in_process(order: TrainingJob, context: StageContext) -> TrainingOutcome:
+def train_in_process(job: TrainingJob, context: StageContext) -> TrainingOutcome:
     """Train here; resumes from the newest whole checkpoint in the work folder.
 
     Raises:
         KeyboardInterrupt: after SIGTERM, with a checkpoint saved.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with watched(order, context.listener, context.records), stop_on_sigterm(order.work):
+    with watched(job, context.listener, context.records), stop_on_sigterm(job.work):
         try:
-            _train(order, order.plan, 0, device)
+            _train(job, job.plan, 0, device)
         except TrainingStopped:
-            raise _interrupted(order) from None
-    return TrainingOutcome.read(order.work)
+            raise _interrupted(job) from None
+    return TrainingOutcome.read(job.work)
 
 
-def train_on_ray(order: TrainingJob, context: StageContext) -> TrainingOutcome:
+def train_on_ray(job: TrainingJob, context: StageContext) -> TrainingOutcome:
     """Train as Ray Train workers.
 
     Raises:
@@ -56,32 +56,30 @@ def train_on_ray(order: TrainingJob, context: StageContext) -> TrainingOutcome:
         KeyboardInterrupt: after SIGTERM, with a checkpoint saved.
         ray.train.TrainingFailedError: where workers died more often than `max_failures`.
     """
-    if checkpoints.newest_complete(order.checkpoints) == order.plan.steps:
-        return TrainingOutcome.read(order.work)  # a run that was killed between its last step and its commit
-    config = order.config
-    workers = TrainingWorkers(
-        "pretrain", max(order.plans), min(order.plans), config.cpus_per_worker, config.max_failures
-    )
-    trainer = ray_trainer(partial(_train_on_worker, order), workers, order.work)
-    with watched(order, context.listener, context.records), stop_on_sigterm(order.work):
+    if checkpoint_files.newest_complete(job.checkpoints) == job.plan.steps:
+        return TrainingOutcome.read(job.work)  # a run that was killed between its last step and its commit
+    config = job.config
+    workers = TrainingWorkers("pretrain", max(job.plans), min(job.plans), config.cpus_per_worker, config.max_failures)
+    trainer = ray_trainer(partial(_train_on_worker, job), workers, job.work)
+    with watched(job, context.listener, context.records), stop_on_sigterm(job.work):
         fit(trainer)
-    if checkpoints.newest_complete(order.checkpoints) != order.plan.steps:
-        raise _interrupted(order)
-    return TrainingOutcome.read(order.work)
+    if checkpoint_files.newest_complete(job.checkpoints) != job.plan.steps:
+        raise _interrupted(job)
+    return TrainingOutcome.read(job.work)
 
 
-def _train_on_worker(order: TrainingJob, worker: Worker) -> None:
+def _train_on_worker(job: TrainingJob, worker: Worker) -> None:
     # A worker that stops on request ends like one that is done; the driver sees by the checkpoints that it is not.
     with suppress(TrainingStopped):
-        _train(order, order.plans[worker.count], worker.rank, worker.device)
+        _train(job, job.plans[worker.count], worker.rank, worker.device)
 
 
-def _train(order: TrainingJob, plan: BatchPlan, rank: int, device: torch.device) -> None:
+def _train(job: TrainingJob, plan: BatchPlan, rank: int, device: torch.device) -> None:
     """Build this process's part of the network, restore the newest whole checkpoint, train to the end."""
-    config = order.config
+    config = job.config
     with _determinism(config.deterministic):
         torch.manual_seed(config.seed)
-        network = _build_network(order, plan, device)
+        network = _build_network(job, plan, device)
         optimizer = build_optimizer(
             network.module,
             config.optimizer,
@@ -97,37 +95,37 @@ def _train(order: TrainingJob, plan: BatchPlan, rank: int, device: torch.device)
             ExponentialAverage(network.module, half_life) if half_life else None,
             LossScale() if plan.precision == "fp16" else None,
         )
-        store = Checkpoints(order.checkpoints, rank, order.origin, order.kept)
+        store = Checkpoints(job.checkpoints, rank, job.origin, job.kept)
         if not store.restore(state):
             torch.manual_seed(config.seed + 1 + rank)  # workers draw differently from here on
         ceiling, _ = network.agree(matmul_ceiling(device.type, plan.precision))
-        log = TrainingLog(order.work, state.step, ceiling * plan.places.world_size) if rank == 0 else None
-        sampler = WindowSampler(TokenStream(order.tokens, "train"), order.model_config.context_length, config.seed)
-        callbacks = _callbacks(order, store, state, log, StopRequest(order.work) if rank == 0 else None)
+        log = TrainingLog(job.work, state.step, ceiling * plan.places.world_size) if rank == 0 else None
+        sampler = WindowSampler(TokenStream(job.tokens, "train"), job.model_config.context_length, config.seed)
+        callbacks = _callbacks(job, store, state, log, StopRequest(job.work) if rank == 0 else None)
         for damaged in store.passed_over if log else ():
             log.record(Event(state.step, "damaged checkpoint", damaged))  # type: ignore[union-attr]
         try:
-            PretrainingLoop(state, sampler, order, plan, callbacks).run()
+            PretrainingLoop(state, sampler, job, plan, callbacks).run()
         except (TrainingStopped, TrainingDivergedError):  # all workers together; one that fails alone must not wait
             store.wait()
             raise
         store.wait()
 
 
-def _build_network(order: TrainingJob, plan: BatchPlan, device: torch.device) -> WorkerNetwork:
+def _build_network(job: TrainingJob, plan: BatchPlan, device: torch.device) -> WorkerNetwork:
     def prepare(model: Transformer) -> None:
-        model.recompute = order.config.recompute_activations
-        if order.config.compile:
+        model.recompute = job.config.recompute_activations
+        if job.config.compile:
             for layer in model.layers.children():
                 layer.compile()
 
     if not torch.distributed.is_initialized():
-        return WorkerNetwork.alone(order.model_config, device, prepare)
-    return WorkerNetwork.build(order.model_config, plan.places, device, plan.micro_batch, plan.accumulation, prepare)
+        return WorkerNetwork.alone(job.model_config, device, prepare)
+    return WorkerNetwork.build(job.model_config, plan.places, device, plan.micro_batch, plan.accumulation, prepare)
 
 
 def _callbacks(
-    order: TrainingJob, store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
+    job: TrainingJob, store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
 ) -> Callbacks:
     def go_back(step: int) -> bool:
         store.forget_from(step)
@@ -138,7 +136,7 @@ def _callbacks(
 
     return Callbacks(
         log=log.append if log else lambda row: None,
-        sample=(lambda: log.sample(state.step, _samples(order, state))) if log else lambda: None,
+        sample=(lambda: log.sample(state.step, _samples(job, state))) if log else lambda: None,
         event=log.record if log else lambda event: None,
         checkpoint=lambda: store.save(state),
         go_back=go_back,
@@ -146,11 +144,11 @@ def _callbacks(
     )
 
 
-def _samples(order: TrainingJob, state: TrainingState) -> list[str]:
+def _samples(job: TrainingJob, state: TrainingState) -> list[str]:
     """Of a network that is whole on this worker."""
-    config = order.config
+    config = job.config
     [network] = state.network.networks
-    tokenizer = order.tokens.read("tokenizer.json")
+    tokenizer = job.tokens.read("tokenizer.json")
     return sample_texts(network, tokenizer, config.sample_prompts, config.sample_tokens, config.seed)
 
 
@@ -167,6 +165,6 @@ def _determinism(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _interrupted(order: TrainingJob) -> KeyboardInterrupt:
-    step = checkpoints.newest_complete(order.checkpoints)
-    return KeyboardInterrupt(f"training stopped with a checkpoint at step {step} of {order.plan.steps}")
+def _interrupted(job: TrainingJob) -> KeyboardInterrupt:
+    step = checkpoint_files.newest_complete(job.checkpoints)
+    return KeyboardInterrupt(f"training stopped with a checkpoint at step {step} of {job.plan.steps}")

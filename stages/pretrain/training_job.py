@@ -8,7 +8,7 @@ from infra.store.filesystem import Folder
 from modeling.training.schedule import learning_rate_at
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.batch_plan import BatchPlan, elastic_plans
-from stages.pretrain.stage import PretrainConfig
+from stages.pretrain.config import PretrainConfig
 
 CHECKPOINTS = "train"
 
@@ -25,7 +25,7 @@ class TrainingJob:
     work: Folder
 
     @classmethod
-    def of(
+    def from_config(
         cls, config: PretrainConfig, model_config: TransformerConfig, tokens: Artifact, work: Folder
     ) -> "TrainingJob":
         """Make the plans.

@@ -47,7 +47,7 @@ class PretrainingLoop:
         self,
         state: TrainingState,
         sampler: WindowSampler,
-        order: TrainingJob,
+        job: TrainingJob,
         plan: BatchPlan,
         callbacks: Callbacks,
     ) -> None:
@@ -56,12 +56,12 @@ class PretrainingLoop:
         Args:
             state: what is trained; its step and rows say where in the schedule and in the data it stands.
             sampler: rows (context_length + 1) int64 by position.
-            order: the schedule.
+            job: the schedule.
             plan: how a global batch is shared out among the workers that are there.
             callbacks: see there.
         """
-        config = order.config
-        self.state, self.order, self.config, self.plan, self.callbacks = state, order, config, plan, callbacks
+        config = job.config
+        self.state, self.job, self.config, self.plan, self.callbacks = state, job, config, plan, callbacks
         self.clock = state.network.gradients.clock
         self.watch = SpikeWatch(config.on_spike, config.spike_factor)
         self.also_checkpoint = frozenset(config.ensemble.steps(plan.steps))
@@ -106,7 +106,7 @@ class PretrainingLoop:
             state.network.module,
             state.optimizer,
             micro_batches,
-            self.order.learning_rate(step),
+            self.job.learning_rate(step),
             config.clip_norm,
             self.plan.precision,
             config.z_loss,
@@ -154,7 +154,7 @@ class PretrainingLoop:
             step,
             result.loss,
             result.gradient_norm,
-            self.order.learning_rate(step),
+            self.job.learning_rate(step),
             self.config.clip_norm,
         )
 
@@ -166,7 +166,7 @@ class PretrainingLoop:
                 step=step,
                 tokens=self.plan.rows_before(step + 1) * self.plan.context_length,
                 loss=statistics.fmean(self.state.losses or [result.loss]),
-                learning_rate=self.order.learning_rate(step),
+                learning_rate=self.job.learning_rate(step),
                 gradient_norm=result.gradient_norm,
                 seconds=time.perf_counter() - self._begun,
                 seconds_by_section=self.clock.take(),

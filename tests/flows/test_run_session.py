@@ -129,12 +129,12 @@ def test_a_run_that_is_alive_is_reported_and_not_adopted(tmp_path):
 
 def test_a_kept_training_run_goes_on_with_the_same_result(finished, tmp_path, monkeypatch):
     """Stopped after a checkpoint, training ends with the same weights and the same log as without a stop."""
-    from stages.pretrain import trainer
+    from stages.pretrain import checkpoints
 
     _, path, _ = finished
     store = str(tmp_path / "store")
     whole, _ = run_config(store, mini_config(path), last_stage="pretrain")
-    marked = trainer.checkpoints.mark_complete
+    marked = checkpoints.mark_complete
 
     def stop_after_the_second(folder, marker):
         marked(folder, marker)
@@ -143,7 +143,7 @@ def test_a_kept_training_run_goes_on_with_the_same_result(finished, tmp_path, mo
 
     other = str(tmp_path / "other")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer.checkpoints, "mark_complete", stop_after_the_second)
+        patch.setattr(checkpoints, "mark_complete", stop_after_the_second)
         run_config(other, mini_config(path), last_stage="pretrain")
     session, _ = run_config(other, mini_config(path), last_stage="pretrain")
     assert digests(other, session.run_id) == digests(store, whole.run_id)

@@ -22,15 +22,15 @@ LOOK_EVERY_SECONDS = 1.0
 
 
 @contextmanager
-def watched(order: TrainingJob, listener: ProgressListener, records: Folder | None) -> Iterator[None]:
+def watched(job: TrainingJob, listener: ProgressListener, records: Folder | None) -> Iterator[None]:
     """Follow the log while the block runs.
 
     Args:
-        order: what is trained.
+        job: what is trained.
         listener: told of progress and events.
         records: where event files for TensorBoard go, into `tensorboard`; None for nowhere.
     """
-    watch = _Watch(order, listener, records.child("tensorboard") if records and records.is_local else None)
+    watch = _Watch(job, listener, records.child("tensorboard") if records and records.is_local else None)
     stop = threading.Event()
 
     def follow() -> None:
@@ -38,7 +38,7 @@ def watched(order: TrainingJob, listener: ProgressListener, records: Folder | No
             watch.look()
 
     thread = threading.Thread(target=follow, daemon=True)
-    listener.advanced("train", 0, order.plan.steps, f"0 of {order.plan.steps} steps")
+    listener.advanced("train", 0, job.plan.steps, f"0 of {job.plan.steps} steps")
     thread.start()
     try:
         yield
@@ -50,9 +50,9 @@ def watched(order: TrainingJob, listener: ProgressListener, records: Folder | No
 
 
 class _Watch:
-    def __init__(self, order: TrainingJob, listener: ProgressListener, curves: Folder | None) -> None:
-        self._order, self._listener, self._curves = order, listener, curves
-        before = read_log(order.work)
+    def __init__(self, job: TrainingJob, listener: ProgressListener, curves: Folder | None) -> None:
+        self._job, self._listener, self._curves = job, listener, curves
+        before = read_log(job.work)
         self._starts, self._events = len(before["starts"]), len(before["events"])
         self._told = 0
         """Step up to which rows have been told."""
@@ -60,7 +60,7 @@ class _Watch:
 
     def look(self) -> None:
         """Tell what is new in the log."""
-        log = read_log(self._order.work)
+        log = read_log(self._job.work)
         if len(log["starts"]) <= self._starts:
             return  # no worker of this start has begun yet
         for event in log["events"][self._events :]:
@@ -87,7 +87,7 @@ class _Watch:
         if self._curves:
             self._tensorboard = TensorBoardLog(self._curves, step + 1)
             if step == 0:
-                config = self._order.config.model_dump(mode="json")
+                config = self._job.config.model_dump(mode="json")
                 self._tensorboard.text(0, "config", json.dumps(config, indent=2))
 
     def _tell(self, log: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -100,13 +100,13 @@ class _Watch:
                     self._tensorboard.text(sample["step"], "samples", "\n---\n".join(sample["texts"]))
             self._tensorboard.flush()
         self._told = rows[-1]["step"]
-        steps = self._order.plan.steps
-        forecast = forecast_final_loss(log["rows"], steps, self._order.learning_rate) if self._told < steps else None
+        steps = self._job.plan.steps
+        forecast = forecast_final_loss(log["rows"], steps, self._job.learning_rate) if self._told < steps else None
         self._listener.advanced("train", self._told, steps, progress_text(rows[-1], steps, speed, forecast))
 
     def _flops_share(self, log: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
         """Model FLOPs utilization (PaLM, 2204.02311, appendix B)."""
         if tokens_per_second is None or not log["device_flops"]:
             return None
-        config = self._order.model_config
+        config = self._job.model_config
         return float(3.0 * flops_per_token(config, config.context_length) * tokens_per_second / log["device_flops"])

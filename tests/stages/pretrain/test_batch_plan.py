@@ -5,8 +5,8 @@ from data_schemas.errors import ConfigError
 from modeling.experts.config import ExpertsConfig
 from modeling.transformer_config import TransformerShape
 from stages.pretrain.batch_plan import elastic_plans, plan_batches
+from stages.pretrain.config import PretrainConfig
 from stages.pretrain.parallel.layout import ParallelLayout
-from stages.pretrain.stage import PretrainConfig
 
 SHAPE = TransformerShape(layers=4, width=16, heads=2, context_length=100)
 

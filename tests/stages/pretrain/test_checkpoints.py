@@ -10,10 +10,9 @@ from infra.store.filesystem import Folder
 from modeling.training.optimizer import build_optimizer
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
-from stages.pretrain import checkpoints
-from stages.pretrain.checkpoints import Checkpoints
+from stages.pretrain import checkpoint_files
+from stages.pretrain.checkpoints import Checkpoints, random_state, set_random_state
 from stages.pretrain.parallel.worker_network import WorkerNetwork
-from stages.pretrain.random_state import random_state, set_random_state
 from stages.pretrain.training_state import TrainingState
 from tests.stages.pretrain.parallel.test_layouts import MIXED, PLAIN, UNTIED
 from tests.stages.pretrain.workers import NETWORK, Together, train_alone, train_together
@@ -52,7 +51,7 @@ def test_state_comes_back(saved):
     assert {name.split(".")[0] for name in found} == {"model", "optimizer"}
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     alone = Transformer(CONFIG)
-    checkpoints.read_weights(folder, 4, dict(alone.named_parameters()))
+    checkpoint_files.read_weights(folder, 4, dict(alone.named_parameters()))
     assert torch.equal(alone.embedding.weight, state.network.module.embedding.weight)
 
 
@@ -61,13 +60,13 @@ def test_state_comes_back(saved):
 )
 def test_what_is_not_whole_is_passed_over_and_said_so(saved, harm):
     folder, _ = saved
-    assert checkpoints.newest_complete(folder) == 4
-    name = checkpoints.checkpoint_name(4)
+    assert checkpoint_files.newest_complete(folder) == 4
+    name = checkpoint_files.checkpoint_name(4)
     part = f"{name}/__0_0.distcp"
     if harm == "no marker":
-        folder.remove(f"{name}/{checkpoints.MARKER}")
+        folder.remove(f"{name}/{checkpoint_files.MARKER}")
     elif harm == "half a marker":
-        folder.write(f"{name}/{checkpoints.MARKER}", b'{"step": 4, "fi')
+        folder.write(f"{name}/{checkpoint_files.MARKER}", b'{"step": 4, "fi')
     elif harm == "a part is missing":
         folder.remove(f"{name}/random-0.pt")
     elif harm == "a part is cut":
@@ -76,7 +75,7 @@ def test_what_is_not_whole_is_passed_over_and_said_so(saved, harm):
         whole = bytearray(folder.read(part))
         whole[len(whole) // 2] ^= 1
         folder.write(part, bytes(whole))
-    assert checkpoints.newest_complete(folder) == 2
+    assert checkpoint_files.newest_complete(folder) == 2
     state = new_state()
     store = Checkpoints(folder, 0, ORIGIN, set)
     assert store.restore(state)
@@ -87,7 +86,7 @@ def test_what_is_not_whole_is_passed_over_and_said_so(saved, harm):
 def test_none_left_is_an_error_that_says_how_to_start_again(saved):
     folder, _ = saved
     for step in (2, 4):
-        folder.write(f"{checkpoints.checkpoint_name(step)}/{checkpoints.MARKER}", b"?")
+        folder.write(f"{checkpoint_files.checkpoint_name(step)}/{checkpoint_files.MARKER}", b"?")
     with pytest.raises(DamagedArtifactError, match=r"none of the checkpoints .* headrace run --fresh"):
         Checkpoints(folder, 0, ORIGIN, set).restore(new_state())
 
@@ -100,7 +99,7 @@ def test_a_checkpoint_of_another_network_is_refused(saved):
 
 def test_an_empty_folder_has_none(tmp_path):
     folder = Folder(f"{tmp_path}/none")
-    assert checkpoints.newest_complete(folder) is None
+    assert checkpoint_files.newest_complete(folder) is None
     assert not Checkpoints(folder, 0, ORIGIN, set).restore(new_state())
 
 
@@ -110,7 +109,7 @@ def test_only_what_is_wanted_stays(tmp_path):
     state = new_state()
     for state.step in range(1, 7):
         store.save(state)
-    assert checkpoints.complete_steps(folder) == [6, 5, 3]
+    assert checkpoint_files.complete_steps(folder) == [6, 5, 3]
     assert json.loads(folder.read("step-00000003/complete.json"))["files"]
 
 

@@ -14,8 +14,8 @@ from infra.store.artifacts import Artifact, ArtifactStore
 from modeling.evaluation.logit_ensemble import LogitEnsemble
 from modeling.loss.cross_entropy import token_losses
 from modeling.transformer import Transformer
+from stages.pretrain.config import EnsembleConfig
 from stages.pretrain.ensemble import Chosen, choose, heldout_batches
-from stages.pretrain.ensemble_config import EnsembleConfig
 from tests.modeling.networks import SMALL, small_network
 from tests.stores import commit
 

@@ -14,10 +14,9 @@ from infra.store.filesystem import Folder
 from modeling.training.gradients import LocalGradients
 from modeling.transformer_config import TransformerConfig, TransformerShape
 from stages.common.token_stream import WindowSampler
-from stages.pretrain import checkpoints, trainer, training_loop
-from stages.pretrain.ensemble_config import EnsembleConfig
+from stages.pretrain import checkpoint_files, trainer, training_loop
+from stages.pretrain.config import EnsembleConfig, PretrainConfig
 from stages.pretrain.progress.training_log import TrainingOutcome
-from stages.pretrain.stage import PretrainConfig
 from stages.pretrain.training_job import TrainingJob
 from stages.stage import StageContext
 from tests.stages.common.test_token_stream import tokens_artifact
@@ -32,29 +31,29 @@ def tokens(tmp_path_factory):
     return tokens_artifact(str(tmp_path_factory.mktemp("tokens")), [counting])
 
 
-def order_for(artifact, work, **fields) -> TrainingJob:
+def job_for(artifact, work, **fields) -> TrainingJob:
     settings = {
         "model": SHAPE, "workers": 0, "tokens": STEPS * 64, "batch_tokens": 64, "micro_batch": 4, "warmup_share": 0.05,
         "peak_learning_rate": 1e-2, "log_every_steps": 10, "checkpoint_every_steps": 20, "precision": "fp32",
     }  # fmt: skip
     config = PretrainConfig(**settings | fields)
     model_config = TransformerConfig(**config.model.model_dump(), vocabulary_size=32)
-    return TrainingJob.of(config, model_config, artifact, Folder(str(work)))
+    return TrainingJob.from_config(config, model_config, artifact, Folder(str(work)))
 
 
-def run(order: TrainingJob, records=None) -> TrainingOutcome:
-    context = StageContext("test", None, order.work, SilentListener(), records)
-    return trainer.train_in_process(order, context)
+def run(job: TrainingJob, records=None) -> TrainingOutcome:
+    context = StageContext("test", None, job.work, SilentListener(), records)
+    return trainer.train_in_process(job, context)
 
 
-def weights_of(order: TrainingJob) -> dict[str, torch.Tensor]:
-    network = trainer.WorkerNetwork.alone(order.model_config, torch.device("cpu"))
+def weights_of(job: TrainingJob) -> dict[str, torch.Tensor]:
+    network = trainer.WorkerNetwork.alone(job.model_config, torch.device("cpu"))
     names = dict(network.module.named_parameters())
     found = {name: torch.empty(parameter.shape) for name, parameter in names.items()}
     average = {name: torch.empty(parameter.shape) for name, parameter in names.items()}
-    checkpoints.read_weights(order.checkpoints, order.plan.steps, found)
-    if order.config.ensemble.half_life_share:
-        checkpoints.read_weights(order.checkpoints, order.plan.steps, average, "average")
+    checkpoint_files.read_weights(job.checkpoints, job.plan.steps, found)
+    if job.config.ensemble.half_life_share:
+        checkpoint_files.read_weights(job.checkpoints, job.plan.steps, average, "average")
         found |= {f"average.{name}": tensor for name, tensor in average.items()}
     return found
 
@@ -72,11 +71,11 @@ MANY_THINGS = {
 
 @pytest.mark.parametrize("fields", [{}, MANY_THINGS, {"precision": "fp16", "optimizer": "sgd"}])
 def test_a_run_that_is_asked_to_stop_goes_on_bit_for_bit(tokens, tmp_path, monkeypatch, fields):
-    whole = order_for(tokens, tmp_path / "whole", **fields)
+    whole = job_for(tokens, tmp_path / "whole", **fields)
     expected = run(whole)
     assert expected.log[-1]["loss"] < expected.log[0]["loss"]
 
-    stopped = order_for(tokens, tmp_path / "stopped", **fields)
+    stopped = job_for(tokens, tmp_path / "stopped", **fields)
     read = training_loop._Batches.read
 
     def ask_at_step_33(batches, rows, step):
@@ -104,13 +103,13 @@ def test_all_data_are_read_once_and_in_order(tokens, tmp_path, monkeypatch):
         return rows(sampler, first, count)
 
     monkeypatch.setattr(WindowSampler, "rows", note)
-    order = order_for(tokens, tmp_path, first_batch_tokens=32, ramp_share=0.3)
-    run(order)
+    job = job_for(tokens, tmp_path, first_batch_tokens=32, ramp_share=0.3)
+    run(job)
     position = 0
     for first, count in read:
         assert first == position
         position += count
-    assert position * SHAPE.context_length == order.plan.tokens
+    assert position * SHAPE.context_length == job.plan.tokens
 
 
 def garbage_from(first: int, last: int, monkeypatch) -> None:
@@ -129,13 +128,13 @@ def garbage_from(first: int, last: int, monkeypatch) -> None:
 def test_data_that_spoil_the_loss_are_left_out(tokens, tmp_path, monkeypatch):
     """From step 71 on training is on noise; the loss stays high, training goes back and on behind it."""
     garbage_from(70 * 8, 86 * 8, monkeypatch)
-    order = order_for(tokens, tmp_path)
-    outcome = run(order)
+    job = job_for(tokens, tmp_path)
+    outcome = run(job)
     [event] = [event for event in outcome.events if event["kind"] == "rewound"]
     assert event["step"] == 86
     assert "to step 60" in event["detail"], "step 80 had learnt from the noise"
     assert [row["step"] for row in outcome.log] == list(range(10, STEPS + 1, 10))
-    clean = run(order_for(tokens, tmp_path / "clean", seed=0))
+    clean = run(job_for(tokens, tmp_path / "clean", seed=0))
     assert outcome.log[-1]["loss"] < 2 * clean.log[-1]["loss"] + 0.1
 
 
@@ -154,7 +153,7 @@ def poisoned(step_to_poison: int, monkeypatch, steps: int = 1) -> None:
 
 def test_a_gradient_that_is_not_finite_changes_nothing(tokens, tmp_path, monkeypatch):
     poisoned(50, monkeypatch)
-    outcome = run(order_for(tokens, tmp_path))
+    outcome = run(job_for(tokens, tmp_path))
     assert [(event["step"], event["kind"]) for event in outcome.events] == [(50, "skipped")]
     assert math.isfinite(outcome.log[-1]["loss"])
 
@@ -163,23 +162,23 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tokens, tmp_path, monkeyp
 def test_a_run_that_cannot_go_on_says_why(tokens, tmp_path, monkeypatch, on_spike, step):
     poisoned(50, monkeypatch, steps=1_000)
     with pytest.raises(TrainingDivergedError, match=rf"diverged at step {step}: .* lower the peak learning rate"):
-        run(order_for(tokens, tmp_path, on_spike=on_spike))
+        run(job_for(tokens, tmp_path, on_spike=on_spike))
 
 
 def test_going_back_again_and_again_ends(tokens, tmp_path, monkeypatch):
     poisoned(50, monkeypatch, steps=1_000)
     with pytest.raises(TrainingDivergedError):
-        run(order_for(tokens, tmp_path))
+        run(job_for(tokens, tmp_path))
     events = TrainingOutcome.read(Folder(str(tmp_path))).events
     assert sum(event["kind"] == "rewound" for event in events) == training_loop.MOST_REWINDS
 
 
 def test_a_changed_network_is_refused_before_it_trains(tokens, tmp_path):
-    run(order_for(tokens, tmp_path, tokens=20 * 64))
+    run(job_for(tokens, tmp_path, tokens=20 * 64))
     with pytest.raises(ConfigError, match=r"of a run whose pretrain.model.layers is 1, this one's is 2"):
-        run(order_for(tokens, tmp_path, model=SHAPE.model_copy(update={"layers": 2})))
+        run(job_for(tokens, tmp_path, model=SHAPE.model_copy(update={"layers": 2})))
 
 
 def test_curves_and_events_are_kept_for_tensorboard(tokens, tmp_path):
-    run(order_for(tokens, tmp_path / "work"), Folder(str(tmp_path / "records")))
+    run(job_for(tokens, tmp_path / "work"), Folder(str(tmp_path / "records")))
     assert len(list((tmp_path / "records" / "tensorboard").iterdir())) == 1
