@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from data_schemas.errors import TrainingDivergedError
-from modeling.loss.cross_entropy import token_losses
+from modeling.evaluation.bits_per_byte import token_losses
 from modeling.training.optimizer import build_adamw
 from modeling.training.schedule import cosine_with_warmup
 from modeling.training.step import training_step

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from modeling.attention.context_parallel import TokenShare
 from modeling.attention.key_value_cache import PIECE, DecoderCache
 from modeling.attention.multi_head import Attention, CacheUse, LayerContext
-from modeling.attention.tiled_attention import TokenShare
 from modeling.documents import Documents, find_documents
 from modeling.embeddings import build_embedding, build_head, head_bands, tie
 from modeling.experts.layer import Experts

@@ -1,6 +1,6 @@
 """The network's config. Imports no torch.
 
-- `TransformerShape`: what a run config chooses
+- `TransformerShape`: what a run config chooses; `EmbeddingBand`: embeddings that are narrower than the network
 - `TransformerConfig`: the shape and the vocabulary, which the tokenizer decides; `modeling.evaluation.config_counts`
   counts it
 """
@@ -10,8 +10,20 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from modeling.attention.kinds import AttentionKind, FullAttention, pool_levels
-from modeling.embedding_config import EmbeddingBand
 from modeling.experts.config import ExpertsConfig
+
+
+class EmbeddingBand(BaseModel):
+    """A run of token ids whose vectors have the same width; a matrix takes them to the network's width and back.
+
+    One band for all tokens is a factorized embedding (ALBERT, Lan et al. 2019, 1909.11942, 3.1); several, narrower from
+    band to band, are an adaptive one (Baevski and Auli 2018, 1809.10853): ids of a BPE vocabulary go by rising rarity.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    entries: int | None = Field(None, gt=0, description="token ids in this band; left out for the last: all the others")
+    width: int = Field(gt=0, description="numbers per token id")
 
 
 def _four_times_width(fields: dict[str, Any]) -> int:

@@ -5,7 +5,7 @@ an `Attention` and is one, but for the cache that it asks for (`Transformer.new_
 stands in their places, is as before.
 
 - `Int8LayerCache`: the cache
-- `with_int8_cache`: a network that uses it
+- `Int8CacheAttention`, `Int8CacheLshAttention`: attention that uses it
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,6 @@ from modeling.attention.kinds import AttentionKind, FullAttention
 from modeling.attention.lsh_attention import LshAttention
 from modeling.attention.multi_head import Attention
 from modeling.layers.int8 import quantize_rows
-from modeling.replacements import Description, empty_network, replacements_of, replaces
-from modeling.transformer import Transformer
 
 _any_kind: TypeAdapter[Any] = TypeAdapter(AttentionKind)
 
@@ -68,7 +66,6 @@ class Int8LayerCache:
         return self._codes.bytes + self._scales.bytes
 
 
-@replaces("int8_cache_attention")
 class Int8CacheAttention(Attention):
     """An `Attention` that keeps keys and values in int8."""
 
@@ -96,7 +93,6 @@ class Int8CacheAttention(Attention):
         return {"attention": self.kind.model_dump(mode="json"), **self._sizes}
 
 
-@replaces("int8_cache_lsh_attention")
 class Int8CacheLshAttention(LshAttention):
     """An `LshAttention` that keeps keys and values in int8."""
 
@@ -107,28 +103,3 @@ class Int8CacheLshAttention(LshAttention):
         """An empty cache; stands in the place of the layer's float cache in `DecoderCache.layers`."""
         heads = len(self.key_norms)
         return Int8LayerCache(section_capacities(FullAttention(), capacity), batch, heads, self.head_width, like)
-
-
-def with_int8_cache(model: Transformer) -> Transformer:
-    """The same network, with the same tensors, whose softmax attention keeps keys and values in int8.
-
-    Linear attention has no keys and values to keep, and stays as it is.
-    """
-    made: dict[str, Description] = {}
-    for number, layer in enumerate(model.layers.children()):
-        attention = layer.attention
-        name = f"layers.{number}.attention"
-        if type(attention) is LshAttention:
-            made[name] = {"kind": "int8_cache_lsh_attention", **attention.sizes()}
-        elif type(attention) is Attention:
-            config = model.config
-            kind = attention.kind.model_dump(mode="json")
-            sizes = {"width": config.width, "heads": config.heads, "scale": attention.scale}
-            made[name] = {"kind": "int8_cache_attention", "attention": kind, **sizes}
-    # What is inside an attention is replaced after it.
-    inside = {name: one for name, one in replacements_of(model).items() if name not in made}
-    changed = empty_network(model.config, made | inside).train(model.training)
-    changed.load_state_dict(model.state_dict(keep_vars=True), assign=True)
-    if model.config.tied_embeddings:
-        changed.tie_head()
-    return changed

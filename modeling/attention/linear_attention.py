@@ -4,14 +4,14 @@
 
 (Katharopoulos et al. 2020, 2006.16236, section 3). The feature maps are Hedgehog's (Zhang et al. 2024, 2402.04347,
 section 4.1): softmaxes of a learnt map, which can be as spiky and as monotone in q . k as softmax attention is. They
-are fitted to the trained layer's own attention weights (`transfer_attention`), and the network is then trained on.
+are fitted to the trained layer's own attention weights (`modeling.compression.attention_transfer`), and training then
+continues.
 
 - `LinearAttention`: takes an `Attention`'s place; `RecurrentState`: what it keeps in decode
 - `linear_attention`: the chunked causal form
-- `transfer_attention`: fits the feature maps
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,32 @@ from torch import Tensor, nn
 from modeling.attention.key_value_cache import CacheSlots, CacheStep
 from modeling.attention.multi_head import Attention, CacheUse, LayerContext
 from modeling.documents import Documents
-from modeling.recurrent_state import RecurrentState
-from modeling.replacements import replaces
 from modeling.rotary import rotate
-from modeling.transformer import Transformer
 
 CHUNK = 64
 """Tokens that look at one another by a masked product; all before them are in the state."""
+
+
+class RecurrentState:
+    """Sums of key features times values, and of key features: (batch, heads, features, head_width + 1)."""
+
+    def __init__(self, sums: Tensor, capacity: int) -> None:
+        """Begin with these sums; `capacity` is that of the `DecoderCache`, whose place `capacity` is for padding."""
+        self.sums = sums
+        self._capacity = capacity
+
+    def counted(self, places: CacheSlots) -> Tensor | None:
+        """(batch, tokens) bool, False for padding; None where all tokens count."""
+        return None if isinstance(places[1], slice) else places[1] < self._capacity
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget all other rows."""
+        self.sums = self.sums[list(rows)]
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the state takes."""
+        return self.sums.numel() * self.sums.element_size()
 
 
 class HedgehogFeatures(nn.Module):
@@ -76,7 +95,6 @@ def linear_attention(
     return (total[..., :-1] / weight).flatten(2, 3)[:, :, :tokens], of_chunks[:, :, -1]
 
 
-@replaces("linear_attention")
 class LinearAttention(nn.Module):
     """In place of an `Attention` that sees all tokens so far."""
 
@@ -168,82 +186,3 @@ class LinearAttention(nn.Module):
             weights = weights.masked_fill(cache.step.mask < 0, 0.0)
         mixed: Tensor = weights / weights.sum(-1, keepdim=True) @ values
         return mixed
-
-
-def transfer_attention(
-    model: Transformer, made: Mapping[int, LinearAttention], batches: Iterable[Tensor], learning_rate: float
-) -> list[float]:
-    """Fit feature maps to the attention weights of the layers whose places they are to take (Hedgehog, equation 4).
-
-    Every layer learns on its own, on the inputs that it has in the network as it is.
-
-    Args:
-        model: with the softmax attention still in it; not changed.
-        made: number of the layer -> what is to take its attention's place. Its feature maps alone are trained.
-        batches: (rows, tokens) int64, one for each step. Weights of all pairs of tokens are held, a layer at a time.
-        learning_rate: AdamW's, constant.
-
-    Returns:
-        Cross-entropy between the two kinds of weights, in nats per token, mean over layers: one for each step.
-    """
-    maps = [part for one in made.values() for part in (one.query_features, one.key_features)]
-    optimizer = torch.optim.AdamW([p for part in maps for p in part.parameters()], learning_rate, weight_decay=0.0)
-    handles = []
-    losses: list[float] = []
-
-    def learn(one: LinearAttention, scale: float) -> Any:
-        def hook(module: nn.Module, given: tuple[Any, ...]) -> None:
-            with torch.enable_grad():
-                loss = transfer_loss(one, given[0].detach(), given[1], scale) / len(made)
-                loss.backward()  # type: ignore[no-untyped-call]
-            losses[-1] += float(loss.detach())
-
-        return hook
-
-    for number, one in made.items():
-        attention = model.layers[number].get_submodule("attention")
-        assert isinstance(attention, Attention)
-        handles.append(attention.register_forward_pre_hook(learn(one, attention.scale)))
-    try:
-        for tokens in batches:
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(0.0)
-            with torch.no_grad():
-                model.hidden_states(tokens)
-            optimizer.step()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return losses
-
-
-def transfer_loss(one: LinearAttention, hidden: Tensor, context: LayerContext, scale: float) -> Tensor:
-    """Cross-entropy of linear weights against softmax weights, nats per token and head; gradient of feature maps only.
-
-    Args:
-        one: gives both; its projections are the trained layer's.
-        hidden: (batch, tokens, width), normed.
-        context: of these tokens.
-        scale: of the softmax scores.
-    """
-    with torch.no_grad():
-        projected = one.query_key_value(hidden).unflatten(-1, (-1, 3, one.head_width))
-        projected = rotate(projected, context.rotation)
-        queries, keys, _ = projected.transpose(1, 2).unbind(3)
-        seen = _seen(context.documents, hidden)
-        teacher = (queries @ keys.mT * scale).masked_fill(~seen, -torch.inf).softmax(-1)
-    query_features, key_features, _ = one.features(projected)
-    weights = (query_features @ key_features.mT).masked_fill(~seen, 0.0)
-    tiny = torch.finfo(weights.dtype).tiny
-    logarithms = weights.clamp_min(tiny).log() - weights.sum(-1, keepdim=True).clamp_min(tiny).log()
-    return -(teacher * logarithms).sum(-1).mean()
-
-
-def _seen(documents: Documents | None, hidden: Tensor) -> Tensor:
-    """(batch or 1, 1, queries, keys) bool."""
-    places = torch.arange(hidden.shape[1], device=hidden.device)
-    causal = places <= places[:, None]
-    if documents is None:
-        return causal[None, None]
-    starts = torch.from_numpy(documents.starts).to(hidden.device)
-    return (causal & (places >= starts[..., None]))[:, None]

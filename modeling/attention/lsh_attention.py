@@ -6,7 +6,6 @@ what one has missed. A token looks at itself only where it has nothing else, as 
 
 - `LshAttention`: takes an `Attention`'s place
 - `LshPlan`: which tokens see each other; `lsh_attention`: the attention over it
-- `share_query_key`: the nearest shared projection of a trained layer
 
 Beyond the paper: a learnt factor for each head on the normed keys, which lets a trained layer keep its temperature; and
 rotary positions, which turn queries and keys before they are hashed.
@@ -21,10 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.attention.key_value_cache import CacheStep, LayerCache
-from modeling.attention.multi_head import Attention, CacheUse, LayerContext
+from modeling.attention.multi_head import CacheUse, LayerContext
 from modeling.attention.tiled_attention import HIDDEN
 from modeling.documents import Documents
-from modeling.replacements import replaces
 from modeling.rotary import rotate
 
 ITSELF = 1e5
@@ -157,7 +155,6 @@ def _with_previous(chunks: Tensor, fill: int = 0) -> Tensor:
     return torch.cat((torch.cat((first, chunks[:, :, :-1]), dim=2), chunks), dim=3)
 
 
-@replaces("lsh_attention")
 class LshAttention(nn.Module):
     """In place of an `Attention` that sees all tokens so far.
 
@@ -226,33 +223,6 @@ class LshAttention(nn.Module):
         own = torch.arange(own.start, own.stop, device=scores.device)[None] if isinstance(own, slice) else own
         itself = own[:, None, :, None] == torch.arange(step.used, device=scores.device)
         return (scores - ITSELF * itself).softmax(-1).to(values.dtype) @ held_values
-
-
-def share_query_key(given: Attention, made: LshAttention) -> None:
-    """Fill `made` from a trained layer: the shared projection is the mean of queries' and keys', the rest is copied.
-
-    The keys' norms are left for `match_norms`. `given.query_key_value` must be an `nn.Linear`.
-    """
-    source, target = given.query_key_value, made.shared_key_value
-    with torch.no_grad():
-        for ours, theirs in ((target.weight, source.weight), (target.bias, source.bias)):
-            query, key, value = torch.unflatten(theirs, 0, (-1, 3, given.head_width)).unbind(1)
-            ours.copy_(torch.stack(((query + key) / 2, value), dim=1).flatten(0, 2))
-    made.output = given.output
-
-
-@torch.no_grad()
-def match_norms(given: Attention, made: LshAttention, hidden: Tensor, context: LayerContext) -> None:
-    """Set the keys' norms so that scores spread as the trained layer's do, on its inputs (batch, tokens, width)."""
-    projected = rotate(given.query_key_value(hidden).unflatten(-1, (-1, 3, given.head_width)), context.rotation)
-    queries, keys, _ = projected.transpose(1, 2).unbind(3)
-    cosines, sines = context.rotation
-    ours = made.shared_key_value(hidden).unflatten(-1, (-1, 2, made.head_width))
-    shared = rotate(ours, (cosines[..., ::2, :], sines[..., ::2, :])).transpose(1, 2)[..., 0, :]
-    earlier = torch.ones(hidden.shape[1], hidden.shape[1], dtype=torch.bool, device=hidden.device).tril(-1)
-    wanted = (queries @ keys.mT)[..., earlier].std(-1).mean(0)
-    found = (shared @ F.normalize(shared, dim=-1).mT)[..., earlier].std(-1).mean(0)
-    made.key_norms.copy_(wanted / found.clamp_min(torch.finfo(found.dtype).tiny))
 
 
 def _entries(keys: Tensor, values: Tensor) -> Tensor:

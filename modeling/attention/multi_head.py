@@ -6,10 +6,11 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.attention.context_parallel import TokenShare
 from modeling.attention.key_value_cache import CacheSlots, CacheStep, LayerCache
 from modeling.attention.kinds import AttentionKind, FullAttention, PooledAttention
 from modeling.attention.pooling import BlockPooling, pooled_levels
-from modeling.attention.tiled_attention import TokenShare, tiled_attention
+from modeling.attention.tiled_attention import tiled_attention
 from modeling.attention.tiles import level_strides
 from modeling.documents import Documents
 from modeling.rotary import Rotation, rotate

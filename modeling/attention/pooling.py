@@ -1,11 +1,11 @@
 """Keys and values pooled over blocks of tokens, level by level.
 
-- `BlockPooling`: one pooled entry from each block of entries
+- `BlockPooling`: one pooled entry from each block of entries; `ResizedPooling`: of an attention that has lost heads
 - `pooled_levels`: all levels of rows of tokens; `add_pooling_gradients`: the way back
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,6 +48,19 @@ class BlockPooling(nn.Module):
             pooled = self(leaf)
             wanted = [leaf, *self.parameters()]
             return list(torch.autograd.grad(pooled, wanted, pooled_gradient.to(pooled.dtype)))
+
+
+class ResizedPooling(BlockPooling):
+    """A learnt `BlockPooling` for fewer heads than the network's config says."""
+
+    def __init__(self, heads: int, head_width: int, ratio: int) -> None:
+        super().__init__("learnt", heads, head_width, ratio)
+
+    def sizes(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        assert self.content is not None
+        heads, head_width = self.content.shape
+        return {"heads": heads, "head_width": head_width, "ratio": self.ratio}
 
 
 def pooled_levels(

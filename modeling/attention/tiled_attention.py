@@ -11,12 +11,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from modeling.attention.context_parallel import TokenShare
 from modeling.attention.kinds import AttentionKind
 from modeling.attention.pooling import BlockPooling, add_pooling_gradients, pooled_levels
 from modeling.attention.tiles import Tile, VisibleKeys, document_tiles, level_strides, tiles_of
@@ -24,19 +25,6 @@ from modeling.documents import Documents
 
 HIDDEN = -1e30
 """Added to the score of a key that a query does not see; finite, so that a row without any key stays a number."""
-
-
-class TokenShare(Protocol):
-    """Which tokens of each row are here, where several processes share a row."""
-
-    def first(self, tokens: int) -> int:
-        """Place in the row of the first of the `tokens` that are here."""
-
-    def cut(self, rows: Tensor) -> Tensor:
-        """(batch, whole rows, ...) -> the tokens that are here."""
-
-    def gather(self, keys_and_values: Tensor) -> Tensor:
-        """(batch, tokens here, heads, 2, head_width) -> those of the whole rows, differentiably."""
 
 
 def tiled_attention(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from modeling.feed_forward import FeedForward
 from modeling.layers.sparse_feed_forward import SparseFeedForward, thresholded_relu
 from modeling.loss.cross_entropy import TrainingLoss
+from modeling.training.data_parallel import SummedOverProcesses
 from modeling.training.gradients import LossFunction
 from modeling.transformer import Transformer
 
@@ -100,7 +101,7 @@ def choose_thresholds(model: Transformer, tokens: Tensor, target: float, largest
     return _thresholds(model)
 
 
-class RisingPenalty(nn.Module):
+class RisingPenalty(SummedOverProcesses):
     """Mean activation, as a share of what it was before, times a weight that rises until enough activations are zero.
 
     ProSparse's weight rises in stages that are set beforehand and end as half a cosine (2402.13516, equation 6); here
@@ -130,8 +131,6 @@ class RisingPenalty(nn.Module):
         self.register_buffer("scales", torch.tensor(list(scales.values())).clamp_min(torch.finfo(torch.float32).tiny))
         # Since the last step: share of zeros times rows, and rows. Zero whenever the network is saved.
         self.register_buffer("seen", torch.zeros(2), persistent=False)
-        self.add_up: Callable[[Tensor], None] | None = None
-        """Adds up, in place, what all processes of a data-parallel training have seen."""
 
     @property
     def weight(self) -> float:

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from modeling.layers.int8 import Int8Embedding, Int8Linear, StaticInt8Linear
 from modeling.layers.packed import PackedEmbedding, PackedLinear
-from modeling.rebuilding import rebuild
-from modeling.replacements import replacements_of
+from modeling.replacements import rebuild, replacements_of
 from modeling.transformer import Transformer
 
 _INT8 = (Int8Linear, StaticInt8Linear, Int8Embedding)

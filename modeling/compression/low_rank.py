@@ -1,6 +1,5 @@
 """Matrices as products of two thin ones, with ranks by one budget for the whole network.
 
-- `LowRankLinear`: the layer
 - `factorize`: a network whose decoder matrices are so many times smaller
 - `whitened_svd`: the best factors on given inputs (SVD-LLM, Wang et al. 2024, 2403.07378, section 3.1)
 - `choose_ranks`: which matrix gets which rank
@@ -14,7 +13,6 @@ rank is spent on it. A layer without bias is whitened by the second moment.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +20,8 @@ from torch import Tensor, nn
 from data_schemas.errors import ConfigError
 from modeling.compression.calibration import InputStatistics, damped_cholesky, walk_layers
 from modeling.compression.pruning import linear_weights
-from modeling.rebuilding import float_state, rebuild
-from modeling.replacements import Description, replacements_of, replaces
+from modeling.layers.linear import Description, LowRankLinear
+from modeling.replacements import float_state, rebuild, replacements_of
 from modeling.transformer import Transformer
 
 SMALLEST_RANK = 2
@@ -32,26 +30,6 @@ DAMPING = 1e-3
 """Added to the diagonal of the covariance, as a share of its mean: directions that the text did not show count too."""
 MOST_ZEROS = 0.05
 """Share of zeros above which a matrix is taken to be pruned."""
-
-
-@replaces("low_rank_linear")
-class LowRankLinear(nn.Module):
-    """up (down x), of two linear layers that may be quantized or pruned like any other."""
-
-    def __init__(self, inputs: int, outputs: int, rank: int, bias: bool) -> None:
-        """Make room for `down` (rank, inputs) and `up` (outputs, rank), which has the bias."""
-        super().__init__()
-        self._sizes = {"inputs": inputs, "outputs": outputs, "rank": rank, "bias": bias}
-        self.down = nn.Linear(inputs, rank, bias=False)
-        self.up = nn.Linear(rank, outputs, bias=bias)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs)."""
-        return self.up(self.down(hidden))  # type: ignore[no-any-return]
-
-    def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._sizes)
 
 
 @dataclass(frozen=True)

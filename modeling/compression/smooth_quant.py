@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from modeling.compression.calibration import BATCH_ROWS
-from modeling.compression.low_rank import LowRankLinear
 from modeling.experts.layer import Experts
 from modeling.feed_forward import FeedForward
 from modeling.layers.int8 import LARGEST
+from modeling.layers.linear import LowRankLinear
 from modeling.layers.sparse_feed_forward import SparseFeedForward
 from modeling.transformer import Transformer
 

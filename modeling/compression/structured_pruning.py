@@ -18,12 +18,11 @@ from data_schemas.errors import ConfigError
 from modeling.attention.kinds import AttentionKind
 from modeling.attention.multi_head import Attention
 from modeling.compression.calibration import InputStatistics, damped_cholesky, layer_influence, walk_layers
-from modeling.compression.low_rank import LowRankLinear
 from modeling.experts.layer import Experts
 from modeling.feed_forward import FeedForward
 from modeling.initialization import residual_multiplier
-from modeling.rebuilding import float_state, rebuild
-from modeling.replacements import Description, replacements_of
+from modeling.layers.linear import Description, LowRankLinear
+from modeling.replacements import float_state, rebuild, replacements_of
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 

@@ -19,15 +19,14 @@ from modeling.attention.int8_cache import Int8CacheAttention, Int8LayerCache
 from modeling.attention.key_value_cache import DecoderCache, LayerCache
 from modeling.attention.kinds import FullAttention
 from modeling.attention.multi_head import Attention
-from modeling.compression.low_rank import LowRankLinear
 from modeling.evaluation.peak_memory import tensor_bytes
 from modeling.feed_forward import FeedForward
 from modeling.initialization import logit_multiplier, residual_multiplier
 from modeling.kernels.compilation import library
 from modeling.layers.int8 import Int8Embedding, Int8Linear, StaticInt8Linear
+from modeling.layers.linear import LowRankLinear, ResizedLinear
 from modeling.layers.packed import PackedEmbedding, PackedLinear
 from modeling.layers.sparse_feed_forward import SparseFeedForward
-from modeling.replacements import ResizedLinear
 from modeling.rotary import rotation_speeds
 from modeling.transformer import Transformer
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from pydantic import ValidationError
 
 from data_schemas.errors import ConfigError
-from modeling.embedding_config import EmbeddingBand
 from modeling.experts.config import ExpertsConfig
-from modeling.transformer_config import TransformerConfig
+from modeling.transformer_config import EmbeddingBand, TransformerConfig
 
 CUT_FIELDS = frozenset({"layers", "width", "heads", "feed_forward_width", "attention", "experts", "embedding_bands"})
 """Where student and teacher may differ, besides a shorter context, the initial weights and what is tuned at a base."""

@@ -1,6 +1,7 @@
 """What a decoder gives for token sequences: bits of whole documents, log-likelihoods of continuations.
 
 - `document_bits`: bits a document, the numerator of bits per byte (the denominator is the text's UTF-8 bytes)
+- `token_losses`: nats of every token of rows as in training
 - `log_likelihoods`: natural-log likelihood of a continuation after a prefix, for the likelihood-scored tasks
 - `top_predictions`: the likeliest token at every place, its probability and whether it came, for calibration
 
@@ -113,6 +114,12 @@ def top_predictions(
         right = (torch.cat([top.indices for top in tops]) == targets).cpu().numpy()
         found.append((np.array([window.sequence for window in batch])[rows], confidence, right))
     return TopPredictions(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+@torch.inference_mode()
+def token_losses(model: Decoder, tokens: Tensor) -> Tensor:
+    """Nats of each token after the first: (batch, context + 1) int64 -> (batch, context). For float and int8 models."""
+    return chunked_token_losses(model.hidden_states(tokens[:, :-1]), model.head, tokens[:, 1:])
 
 
 @torch.inference_mode()

@@ -17,7 +17,8 @@ from torch import Tensor
 from data_schemas.errors import ContractError
 from modeling.embeddings import tied_tensor
 from modeling.finite_weights import check_finite
-from modeling.replacements import Description, empty_network, replacements_of
+from modeling.layers.linear import Description
+from modeling.replacements import empty_network, replacements_of
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 

@@ -18,13 +18,13 @@ from torch import nn
 from modeling.attention.int8_cache import Int8CacheAttention
 from modeling.attention.kinds import AttentionKind, PooledAttention, WindowAttention
 from modeling.attention.multi_head import Attention
-from modeling.compression.low_rank import LowRankLinear
 from modeling.export.onnx_graph import OnnxGraph
 from modeling.feed_forward import FeedForward
 from modeling.initialization import logit_multiplier
 from modeling.layers.int8 import LARGEST, Int8Embedding, Int8Linear, StaticInt8Linear
+from modeling.layers.linear import LowRankLinear, ResizedLinear
 from modeling.layers.sparse_feed_forward import SparseFeedForward
-from modeling.replacements import ResizedLinear, kind_of
+from modeling.replacements import kind_of
 from modeling.rotary import turning_speeds
 from modeling.transformer import DecoderLayer, Transformer
 from modeling.transformer_config import TransformerConfig

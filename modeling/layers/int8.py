@@ -5,20 +5,14 @@ come (LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1: vector-wise qua
 measured beforehand. The products of int8 sum without error; float32 comes back with both scales and the bias.
 
 - `Int8Linear`: activations by token; `StaticInt8Linear`: by a measured scale; `Int8Embedding`
-- `quantize_int8`: a network of them
-- `IntegerLayer`, `with_integers`: how they get into a network; for `modeling.layers.packed` too
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modeling.kernels.compilation import library
-from modeling.replacements import Description, empty_network, replacements_of, replaces
-from modeling.transformer import Transformer
 
 HAS_INT8_PRODUCT = torch.cpu._is_vnni_supported()
 """Whether `torch._int_mm` is fast on this processor; without int8 instructions it takes 10 times as long as float32."""
@@ -123,7 +117,6 @@ class _Int8Matrix(nn.Module):
         return result
 
 
-@replaces("int8_linear")
 class Int8Linear(_Int8Matrix):
     """A linear layer whose matrix product is of integers; activations have a scale per token."""
 
@@ -136,7 +129,6 @@ class Int8Linear(_Int8Matrix):
         return result.view(*hidden.shape[:-1], len(self.scale))
 
 
-@replaces("static_int8_linear")
 class StaticInt8Linear(_Int8Matrix):
     """A linear layer whose matrix product is of integers; all activations have one scale, measured beforehand.
 
@@ -162,7 +154,6 @@ class StaticInt8Linear(_Int8Matrix):
         return {**super().sizes(), "input_scale": self.input_scale}
 
 
-@replaces("int8_embedding")
 class Int8Embedding(nn.Module):
     """An embedding table in int8 with a scale per token of the vocabulary."""
 
@@ -182,78 +173,3 @@ class Int8Embedding(nn.Module):
     def sizes(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {"vocabulary_size": self.weight.shape[0], "width": self.weight.shape[1]}
-
-
-@dataclass(frozen=True)
-class IntegerLayer:
-    """What takes the place of a linear layer or an embedding."""
-
-    description: Description
-    tensors: dict[str, Tensor]
-    """The bias stays where it is not among them."""
-
-
-def quantize_int8(
-    model: Transformer,
-    codes: Mapping[str, tuple[Tensor, Tensor]] | None = None,
-    input_scales: Mapping[str, float] | None = None,
-) -> Transformer:
-    """A network with every matrix, embedding and head in int8. `model` stays as it is.
-
-    Norms, biases, routers and learnt pooling stay float32.
-
-    A tied head uses the embedding's table: a row is a token's vector there and an output channel here, so that one
-    scale per row serves both.
-
-    Args:
-        model: a float network, whose modules may have been replaced.
-        codes: linear layer's name -> int8 (outputs, inputs) and scales (outputs, 1), such as
-            `modeling.compression.gptq` finds; other layers' weights are rounded to the nearest.
-        input_scales: linear layer's name -> scale of its activations
-            (`modeling.compression.smooth_quant.static_scales`); other layers' activations have a scale per token.
-    """
-    codes, input_scales = codes or {}, input_scales or {}
-    layers: dict[str, IntegerLayer] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            found = codes.get(name) or quantize_rows(module.weight.detach())
-            layers[name] = int8_layer(module, found, input_scales.get(name))
-    return with_integers(model, layers)
-
-
-def _float32_or_given(name: str, tensor: Tensor, layers: Mapping[str, "IntegerLayer"]) -> Tensor:
-    """A copy; what an integer layer brings keeps its dtype."""
-    layer, _, key = name.rpartition(".")
-    given = layer in layers and key in layers[layer].tensors
-    return tensor.to(tensor.dtype if given or not tensor.is_floating_point() else torch.float32, copy=True)
-
-
-def int8_layer(
-    module: nn.Linear | nn.Embedding, codes: tuple[Tensor, Tensor], input_scale: float | None = None
-) -> IntegerLayer:
-    """Of a linear layer or an embedding, and int8 (rows, columns) with scales (rows, 1)."""
-    weight, scales = codes
-    tensors = {"weight": weight, "scale": scales.squeeze(-1)}
-    rows, columns = weight.shape
-    if isinstance(module, nn.Embedding):
-        return IntegerLayer({"kind": "int8_embedding", "vocabulary_size": rows, "width": columns}, tensors)
-    sizes = {"inputs": columns, "outputs": rows, "bias": module.bias is not None}
-    if input_scale is None:
-        return IntegerLayer({"kind": "int8_linear", **sizes}, tensors)
-    return IntegerLayer({"kind": "static_int8_linear", **sizes, "input_scale": input_scale}, tensors)
-
-
-def with_integers(model: Transformer, layers: Mapping[str, IntegerLayer]) -> Transformer:
-    """A network in which these stand at these names, all else float32 and copied; without gradient."""
-    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    replacements = replacements_of(model)
-    for name, layer in layers.items():
-        replacements[name] = layer.description
-        del state[f"{name}.weight"]
-        state |= {f"{name}.{key}": tensor for key, tensor in layer.tensors.items()}
-    copies = {name: _float32_or_given(name, tensor, layers) for name, tensor in state.items()}
-    quantized = empty_network(model.config, replacements).requires_grad_(False)
-    quantized.load_state_dict(copies, assign=True)
-    if model.config.tied_embeddings:
-        quantized.tie_head()
-    return quantized

@@ -8,20 +8,17 @@ torch's own product of int4 (`_weight_int4pack_mm_for_cpu`) takes a layout that 
 times as long as float32 where there is no AVX512.
 
 - `pack`, `unpack`: the layout
-- `PackedLinear`, `PackedEmbedding`; `quantize_packed`: a network of them
+- `PackedLinear`, `PackedEmbedding`
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modeling.kernels.compilation import library
-from modeling.layers.int8 import IntegerLayer, int8_layer, quantize_rows, takes_few_rows, with_integers
-from modeling.layers.integer_grid import IntegerGrid, quantize
-from modeling.replacements import replaces
-from modeling.transformer import Transformer
+from modeling.layers.int8 import quantize_rows, takes_few_rows
+from modeling.layers.integer_grid import IntegerGrid
 
 ROWS_IN_C = 16
 """Up to which a plain loop in C beats making the weights float32 first."""
@@ -86,7 +83,6 @@ class _Packed(nn.Module):
         return self.grid.values(grouped.float(), scale.float()[..., None]).flatten(1)[:, : self.columns]
 
 
-@replaces("packed_linear")
 class PackedLinear(_Packed):
     """A linear layer whose weights are int4 or int2 and whose activations are int8."""
 
@@ -141,7 +137,6 @@ class PackedLinear(_Packed):
         return result
 
 
-@replaces("packed_embedding")
 class PackedEmbedding(_Packed):
     """An embedding in int4 or int2."""
 
@@ -158,45 +153,3 @@ class PackedEmbedding(_Packed):
         """The constructor's arguments."""
         shape = {"vocabulary_size": len(self.scale), "width": self.columns}
         return {**shape, "bits": self.grid.bits, "group": self.grid.group}
-
-
-def packed_layer(module: nn.Linear | nn.Embedding, found: tuple[Tensor, Tensor], grid: IntegerGrid) -> IntegerLayer:
-    """Of a linear layer or an embedding, and codes (rows, columns) with scales (rows, groups)."""
-    codes, scales = found
-    (rows, columns), group = codes.shape, grid.group or padded(codes.shape[1])
-    packing = {"bits": grid.bits, "group": group}
-    tensors = {"packed": pack(codes, IntegerGrid(grid.bits, group)), "scale": scales.bfloat16()}
-    if isinstance(module, nn.Embedding):
-        return IntegerLayer({"kind": "packed_embedding", "vocabulary_size": rows, "width": columns, **packing}, tensors)
-    sizes = {"inputs": columns, "outputs": rows, "bias": module.bias is not None}
-    if module.bias is not None:
-        tensors["bias"] = module.bias.detach().bfloat16()
-    return IntegerLayer({"kind": "packed_linear", **sizes, **packing}, tensors)
-
-
-def quantize_packed(
-    model: Transformer,
-    grid: IntegerGrid,
-    table: IntegerGrid,
-    codes: Mapping[str, tuple[Tensor, Tensor]] | None = None,
-) -> Transformer:
-    """A network whose matrices are packed, embedding and head on a grid of their own. `model` stays as it is.
-
-    Args:
-        model: a float network, whose modules may have been replaced.
-        grid: of the decoder layers' matrices, 4 or 2 bits.
-        table: of embedding and head; 8 bits gives an `Int8Embedding` and an `Int8Linear`.
-        codes: linear layer's name -> int8 codes (outputs, inputs) and scales (outputs, groups), such as
-            `modeling.compression.gptq` finds; other weights are rounded to the nearest.
-    """
-    codes, layers = codes or {}, {}
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | nn.Embedding):
-            continue
-        own = grid if name.startswith("layers.") else table
-        weight = module.weight.detach()
-        if own.bits == 8:
-            layers[name] = int8_layer(module, quantize_rows(weight))
-        else:
-            layers[name] = packed_layer(module, codes.get(name) or quantize(weight, own), own)
-    return with_integers(model, layers)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from modeling import kernels
 from modeling.feed_forward import FeedForward
 from modeling.layers.int8 import Int8Linear
-from modeling.replacements import Replacement, replaces
+from modeling.layers.linear import Replacement
 
 FEW_ROWS = 8
 """Most rows that the skipping product takes one by one; at 90 % zeros it is the faster one for all of them."""
@@ -36,7 +36,6 @@ def thresholded_relu(hidden: Tensor, threshold: float) -> Tensor:
     return torch.threshold(hidden, threshold, 0.0)
 
 
-@replaces("sparse_feed_forward")
 class SparseFeedForward(nn.Module):
     """FF(x) = FATReLU(x W1 + b1) W2 + b2; either matrix may be float, int8 or low-rank."""
 

@@ -1,13 +1,13 @@
 """Cross-entropy of the next token, in tiles of logits, so that logits of all tokens are never held.
 
 - `next_token_loss`: what training minimizes
-- `token_losses`, `chunked_token_losses`: nats of every token, for evaluation
+- `chunked_token_losses`: nats of every token, for evaluation
 - `linear_cross_entropy`: head and loss in one, with the gradients of both
 - `mean_loss`, `scaled_gradients`: its ends, which `modeling.loss.vocabulary_parallel` shares
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,6 @@ from modeling.loss.logit_tiles import (
     softmax_ready,
     sums_and_gradients,
 )
-
-if TYPE_CHECKING:
-    from modeling.transformer import Transformer
 
 
 class TrainingLoss(NamedTuple):
@@ -48,12 +45,6 @@ def next_token_loss(model: nn.Module, tokens: Tensor, z_loss: float = 0.0) -> Tr
         z_loss: weight of the mean squared log-sum-exp.
     """
     return model(tokens[:, :-1], targets=tokens[:, 1:], z_loss=z_loss)  # type: ignore[no-any-return]
-
-
-@torch.inference_mode()
-def token_losses(model: "Transformer", tokens: Tensor) -> Tensor:
-    """Nats of each token after the first: (batch, context + 1) int64 -> (batch, context). For float and int8 models."""
-    return chunked_token_losses(model.hidden_states(tokens[:, :-1]), model.head, tokens[:, 1:])
 
 
 def chunked_token_losses(hidden: Tensor, head: nn.Module, targets: Tensor, tiling: Tiling = TILING) -> Tensor:

@@ -3,16 +3,16 @@
 - `WorkerRank`: which of the processes this is, and which rows are its own
 - `most_shares`: how many processes a step has work for
 - `gradients_at`: of the whole step; `AveragedGradients`: as `LocalGradients`, averaged over the processes
+- `SummedOverProcesses`: a module of the network whose measurements are those of all processes
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from modeling.compression.activation_sparsity import RisingPenalty
 from modeling.experts.layer import Experts
 from modeling.training.gradients import LocalGradients, LossFunction, local_gradients
 from modeling.training.kinds import Precision
@@ -52,6 +52,15 @@ def most_shares(rows: int, rows_apart: bool) -> int:
     return rows if rows_apart else -(-rows // MICRO_BATCH_ROWS)
 
 
+class SummedOverProcesses(nn.Module):
+    """A module that measures something in each step; `gradients_at` makes it measure the rows of all processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_up: Callable[[Tensor], None] | None = None
+        """Adds up a tensor over all processes, in place; None if there is one process."""
+
+
 class AveragedGradients(LocalGradients):
     """Of a network that every process of torch.distributed has whole."""
 
@@ -74,10 +83,10 @@ class AveragedGradients(LocalGradients):
 
 
 def gradients_at(place: WorkerRank, model: nn.Module, loss_of: LossFunction) -> LocalGradients:
-    """Those of the whole step; a penalty on activations then goes by the zeros that all processes have seen."""
+    """Those of the whole step, with every `SummedOverProcesses` of the network summed over the processes."""
     if place.count == 1:
         return LocalGradients(loss_of=loss_of)
     for module in model.modules():
-        if isinstance(module, RisingPenalty):
+        if isinstance(module, SummedOverProcesses):
             module.add_up = distributed.all_reduce
     return AveragedGradients(loss_of=loss_of)

@@ -2,11 +2,13 @@
 
 - `Gradients`: what a training step asks for, on one process or many
 - `LocalGradients`: of a network that this process has whole, or as a replica
+- `StepClock`: the time that each part of the steps takes
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,37 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling.loss.cross_entropy import TrainingLoss, next_token_loss
-from modeling.step_clock import StepClock
 from modeling.training.kinds import Precision
 
+Section = Literal["data", "forward", "backward", "communication", "optimizer", "checkpoint"]
 LossFunction = Callable[[nn.Module, Tensor, float], TrainingLoss]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class StepClock:
+    """Adds up wall-clock seconds by section; a section inside another counts for itself alone."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._inside = 0.0
+        """Seconds of sections inside the open one."""
+
+    @contextmanager
+    def section(self, name: Section) -> Iterator[None]:
+        """Time a block. On a GPU it is the time to queue the work, or to wait for a result of it."""
+        outer, self._inside = self._inside, 0.0
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - begun
+            self._seconds[name] = self._seconds.get(name, 0.0) + elapsed - self._inside
+            self._inside = outer + elapsed
+
+    def take(self) -> dict[str, float]:
+        """Seconds since the last call, by section."""
+        taken, self._seconds = self._seconds, {}
+        return taken
 
 
 class Gradients(Protocol):

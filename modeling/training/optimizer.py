@@ -3,21 +3,21 @@
 - `build_optimizer`: by its name
 - `build_adamw`: AdamW (Loshchilov and Hutter 2019, 1711.05101)
 - `trained_by_muon`: which parameters Muon takes
+- `CombinedOptimizer`: several optimizers, each over its own parameters, that look like one
 
 Every group has its `learning_rate_scale`, which `training_step` multiplies into the rate it sets. No group mixes
 DTensors with plain tensors, as fused and foreach kernels need it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, overload
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from modeling.combined_optimizer import CombinedOptimizer
 from modeling.initialization import epsilon_scale, learning_rate_scale, weight_decay_scale
 from modeling.training.kinds import OptimizerKind
 from modeling.training.muon import Muon
@@ -186,3 +186,49 @@ def _networks(model: nn.Module) -> list[tuple[nn.Module, TransformerConfig]]:
         (module, module.config) for module in model.modules() if isinstance(module, Transformer)
     ]
     return found or [(model, TransformerConfig(vocabulary_size=2))]  # no scale depends on a shape without a base
+
+
+class CombinedOptimizer(Optimizer):
+    """Steps its parts in turn.
+
+    `param_groups` and `state` are those of the parts, the same objects and not copies: what is set or written in either
+    place acts in both. The order of the parameters is that of the parts.
+    """
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        """Combine optimizers that have not taken a step, none with a parameter of another.
+
+        Raises:
+            ValueError: where two share a parameter, or there is none.
+        """
+        self.parts = list(parts)
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in `Optimizer`."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Step each part; the closure, if there is one, is called once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def _share(self) -> None:
+        """Give the parts this one's groups and state, as loading makes new ones."""
+        first = 0
+        for part in self.parts:
+            end = first + len(part.param_groups)
+            part.param_groups, part.state, first = self.param_groups[first:end], self.state, end

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from infra.store.artifacts import Artifact
+from modeling.evaluation.bits_per_byte import token_losses
 from modeling.evaluation.logit_ensemble import LogitEnsemble
-from modeling.loss.cross_entropy import token_losses
 from modeling.training.weight_averaging import Weights, greedy_average, uniform_average
 from modeling.transformer import Transformer
 from stages.common.token_stream import TokenStream

@@ -4,20 +4,19 @@ from collections.abc import Callable
 
 import torch
 
-from modeling.attention.int8_cache import with_int8_cache
 from modeling.attention.linear_attention import LinearAttention
-from modeling.attention.lsh_attention import LshAttention, share_query_key
+from modeling.attention.lsh_attention import LshAttention
 from modeling.compression.activation_sparsity import feed_forwards, use_sparse_feed_forwards
+from modeling.compression.attention_transfer import share_query_key
 from modeling.compression.gptq import gptq_network
+from modeling.compression.integers import quantize_int8, quantize_packed, with_int8_cache
 from modeling.compression.low_rank import factorize
 from modeling.compression.pruning import prune
 from modeling.compression.smooth_quant import input_ranges, smooth, static_scales
 from modeling.compression.structured_pruning import keep_heads_and_neurons, remove_heads_and_neurons, remove_layers
 from modeling.distillation.student import student_from
 from modeling.distillation.student_config import student_config
-from modeling.layers.int8 import quantize_int8
 from modeling.layers.integer_grid import IntegerGrid
-from modeling.layers.packed import quantize_packed
 from modeling.layers.sparse_feed_forward import SparseFeedForward
 from modeling.transformer import Transformer
 from tests.modeling.networks import random_tokens

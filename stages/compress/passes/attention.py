@@ -7,12 +7,13 @@ from torch import nn
 
 from data_schemas.errors import ConfigError
 from modeling.attention.kinds import FullAttention
-from modeling.attention.linear_attention import LinearAttention, transfer_attention
-from modeling.attention.lsh_attention import LshAttention, match_norms, share_query_key
+from modeling.attention.linear_attention import LinearAttention
+from modeling.attention.lsh_attention import LshAttention
 from modeling.attention.multi_head import Attention
+from modeling.compression.attention_transfer import match_norms, share_query_key, transfer_attention
 from modeling.compression.pruning import apply_masks, zero_masks
 from modeling.evaluation.network_counts import attention_heads
-from modeling.rebuilding import check_float
+from modeling.replacements import check_float
 from modeling.transformer import Transformer
 from stages.compress.attention_config import LinearAttentionPass, LshAttentionPass
 from stages.compress.pass_context import PassContext

@@ -2,7 +2,7 @@
 
 from modeling.compression.pruning import apply_masks, cubic_sparsity, prune
 from modeling.compression.sparsity import GroupSparsity, Sparsity
-from modeling.rebuilding import check_float
+from modeling.replacements import check_float
 from modeling.transformer import Transformer
 from stages.compress.pass_context import PassContext
 from stages.compress.prune_config import PrunePass

@@ -1,13 +1,11 @@
 """Matrices of a trained network in integers."""
 
-from modeling.attention.int8_cache import with_int8_cache
 from modeling.compression.gptq import gptq_network
+from modeling.compression.integers import quantize_int8, quantize_packed, with_int8_cache
 from modeling.compression.quantization_aware_training import QuantizationAwareTraining, weight_grids
 from modeling.compression.smooth_quant import input_ranges, smooth, static_scales
-from modeling.layers.int8 import quantize_int8
 from modeling.layers.integer_grid import IntegerGrid
-from modeling.layers.packed import quantize_packed
-from modeling.rebuilding import check_float
+from modeling.replacements import check_float
 from modeling.transformer import Transformer
 from stages.compress.pass_context import PassContext
 from stages.compress.quantize_config import Int8Pass, PackedPass

@@ -13,7 +13,7 @@ from modeling.compression.activation_sparsity import (
 )
 from modeling.compression.pruning import apply_masks, zero_masks
 from modeling.layers.sparse_feed_forward import SparseFeedForward
-from modeling.rebuilding import check_float
+from modeling.replacements import check_float
 from modeling.transformer import Transformer
 from stages.compress.pass_context import PassContext
 from stages.compress.recovery import recover

@@ -2,7 +2,7 @@
 
 from modeling.compression.pruning import apply_masks, zero_masks
 from modeling.compression.structured_pruning import remove_heads_and_neurons, remove_layers
-from modeling.rebuilding import check_float
+from modeling.replacements import check_float
 from modeling.transformer import Transformer
 from stages.compress.pass_context import PassContext
 from stages.compress.recovery import recover

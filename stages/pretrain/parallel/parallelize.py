@@ -17,7 +17,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from modeling.attention.context_parallel import GroupTokenShare
+from modeling.attention.context_parallel import TokenShare
 from modeling.attention.multi_head import Attention
 from modeling.experts.all_to_all import AllToAllExchange
 from modeling.experts.layer import Experts
@@ -47,7 +47,7 @@ def parallelize(model: Transformer, mesh: WorkerMesh) -> nn.Module:
 
 def share_tokens(model: Transformer, mesh: WorkerMesh) -> None:
     """Each worker has a stretch of every row."""
-    share = GroupTokenShare(mesh.rows["context"].get_group())
+    share = TokenShare(mesh.rows["context"].get_group())
     model.token_share = share
     for module in model.modules():
         if isinstance(module, Attention):

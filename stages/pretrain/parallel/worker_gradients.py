@@ -10,8 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from modeling.step_clock import StepClock
-from modeling.training.gradients import accumulate, local
+from modeling.training.gradients import StepClock, accumulate, local
 from modeling.training.kinds import Precision
 from stages.pretrain.parallel.mesh import Group, WorkerMesh
 from stages.pretrain.parallel.parallelize import shared_out_experts

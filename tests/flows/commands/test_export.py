@@ -18,8 +18,8 @@ from flows.commands.export import ExportRequest, export
 from flows.commands.generate import continue_text
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
+from modeling.compression.integers import quantize_int8
 from modeling.export.model_files import model_from_files, model_to_files
-from modeling.layers.int8 import quantize_int8
 from stages.tokenize import byte_level_bpe
 from tests.modeling.networks import SMALL, small_network
 from tests.stores import documents_table, no_rejects

@@ -3,12 +3,11 @@ import copy
 import pytest
 import torch
 
-from modeling.attention.linear_attention import LinearAttention, linear_attention, transfer_attention, transfer_loss
+from modeling.attention.linear_attention import LinearAttention, RecurrentState, linear_attention
+from modeling.compression.integers import quantize_int8
 from modeling.decoding.generation import generate_batch
 from modeling.documents import find_documents
 from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
-from modeling.layers.int8 import quantize_int8
-from modeling.recurrent_state import RecurrentState
 from tests.modeling.networks import random_tokens, small_network
 
 
@@ -139,27 +138,3 @@ def test_a_linear_network_comes_back_as_it_was(int8):
     assert isinstance(loaded.layers[1].attention, LinearAttention)
     assert torch.equal(loaded(random_tokens(2, 9)), model(random_tokens(2, 9)))
     assert model_to_files(loaded) == files
-
-
-def test_transfer_brings_weights_near_the_softmax_and_changes_nothing_else():
-    model = small_network()
-    for layer in model.layers:
-        torch.nn.init.normal_(layer.attention.query_key_value.weight, std=1.5)  # weights that are far from uniform
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    made = {layer: LinearAttention.from_attention(model.layers[layer].attention, 32, 2, 16) for layer in (0, 1)}
-    losses = transfer_attention(model, made, [random_tokens(4, 24, seed) for seed in range(60)], 1e-2)
-
-    assert len(losses) == 60 and sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert not any(module._forward_pre_hooks for module in model.modules())
-
-
-def test_transfer_loss_is_the_entropy_where_the_weights_agree():
-    """One token looks at itself: weight 1 on both sides, cross-entropy 0; by hand."""
-    model = small_network()
-    made = LinearAttention.from_attention(model.layers[0].attention, 32, 2, 4)
-    found = []
-    model.layers[0].attention.register_forward_pre_hook(lambda module, given: found.append(given))
-    model.hidden_states(random_tokens(2, 1))
-    assert float(transfer_loss(made, found[0][0].detach(), found[0][1], 1.0).detach()) == pytest.approx(0, abs=1e-6)

@@ -1,13 +1,12 @@
-import copy
-
 import pytest
 import torch
 
-from modeling.attention.lsh_attention import LshAttention, lsh_attention, lsh_plan, match_norms, share_query_key
+from modeling.attention.lsh_attention import LshAttention, lsh_attention, lsh_plan
+from modeling.compression.attention_transfer import share_query_key
+from modeling.compression.integers import quantize_int8
 from modeling.decoding.generation import generate_batch
 from modeling.documents import find_documents
 from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
-from modeling.layers.int8 import quantize_int8
 from tests.modeling.networks import random_tokens, small_network
 
 
@@ -100,23 +99,3 @@ def test_an_lsh_network_comes_back_as_it_was(int8):
     assert isinstance(loaded.layers[1].attention, LshAttention)
     assert torch.equal(loaded(random_tokens(2, 20)), model(random_tokens(2, 20)))
     assert model_to_files(loaded) == files
-
-
-def test_a_layer_that_shared_already_is_kept():
-    """Where queries are keys, sharing loses nothing but the keys' lengths, which are made equal here."""
-    model = small_network()
-    given = copy.deepcopy(model.layers[0].attention)
-    made = LshAttention(32, 2, 16, 1, 12, seed=0, scale=given.scale)
-    with torch.no_grad():
-        for tensor in (given.query_key_value.weight, given.query_key_value.bias):
-            parts = tensor.unflatten(0, (2, 3, 16))
-            parts[:, 1] = parts[:, 0]
-    share_query_key(given, made)
-    shared = made.shared_key_value.weight.unflatten(0, (2, 2, 16))
-    theirs = given.query_key_value.weight.unflatten(0, (2, 3, 16))
-    assert torch.equal(shared[:, 0], theirs[:, 0]) and torch.equal(shared[:, 1], theirs[:, 2])
-    found = []
-    model.layers[0].attention.register_forward_pre_hook(lambda module, call: found.append(call))
-    model.hidden_states(random_tokens(4, 24))
-    match_norms(given, made, *found[0][:2])
-    assert (made.key_norms > 0).all()

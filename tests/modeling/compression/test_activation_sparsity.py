@@ -12,7 +12,7 @@ from modeling.compression.activation_sparsity import (
     use_sparse_feed_forwards,
     with_penalty,
 )
-from modeling.layers.int8 import quantize_int8
+from modeling.compression.integers import quantize_int8
 from modeling.layers.sparse_feed_forward import SparseFeedForward
 from modeling.loss.cross_entropy import TrainingLoss, next_token_loss
 from modeling.training.optimizer import build_adamw

@@ -2,10 +2,9 @@ import pytest
 import torch
 
 from modeling.compression.gptq import gptq, gptq_network
+from modeling.compression.integers import quantize_int8, quantize_packed
 from modeling.compression.low_rank import factorize
-from modeling.layers.int8 import quantize_int8
 from modeling.layers.integer_grid import IntegerGrid, dequantize, quantize
-from modeling.layers.packed import quantize_packed
 from tests.modeling.networks import random_tokens, small_network
 
 INT8_ROWS, INT4_GROUPS = IntegerGrid(8), IntegerGrid(4, 32)

@@ -8,12 +8,14 @@ from torch import nn
 
 from data_schemas.errors import ConfigError
 from modeling.attention.kinds import PooledAttention, PoolLevel
-from modeling.compression.low_rank import LowRankLinear, RankCurve, choose_ranks, factorize, whitened_svd
+from modeling.compression.integers import quantize_int8
+from modeling.compression.low_rank import RankCurve, choose_ranks, factorize, whitened_svd
 from modeling.compression.pruning import linear_weights, prune
-from modeling.embedding_config import EmbeddingBand
 from modeling.experts.config import ExpertsConfig
 from modeling.export.model_files import model_from_files, model_to_files
-from modeling.layers.int8 import Int8Linear, quantize_int8
+from modeling.layers.int8 import Int8Linear
+from modeling.layers.linear import LowRankLinear
+from modeling.transformer_config import EmbeddingBand
 from tests.modeling.networks import random_tokens, small_network
 
 POOLED = PooledAttention(window=8, levels=(PoolLevel(stride=4),), pooling="learnt")

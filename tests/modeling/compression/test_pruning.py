@@ -19,8 +19,7 @@ from modeling.compression.pruning import (
 )
 from modeling.compression.sparsity import GroupSparsity
 from modeling.export.model_files import model_from_files, model_to_files
-from modeling.rebuilding import rebuild
-from modeling.replacements import replacements_of
+from modeling.replacements import rebuild, replacements_of
 from modeling.training.optimizer import build_adamw
 from modeling.training.step import training_step
 from tests.modeling.networks import random_tokens, small_network

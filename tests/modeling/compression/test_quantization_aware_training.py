@@ -1,9 +1,9 @@
 import torch
 import torch.nn.functional as F
 
+from modeling.compression.integers import quantize_packed
 from modeling.compression.quantization_aware_training import QuantizationAwareTraining, weight_grids
 from modeling.layers.integer_grid import IntegerGrid, round_trip
-from modeling.layers.packed import quantize_packed
 from tests.modeling.networks import random_tokens, small_network
 
 INT2 = IntegerGrid(2, 32)

@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from modeling.attention.lsh_attention import LshAttention, share_query_key
+from modeling.attention.lsh_attention import LshAttention
 from modeling.compression.activation_sparsity import use_sparse_feed_forwards
+from modeling.compression.attention_transfer import share_query_key
+from modeling.compression.integers import quantize_int8
 from modeling.compression.low_rank import factorize
 from modeling.compression.smooth_quant import input_ranges, smooth, static_scales
-from modeling.layers.int8 import quantize_int8
 from tests.modeling.networks import random_tokens, small_network
 
 TEXT = random_tokens(8, 24)

@@ -5,6 +5,7 @@ from data_schemas.errors import ConfigError
 from modeling.attention.key_value_cache import DecoderCache
 from modeling.attention.kinds import FullAttention, PooledAttention, PoolLevel, WindowAttention
 from modeling.compression.calibration import InputStatistics
+from modeling.compression.integers import quantize_int8
 from modeling.compression.low_rank import factorize
 from modeling.compression.pruning import prune, zero_masks
 from modeling.compression.structured_pruning import (
@@ -20,7 +21,6 @@ from modeling.experts.config import ExpertsConfig
 from modeling.export.gpt_neox_config import to_huggingface
 from modeling.export.model_files import model_from_files, model_to_files
 from modeling.feed_forward import FeedForward
-from modeling.layers.int8 import quantize_int8
 from modeling.replacements import replacements_of
 from tests.modeling.networks import random_tokens, small_network
 

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from modeling.compression.integers import quantize_int8
 from modeling.decoding.continuations import SHARED_BEGINNING, Request, pieces, score_continuations
 from modeling.evaluation.bits_per_byte import document_bits
-from modeling.layers.int8 import quantize_int8
 from tests.modeling.networks import random_tokens, small_network
 
 CONTEXT = 90

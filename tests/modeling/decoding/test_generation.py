@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from data_schemas.errors import ConfigError
+from modeling.compression.integers import quantize_int8
 from modeling.decoding.generation import decode_speed, generate, generate_batch, prefill_speed
-from modeling.layers.int8 import quantize_int8
 from tests.modeling.networks import SMALL, small_network
 
 CONTEXT = SMALL.context_length

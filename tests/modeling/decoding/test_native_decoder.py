@@ -1,16 +1,14 @@
 import pytest
 import torch
 
-from modeling.attention.int8_cache import with_int8_cache
 from modeling.compression.activation_sparsity import use_sparse_feed_forwards
+from modeling.compression.integers import quantize_int8, quantize_packed, with_int8_cache
 from modeling.compression.low_rank import factorize
 from modeling.compression.structured_pruning import remove_heads_and_neurons
 from modeling.decoding.generation import generate_batch
 from modeling.decoding.native_decoder import NativeDecoder
 from modeling.kernels import available
-from modeling.layers.int8 import quantize_int8
 from modeling.layers.integer_grid import IntegerGrid
-from modeling.layers.packed import quantize_packed
 from modeling.layers.sparse_feed_forward import SparseFeedForward
 from tests.modeling.networks import random_tokens, small_network
 

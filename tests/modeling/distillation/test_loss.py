@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from data_schemas.errors import ConfigError
+from modeling.compression.integers import quantize_int8
 from modeling.distillation.layer_matching import Matching, relation_divergence
 from modeling.distillation.loss import Comparison, distillation_loss, head_loss, loss_from
 from modeling.distillation.teacher_predictions import TeacherHead, TopPredictions
-from modeling.layers.int8 import quantize_int8
 from modeling.loss.cross_entropy import next_token_loss
 from modeling.loss.logit_tiles import Tiling
 from tests.modeling.networks import SMALL, random_tokens, small_network

@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from data_schemas.errors import ConfigError
+from modeling.compression.integers import quantize_int8
 from modeling.distillation.student import query_key_value_rows, student_from
 from modeling.distillation.student_activations import Moments
 from modeling.distillation.student_config import evenly_spread, most_influential, student_config
 from modeling.distillation.student_plan import plan_student
 from modeling.export.model_files import model_from_files, model_to_files
 from modeling.initialization import attention_scale
-from modeling.layers.int8 import quantize_int8
 from modeling.rotary import rotate, rotation_at
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig

@@ -6,7 +6,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling.attention.kinds import FullAttention, PooledAttention, PoolLevel, WindowAttention
-from modeling.embedding_config import EmbeddingBand
 from modeling.evaluation.config_counts import (
     active_parameters,
     embedding_parameters,
@@ -17,7 +16,7 @@ from modeling.evaluation.config_counts import (
 from modeling.experts.config import ExpertsConfig
 from modeling.loss.cross_entropy import next_token_loss
 from modeling.transformer import Transformer
-from modeling.transformer_config import TransformerConfig
+from modeling.transformer_config import EmbeddingBand, TransformerConfig
 
 POOLED = PooledAttention(window=16, levels=(PoolLevel(stride=4, entries=3), PoolLevel(stride=8)), strided=True)
 LEARNT = PooledAttention(window=8, levels=(PoolLevel(stride=4),), pooling="learnt")

@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from data_schemas.errors import ConfigError
-from modeling.evaluation.bits_per_byte import document_bits
+from modeling.compression.integers import quantize_int8
+from modeling.evaluation.bits_per_byte import document_bits, token_losses
 from modeling.evaluation.logit_ensemble import LogitEnsemble
-from modeling.layers.int8 import quantize_int8
-from modeling.loss.cross_entropy import token_losses
 from tests.modeling.networks import SMALL, random_tokens, small_network
 
 

@@ -1,12 +1,11 @@
 import pytest
 import torch
 
-from modeling.attention.int8_cache import with_int8_cache
 from modeling.attention.kinds import FullAttention, PooledAttention, PoolLevel, WindowAttention
+from modeling.compression.integers import quantize_int8, with_int8_cache
 from modeling.compression.low_rank import factorize
 from modeling.compression.pruning import linear_weights, prune
 from modeling.compression.structured_pruning import keep_heads_and_neurons
-from modeling.embedding_config import EmbeddingBand
 from modeling.evaluation.config_counts import forward_flops, parameters
 from modeling.evaluation.network_counts import (
     bit_operations_per_token,
@@ -15,7 +14,7 @@ from modeling.evaluation.network_counts import (
     nonzero_macs_per_token,
 )
 from modeling.experts.config import ExpertsConfig
-from modeling.layers.int8 import quantize_int8
+from modeling.transformer_config import EmbeddingBand
 from tests.modeling.evaluation.test_config_counts import counted
 from tests.modeling.networks import random_tokens, small_network
 

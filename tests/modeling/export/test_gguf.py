@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from data_schemas.errors import ContractError, EnvironmentProblem
+from modeling.compression.integers import quantize_int8
 from modeling.export.gguf import GELU_SCALE, PRE_TOKENIZERS, gelu_error, ggml_gelu, write_gguf
-from modeling.layers.int8 import quantize_int8
 from stages.tokenize import byte_level_bpe
 from tests.modeling.networks import random_tokens, small_network
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from data_schemas.errors import ContractError, NotFoundError
+from modeling.compression.integers import quantize_int8
 from modeling.decoding.generation import generate
 from modeling.export.gpt_neox import Multipliers, dense_weights, fold_multipliers
 from modeling.export.huggingface import from_gpt_neox, to_gpt_neox, tokenizer_files
-from modeling.layers.int8 import quantize_int8
 from stages.tokenize import byte_level_bpe
 from tests.modeling.networks import SMALL, random_tokens, small_network
 

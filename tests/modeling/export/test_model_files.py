@@ -5,8 +5,8 @@ import safetensors.torch
 import torch
 
 from data_schemas.errors import ContractError
+from modeling.compression.integers import quantize_int8
 from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
-from modeling.layers.int8 import quantize_int8
 from tests.modeling.networks import SMALL, random_tokens, small_network
 
 POOLED = {"kind": "pooled", "window": 8, "levels": [{"stride": 4}], "pooling": "learnt"}
@@ -108,7 +108,7 @@ def test_tensors_of_another_network_are_refused(damage, message):
     [
         (
             {"modules": {"head": {"kind": "int3"}}},
-            r"replaces 'head' by .*'int3'.* knows block_pooling, .*int8_embedding, int8_linear",
+            r"replaces 'head' by .*'int3'.* accepted kinds are block_pooling, .*int8_embedding, int8_linear",
         ),
         ({"transformer": SMALL.model_dump() | {"depth": 3}}, "transformer.depth is 3: Extra inputs"),
     ],

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from data_schemas.errors import ContractError, EnvironmentProblem
+from modeling.compression.integers import quantize_int8
 from modeling.export.onnx import write_onnx
-from modeling.layers.int8 import quantize_int8
 from tests.modeling.compressed_networks import COMPRESSIONS, ONLY_HEADRACE
 from tests.modeling.networks import random_tokens, small_network
 

@@ -7,20 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from modeling.evaluation.network_counts import (
-    bit_operations_per_token,
-    dense_macs_per_token,
-    network_parameters,
-    nonzero_parameters,
-)
-from modeling.export.model_files import model_from_files, model_to_files
+from modeling.compression.integers import packed_layer
 from modeling.kernels import compilation
 from modeling.layers import packed as packed_linear
-from modeling.layers.int8 import Int8Embedding, Int8Linear
 from modeling.layers.integer_grid import IntegerGrid, dequantize, quantize
-from modeling.layers.packed import PackedEmbedding, PackedLinear, pack, packed_layer, quantize_packed, unpack
-from modeling.replacements import kinds
-from tests.modeling.networks import random_tokens, small_network
+from modeling.layers.packed import PackedLinear, pack, unpack
+from modeling.replacements import KINDS
 
 INT4, INT2 = IntegerGrid(4, 32), IntegerGrid(2, 32)
 PER_INT8 = 127 * 2
@@ -32,7 +24,7 @@ def layer(weight, bias, grid) -> PackedLinear:
     if bias is not None:
         module.bias = nn.Parameter(bias)
     made = packed_layer(module, quantize(weight, grid), grid)
-    result = kinds[made.description["kind"]](**{key: one for key, one in made.description.items() if key != "kind"})
+    result = KINDS[made.description["kind"]](**{key: one for key, one in made.description.items() if key != "kind"})
     result.load_state_dict(made.tensors, assign=True)
     return result
 
@@ -82,54 +74,6 @@ def test_sums_of_the_largest_numbers_do_not_overflow():
         made = layer(torch.full((2, 1024), value), None, grid)
         hidden = torch.full((1, 1024), -127.0)
         assert made(hidden).tolist() == [[-127 * 1024 * value] * 2]
-
-
-@settings(max_examples=30, deadline=None)
-@given(bits=st.sampled_from([2, 4]), inputs=st.integers(1, 100), magnitude=st.sampled_from([0.0, 1e-6, 1.0, 1e6]))
-def test_scales_are_no_worse_than_those_that_leave_nothing_out(bits, inputs, magnitude):
-    grid = IntegerGrid(bits, 32)
-    weight = grid.grouped(torch.randn(7, inputs) * magnitude)
-    scales = grid.scales(weight)[..., None]
-    largest = (weight.abs().amax(-1, keepdim=True) / (grid.highest + grid.offset)).bfloat16().float()
-    errors = [((grid.values(grid.codes(weight, one), one) - weight) ** 2).sum(-1) for one in (scales, largest)]
-    assert (errors[0] <= errors[1]).all()
-    codes = grid.codes(weight, scales)
-    assert codes.min() >= grid.lowest and codes.max() <= grid.highest
-
-
-@pytest.mark.parametrize(("bits", "low", "high"), [(8, 0.005, 0.01), (4, 0.05, 0.1), (2, 0.3, 0.36)])
-def test_gaussian_weights_are_off_as_much_as_bits_allow(bits, low, high):
-    # The best four evenly spaced levels leave 0.345 of a Gaussian's norm (Max 1960), sixteen 0.107.
-    torch.manual_seed(0)
-    weight = torch.randn(64, 512)
-    grid = IntegerGrid(bits, 32)
-    error = (dequantize(*quantize(weight, grid), grid) - weight).norm() / weight.norm()
-    assert low < float(error) < high
-
-
-@pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False}, {"experts": {"experts": 3, "active": 1}}])
-@pytest.mark.parametrize("table", [IntegerGrid(8), INT4])
-@torch.no_grad()
-def test_a_network_comes_back_smaller_and_is_counted_in_bits(changes, table):
-    model, tokens = small_network(**changes), random_tokens(4, 20)
-    quantized = quantize_packed(model, INT4, table)
-    decoder = [module for module in quantized.layers.modules() if isinstance(module, PackedLinear)]
-    assert decoder and not any(isinstance(module, nn.Linear | nn.Embedding) for module in quantized.modules())
-    expected = (Int8Embedding, Int8Linear) if table.bits == 8 else (PackedEmbedding, PackedLinear)
-    assert (type(quantized.embedding), type(quantized.head)) == expected
-    files = model_to_files(quantized)
-    read = model_from_files(files["config.json"], files["model.safetensors"])
-    assert torch.equal(read(tokens), quantized(tokens)) and model_to_files(read) == files
-    assert network_parameters(quantized) == network_parameters(model)
-    assert 0.8 * network_parameters(model) < nonzero_parameters(quantized) < network_parameters(model)
-    head = 61 * 32
-    matrices = sum(one.sizes()["inputs"] * one.sizes()["outputs"] for one in decoder)
-    if not changes:
-        attention = dense_macs_per_token(model, 20) - matrices - head
-        expected = 32 * matrices + 8 * table.bits * head + 1024 * attention
-        assert bit_operations_per_token(quantized, 20) == pytest.approx(expected)
-        exact = model(tokens)
-        assert float((quantized(tokens) - exact).norm() / exact.norm()) < 0.3
 
 
 def test_the_plain_loops_give_what_the_vector_instructions_give(monkeypatch, tmp_path):

@@ -7,11 +7,11 @@ from torch import nn
 
 from modeling import kernels
 from modeling.compression.activation_sparsity import use_sparse_feed_forwards
-from modeling.compression.low_rank import LowRankLinear
+from modeling.compression.integers import quantize_int8
 from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
 from modeling.feed_forward import FeedForward
 from modeling.kernels import compilation
-from modeling.layers.int8 import quantize_int8
+from modeling.layers.linear import LowRankLinear
 from modeling.layers.sparse_feed_forward import FEW_ROWS, SparseFeedForward, thresholded_relu
 from tests.modeling.networks import random_tokens, small_network
 

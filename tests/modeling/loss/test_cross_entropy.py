@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from modeling.compression.integers import quantize_int8
 from modeling.embeddings import AdaptiveHead
-from modeling.layers.int8 import quantize_int8
-from modeling.loss.cross_entropy import chunked_token_losses, linear_cross_entropy, next_token_loss, token_losses
+from modeling.evaluation.bits_per_byte import token_losses
+from modeling.loss.cross_entropy import chunked_token_losses, linear_cross_entropy, next_token_loss
 from modeling.loss.logit_tiles import TILING, Tiling
 from tests.modeling.networks import random_tokens, small_network
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from data_schemas.artifact_kinds import TOKENS
 from data_schemas.tables import token_shard_schema
 from infra.store.artifacts import Artifact, ArtifactStore
+from modeling.evaluation.bits_per_byte import token_losses
 from modeling.evaluation.logit_ensemble import LogitEnsemble
-from modeling.loss.cross_entropy import token_losses
 from modeling.transformer import Transformer
 from stages.pretrain.config import EnsembleConfig
 from stages.pretrain.ensemble import Chosen, choose, heldout_batches

@@ -6,10 +6,10 @@ from data_schemas.errors import ConfigError
 from modeling.attention.linear_attention import LinearAttention
 from modeling.attention.lsh_attention import LshAttention
 from modeling.attention.multi_head import Attention
+from modeling.compression.integers import quantize_int8
 from modeling.compression.low_rank import factorize
 from modeling.decoding.generation import generate
 from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
-from modeling.layers.int8 import quantize_int8
 from stages.compress.attention_config import LinearAttentionPass, LshAttentionPass
 from stages.compress.passes.attention import apply
 from stages.compress.recovery_config import Recovery

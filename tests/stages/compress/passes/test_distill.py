@@ -5,12 +5,12 @@ from pydantic import ValidationError
 from data_schemas.errors import ConfigError
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
+from modeling.compression.integers import quantize_int8
 from modeling.compression.pruning import apply_masks, magnitude_masks
 from modeling.decoding.native_decoder import NativeDecoder
+from modeling.evaluation.bits_per_byte import token_losses
 from modeling.export.model_files import model_to_files
 from modeling.kernels import available
-from modeling.layers.int8 import quantize_int8
-from modeling.loss.cross_entropy import token_losses
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.compress import recovery as recovery_module

@@ -8,10 +8,11 @@ from data_schemas.errors import ConfigError
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
 from modeling.attention.int8_cache import Int8CacheAttention
+from modeling.compression.integers import quantize_int8
 from modeling.compression.pruning import apply_masks, magnitude_masks
 from modeling.compression.quantization_aware_training import QuantizationAwareTraining
 from modeling.export.model_files import model_from_files, model_to_files
-from modeling.layers.int8 import Int8Linear, StaticInt8Linear, quantize_int8
+from modeling.layers.int8 import Int8Linear, StaticInt8Linear
 from modeling.layers.packed import PackedLinear
 from modeling.loss.cross_entropy import next_token_loss
 from modeling.transformer import Transformer

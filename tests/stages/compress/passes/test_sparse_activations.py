@@ -5,9 +5,9 @@ from data_schemas.errors import ConfigError
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
 from modeling.compression.activation_sparsity import measure_zeros
+from modeling.compression.integers import quantize_int8
 from modeling.compression.pruning import linear_weights, prune
 from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
-from modeling.layers.int8 import quantize_int8
 from modeling.layers.sparse_feed_forward import SparseFeedForward
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig

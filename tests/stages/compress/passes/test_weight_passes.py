@@ -6,11 +6,11 @@ from pydantic import ValidationError
 
 from data_schemas.errors import ConfigError
 from infra.store.filesystem import Folder
+from modeling.compression.integers import quantize_int8
 from modeling.compression.pruning import linear_weights, zero_masks
 from modeling.compression.sparsity import GroupSparsity
 from modeling.evaluation.network_counts import network_parameters
 from modeling.export.model_files import model_from_files, model_to_files
-from modeling.layers.int8 import quantize_int8
 from modeling.loss.cross_entropy import next_token_loss
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
