@@ -7,7 +7,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from data_schemas.artifact_kinds import ArtifactKind
 from data_schemas.config import StageConfig
@@ -46,7 +46,7 @@ class Stage(Protocol):
     version: int
     """Raised when the same config and inputs would give other bytes."""
     Config: type[StageConfig]
-    inputs: Mapping[str, ArtifactKind]
+    inputs: ClassVar[Mapping[str, ArtifactKind]]
     """Input name -> kind; wired to the nearest earlier stage whose output has that kind."""
     output: ArtifactKind
 

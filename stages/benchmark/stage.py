@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS
+from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS, ArtifactKind
 from data_schemas.config import StageConfig
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Estimate, Volume
@@ -84,9 +85,12 @@ class BenchmarkStage(Stage):
     name = "benchmark"
     version = 6
     Config = BenchmarkConfig
-    inputs: Mapping = {  # type: ignore[type-arg]
-        "corpus": CORPUS, "tokens": TOKENS, "model": MODEL, "compressed": COMPRESSED_MODEL,
-    }  # fmt: skip
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {
+        "corpus": CORPUS,
+        "tokens": TOKENS,
+        "model": MODEL,
+        "compressed": COMPRESSED_MODEL,
+    }
     output = RESULTS
 
     def sources(self, config: BenchmarkConfig) -> dict[str, str]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from data_schemas.artifact_kinds import RAW_DOCUMENTS
+from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
@@ -28,7 +28,7 @@ class CleanStage(Stage):
     name = "clean"
     version = 2
     Config = CleanConfig
-    inputs: Mapping = {"documents": RAW_DOCUMENTS}  # type: ignore[type-arg]
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"documents": RAW_DOCUMENTS}
     output = RAW_DOCUMENTS
 
     def estimate(self, config: CleanConfig, volume: Volume) -> Estimate:

@@ -1,11 +1,11 @@
 """Compression: passes in the order of the config, each measured on the same held-out text."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS
+from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS, ArtifactKind
 from data_schemas.config import StageConfig, runtime_field
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, workers_or_all
@@ -116,7 +116,7 @@ class CompressStage(Stage):
     name = "compress"
     version = 4
     Config = CompressConfig
-    inputs: Mapping = {"model": MODEL, "tokens": TOKENS}  # type: ignore[type-arg]
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"model": MODEL, "tokens": TOKENS}
     output = COMPRESSED_MODEL
 
     def estimate(self, config: CompressConfig, volume: Volume) -> Estimate:

@@ -3,10 +3,11 @@ some documents are held out before anything learns from them."""
 
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 from pydantic import Field
 
-from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS
+from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS, ArtifactKind
 from data_schemas.config import StageConfig
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
@@ -56,7 +57,7 @@ class DedupStage(Stage):
     name = "dedup"
     version = 2
     Config = DedupConfig
-    inputs: Mapping = {"documents": RAW_DOCUMENTS}  # type: ignore[type-arg]
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"documents": RAW_DOCUMENTS}
     output = CORPUS
 
     def sources(self, config: DedupConfig) -> dict[str, str]:

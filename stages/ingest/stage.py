@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from data_schemas.artifact_kinds import RAW_DOCUMENTS
+from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
@@ -29,7 +29,7 @@ class IngestStage(Stage):
     name = "ingest"
     version = 2
     Config = IngestConfig
-    inputs: Mapping = {}  # type: ignore[type-arg]
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {}
     output = RAW_DOCUMENTS
 
     def sources(self, config: IngestConfig) -> dict[str, str]:

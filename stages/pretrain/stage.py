@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from typing import ClassVar
 
-from data_schemas.artifact_kinds import MODEL, TOKENS
+from data_schemas.artifact_kinds import MODEL, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates
 from infra.store.artifacts import Artifact, ArtifactWriter
@@ -20,7 +21,7 @@ class PretrainStage(Stage):
     name = "pretrain"
     version = 3
     Config = PretrainConfig
-    inputs: Mapping = {"tokens": TOKENS}  # type: ignore[type-arg]
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"tokens": TOKENS}
     output = MODEL
 
     def estimate(self, config: PretrainConfig, volume: Volume) -> Estimate:

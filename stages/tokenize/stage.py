@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 from pydantic import Field
 
-from data_schemas.artifact_kinds import CORPUS, TOKENS
+from data_schemas.artifact_kinds import CORPUS, TOKENS, ArtifactKind
 from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
@@ -36,7 +37,7 @@ class TokenizeStage(Stage):
     name = "tokenize"
     version = 1
     Config = TokenizeConfig
-    inputs: Mapping = {"corpus": CORPUS}  # type: ignore[type-arg]
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"corpus": CORPUS}
     output = TOKENS
 
     def estimate(self, config: TokenizeConfig, volume: Volume) -> Estimate:
