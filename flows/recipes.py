@@ -10,6 +10,7 @@ orders: true             # of each combination, in every order
 ```
 """
 
+from collections.abc import Sequence
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,16 @@ def _pass_name(one: Pass) -> str:
     if trained:
         parts.append("trained")
     return " ".join(part for part in parts if part)
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the Pareto-optimal points, both coordinates minimized, by rising first coordinate.
+
+    Of equal points the first is taken.
+    """
+    order = sorted(range(len(points)), key=lambda index: (*points[index], index))
+    best: list[int] = []
+    for index in order:
+        if not best or points[index][1] < points[best[-1]][1]:
+            best.append(index)
+    return best

@@ -1,6 +1,7 @@
 """Rates that estimates are made of, measured on one reference core (docs/results.md); reports hold them to account."""
 
 import functools
+import time
 from dataclasses import dataclass
 
 from infra.store.provenance import device
@@ -32,6 +33,19 @@ DATA_PROCESS_BYTES = 130 * 2**20
 PROCESS_BYTES = 600 * 2**20
 """Of a process that computes with torch."""
 
+TENSOR_CORE_FLOPS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "4090": 165e12,
+    "V100": 125e12,
+}
+"""Dense 16-bit FLOPs per second from the vendor's data sheet, by a part of the device's name."""
+MATMUL_SIZE = 1024
+MATMUL_ROUNDS = 3
+
 
 @functools.cache
 def cpu_rates() -> CpuRates:
@@ -55,3 +69,28 @@ def has_fast_bf16() -> bool:
 def workers_or_all(workers: int | None) -> int:
     """A configured number of workers, or one per core."""
     return workers or cpu_count()
+
+
+def matmul_ceiling(device_type: str, precision: str) -> float:
+    """Peak FLOPs per second of matrix products: from the data sheet, or measured if there is none (0.25 s).
+
+    Args:
+        device_type: "cpu" or "cuda".
+        precision: "bf16", "fp16" or "fp32".
+    """
+    import torch
+
+    if device_type == "cuda":
+        name = torch.cuda.get_device_name()
+        peak = next((flops for part, flops in TENSOR_CORE_FLOPS.items() if part in name), None)
+        if peak is not None and precision != "fp32":
+            return peak
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    size = MATMUL_SIZE if device_type == "cpu" else 8 * MATMUL_SIZE
+    left = torch.ones(size, size, device=device_type, dtype=dtype)
+    seconds = []
+    for _ in range(MATMUL_ROUNDS):
+        begun = time.perf_counter()
+        float((left @ left)[0, 0])
+        seconds.append(time.perf_counter() - begun)
+    return 2.0 * size**3 / min(seconds)

@@ -13,8 +13,7 @@ from rich.table import Table
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
 from flows.console import amount, console
-from flows.pareto import frontier
-from flows.recipes import Recipe
+from flows.recipes import Recipe, frontier
 from flows.run_config import RunConfigBase, build_run_config
 from flows.run_session import RunRequest, RunView, following_request
 from infra.store.artifacts import ArtifactStore

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from flows.console import amount
-from flows.pareto import frontier
+from flows.recipes import frontier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

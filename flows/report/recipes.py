@@ -8,8 +8,7 @@ from markupsafe import Markup
 
 from data_schemas.manifest import Manifest
 from flows.console import amount
-from flows.pareto import frontier
-from flows.recipes import recipe_name
+from flows.recipes import frontier, recipe_name
 from flows.report.charts import pareto_chart
 from flows.report.compression_frontier import bits_change
 

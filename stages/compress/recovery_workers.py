@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from infra.progress import SilentListener
-from infra.relayed_progress import RelayedListener, relayed
+from infra.progress import RelayedListener, SilentListener, relayed
 from infra.workers.payload import ORDER, load_payload, save_payload
 from infra.workers.ray_training import Worker, fit, ray_trainer
 from modeling.training.data_parallel import WorkerRank

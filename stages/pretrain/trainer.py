@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from data_schemas.errors import TrainingDivergedError
-from infra.matmul_ceiling import matmul_ceiling
+from infra.hardware import matmul_ceiling
 from infra.workers.ray_training import TrainingWorkers, Worker, fit, ray_trainer
 from modeling.training.loss_scale import LossScale
 from modeling.training.optimizer import build_optimizer

@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_schemas.errors import ConfigError
-from flows.pareto import frontier
-from flows.recipes import read_recipes
+from flows.recipes import frontier, read_recipes
 
 
 def written(tmp_path, text):

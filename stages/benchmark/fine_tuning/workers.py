@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from infra.progress import SilentListener
-from infra.relayed_progress import RelayedListener, relayed
+from infra.progress import RelayedListener, SilentListener, relayed
 from infra.store.filesystem import Folder
 from infra.workers.payload import load_payload, save_payload
 from infra.workers.ray_training import TrainingWorkers, Worker, fit, ray_trainer

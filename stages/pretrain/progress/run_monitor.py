@@ -4,12 +4,11 @@ Rows go to the progress bar and to TensorBoard, events to the log of the run.
 """
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from infra.progress import ProgressListener
+from infra.progress import ProgressListener, repeated
 from infra.store.filesystem import Folder
 from modeling.evaluation.config_counts import flops_per_token
 from stages.pretrain.progress.loss_forecast import forecast_final_loss
@@ -17,8 +16,6 @@ from stages.pretrain.progress.progress_text import progress_text, recent_tokens_
 from stages.pretrain.progress.tensorboard import TensorBoardLog, row_scalars
 from stages.pretrain.progress.training_log import read_log
 from stages.pretrain.training_job import TrainingJob
-
-LOOK_EVERY_SECONDS = 1.0
 
 
 @contextmanager
@@ -31,21 +28,11 @@ def watched(job: TrainingJob, listener: ProgressListener, records: Folder | None
         records: where event files for TensorBoard go, into `tensorboard`; None for nowhere.
     """
     watch = _Watch(job, listener, records.child("tensorboard") if records and records.is_local else None)
-    stop = threading.Event()
-
-    def follow() -> None:
-        while not stop.wait(LOOK_EVERY_SECONDS):
-            watch.look()
-
-    thread = threading.Thread(target=follow, daemon=True)
     listener.advanced("train", 0, job.plan.steps, f"0 of {job.plan.steps} steps")
-    thread.start()
     try:
-        yield
+        with repeated(watch.look):
+            yield
     finally:
-        stop.set()
-        thread.join()
-        watch.look()
         watch.close()
 
 

@@ -1,7 +1,7 @@
 import json
 from unittest.mock import Mock, call
 
-from infra.relayed_progress import KEPT, RelayedListener, relayed
+from infra.progress import KEPT, RelayedListener, relayed
 from infra.store.filesystem import Folder
 
 
@@ -11,11 +11,11 @@ def test_what_a_worker_tells_is_heard_once_and_in_order_also_after_it_was_starte
     with relayed(folder, driver):
         RelayedListener(folder).advanced("recovery", 100, 300, "step 100")
         again = RelayedListener(folder)
-        again.logged("goes on")
+        again.logged("continues")
         again.advanced("recovery", 200, 300, "step 200")
     assert driver.mock_calls == [
         call.advanced("recovery", 100, 300, "step 100"),
-        call.logged("goes on"),
+        call.logged("continues"),
         call.advanced("recovery", 200, 300, "step 200"),
     ]
     assert folder.names() == []
