@@ -25,9 +25,9 @@ from rich.table import Table
 from modeling.export.huggingface import from_gpt_neox, to_gpt_neox, tokenizer_files
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
-from stages.benchmark.data_files import OWN_DATA, find
-from stages.benchmark.harness.ask import load_task
+from stages.benchmark.data_files import OWN_DATA, find_file
 from stages.benchmark.harness.headrace_lm import HeadraceLM
+from stages.benchmark.harness.run_task import load_task
 from stages.benchmark.tasks.glue.data import SETS, read_examples
 from stages.benchmark.tasks.word_problems.data import READERS
 from stages.tokenize import byte_level_bpe
@@ -76,7 +76,7 @@ def request_sets(quick: bool) -> dict[str, list[Instance]]:
     """Choices without and behind examples, and texts to be written."""
     sets: dict[str, list[Instance]] = {"GLUE, 0 examples": [], "GLUE, 5 examples": []}
     for of in SETS[:3] if quick else SETS:
-        path = find(OWN_DATA / "glue" / of.folder, *of.files)
+        path = find_file(OWN_DATA / "glue" / of.folder, *of.files)
         assert path is not None
         items = read_examples(path, of).items
         sets["GLUE, 0 examples"] += requests_of(of.harness, items[5:], [])

@@ -33,9 +33,9 @@ def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = 
         ConfigError: where there is nothing to ask.
         InputDataError: where data of a task cannot be read.
     """
+    from stages.benchmark.config import BenchmarkConfig
     from stages.benchmark.evaluated_models import checkpoint
     from stages.benchmark.measure_tasks import Steps, measure_baselines, measure_model, result_tables
-    from stages.benchmark.stage import BenchmarkConfig
 
     if not Path(model).is_dir():
         raise NotFoundError(

@@ -1,9 +1,9 @@
 """Benchmark data on the local disk: where a file is, what is in it, and what to say where it is not.
 
-- `find`: the first of several names, plain or `.gz`
+- `find_file`: the first of several names, plain or `.gz`
 - `read_text`, `read_lines`, `read_json_lines`: contents, with errors that name the file and the line
-- `not_run`: the line that stands in the result for data that are not there
-- `drawn`: at most so many items, by a seed
+- `missing_data_message`: why a task was not run: the missing files and a command that downloads them
+- `sample_items`: at most so many items, by a seed
 - `content_digest`, `folder_state`: what the stage's key knows of files
 """
 
@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_schemas.errors import InputDataError
-from stages.benchmark.remote_files import is_there, shown
+from stages.benchmark.remote_files import display_path, is_available
 
 OWN_DATA = Path(__file__).parent / "data"
 """Items of Headrace's own writing, in the layouts of the official files."""
 Item = TypeVar("Item")
 
 
-def find(folder: Path, *names: str) -> Path | None:
+def find_file(folder: Path, *names: str) -> Path | None:
     """The first of `names` that is in the folder, as it is or with `.gz` behind it."""
     paths = (folder / ending for name in names for ending in (name, f"{name}.gz"))
-    return next((path for path in paths if is_there(path)), None)
+    return next((path for path in paths if is_available(path)), None)
 
 
-def not_run(folder: Path, names: Sequence[str], get: str) -> str:
-    """Says that data are not there and how to get them."""
-    wanted = " or ".join(shown(folder / name) for name in names)
-    return f"not run: no data at {wanted}; get it with: {get}"
+def missing_data_message(folder: Path, names: Sequence[str], get: str) -> str:
+    """Why a task was not run: files that are missing, and the command that downloads them."""
+    paths = " or ".join(display_path(folder / name) for name in names)
+    return f"not run: no data at {paths}; get it with: {get}"
 
 
 def read_text(path: Path, encoding: str = "utf-8-sig") -> str:
@@ -91,7 +91,7 @@ def _objects(text: str, path: Path) -> list[tuple[str, Any]]:
     return rows
 
 
-def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
+def sample_items(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
     """`limit` items by the seed, in the file's order; all where there is no limit."""
     if limit is None or limit >= len(items):
         return list(items)
@@ -110,6 +110,6 @@ def content_digest(paths: Sequence[Path]) -> str:
     """sha256 over the files that are there; a file that comes or goes changes it too."""
     whole = hashlib.sha256()
     for path in paths:
-        if is_there(path):
+        if is_available(path):
             whole.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()

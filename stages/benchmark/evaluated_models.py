@@ -11,7 +11,6 @@ from modeling.export.huggingface import end_of_text_token
 from modeling.export.model_files import model_from_files
 from modeling.export.model_folder import architecture, network_from_folder
 from stages.benchmark.data_files import folder_state
-from stages.benchmark.held_out.documents import end_of_text_id
 from stages.benchmark.task import EvaluatedModel
 
 
@@ -20,7 +19,7 @@ def evaluated_models(inputs: Mapping[str, Artifact], checkpoints: Mapping[str, s
     for name, artifact in (("pretrained", inputs["model"]), ("compressed", inputs["compressed"])):
         network = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
         tokenizer = Tokenizer.from_str(artifact.read("tokenizer.json").decode())
-        yield EvaluatedModel(name, network, tokenizer, end_of_text_id(tokenizer), artifact.manifest.digest)
+        yield EvaluatedModel(name, network, tokenizer, network.config.end_of_text, artifact.manifest.digest)
     for name, folder in checkpoints.items():
         yield checkpoint(name, Path(folder))
 

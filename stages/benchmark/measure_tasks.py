@@ -14,7 +14,7 @@ import pyarrow as pa
 from data_schemas.tables import ITEMS, SCORES
 from infra.progress import ProgressListener
 from infra.store.filesystem import Folder
-from stages.benchmark.held_out.documents import TaskResult, not_asked
+from stages.benchmark.results import TaskResult, unsupported_model
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext, TransformersCheckpoint
 
 
@@ -70,7 +70,7 @@ def measure_model(
     for task in tasks:
         with steps.step(task.kind, model.name) as advanced:
             if task.needs_network and isinstance(model, TransformersCheckpoint):
-                results += [not_asked(task.labeled(name), model.name) for name in task.names()]
+                results += [unsupported_model(task.labeled(name), model.name) for name in task.names()]
             else:
                 results += _labelled(task, task.measure(model, TaskContext(seed, work, advanced)))
     return results

@@ -1,7 +1,6 @@
-"""The metrics of GLUE and its average (Wang et al. 2019, 1804.07461, section 3).
+"""The metrics of GLUE (Wang et al. 2019, 1804.07461, section 3).
 
 - `METRICS`: name -> statistic of (labels, predictions)
-- `AVERAGE_OF`: which scores make up each of the nine tasks of the average
 """
 
 from collections.abc import Callable, Mapping
@@ -60,9 +59,3 @@ METRICS: Mapping[str, Statistic] = {
     "Pearson correlation": pearson,
     "Spearman correlation": spearman,
 }
-
-AVERAGE_OF: Mapping[str, tuple[str, ...]] = {
-    "CoLA": ("CoLA",), "SST-2": ("SST-2",), "MRPC": ("MRPC",), "QQP": ("QQP",), "STS-B": ("STS-B",),
-    "MNLI": ("MNLI matched", "MNLI mismatched"), "QNLI": ("QNLI",), "RTE": ("RTE",), "WNLI": ("WNLI",),
-}  # fmt: skip
-"""Task of the average -> the sets whose metrics are averaged to its score; then the nine scores are averaged."""

@@ -1,7 +1,7 @@
 """Benchmark files that the config names by URL: copied to the local disk when they are first asked for.
 
-- `data_folder`, `data_file`: where they will be
-- `is_there`: whether a file is there, or can be copied
+- `local_folder`, `local_file`: where they will be
+- `is_available`: whether a file is there, or can be copied
 - `shown`: a path as the user wrote it
 
 Any URL of fsspec: `https://`, `hf://datasets/...`, `s3://`, and chains such as
@@ -19,8 +19,8 @@ _urls: dict[Path, str] = {}
 _absent: set[Path] = set()
 
 
-def data_folder(path: str) -> Path:
-    """The folder itself, or, of a URL, the one that `is_there` copies its files to."""
+def local_folder(path: str) -> Path:
+    """The folder itself, or, of a URL, the one that `is_available` copies its files to."""
     if "://" not in path:
         return Path(path)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "benchmarks"
@@ -29,17 +29,17 @@ def data_folder(path: str) -> Path:
     return folder
 
 
-def data_file(path: str) -> Path:
+def local_file(path: str) -> Path:
     """The same for one file."""
     if "://" not in path:
         return Path(path)
     # In a chain the path inside the archive comes first.
     first, *rest = path.split("::")
     folder, _, name = first.rpartition("/")
-    return data_folder("::".join([f"{folder}/" if folder.endswith("/") else folder, *rest])) / name
+    return local_folder("::".join([f"{folder}/" if folder.endswith("/") else folder, *rest])) / name
 
 
-def is_there(path: Path) -> bool:
+def is_available(path: Path) -> bool:
     """Whether a file of one of these folders is on the local disk, after a try to copy it there.
 
     Raises:
@@ -60,13 +60,14 @@ def is_there(path: Path) -> bool:
         return False
     except Exception as error:  # aiohttp, botocore and the like have no common ancestor
         raise InputDataError(
-            f"{shown(path)} cannot be fetched ({type(error).__name__}: {error}); download it and name a local path"
+            f"{display_path(path)} cannot be downloaded ({type(error).__name__}: {error}); download it by hand "
+            "and set a local path"
         ) from error
     Folder(str(folder)).write(name, data)
     return True
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """The path, or the URL that it stands for."""
     folder = _owner(path)
     if folder is None:

@@ -5,16 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, field_validator
-
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS, ArtifactKind
-from data_schemas.config import StageConfig
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
+from stages.benchmark.config import BenchmarkConfig
 from stages.benchmark.data_files import folder_state
-from stages.benchmark.tasks.kinds import OWN_TASKS, AnyTask
 from stages.stage import Stage, StageContext
 
 XZ_BYTES_PER_SECOND = 1.2e6
@@ -22,61 +19,6 @@ NGRAM_BYTES_PER_SECOND = 8e6
 OVERLAP_BYTES_PER_SECOND = 20e6
 HARNESS_SECONDS = 12.0
 """Imports of the evaluation harness and of what it brings."""
-OWN_MODELS = ("pretrained", "compressed")
-"""The run's own networks, as the result calls them."""
-
-
-class BenchmarkConfig(StageConfig):
-    """What is measured, and on what."""
-
-    held_out_bytes: int = Field(400_000, gt=0, description="held-out text that is scored, in bytes, whole documents")
-    calibration_bytes: int = Field(
-        100_000, gt=0, description="of it, what the calibration error is measured on, in bytes, whole documents"
-    )
-    memorization_documents: int = Field(
-        200, ge=0, description="training documents, and held-out ones, whose beginnings each model goes on from"
-    )
-    baseline_training_bytes: int = Field(
-        20_000_000, gt=0, description="training text that the n-gram and xz baselines learn from, in bytes"
-    )
-    ngram_order: int = Field(5, ge=2, le=7, description="bytes per n-gram of the interpolated byte model")
-    tasks: tuple[AnyTask, ...] = Field(
-        OWN_TASKS, description="what is asked of every model; small sets that come with Headrace where left out"
-    )
-    checkpoints: dict[str, str] = Field(
-        {},
-        description="name in the result -> folder of a Hugging Face checkpoint, measured beside: GPT-NeoX is read as a "
-        "network of ours, others need the extra `transformers`",
-    )
-    prompts: tuple[str, ...] = Field(
-        ("Return a new array", "This function", "The following example shows how to", "Raises ValueError if"),
-        description="beginnings that each model goes on from, for the report",
-    )
-    sample_tokens: int = Field(80, gt=0, description="tokens per sample")
-    seed: int = Field(0, ge=0, description="of the bootstrap, of drawn items and of sampling")
-
-    @field_validator("tasks")
-    @classmethod
-    def _names_differ(cls, tasks: tuple[AnyTask, ...]) -> tuple[AnyTask, ...]:
-        names = [task.labeled(name) for task in tasks for name in task.names()]
-        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-        if twice:
-            raise ValueError(
-                f"{twice[0]!r} is measured twice, and the result could not tell which is which; "
-                "take one of them away, or give one of them a label, such as label: 5 examples"
-            )
-        return tasks
-
-    @field_validator("checkpoints")
-    @classmethod
-    def _no_name_of_the_run_s_own(cls, checkpoints: dict[str, str]) -> dict[str, str]:
-        for name in OWN_MODELS:
-            if name in checkpoints:
-                raise ValueError(
-                    f"{name!r} is what the result calls a network of the run itself; give the checkpoint "
-                    f"{checkpoints[name]} another name"
-                )
-        return checkpoints
 
 
 class BenchmarkStage(Stage):
@@ -134,8 +76,9 @@ class BenchmarkStage(Stage):
             score_language_modeling,
             training_sample,
         )
-        from stages.benchmark.held_out.documents import TaskResult, held_out_documents, samples, score_held_out
+        from stages.benchmark.held_out.documents import held_out_documents, samples, score_held_out
         from stages.benchmark.measure_tasks import Steps, measure_baselines, measure_model, result_tables
+        from stages.benchmark.results import TaskResult
 
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
         training = training_sample(inputs["tokens"], config.memorization_documents, config.seed)
@@ -147,13 +90,21 @@ class BenchmarkStage(Stage):
                 with steps.step("held-out text", model.name):
                     results.append(score_held_out(model.name, model.network, held_out, model.end_of_text, config.seed))
                     results += score_language_modeling(
-                        model.name, model.network, held_out, training, model.end_of_text, config
+                        model.name,
+                        model.network,
+                        held_out,
+                        training,
+                        model.end_of_text,
+                        config.calibration_bytes,
+                        config.seed,
                     )
                 with context.phase("samples"):
-                    texts += samples(model, config)
+                    texts += samples(model, config.prompts, config.sample_tokens, config.seed)
             results += measure_model(model, config.tasks, config.seed, context.work, steps)
         with steps.step("baselines", "all tasks"):
-            results += score_baselines(inputs["corpus"], held_out, config)
+            results += score_baselines(
+                inputs["corpus"], held_out, config.baseline_training_bytes, config.ngram_order, config.seed
+            )
             results += measure_baselines(config.tasks, config.seed, context.work)
         with steps.step("overlap with the training text", "all tasks"):
             texts_of = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from modeling.transformer import Transformer
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.results import TaskResult
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class EvaluatedModel:
     """Id of the token that ends documents."""
     digest: str
     """Of the network's and the tokenizer's files: answers are kept under it."""
-    begins_documents: bool = True
+    prepend_end_of_text: bool = True
     """Whether prompts stand behind an end-of-text token, as documents did in training."""
 
 
@@ -98,7 +98,7 @@ class BenchmarkTask(FrozenConfig):
         raise NotImplementedError
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
-        """Scores without a network, and a row for what could not be run and why (`evaluation.not_run`)."""
+        """Scores without a network, and a row for what could not be run and why (`results.missing_score`)."""
         raise NotImplementedError
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:

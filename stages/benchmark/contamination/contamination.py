@@ -19,8 +19,8 @@ import pyarrow as pa
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
 from stages.benchmark.contamination.verbatim_overlap import ItemWords, item_words, longest_runs
-from stages.benchmark.held_out.documents import TaskResult
 from stages.benchmark.metrics import METRICS
+from stages.benchmark.results import TaskResult
 from stages.common.word_hashes import text_columns
 
 NGRAM, MIN_WORDS = 13, 8

@@ -37,23 +37,23 @@ class FineTunedTask(BenchmarkTask):
     )
     cpus_per_worker: float = Field(1.0, gt=0, description="processors for each worker where there are no GPUs")
 
-    def training_words(self) -> str:
+    def training_description(self) -> str:
         """For the protocol."""
         return (
             f"{self.epochs} epochs, batches of {self.batch_size}, AdamW at {self.learning_rate:g} with weight decay "
-            f"{self.weight_decay:g}, {self.warmup_share:.0%} warm-up and linear decay, {median_words(self.seeds)}"
+            f"{self.weight_decay:g}, {self.warmup_share:.0%} warm-up and linear decay, {median_description(self.seeds)}"
         )
 
-    def of_training(self, items: int) -> int:
+    def used_training_items(self, items: int) -> int:
         """So many of a training set's items are used."""
         return min(items, self.most_training_items or items)
 
-    def passes(self, training_tokens: int, asked_tokens: int) -> int:
+    def equivalent_tokens(self, training_tokens: int, asked_tokens: int) -> int:
         """Tokens of all trainings as if they were only read."""
         return self.seeds * (TRAINING_FLOPS * self.epochs * training_tokens + asked_tokens)
 
 
-def median_words(seeds: int) -> str:
+def median_description(seeds: int) -> str:
     """What is reported of so many seeds."""
     lower = ", the lower middle one" if seeds % 2 == 0 else ""
     return f"median of {seeds} seeds{lower}" if seeds > 1 else "one seed"

@@ -1,9 +1,9 @@
 """Fine-tuning: all weights of a network and a new head are trained on rows of tokens, then asked about other rows.
 
 - `Examples`: rows with what is to be said of them
-- `FineTuningJob`: all that decides one training; `learn`: does it, on one process or on one of several
-- `answers`: what the trained network says of rows
-- `trainable`: a float copy of any network, with what the result must say of it
+- `FineTuningJob`: all that decides one training; `fine_tune`: does it, on one process or on one of several
+- `predict`: what the trained network says of rows
+- `trainable_network`: a float copy of any network, with what the result must say of it
 
 The steps are those of pretraining and recovery (`modeling.training.step`). A row is packed as its tokens, padding and,
 in the last column, its number among the examples, by which the loss finds length and target.
@@ -111,7 +111,7 @@ class FineTuned(nn.Module):
         return TrainingLoss(loss + sum(report.loss for report in reports), loss.detach())
 
 
-def learn(
+def fine_tune(
     job: FineTuningJob,
     place: WorkerRank,
     device: torch.device,
@@ -183,7 +183,7 @@ def _loss_of(examples: Examples, device: torch.device) -> LossFunction:
 
 
 @torch.inference_mode()
-def answers(model: FineTuned, rows: Rows) -> list[npt.NDArray[np.float32]]:
+def predict(model: FineTuned, rows: Rows) -> list[npt.NDArray[np.float32]]:
     """What the head says of each row, in their order; rows of like length are read together."""
     device = model.head.linear.weight.device
     found: dict[int, npt.NDArray[np.float32]] = {}
@@ -204,10 +204,10 @@ def _asked_batches(rows: Rows) -> list[list[int]]:
     return batches
 
 
-def trainable(network: Transformer) -> tuple[Transformer, list[str]]:
+def trainable_network(network: Transformer) -> tuple[Transformer, list[str]]:
     """The network as it can be trained, and what the result must say of that.
 
-    Integers are made float32 again, with the same values; zeros in the decoder's matrices stay zero in `learn`.
+    Integers are made float32 again, with the same values; zeros in the decoder's matrices stay zero in `fine_tune`.
     """
     remarks = []
     if integer_modules(network):

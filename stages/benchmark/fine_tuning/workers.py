@@ -1,7 +1,7 @@
 """Fine-tuning in this process or on Ray Train, by one code path; what is finished is kept.
 
-- `answers_by_seed`: of every seed's training, from the store where it is there
-- `learn_and_answer`: one training, on as many workers as the settings say
+- `results_by_seed`: of every seed's training, from the store where it is there
+- `train_and_predict`: one training, on as many workers as the settings say
 
 A training that was killed begins again; its seeds before it do not.
 """
@@ -22,7 +22,7 @@ from infra.store.filesystem import Folder
 from infra.workers.payload import load_payload, save_payload
 from infra.workers.ray_training import TrainingWorkers, Worker, fit, ray_trainer
 from modeling.training.data_parallel import ALONE, WorkerRank, most_shares, rows_are_apart
-from stages.benchmark.fine_tuning.training import FineTuningJob, Rows, answers, learn, rows_digest
+from stages.benchmark.fine_tuning.training import FineTuningJob, Rows, fine_tune, predict, rows_digest
 from stages.benchmark.harness.answer_store import AnswerStore, request_key
 from stages.benchmark.task import EvaluatedModel, TaskContext
 
@@ -33,7 +33,7 @@ TOLD_EVERY_STEPS = 20
 OUTPUTS = "outputs.pt"
 
 
-def answers_by_seed(
+def results_by_seed(
     job: FineTuningJob, asked: Rows, read: Callable[[Outputs], Any], model: EvaluatedModel, context: TaskContext
 ) -> list[Any]:
     """What each seed's training says of `asked`, as `read` makes JSON of it.
@@ -54,7 +54,7 @@ def answers_by_seed(
         keys = {seed: request_key(what, seed) for seed in seeds}
         for place, (seed, key) in enumerate(keys.items()):
             if key not in store:
-                outputs = learn_and_answer(replace(job, seed=seed), asked, context, _told(context, place, len(seeds)))
+                outputs = train_and_predict(replace(job, seed=seed), asked, context, _told(context, place, len(seeds)))
                 store.add({key: read(outputs)})
         return [store[key] for key in keys.values()]
 
@@ -66,7 +66,7 @@ def _told(context: TaskContext, place: int, seeds: int) -> Callable[[int, int], 
     return advanced
 
 
-def learn_and_answer(
+def train_and_predict(
     job: FineTuningJob, asked: Rows, context: TaskContext, advanced: Callable[[int, int], None]
 ) -> Outputs:
     """Train, and ask about other rows.
@@ -78,7 +78,7 @@ def learn_and_answer(
     smallest = min(map(len, job.epoch(0)))
     workers = min(job.settings.workers, most_shares(smallest, rows_are_apart(job.network)))
     if workers == 1:
-        return answers(learn(job, ALONE, job.network.final_norm.weight.device, advanced), asked)
+        return predict(fine_tune(job, ALONE, job.network.final_norm.weight.device, advanced), asked)
     with tempfile.TemporaryDirectory() as temporary:
         usable = context.work is not None and not context.work.is_in_process
         work = context.work.child("fine_tuning_workers") if usable and context.work else Folder(temporary)
@@ -107,10 +107,10 @@ def _on_worker(work: Folder, worker: Worker) -> None:
         if done % TOLD_EVERY_STEPS == 0:
             listener.advanced("fine-tuning", done, total, "")
 
-    model = learn(job, WorkerRank(worker.rank, worker.count), worker.device, advanced)
+    model = fine_tune(job, WorkerRank(worker.rank, worker.count), worker.device, advanced)
     if worker.rank == 0:
         buffer = io.BytesIO()
-        torch.save([torch.from_numpy(one) for one in answers(model, asked)], buffer)
+        torch.save([torch.from_numpy(one) for one in predict(model, asked)], buffer)
         work.write(OUTPUTS, buffer.getvalue())
 
 
@@ -125,7 +125,7 @@ class _Heard(SilentListener):
         self._advanced(int(done), int(total))
 
 
-def median_place(values: Sequence[float]) -> int:
+def median_index(values: Sequence[float]) -> int:
     """Which value is the median; of an even number the lower one in the middle."""
     return sorted(range(len(values)), key=lambda place: values[place])[(len(values) - 1) // 2]
 

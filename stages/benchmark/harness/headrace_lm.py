@@ -41,7 +41,7 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
         tokenizer: Tokenizer,
         end_of_text: int,
         answers: AnswerStore | None = None,
-        begins_documents: bool = False,
+        prepend_end_of_text: bool = False,
         seed: int = 0,
         advanced: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
             tokenizer: of the network.
             end_of_text: id of the token that ends documents; the harness's "eot" and prefix token.
             answers: where answers are kept and looked for; must belong to this network alone.
-            begins_documents: put the end-of-text token before every prompt, as it stands before documents in
+            prepend_end_of_text: put the end-of-text token before every prompt, as it stands before documents in
                 training. The harness does that for models whose tokenizer asks for it (`add_bos_token`).
             seed: of sampled generation.
             advanced: told (requests answered, all requests) of the call in progress.
@@ -62,7 +62,7 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
         self.answers = answers if answers is not None else AnswerStore()
         self._tokenizer = tokenizer
         self._end_of_text = end_of_text
-        self._begins_documents = begins_documents
+        self._prepend_end_of_text = prepend_end_of_text
         self._seed = seed
         self._advanced = advanced or (lambda done, total: None)
 
@@ -85,7 +85,7 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
         """Tokens of a text, behind an end-of-text token if prompts begin so and nothing else is asked for."""
         special = add_special_tokens is not False
         tokens = list(self._tokenizer.encode(string, add_special_tokens=special).ids)
-        if special and self._begins_documents and tokens[:1] != [self._end_of_text]:
+        if special and self._prepend_end_of_text and tokens[:1] != [self._end_of_text]:
             return [self._end_of_text, *tokens]
         return tokens
 

@@ -52,7 +52,7 @@ def read_checkpoint(name: str, folder: Path) -> TransformersCheckpoint:
         backend,
         end if end is not None else 0,
         folder_state(folder),
-        begins_documents=False,
+        prepend_end_of_text=False,
         folder=folder,
     )
 

@@ -1,29 +1,26 @@
 """What the held-out text costs without a network: byte n-grams and xz."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from infra.store.artifacts import Artifact
 from stages.benchmark.held_out.byte_ngram import ByteNgram
 from stages.benchmark.held_out.compressors import xz_after_training_bits_per_byte, xz_bits_per_byte
-from stages.benchmark.held_out.documents import HeldOutDocument, TaskResult, bits_per_byte_result, exact, score_row
-
-if TYPE_CHECKING:
-    from stages.benchmark.stage import BenchmarkConfig
+from stages.benchmark.held_out.documents import HeldOutDocument, bits_per_byte_result
+from stages.benchmark.results import TaskResult, point_estimate, score_row
 
 
 def score_baselines(
-    corpus: Artifact, documents: Sequence[HeldOutDocument], config: "BenchmarkConfig"
+    corpus: Artifact, documents: Sequence[HeldOutDocument], max_training_bytes: int, ngram_order: int, seed: int
 ) -> list[TaskResult]:
     """Scores of the baselines on the same held-out documents.
 
     The n-gram models and the second xz figure know the training text, as the network does.
     """
     held_out = [document.text.encode() for document in documents]
-    train = training_bytes(corpus, config.baseline_training_bytes)
+    train = training_bytes(corpus, max_training_bytes)
     results = [
-        bits_per_byte_result(name, documents, ByteNgram.fit(train, order).bits(held_out), config.seed)
-        for name, order in (("unigram bytes", 1), (f"{config.ngram_order}-gram bytes", config.ngram_order))
+        bits_per_byte_result(name, documents, ByteNgram.fit(train, order).bits(held_out), seed)
+        for name, order in (("unigram bytes", 1), (f"{ngram_order}-gram bytes", ngram_order))
     ]
     figures = {
         "xz": xz_bits_per_byte(held_out),
@@ -31,7 +28,7 @@ def score_baselines(
     }
     for name, value in figures.items():
         # One figure for the whole text: a compressor has no bits per document to resample.
-        score = score_row("held-out text", name, "bits per byte", exact(value), len(documents), False)
+        score = score_row("held-out text", name, "bits per byte", point_estimate(value), len(documents), False)
         results.append(TaskResult(score, []))
     return results
 

@@ -10,7 +10,7 @@
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,9 @@ from infra.store.artifacts import Artifact
 from modeling.decoding.generation import generate_batch
 from modeling.evaluation.bits_per_byte import TopPredictions, top_predictions
 from modeling.transformer import Transformer
-from stages.benchmark.held_out.documents import BATCH_TOKENS, HeldOutDocument, TaskResult, item_row, score_row
+from stages.benchmark.held_out.documents import BATCH_TOKENS, HeldOutDocument
+from stages.benchmark.results import TaskResult, item_row, score_row
 from stages.common.statistics import bootstrap_interval
-
-if TYPE_CHECKING:
-    from stages.benchmark.stage import BenchmarkConfig
 
 Tokens = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -49,16 +47,17 @@ def score_language_modeling(
     documents: Sequence[HeldOutDocument],
     training: Sequence[TrainingText],
     end_of_text: int,
-    config: "BenchmarkConfig",
+    calibration_bytes: int,
+    seed: int,
 ) -> list[TaskResult]:
     """Calibration on a sample of the held-out documents, and memorization of the training text."""
-    order = np.random.default_rng(config.seed).permutation(len(documents))
+    order = np.random.default_rng(seed).permutation(len(documents))
     sizes = np.cumsum([documents[place].bytes for place in order])
-    enough = int(np.searchsorted(sizes, config.calibration_bytes)) + 1
+    enough = int(np.searchsorted(sizes, calibration_bytes)) + 1
     chosen = [documents[place] for place in sorted(order[:enough])]
     return [
-        calibration(name, model, chosen, end_of_text, config.seed),
-        *memorization(name, model, training, documents, end_of_text, config.seed),
+        calibration(name, model, chosen, end_of_text, seed),
+        *memorization(name, model, training, documents, end_of_text, seed),
     ]
 
 

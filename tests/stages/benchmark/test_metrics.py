@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from stages.benchmark.metrics import AVERAGE_OF, METRICS, accuracy, f1, matthews, pearson, spearman
+from stages.benchmark.metrics import METRICS, accuracy, f1, matthews, pearson, spearman
+from stages.benchmark.tasks.glue.scores import AVERAGED_SETS
 from stages.common.statistics import bootstrap_draws, percentile_interval
 
 
@@ -33,8 +34,8 @@ def test_of_one_prediction_for_all_is_zero(name):
 
 
 def test_the_average_is_of_nine_tasks():
-    assert len(AVERAGE_OF) == 9
-    assert AVERAGE_OF["MNLI"] == ("MNLI matched", "MNLI mismatched") and "AX" not in AVERAGE_OF
+    assert len(AVERAGED_SETS) == 9
+    assert AVERAGED_SETS["MNLI"] == ("MNLI matched", "MNLI mismatched") and "AX" not in AVERAGED_SETS
 
 
 def test_intervals_of_a_correlation_are_scipys():

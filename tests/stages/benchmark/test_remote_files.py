@@ -8,7 +8,7 @@ import pytest
 
 from data_schemas.errors import InputDataError
 from stages.benchmark import remote_files as remote_data
-from stages.benchmark.remote_files import data_file, data_folder, is_there, shown
+from stages.benchmark.remote_files import display_path, is_available, local_file, local_folder
 from stages.benchmark.task import TaskContext
 from stages.benchmark.tasks.glue.prompted import GlueTask
 from stages.benchmark.tasks.squad.prompted import SquadTask
@@ -72,8 +72,8 @@ def test_archives_are_read_through_a_chain_and_absent_sets_are_said(web):
 
 def test_a_server_that_fails_is_named_and_one_without_the_file_is_not_asked_again(web):
     url, asked = web
-    with pytest.raises(InputDataError, match=r"/broken\.json cannot be fetched .*500.*name a local path"):
+    with pytest.raises(InputDataError, match=r"/broken\.json cannot be downloaded .*500.*set a local path"):
         SquadTask(path=f"{url}/broken.json").fingerprint()
-    missing = data_file(f"{url}/none.json")
-    assert not is_there(missing) and not is_there(missing) and asked.count("/none.json") == 1
-    assert shown(missing) == f"{url}/none.json" and shown(data_folder("a/b")) == "a/b"
+    missing = local_file(f"{url}/none.json")
+    assert not is_available(missing) and not is_available(missing) and asked.count("/none.json") == 1
+    assert display_path(missing) == f"{url}/none.json" and display_path(local_folder("a/b")) == "a/b"

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from data_schemas.errors import NotFoundError
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
+from stages.benchmark.config import BenchmarkConfig
 from stages.benchmark.measure_tasks import Steps, measure_baselines, measure_model
-from stages.benchmark.stage import BenchmarkConfig, BenchmarkStage
+from stages.benchmark.stage import BenchmarkStage
 from tests.stages.benchmark.networks import evaluated
 
 

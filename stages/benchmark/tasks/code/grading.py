@@ -2,6 +2,7 @@
 
 - `sandbox_refusal`: why this machine cannot judge, with what helps
 - `grade`: verdicts, each kept as it comes
+- `pass_at_k`: the unbiased estimator of pass@k
 """
 
 import dataclasses
@@ -65,6 +66,26 @@ def grade(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [Grade(*verdicts[key]) for key in keys]
+
+
+def pass_at_k(samples: int, passed: int, k: int) -> float:
+    """Probability that at least one of `k` programs is right, drawn from `samples` of which `passed` are.
+
+    The unbiased estimator 1 - C(samples - passed, k) / C(samples, k) (Chen et al. 2021, 2107.03374, equation 1), as a
+    product, since the binomials exceed the range of floats.
+
+    Args:
+        samples: programs generated for a problem.
+        passed: programs among them that pass its tests.
+        k: programs drawn without replacement, 1 to `samples`.
+    """
+    assert 0 <= passed <= samples and 1 <= k <= samples, (samples, passed, k)
+    if samples - passed < k:
+        return 1.0  # every draw holds a right one
+    all_wrong = 1.0
+    for right in range(passed):
+        all_wrong *= 1 - k / (samples - right)
+    return 1 - all_wrong
 
 
 def _judge(problem: CodeProblem, program: str) -> Grade:

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
-from stages.benchmark.pass_at_k import pass_at_k
-from stages.benchmark.remote_files import data_folder
+from stages.benchmark.data_files import OWN_DATA, find_file, missing_data_message, sample_items
+from stages.benchmark.remote_files import local_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
     from stages.benchmark.harness.answer_store import AnswerStore
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.code.grading import Grade
     from stages.benchmark.tasks.code.problems import CodeProblem, CodeSet
 
@@ -65,7 +64,7 @@ class CodeTask(BenchmarkTask):
     @property
     def folder(self) -> Path:
         """Where the set is."""
-        return data_folder(self.path) if self.path else OWN_DATA / self.data
+        return local_folder(self.path) if self.path else OWN_DATA / self.data
 
     @property
     def protocol(self) -> str:
@@ -81,7 +80,7 @@ class CodeTask(BenchmarkTask):
 
     def tokens(self) -> int:
         """A token that is written costs about as much time as ten that are read together."""
-        path = find(self.folder, self._set.file)
+        path = find_file(self.folder, self._set.file)
         size = path.stat().st_size * (4 if path.suffix == ".gz" else 1) if path else 0
         items = size // ITEM_BYTES[self.data] + 1 if size else 0
         shown = 1 + (self.examples if self._set.read_examples else 0)
@@ -102,13 +101,15 @@ class CodeTask(BenchmarkTask):
         """Pass@k of what the network writes."""
         if self._missing():
             return []
-        from stages.benchmark.harness.ask import ask, harness_model
+        from stages.benchmark.harness.run_task import harness_model, run_task
         from stages.benchmark.tasks.code.grading import grade
 
         problems = self._problems(context.seed)
         first_half = dataclasses.replace(context, advanced=lambda done, of: context.advanced(done, 2 * of))
         documents = [dict(problem.document) for problem in problems]
-        asked = ask(self._set.asked, documents, self._examples(), harness_model(model, first_half), **self._overrides())
+        asked = run_task(
+            self._set.asked, documents, self._examples(), harness_model(model, first_half), **self._overrides()
+        )
         programs = [
             (problem, problem.opening + text)
             for problem, one in zip(problems, asked, strict=True)
@@ -123,11 +124,11 @@ class CodeTask(BenchmarkTask):
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """The set's own solutions, which show that the judge works here, and functions that do nothing."""
-        from stages.benchmark.held_out.documents import not_run as not_run_row
+        from stages.benchmark.results import missing_score
         from stages.benchmark.tasks.code.grading import grade
 
         if reason := self._missing():
-            return [not_run_row(self._set.name, f"pass@{k}", reason, self.protocol) for k in self.k]
+            return [missing_score(self._set.name, f"pass@{k}", reason, self.protocol) for k in self.k]
         problems = self._problems(context.seed)
         results = []
         for name, programs in (
@@ -142,7 +143,7 @@ class CodeTask(BenchmarkTask):
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
         """What is shown of a problem, and its solution."""
-        if not find(self.folder, self._set.file):
+        if not find_file(self.folder, self._set.file):
             return {}
         shown = {
             problem.item: [*(str(value) for value in problem.document.values()), problem.reference]
@@ -161,7 +162,8 @@ class CodeTask(BenchmarkTask):
         seed: int,
     ) -> "list[TaskResult]":
         """A score for each k; items of the first have all that was written, those of the others the counts."""
-        from stages.benchmark.held_out.documents import TaskResult, item_row, score_row
+        from stages.benchmark.results import TaskResult, item_row, score_row
+        from stages.benchmark.tasks.code.grading import pass_at_k
         from stages.common.statistics import bootstrap_interval
 
         results = []
@@ -190,25 +192,25 @@ class CodeTask(BenchmarkTask):
     def _missing(self) -> str | None:
         from stages.benchmark.tasks.code.grading import sandbox_refusal
 
-        if not find(self.folder, self._set.file):
-            return not_run(self.folder, [self._set.file], self._set.get)
+        if not find_file(self.folder, self._set.file):
+            return missing_data_message(self.folder, [self._set.file], self._set.get)
         refused = sandbox_refusal()
         return f"not run: {refused}" if refused else None
 
     def _problems(self, seed: int) -> "list[CodeProblem]":
-        path = find(self.folder, self._set.file)
+        path = find_file(self.folder, self._set.file)
         assert path is not None
-        return drawn(self._set.read(path), self.limit, seed)
+        return sample_items(self._set.read(path), self.limit, seed)
 
     def _examples(self) -> list[dict[str, Any]]:
-        path = find(self.folder, self._set.file)
+        path = find_file(self.folder, self._set.file)
         if not self.examples or not self._set.read_examples or not path:
             return []
         return self._set.read_examples(path)
 
     def _overrides(self) -> dict[str, Any]:
         """What differs from the YAML."""
-        from stages.benchmark.harness.ask import task_settings
+        from stages.benchmark.harness.run_task import task_settings
 
         settings = task_settings(self._set.asked)
         generation = {**settings["generation_kwargs"], "max_gen_toks": self.max_new_tokens}

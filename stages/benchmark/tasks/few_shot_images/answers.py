@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modeling.transformer import Transformer
 from stages.benchmark.harness.answer_store import AnswerStore, request_key
-from stages.benchmark.held_out.documents import TaskResult, item_row, score_row
+from stages.benchmark.results import TaskResult, item_row, score_row
 from stages.benchmark.task import EvaluatedModel
 from stages.benchmark.tasks.few_shot_images.episodes import Episode, over_episodes
 from stages.benchmark.tasks.few_shot_images.features import CLASSIFIERS, Features, frozen_features
@@ -93,7 +93,7 @@ class NetworkAnswers:
 
     @cached_property
     def _start(self) -> Tensor:
-        begin = [self._model.end_of_text] if self._model.begins_documents else []
+        begin = [self._model.end_of_text] if self._model.prepend_end_of_text else []
         weight = self._network.final_norm.weight
         with torch.inference_mode():
             embedded: Tensor = self._network.embedding(torch.tensor(begin, dtype=torch.int64, device=weight.device))

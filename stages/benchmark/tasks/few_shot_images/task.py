@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from stages.benchmark.data_files import not_run
+from stages.benchmark.data_files import missing_data_message
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.few_shot_images.answers import NetworkAnswers
     from stages.benchmark.tasks.few_shot_images.episodes import Episode
     from stages.benchmark.tasks.few_shot_images.image_sets import ImageSet
@@ -94,7 +94,7 @@ class FewShotImagesTask(BenchmarkTask):
         from stages.benchmark.tasks.few_shot_images.answers import ImageForm, NetworkAnswers
 
         length = model.network.config.context_length
-        if self.patches**2 + model.begins_documents > length:
+        if self.patches**2 + model.prepend_end_of_text > length:
             reason = f"an image is {self.patches**2} vectors, more than its context of {length} holds"
             return [self._not_run_on(model.name, name, f"{reason}; set fewer patches") for name in self.protocols]
         images = self._images()
@@ -161,12 +161,11 @@ class FewShotImagesTask(BenchmarkTask):
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """Raw pixels in the same episodes; random choice and the commonest class, which are the same here."""
-        from stages.benchmark.held_out.documents import not_run as not_run_row
-        from stages.benchmark.held_out.documents import single_value
+        from stages.benchmark.results import missing_score, single_value
         from stages.benchmark.tasks.few_shot_images.answers import few_shot_result, pixel_answers
 
         if reason := self._missing():
-            return [not_run_row(self.name, f"accuracy, {name}", reason) for name in self.protocols]
+            return [missing_score(self.name, f"accuracy, {name}", reason) for name in self.protocols]
         images = self._images()
         episodes = self._episodes(images, context.seed)
         results = []
@@ -204,15 +203,13 @@ class FewShotImagesTask(BenchmarkTask):
         )
 
     def _not_run_on(self, model: str, protocol: str, reason: str) -> "TaskResult":
-        from stages.benchmark.held_out.documents import TaskResult
-        from stages.benchmark.held_out.documents import not_run as not_run_row
+        from stages.benchmark.results import missing_score
 
-        row = not_run_row(self.name, f"accuracy, {protocol}", f"not run on {model}: {reason}").score
-        return TaskResult(row | {"model": model}, [])
+        return missing_score(self.name, f"accuracy, {protocol}", f"not run on {model}: {reason}", model=model)
 
     def _missing(self) -> str | None:
         root = Path(self.path) if self.path else None
-        return None if root is None or root.is_dir() else not_run(root.parent, [root.name], GET)
+        return None if root is None or root.is_dir() else missing_data_message(root.parent, [root.name], GET)
 
     def _images(self) -> "ImageSet":
         from stages.benchmark.tasks.few_shot_images.folders import read_image_folder

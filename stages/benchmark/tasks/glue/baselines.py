@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.benchmark.held_out.documents import TaskResult, item_row, single_value
 from stages.benchmark.metrics import Values
+from stages.benchmark.results import TaskResult, item_row, single_value
 from stages.benchmark.tasks.glue.data import GlueSet, sentences
 from stages.benchmark.tasks.glue.scores import (
     Score,

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from data_schemas.errors import TrainingDivergedError
-from stages.benchmark.data_files import drawn, find
-from stages.benchmark.data_files import not_run as no_data
+from stages.benchmark.data_files import find_file, missing_data_message, sample_items
 from stages.benchmark.fine_tuning.config import FineTunedTask
-from stages.benchmark.remote_files import data_folder
+from stages.benchmark.remote_files import local_folder
 from stages.benchmark.task import EvaluatedModel, TaskContext
 from stages.benchmark.tasks.glue.data import BY_NAME, NLI, SETS, GlueSet, known_sets, read_examples, sentences
 
 if TYPE_CHECKING:
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.glue.scores import Score
     from stages.benchmark.tasks.glue.training import TrainingSet
 
@@ -47,14 +46,14 @@ class FineTunedGlueTask(FineTunedTask):
     @property
     def folder(self) -> Path:
         """Where the sets are."""
-        return data_folder(self.path)
+        return local_folder(self.path)
 
     @property
     def protocol(self) -> str:
         """How the network is trained and asked."""
         return (
-            f"fine-tuned: all weights and a linear head on the last token, {self.training_words()}; sentences stand on "
-            "lines of their own, too long a row loses the beginning of its first sentence"
+            f"fine-tuned: all weights and a linear head on the last token, {self.training_description()}; "
+            "sentences stand on lines of their own, too long a row loses the beginning of its first sentence"
         )
 
     def names(self) -> list[str]:
@@ -65,10 +64,10 @@ class FineTunedGlueTask(FineTunedTask):
         """By the size of the files, a training step counted as three readings."""
         total = 0
         for source, sets in self._trainings():
-            training = self.of_training(_items_in(find(self.folder / source.folder, *source.train)))
-            asked = [_items_in(find(self.folder / of.folder, *of.files)) for of in sets]
+            training = self.used_training_items(_items_in(find_file(self.folder / source.folder, *source.train)))
+            asked = [_items_in(find_file(self.folder / of.folder, *of.files)) for of in sets]
             most = sum(min(self.limit or items, items) for items in asked)
-            total += self.passes(training * ITEM_TOKENS, most * ITEM_TOKENS)
+            total += self.equivalent_tokens(training * ITEM_TOKENS, most * ITEM_TOKENS)
         return total
 
     def data_files(self) -> list[Path]:
@@ -84,7 +83,7 @@ class FineTunedGlueTask(FineTunedTask):
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
         """Every set that has data, then the average."""
-        from stages.benchmark.held_out.documents import TaskResult, not_run
+        from stages.benchmark.results import TaskResult, missing_score
         from stages.benchmark.tasks.glue.scores import average_result
 
         results: list[TaskResult] = []
@@ -96,13 +95,12 @@ class FineTunedGlueTask(FineTunedTask):
                     results += [result for _, result in pairs]
             except TrainingDivergedError as error:
                 for task, metric in ((_task(of), metric) for of in sets for metric in of.metrics):
-                    row = not_run(task, metric, f"not run: {error}", self.protocol).score
-                    results.append(TaskResult(row | {"model": model.name}, []))
+                    results.append(missing_score(task, metric, f"not run: {error}", self.protocol, model.name))
         return [*results, *average_result(AVERAGE, model.name, scores, self.protocol)]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """TF-IDF, the commonest class of the training items, random choice; a row for every set without data."""
-        from stages.benchmark.held_out.documents import not_run
+        from stages.benchmark.results import missing_score
         from stages.benchmark.tasks.glue.baselines import guessed, of_tf_idf
 
         learnt = [
@@ -114,7 +112,7 @@ class FineTunedGlueTask(FineTunedTask):
         results = [*of_tf_idf(learnt, _task, AVERAGE, context.seed), *guessed(learnt, _task, AVERAGE)]
         for of in self._sets():
             if reason := self._missing(of):
-                results += [not_run(_task(of), metric, reason, self.protocol) for metric in of.metrics]
+                results += [missing_score(_task(of), metric, reason, self.protocol) for metric in of.metrics]
         return results
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
@@ -143,8 +141,8 @@ class FineTunedGlueTask(FineTunedTask):
 
     def _missing(self, of: GlueSet) -> str | None:
         for one, names in ((of, of.files), (_source(of), _source(of).train)):
-            if not find(self.folder / one.folder, *names):
-                return no_data(self.folder / one.folder, names, one.get)
+            if not find_file(self.folder / one.folder, *names):
+                return missing_data_message(self.folder / one.folder, names, one.get)
         return None
 
     def _trainings(self) -> list[tuple[GlueSet, list[GlueSet]]]:
@@ -158,16 +156,16 @@ class FineTunedGlueTask(FineTunedTask):
     def _training(self, source: GlueSet, seed: int) -> "TrainingSet":
         from stages.benchmark.tasks.glue.training import TrainingSet
 
-        path = find(self.folder / source.folder, *source.train)
+        path = find_file(self.folder / source.folder, *source.train)
         assert path is not None
         examples = read_examples(path, source)
-        items = drawn(examples.items, self.most_training_items, seed)
+        items = sample_items(examples.items, self.most_training_items, seed)
         return TrainingSet(source, items, len(examples.items), examples.left_out, path.name)
 
     def _asked(self, of: GlueSet, seed: int) -> list[dict[str, Any]]:
-        path = find(self.folder / of.folder, *of.files)
+        path = find_file(self.folder / of.folder, *of.files)
         assert path is not None
-        return drawn(read_examples(path, of).items, self.limit, seed)
+        return sample_items(read_examples(path, of).items, self.limit, seed)
 
 
 def _task(of: GlueSet) -> str:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
+from stages.benchmark.data_files import OWN_DATA, find_file, missing_data_message, sample_items
 from stages.benchmark.metrics import Values
-from stages.benchmark.remote_files import data_folder
+from stages.benchmark.remote_files import local_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 from stages.benchmark.tasks.glue.data import BY_NAME, SETS, GlueSet, known_sets, read_examples, sentences
 
 if TYPE_CHECKING:
-    from stages.benchmark.harness.ask import Asked
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.harness.run_task import ItemResponses
+    from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.glue.scores import Score
 
 ITEM_BYTES, ITEM_TOKENS, MOST_ITEMS = 150, 90, 10_000
@@ -43,7 +43,7 @@ class GlueTask(BenchmarkTask):
     @property
     def folder(self) -> Path:
         """Where the sets are."""
-        return data_folder(self.path) if self.path else OWN_DATA / "glue"
+        return local_folder(self.path) if self.path else OWN_DATA / "glue"
 
     @property
     def protocol(self) -> str:
@@ -56,7 +56,7 @@ class GlueTask(BenchmarkTask):
 
     def tokens(self) -> int:
         """By the size of the files: every answer is a token or two behind its question."""
-        known = (find(self.folder / of.folder, *of.files) for of in self._sets())
+        known = (find_file(self.folder / of.folder, *of.files) for of in self._sets())
         items = [min(self.limit or MOST_ITEMS, path.stat().st_size // ITEM_BYTES + 1) for path in known if path]
         return sum(items) * ITEM_TOKENS * (1 + self.examples)
 
@@ -73,7 +73,7 @@ class GlueTask(BenchmarkTask):
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
         """Every set that has data, then the average."""
-        from stages.benchmark.harness.ask import ask, harness_model
+        from stages.benchmark.harness.run_task import harness_model, run_task
         from stages.benchmark.tasks.glue.scores import average_result, score_result
 
         results: list[TaskResult] = []
@@ -81,7 +81,7 @@ class GlueTask(BenchmarkTask):
         lm = harness_model(model, context)
         for of in self._with_data():
             items, left_out = self._items(of, context.seed)
-            asked = ask(of.harness, items, self._shots(of, context.seed), lm)
+            asked = run_task(of.harness, items, self._shots(of, context.seed), lm)
             scores[of.name] = _scores(of, asked, context.seed)
             note = f"{left_out} malformed or unlabelled rows left out" if left_out else None
             rows = [_item(of, one, model.name) for one in asked]
@@ -91,8 +91,7 @@ class GlueTask(BenchmarkTask):
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """The commonest class and random choice; a row for every set without data."""
-        from stages.benchmark.held_out.documents import not_run as not_run_row
-        from stages.benchmark.held_out.documents import single_value
+        from stages.benchmark.results import missing_score, single_value
         from stages.benchmark.tasks.glue.scores import average, guess, majority
 
         results: list[TaskResult] = []
@@ -111,8 +110,8 @@ class GlueTask(BenchmarkTask):
                 results.append(single_value(AVERAGE, name, found.metric, found.value, note=found.note))
         for of in self._sets():
             if of not in present:
-                reason = not_run(self.folder / of.folder, of.files, of.get)
-                results += [not_run_row(f"GLUE {of.name}", metric, reason, self.protocol) for metric in of.metrics]
+                reason = missing_data_message(self.folder / of.folder, of.files, of.get)
+                results += [missing_score(f"GLUE {of.name}", metric, reason, self.protocol) for metric in of.metrics]
         return results
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
@@ -126,18 +125,18 @@ class GlueTask(BenchmarkTask):
         return [of for of in SETS if of.name in self.sets]
 
     def _with_data(self) -> list[GlueSet]:
-        return [of for of in self._sets() if find(self.folder / of.folder, *of.files)]
+        return [of for of in self._sets() if find_file(self.folder / of.folder, *of.files)]
 
     def _items(self, of: GlueSet, seed: int) -> tuple[list[dict[str, Any]], int]:
-        path = find(self.folder / of.folder, *of.files)
+        path = find_file(self.folder / of.folder, *of.files)
         assert path is not None
         examples = read_examples(path, of)
-        return drawn(examples.items, self.limit, seed), examples.left_out
+        return sample_items(examples.items, self.limit, seed), examples.left_out
 
     def _shots(self, of: GlueSet, seed: int) -> list[dict[str, Any]]:
         """Training items, the same before every question; fewer where there are not so many."""
         source = _source(of)
-        path = find(self.folder / source.folder, *source.train) if self.examples else None
+        path = find_file(self.folder / source.folder, *source.train) if self.examples else None
         if path is None:
             return []
         items = read_examples(path, source).items
@@ -149,7 +148,7 @@ def _source(of: GlueSet) -> GlueSet:
     return BY_NAME["MNLI matched"] if of.name == "AX" else of
 
 
-def predictions(of: GlueSet, asked: "Sequence[Asked]") -> Values:
+def predictions(of: GlueSet, asked: "Sequence[ItemResponses]") -> Values:
     """The likeliest answer's place; for a scale the mean of 0, 1 ... under the answers' likelihoods. (items,)."""
     likelihoods = np.array([[likelihood for likelihood, _ in one.responses] for one in asked])
     if of.labels:
@@ -158,7 +157,7 @@ def predictions(of: GlueSet, asked: "Sequence[Asked]") -> Values:
     return np.asarray(weights @ np.arange(weights.shape[1]) / weights.sum(1), dtype=np.float64)
 
 
-def _scores(of: GlueSet, asked: "Sequence[Asked]", seed: int) -> "list[Score]":
+def _scores(of: GlueSet, asked: "Sequence[ItemResponses]", seed: int) -> "list[Score]":
     from stages.benchmark.tasks.glue.scores import score
 
     labels = np.array([one.document["label"] for one in asked], dtype=np.float64)
@@ -166,8 +165,8 @@ def _scores(of: GlueSet, asked: "Sequence[Asked]", seed: int) -> "list[Score]":
     return [score(of, metric, labels, predicted, seed) for metric in of.metrics]
 
 
-def _item(of: GlueSet, asked: "Asked", model: str) -> dict[str, Any]:
-    from stages.benchmark.held_out.documents import item_row
+def _item(of: GlueSet, asked: "ItemResponses", model: str) -> dict[str, Any]:
+    from stages.benchmark.results import item_row
     from stages.benchmark.tasks.glue.scores import is_right
 
     predicted = float(predictions(of, [asked])[0])

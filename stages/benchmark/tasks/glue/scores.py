@@ -13,12 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.benchmark.held_out.documents import TaskResult, score_row
-from stages.benchmark.metrics import AVERAGE_OF, METRICS, Values
+from stages.benchmark.metrics import METRICS, Values
+from stages.benchmark.results import TaskResult, score_row
 from stages.benchmark.tasks.glue.data import BY_NAME, GlueSet
 from stages.common.statistics import bootstrap_draws, percentile_interval, wilson_interval
 
 GUESSED = {"Matthews correlation": 0.0, "Pearson correlation": 0.0, "Spearman correlation": 0.0}
+AVERAGED_SETS: Mapping[str, tuple[str, ...]] = {
+    "CoLA": ("CoLA",), "SST-2": ("SST-2",), "MRPC": ("MRPC",), "QQP": ("QQP",), "STS-B": ("STS-B",),
+    "MNLI": ("MNLI matched", "MNLI mismatched"), "QNLI": ("QNLI",), "RTE": ("RTE",), "WNLI": ("WNLI",),
+}  # fmt: skip
+"""Task -> sets whose metrics are averaged to the score of the task; the GLUE average is the mean of the nine scores."""
 
 
 class Score(NamedTuple):
@@ -62,11 +67,11 @@ def score_result(
 
 def average(values: Mapping[str, Sequence[float]]) -> Average | None:
     """Of the tasks whose sets all have values: metrics of a task first, then tasks."""
-    present = {task: names for task, names in AVERAGE_OF.items() if all(name in values for name in names)}
+    present = {task: names for task, names in AVERAGED_SETS.items() if all(name in values for name in names)}
     if not present:
         return None
     of_tasks = [np.mean([value for name in names for value in values[name]]) for names in present.values()]
-    absent = [task for task in AVERAGE_OF if task not in present]
+    absent = [task for task in AVERAGED_SETS if task not in present]
     metric = "mean of nine tasks" if not absent else f"mean of {len(present)} tasks"
     note = f"no GLUE score, which needs all nine tasks: {', '.join(absent)} not run" if absent else None
     return Average(float(np.mean(of_tasks)), metric, note, list(present.values()))

@@ -16,10 +16,10 @@ import torch
 
 from stages.benchmark.fine_tuning.config import FineTunedTask
 from stages.benchmark.fine_tuning.heads import ClassHead, Head, ScaleHead
-from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, trainable
-from stages.benchmark.fine_tuning.workers import Outputs, answers_by_seed, median_place, seeds_note
-from stages.benchmark.held_out.documents import TaskResult, item_row
+from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, trainable_network
+from stages.benchmark.fine_tuning.workers import Outputs, median_index, results_by_seed, seeds_note
 from stages.benchmark.metrics import METRICS, Values
+from stages.benchmark.results import TaskResult, item_row
 from stages.benchmark.task import EvaluatedModel, TaskContext
 from stages.benchmark.tasks.glue.data import GlueSet, sentences
 from stages.benchmark.tasks.glue.scores import Score, is_right, score, score_result
@@ -83,7 +83,7 @@ def sentence_row(sentences: Sequence[str], model: EvaluatedModel) -> list[int]:
         return list(model.tokenizer.encode(text, add_special_tokens=False).ids)
 
     separator = encode(SEPARATOR) or [model.end_of_text]
-    begin = [model.end_of_text] if model.begins_documents else []
+    begin = [model.end_of_text] if model.prepend_end_of_text else []
     room = model.network.config.context_length - len(begin) - len(sentences) * len(separator)
     row: list[int] = []
     for tokens in map(encode, reversed(sentences)):
@@ -105,7 +105,7 @@ def predictions_by_seed(
     Raises:
         TrainingDivergedError: where a gradient is not finite.
     """
-    network, remarks = trainable(model.network)
+    network, remarks = trainable_network(model.network)
     mean, spread = training.scale()
     labels = torch.from_numpy(training.labels)
     targets = labels.long() if training.of.labels else ((labels - mean) / spread).float()
@@ -113,7 +113,7 @@ def predictions_by_seed(
     job = FineTuningJob(network, partial(_head, len(training.of.labels)), examples, settings, context.seed)
     rows = [sentence_row(sentences(item), model) for item in asked]
     found = []
-    for place, one in enumerate(answers_by_seed(job, rows, _as_lists, model, context)):
+    for place, one in enumerate(results_by_seed(job, rows, _as_lists, model, context)):
         outputs = np.array(one)
         predicted = outputs.argmax(1).astype(np.float64) if training.of.labels else mean + spread * outputs[:, 0]
         found.append(SeedPredictions(context.seed + place, predicted, outputs))
@@ -142,7 +142,7 @@ def set_results(
     results: list[tuple[Score, TaskResult]] = []
     for metric in of.metrics:
         values = [METRICS[metric](labels, one.predicted) for one in by_seed]
-        place = median_place(values)
+        place = median_index(values)
         rows = _item_rows(of, items, by_seed[place], task, model)
         found = score(of, metric, labels, by_seed[place].predicted, by_seed[0].seed)
         whole = f"{note}; {seeds_note(values, by_seed[0].seed)}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.benchmark.held_out.documents import TaskResult, item_row, score_row, single_value
+from stages.benchmark.results import TaskResult, item_row, score_row, single_value
 from stages.benchmark.tasks.squad.data import TASK, SquadQuestion
 from stages.benchmark.tasks.squad.official_scores import NO_ANSWER, best_threshold, normalize_answer, question_scores
 from stages.benchmark.tasks.squad.prompt import UNANSWERABLE, CountTokens, predicted_answer, prompt

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from data_schemas.errors import TrainingDivergedError
-from stages.benchmark.data_files import drawn
+from stages.benchmark.data_files import sample_items
 from stages.benchmark.fine_tuning.config import FineTunedTask
-from stages.benchmark.remote_files import data_file, is_there, shown
+from stages.benchmark.remote_files import display_path, is_available, local_file
 from stages.benchmark.task import EvaluatedModel, TaskContext
 from stages.benchmark.tasks.squad.data import questions_in
 
 if TYPE_CHECKING:
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.squad.data import SquadQuestion
 
 TASK = "SQuAD 2.0, fine-tuned"
@@ -64,7 +64,7 @@ class FineTunedSquadTask(FineTunedTask):
         split = f"; trained on the first {self.train_articles} articles of the file, scored on the others"
         return (
             "fine-tuned: all weights and a span head, question before passage, no answer where the last token scores "
-            f"higher than the best span of up to {self.max_answer_tokens} tokens, {self.training_words()} by F1"
+            f"higher than the best span of up to {self.max_answer_tokens} tokens, {self.training_description()} by F1"
             f"{split if self.train_articles else ''}"
         )
 
@@ -76,35 +76,35 @@ class FineTunedSquadTask(FineTunedTask):
         """By the size of the files, a training step counted as three readings."""
         if self._missing():
             return 0
-        training, asked = questions_in(self._training_file()), questions_in(data_file(self.path))
+        training, asked = questions_in(self._training_file()), questions_in(local_file(self.path))
         if self.train_articles:
             training //= 2
         most = min(self.limit or asked, asked)
-        return self.passes(self.of_training(training) * QUESTION_TOKENS, most * QUESTION_TOKENS)
+        return self.equivalent_tokens(self.used_training_items(training) * QUESTION_TOKENS, most * QUESTION_TOKENS)
 
     def data_files(self) -> list[Path]:
         """Both files, or the one."""
-        return list(dict.fromkeys((data_file(self.path), self._training_file())))
+        return list(dict.fromkeys((local_file(self.path), self._training_file())))
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
         """The official scores, of the seed with the median F1."""
         if self._missing():
             return []
-        from stages.benchmark.held_out.documents import TaskResult, not_run
+        from stages.benchmark.results import missing_score
 
         try:
             return self._measure(model, context)
         except TrainingDivergedError as error:
-            rows = [not_run(TASK, metric, f"not run: {error}", self.protocol).score for metric in METRICS]
-            return [TaskResult(row | {"model": model.name}, []) for row in rows]
+            reason = f"not run: {error}"
+            return [missing_score(TASK, metric, reason, self.protocol, model.name) for metric in METRICS]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """No answer to any question; for each the sentence that shares most words with it."""
-        from stages.benchmark.held_out.documents import not_run
+        from stages.benchmark.results import missing_score
         from stages.benchmark.tasks.squad.answers import always_no_answer, most_similar_sentence, squad_results
 
         if reason := self._missing():
-            return [not_run(TASK, metric, reason, self.protocol) for metric in METRICS]
+            return [missing_score(TASK, metric, reason, self.protocol) for metric in METRICS]
         _, asked = self._questions(context.seed)
         return [
             result
@@ -118,33 +118,42 @@ class FineTunedSquadTask(FineTunedTask):
         return {TASK: {one.question_id: [one.question, one.context] for one in asked}}
 
     def _measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
-        from stages.benchmark.fine_tuning.workers import median_place, seeds_note
+        from stages.benchmark.fine_tuning.workers import median_index, seeds_note
         from stages.benchmark.tasks.squad.answers import squad_results
         from stages.benchmark.tasks.squad.official_scores import question_scores
+        from stages.benchmark.tasks.squad.spans import RowSettings
         from stages.benchmark.tasks.squad.training import span_answers
 
         training, asked = self._questions(context.seed)
-        by_seed, remarks = span_answers(training, asked, self, model, context)
+        by_seed, remarks = span_answers(
+            training,
+            asked,
+            self,
+            RowSettings(self.stride, self.max_question_tokens),
+            self.max_answer_tokens,
+            model,
+            context,
+        )
         f1 = [
             sum(question_scores(question, answer.text).f1 for question, answer in zip(asked, answers, strict=True))
             / len(asked)
             for answers in by_seed
         ]
         note = "; ".join([f"trained on {len(training):,} questions", *remarks, f"F1 of {seeds_note(f1, context.seed)}"])
-        median = by_seed[median_place(f1)]
+        median = by_seed[median_index(f1)]
         return squad_results(model.name, asked, median, context.seed, TASK, self.protocol, note)
 
     def _training_file(self) -> Path:
-        return data_file(self.train_path or self.path)
+        return local_file(self.train_path or self.path)
 
     def _missing(self) -> str | None:
-        path, training = data_file(self.path), self._training_file()
-        if not is_there(path):
-            return f"not run: no data at {shown(path)}; get it with: {DOWNLOAD}/dev-v2.0.json"
+        path, training = local_file(self.path), self._training_file()
+        if not is_available(path):
+            return f"not run: no data at {display_path(path)}; get it with: {DOWNLOAD}/dev-v2.0.json"
         if self.train_path is None and self.train_articles is None:
             return f"not run: train_path is not set; get a training file with: {DOWNLOAD}/train-v2.0.json"
-        if not is_there(training):
-            return f"not run: no data at {shown(training)}; get it with: {DOWNLOAD}/train-v2.0.json"
+        if not is_available(training):
+            return f"not run: no data at {display_path(training)}; get it with: {DOWNLOAD}/train-v2.0.json"
         return None
 
     def _questions(self, seed: int) -> "tuple[list[SquadQuestion], list[SquadQuestion]]":
@@ -152,10 +161,10 @@ class FineTunedSquadTask(FineTunedTask):
         from stages.benchmark.tasks.squad.data import read_questions
         from stages.benchmark.tasks.squad.training import check_training, first_articles
 
-        asked = read_questions(data_file(self.path))
+        asked = read_questions(local_file(self.path))
         if self.train_articles:
             training, asked = first_articles(asked, self.train_articles, self.path)
         else:
             training = read_questions(self._training_file())
         check_training(training, asked, self._training_file())
-        return drawn(training, self.most_training_items, seed), drawn(asked, self.limit, seed)
+        return sample_items(training, self.most_training_items, seed), sample_items(asked, self.limit, seed)

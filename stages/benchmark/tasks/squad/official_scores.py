@@ -2,8 +2,7 @@
 
 - `normalize_answer`, `exact_match`, `f1_score`: one prediction against one marked answer
 - `question_scores`: the best of both over a question's marked answers
-- `with_threshold`, `best_threshold`: predictions given up where the no-answer score is high
-- `official_scores`: the script's whole table
+- `best_threshold`: predictions replaced by no answer if their no-answer score is high
 
 A prediction is a text; the empty one says that the context holds no answer.
 """
@@ -11,7 +10,7 @@ A prediction is a text; the empty one says that the context holds no answer.
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from stages.benchmark.tasks.squad.data import SquadQuestion
@@ -67,11 +66,6 @@ def question_scores(question: SquadQuestion, prediction: str) -> QuestionScore:
     )
 
 
-def with_threshold(question: SquadQuestion, score: float, no_answer_score: float, threshold: float) -> float:
-    """The score once a prediction whose no-answer score is above the threshold is given up."""
-    return float(not question.has_answer) if no_answer_score > threshold else score
-
-
 def best_threshold(
     questions: Sequence[SquadQuestion],
     scores: Sequence[float],
@@ -94,49 +88,3 @@ def best_threshold(
         if total > best:
             best, threshold = total, no_answer_scores[place]
     return Threshold(100 * best / len(questions), threshold)
-
-
-def official_scores(
-    questions: Sequence[SquadQuestion],
-    predictions: Mapping[str, str],
-    no_answer_scores: Mapping[str, float] | None = None,
-    threshold: float = 1.0,
-) -> dict[str, float]:
-    """The script's output.
-
-    Args:
-        questions: at least one.
-        predictions: question id -> text, for every question.
-        no_answer_scores: question id -> how likely it is that there is no answer; the script's `--na-prob-file`.
-        threshold: the script's `--na-prob-thresh`.
-
-    Returns:
-        Percentages `exact`, `f1` and the count `total`; the same with `HasAns_` and `NoAns_` before them, for the
-        questions with and without answer (left out where there are none); with no-answer scores also `best_exact`,
-        `best_exact_thresh`, `best_f1`, `best_f1_thresh`.
-    """
-    texts = [predictions[question.question_id] for question in questions]
-    given_up = no_answer_scores or {}
-    chances = [given_up.get(question.question_id, 0.0) for question in questions]
-    raw = [question_scores(question, text) for question, text in zip(questions, texts, strict=True)]
-    kept = [
-        QuestionScore(*(with_threshold(question, score, chance, threshold) for score in scores))
-        for question, scores, chance in zip(questions, raw, chances, strict=True)
-    ]
-    output = _means("", kept)
-    for prefix, wanted in (("HasAns_", True), ("NoAns_", False)):
-        chosen = [score for question, score in zip(questions, kept, strict=True) if question.has_answer is wanted]
-        output |= _means(prefix, chosen) if chosen else {}
-    if no_answer_scores is not None:
-        for name, scores in zip(QuestionScore._fields, zip(*raw, strict=True), strict=True):
-            best = best_threshold(questions, scores, texts, chances)
-            output |= {f"best_{name}": best.score, f"best_{name}_thresh": best.threshold}
-    return output
-
-
-def _means(prefix: str, scores: Sequence[QuestionScore]) -> dict[str, float]:
-    return {
-        f"{prefix}exact": 100 * sum(score.exact for score in scores) / len(scores),
-        f"{prefix}f1": 100 * sum(score.f1 for score in scores) / len(scores),
-        f"{prefix}total": len(scores),
-    }

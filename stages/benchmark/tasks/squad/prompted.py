@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
-from stages.benchmark.remote_files import data_file
+from stages.benchmark.data_files import OWN_DATA, find_file, missing_data_message, sample_items
+from stages.benchmark.remote_files import local_file
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 from stages.benchmark.tasks.squad.data import TASK, questions_in
 
 if TYPE_CHECKING:
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.squad.data import SquadQuestion
 
 PROMPT_TOKENS = 220
@@ -38,7 +38,7 @@ class SquadTask(BenchmarkTask):
     @property
     def file(self) -> Path:
         """Where the questions are."""
-        return data_file(self.path) if self.path else OWN_DATA / "squad" / "dev-v2.0.json"
+        return local_file(self.path) if self.path else OWN_DATA / "squad" / "dev-v2.0.json"
 
     def names(self) -> list[str]:
         """`SQuAD 2.0`."""
@@ -60,7 +60,7 @@ class SquadTask(BenchmarkTask):
         """Exact match and F1, all and with and without answer."""
         if self._found() is None:
             return []
-        from stages.benchmark.harness.ask import harness_model
+        from stages.benchmark.harness.run_task import harness_model
         from stages.benchmark.tasks.squad.answers import prompted, squad_results
 
         lm = harness_model(model, context)
@@ -81,12 +81,12 @@ class SquadTask(BenchmarkTask):
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """Never an answer (the majority class where it is), and the sentence with most words of the question."""
-        from stages.benchmark.held_out.documents import not_run as not_run_row
+        from stages.benchmark.results import missing_score
         from stages.benchmark.tasks.squad.answers import always_no_answer, most_similar_sentence, squad_results
 
         if self._found() is None:
-            reason = not_run(self.file.parent, [self.file.name], GET)
-            return [not_run_row(TASK, metric, reason, PROTOCOL) for metric in ("exact", "f1")]
+            reason = missing_data_message(self.file.parent, [self.file.name], GET)
+            return [missing_score(TASK, metric, reason, PROTOCOL) for metric in ("exact", "f1")]
         questions = self._questions(context.seed)
         rules = {"no answer": always_no_answer, "most similar sentence": most_similar_sentence}
         return [
@@ -102,14 +102,14 @@ class SquadTask(BenchmarkTask):
         return {TASK: {one.question_id: [one.question, one.context] for one in self._questions(seed)}}
 
     def _found(self) -> Path | None:
-        return find(self.file.parent, self.file.name)
+        return find_file(self.file.parent, self.file.name)
 
     def _questions(self, seed: int) -> "list[SquadQuestion]":
         from stages.benchmark.tasks.squad.data import read_questions
 
         path = self._found()
         assert path is not None
-        return drawn(read_questions(path), self.limit, seed)
+        return sample_items(read_questions(path), self.limit, seed)
 
 
 def _instance(kind: str, arguments: tuple[Any, ...]) -> Any:

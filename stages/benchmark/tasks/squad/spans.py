@@ -61,7 +61,7 @@ def span_rows(questions: Sequence[SquadQuestion], model: EvaluatedModel, setting
     """All rows of all questions, in their order; none is longer than the network's context."""
     context = model.network.config.context_length
     separator = list(model.tokenizer.encode(SEPARATOR, add_special_tokens=False).ids) or [model.end_of_text]
-    begin = [model.end_of_text] if model.begins_documents else []
+    begin = [model.end_of_text] if model.prepend_end_of_text else []
     rows = []
     passages: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
     for place, question in enumerate(questions):

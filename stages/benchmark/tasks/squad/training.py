@@ -8,21 +8,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from data_schemas.errors import InputDataError
+from stages.benchmark.fine_tuning.config import FineTunedTask
 from stages.benchmark.fine_tuning.heads import Head, SpanHead
-from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, trainable
-from stages.benchmark.fine_tuning.workers import Outputs, answers_by_seed
+from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, trainable_network
+from stages.benchmark.fine_tuning.workers import Outputs, results_by_seed
 from stages.benchmark.task import EvaluatedModel, TaskContext
 from stages.benchmark.tasks.squad.answers import SquadAnswer
 from stages.benchmark.tasks.squad.data import SquadQuestion
 from stages.benchmark.tasks.squad.spans import RowSettings, SpanRow, answer_of, span_rows, span_targets
-
-if TYPE_CHECKING:
-    from stages.benchmark.tasks.squad.fine_tuned import FineTunedSquadTask
 
 
 def first_articles(
@@ -68,7 +66,9 @@ def check_training(training: Sequence[SquadQuestion], asked: Sequence[SquadQuest
 def span_answers(
     training: Sequence[SquadQuestion],
     asked: Sequence[SquadQuestion],
-    settings: "FineTunedSquadTask",
+    settings: FineTunedTask,
+    row_settings: RowSettings,
+    max_answer_tokens: int,
     model: EvaluatedModel,
     context: TaskContext,
 ) -> tuple[list[list[SquadAnswer]], list[str]]:
@@ -77,14 +77,13 @@ def span_answers(
     Raises:
         TrainingDivergedError: where a gradient is not finite.
     """
-    network, remarks = trainable(model.network)
-    cut = RowSettings(settings.stride, settings.max_question_tokens)
-    rows = span_rows(training, model, cut)
+    network, remarks = trainable_network(model.network)
+    rows = span_rows(training, model, row_settings)
     examples = Examples([row.tokens for row in rows], torch.from_numpy(span_targets(rows, training)))
-    of_asked = span_rows(asked, model, cut)
-    read = partial(_as_json, asked, of_asked, settings.max_answer_tokens)
+    of_asked = span_rows(asked, model, row_settings)
+    read = partial(_as_json, asked, of_asked, max_answer_tokens)
     job = FineTuningJob(network, _head, examples, settings, context.seed)
-    by_seed = answers_by_seed(job, [row.tokens for row in of_asked], read, model, context)
+    by_seed = results_by_seed(job, [row.tokens for row in of_asked], read, model, context)
     return [[SquadAnswer(**fields) for fields in of_seed] for of_seed in by_seed], remarks
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from stages.benchmark.data_files import drawn, not_run
-from stages.benchmark.remote_files import data_file, is_there
+from stages.benchmark.data_files import missing_data_message, sample_items
+from stages.benchmark.remote_files import is_available, local_file
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.winograd.partial_scoring import WinogradItem
 
 ITEM_BYTES, ITEM_TOKENS = 220, 70
@@ -42,7 +42,7 @@ class WinogradTask(BenchmarkTask):
         """Where the items are."""
         from stages.benchmark.tasks.winograd.partial_scoring import OWN_ITEMS
 
-        return data_file(self.path) if self.path else OWN_ITEMS
+        return local_file(self.path) if self.path else OWN_ITEMS
 
     def names(self) -> list[str]:
         """As configured."""
@@ -50,7 +50,7 @@ class WinogradTask(BenchmarkTask):
 
     def tokens(self) -> int:
         """Two sentences an item."""
-        items = self.file.stat().st_size // ITEM_BYTES if is_there(self.file) else 0
+        items = self.file.stat().st_size // ITEM_BYTES if is_available(self.file) else 0
         return min(self.limit or items, items) * ITEM_TOKENS
 
     def data_files(self) -> list[Path]:
@@ -62,15 +62,15 @@ class WinogradTask(BenchmarkTask):
 
         A model that prefers one option whatever the sentence says gets one of each pair right: 0 of the pairs.
         """
-        if not is_there(self.file):
+        if not is_available(self.file):
             return []
-        from stages.benchmark.harness.ask import harness_model
-        from stages.benchmark.held_out.documents import TaskResult, item_row, score_row
+        from stages.benchmark.harness.run_task import harness_model
+        from stages.benchmark.results import TaskResult, item_row, score_row
         from stages.benchmark.tasks.winograd.partial_scoring import score, twins
         from stages.common.statistics import bootstrap_interval
 
         lm = harness_model(model, context)
-        begin = [model.end_of_text] if model.begins_documents else []
+        begin = [model.end_of_text] if model.prepend_end_of_text else []
 
         def log_likelihood(requests: Sequence[tuple[list[int], list[int]]]) -> npt.NDArray[np.float64]:
             pairs = [(None, begin + before or [model.end_of_text], after) for before, after in requests]
@@ -110,19 +110,18 @@ class WinogradTask(BenchmarkTask):
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """Random choice. No majority class: which option stands first means nothing; in WSC273 the first is right."""
-        from stages.benchmark.held_out.documents import not_run as not_run_row
-        from stages.benchmark.held_out.documents import single_value
+        from stages.benchmark.results import missing_score, single_value
         from stages.benchmark.tasks.winograd.partial_scoring import twins
 
-        if not is_there(self.file):
-            reason = not_run(self.file.parent, [self.file.name], GET)
-            return [not_run_row(self.name, "accuracy", reason, PROTOCOL)]
+        if not is_available(self.file):
+            reason = missing_data_message(self.file.parent, [self.file.name], GET)
+            return [missing_score(self.name, "accuracy", reason, PROTOCOL)]
         chances = {"accuracy": 0.5} | ({"both of a pair": 0.25} if twins(self._items(context.seed)) else {})
         return [single_value(self.name, "random choice", metric, value, PROTOCOL) for metric, value in chances.items()]
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
         """The sentences, with the right option in the blank."""
-        if not is_there(self.file):
+        if not is_available(self.file):
             return {}
         return {self.name: {item.item_id: ["".join(item.completions()[item.answer - 1])] for item in self._items(seed)}}
 
@@ -131,4 +130,4 @@ class WinogradTask(BenchmarkTask):
         from stages.benchmark.tasks.winograd.xml_format import read_xml
 
         items = read_xml(self.file) if self.file.suffix == ".xml" else read_items(self.file)
-        return drawn(items[: self.first], self.limit, seed)
+        return sample_items(items[: self.first], self.limit, seed)

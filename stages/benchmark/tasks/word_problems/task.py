@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from stages.benchmark.data_files import OWN_DATA, drawn, find, not_run
-from stages.benchmark.remote_files import data_folder
+from stages.benchmark.data_files import OWN_DATA, find_file, missing_data_message, sample_items
+from stages.benchmark.remote_files import local_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 from stages.benchmark.tasks.word_problems.data import READERS, WordProblemSet, final_answer
 
 if TYPE_CHECKING:
-    from stages.benchmark.held_out.documents import TaskResult
+    from stages.benchmark.results import TaskResult
 
 ITEM_BYTES, ITEM_TOKENS = 400, 120
 UNREAD = "[invalid]"
@@ -51,7 +51,7 @@ class WordProblemTask(BenchmarkTask):
     @property
     def folder(self) -> Path:
         """Where the set is."""
-        return data_folder(self.path) if self.path else OWN_DATA / self.data
+        return local_folder(self.path) if self.path else OWN_DATA / self.data
 
     @property
     def protocol(self) -> str:
@@ -65,7 +65,7 @@ class WordProblemTask(BenchmarkTask):
 
     def tokens(self) -> int:
         """A token that is written costs about as much time as ten that are read together."""
-        path = find(self.folder, *self._set.files)
+        path = find_file(self.folder, *self._set.files)
         items = path.stat().st_size // ITEM_BYTES + 1 if path else 0
         each = ITEM_TOKENS * (1 + self.examples) + 10 * self.max_new_tokens * self.votes
         return min(self.limit or items, items) * each
@@ -79,13 +79,13 @@ class WordProblemTask(BenchmarkTask):
         """Accuracy by each rule of extraction."""
         if self._missing():
             return []
-        from stages.benchmark.harness.ask import ask, harness_model
-        from stages.benchmark.held_out.documents import TaskResult, item_row, score_row
+        from stages.benchmark.harness.run_task import harness_model, run_task
+        from stages.benchmark.results import TaskResult, item_row, score_row
         from stages.common.statistics import bootstrap_interval
 
         problems, examples = self._problems(context.seed), self._examples()
         lm = harness_model(model, context)
-        asked = ask(self.data, problems, examples, lm, **self._overrides())
+        asked = run_task(self.data, problems, examples, lm, **self._overrides())
         results = []
         for rule in ("strict", "flexible"):
             right = [float(one.metrics[rule]["exact_match"]) for one in asked]
@@ -106,12 +106,11 @@ class WordProblemTask(BenchmarkTask):
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """The commonest answer, and random choice where there are choices."""
-        from stages.benchmark.held_out.documents import not_run as not_run_row
-        from stages.benchmark.held_out.documents import single_value
+        from stages.benchmark.results import missing_score, single_value
 
         reason = self._missing()
         if reason:
-            return [not_run_row(self._set.name, f"accuracy, {rule}", reason, self.protocol)
+            return [missing_score(self._set.name, f"accuracy, {rule}", reason, self.protocol)
                     for rule in ("strict", "flexible")]  # fmt: skip
         problems = self._problems(context.seed)
         commonest = Counter(final_answer(problem) for problem in problems).most_common(1)[0][1]
@@ -135,27 +134,27 @@ class WordProblemTask(BenchmarkTask):
         return READERS[self.data]
 
     def _missing(self) -> str | None:
-        if not find(self.folder, *self._set.files):
-            return not_run(self.folder, self._set.files, self._set.get)
-        if self.examples and self._set.examples and not find(self.folder, *self._set.examples):
-            reason = not_run(self.folder, self._set.examples, self._set.get)
+        if not find_file(self.folder, *self._set.files):
+            return missing_data_message(self.folder, self._set.files, self._set.get)
+        if self.examples and self._set.examples and not find_file(self.folder, *self._set.examples):
+            reason = missing_data_message(self.folder, self._set.examples, self._set.get)
             return f"{reason}; or set examples: 0"
         return None
 
     def _problems(self, seed: int) -> list[dict[str, Any]]:
-        path = find(self.folder, *self._set.files)
+        path = find_file(self.folder, *self._set.files)
         assert path is not None
-        return drawn(self._set.read(path), self.limit, seed)
+        return sample_items(self._set.read(path), self.limit, seed)
 
     def _examples(self) -> list[dict[str, Any]]:
         """The first worked examples: always the same, as in the papers."""
         if not self.examples:
             return []
-        return self._set.read_examples(find(self.folder, *self._set.examples))[: self.examples]
+        return self._set.read_examples(find_file(self.folder, *self._set.examples))[: self.examples]
 
     def _overrides(self) -> dict[str, Any]:
         """What differs from the YAML."""
-        from stages.benchmark.harness.ask import task_settings
+        from stages.benchmark.harness.run_task import task_settings
 
         settings = task_settings(self.data)
         generation = {**settings["generation_kwargs"], "max_gen_toks": self.max_new_tokens}

@@ -7,7 +7,7 @@ from data_schemas.tables import FUNNEL
 from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import PartitionMap
 from stages.benchmark.contamination.contamination import Overlap, find_overlaps, with_overlap
-from stages.benchmark.held_out.documents import TaskResult, exact, item_row, score_row
+from stages.benchmark.results import TaskResult, item_row, point_estimate, score_row
 from tests.stores import commit, documents_table, no_rejects
 
 QUESTION = "Who built the mill that stands below the weir at Harrow Ford in the county of Kent?"
@@ -56,7 +56,7 @@ def test_a_score_is_given_without_the_items_that_overlap():
             item_row("t", name, "pretrained", {"label": label, "predicted": predicted}, value, 1.0)
             for name, (label, predicted, value) in outputs.items()
         ]
-        return TaskResult(score_row("t", "pretrained", metric, exact(0.5), 3, True), items)
+        return TaskResult(score_row("t", "pretrained", metric, point_estimate(0.5), 3, True), items)
 
     accuracy = with_overlap(result("accuracy"), overlaps)
     assert (accuracy.score["overlapping"], accuracy.score["without_overlap"]) == (1, 0.25)

@@ -16,10 +16,10 @@ from infra.workers.ray_session import close_ray
 from modeling.compression.pruning import prune, zero_masks
 from modeling.training.data_parallel import ALONE
 from stages.benchmark.fine_tuning import workers as fine_tuning_workers
-from stages.benchmark.fine_tuning.config import FineTunedTask, median_words
+from stages.benchmark.fine_tuning.config import FineTunedTask, median_description
 from stages.benchmark.fine_tuning.heads import ClassHead, ScaleHead, SpanHead
-from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, answers, learn, trainable
-from stages.benchmark.fine_tuning.workers import answers_by_seed, learn_and_answer, median_place, seeds_note
+from stages.benchmark.fine_tuning.training import Examples, FineTuningJob, fine_tune, predict, trainable_network
+from stages.benchmark.fine_tuning.workers import median_index, results_by_seed, seeds_note, train_and_predict
 from stages.benchmark.task import EvaluatedModel, TaskContext
 from tests.modeling.compressed_networks import COMPRESSIONS, DENSE
 from tests.modeling.networks import small_network
@@ -57,18 +57,18 @@ def test_a_keyword_is_learnt():
     network = small_network(1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     settings = Settings(learning_rate=8e-3, epochs=8, batch_size=16)
-    model = learn(FineTuningJob(network, two_classes, rows_with_a_keyword(160), settings, 0), ALONE, CPU)
+    model = fine_tune(FineTuningJob(network, two_classes, rows_with_a_keyword(160), settings, 0), ALONE, CPU)
     asked = rows_with_a_keyword(100, seed=1)
-    predicted = np.array(answers(model, asked.rows)).argmax(1)
+    predicted = np.array(predict(model, asked.rows)).argmax(1)
     assert (predicted == asked.targets.numpy()).mean() == 1
     assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 def test_answers_do_not_depend_on_who_is_beside_and_come_in_order():
-    model = learn(job(), ALONE, CPU)
+    model = fine_tune(job(), ALONE, CPU)
     rows = rows_with_a_keyword(9, seed=3).rows
-    for row, found in zip(rows, answers(model, rows), strict=True):
-        np.testing.assert_allclose(found, answers(model, [row])[0], atol=1e-5)
+    for row, found in zip(rows, predict(model, rows), strict=True):
+        np.testing.assert_allclose(found, predict(model, [row])[0], atol=1e-5)
 
 
 @given(st.integers(1, 90), st.integers(1, 9), st.integers(0, 3))
@@ -104,22 +104,22 @@ def test_losses_by_hand():
 @pytest.mark.parametrize("name", [name for name in COMPRESSIONS if name not in DENSE or name == "prune"])
 def test_every_kind_of_network_can_be_trained(name):
     original = COMPRESSIONS[name](small_network(3))
-    network, remarks = trainable(original)
+    network, remarks = trainable_network(original)
     assert any("float32 again" in remark for remark in remarks) == ("int" in name)
     assert any("stay zero" in remark for remark in remarks) == bool(zero_masks(network))
     one_epoch = TWO_EPOCHS.model_copy(update={"epochs": 1, "batch_size": 8})
-    model = learn(job(16, one_epoch, network), ALONE, CPU)
+    model = fine_tune(job(16, one_epoch, network), ALONE, CPU)
     moved = [
         name for name, one in model.network.named_parameters() if not torch.equal(one, network.get_parameter(name))
     ]
     assert "layers.0.feed_forward.down" in " ".join(moved)
-    assert np.isfinite(np.array(answers(model, rows_with_a_keyword(4).rows))).all()
+    assert np.isfinite(np.array(predict(model, rows_with_a_keyword(4).rows))).all()
 
 
 def test_zeros_stay_and_the_others_move():
     network = small_network(1)
     masks = prune(network, 0.5, "magnitude")
-    model = learn(job(network=network), ALONE, CPU)
+    model = fine_tune(job(network=network), ALONE, CPU)
     for name, kept in masks.items():
         weight = model.network.get_parameter(name)
         assert torch.equal(weight != 0, kept)
@@ -133,10 +133,10 @@ def test_workers_of_ray_answer_as_this_process(tmp_path):
     there = replace(alone, settings=TWO_EPOCHS.model_copy(update={"workers": 2}))
     context = TaskContext(0, Folder(str(tmp_path / "work")))
     try:
-        found = learn_and_answer(there, asked, context, lambda done, total: heard.append((done, total)))
+        found = train_and_predict(there, asked, context, lambda done, total: heard.append((done, total)))
     finally:
         close_ray()
-    expected = learn_and_answer(alone, asked, context, lambda done, total: None)
+    expected = train_and_predict(alone, asked, context, lambda done, total: None)
     np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-4)
     assert heard[-1] == (160, 160) and not context.work.exists("fine_tuning_workers")
 
@@ -148,7 +148,7 @@ def test_a_killed_task_goes_on_at_the_seed(tmp_path, monkeypatch):
 
     def run(folder, dies_at=None):
         trained.clear()
-        original = learn
+        original = fine_tune
 
         def watched(job, *rest):
             trained.append(job.seed)
@@ -156,9 +156,9 @@ def test_a_killed_task_goes_on_at_the_seed(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return original(job, *rest)
 
-        monkeypatch.setattr(fine_tuning_workers, "learn", watched)
+        monkeypatch.setattr(fine_tuning_workers, "fine_tune", watched)
         context = TaskContext(5, Folder(str(folder)), lambda *done: told.append(done))
-        return answers_by_seed(job(), asked, lambda outputs: [one.tolist() for one in outputs], model, context)
+        return results_by_seed(job(), asked, lambda outputs: [one.tolist() for one in outputs], model, context)
 
     whole = run(tmp_path / "whole")
     assert trained == [5, 6, 7] and told[-1] == (3000, 3000) and told == sorted(told)
@@ -171,12 +171,12 @@ def test_a_killed_task_goes_on_at_the_seed(tmp_path, monkeypatch):
 
 def test_a_diverging_training_is_said():
     with pytest.raises(TrainingDivergedError, match="lower the peak learning rate"):
-        learn(job(settings=Settings(learning_rate=1e20)), ALONE, CPU)
+        fine_tune(job(settings=Settings(learning_rate=1e20)), ALONE, CPU)
 
 
 def test_the_median_of_an_even_number_is_the_lower_one():
-    assert median_place([0.3, 0.1, 0.2]) == 2
-    assert median_place([0.4, 0.1, 0.3, 0.2]) == 3
+    assert median_index([0.3, 0.1, 0.2]) == 2
+    assert median_index([0.4, 0.1, 0.3, 0.2]) == 3
     assert seeds_note([0.5, 0.25], 3) == "seed 3: 0.5000, seed 4: 0.2500"
-    assert (median_words(1), median_words(3)) == ("one seed", "median of 3 seeds")
-    assert median_words(4) == "median of 4 seeds, the lower middle one"
+    assert (median_description(1), median_description(3)) == ("one seed", "median of 3 seeds")
+    assert median_description(4) == "median of 4 seeds, the lower middle one"

@@ -12,8 +12,8 @@ from modeling.export.huggingface import from_gpt_neox, to_gpt_neox, tokenizer_fi
 from stages.benchmark.evaluated_models import checkpoint
 from stages.benchmark.harness import headrace_lm as language_model
 from stages.benchmark.harness.answer_store import AnswerStore
-from stages.benchmark.harness.ask import harness_model
 from stages.benchmark.harness.headrace_lm import HeadraceLM
+from stages.benchmark.harness.run_task import harness_model
 from stages.benchmark.task import TaskContext
 from stages.tokenize import byte_level_bpe
 from tests.modeling.networks import small_network
@@ -123,7 +123,7 @@ def test_texts_are_the_harness_own(either_folder, harness, until):
 
 def test_prompts_can_begin_as_documents_do(folder):
     end = "<|endoftext|>"
-    plain, behind = ours(folder), ours(folder, begins_documents=True)
+    plain, behind = ours(folder), ours(folder, prepend_end_of_text=True)
     written = instances("loglikelihood", [(end + prompt, choice) for prompt, choice in PAIRS if prompt])
     bare = instances("loglikelihood", [(prompt, choice) for prompt, choice in PAIRS if prompt])
     assert behind.loglikelihood(bare) == plain.loglikelihood(written) == behind.loglikelihood(written)

@@ -9,7 +9,7 @@ from data_schemas.errors import ContractError, EnvironmentProblem
 from infra.store.filesystem import Folder
 from stages.benchmark.evaluated_models import checkpoint
 from stages.benchmark.harness.answer_store import AnswerStore
-from stages.benchmark.harness.ask import harness_model
+from stages.benchmark.harness.run_task import harness_model
 from stages.benchmark.task import TaskContext, TransformersCheckpoint
 from stages.benchmark.tasks.winograd.task import WinogradTask
 from stages.tokenize import byte_level_bpe

@@ -5,7 +5,7 @@ from math import comb, isclose
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.benchmark.pass_at_k import pass_at_k
+from stages.benchmark.tasks.code.grading import pass_at_k
 
 
 @given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))

@@ -5,9 +5,9 @@ import yaml
 
 from data_schemas.errors import InputDataError
 from infra.sandbox import Limits
-from stages.benchmark.data_files import OWN_DATA, find
+from stages.benchmark.data_files import OWN_DATA, find_file
 from stages.benchmark.harness.answer_store import AnswerStore
-from stages.benchmark.harness.ask import load_task, task_settings
+from stages.benchmark.harness.run_task import load_task, task_settings
 from stages.benchmark.tasks.code import grading as code_grading
 from stages.benchmark.tasks.code.grading import grade
 from stages.benchmark.tasks.code.problems import (
@@ -62,7 +62,7 @@ def test_own_prompts_describe_and_end_with_the_signature():
 )
 def test_the_real_files_give_the_harness_s_prompts(shared_data, data, folder, rows, asked):
     of = CODE_SETS[data]
-    path = find(shared_data / "benchmarks/code" / folder, of.file)
+    path = find_file(shared_data / "benchmarks/code" / folder, of.file)
     problems = of.read(path)
     assert len(problems) == rows == len({problem.item for problem in problems})
     if asked:
@@ -103,7 +103,7 @@ def requests(task):
 
 
 def test_solutions_of_humaneval_pass_and_wrong_bodies_fail(sandbox, shared_data):
-    problems = read_humaneval(find(shared_data / "benchmarks/code/humaneval", "HumanEval.jsonl"))
+    problems = read_humaneval(find_file(shared_data / "benchmarks/code/humaneval", "HumanEval.jsonl"))
     sample = [*problems[::15], problems[32], problems[38]]  # two use helpers of the prompt
     assert failures([(problem, problem.reference) for problem in sample]) == set()
     wrong = [(problem, problem.opening + "    return 'wrong'\n") for problem in sample[:4]]
@@ -114,8 +114,8 @@ def test_solutions_of_mbpp_pass(sandbox, shared_data):
     folder = shared_data / "benchmarks/code/mbpp"
     # A function named sum, trees of the candidate's class, a type as argument.
     special = {"126", "367", "533"}
-    full = [one for one in read_mbpp(find(folder, "mbpp.jsonl")) if one.item in special or int(one.item) % 80 == 0]
-    sample = full + read_mbpp(find(folder, "sanitized-mbpp.json"))[::60]
+    full = [one for one in read_mbpp(find_file(folder, "mbpp.jsonl")) if one.item in special or int(one.item) % 80 == 0]
+    sample = full + read_mbpp(find_file(folder, "sanitized-mbpp.json"))[::60]
     assert failures([(problem, problem.reference) for problem in sample]) == set()
     assert len(failures([(problem, problem.empty) for problem in full[:4]])) == 4
 

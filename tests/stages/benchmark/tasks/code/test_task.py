@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from infra.sandbox import Limits, SandboxUnavailable, Verdict
 from infra.store.filesystem import Folder
+from stages.benchmark.config import BenchmarkConfig
 from stages.benchmark.data_files import OWN_DATA
 from stages.benchmark.harness.answer_store import AnswerStore
-from stages.benchmark.stage import BenchmarkConfig
 from stages.benchmark.task import TaskContext
 from stages.benchmark.tasks.code import grading as code_grading
 from stages.benchmark.tasks.code.grading import grade
@@ -41,7 +41,7 @@ def asked(monkeypatch, sandbox):
 
     def measure(task, rule, context=TaskContext(0)):  # noqa: B008
         writer = Writer(rule)
-        monkeypatch.setattr("stages.benchmark.harness.ask.harness_model", lambda model, context: writer)
+        monkeypatch.setattr("stages.benchmark.harness.run_task.harness_model", lambda model, context: writer)
         return task.measure(evaluated(), context), writer.requests
 
     return measure

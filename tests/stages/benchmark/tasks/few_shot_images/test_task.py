@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from data_schemas.errors import InputDataError
 from infra.store.filesystem import Folder
 from modeling.compression.integers import quantize_int8
-from stages.benchmark.held_out.documents import TaskResult
+from stages.benchmark.results import TaskResult
 from stages.benchmark.task import TaskContext
 from stages.benchmark.tasks.few_shot_images.episodes import draw_episodes, over_episodes
 from stages.benchmark.tasks.few_shot_images.features import frozen_features

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from data_schemas.errors import InputDataError
 from infra.store.filesystem import Folder
-from stages.benchmark.data_files import OWN_DATA, find
+from stages.benchmark.config import BenchmarkConfig
+from stages.benchmark.data_files import OWN_DATA, find_file
 from stages.benchmark.metrics import METRICS
-from stages.benchmark.stage import BenchmarkConfig
 from stages.benchmark.task import TaskContext
 from stages.benchmark.tasks.glue.data import BY_NAME, read_examples, sentences
 from stages.benchmark.tasks.glue.fine_tuned import FineTunedGlueTask
@@ -44,7 +44,7 @@ def own_as_training(folder, *names):
     for name in names:
         of = BY_NAME[name]
         (folder / of.folder).mkdir(exist_ok=True)
-        data = find(OWN_DATA / "glue" / of.folder, *of.files).read_bytes()
+        data = find_file(OWN_DATA / "glue" / of.folder, *of.files).read_bytes()
         for file in (of.files[0], *of.train[:1]):
             (folder / of.folder / file).write_bytes(data)
 
@@ -97,8 +97,8 @@ def test_mnli_is_trained_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch)
     from stages.benchmark.fine_tuning import workers as fine_tuning_workers
 
     trained = []
-    original = fine_tuning_workers.learn
-    monkeypatch.setattr(fine_tuning_workers, "learn", lambda *all: trained.append(1) or original(*all))
+    original = fine_tuning_workers.fine_tune
+    monkeypatch.setattr(fine_tuning_workers, "fine_tune", lambda *all: trained.append(1) or original(*all))
     task = FineTunedGlueTask(path=str(tmp_path), sets=("MNLI matched", "AX", "MNLI mismatched"), seeds=2, **SHORT)
     results = [one.score for one in task.measure(evaluated(), TaskContext(0))]
     assert [row["task"] for row in results] == [
@@ -154,7 +154,7 @@ def test_rows_end_alike_and_lose_the_first_sentence_s_beginning():
 @pytest.mark.parametrize("name", ["CoLA", "MRPC", "STS-B"])
 def test_tf_idf_is_scikit_learn_s(name):
     of = BY_NAME[name]
-    items = read_examples(find(OWN_DATA / "glue" / of.folder, *of.files), of).items
+    items = read_examples(find_file(OWN_DATA / "glue" / of.folder, *of.files), of).items
     known, labels = [sentences(item) for item in items], np.array([item["label"] for item in items], dtype=float)
     found = tf_idf_predictions(known[:12], labels[:12], known[12:], not of.labels)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(

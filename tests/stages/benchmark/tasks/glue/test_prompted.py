@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from data_schemas.errors import InputDataError
 from infra.store.filesystem import Folder
-from stages.benchmark.data_files import OWN_DATA, find
-from stages.benchmark.harness.ask import ask, load_task
+from stages.benchmark.data_files import OWN_DATA, find_file
+from stages.benchmark.harness.run_task import load_task, run_task
 from stages.benchmark.task import TaskContext
 from stages.benchmark.tasks.glue.data import BY_NAME, SETS, read_examples, sentences
 from stages.benchmark.tasks.glue.prompted import GlueTask
@@ -22,7 +22,7 @@ SHARED_ROWS = {
 
 
 def items_of(root, name):
-    path = find(root / BY_NAME[name].folder, *BY_NAME[name].files)
+    path = find_file(root / BY_NAME[name].folder, *BY_NAME[name].files)
     return read_examples(path, BY_NAME[name])
 
 
@@ -44,7 +44,7 @@ def test_the_real_files_are_read_whole(shared_data, name):
 
 
 def test_the_malformed_row_of_qqp_is_left_out_and_said(shared_data):
-    path = find(shared_data / "benchmarks" / "glue" / "QQP", "train.tsv")
+    path = find_file(shared_data / "benchmarks" / "glue" / "QQP", "train.tsv")
     found = read_examples(path, BY_NAME["QQP"])
     assert (len(found.items), found.left_out) == (9_999, 1)
 
@@ -115,7 +115,7 @@ class Oracle:
 @pytest.mark.parametrize("of", SETS, ids=lambda of: of.name)
 def test_who_knows_the_answers_has_the_whole_score(monkeypatch, of):
     oracle = Oracle(lambda document, place: -10 * abs(document["label"] - place))
-    monkeypatch.setattr("stages.benchmark.harness.ask.harness_model", lambda model, context: oracle)
+    monkeypatch.setattr("stages.benchmark.harness.run_task.harness_model", lambda model, context: oracle)
     results = GlueTask(sets=(of.name,)).measure(evaluated(), TaskContext(0))
     own = [result for result in results if result.score["task"] == f"GLUE {of.name}"]
     assert [one.score["metric"] for one in own] == list(of.metrics)
@@ -182,7 +182,7 @@ def test_the_harness_aggregates_our_predictions_to_our_figures():
         ("CoLA", "mcc", "matthews_corrcoef", "Matthews correlation"), ("MRPC", "f1", "f1", "F1"),
     ):  # fmt: skip
         items = items_of(OWN_DATA / "glue", name).items
-        asked = ask(BY_NAME[name].harness, items, [], guess)
+        asked = run_task(BY_NAME[name].harness, items, [], guess)
         pairs = [one.metrics["none"][key] for one in asked]
         from stages.benchmark.metrics import METRICS
         from stages.benchmark.tasks.glue.prompted import predictions

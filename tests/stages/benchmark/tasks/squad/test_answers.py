@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from stages.benchmark.tasks.squad.answers import always_no_answer, most_similar_sentence, prompted, squad_results
 from stages.benchmark.tasks.squad.data import SquadQuestion
-from stages.benchmark.tasks.squad.official_scores import official_scores
 from stages.benchmark.tasks.squad.prompt import INSTRUCTION, best_window, predicted_answer, prompt
+from tests.stages.benchmark.tasks.squad.official_script import official_scores
 
 FILLER = "Much else stands here. " * 30
 PASSAGE = FILLER + "The mill at Arden was built by Ann Weir in 1802. " + FILLER

@@ -12,10 +12,9 @@ from stages.benchmark.tasks.squad.official_scores import (
     exact_match,
     f1_score,
     normalize_answer,
-    official_scores,
     question_scores,
-    with_threshold,
 )
+from tests.stages.benchmark.tasks.squad.official_script import official_scores, with_threshold
 
 words = st.lists(st.sampled_from(["the", "A", "mill", "Mill,", "wheel", "an-", "42", "!"]), max_size=6).map(" ".join)
 

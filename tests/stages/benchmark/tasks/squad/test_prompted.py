@@ -6,9 +6,9 @@ import pytest
 from data_schemas.errors import InputDataError
 from stages.benchmark.task import TaskContext
 from stages.benchmark.tasks.squad.data import read_questions
-from stages.benchmark.tasks.squad.official_scores import official_scores
 from stages.benchmark.tasks.squad.prompted import PROTOCOL, SquadTask
 from tests.stages.benchmark.networks import evaluated
+from tests.stages.benchmark.tasks.squad.official_script import official_scores
 
 
 def test_scores_are_the_official_ones_of_the_answers_in_the_items():

@@ -4,8 +4,8 @@ import pytest
 
 from data_schemas.errors import InputDataError
 from infra.store.filesystem import Folder
-from stages.benchmark.data_files import OWN_DATA, find
-from stages.benchmark.harness.ask import ask, load_task
+from stages.benchmark.data_files import OWN_DATA, find_file
+from stages.benchmark.harness.run_task import load_task, run_task
 from stages.benchmark.task import TaskContext
 from stages.benchmark.tasks.word_problems.data import READERS, final_answer
 from stages.benchmark.tasks.word_problems.task import WordProblemTask, votes
@@ -58,7 +58,7 @@ class Writer:
 @pytest.mark.parametrize("data", PROBLEMS)
 def test_answers_are_read_by_each_set_s_rules(data):
     cases = [case for case in GOLDEN if case[0] == data]
-    asked = ask(data, [PROBLEMS[data]] * len(cases), [], Writer([text for _, text, _, _ in cases]))
+    asked = run_task(data, [PROBLEMS[data]] * len(cases), [], Writer([text for _, text, _, _ in cases]))
     for (_, text, strict, flexible), one in zip(cases, asked, strict=True):
         found = tuple(one.metrics[rule]["exact_match"] for rule in ("strict", "flexible"))
         assert found == (strict, flexible), (text, one.extracted)
@@ -69,7 +69,7 @@ def test_answers_are_read_by_each_set_s_rules(data):
 ])  # fmt: skip
 def test_the_real_files_are_read_whole(shared_data, data, shared, rows):
     of = READERS[data]
-    problems = of.read(find(shared_data / "benchmarks" / shared, *of.files))
+    problems = of.read(find_file(shared_data / "benchmarks" / shared, *of.files))
     assert len(problems) == rows == len({problem["id"] for problem in problems})
     assert all(len(final_answer(problem)) <= 12 for problem in problems)
 
@@ -78,16 +78,16 @@ def test_the_real_files_are_read_whole(shared_data, data, shared, rows):
 def test_own_problems_and_examples_agree_with_the_rules(data):
     """Each worked example, given as the answer to its own question, is right by the strict rule."""
     of = READERS[data]
-    problems = of.read(find(OWN_DATA / data, *of.files))
+    problems = of.read(find_file(OWN_DATA / data, *of.files))
     assert len(problems) == 20
-    examples = of.read_examples(find(OWN_DATA / data, *of.examples) if of.examples else None)
+    examples = of.read_examples(find_file(OWN_DATA / data, *of.examples) if of.examples else None)
     assert len(examples) >= 4
     task = load_task(data, problems[:1], examples[:2])
     task.build_all_requests(rank=0, world_size=1)
     prompt, settings = task.instances[0].args
     assert prompt.count("\n\n") == 2 and prompt.endswith(("Answer:", "A:"))
     assert not any(stop in one["answer"] for one in examples for stop in settings["until"])
-    asked = ask(data, [{**problems[0], "answer": final_answer(one)} for one in examples], [],
+    asked = run_task(data, [{**problems[0], "answer": final_answer(one)} for one in examples], [],
                 Writer([one["answer"] for one in examples]))  # fmt: skip
     extracted = [one.extracted["strict"] for one in asked]
     assert "[invalid]" not in extracted
@@ -99,8 +99,10 @@ def test_a_vote_is_of_answers_that_could_be_read(monkeypatch):
     assert votes([["7", "[invalid]", "8", "8"], ["[invalid]"] * 2, ["5", "6"]], None) == [["8"], ["[invalid]"], ["5"]]
     task = WordProblemTask(data="gsm8k", examples=0, votes=3, limit=2)
     texts = ["#### 1", "#### 39", "#### 39", "no", "no", "#### 14"]
-    monkeypatch.setattr("stages.benchmark.harness.ask.harness_model", lambda model, context: Writer(texts))
-    monkeypatch.setattr("stages.benchmark.tasks.word_problems.task.drawn", lambda items, limit, seed: list(items[:2]))
+    monkeypatch.setattr("stages.benchmark.harness.run_task.harness_model", lambda model, context: Writer(texts))
+    monkeypatch.setattr(
+        "stages.benchmark.tasks.word_problems.task.sample_items", lambda items, limit, seed: list(items[:2])
+    )
     strict, flexible = task.measure(evaluated(), TaskContext(0))
     assert strict.score["value"] == 1 and "vote of 3 at temperature 0.7" in strict.score["protocol"]
     assert json.loads(strict.items[0]["output"])["responses"] == texts[:3] and len(flexible.items) == 2
@@ -116,7 +118,7 @@ def test_a_vote_is_of_answers_that_could_be_read(monkeypatch):
 )
 def test_answers_that_the_rules_take_for_equal_vote_together(monkeypatch, data, texts, answer):
     task = WordProblemTask(data=data, examples=0, votes=5, limit=1)
-    monkeypatch.setattr("stages.benchmark.harness.ask.harness_model", lambda model, context: Writer(texts))
+    monkeypatch.setattr("stages.benchmark.harness.run_task.harness_model", lambda model, context: Writer(texts))
     flexible = task.measure(evaluated(), TaskContext(0))[1]
     assert json.loads(flexible.items[0]["output"])["extracted"]["flexible"] == answer
 

@@ -1,8 +1,8 @@
 """lm-evaluation-harness (Gao et al. 2021, lm_eval 0.4) over items that Headrace has read itself.
 
 - `harness_model`: a model as the harness asks it
-- `ask`: put a task of `harness_tasks/` to a model
-- `Asked`: what was asked about an item and what came back
+- `run_task`: put a task of `harness_tasks/` to a model
+- `ItemResponses`: what was asked about an item and what came back
 
 The YAML files hold the prompts, the answers' wording and the rules of extraction; where the harness has the task, they
 are its own. Nothing is fetched and the harness's index of tasks is not read: a task is made of its YAML and of rows in
@@ -32,7 +32,7 @@ TASKS = Path(__file__).parents[1] / "harness_tasks"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ItemResponses:
     """One item, asked."""
 
     document: dict[str, Any]
@@ -64,15 +64,15 @@ def harness_model(model: EvaluatedModel, context: TaskContext) -> "HeadraceLM | 
         model.tokenizer,
         model.end_of_text,
         answers,
-        model.begins_documents,
+        model.prepend_end_of_text,
         context.seed,
         context.advanced,
     )
 
 
-def ask(
+def run_task(
     name: str, documents: Sequence[dict[str, Any]], examples: Sequence[dict[str, Any]], lm: "LM", **overrides: Any
-) -> list[Asked]:
+) -> list[ItemResponses]:
     """Put a task to a model; answers in the order of the documents.
 
     Args:
@@ -99,7 +99,7 @@ def ask(
 def load_task(
     name: str, documents: Sequence[dict[str, Any]], examples: Sequence[dict[str, Any]], **overrides: Any
 ) -> "Task":
-    """The harness's task over these items; arguments as in `ask`."""
+    """The harness's task over these items; arguments as in `run_task`."""
     import datasets
     from lm_eval.api.task import ConfigurableTask
 
@@ -118,12 +118,12 @@ def task_settings(name: str) -> dict[str, Any]:
     return settings
 
 
-def _asked(task: "Task", document: dict[str, Any], instances: Sequence[Any]) -> Asked:
+def _asked(task: "Task", document: dict[str, Any], instances: Sequence[Any]) -> ItemResponses:
     instances = sorted(instances, key=lambda instance: instance.idx)
     arguments = [instance.args for instance in instances]
     choices = [one[1] for one in arguments] if task.OUTPUT_TYPE == "multiple_choice" else []
     extracted = {rule: [one.filtered_resps[rule] for one in instances] for rule in instances[0].filtered_resps}
-    return Asked(
+    return ItemResponses(
         dict(document),
         arguments[0][0],
         choices,
