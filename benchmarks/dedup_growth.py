@@ -19,7 +19,8 @@ from data_schemas.artifact_kinds import CORPUS
 from infra.progress import SilentListener
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.workers.partitions import PartitionMap
-from stages.dedup.stage import DedupConfig, DedupStage
+from stages.dedup.config import DedupConfig
+from stages.dedup.stage import DedupStage
 from stages.stage import StageContext
 
 

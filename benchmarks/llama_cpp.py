@@ -50,7 +50,7 @@ from modeling.training.schedule import cosine_with_warmup
 from modeling.training.step import training_step
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
-from stages.common.token_stream import TokenStream
+from stages.common.token_stream import END_OF_TEXT, END_OF_TEXT_ID, TokenStream
 from stages.tokenize import byte_level_bpe
 
 VOCABULARY = 1024
@@ -62,7 +62,7 @@ INITIALIZER_STD = 0.05
 """After 100 steps of twice as many rows the held-out loss is 5.05 nats, and 5.40 with the usual 0.02."""
 HELD_OUT_SHARE = 0.1
 SCALES = (1, 64, GELU_SCALE)
-COMMON_PIECES = (" ", "  ", "\n", "\r\n", "\t", "'s", "'S", "'ll", "12345", byte_level_bpe.END_OF_TEXT)
+COMMON_PIECES = (" ", "  ", "\n", "\r\n", "\t", "'s", "'S", "'ll", "12345", END_OF_TEXT)
 SHOWN_DIFFERENCES = 3
 
 LOGITS_PEER = """
@@ -172,7 +172,7 @@ def trained_here(plan: Plan) -> Subject:
 def _stream(tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
     """Every text behind an end-of-text token, as the stage tokenize lays them down."""
     documents = byte_level_bpe.encode_documents(tokenizer, texts)
-    ids = [token for one in documents for token in (byte_level_bpe.END_OF_TEXT_ID, *one.tolist())]
+    ids = [token for one in documents for token in (END_OF_TEXT_ID, *one.tolist())]
     return torch.tensor(ids)
 
 
@@ -250,7 +250,7 @@ def byte_pairs() -> tuple[Transformer, bytes]:
     """A tiny network whose tokenizer merges any two bytes within a piece, in an order drawn at random."""
     tokenizer = json.loads(byte_level_bpe.to_json(byte_level_bpe.train([], BYTE_LEVEL_TOKENS)))
     vocabulary = tokenizer["model"]["vocab"]
-    symbols = [token for token in vocabulary if token != byte_level_bpe.END_OF_TEXT]
+    symbols = [token for token in vocabulary if token != END_OF_TEXT]
     pairs = [(left, right) for left in symbols for right in symbols]
     random.Random(0).shuffle(pairs)
     vocabulary |= {left + right: BYTE_LEVEL_TOKENS + number for number, (left, right) in enumerate(pairs)}

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import PartitionResult, PartitionWriter
-from stages.clean.boilerplate_config import BoilerplateConfig
+from stages.clean.config import BoilerplateConfig
 from stages.clean.line_rules import without_lines
 from stages.clean.text_measures import TextMeasures
 from stages.common.word_hashes import PRIME, Hashes

@@ -1,17 +1,70 @@
 """The config section `clean`; apart from the stage's code so that a plan need not import that.
 
-- `CleanConfig`
+- `CleanConfig`: the whole section; its rules are in `rules_config.py`
+- `BoilerplateConfig`, `PersonalDataConfig`, `QualityClassifierConfig`, `PerplexityConfig`: its steps
 """
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from data_schemas.config import StageConfig
-from stages.clean.boilerplate_config import BoilerplateConfig
-from stages.clean.model_configs import PerplexityConfig, QualityClassifierConfig
-from stages.clean.personal_data_config import PersonalDataConfig
+from data_schemas.config import FrozenConfig, StageConfig
 from stages.clean.rules_config import GenreChanges, LineRules, Rules
+
+Kind = Literal["key", "email", "iban", "card", "phone", "ip"]
+KINDS: tuple[Kind, ...] = ("key", "email", "iban", "card", "phone", "ip")
+NAMES = "genres or sources, as ingest names them"
+
+
+class BoilerplateConfig(FrozenConfig):
+    """Which lines of a site or book are taken out of all its documents."""
+
+    min_documents: int = Field(5, ge=2, description="documents of the group that hold the line, at least")
+    min_share: float = Field(0.3, gt=0, le=1, description="share of the group's documents that hold it, at least")
+
+
+class PersonalDataConfig(FrozenConfig):
+    """Which kinds of personal data give way to placeholders such as `<EMAIL>`."""
+
+    kinds: tuple[Kind, ...] = Field(
+        KINDS, description="what is replaced: keys and tokens, e-mail addresses, IBANs, payment cards, phones, IPs"
+    )
+    region: str = Field(
+        "US", min_length=2, max_length=2, description="ISO 3166 code: phone numbers without a country code are of here"
+    )
+
+
+class QualityClassifierConfig(FrozenConfig):
+    """What the classifier tells apart."""
+
+    reference: tuple[str, ...] = Field(min_length=1, description=f"what good text is like: {NAMES}")
+    web: tuple[str, ...] = Field(min_length=1, description=f"what common text is like: {NAMES}")
+    documents_per_class: int = Field(5_000, ge=20, description="documents to learn from, of each of the two, at most")
+    hash_bits: int = Field(18, ge=10, le=24, description="two to this many weights, which hashed words share")
+
+    @model_validator(mode="after")
+    def _tell_two_classes_apart(self) -> Self:
+        if both := set(self.reference) & set(self.web):
+            raise ValueError(f"{', '.join(sorted(both))} is both reference and web")
+        return self
+
+
+class PerplexityConfig(FrozenConfig):
+    """What the language model learns from, and where its buckets end."""
+
+    reference: tuple[str, ...] = Field(min_length=1, description=f"what good text is like: {NAMES}")
+    documents: int = Field(
+        2_000, ge=20, description="documents to learn from, and others to place the buckets by, at most"
+    )
+    percentiles: tuple[float, float] = Field(
+        (30, 60), description="where head and middle end: per cent of the documents, as in CCNet"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not 0 < self.percentiles[0] < self.percentiles[1] < 100:
+            raise ValueError(f"percentiles must rise between 0 and 100, not {list(self.percentiles)}")
+        return self
 
 
 class CleanConfig(StageConfig):

@@ -15,7 +15,7 @@ from data_schemas.errors import InputDataError
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
 from stages.clean import quality_classifier, trigram_model
-from stages.clean.model_configs import PerplexityConfig, QualityClassifierConfig
+from stages.clean.config import PerplexityConfig, QualityClassifierConfig
 from stages.clean.quality_classifier import QualityClassifier
 from stages.clean.sampling import CleanText, Draw, draw_documents, sampled
 from stages.clean.trigram_model import TrigramModel

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import phonenumbers
 
-from stages.clean.personal_data_config import KINDS, Kind, PersonalDataConfig
+from stages.clean.config import KINDS, Kind, PersonalDataConfig
 
 Span = tuple[int, int]
 

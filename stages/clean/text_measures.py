@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.clean.character_classes import CLASSES
 from stages.clean.repetition import NGRAMS, duplicate_parts, repeated_ngrams
-from stages.clean.text_scan import Count, Line, Table, measure
+from stages.clean.text_scan import Count, Line, Table, scan
 from stages.common.word_hashes import SPACED, Bytes, Hashes, Positions, words
 
 
@@ -45,7 +45,7 @@ class TextMeasures:
         lines = np.zeros((text.count("\n") + 1, len(Line)), dtype=np.int64)
         hashes = np.empty(len(lines), dtype=np.uint64)
         counts = np.zeros(len(Count), dtype=np.int64)
-        filled = measure(data, found, CLASSES, characters, lines, hashes, counts)
+        filled = scan(data, found, CLASSES, characters, lines, hashes, counts)
         return cls(text, data, found.hashes, characters, lines[:filled], hashes[:filled], tuple(counts.tolist()))
 
     @property

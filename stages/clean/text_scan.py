@@ -1,6 +1,6 @@
 """One compiled pass over a text's UTF-8 bytes that finds and measures its words and lines.
 
-- `measure`: fills in the tables that `document_parts.TextMeasures` holds
+- `scan`: fills in the tables that `text_measures.TextMeasures` holds
 - `Line`, `Count`: columns of the table of lines, places of the counts over the whole text
 """
 
@@ -106,7 +106,7 @@ _STOP_WORDS, _DISTINCT_STOP_WORDS, _URL_CHARACTERS = map(
 
 
 @numba.njit(cache=True)
-def measure(
+def scan(
     data: Bytes,
     found: Words,
     classes: Bytes,

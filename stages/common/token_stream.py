@@ -13,6 +13,9 @@ import numpy.typing as npt
 from data_schemas.errors import ConfigError
 from infra.store.artifacts import Artifact
 
+END_OF_TEXT, END_OF_TEXT_ID = "<|endoftext|>", 0
+"""Token that ends every document of a stream."""
+
 
 class TokenStream:
     """The flat tokens of one split of a tokens artifact."""

@@ -20,8 +20,8 @@ from data_schemas.errors import EnvironmentProblem, InputDataError
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
 from stages.common.word_hashes import Bytes, Positions, text_columns, words
+from stages.dedup.config import ExactSubstringConfig
 from stages.dedup.cuts import CutFile, all_cuts, cuts_by_file, snap, write_batches
-from stages.dedup.cuts_config import ExactSubstringConfig
 from stages.dedup.filter import survives
 
 Suffixes = npt.NDArray[np.int32] | npt.NDArray[np.int64]

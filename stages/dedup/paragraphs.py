@@ -17,8 +17,8 @@ import pyarrow as pa
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
 from stages.common.word_hashes import LETTERS_AND_DIGITS, PRIME, Bytes, Hashes, Positions, find_words, mix, text_columns
+from stages.dedup.config import ParagraphConfig
 from stages.dedup.cuts import CutFile, cuts_by_file, read_batch, write_batches
-from stages.dedup.cuts_config import ParagraphConfig
 from stages.dedup.filter import survives
 
 SLICE_BYTES = 64_000_000

@@ -5,17 +5,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from pydantic import Field
-
 from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS, ArtifactKind
-from data_schemas.config import StageConfig
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition
-from stages.dedup.cuts_config import DecontaminationConfig, ExactSubstringConfig, ParagraphConfig
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
+from stages.dedup.config import DedupConfig
 from stages.stage import Stage, StageContext
 
 TEXT_BYTES_PER_SECOND = 15e6
@@ -29,26 +25,6 @@ SUFFIX_BYTES_PER_SECOND = 5e6
 """In one process: building the suffix array and comparing neighbors in it."""
 SUFFIX_MEMORY_PER_BYTE = 7
 """The text, its suffix array in int32 and two marks a byte; 11 from 2^31 bytes on, where the array is in int64."""
-
-
-class DedupConfig(StageConfig):
-    """When two documents count as the same, what is cut out of documents, and how many are held out."""
-
-    near: MinHashConfig = Field(default_factory=MinHashConfig, description="when two documents are near duplicates")
-    survivor: SurvivorConfig = Field(default_factory=SurvivorConfig, description="which document of a cluster stays")
-    against: tuple[str, ...] = Field(
-        (), description="folders of earlier dedup artifacts; documents that duplicate theirs go, by their index alone"
-    )
-    decontaminate: DecontaminationConfig | None = Field(None, description="keeps benchmark items out; off if left out")
-    paragraphs: ParagraphConfig | None = Field(None, description="cuts repeated paragraphs or lines; off if left out")
-    exact_substring: ExactSubstringConfig | None = Field(
-        None, description="cuts repeated stretches of text, all text in one process's memory; off if left out"
-    )
-    min_characters_left: int = Field(
-        200, ge=0, description="a document that is cut to fewer is dropped (as 2005.14165, appendix C, drops pieces)"
-    )
-    held_out_share: float = Field(0.03, gt=0, lt=0.5, description="share of the documents kept from all training")
-    seed: int = Field(0, ge=0, description="of the choice of held-out documents")
 
 
 class DedupStage(Stage):
@@ -93,7 +69,8 @@ class DedupStage(Stage):
         from stages.dedup.decontamination.decontamination import find_contamination
         from stages.dedup.exact_substring import substring_cuts, suffix_array_library
         from stages.dedup.filter import FilterRules, as_fates, filter_partition
-        from stages.dedup.near_duplicates.pipeline import find_fates, write_index
+        from stages.dedup.near_duplicates.pipeline import find_fates
+        from stages.dedup.near_duplicates.signing import write_index
         from stages.dedup.paragraphs import paragraph_cuts
 
         if config.exact_substring:

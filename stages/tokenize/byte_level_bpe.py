@@ -7,9 +7,8 @@ import numpy.typing as npt
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_schemas.errors import ConfigError
+from stages.common.token_stream import END_OF_TEXT
 
-END_OF_TEXT = "<|endoftext|>"
-END_OF_TEXT_ID = 0
 # GPT-4's pattern (tiktoken's cl100k_base): words with their leading space, at most three digits, runs of white space.
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

@@ -8,7 +8,8 @@ import pyarrow as pa
 from data_schemas.tables import token_shard_schema
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import PartitionWriter
-from stages.tokenize.byte_level_bpe import END_OF_TEXT_ID, encode_documents, from_json
+from stages.common.token_stream import END_OF_TEXT_ID
+from stages.tokenize.byte_level_bpe import encode_documents, from_json
 
 
 def training_texts(corpus: Artifact, training_bytes: int | None) -> Iterator[str]:

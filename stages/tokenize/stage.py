@@ -4,31 +4,18 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from pydantic import Field
-
 from data_schemas.artifact_kinds import CORPUS, TOKENS, ArtifactKind
-from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition
 from stages.stage import Stage, StageContext
+from stages.tokenize.config import TokenizeConfig
 
 TRAINED_BYTES_PER_SECOND = 5e6
 ENCODED_BYTES_PER_SECOND = 2.5e6
 """Per core."""
 BYTES_PER_TOKEN = 3.3
-
-
-class TokenizeConfig(StageConfig):
-    """Size of the vocabulary and the text it is learnt from."""
-
-    vocabulary_size: int = Field(4096, ge=257, description="entries, with the 256 bytes and the end-of-text token")
-    training_bytes: int | None = Field(
-        None,
-        gt=0,
-        description="learn the merges from the first so many bytes of each partition's share; all if left out",
-    )
 
 
 class TokenizeStage(Stage):

@@ -28,8 +28,8 @@ from stages.common.word_hashes import (
     ngram_hashes,
     words,
 )
+from stages.dedup.config import DecontaminationConfig
 from stages.dedup.cuts import snap
-from stages.dedup.cuts_config import DecontaminationConfig
 from stages.dedup.decontamination.benchmark_items import BenchmarkFile, Item, read_items
 
 DECIDING, REPORTED = 0, 1

@@ -23,8 +23,8 @@ from data_schemas.tables import CONTAMINATION
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
 from stages.common.word_hashes import Positions, text_columns
+from stages.dedup.config import DecontaminationConfig
 from stages.dedup.cuts import CutFile, cuts_by_file, read_batch, write_batches
-from stages.dedup.cuts_config import DecontaminationConfig
 from stages.dedup.decontamination.benchmark_index import (
     DECIDING,
     REPORTED,

@@ -36,12 +36,11 @@ from stages.dedup.near_duplicates.clusters import Components, best_of_clusters, 
 from stages.dedup.near_duplicates.minhash import shingle_sets
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.dedup.near_duplicates.signature_index import earlier_files
-from stages.dedup.near_duplicates.signing import sign_documents, write_index
+from stages.dedup.near_duplicates.signing import sign_documents
 from stages.dedup.near_duplicates.verification import EDGES, SHINGLE_SETS, ShingleFile, ShingleReader, check_shingles
 from stages.dedup.part_files import Numbers, PartFile, column_of, file_bytes, open_table, part_of
 from stages.stage import StageContext
 
-__all__ = ["find_fates", "write_index"]
 MOST_DOCUMENTS = 3_000_000_000
 """The square of it, which numbers the pairs, is less than 2^63."""
 _SHINGLES = "shingles.arrow"

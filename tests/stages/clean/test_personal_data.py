@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.clean.config import KINDS, PersonalDataConfig
 from stages.clean.personal_data import redact
-from stages.clean.personal_data_config import KINDS, PersonalDataConfig
 
 EVERYTHING = PersonalDataConfig()
 # Shapes of keys are put together here, so that no scanner takes this file for a leak.

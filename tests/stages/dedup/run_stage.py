@@ -9,8 +9,9 @@ import pyarrow as pa
 from infra.progress import SilentListener
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.workers.partitions import Engine, PartitionMap
+from stages.dedup.config import DedupConfig
 from stages.dedup.filter import FATES, SURVIVOR
-from stages.dedup.stage import DedupConfig, DedupStage
+from stages.dedup.stage import DedupStage
 from stages.stage import StageContext
 from tests.stores import commit, documents_artifact
 

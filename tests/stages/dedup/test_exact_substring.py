@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
+from stages.dedup.config import ExactSubstringConfig
 from stages.dedup.cuts import CUTS, all_cuts, apply_cuts
-from stages.dedup.cuts_config import ExactSubstringConfig
 from stages.dedup.exact_substring import repeated_bytes, substring_cuts, suffix_array_library
 from tests.stages.dedup.run_stage import step_arguments
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.dedup.config import ParagraphConfig
 from stages.dedup.cuts import all_cuts
-from stages.dedup.cuts_config import ParagraphConfig
 from stages.dedup.paragraphs import paragraph_cuts
 from tests.stages.dedup.run_stage import step_arguments
 

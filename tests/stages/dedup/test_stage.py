@@ -8,7 +8,8 @@ import pytest
 
 from data_schemas.errors import InputDataError
 from infra.workers.partitions import PartitionWriter
-from stages.dedup.stage import DedupConfig, DedupStage
+from stages.dedup.config import DedupConfig
+from stages.dedup.stage import DedupStage
 from tests.stages.dedup.run_stage import memory, rows, run_stage, texts
 from tests.stores import documents_artifact
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_schemas.errors import ConfigError
-from stages.tokenize.byte_level_bpe import END_OF_TEXT, END_OF_TEXT_ID, encode_documents, from_json, to_json, train
+from stages.common.token_stream import END_OF_TEXT, END_OF_TEXT_ID
+from stages.tokenize.byte_level_bpe import encode_documents, from_json, to_json, train
 
 TEXTS = [text for _, text in sorted(topics.items())][:30]
 TOKENIZER = train(TEXTS, 500)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.common.word_hashes import ngram_hashes, text_columns, words
-from stages.dedup.cuts_config import DecontaminationConfig
+from stages.dedup.config import DecontaminationConfig
 from stages.dedup.decontamination.benchmark_index import BitFilter, NgramIndex, find_ngrams
 from stages.dedup.decontamination.decontamination import REPORT, find_contamination
 from tests.stages.dedup.run_stage import step_arguments

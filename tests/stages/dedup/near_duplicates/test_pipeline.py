@@ -23,8 +23,9 @@ from infra.workers.partitions import Engine, PartitionMap, PartitionWriter
 from stages.dedup.near_duplicates import candidates, lsh_buckets, signing, verification
 from stages.dedup.near_duplicates.minhash import shingle_sets
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
-from stages.dedup.near_duplicates.pipeline import find_fates, write_index
+from stages.dedup.near_duplicates.pipeline import find_fates
 from stages.dedup.near_duplicates.signature_index import fingerprint
+from stages.dedup.near_duplicates.signing import write_index
 from stages.stage import StageContext
 from tests.stores import commit, documents_artifact
 

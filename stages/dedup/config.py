@@ -1,13 +1,15 @@
-"""Settings of the steps that cut text out of documents: repeats inside them, and what stands in benchmarks.
+"""The config section `dedup`; apart from the stage's code so that a plan need not import that.
 
-Pydantic alone, so that a plan needs no compiled code.
+- `DedupConfig`: the whole section; near duplicates are in `near_duplicates/minhash_config.py`
+- `DecontaminationConfig`, `ParagraphConfig`, `ExactSubstringConfig`: the steps that cut text out of documents
 """
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data_schemas.config import FrozenConfig
+from data_schemas.config import FrozenConfig, StageConfig
+from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 
 
 class ParagraphConfig(FrozenConfig):
@@ -62,3 +64,23 @@ class DecontaminationConfig(FrozenConfig):
         if self.also_report == self.ngram:
             raise ValueError(f"also_report is {self.ngram}, as ngram is; give another length or null")
         return self
+
+
+class DedupConfig(StageConfig):
+    """When two documents count as the same, what is cut out of documents, and how many are held out."""
+
+    near: MinHashConfig = Field(default_factory=MinHashConfig, description="when two documents are near duplicates")
+    survivor: SurvivorConfig = Field(default_factory=SurvivorConfig, description="which document of a cluster stays")
+    against: tuple[str, ...] = Field(
+        (), description="folders of earlier dedup artifacts; documents that duplicate theirs go, by their index alone"
+    )
+    decontaminate: DecontaminationConfig | None = Field(None, description="keeps benchmark items out; off if left out")
+    paragraphs: ParagraphConfig | None = Field(None, description="cuts repeated paragraphs or lines; off if left out")
+    exact_substring: ExactSubstringConfig | None = Field(
+        None, description="cuts repeated stretches of text, all text in one process's memory; off if left out"
+    )
+    min_characters_left: int = Field(
+        200, ge=0, description="a document that is cut to fewer is dropped (as 2005.14165, appendix C, drops pieces)"
+    )
+    held_out_share: float = Field(0.03, gt=0, lt=0.5, description="share of the documents kept from all training")
+    seed: int = Field(0, ge=0, description="of the choice of held-out documents")
