@@ -27,12 +27,12 @@ from rich.table import Table
 from benchmarks.peers import add_peers_argument, peer_python, run_peer
 from stages.clean.config import CleanConfig
 from stages.clean.document_cleaner import Cleaner
-from stages.clean.document_rules import SCORES
-from stages.clean.line_rules import apply_line_rules
-from stages.clean.mojibake import FTFY_CONFIG, repair
-from stages.clean.normalize import normalize
+from stages.clean.measures.text_measures import TextMeasures
+from stages.clean.repair.mojibake import FTFY_CONFIG, repair
+from stages.clean.repair.normalize import normalize
+from stages.clean.rules.document_rules import SCORES
+from stages.clean.rules.line_rules import apply_line_rules
 from stages.clean.rules_config import LineRules, Rules
-from stages.clean.text_measures import TextMeasures
 
 GENRES = ("books", "education", "forum", "news", "speech", "technical", "web", "wiki")
 UNFILTERED = ("mojibake_cases", "web_html")

@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-from stages.clean import badwords
-from stages.clean.boilerplate_lines import RepeatedLines
 from stages.clean.config import CleanConfig
-from stages.clean.corpus_models import Models
-from stages.clean.document_rules import SCORES, judge
-from stages.clean.language import detect
-from stages.clean.line_rules import apply_line_rules
-from stages.clean.line_unwrapping import unwrap
-from stages.clean.normalize import normalize
+from stages.clean.measures.text_measures import TextMeasures
 from stages.clean.personal_data import redact
+from stages.clean.quality.corpus_models import Models
+from stages.clean.repair.line_unwrapping import unwrap
+from stages.clean.repair.normalize import normalize
+from stages.clean.rules import badwords
+from stages.clean.rules.boilerplate_lines import RepeatedLines
+from stages.clean.rules.document_rules import SCORES, judge
+from stages.clean.rules.language import detect
+from stages.clean.rules.line_rules import apply_line_rules
 from stages.clean.rules_config import LineRules, Rules
-from stages.clean.text_measures import TextMeasures
 
 
 @dataclass

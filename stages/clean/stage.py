@@ -15,7 +15,7 @@ from stages.clean.config import CleanConfig
 from stages.stage import Stage, StageContext
 
 if TYPE_CHECKING:
-    from stages.clean.boilerplate_lines import RepeatedLines
+    from stages.clean.rules.boilerplate_lines import RepeatedLines
 
 TEXT_BYTES_PER_SECOND = 4e6
 """Per core, everything that is on by default."""
@@ -42,9 +42,9 @@ class CleanStage(Stage):
         self, config: CleanConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Find what the corpus as a whole tells, then clean partition by partition."""
-        from stages.clean.corpus_models import train_models
         from stages.clean.document_cleaner import Cleaner
         from stages.clean.partition import clean_partition
+        from stages.clean.quality.corpus_models import train_models
 
         documents = inputs["documents"]
         cleaner = Cleaner(config, _repeated_lines(config, documents, context))
@@ -79,8 +79,8 @@ def _repeated_lines(config: CleanConfig, documents: Artifact, context: StageCont
     """The boilerplate of every site and book, in two maps: count by file, add up by bucket of groups."""
     if config.boilerplate is None:
         return None
-    from stages.clean.boilerplate_lines import RepeatedLines, count_lines_partition, repeated_lines_partition
     from stages.clean.document_cleaner import prepared_text
+    from stages.clean.rules.boilerplate_lines import RepeatedLines, count_lines_partition, repeated_lines_partition
 
     files = _partitions(documents)
     with context.phase("boilerplate"):

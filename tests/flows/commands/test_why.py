@@ -7,7 +7,7 @@ import pytest
 from data_schemas.errors import NotFoundError
 from flows.commands.why import as_json, fates, text_of
 from tests.flows.mini import mini_config, run_config, write_corpus
-from tests.stages.clean.test_document_rules import GOOD
+from tests.stages.clean.rules.test_document_rules import GOOD
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from infra.workers.partitions import PartitionMap
 from stages.clean.config import CleanConfig
 from stages.clean.stage import CleanStage
 from stages.stage import StageContext
-from tests.stages.clean.test_document_rules import GOOD
+from tests.stages.clean.rules.test_document_rules import GOOD
 from tests.stores import commit, no_rejects
 
 FOOTER = "All rights reserved by the owners of this site."

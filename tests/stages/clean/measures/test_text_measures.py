@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean.character_classes import CLASSES, DIGIT, LETTER, LOWER, SPACE, SYMBOL, UPPER
-from stages.clean.repetition import NGRAMS
-from stages.clean.text_measures import TextMeasures
-from stages.clean.text_scan import STOP_WORDS, Count, Line
-from tests.stages.clean import gopher_reference as reference
+from stages.clean.measures.character_classes import CLASSES, DIGIT, LETTER, LOWER, SPACE, SYMBOL, UPPER
+from stages.clean.measures.repetition import NGRAMS
+from stages.clean.measures.text_measures import TextMeasures
+from stages.clean.measures.text_scan import STOP_WORDS, Count, Line
+from tests.stages.clean.measures import gopher_reference as reference
 
 # Few different words, so that n-grams repeat; characters of one to four bytes; every kind of white space and end.
 WORDS = [

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numba
 import numpy as np
 
-from stages.clean.mojibake import repair
+from stages.clean.repair.mojibake import repair
 from stages.common.word_hashes import Bytes
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean.language import detect
+from stages.clean.rules.language import detect
 
 TEXTS = {
     "en": "The wheel of the mill turns slowly in the cold river, and the miller watches it from the window.",

@@ -20,7 +20,7 @@ import ftfy.fixes
 import numba
 import numpy as np
 
-from stages.clean.character_classes import code_point, width_at
+from stages.clean.measures.character_classes import code_point, width_at
 from stages.common.word_hashes import Bytes, Positions
 
 # For text that a language model learns from: undo damage, keep what an author may have chosen (curly quotes,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stages.clean.mojibake import FIRST_HARMLESS, FTFY_CONFIG, LAST_HARMLESS, repair
+from stages.clean.repair.mojibake import FIRST_HARMLESS, FTFY_CONFIG, LAST_HARMLESS, repair
 
 # Everything that takes part in mojibake, in entities and in line ends, and a few that do not.
 SUSPICIOUS = sorted(

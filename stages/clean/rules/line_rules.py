@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stages.clean.normalize import join_lines, tidy
+from stages.clean.measures.text_measures import TextMeasures
+from stages.clean.measures.text_scan import Line
+from stages.clean.repair.normalize import join_lines, tidy
 from stages.clean.rules_config import LineRules
-from stages.clean.text_measures import TextMeasures
-from stages.clean.text_scan import Line
 
 LineScores = npt.NDArray[np.float64]
 """(lines,) float64."""

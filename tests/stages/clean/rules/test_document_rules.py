@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from stages.clean.document_rules import SCORES, judge
+from stages.clean.measures.text_measures import TextMeasures
+from stages.clean.rules.document_rules import SCORES, judge
 from stages.clean.rules_config import Rules
-from stages.clean.text_measures import TextMeasures
 
 GOOD = """The mill stands where the river turns, and for two hundred years its wheel has given the valley flour.
 When the frost came early last winter, the miller's daughter opened the sluice by hand, a thing that nobody had done

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.clean.quality_classifier import accuracy_and_auc, features, probability, train
+from stages.clean.quality.quality_classifier import accuracy_and_auc, features, probability, train
 
 MILL = "the wheel turns in the cold river and the miller grinds the grain of the farmers in the valley"
 SHOP = "buy now and save big on the best deals click here to add the item to your cart free shipping"

@@ -12,9 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
-from stages.clean.character_classes import CLASSES
-from stages.clean.repetition import NGRAMS, duplicate_parts, repeated_ngrams
-from stages.clean.text_scan import Count, Line, Table, scan
+from stages.clean.measures.character_classes import CLASSES
+from stages.clean.measures.repetition import NGRAMS, duplicate_parts, repeated_ngrams
+from stages.clean.measures.text_scan import Count, Line, Table, scan
 from stages.common.word_hashes import SPACED, Bytes, Hashes, Positions, words
 
 

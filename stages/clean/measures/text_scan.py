@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from stages.clean.character_classes import (
+from stages.clean.measures.character_classes import (
     BULLET,
     DIGIT,
     LETTER,

@@ -26,9 +26,9 @@ The papers leave details open. Where datatrove, whose filters made FineWeb, read
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from stages.clean.measures.text_measures import TextMeasures
+from stages.clean.measures.text_scan import Count, Line
 from stages.clean.rules_config import Rules
-from stages.clean.text_measures import TextMeasures
-from stages.clean.text_scan import Count, Line
 
 SHORT_LINE = 30
 """Characters (FineWeb)."""

@@ -14,11 +14,11 @@ import pyarrow as pa
 from data_schemas.errors import InputDataError
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
-from stages.clean import quality_classifier, trigram_model
 from stages.clean.config import PerplexityConfig, QualityClassifierConfig
-from stages.clean.quality_classifier import QualityClassifier
-from stages.clean.sampling import CleanText, Draw, draw_documents, sampled
-from stages.clean.trigram_model import TrigramModel
+from stages.clean.quality import quality_classifier, trigram_model
+from stages.clean.quality.quality_classifier import QualityClassifier
+from stages.clean.quality.sampling import CleanText, Draw, draw_documents, sampled
+from stages.clean.quality.trigram_model import TrigramModel
 
 LEAST_DOCUMENTS = 20
 HELD_OUT = 10

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean.normalize import normalize, tidy
+from stages.clean.repair.normalize import normalize, tidy
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean.line_unwrapping import unwrap
+from stages.clean.repair.line_unwrapping import unwrap
 
 PROSE = (
     "the mill stands where the river turns, and for two hundred years its wheel has given the valley flour. When the "

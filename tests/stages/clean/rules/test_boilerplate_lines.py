@@ -5,9 +5,14 @@ import pytest
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import Partition, PartitionMap
-from stages.clean.boilerplate_lines import RepeatedLines, count_lines_partition, group_of, repeated_lines_partition
 from stages.clean.config import BoilerplateConfig
-from stages.clean.text_measures import TextMeasures
+from stages.clean.measures.text_measures import TextMeasures
+from stages.clean.rules.boilerplate_lines import (
+    RepeatedLines,
+    count_lines_partition,
+    group_of,
+    repeated_lines_partition,
+)
 from tests.stages.clean.test_stage import documents, row
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.clean import badwords
+from stages.clean.rules import badwords
 
 
 def share(text: str) -> float:

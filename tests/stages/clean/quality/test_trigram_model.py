@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean.trigram_model import DISCOUNT, NgramTable, Tables, fit, perplexity, probabilities
+from stages.clean.quality.trigram_model import DISCOUNT, NgramTable, Tables, fit, perplexity, probabilities
 from stages.common.word_hashes import words
 
 WORDS = st.lists(st.sampled_from(["mill", "river", "wheel", "the", "a"]), min_size=3, max_size=25)

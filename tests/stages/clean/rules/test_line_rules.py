@@ -1,8 +1,8 @@
 import pytest
 
-from stages.clean.line_rules import apply_line_rules
+from stages.clean.measures.text_measures import TextMeasures
+from stages.clean.rules.line_rules import apply_line_rules
 from stages.clean.rules_config import LineRules
-from stages.clean.text_measures import TextMeasures
 
 KEPT = "This line has words enough and a full stop."
 

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import PartitionResult, PartitionWriter
 from stages.clean.config import BoilerplateConfig
-from stages.clean.line_rules import without_lines
-from stages.clean.text_measures import TextMeasures
+from stages.clean.measures.text_measures import TextMeasures
+from stages.clean.rules.line_rules import without_lines
 from stages.common.word_hashes import PRIME, Hashes
 
 GROUP_ITSELF = 0
