@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modeling.attention.context_parallel import TokenShare
-from modeling.attention.key_value_cache import PIECE, DecoderCache
-from modeling.attention.multi_head import Attention, CacheUse, LayerContext
-from modeling.documents import Documents, find_documents
+from modeling.attention.key_value_cache import PIECE, CacheUse, DecoderCache
+from modeling.attention.multi_head import Attention, LayerContext
+from modeling.documents import find_documents
 from modeling.embeddings import build_embedding, build_head, head_bands, tie
 from modeling.experts.layer import Experts
 from modeling.experts.router import RoutingReport
@@ -66,6 +66,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.head = build_head(config)
+        self.logit_multiplier = logit_multiplier(config)
         self.routing_reports: list[RoutingReport] = []
         """Of the last forward pass, without gradient, for the log: one for each layer with experts."""
         self.token_share: TokenShare | None = None
@@ -86,7 +87,7 @@ class Transformer(nn.Module):
         counts: Tensor | None = None,
         z_loss: float = 0.0,
     ) -> Tensor | TrainingLoss:
-        """Predict, or say how well the prediction does.
+        """Predict, or compute the loss of the prediction.
 
         The loss is computed in here, and not from logits outside, so that a data-parallel wrapper sees the whole
         step and logits of all tokens are never held.
@@ -94,9 +95,9 @@ class Transformer(nn.Module):
         Args:
             tokens: (batch, tokens) int64.
             targets: (batch, tokens) int64, the token after each; None to predict.
-            cache: from `new_cache`; `tokens` then go on from what it holds, and are added to it.
-            counts: (batch,) int64 on the CPU, with a cache only: how many of each row's tokens count, at least 1 of
-                the first; the others are padding behind them. None for all.
+            cache: from `new_cache`; `tokens` continue the tokens it holds, and are added to it.
+            counts: (batch,) int64 on the CPU, with a cache only: tokens of each row that count, at least 1 when the
+                cache is empty; those after them are padding. None if all count.
             z_loss: weight of the squared log-sum-exp of the logits, with targets only.
 
         Returns:
@@ -127,69 +128,52 @@ class Transformer(nn.Module):
         counts: Tensor | None = None,
         reports: list[RoutingReport] | None = None,
     ) -> Tensor:
-        """(batch, tokens) int64 -> (batch, tokens, width) after the final norm, before the head; as in `forward`.
+        """States after the final norm, before the head.
 
-        Vectors (batch, tokens, width) may stand in the place of tokens, such as parts of images; each row is then one
-        document. What layers with experts say of their routing is added to `reports`.
+        Args:
+            tokens: as in `forward`; or vectors (batch, tokens, width) in place of embeddings, such as parts of images,
+                whose rows are one document each.
+            cache: as in `forward`. More than `PIECE` tokens after those it holds are taken in pieces.
+            counts: as in `forward`.
+            reports: the layers with experts append their reports to it.
+
+        Returns:
+            (batch, tokens, width).
         """
-        reports = [] if reports is None else reports
+        config, new = self.config, tokens.shape[1]
+        positions, documents = torch.arange(new), None
+        uses: Sequence[CacheUse | None] = [None] * config.layers
         if cache is None:
-            apart = self.config.separate_documents and not tokens.is_floating_point()
-            documents = find_documents(tokens, self.config.end_of_text) if apart else None
-            positions = torch.arange(tokens.shape[1])
+            if config.separate_documents and not tokens.is_floating_point():
+                documents = find_documents(tokens, config.end_of_text)
             if self.token_share is not None:
                 tokens, positions = self.token_share.cut(tokens), self.token_share.cut(positions[None])[0]
-            return self._through_layers(tokens, positions, documents, reports)
-        counts = torch.full(tokens.shape[:1], tokens.shape[1]) if counts is None else counts
-        if cache.longest == 0:
-            uses = [CacheUse(*one) for one in zip(cache.layers, cache.fill(counts, tokens.shape[1]), strict=True)]
-            return self._through_layers(tokens, torch.arange(tokens.shape[1]), None, reports, uses)
-        pieces = [
-            self._behind_cache(piece, cache, (counts - number * PIECE).clamp(0, piece.shape[1]), reports)
-            for number, piece in enumerate(torch.split(tokens, PIECE, dim=1))
-        ]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+        else:
+            counts = torch.full(tokens.shape[:1], new) if counts is None else counts
+            if cache.longest > 0 and new > PIECE:
+                pieces = [(tokens[:, start : start + PIECE], counts - start) for start in range(0, new, PIECE)]
+                states = [self.hidden_states(piece, cache, left.clamp(0, PIECE), reports) for piece, left in pieces]
+                return torch.cat(states, dim=1)
+            if cache.longest > 0:
+                positions = cache.lengths[:, None] + positions
+            uses = cache.extend(counts, new)
 
-    def _behind_cache(
-        self, tokens: Tensor, cache: DecoderCache, counts: Tensor, reports: list[RoutingReport]
-    ) -> Tensor:
-        positions = cache.lengths[:, None] + torch.arange(tokens.shape[1])
-        uses = [CacheUse(*one) for one in zip(cache.layers, cache.advance(counts, tokens.shape[1]), strict=True)]
-        return self._through_layers(tokens, positions, None, reports, uses)
-
-    def _through_layers(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        documents: Documents | None,
-        reports: list[RoutingReport],
-        uses: Sequence[CacheUse] | None = None,
-    ) -> Tensor:
-        embedded = tokens if tokens.is_floating_point() else self.embedding(tokens)
-        return self._normed(self._run_layers(embedded, positions, documents, reports, uses))
-
-    def _run_layers(
-        self,
-        hidden: Tensor,
-        positions: Tensor,
-        documents: Documents | None,
-        reports: list[RoutingReport],
-        uses: Sequence[CacheUse] | None = None,
-    ) -> Tensor:
-        config = self.config
+        hidden = tokens if tokens.is_floating_point() else self.embedding(tokens)
         context = LayerContext(rotation_at(positions, config.head_width, config.rotary_base, hidden), documents)
-        for index, layer in enumerate(self.layers.children()):
-            if self.recompute and torch.is_grad_enabled():
-                hidden, report = checkpoint(layer, hidden, context, use_reentrant=False)
-            else:
-                hidden, report = layer(hidden, context, uses[index] if uses else None)
-            reports += [report] if report else []
-        return hidden
+        for layer, use in zip(self.layers.children(), uses, strict=True):
+            hidden, report = self.run_layer(layer, hidden, context, use)
+            if report is not None and reports is not None:
+                reports.append(report)
+        hidden = self.final_norm(hidden)
+        return hidden if self.logit_multiplier == 1 else hidden * self.logit_multiplier  # type: ignore[no-any-return]
 
-    def _normed(self, hidden: Tensor) -> Tensor:
-        multiplier = logit_multiplier(self.config)
-        normed = self.final_norm(hidden)
-        return normed if multiplier == 1 else normed * multiplier  # type: ignore[no-any-return]
+    def run_layer(
+        self, layer: nn.Module, hidden: Tensor, context: LayerContext, cache: CacheUse | None = None
+    ) -> tuple[Tensor, RoutingReport | None]:
+        """`DecoderLayer.forward`, with activation checkpointing if `recompute` is set."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(layer, hidden, context, use_reentrant=False)  # type: ignore[no-any-return]
+        return layer(hidden, context, cache)  # type: ignore[no-any-return]
 
     def new_cache(self, batch: int, capacity: int | None = None) -> DecoderCache:
         """An empty cache with room for so many tokens in each row; for the context length where left out."""

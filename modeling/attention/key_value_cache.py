@@ -240,20 +240,17 @@ class DecoderCache:
         """Memory that the caches take, whatever they hold."""
         return sum(layer.bytes for layer in self.layers)
 
-    def advance(self, counts: Tensor, new: int) -> list[CacheStep]:
-        """Take `new` more tokens, of which `counts` of each row count; a step for each layer."""
-        self._check_room(counts)
-        steps = {kind: state.advance(self.lengths, counts, new) for kind, state in self._states.items()}
+    def extend(self, counts: Tensor, new: int) -> list["CacheUse"]:
+        """Append `new` tokens to each row, of which the first `counts` (batch,) count; each layer's part in it."""
+        assert int((self.lengths + counts).max()) <= self.capacity, "generation starts a new cache before one overflows"
+        states = self._states.items()
+        steps: dict[AttentionKind, CacheStep | list[CacheSlots]]
+        if self.longest == 0:
+            steps = {kind: state.fill(counts, new) for kind, state in states}
+        else:
+            steps = {kind: state.advance(self.lengths, counts, new) for kind, state in states}
         self.lengths = self.lengths + counts
-        return [steps[kind] for kind in self._kinds]
-
-    def fill(self, counts: Tensor, new: int) -> list[list[CacheSlots]]:
-        """Take the first tokens of an empty cache; where each layer's levels put their entries."""
-        assert self.longest == 0, "only an empty cache is filled"
-        self._check_room(counts)
-        places = {kind: state.fill(counts, new) for kind, state in self._states.items()}
-        self.lengths = counts.clone()
-        return [places[kind] for kind in self._kinds]
+        return [CacheUse(layer, steps[kind]) for layer, kind in zip(self.layers, self._kinds, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Forget all rows but these, whose texts go on."""
@@ -268,5 +265,11 @@ class DecoderCache:
         for state in self._states.values():
             state.fill_up_indices()
 
-    def _check_room(self, counts: Tensor) -> None:
-        assert int((self.lengths + counts).max()) <= self.capacity, "generation starts a new cache before one overflows"
+
+@dataclass(frozen=True)
+class CacheUse:
+    """A layer's cache in one forward pass."""
+
+    layer: LayerCache
+    step: CacheStep | list[CacheSlots]
+    """What the new tokens do; or where the entries of each level go, if they are the first."""

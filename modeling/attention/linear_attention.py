@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.attention.key_value_cache import CacheSlots, CacheStep
-from modeling.attention.multi_head import Attention, CacheUse, LayerContext
+from modeling.attention.key_value_cache import CacheSlots, CacheStep, CacheUse
+from modeling.attention.multi_head import Attention, LayerContext
 from modeling.documents import Documents
 from modeling.rotary import rotate
 

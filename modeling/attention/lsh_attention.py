@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.attention.key_value_cache import CacheStep, LayerCache
-from modeling.attention.multi_head import CacheUse, LayerContext
+from modeling.attention.key_value_cache import CacheStep, CacheUse, LayerCache
+from modeling.attention.multi_head import LayerContext
 from modeling.attention.tiled_attention import HIDDEN
 from modeling.documents import Documents
 from modeling.rotary import rotate

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.attention.context_parallel import TokenShare
-from modeling.attention.key_value_cache import CacheSlots, CacheStep, LayerCache
+from modeling.attention.key_value_cache import CacheStep, CacheUse, LayerCache
 from modeling.attention.kinds import AttentionKind, FullAttention, PooledAttention
 from modeling.attention.pooling import BlockPooling, pooled_levels
 from modeling.attention.tiled_attention import tiled_attention
@@ -24,15 +24,6 @@ class LayerContext:
     """Of the tokens' positions."""
     documents: Documents | None
     """Which attention does not leave; None where every row is one."""
-
-
-@dataclass(frozen=True)
-class CacheUse:
-    """A layer's cache in one forward pass."""
-
-    layer: LayerCache
-    step: CacheStep | list[CacheSlots]
-    """What the new tokens do; or where the entries of each level go, if they are the first."""
 
 
 class Attention(nn.Module):

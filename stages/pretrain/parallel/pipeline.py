@@ -13,8 +13,10 @@ import torch.distributed as distributed
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 
+from modeling.attention.multi_head import LayerContext
 from modeling.documents import find_documents
 from modeling.experts.router import RoutingReport
+from modeling.rotary import rotation_at
 from modeling.training.gradients import autocast, local
 from modeling.training.kinds import Precision
 from modeling.transformer import Transformer
@@ -61,12 +63,17 @@ class StageModule(Transformer):
         reports: list[RoutingReport] = []
         with autocast(rows.device, self.work.precision):
             hidden = self.embedding(received) if self.is_first else received
-            hidden = self._run_layers(hidden, positions, documents, reports)
+            config = self.config
+            context = LayerContext(rotation_at(positions, config.head_width, config.rotary_base, hidden), documents)
+            for layer in self.layers.children():
+                hidden, report = self.run_layer(layer, hidden, context)
+                reports += [report] if report else []
             self.routing_reports = [report._replace(loss=report.loss.detach()) for report in reports]
             of_routing = sum((report.loss for report in reports), torch.zeros((), device=rows.device))
             if not self.is_last:
                 return _WithLoss.apply(hidden, of_routing, self.work.scale)  # type: ignore[no-any-return,no-untyped-call]
-            loss = self._prediction_loss(self._normed(hidden), targets, self.work.z_loss)
+            hidden = self.final_norm(hidden) * self.logit_multiplier
+            loss = self._prediction_loss(hidden, targets, self.work.z_loss)
         self.work.cross_entropies.append(loss.cross_entropy)
         return ((loss.total + of_routing) * self.work.scale)[None]
 
