@@ -38,7 +38,7 @@ from torch import Tensor
 
 from benchmarks.peers import add_peers_argument, peer_python, run_peer
 from data_schemas.errors import HeadraceError
-from flows.commands.generate import model_artifact
+from flows.run_artifacts import model_artifact
 from flows.store_location import store_url
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore

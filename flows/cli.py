@@ -130,12 +130,12 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Compress one model by many recipes, and say which reach most; what is there already is reused."""
-    from flows.commands.show import report_location
     from flows.commands.sweep import LAST_STAGE, print_sweep, sweep_json
     from flows.commands.sweep import sweep as run_sweep
     from flows.console import run_view
     from flows.planning import stages_until
     from flows.recipes import read_recipes
+    from flows.run_artifacts import report_location
     from flows.run_config import apply_overrides, build_run_config, load_run_config
     from infra.store.runs import RunStore
 

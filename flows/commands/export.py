@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data_schemas.errors import ConfigError
-from flows.commands.generate import model_artifact
 from flows.commands.model_card import Target, model_card
 from flows.commands.model_facts import ModelFacts
 from flows.console import amount
+from flows.run_artifacts import model_artifact
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
 from stages.common.token_stream import TokenStream

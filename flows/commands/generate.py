@@ -1,23 +1,16 @@
-"""`headrace generate`: a model goes on from a text, be it a run's or one in a folder.
-
-- `continue_text`: the command
-- `model_artifact`: a run's artifact with a model
-"""
+"""`headrace generate`: a model goes on from a text, be it a run's or one in a folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_schemas.errors import ContractError, NotFoundError
-from data_schemas.manifest import RunRecord
-from infra.store.artifacts import Artifact, ArtifactStore
+from flows.run_artifacts import model_artifact
 from infra.store.runs import RunStore
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from modeling.transformer import Transformer
-
-STAGES_WITH_MODELS = ("compress", "pretrain")
 
 
 def continue_text(
@@ -61,22 +54,6 @@ def continue_text(
     start = tokenizer.encode(prompt).ids or [end]
     new = generate(model, start, tokens, temperature=temperature, top_k=top_k, seed=seed, stop_token=end)
     return prompt + tokenizer.decode([token for token in new if token != end])
-
-
-def model_artifact(store_url: str, record: RunRecord, stage: str) -> Artifact:
-    """The artifact with a run's model, its files there.
-
-    Raises:
-        NotFoundError: where the run has no such model.
-    """
-    if stage not in STAGES_WITH_MODELS or stage not in record.stages:
-        have = [name for name in STAGES_WITH_MODELS if name in record.stages]
-        raise NotFoundError(
-            f"run {record.run_id} has no model of stage {stage!r}; it has: {', '.join(have) or 'none yet'}"
-        )
-    artifact = ArtifactStore(store_url).open(record.stages[stage].artifact)
-    artifact.check_sizes()
-    return artifact
 
 
 def _from_run(store_url: str, run_id: str, stage: str) -> "tuple[Transformer, Tokenizer]":

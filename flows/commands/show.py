@@ -4,12 +4,10 @@ from typing import Any
 
 from rich.table import Table
 
-from data_schemas.errors import NotFoundError
-from data_schemas.manifest import Manifest, RunRecord
+from data_schemas.manifest import RunRecord
 from flows.console import amount, console, duration
+from flows.run_artifacts import manifests, report_location, status
 from infra.store.artifacts import ArtifactStore
-from infra.store.filesystem import Folder
-from infra.store.runs import is_alive
 
 
 def runs_table(records: list[RunRecord]) -> None:
@@ -27,18 +25,17 @@ def runs_table(records: list[RunRecord]) -> None:
     console.print(table if records else "no runs yet; begin with: headrace run configs/demo.yaml")
 
 
-def status(record: RunRecord) -> str:
-    """The recorded status, or `killed` for a run whose process is gone."""
-    return "killed" if record.status == "running" and not is_alive(record) else record.status
-
-
 def show_run(store_url: str, record: RunRecord) -> None:
     """Print what each stage of a run did, the scores, and where the report is."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("stage", "action", "seconds", "memory", "size", "artifact"):
         table.add_column(title, justify="right" if title in ("seconds", "memory", "size") else "left")
-    for stage, manifest in manifests(store_url, record).items():
-        outcome = record.stages[stage]
+    by_stage = manifests(store_url, record)
+    for stage, outcome in record.stages.items():
+        if stage not in by_stage:
+            console.print(f"the artifact {outcome.artifact.label} is gone from the store", markup=False)
+            continue
+        manifest = by_stage[stage]
         table.add_row(
             stage, outcome.action, duration(outcome.seconds), amount(manifest.peak_memory_bytes, "B"),
             amount(manifest.total_bytes, "B"), outcome.artifact.label,
@@ -95,23 +92,3 @@ def run_summary(store_url: str, record: RunRecord) -> dict[str, Any]:
         "report": report_location(store_url, record),
         "metrics": {stage: manifest.metrics for stage, manifest in found.items() if manifest.metrics},
     }
-
-
-def manifests(store_url: str, record: RunRecord) -> dict[str, Manifest]:
-    """Stage -> manifest of the artifact that the run used; artifacts that are gone are left out."""
-    store = ArtifactStore(store_url)
-    found = {}
-    for stage, outcome in record.stages.items():
-        try:
-            found[stage] = store.open(outcome.artifact).manifest
-        except NotFoundError:
-            console.print(f"the artifact {outcome.artifact.label} is gone from the store", markup=False)
-    return found
-
-
-def report_location(store_url: str, record: RunRecord) -> str | None:
-    """Path or URL of the run's report, if it was written."""
-    folder = Folder(store_url).child(f"reports/{record.run_id}")
-    if not folder.exists("report.html"):
-        return None
-    return str(folder.local_path("report.html")) if folder.is_local else f"{folder.url}/report.html"

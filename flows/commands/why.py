@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Manifest, RunRecord
 from flows.console import amount, console
-from flows.report.build import stage_artifacts
+from flows.run_artifacts import stage_artifacts
 from infra.store.artifacts import Artifact
 
 KEPT_UNDER = {

@@ -4,10 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
-from flows.commands.show import status
-from flows.planning import stages_until
 from flows.report.benchmark_scores import benchmark, read_scores
 from flows.report.compression_frontier import compression
 from flows.report.contamination import contamination
@@ -18,8 +15,8 @@ from flows.report.headline import tiles
 from flows.report.lineage_table import lineage
 from flows.report.recipes import Recipes, recipes
 from flows.report.training_curves import training
+from flows.run_artifacts import REPORT, report_folder, report_location, stage_artifacts, status
 from infra.store.artifacts import Artifact, ArtifactStore
-from infra.store.filesystem import Folder
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -30,10 +27,12 @@ def write_report(store_url: str, record: RunRecord) -> str:
     Raises:
         DamagedArtifactError: where a file that the report reads is missing or has another size than it was written.
     """
-    folder = Folder(store_url).child(f"reports/{record.run_id}")
     artifacts = stage_artifacts(store_url, record)
-    folder.write("report.html", render(record, artifacts, compressed_alike(store_url, artifacts)).encode())
-    return str(folder.local_path("report.html")) if folder.is_local else f"{folder.url}/report.html"
+    page = render(record, artifacts, compressed_alike(store_url, artifacts))
+    report_folder(store_url, record.run_id).write(REPORT, page.encode())
+    location = report_location(store_url, record)
+    assert location is not None
+    return location
 
 
 def compressed_alike(store_url: str, artifacts: dict[str, Artifact]) -> Recipes | None:
@@ -42,19 +41,6 @@ def compressed_alike(store_url: str, artifacts: dict[str, Artifact]) -> Recipes 
         return None
     everything = [artifact.manifest for artifact in ArtifactStore(store_url).all("compress")]
     return recipes(artifacts["compress"].manifest, everything)
-
-
-def stage_artifacts(store_url: str, record: RunRecord) -> dict[str, Artifact]:
-    """Stage -> the artifact that the run used, in the order of the stages; what is gone is left out."""
-    store = ArtifactStore(store_url)
-    found = {}
-    for stage in stages_until(None):
-        if stage.name in record.stages:
-            try:
-                found[stage.name] = store.open(record.stages[stage.name].artifact)
-            except NotFoundError:
-                continue
-    return found
 
 
 def render(record: RunRecord, artifacts: dict[str, Artifact], alike: Recipes | None = None) -> str:
