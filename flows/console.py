@@ -35,16 +35,16 @@ class PlainView:
     def __init__(self) -> None:
         self._begun = time.monotonic()
 
-    def noted(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         """A line about the run."""
         self.line("run", message)
 
-    def listener(self, stage: str) -> ProgressListener:
+    def stage_started(self, stage: str) -> ProgressListener:
         """Announces the stage."""
         self.line(stage, "begins")
         return _PlainListener(self, stage)
 
-    def ended(self, stage: str, outcome: StageOutcome) -> None:
+    def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
         """Says what became of the stage."""
         done = "reused" if outcome.action == "reuse" else f"done in {duration(outcome.seconds)}"
         self.line(stage, f"{done} ({outcome.why}) -> {outcome.artifact.label}")
@@ -78,18 +78,18 @@ class LiveView:
         self._rows = {stage: _Row() for stage in stages}
         self.live = Live(get_renderable=self._table, console=console, refresh_per_second=4)
 
-    def noted(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         """A line above the table."""
         self.live.console.print(message, markup=False)
 
-    def listener(self, stage: str) -> ProgressListener:
+    def stage_started(self, stage: str) -> ProgressListener:
         """Puts the stage's row to work."""
         row = self._rows[stage]
         row.begun = time.monotonic()
         row.state = "running"
         return row
 
-    def ended(self, stage: str, outcome: StageOutcome) -> None:
+    def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
         """Closes the stage's row."""
         row = self._rows[stage]
         row.state = "reused" if outcome.action == "reuse" else "done"

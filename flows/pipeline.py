@@ -1,7 +1,8 @@
-"""The pipeline as a Prefect flow: the stages one after the other, as their inputs are wired.
+"""The pipeline as a Prefect flow: all stages in order, each with the inputs that it declares.
 
-- `pipeline`: the flow of a run config, as deployed
-- `execute_request`: the same for a request that the command line or a stage's flow made
+- `pipeline`: the flow for a run config, as deployed
+- `execute_request`: the same for a request of the command line
+- `run_stages`: the stages of a session, for any flow
 """
 
 import contextvars
@@ -39,13 +40,13 @@ def pipeline(
     """Raw text to a compressed, benchmarked model.
 
     Args:
-        config: one section per stage; what is left out takes the stage's defaults.
-        store: URL of the artifact store; HEADRACE_HOME where left out.
-        until: the last stage to run.
-        fresh: start a new run though an unfinished one of the same config could be continued.
+        config: one section per stage; omitted fields take the stage's defaults.
+        store: URL of the artifact store; HEADRACE_HOME by default.
+        until: name of the last stage to run; all stages by default.
+        fresh: start a new run even if an unfinished one of the same config could be continued.
 
     Returns:
-        The run's id.
+        Id of the run.
     """
     request = _request.get(None)
     if request is None:
@@ -54,8 +55,8 @@ def pipeline(
 
 
 def run_stages(session: RunSession) -> str:
-    """Execute every stage of a session inside the current flow; closes the run whatever happens."""
-    if "PREFECT_API_URL" in os.environ:  # the ephemeral server dies with the run; nobody could watch it there
+    """Execute all stages of a session inside the current flow; the run is closed on success, failure and interrupt."""
+    if "PREFECT_API_URL" in os.environ:  # an ephemeral server ends with the run: bars there could not be seen
         session.view = ProgressArtifacts(session.view, session.run_id)
     try:
         for stage in session.stages:
@@ -75,20 +76,21 @@ def run_stages(session: RunSession) -> str:
 
 
 def execute_request(request: RunRequest, view: RunView) -> str:
-    """Run the pipeline's flow here and now for a request made in this process.
+    """Run the pipeline's flow in this process; returns the id of the run.
 
     Raises:
-        HeadraceError: what the user can mend, without the flow engine's wrapping.
+        HeadraceError: errors that the user can fix, without the flow engine's wrapping.
     """
     end_orphans()
     mark_children()
-    with _given(request, view), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with _flow_context(request, view), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         run: Callable[..., str] = pipeline
         return run(config=request.config, store=request.store_url, until=request.last_stage, fresh=request.fresh)
 
 
 @contextmanager
-def _given(request: RunRequest, view: RunView) -> Iterator[None]:
+def _flow_context(request: RunRequest, view: RunView) -> Iterator[None]:
+    """Pass request and view to the flow, whose own parameters must be JSON values."""
     tokens = _request.set(request), _view.set(view)
     try:
         yield
@@ -98,25 +100,25 @@ def _given(request: RunRequest, view: RunView) -> Iterator[None]:
 
 
 class LoggerView:
-    """A run's progress in the flow run's log, for deployments; about a line per tenth of a phase."""
+    """Progress of a run in the log of a deployment's flow run; about one line per tenth of a phase."""
 
-    def noted(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         """A line about the run."""
         get_run_logger().info(message)
 
-    def listener(self, stage: str) -> ProgressListener:
-        """Logs what it hears."""
+    def stage_started(self, stage: str) -> ProgressListener:
+        """Return a listener that logs."""
         return _LoggerListener(stage)
 
-    def ended(self, stage: str, outcome: StageOutcome) -> None:
-        """Says what became of the stage."""
+    def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
+        """Log the outcome of the stage."""
         get_run_logger().info("%s: %s (%s) -> %s", stage, outcome.action, outcome.why, outcome.artifact.label)
 
 
 class _LoggerListener:
     def __init__(self, stage: str) -> None:
         self._stage = stage
-        # Found here, in the stage's task: progress is also heard on threads, which Prefect gives no logger.
+        # Looked up in the stage's task: progress also arrives on threads, for which Prefect has no logger.
         self._logger = get_run_logger()
         self._tenths: dict[str, int] = {}
         self._time_left = TimeLeft()

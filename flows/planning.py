@@ -1,7 +1,7 @@
-"""Reuse or run, and why: the decision for each stage, made the same way for `plan` and for the run itself.
+"""Reuse or run, and why: the decision for each stage, the same for `plan` and for the run itself.
 
-- `PlannedStage`: one decision, with its estimate
-- `Planner`: decides stage by stage; knows the store, the config and the run it starts from
+- `PlannedStage`: the decision for one stage, with its estimate
+- `Planner`: decides stage by stage from the store, the config and the run it starts from
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ from stages.stage import Stage
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What is going to happen to one stage."""
+    """Decision for one stage."""
 
     stage: Stage
     action: Literal["reuse", "run"]
     why: str
     key: str | None
-    """None while the inputs are not known yet."""
+    """Cache key; None while the inputs are unknown."""
     artifact: Artifact | None
     """The artifact to reuse."""
     estimate: Estimate
-    """What running it costs; for a reused stage the volume it hands on, at no cost."""
+    """Cost of running it; for a reused stage the output volume at no cost."""
     done_before: bool = False
-    """This very run made or chose the artifact before it was stopped."""
+    """This run made or reused the artifact before it was interrupted."""
 
     def as_json(self) -> dict[str, Any]:
         """The row that `--json` prints."""
@@ -47,7 +47,7 @@ class PlannedStage:
 
 
 class Planner:
-    """Decides for each stage of one run whether an artifact that is there can be used."""
+    """Decides for each stage of one run whether an existing artifact can be used."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Planner:
         """Plan a run.
 
         Args:
-            store: where artifacts are.
-            runs: where runs are; the newest ones tell what changed.
+            store: the artifacts.
+            runs: the run records; changes are reported against the newest ones.
             config: the resolved config of the run.
-            record: the run itself where it exists already; what it pinned stays pinned.
-            base: the run that it reruns or follows; its artifacts are preferred over other attempts.
+            record: the run itself if it exists already; the artifacts that it pinned stay pinned.
+            base: the run that it reruns; its artifacts are preferred over other attempts.
         """
         self.store = store
         self.config = config
@@ -75,7 +75,7 @@ class Planner:
         self._wires = wiring()
 
     def plan(self, forced: str | None = None, last_stage: str | None = None) -> list[PlannedStage]:
-        """Every stage's decision, before anything runs."""
+        """Decisions for all stages, before anything runs."""
         planned: list[PlannedStage] = []
         artifacts: dict[str, Artifact | None] = {}
         volume = Volume()
@@ -89,16 +89,16 @@ class Planner:
     def decide(
         self, stage: Stage, artifacts: Mapping[str, Artifact | None], volume: Volume, forced: str | None = None
     ) -> PlannedStage:
-        """One stage's decision.
+        """Decision for one stage.
 
         Args:
             stage: the stage.
-            artifacts: earlier stages' artifacts; None for one that has still to run.
-            volume: what the stage is expected to read.
-            forced: a stage that must run though nothing changed.
+            artifacts: artifacts of preceding stages; None for a stage that has not run yet.
+            volume: input volume expected for the stage.
+            forced: name of a stage that must run even if nothing changed.
         """
         config = self.config.stage_config(stage.name)
-        upstream = {name: artifacts[maker] for name, maker in self._wires[stage.name].items()}
+        upstream = {name: artifacts[producer] for name, producer in self._wires[stage.name].items()}
         unknown = sorted({self._wires[stage.name][name] for name, artifact in upstream.items() if artifact is None})
         if unknown:
             reasons = [*(self._changes(stage, config, {}, {}) or []), f"depends on {', '.join(unknown)}"]
@@ -112,18 +112,18 @@ class Planner:
             return replace(self._reuse(stage, key, pinned, "already done in this run"), done_before=True)
         if stage.name == forced:
             return self._run(stage, config, volume, "forced by rerun", key)
-        found = self._pinned(self.base, stage, key) or next(iter(self.store.committed(stage.name, key)), None)
-        if found is not None:
-            return self._reuse(stage, key, found, f"same config and inputs as in {found.ref.attempt}")
+        match = self._pinned(self.base, stage, key) or next(iter(self.store.committed(stage.name, key)), None)
+        if match is not None:
+            return self._reuse(stage, key, match, f"same config and inputs as in {match.ref.attempt}")
         changes = self._changes(stage, config, digests, sources)
-        known = "never run in this store" if changes is None else "its artifact is gone from the store"
-        return self._run(stage, config, volume, "; ".join(changes or [known]), key)
+        unchanged = "never run in this store" if changes is None else "its artifact is gone from the store"
+        return self._run(stage, config, volume, "; ".join(changes or [unchanged]), key)
 
-    def given(self, stage: Stage, run: RunRecord) -> PlannedStage:
-        """A stage whose artifact is that of another run.
+    def reuse_from(self, run: RunRecord, stage: Stage) -> PlannedStage:
+        """Decision to use the artifact of another run.
 
         Raises:
-            NotFoundError: where it is gone from the store.
+            NotFoundError: if it is gone from the store.
         """
         artifact = self.store.open(run.stages[stage.name].artifact)
         return self._reuse(stage, artifact.manifest.key, artifact, f"taken from run {run.run_id}")
@@ -149,7 +149,7 @@ class Planner:
     def _changes(
         self, stage: Stage, config: StageConfig, digests: Mapping[str, str], sources: Mapping[str, str]
     ) -> list[str] | None:
-        """What differs from the newest known artifact of the stage; None where there is none."""
+        """Differences from the newest known artifact of the stage; None if there is none."""
         before = self._last_manifest(stage)
         if before is None:
             return None
@@ -173,7 +173,7 @@ class Planner:
 
 
 def field_changes(kind: type[StageConfig], before: Mapping[str, Any], config: StageConfig) -> list[str]:
-    """`peak_learning_rate: 0.0006 -> 0.001` for each key field that differs, nested ones by dotted name."""
+    """Lines such as `peak_learning_rate: 0.0006 -> 0.001` for each key field that differs, nested by dotted name."""
     now = config.key_fields()
     return list(_leaf_changes({name: before.get(name) for name in now}, now, ""))
 
@@ -189,11 +189,11 @@ def _leaf_changes(before: Any, now: Any, where: str) -> list[str]:
 
 
 def stages_until(last_stage: str | None) -> list[Stage]:
-    """The stages in order, up to and with `last_stage`."""
+    """The stages in order, up to and including `last_stage`."""
     names = [stage.name for stage in STAGES]
     return list(STAGES[: names.index(last_stage) + 1] if last_stage else STAGES)
 
 
 def artifact_refs(artifacts: Mapping[str, Artifact]) -> dict[str, ArtifactRef]:
-    """Artifacts by name as the references that records keep."""
+    """References to artifacts by name, as records keep them."""
     return {name: artifact.ref for name, artifact in artifacts.items()}

@@ -1,4 +1,4 @@
-"""A bar in Prefect's user interface for each stage that runs, beside what the run's own view shows."""
+"""A progress bar in Prefect's user interface for each stage that runs, beside the run's own view."""
 
 import logging
 import time
@@ -17,27 +17,27 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressArtifacts:
-    """A view that also draws the current phase of each stage as a progress artifact."""
+    """A view that also shows the current phase of each stage as a progress artifact."""
 
     def __init__(self, view: RunView, run_id: str) -> None:
         """Wrap the view of a run."""
         self._view, self._run_id = view, run_id
 
-    def noted(self, message: str) -> None:
-        """Passed on."""
-        self._view.noted(message)
+    def logged(self, message: str) -> None:
+        """As in the wrapped view."""
+        self._view.logged(message)
 
-    def listener(self, stage: str) -> ProgressListener:
-        """Makes the stage's artifact; to be called in its task, whose page shows it."""
-        return _ArtifactListener(self._view.listener(stage), stage, self._run_id)
+    def stage_started(self, stage: str) -> ProgressListener:
+        """Create the stage's artifact; call it inside the stage's task, whose page shows it."""
+        return _ArtifactListener(self._view.stage_started(stage), stage, self._run_id)
 
-    def ended(self, stage: str, outcome: StageOutcome) -> None:
-        """Passed on."""
-        self._view.ended(stage, outcome)
+    def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
+        """As in the wrapped view."""
+        self._view.stage_finished(stage, outcome)
 
 
 class _ArtifactListener:
-    """Updates by the artifact's id, since progress may be heard on a thread that knows of no task."""
+    """Updates by the artifact's id, since progress may arrive on a thread without a task context."""
 
     def __init__(self, inner: ProgressListener, stage: str, run_id: str) -> None:
         self._inner, self._stage = inner, stage
@@ -61,13 +61,13 @@ class _ArtifactListener:
 
     def _make(self, key: str, description: str) -> None:
         artifact = create_progress_artifact(0.0, key, description)
-        assert isinstance(artifact, UUID)  # and no coroutine: stages do not run in an event loop
+        assert isinstance(artifact, UUID)  # not a coroutine: stages do not run in an event loop
         self._artifact = artifact
 
     def _attempt(self, work: Callable[[], object]) -> None:
-        """A server that does not answer costs the bar and not the run."""
+        """Do some work; if the server does not answer, disable the bar and continue the run."""
         try:
             work()
         except Exception as error:
             self._artifact = None
-            logger.warning("no progress bar in Prefect for %s from here on: %s", self._stage, error)
+            logger.warning("progress bar in Prefect disabled for %s: %s", self._stage, error)

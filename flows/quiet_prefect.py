@@ -1,4 +1,4 @@
-"""Environment that makes Prefect quiet and quick; set before prefect is imported; what the user set is kept."""
+"""Environment variables that make Prefect quiet and fast; to be set before its import; the user's values are kept."""
 
 import os
 
@@ -7,7 +7,7 @@ _DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
-    # A cold start has to create the server's database first: 14 s here, more on a slow disk.
+    # A cold start creates the server's database: 14 s on the reference machine, more on a slow disk.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 

@@ -1,13 +1,16 @@
-"""Recipes of compression: lists of passes, from a YAML file that names them or gives the choices of each place.
+"""Compression recipes: lists of passes, from a YAML file with named recipes or a grid of choices.
 
 ```yaml
 recipes:                 # by name
   small: [{kind: low_rank, times_smaller: 2}, {kind: int8}]
-grid:                    # and every combination of the choices of each place; null leaves it out
+grid:                    # and every combination of one choice per row; null omits the pass
   - [{kind: prune, sparsity: 0.5}, {kind: prune, sparsity: 0.7}, null]
   - [{kind: int8}, {kind: int4}]
-orders: true             # of each combination, in every order
+orders: true             # each combination in every order
 ```
+
+- `read_recipes`: recipes by name; `recipe_name`: a name made of the passes
+- `frontier`: the Pareto-optimal results
 """
 
 from collections.abc import Sequence
@@ -25,54 +28,55 @@ Recipe = tuple[Pass, ...]
 
 
 class RecipeFile(BaseModel):
-    """What the file says."""
+    """Contents of a recipe file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipes: dict[str, list[Pass]] = Field(default_factory=dict, description="passes by the recipe's name")
-    grid: list[list[Pass | None]] = Field(default_factory=list, description="the choices of each place")
-    orders: bool = Field(False, description="every order of each combination of the grid, not only the given one")
+    recipes: dict[str, list[Pass]] = Field(default_factory=dict, description="passes by recipe name")
+    grid: list[list[Pass | None]] = Field(default_factory=list, description="alternatives for each pass; null omits it")
+    orders: bool = Field(False, description="run each combination of the grid in every order, not only as written")
 
 
 def read_recipes(path: str) -> dict[str, Recipe]:
-    """Name -> passes, each list of passes once; those of a grid are named by what is in them.
+    """Name -> passes, each list of passes once; combinations of a grid are named after their passes.
 
     Raises:
-        ConfigError: naming the file and what is wrong with it, or that it holds no recipe.
+        ConfigError: if the file cannot be read, has an unknown or invalid field, or holds no recipe.
     """
     try:
-        found = RecipeFile.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+        file = RecipeFile.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the recipes of {path}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigError(
-            f"{path}: {where}: {first['msg']}; a file of recipes has 'recipes' (name: list of passes), 'grid' (a list "
-            "of choices for each place) and 'orders' (true or false)"
+            f"{path}: {where}: {first['msg']}; a recipe file has 'recipes' (name: list of passes), 'grid' (a list "
+            "of alternatives for each pass) and 'orders' (true or false)"
         ) from None
-    named = {name: tuple(passes) for name, passes in found.recipes.items()}
-    for recipe in _combinations(found):
+    named = {name: tuple(passes) for name, passes in file.recipes.items()}
+    for recipe in _combinations(file):
         if recipe not in named.values():
             named[recipe_name(recipe)] = recipe
     if not named:
-        raise ConfigError(f"{path} holds no recipe; give 'recipes' or 'grid', as docs/compression.md shows")
+        raise ConfigError(f"{path} holds no recipe; add 'recipes' or 'grid' as in docs/compression.md")
     return named
 
 
 def recipe_name(passes: Recipe | list[Pass]) -> str:
-    """`distill 2x128, int4`: kinds, and what tells them apart."""
-    return ", ".join(_pass_name(one) for one in passes) or "nothing"
+    """A name such as `distill 2x128, int4`: the kinds with their distinguishing settings."""
+    return ", ".join(_pass_name(settings) for settings in passes) or "nothing"
 
 
-def _combinations(found: RecipeFile) -> list[Recipe]:
-    chosen = [tuple(one for one in choice if one is not None) for choice in product(*found.grid)] if found.grid else []
-    if found.orders:
-        chosen = [order for combination in chosen for order in permutations(combination)]
-    return [recipe for number, recipe in enumerate(chosen) if recipe and recipe not in chosen[:number]]
+def _combinations(file: RecipeFile) -> list[Recipe]:
+    choices = product(*file.grid) if file.grid else []
+    combinations = [tuple(settings for settings in choice if settings is not None) for choice in choices]
+    if file.orders:
+        combinations = [order for combination in combinations for order in permutations(combination)]
+    return [recipe for index, recipe in enumerate(combinations) if recipe and recipe not in combinations[:index]]
 
 
-TOLD = (
+NAMED_SETTINGS = (
     "sparsity",
     "pattern",
     "times_smaller",
@@ -82,15 +86,17 @@ TOLD = (
     "neurons_share",
     "rounding",
 )
+"""Settings whose values are part of a recipe's name."""
 
 
-def _pass_name(one: Pass) -> str:
-    parts = [str(one.get("kind"))]
-    if one.get("kind") == "distill":
-        parts.append("x".join(str(one[name]) for name in ("layers", "width") if one.get(name)))
-    trained = one.get("kind") in ("int4", "int2") and one.get("recovery")
-    told = [name for name in TOLD if not (trained and name == "rounding")]  # rounded to the nearest after training
-    parts += [str(one[name]) for name in told if one.get(name) not in (None, "nearest", "unstructured")]
+def _pass_name(settings: Pass) -> str:
+    parts = [str(settings.get("kind"))]
+    if settings.get("kind") == "distill":
+        parts.append("x".join(str(settings[name]) for name in ("layers", "width") if settings.get(name)))
+    trained = settings.get("kind") in ("int4", "int2") and settings.get("recovery")
+    # After training, weights are rounded to the nearest anyway.
+    names = [name for name in NAMED_SETTINGS if not (trained and name == "rounding")]
+    parts += [str(settings[name]) for name in names if settings.get(name) not in (None, "nearest", "unstructured")]
     if trained:
         parts.append("trained")
     return " ".join(part for part in parts if part)

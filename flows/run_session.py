@@ -1,6 +1,6 @@
-"""One run: its record, its decisions and the execution of its stages, without a word of the flow engine.
+"""One run: its record, its decisions and the execution of its stages, independent of the flow engine.
 
-- `RunRequest`: what the user asked for
+- `RunView`: callbacks for progress; `RunRequest`: what to run
 - `RunSession`: begins or continues a run, executes stages one by one, closes the run
 """
 
@@ -26,29 +26,29 @@ from stages.stage import Stage, StageContext
 
 
 class RunView(Protocol):
-    """Whoever watches a run: the terminal, a log, nobody."""
+    """Callbacks for the progress of a run; a terminal or a log implements them."""
 
-    def noted(self, message: str) -> None:
-        """Something about the run as a whole."""
+    def logged(self, message: str) -> None:
+        """A sentence about the run as a whole."""
 
-    def listener(self, stage: str) -> ProgressListener:
-        """A stage begins to work; the listener hears its progress."""
+    def stage_started(self, stage: str) -> ProgressListener:
+        """A stage starts to run; returns the listener for its progress."""
 
-    def ended(self, stage: str, outcome: StageOutcome) -> None:
+    def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
         """A stage has its artifact."""
 
 
 class SilentView:
-    """Nobody watches."""
+    """Ignores everything."""
 
-    def noted(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         """Ignore."""
 
-    def listener(self, stage: str) -> ProgressListener:
-        """Ignores what it hears."""
+    def stage_started(self, stage: str) -> ProgressListener:
+        """Return a listener that ignores everything."""
         return SilentListener()
 
-    def ended(self, stage: str, outcome: StageOutcome) -> None:
+    def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
         """Ignore."""
 
 
@@ -62,8 +62,8 @@ class RunRequest:
     forced: str | None = None
     last_stage: str | None = None
     fresh: bool = False
-    given: RunRecord | None = None
-    """A run whose artifacts stand for all stages before the last one, whatever has become of their sources since."""
+    inputs_from: RunRecord | None = None
+    """A run whose artifacts are used for all stages before the last one, even if their sources have changed since."""
 
     def __post_init__(self) -> None:
         for name in (self.forced, self.last_stage):
@@ -72,10 +72,10 @@ class RunRequest:
 
     @property
     def config_digest(self) -> str:
-        """Identifies what is asked for and how far: what changes no bytes may change, and the run is still the same."""
+        """Identifies config and last stage; fields that change no bytes are not part of it."""
         values = {stage.name: self.config.stage_config(stage.name).key_fields() for stage in STAGES}
-        asked = {"name": self.config.name, "config": values, "until": self.last_stage}
-        return hashlib.sha256(canonical_json(asked).encode()).hexdigest()
+        request = {"name": self.config.name, "config": values, "until": self.last_stage}
+        return hashlib.sha256(canonical_json(request).encode()).hexdigest()
 
 
 @dataclass
@@ -87,38 +87,25 @@ class RunSession:
     view: RunView = field(default_factory=SilentView)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.store = ArtifactStore(self.request.store_url)
+        self.run_store = RunStore(self.request.store_url)
+
     @classmethod
     def begin(cls, request: RunRequest, view: RunView | None = None) -> "RunSession":
         """Continue the newest unfinished run of the same request, or start one; the record is saved at once.
 
         Raises:
-            ConfigError: where the plan shows that a stage cannot work; nothing has started then.
+            ConfigError: if the plan shows that a stage cannot work; nothing has started then.
         """
-        store = RunStore(request.store_url)
-        if request.given is None:
-            Planner(ArtifactStore(request.store_url), store, request.config, None, request.base).plan(
-                request.forced, request.last_stage
-            )
-        record, notes = (None, []) if request.fresh else resumable(store, request)
-        if record is None:
-            record = RunRecord(
-                run_id=runs.new_run_id(),
-                config_name=request.config.name,
-                config=request.config.model_dump(mode="json"),
-                config_digest=request.config_digest,
-                status="running",
-                base_run=request.base.run_id if request.base else None,
-                forced=request.forced,
-                last_stage=request.last_stage,
-                host="",
-                pid=0,
-                process_started=0,
-                started=datetime.now(UTC),
-            )
-        session = cls(request, runs.claim(record), view or SilentView())
+        session = cls(request, _new_record(request), view or SilentView())
+        if request.inputs_from is None:
+            session.planner(None).plan(request.forced, request.last_stage)
+        unfinished, notes = (None, []) if request.fresh else resumable(session.run_store, request)
+        session.record = runs.claim(unfinished or session.record)
         session._save()
-        for note in (*notes, f"run {record.run_id}, store {request.store_url}"):
-            session.view.noted(note)
+        for note in (*notes, f"run {session.run_id}, store {request.store_url}"):
+            session.view.logged(note)
         return session
 
     @property
@@ -128,26 +115,24 @@ class RunSession:
 
     @property
     def stages(self) -> list[Stage]:
-        """The stages this run goes through, in order."""
+        """The stages of this run, in order."""
         return stages_until(self.request.last_stage)
 
-    def planner(self) -> Planner:
-        """Decides with what the run has pinned so far."""
-        store, run_store = ArtifactStore(self.request.store_url), RunStore(self.request.store_url)
-        return Planner(store, run_store, self.request.config, self.record, self.request.base)
+    def planner(self, record: RunRecord | None) -> Planner:
+        """Plans with the artifacts that `record` has pinned so far."""
+        return Planner(self.store, self.run_store, self.request.config, record, self.request.base)
 
     def decide(self, stage: Stage) -> PlannedStage:
         """Reuse or run, with every input known."""
-        given = self.request.given
-        if given is not None and stage.name != self.request.last_stage:
-            return self.planner().given(stage, given)
-        makers = list(wiring()[stage.name].values())
-        volume = self._volume_before(stage)
-        known = {maker: self.artifacts[maker] for maker in makers}
-        return self.planner().decide(stage, known, volume, self.request.forced)
+        planner, inputs_from = self.planner(self.record), self.request.inputs_from
+        if inputs_from is not None and stage.name != self.request.last_stage:
+            return planner.reuse_from(inputs_from, stage)
+        producers = wiring()[stage.name].values()
+        inputs = {producer: self.artifacts[producer] for producer in producers}
+        return planner.decide(stage, inputs, self._volume_before(stage), self.request.forced)
 
     def execute(self, stage: Stage) -> StageOutcome:
-        """Bring one stage to its artifact and pin it in the record."""
+        """Reuse or make the artifact of one stage and pin it in the record."""
         decision = self.decide(stage)
         begun = datetime.now(UTC)
         if decision.action == "reuse":
@@ -159,27 +144,26 @@ class RunSession:
         seconds = (datetime.now(UTC) - begun).total_seconds()
         outcome = StageOutcome(action=decision.action, why=decision.why, artifact=artifact.ref, seconds=seconds)
         self.artifacts[stage.name] = artifact
-        # A continued run's record keeps what it did before it was stopped.
+        # The record of a continued run keeps its outcomes from before it was stopped.
         stages = self.record.stages if decision.done_before else {**self.record.stages, stage.name: outcome}
         self.record = self.record.model_copy(update={"stages": stages})
         self._save()
-        self.view.ended(stage.name, outcome)
+        self.view.stage_finished(stage.name, outcome)
         return outcome
 
     def close(self, status: Literal["finished", "failed", "interrupted"], message: str | None = None) -> None:
-        """Write how the run ended."""
+        """Record how the run ended."""
         self.record = runs.close(self.record, status, message)
         self._save()
 
     def _run(self, stage: Stage, decision: PlannedStage) -> Artifact:
         assert decision.key is not None
-        inputs = {name: self.artifacts[maker] for name, maker in wiring()[stage.name].items()}
+        inputs = {name: self.artifacts[producer] for name, producer in wiring()[stage.name].items()}
         for artifact in inputs.values():
             artifact.check_sizes()
         for name, artifact in inputs.items():
             artifact.check_contract(stage.inputs[name], stage.name)
-        store = ArtifactStore(self.request.store_url)
-        out = store.writer(stage.name, decision.key, self.run_id, stage.output)
+        out = self.store.writer(stage.name, decision.key, self.run_id, stage.output)
         context = self._context(stage, out, fresh=stage.name == self.request.forced)
         config = self.request.config.stage_config(stage.name)
         started = datetime.now(UTC)
@@ -188,31 +172,47 @@ class RunSession:
         manifest = _manifest(stage, decision, inputs, out, started, context.stopwatch, memory.peak_bytes, config)
         out.commit(manifest)
         context.work.remove()
-        return store.open(manifest.ref)
+        return self.store.open(manifest.ref)
 
     def _context(self, stage: Stage, out: ArtifactWriter, fresh: bool) -> StageContext:
         execution = self.request.config.execution
-        listener = self.view.listener(stage.name)
+        listener = self.view.stage_started(stage.name)
         workers = workers_or_all(execution.workers)
         partitions = PartitionMap(
             out.folder, stage.name, stage.output, self.run_id, execution.engine, workers, fresh, listener
         )
-        records = RunStore(self.request.store_url).folder.child(self.run_id)
+        records = self.run_store.folder.child(self.run_id)
         work = out.folder.child(f"{self.run_id}/work")
-        shared = None if fresh else ArtifactStore(self.request.store_url).root.child(f"shared/{stage.name}")
+        shared = None if fresh else self.store.root.child(f"shared/{stage.name}")
         return StageContext(self.run_id, partitions, work, listener, records, shared)
 
     def _volume_before(self, stage: Stage) -> Volume:
-        names = [one.name for one in self.stages]
-        earlier = names[: names.index(stage.name)]
-        return self.artifacts[earlier[-1]].manifest.volume if earlier else Volume()
+        preceding = stages_until(stage.name)[:-1]
+        return self.artifacts[preceding[-1].name].manifest.volume if preceding else Volume()
 
     def _save(self) -> None:
-        RunStore(self.request.store_url).save(self.record)
+        self.run_store.save(self.record)
+
+
+def _new_record(request: RunRequest) -> RunRecord:
+    return RunRecord(
+        run_id=runs.new_run_id(),
+        config_name=request.config.name,
+        config=request.config.model_dump(mode="json"),
+        config_digest=request.config_digest,
+        status="running",
+        base_run=request.base.run_id if request.base else None,
+        forced=request.forced,
+        last_stage=request.last_stage,
+        host="",
+        pid=0,
+        process_started=0,
+        started=datetime.now(UTC),
+    )
 
 
 def resumable(store: RunStore, request: RunRequest) -> tuple[RunRecord | None, list[str]]:
-    """The newest run of the same request if it did not finish and nobody works on it, and notes for the user."""
+    """The newest run of the same request if it is unfinished and no process works on it, and notes for the user."""
     base_id = request.base.run_id if request.base else None
     for record in store.all():
         if record.config_digest != request.config_digest or record.forced != request.forced:
@@ -235,24 +235,24 @@ def rerun_request(
     """A forced rerun of one stage of a run.
 
     Raises:
-        ConfigError: where the run never reached the stages before it.
+        ConfigError: if the run has no artifact of a preceding stage.
     """
     _check_reached(base, stage)
     return RunRequest(config, store_url, base, stage, stage if only else base.last_stage, fresh)
 
 
-def following_request(store_url: str, given: RunRecord, config: RunConfigBase, stage: str) -> RunRequest:
-    """One stage, behind what a run has made before it.
+def following_request(store_url: str, base: RunRecord, config: RunConfigBase, stage: str) -> RunRequest:
+    """One stage, on the artifacts of a run's preceding stages.
 
     Raises:
-        ConfigError: where the run never reached the stages before it.
+        ConfigError: if the run has no artifact of a preceding stage.
     """
-    _check_reached(given, stage)
-    return RunRequest(config, store_url, last_stage=stage, given=given)
+    _check_reached(base, stage)
+    return RunRequest(config, store_url, last_stage=stage, inputs_from=base)
 
 
 def _check_reached(base: RunRecord, stage: str) -> None:
-    missing = [one.name for one in stages_until(stage)[:-1] if one.name not in base.stages]
+    missing = [required.name for required in stages_until(stage)[:-1] if required.name not in base.stages]
     if missing:
         raise ConfigError(
             f"run {base.run_id} has no {missing[0]} artifact, which {stage} needs; finish it first with: headrace run"

@@ -1,4 +1,4 @@
-"""Every stage as a flow of its own, so that each can be deployed, scheduled and rerun by itself."""
+"""One flow per stage, so that each can be deployed, scheduled and rerun by itself."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from stages.stage import Stage
 
 
 def stage_flow(stage: Stage) -> Flow[..., str]:
-    """A flow that makes a new attempt at `stage` with the inputs that a run used."""
+    """A flow that runs `stage` again with the inputs that a run used."""
 
     def rerun(
         config: stage.Config | None = None,  # type: ignore[name-defined]
@@ -34,11 +34,11 @@ def stage_flow(stage: Stage) -> Flow[..., str]:
     rerun.__doc__ = f"""Run {stage.name} again, with the inputs that a run used.
 
     Args:
-        config: the stage's settings; the run's own where left out.
+        config: the stage's settings; those of the run by default.
         run: id of the run whose inputs are used.
-        store: URL of the artifact store; HEADRACE_HOME where left out.
-        only: leave the stages that depend on it alone.
-        fresh: do not continue an unfinished rerun of the same settings.
+        store: URL of the artifact store; HEADRACE_HOME by default.
+        only: do not run the stages that depend on it.
+        fresh: do not continue an unfinished rerun with the same settings.
     """
     rerun.__annotations__["config"] = stage.Config | None
     return flow(name=f"headrace-{stage.name}", persist_result=False)(rerun)

@@ -1,4 +1,4 @@
-"""One generic Prefect task of any stage: name, retries, time-out, a markdown artifact at its end, state `Cached`."""
+"""One generic Prefect task for any stage: name, retries, timeout, final markdown artifact, state `Cached`."""
 
 import os
 from typing import Any
@@ -19,14 +19,14 @@ RETRY_DELAYS_SECONDS = [2.0, 15.0]
 
 
 def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
-    """The task that brings `stage` to its artifact within `session`.
+    """The task that executes `stage` within `session`.
 
-    Errors that a retry cannot mend (config, contract, damage: every `HeadraceError`) are not retried.
+    Errors that a retry cannot fix (config, contract, damage: every `HeadraceError`) are not retried.
     """
 
     def run() -> State[StageOutcome]:
         outcome = session.execute(stage)
-        if "PREFECT_API_URL" in os.environ:  # the ephemeral server dies with the run; nobody could read it there
+        if "PREFECT_API_URL" in os.environ:  # an ephemeral server ends with the run: its pages could not be read
             create_markdown_artifact(
                 key=f"headrace-{stage.name}",
                 markdown=stage_markdown(outcome, session.artifacts[stage.name]),
@@ -52,13 +52,13 @@ def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
 
 
 def is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
-    """False for what the user has to mend first."""
+    """False for errors that the user has to fix first."""
     error = state.data
     return not isinstance(error, HeadraceError)
 
 
 def stage_markdown(outcome: StageOutcome, artifact: Artifact) -> str:
-    """What the stage did, as a markdown table."""
+    """Outcome and costs of the stage as a markdown table."""
     manifest = artifact.manifest
     rows = {
         "action": f"{outcome.action}: {outcome.why}",

@@ -47,7 +47,7 @@ def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = 
     if not benchmark.tasks:
         raise ConfigError("benchmark.tasks is empty: there is nothing to ask; leave it out for the tasks of Headrace")
     folder = Folder(output)
-    steps = Steps(PlainView().listener("evaluate"), _untimed, len(benchmark.tasks) + 1)
+    steps = Steps(PlainView().stage_started("evaluate"), _untimed, len(benchmark.tasks) + 1)
     evaluated = checkpoint(name or Path(model).resolve().name, Path(model))
     results = measure_model(evaluated, benchmark.tasks, benchmark.seed, folder.child("answers"), steps)
     with steps.step("baselines", "all tasks"):

@@ -49,11 +49,11 @@ def sweep(
 
     done = []
     for number, (name, passes) in enumerate(recipes.items(), start=1):
-        view.noted(f"recipe {number} of {len(recipes)}: {name}")
+        view.logged(f"recipe {number} of {len(recipes)}: {name}")
         try:
             run_id = execute_request(_request(with_passes(config, passes, name), store_url, given), view)
         except ConfigError as error:
-            view.noted(f"refused: {error}")
+            view.logged(f"refused: {error}")
             done.append(Swept(name, refused=str(error)))
             continue
         record = RunStore(store_url).get(run_id)

@@ -64,11 +64,11 @@ class Diary(SilentView):
         self.actions: dict[str, str] = {}
         self.notes: list[str] = []
 
-    def noted(self, message: str) -> None:
+    def logged(self, message: str) -> None:
         """Remember a note."""
         self.notes.append(message)
 
-    def ended(self, stage: str, outcome: Any) -> None:
+    def stage_finished(self, stage: str, outcome: Any) -> None:
         """Remember an action."""
         self.actions[stage] = outcome.action
 

@@ -13,7 +13,7 @@ def test_progress_heard_on_a_thread_reaches_the_artifact_of_the_task(monkeypatch
     identity, made, updates = uuid4(), [], []
     monkeypatch.setattr(progress_artifact, "create_progress_artifact", lambda *told: made.append(told) or identity)
     monkeypatch.setattr(progress_artifact, "update_progress_artifact", lambda *told: updates.append(told))
-    listener = ProgressArtifacts(SilentView(), "quiet-otter").listener("pretrain")
+    listener = ProgressArtifacts(SilentView(), "quiet-otter").stage_started("pretrain")
 
     def train():
         for step in range(11):  # all within the seconds between updates: the first and the last are sent
@@ -37,7 +37,7 @@ def test_a_server_that_is_gone_costs_the_bar_and_not_the_run(monkeypatch, caplog
 
     monkeypatch.setattr(progress_artifact, "create_progress_artifact", lambda *told: uuid4())
     monkeypatch.setattr(progress_artifact, "update_progress_artifact", gone)
-    listener = ProgressArtifacts(SilentView(), "quiet-otter").listener("pretrain")
+    listener = ProgressArtifacts(SilentView(), "quiet-otter").stage_started("pretrain")
     with caplog.at_level(logging.WARNING):
         for step in range(3):
             listener.advanced("train", 10, 10, f"step {step}")

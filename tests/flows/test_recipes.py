@@ -38,7 +38,7 @@ orders: true
     ("text", "message"),
     [
         ("", "holds no recipe"),
-        ("recipes: [1]", "recipes: .*a file of recipes has"),
+        ("recipes: [1]", "recipes: .*a recipe file has"),
         ("passes: {}", "passes: Extra inputs"),
         ("recipes: {a: [", "cannot read the recipes"),
     ],
