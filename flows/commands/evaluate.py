@@ -35,7 +35,7 @@ def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = 
     """
     from stages.benchmark.config import BenchmarkConfig
     from stages.benchmark.evaluated_models import checkpoint
-    from stages.benchmark.measure_tasks import Steps, measure_baselines, measure_model, result_tables
+    from stages.benchmark.measure_tasks import TaskProgress, measure_baselines, measure_model, result_tables
 
     if not Path(model).is_dir():
         raise NotFoundError(
@@ -47,12 +47,12 @@ def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = 
     if not benchmark.tasks:
         raise ConfigError("benchmark.tasks is empty: there is nothing to ask; leave it out for the tasks of Headrace")
     folder = Folder(output)
-    steps = Steps(PlainView().stage_started("evaluate"), _untimed, len(benchmark.tasks) + 1)
+    progress = TaskProgress(PlainView().stage_started("evaluate"), _untimed, len(benchmark.tasks) + 1)
     evaluated = checkpoint(name or Path(model).resolve().name, Path(model))
-    results = measure_model(evaluated, benchmark.tasks, benchmark.seed, folder.child("answers"), steps)
-    with steps.step("baselines", "all tasks"):
+    results = measure_model(evaluated, benchmark.tasks, benchmark.seed, folder.child("answers"), progress)
+    with progress.step("baselines", "all tasks"):
         results += measure_baselines(benchmark.tasks, benchmark.seed, folder.child("answers"))
-    steps.finished()
+    progress.finished()
     scores, items = result_tables(results)
     folder.write("items.parquet", table_bytes("items.parquet", items))
     folder.write("scores.parquet", table_bytes("scores.parquet", scores))

@@ -1,4 +1,4 @@
-"""The networks that are measured: the run's own two, and checkpoint folders."""
+"""The evaluated models: the two networks of the run, and checkpoint folders."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from stages.benchmark.task import EvaluatedModel
 
 
 def evaluated_models(inputs: Mapping[str, Artifact], checkpoints: Mapping[str, str]) -> Iterator[EvaluatedModel]:
-    """The pretrained network, the compressed one, then the checkpoints; each is read when it is asked for."""
+    """The pretrained network, the compressed network, then the checkpoints; each is loaded when it is requested."""
     for name, artifact in (("pretrained", inputs["model"]), ("compressed", inputs["compressed"])):
         network = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
         tokenizer = Tokenizer.from_str(artifact.read("tokenizer.json").decode())
@@ -25,30 +25,33 @@ def evaluated_models(inputs: Mapping[str, Artifact], checkpoints: Mapping[str, s
 
 
 def checkpoint(name: str, folder: Path) -> EvaluatedModel:
-    """A checkpoint folder, asked as lm-evaluation-harness asks it: without a token before the prompt.
+    """Load a checkpoint folder; prompts begin without an extra token, as in lm-evaluation-harness.
 
-    GPT-NeoX folders are read as networks of Headrace; other architectures are run by transformers. Exports in
-    Headrace's own format are asked as the run's own networks are.
+    GPT-NeoX folders are loaded as networks of Headrace; transformers runs other architectures. Exports in Headrace's
+    own format are evaluated like the networks of a run, with an end-of-text token before prompts.
 
     Raises:
-        NotFoundError, ContractError: where it is none that can be read.
-        EnvironmentProblem: where it needs transformers, and that is not installed.
+        NotFoundError, ContractError: if the folder contains no model that can be read.
+        EnvironmentProblem: if the model requires transformers, which is not installed.
     """
     if architecture(folder) not in (None, "headrace", "gpt_neox"):
-        return _by_transformers(name, folder)
+        return _load_by_transformers(name, folder)
     network, tokenizer_json = network_from_folder(folder)
-    end_of_text_token(tokenizer_json, network.config)  # the tokenizer is the network's
+    end_of_text_token(tokenizer_json, network.config)  # checks that the tokenizer belongs to the network
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
-    as_trained = architecture(folder) == "headrace"
-    return EvaluatedModel(name, network, tokenizer, network.config.end_of_text, folder_state(folder), as_trained)
+    prepend_end_of_text = architecture(folder) == "headrace"
+    return EvaluatedModel(
+        name, network, tokenizer, network.config.end_of_text, folder_state(folder), prepend_end_of_text
+    )
 
 
-def _by_transformers(name: str, folder: Path) -> EvaluatedModel:
+def _load_by_transformers(name: str, folder: Path) -> EvaluatedModel:
     try:
         from stages.benchmark.harness.transformers_lm import read_checkpoint
     except ImportError as error:
         raise EnvironmentProblem(
-            f"benchmark.checkpoints {name!r}: {folder} holds a {architecture(folder)!r} model, which transformers "
-            f"runs, and that cannot be imported ({error}); install it with: pip install 'headrace[transformers]'"
+            f"benchmark.checkpoints {name!r}: {folder} contains a {architecture(folder)!r} model, which requires "
+            f"transformers, and that cannot be imported ({error}); install it with: pip install "
+            "'headrace[transformers]'"
         ) from error
     return read_checkpoint(name, folder)

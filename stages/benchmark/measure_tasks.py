@@ -1,8 +1,9 @@
-"""All tasks on one model, and the tables of what came out; for the stage and for `headrace evaluate`.
+"""All tasks on one model, and the tables of the results; used by the stage and by `headrace evaluate`.
 
-- `Steps`: progress over tasks by models
+- `TaskProgress`: progress over tasks and models
 - `measure_model`, `measure_baselines`: results of every task
-- `result_tables`: the tables `scores` and `items`
+- `item_texts`: texts of all items, for the search in the training text
+- `result_tables`: the tables SCORES and ITEMS
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,28 +19,28 @@ from stages.benchmark.results import TaskResult, unsupported_model
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext, TransformersCheckpoint
 
 
-class Steps:
-    """Progress: tasks by models."""
+class TaskProgress:
+    """Progress and timing of steps, each a task on a model."""
 
     def __init__(
         self, listener: ProgressListener, phase: Callable[[str], AbstractContextManager[None]], total: int
     ) -> None:
-        """Begin.
+        """Start with no step done.
 
         Args:
-            listener: hears of it.
-            phase: times a step by its kind.
-            total: steps there will be.
+            listener: receives the progress.
+            phase: times a step under its name.
+            total: number of steps.
         """
         self._listener, self._phase, self._total, self._done = listener, phase, total, 0
 
     @contextmanager
-    def step(self, phase: str, what: str) -> Iterator[Callable[[int, int], None]]:
-        """One task on one model; yields what hears of its requests."""
+    def step(self, phase: str, subject: str) -> Iterator[Callable[[int, int], None]]:
+        """Run one step; yields the progress callback (requests answered, all requests) within it."""
 
-        def advanced(done: int, of: int) -> None:
-            share = done / max(of, 1)
-            self._listener.advanced("tasks", self._done + share, self._total, f"{phase}, {what}")
+        def advanced(done: int, total: int) -> None:
+            fraction = done / max(total, 1)
+            self._listener.advanced("tasks", self._done + fraction, self._total, f"{phase}, {subject}")
 
         advanced(0, 1)
         with self._phase(phase):
@@ -47,52 +48,58 @@ class Steps:
         self._done += 1
 
     def finished(self) -> None:
-        """All is done."""
+        """Report that all steps are done."""
         self._listener.advanced("tasks", self._total, self._total, "all tasks")
 
 
 def measure_model(
-    model: EvaluatedModel, tasks: Sequence[BenchmarkTask], seed: int, work: Folder, steps: Steps
+    model: EvaluatedModel, tasks: Sequence[BenchmarkTask], seed: int, work: Folder, progress: TaskProgress
 ) -> list[TaskResult]:
-    """Every task on one model.
+    """Results of every task on one model.
 
     Args:
-        model: what is measured.
-        tasks: what is asked.
-        seed: of drawn items, of the bootstrap and of sampling.
-        work: for answers; what is there already is not computed again.
-        steps: one for each task.
+        model: the evaluated model.
+        tasks: the tasks.
+        seed: seed of sampled items, of the bootstrap and of sampled generation.
+        work: folder of answers; those already in it are not computed again.
+        progress: one step per task.
 
     Raises:
-        InputDataError: where data that are there cannot be read.
+        InputDataError: if data of a task cannot be read.
     """
     results: list[TaskResult] = []
     for task in tasks:
-        with steps.step(task.kind, model.name) as advanced:
+        with progress.step(task.kind, model.name) as advanced:
             if task.needs_network and isinstance(model, TransformersCheckpoint):
                 results += [unsupported_model(task.labeled(name), model.name) for name in task.names()]
             else:
-                results += _labelled(task, task.measure(model, TaskContext(seed, work, advanced)))
+                results += _labeled(task, task.measure(model, TaskContext(seed, work, advanced)))
     return results
 
 
 def measure_baselines(tasks: Sequence[BenchmarkTask], seed: int, work: Folder | None) -> list[TaskResult]:
-    """Scores without a network, and rows that say what could not be run."""
-    return [result for task in tasks for result in _labelled(task, task.baselines(TaskContext(seed, work)))]
+    """Scores without a network, and rows for the scores that could not be measured."""
+    return [result for task in tasks for result in _labeled(task, task.baselines(TaskContext(seed, work)))]
 
 
-def _labelled(task: BenchmarkTask, results: Sequence[TaskResult]) -> list[TaskResult]:
-    return [TaskResult(_named(task, result.score), [_named(task, item) for item in result.items]) for result in results]
+def item_texts(tasks: Sequence[BenchmarkTask], seed: int) -> dict[str, dict[str, list[str]]]:
+    """Task -> item -> texts of the item, over all tasks."""
+    return {task.labeled(name): items for task in tasks for name, items in task.texts(seed).items()}
 
 
-def _named(task: BenchmarkTask, row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"task": task.labeled(row["task"])}
+def _labeled(task: BenchmarkTask, results: Sequence[TaskResult]) -> list[TaskResult]:
+    """The results with the task's label in the column `task`."""
+
+    def labeled(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"task": task.labeled(row["task"])}
+
+    return [TaskResult(labeled(result.score), [labeled(item) for item in result.items]) for result in results]
 
 
 def result_tables(results: Sequence[TaskResult]) -> tuple[pa.Table, pa.Table]:
-    """`scores`, rows of one task together in the order of their first rows; and `items`."""
+    """(scores, items); the rows of a task are together, tasks in the order of their first rows."""
     scores = [result.score for result in results]
     tasks = list(dict.fromkeys(row["task"] for row in scores))
     items = [{**item, "metric": result.score["metric"]} for result in results for item in result.items]
-    in_order = sorted(scores, key=lambda row: tasks.index(row["task"]))
-    return pa.Table.from_pylist(in_order, SCORES), pa.Table.from_pylist(items, ITEMS)
+    by_task = sorted(scores, key=lambda row: tasks.index(row["task"]))
+    return pa.Table.from_pylist(by_task, SCORES), pa.Table.from_pylist(items, ITEMS)

@@ -1,7 +1,4 @@
-"""The metrics of GLUE (Wang et al. 2019, 1804.07461, section 3).
-
-- `METRICS`: name -> statistic of (labels, predictions)
-"""
+"""The metrics of GLUE (Wang et al. 2019, 1804.07461, section 3); `METRICS` maps names to functions."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,32 +10,32 @@ Statistic = Callable[[Values, Values], float]
 
 
 def accuracy(labels: Values, predictions: Values) -> float:
-    """Share of right predictions."""
+    """Fraction of correct predictions."""
     return float((labels == predictions).mean())
 
 
 def f1(labels: Values, predictions: Values) -> float:
-    """2 true positives / (2 true positives + false ones), of class 1; 0 where there is none."""
-    right = float(((labels == 1) & (predictions == 1)).sum())
+    """2 TP / (2 TP + FP + FN) of class 1; 0 if class 1 is neither a label nor a prediction."""
+    true_positives = float(((labels == 1) & (predictions == 1)).sum())
     positives = float((labels == 1).sum() + (predictions == 1).sum())
-    return 2 * right / positives if positives else 0.0
+    return 2 * true_positives / positives if positives else 0.0
 
 
 def matthews(labels: Values, predictions: Values) -> float:
-    """Matthews correlation, for two classes or more (R_K: Gorodkin 2004); 0 where labels or predictions are all one."""
+    """Matthews correlation for two or more classes (R_K: Gorodkin 2004); 0 if labels or predictions are constant."""
     classes = np.union1d(labels, predictions)
-    truth, guess = (np.asarray(values)[:, None] == classes for values in (labels, predictions))
-    right, total = float((truth & guess).sum()), float(len(truth))
-    truths, guesses = truth.sum(0).astype(np.float64), guess.sum(0).astype(np.float64)
-    spread = (total**2 - (truths**2).sum()) * (total**2 - (guesses**2).sum())
-    return float((right * total - truths @ guesses) / np.sqrt(spread)) if spread else 0.0
+    actual, predicted = (np.asarray(values)[:, None] == classes for values in (labels, predictions))
+    correct, total = float((actual & predicted).sum()), float(len(actual))
+    actual_counts, predicted_counts = actual.sum(0).astype(np.float64), predicted.sum(0).astype(np.float64)
+    variance = (total**2 - (actual_counts**2).sum()) * (total**2 - (predicted_counts**2).sum())
+    return float((correct * total - actual_counts @ predicted_counts) / np.sqrt(variance)) if variance else 0.0
 
 
 def pearson(labels: Values, predictions: Values) -> float:
-    """Linear correlation; 0 where labels or predictions do not vary."""
-    one, other = labels - labels.mean(), predictions - predictions.mean()
-    spread = np.sqrt((one**2).sum() * (other**2).sum())
-    return float((one * other).sum() / spread) if spread else 0.0
+    """Linear correlation; 0 if labels or predictions are constant."""
+    x, y = labels - labels.mean(), predictions - predictions.mean()
+    norms = np.sqrt((x**2).sum() * (y**2).sum())
+    return float((x * y).sum() / norms) if norms else 0.0
 
 
 def spearman(labels: Values, predictions: Values) -> float:
@@ -47,9 +44,9 @@ def spearman(labels: Values, predictions: Values) -> float:
 
 
 def _ranks(values: Values) -> Values:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2)[place], dtype=np.float64)
+    return np.asarray((ends - (counts - 1) / 2)[inverse], dtype=np.float64)
 
 
 METRICS: Mapping[str, Statistic] = {

@@ -1,12 +1,12 @@
-"""Benchmark files that the config names by URL: copied to the local disk when they are first asked for.
+"""Benchmark files that a config names by URL, downloaded to the local disk on first use.
 
-- `local_folder`, `local_file`: where they will be
-- `is_available`: whether a file is there, or can be copied
-- `shown`: a path as the user wrote it
+- `local_folder`, `local_file`: the local path of a URL
+- `is_available`: whether a file exists locally or could be downloaded
+- `display_path`: a path as the user wrote it
 
 Any URL of fsspec: `https://`, `hf://datasets/...`, `s3://`, and chains such as
 `zip://::https://dl.fbaipublicfiles.com/glue/data/CoLA.zip`. Copies stay under `$XDG_CACHE_HOME/headrace/benchmarks`
-until they are deleted. Nothing is fetched for paths without `://`.
+until they are deleted. Nothing is downloaded for paths without `://`.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _absent: set[Path] = set()
 
 
 def local_folder(path: str) -> Path:
-    """The folder itself, or, of a URL, the one that `is_available` copies its files to."""
+    """A local folder as it is; for a URL the folder to which `is_available` downloads its files."""
     if "://" not in path:
         return Path(path)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "benchmarks"
@@ -30,7 +30,7 @@ def local_folder(path: str) -> Path:
 
 
 def local_file(path: str) -> Path:
-    """The same for one file."""
+    """A local file as it is; for a URL the file to which `is_available` downloads it."""
     if "://" not in path:
         return Path(path)
     # In a chain the path inside the archive comes first.
@@ -40,10 +40,10 @@ def local_file(path: str) -> Path:
 
 
 def is_available(path: Path) -> bool:
-    """Whether a file of one of these folders is on the local disk, after a try to copy it there.
+    """Whether a file exists locally, after an attempt to download it if its folder is that of a URL.
 
     Raises:
-        InputDataError: where a server cannot be reached or refuses; a file that it does not have is none.
+        InputDataError: if a server cannot be reached or refuses; a file that does not exist there is not an error.
     """
     if path.is_file():
         return True
@@ -68,7 +68,7 @@ def is_available(path: Path) -> bool:
 
 
 def display_path(path: Path) -> str:
-    """The path, or the URL that it stands for."""
+    """The path, or the URL that it is the local copy of."""
     folder = _owner(path)
     if folder is None:
         return str(path)
@@ -79,7 +79,7 @@ def display_path(path: Path) -> str:
 
 
 def _whole_archive(url: str) -> str:
-    """An archive is copied as a whole, once: not every server gives parts of files."""
+    """The URL with archives downloaded whole and once, as not every server supports range requests."""
     return url if "cache::" in url else url.replace("::", "::simplecache::", 1)
 
 

@@ -1,9 +1,9 @@
-"""What every benchmark task fulfils; a new kind is a file with a subclass of `BenchmarkTask`, named in `task_kinds.py`.
+"""The interface of benchmark tasks; a new kind is a subclass of `BenchmarkTask`, registered in `tasks/kinds.py`.
 
-- `BenchmarkTask`: a task's config, which can also measure
-- `EvaluatedModel`, `TransformersCheckpoint`, `TaskContext`: what it is given
+- `BenchmarkTask`: config of a task, with the methods that measure it
+- `EvaluatedModel`, `TransformersCheckpoint`, `TaskContext`: the arguments of these methods
 
-A plan reads these configs: their modules import torch, lm_eval and the like inside functions.
+`headrace plan` reads these configs: their modules import torch, lm_eval and the like inside functions only.
 """
 
 from collections.abc import Callable
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A network that tasks measure, in `eval` mode."""
+    """A network to evaluate, in `eval` mode."""
 
     name: str
-    """As the result calls it: pretrained, compressed, or the name of a checkpoint."""
+    """Name in the results: pretrained, compressed, or that of a checkpoint."""
     network: "Transformer"
     tokenizer: "Tokenizer"
     end_of_text: int
     """Id of the token that ends documents."""
     digest: str
-    """Of the network's and the tokenizer's files: answers are kept under it."""
+    """Digest of the files of network and tokenizer; answers are stored under it."""
     prepend_end_of_text: bool = True
-    """Whether prompts stand behind an end-of-text token, as documents did in training."""
+    """Whether prompts begin with an end-of-text token, as documents did in training."""
 
 
 @dataclass(frozen=True)
 class TransformersCheckpoint(EvaluatedModel):
-    """A checkpoint folder that Headrace cannot read as a network of its own: transformers runs it.
+    """A checkpoint folder of an architecture that Headrace does not implement; transformers runs it.
 
-    It has no `network`, and tasks with `needs_network` are not asked of it.
+    It has no `network`, so tasks with `needs_network` do not support it.
     """
 
     folder: Path = Path()
@@ -52,59 +52,59 @@ class TransformersCheckpoint(EvaluatedModel):
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task is given besides the model."""
+    """Arguments of a measurement besides the model."""
 
     seed: int
-    """Of drawn items, of the bootstrap and of sampling."""
+    """Seed of sampled items, of the bootstrap and of sampled generation."""
     work: Folder | None = None
-    """For progress; outlives a killed process. None to keep nothing."""
+    """Folder for answers; outlives a killed process. None to keep nothing."""
     advanced: Callable[[int, int], None] = lambda done, total: None
-    """Told (requests answered, all requests) of what is being asked."""
+    """Progress callback: (requests answered, all requests)."""
 
 
 class BenchmarkTask(FrozenConfig):
-    """A task's settings and its measurement. Subclasses add `kind`, a `Literal` with the name of the kind."""
+    """Settings and measurement of a task. Subclasses add `kind`, a `Literal` with the name of the kind."""
 
     kind: str
     label: str | None = Field(
-        None, min_length=1, description="stands behind the task's name in the result, where a config has one task twice"
+        None, min_length=1, description="suffix of the task's name in the results, for a config with one task twice"
     )
 
     needs_network: ClassVar[bool] = False
-    """Whether `measure` goes beyond what the harness asks of a model: hidden states, training."""
+    """Whether `measure` needs more than the harness's interface, such as hidden states or training."""
 
     def names(self) -> list[str]:
-        """What the result calls what is measured, without the label; no two tasks of a config share one with it."""
+        """Names of the measured tasks in the results, without the label; with it they are unique in a config."""
         raise NotImplementedError
 
     def labeled(self, name: str) -> str:
-        """A name of `names` as it stands in the result."""
+        """A name of `names` with the label, as in the results."""
         return f"{name}, {self.label}" if self.label else name
 
     def tokens(self) -> int:
-        """About how many tokens one network reads or writes, for the plan."""
+        """Estimated tokens that one network reads or generates, for the plan."""
         raise NotImplementedError
 
     def data_files(self) -> list[Path]:
-        """All files that the task would read, there or not: their content is part of the stage's key."""
+        """All files that the task may read, existing or not; their content is part of the stage's cache key."""
         raise NotImplementedError
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
-        """Scores of one network, with the items behind them.
+        """Scores of one network, with their items; none if data are missing.
 
         Raises:
-            InputDataError: where data that are there cannot be read. Data that are not there are no error.
+            InputDataError: if data exist and cannot be read.
         """
         raise NotImplementedError
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
-        """Scores without a network, and a row for what could not be run and why (`results.missing_score`)."""
+        """Scores without a network, and a row for each score that could not be measured (`results.missing_score`)."""
         raise NotImplementedError
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
-        """Task -> item -> the item's own texts, without instructions and examples; looked for in the training text."""
+        """Task -> item -> its texts without instructions and examples, for the search in the training text."""
         return {}
 
     def fingerprint(self) -> str:
-        """A digest of the data."""
+        """Digest of the data."""
         return content_digest(self.data_files())

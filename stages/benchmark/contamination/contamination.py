@@ -1,10 +1,10 @@
-"""Contamination: benchmark items that stand in the training text, and scores without them.
+"""Contamination: benchmark items that occur in the training text, and scores without them.
 
-- `find_overlaps`: the longest run of each item's words in the training text, partition by partition
-- `with_overlap`: a result with that column, and beside its score the one without the items that overlap
+- `find_overlaps`: the longest run of words of each item in the training text, partition by partition
+- `with_overlap`: a result with that column, and with the score without overlapping items
 
-An item overlaps where 13 of its words in a row stand in a training document (Brown et al. 2020, 2005.14165, appendix
-C); one without so long a field where its longest field does, from 8 words on: what decontamination seeks, too.
+An item overlaps if 13 consecutive words of it occur in a training document (Brown et al. 2020, 2005.14165, appendix C);
+an item whose longest field is shorter, if that field occurs, from 8 words on. Decontamination uses the same rule.
 """
 
 import json
@@ -26,21 +26,21 @@ from stages.common.word_hashes import text_columns
 NGRAM, MIN_WORDS = 13, 8
 
 Texts = Mapping[str, Mapping[str, Sequence[str]]]
-"""Task -> item -> the item's own texts."""
+"""Task -> item -> its texts."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What of an item stands in the training text."""
+    """Words of an item that occur consecutively in the training text."""
 
     words: int
-    """Its longest run of words that does."""
+    """Length of the longest run."""
     longest_field: int
-    """Words of the item's longest text."""
+    """Words of the item's longest field."""
 
     @property
-    def counts(self) -> bool:
-        """Whether scores are also given without the item."""
+    def is_contaminated(self) -> bool:
+        """Whether the item is left out of the score `without_overlap`."""
         return self.words >= max(MIN_WORDS, min(NGRAM, self.longest_field))
 
 
@@ -49,12 +49,12 @@ Overlaps = Mapping[tuple[str, str], Overlap]
 
 
 def find_overlaps(texts: Texts, corpus: Artifact, partitions: PartitionMap) -> dict[tuple[str, str], Overlap]:
-    """Look every item up in all of the training text.
+    """Search for every item in the whole training text.
 
     Args:
-        texts: what is looked for.
-        corpus: of kind CORPUS; its training split.
-        partitions: where a file of the corpus is a partition.
+        texts: texts of the items.
+        corpus: artifact of kind CORPUS, of which the training split is searched.
+        partitions: runs the search with a partition per file of the corpus.
     """
     names = [(task, item) for task, items in texts.items() for item in items]
     items = item_words([texts[task][item] for task, item in names])
@@ -63,39 +63,39 @@ def find_overlaps(texts: Texts, corpus: Artifact, partitions: PartitionMap) -> d
     files = [
         Partition(path.removesuffix(".parquet").replace("/", "-"), path) for path in corpus.paths("train/*.parquet")
     ]
-    function = partial(_look_up, corpus, items)
+    search = partial(_search_file, corpus, items)
     longest = np.zeros(len(names), dtype=np.int64)
-    for result in partitions.map("overlap", function, files):
+    for result in partitions.map("overlap", search, files):
         longest = np.maximum(longest, result.read_table("longest.parquet").column("words").to_numpy())
     pairs = zip(longest, items.longest_fields, strict=True)
     return {name: Overlap(int(words), int(field)) for name, (words, field) in zip(names, pairs, strict=True)}
 
 
-def _look_up(corpus: Artifact, items: ItemWords, path: str, out: PartitionWriter) -> None:
+def _search_file(corpus: Artifact, items: ItemWords, path: str, out: PartitionWriter) -> None:
     data, offsets = text_columns(corpus.read_table(path).column("text"))
     out.write_table("longest.parquet", pa.table({"words": longest_runs(data, offsets, items)}))
 
 
 def with_overlap(result: TaskResult, overlaps: Overlaps) -> TaskResult:
-    """The result of a network that was trained on the text: `overlap` in its items, and in its score `overlapping` and
-    `without_overlap`. A task whose items were not looked up is given back as it is."""
-    found = [overlaps.get((item["task"], item["item"])) for item in result.items]
-    if not any(found):
+    """The result of a network trained on the text, with `overlap` in its items, and `overlapping` and `without_overlap`
+    in its score. A result whose items were not searched for is returned unchanged."""
+    matches = [overlaps.get((item["task"], item["item"])) for item in result.items]
+    if not any(matches):
         return result
     items = [
         item | {"overlap": overlap.words if overlap else None}
-        for item, overlap in zip(result.items, found, strict=True)
+        for item, overlap in zip(result.items, matches, strict=True)
     ]
-    kept = [item for item, overlap in zip(items, found, strict=True) if not (overlap and overlap.counts)]
+    clean = [item for item, overlap in zip(items, matches, strict=True) if not (overlap and overlap.is_contaminated)]
     score = result.score | {
-        "overlapping": len(items) - len(kept),
-        "without_overlap": score_of(result.score["metric"], kept) if kept else None,
+        "overlapping": len(items) - len(clean),
+        "without_overlap": score_from_items(result.score["metric"], clean) if clean else None,
     }
     return TaskResult(score, items)
 
 
-def score_of(metric: str, items: Sequence[Mapping[str, Any]]) -> float:
-    """A score from its items: one of GLUE's metrics of labels and predictions, else the ratio of their sums."""
+def score_from_items(metric: str, items: Sequence[Mapping[str, Any]]) -> float:
+    """A score from its items: a GLUE metric of labels and predictions, else the ratio of the sums."""
     if metric in METRICS and metric != "accuracy":
         outputs = [json.loads(item["output"]) for item in items]
         labels, predicted = (np.array([output[name] for output in outputs]) for name in ("label", "predicted"))

@@ -1,9 +1,9 @@
-"""How many words in a row of a benchmark item stand in the training text: one pass over the text for all items.
+"""Longest runs of consecutive words of benchmark items in the training text: one pass over the text for all items.
 
-- `ItemWords`, `item_words`: the words of all items, and where every run of `SHORTEST` of them is
-- `longest_runs`: for each item the longest run that a text holds
+- `ItemWords`, `item_words`: the words of all items, indexed by every run of `SEED_WORDS` words
+- `longest_runs`: the longest run of each item within a text
 
-Words are compared by 64-bit hashes, without ASCII case and punctuation, as in decontamination
+Words are compared by 64-bit hashes, ignoring ASCII case and punctuation, as in decontamination
 (`stages/common/word_hashes.py`).
 """
 
@@ -25,36 +25,36 @@ from stages.common.word_hashes import (
     words,
 )
 
-SHORTEST = 5
-"""Words: shorter runs are common property of a language and are not looked for."""
+SEED_WORDS = 5
+"""Length of the shortest run that is searched for; shorter ones are common phrases of a language."""
 
 
 class ItemWords(NamedTuple):
-    """The fields of all items, word by word, one after the other."""
+    """The words of all fields of all items, concatenated, with an index of seeds."""
 
     hashes: Hashes
     """(words,) uint64."""
     field_starts: Positions
-    """(words,) int64, first word of the field that a word belongs to."""
+    """(words,) int64, index of the first word of the word's field."""
     field_ends: Positions
-    """(words,) int64, the word after its last."""
+    """(words,) int64, index after the last word of the word's field."""
     items: Positions
-    """(words,) int64, number of the item."""
+    """(words,) int64, index of the word's item."""
     seeds: Hashes
-    """(seeds,) uint64, sorted: the distinct runs of `SHORTEST` words within fields."""
-    borders: Positions
-    """(seeds + 1,) int64: where a seed's places begin and end."""
-    places: Positions
-    """Words at which seeds begin, seed by seed."""
+    """(seeds,) uint64, sorted hashes of the distinct runs of `SEED_WORDS` words within fields."""
+    seed_offsets: Positions
+    """(seeds + 1,) int64, offsets of each seed in `seed_positions`."""
+    seed_positions: Positions
+    """int64, indices of the words at which seeds begin, seed by seed."""
     longest_fields: Positions
     """(items,) int64, words of each item's longest field."""
 
 
 def item_words(items: Sequence[Sequence[str]]) -> ItemWords:
-    """Take items apart.
+    """Split items into words and index them.
 
     Args:
-        items: the texts of each, such as question and passage; no run goes from one into the next.
+        items: fields of each item, such as question and passage; no run crosses from one field into the next.
     """
     fields = [field.encode() for texts in items for field in texts]
     spelled = words(np.frombuffer(b"\n".join(fields), dtype=np.uint8))
@@ -62,26 +62,26 @@ def item_words(items: Sequence[Sequence[str]]) -> ItemWords:
     field = np.searchsorted(field_bytes, spelled.starts, side="right")
     ends = np.searchsorted(field, np.arange(len(fields)), side="right")
     starts = np.searchsorted(field, np.arange(len(fields)), side="left")
-    owner = np.repeat(np.arange(len(items)), [len(texts) for texts in items]).astype(np.int64)
-    grams = ngram_hashes(spelled.hashes, SHORTEST)
-    within = np.flatnonzero(np.arange(len(grams)) + SHORTEST <= ends[field[: len(grams)]])
+    item_of_field = np.repeat(np.arange(len(items)), [len(texts) for texts in items]).astype(np.int64)
+    grams = ngram_hashes(spelled.hashes, SEED_WORDS)
+    within = np.flatnonzero(np.arange(len(grams)) + SEED_WORDS <= ends[field[: len(grams)]])
     order = within[np.argsort(grams[within], kind="stable")]
     seeds, first = np.unique(grams[order], return_index=True)
     longest = np.zeros(len(items), dtype=np.int64)
-    np.maximum.at(longest, owner, (ends - starts).astype(np.int64))
+    np.maximum.at(longest, item_of_field, (ends - starts).astype(np.int64))
     return ItemWords(
-        spelled.hashes, starts[field].astype(np.int64), ends[field].astype(np.int64), owner[field], seeds,
+        spelled.hashes, starts[field].astype(np.int64), ends[field].astype(np.int64), item_of_field[field], seeds,
         np.append(first, len(order)).astype(np.int64), order.astype(np.int64), longest,
     )  # fmt: skip
 
 
 def longest_runs(data: Bytes, offsets: Positions, items: ItemWords) -> npt.NDArray[np.int64]:
-    """Words of each item's longest run that stands within one text; 0 where no run of `SHORTEST` does.
+    """Length in words of each item's longest run within a single text; 0 if below `SEED_WORDS`.
 
     Args:
-        data: (bytes,) uint8, the texts one after the other, UTF-8.
-        offsets: (texts + 1,) int64, where each begins and ends.
-        items: what is looked for.
+        data: (bytes,) uint8, the concatenated texts, UTF-8.
+        offsets: (texts + 1,) int64, offsets of the texts in `data`.
+        items: words of the items.
 
     Returns:
         (items,) int64.
@@ -89,7 +89,7 @@ def longest_runs(data: Bytes, offsets: Positions, items: ItemWords) -> npt.NDArr
     longest = np.zeros(len(items.longest_fields), dtype=np.int64)
     _longest_runs(
         data, offsets, LETTERS_AND_DIGITS, items.hashes, items.field_starts, items.field_ends, items.items, items.seeds,
-        items.borders, items.places, longest,
+        items.seed_offsets, items.seed_positions, longest,
     )  # fmt: skip
     return longest
 
@@ -99,37 +99,38 @@ def _longest_runs(
     data: Bytes,
     offsets: Positions,
     table: Bytes,
-    sought: Hashes,
+    item_hashes: Hashes,
     field_starts: Positions,
     field_ends: Positions,
-    owners: Positions,
+    item_indices: Positions,
     seeds: Hashes,
-    borders: Positions,
-    places: Positions,
+    seed_offsets: Positions,
+    seed_positions: Positions,
     longest: Positions,
 ) -> None:
-    most = 1
+    capacity = 1
     for text in range(len(offsets) - 1):
-        most = max(most, (offsets[text + 1] - offsets[text]) // 2 + 1)
-    found = np.empty(most, dtype=np.uint64)
-    starts, ends = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
-    grams = np.empty(most, dtype=np.uint64)
+        capacity = max(capacity, (offsets[text + 1] - offsets[text]) // 2 + 1)
+    hashes = np.empty(capacity, dtype=np.uint64)
+    starts, ends = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
+    grams = np.empty(capacity, dtype=np.uint64)
     for text in range(len(offsets) - 1):
-        count = find_words(data, offsets[text], offsets[text + 1], table, found, starts, ends)
-        if count < SHORTEST:
+        count = find_words(data, offsets[text], offsets[text + 1], table, hashes, starts, ends)
+        if count < SEED_WORDS:
             continue
-        hash_ngrams(found[:count], SHORTEST, grams[: count - SHORTEST + 1])
-        for at in range(count - SHORTEST + 1):
-            seed = np.searchsorted(seeds, grams[at])
-            if seed == len(seeds) or seeds[seed] != grams[at]:
+        hash_ngrams(hashes[:count], SEED_WORDS, grams[: count - SEED_WORDS + 1])
+        for word in range(count - SEED_WORDS + 1):
+            seed = np.searchsorted(seeds, grams[word])
+            if seed == len(seeds) or seeds[seed] != grams[word]:
                 continue
-            for number in range(borders[seed], borders[seed + 1]):
-                place = places[number]
-                # A run that could begin a word earlier was followed from there.
-                if at > 0 and place > field_starts[place] and sought[place - 1] == found[at - 1]:
+            for index in range(seed_offsets[seed], seed_offsets[seed + 1]):
+                position = seed_positions[index]
+                # A run that extends to the preceding word was measured from there.
+                if word > 0 and position > field_starts[position] and item_hashes[position - 1] == hashes[word - 1]:
                     continue
-                length = SHORTEST
-                most_words = min(count - at, field_ends[place] - place)
-                while length < most_words and sought[place + length] == found[at + length]:
+                length = SEED_WORDS
+                max_length = min(count - word, field_ends[position] - position)
+                while length < max_length and item_hashes[position + length] == hashes[word + length]:
                     length += 1
-                longest[owners[place]] = max(longest[owners[place]], length)
+                item = item_indices[position]
+                longest[item] = max(longest[item], length)

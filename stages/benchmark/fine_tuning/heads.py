@@ -1,7 +1,7 @@
-"""What is put on a network's hidden states for a task: what it predicts, and the loss that trains it.
+"""Task heads on a network's hidden states, with their losses.
 
-- `ClassHead`, `ScaleHead`: of a whole row, read at its last token, which alone has seen all of it
-- `SpanHead`: the first and the last token of an answer (Devlin et al. 2019, 1810.04805, sections 4.2 and 4.3)
+- `ClassHead`, `ScaleHead`: classification and regression of a row from its last token, which attends to all of it
+- `SpanHead`: first and last token of an answer (Devlin et al. 2019, 1810.04805, sections 4.2 and 4.3)
 """
 
 import torch
@@ -12,29 +12,29 @@ HEAD_STD = 0.02
 
 
 class Head(nn.Module):
-    """A linear layer from a hidden state to a few outputs."""
+    """A linear layer from hidden states to a few outputs."""
 
     def __init__(self, width: int, outputs: int, seed: int) -> None:
-        """Draw first values N(0, 0.02) from the seed, biases 0, as BERT's (1810.04805, appendix A.2)."""
+        """Initialize weights with N(0, 0.02) from the seed and biases with 0, as in BERT (1810.04805, appendix A.2)."""
         super().__init__()
         self.linear = nn.Linear(width, outputs)
-        drawn = torch.empty(outputs, width)
-        nn.init.normal_(drawn, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
+        weight = torch.empty(outputs, width)
+        nn.init.normal_(weight, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            self.linear.weight.copy_(drawn)
+            self.linear.weight.copy_(weight)
             self.linear.bias.zero_()
 
     def outputs(self, hidden: Tensor, lengths: Tensor) -> list[Tensor]:
-        """(rows, tokens, width) and int64 (rows,), tokens of each row that count -> what is predicted of each row."""
+        """Predictions for each row, from hidden states (rows, tokens, width) and row lengths, int64 (rows,)."""
         raise NotImplementedError
 
     def loss(self, hidden: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the rows, each row weighing the same; `targets` (rows, ...)."""
+        """Mean loss over the rows with equal weights; `targets` (rows, ...)."""
         raise NotImplementedError
 
 
 class ClassHead(Head):
-    """One of several classes: logits (classes,), trained by cross-entropy; targets int64 (rows,)."""
+    """Classification: logits (classes,) trained with cross-entropy; targets int64 (rows,)."""
 
     def outputs(self, hidden: Tensor, lengths: Tensor) -> list[Tensor]:
         """As in `Head`."""
@@ -46,7 +46,7 @@ class ClassHead(Head):
 
 
 class ScaleHead(Head):
-    """A number: (1,), trained by the mean square error; targets float (rows,), best of mean 0 and variance 1."""
+    """Regression: a value (1,) trained with the mean squared error; targets float (rows,), best standardized."""
 
     def outputs(self, hidden: Tensor, lengths: Tensor) -> list[Tensor]:
         """As in `Head`."""
@@ -60,24 +60,24 @@ class ScaleHead(Head):
 class SpanHead(Head):
     """Start and end logits (tokens, 2) of each token of a row; targets int64 (rows, 3).
 
-    A target is (first token that may be in a span, start, end). The last token of a row stands for no answer: it has
-    seen everything, as BERT's [CLS] has. Tokens before the first are never chosen.
+    A target is (first token that may be in a span, start, end). The last token of a row means no answer: it attends to
+    the whole row, as BERT's [CLS] does. Tokens before the first one that may be in a span are masked.
     """
 
     def outputs(self, hidden: Tensor, lengths: Tensor) -> list[Tensor]:
         """As in `Head`."""
         logits = self.linear(hidden)
-        return [one[:length] for one, length in zip(logits, lengths.tolist(), strict=True)]
+        return [row[:length] for row, length in zip(logits, lengths.tolist(), strict=True)]
 
     def loss(self, hidden: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
-        """As in `Head`: the mean of both ends' cross-entropies."""
-        places = torch.arange(hidden.shape[1], device=hidden.device)
-        outside = (places < targets[:, :1]) | (places >= lengths[:, None])
+        """As in `Head`: the mean of the cross-entropies of start and end."""
+        positions = torch.arange(hidden.shape[1], device=hidden.device)
+        outside = (positions < targets[:, :1]) | (positions >= lengths[:, None])
         logits = self.linear(hidden).float().masked_fill(outside[..., None], -torch.inf)
-        # (rows, 2 ends, tokens) as cross_entropy of 2 x rows.
+        # (rows, tokens, 2) -> (2 * rows, tokens) for one cross_entropy over starts and ends.
         return F.cross_entropy(logits.transpose(1, 2).flatten(0, 1), targets[:, 1:].flatten())
 
 
 def last_states(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """(rows, tokens, width) -> (rows, width), of each row's last token that counts."""
+    """Hidden states of each row's last token before padding: (rows, tokens, width) -> (rows, width)."""
     return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]

@@ -1,4 +1,4 @@
-"""Answers of one network by request, kept as they come, so that an evaluation that was killed goes on at the item."""
+"""Persistent answers by request, so that an evaluation that was killed resumes at the next item."""
 
 import hashlib
 import json
@@ -8,31 +8,31 @@ from typing import Any
 from infra.store.filesystem import Folder
 
 FLUSH_SECONDS = 2.0
-"""Most work that a kill can lose."""
+"""Upper bound of the work that a kill can lose."""
 ENDING = ".jsonl"
 
 
 def request_key(*parts: Any) -> str:
-    """A name for a request, from all that decides its answer (JSON values)."""
+    """Key of a request: a hash of everything that determines its answer (JSON values)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
 class AnswerStore:
-    """Files of JSON lines, each written whole, so that none is ever torn. Leaving its context writes what is left."""
+    """Answers in JSON-lines files, each written atomically. Leaving the context manager flushes."""
 
     def __init__(self, folder: Folder | None = None, flush_seconds: float = FLUSH_SECONDS) -> None:
-        """Read what is there; without folder, answers are kept in memory alone."""
+        """Load existing answers; without a folder, answers are kept in memory only."""
         self._folder = folder
         self._flush_seconds = flush_seconds
         self._answers: dict[str, Any] = {}
         self._unwritten: dict[str, Any] = {}
-        # A process that is killed while it writes leaves a temporary file with a part of the lines.
+        # A process that is killed while writing leaves a temporary file with part of the lines.
         names = [name for name in folder.names() if name.endswith(ENDING)] if folder else []
         self._files = len(names)
         self._written = time.monotonic()
         for name in names:
             assert folder is not None
-            # Not splitlines: answers may hold other line ends, such as U+2028, which JSON leaves as they are.
+            # Not splitlines: answers may contain other line separators, such as U+2028, which JSON does not escape.
             for line in folder.read(name).decode().rstrip("\n").split("\n"):
                 key, answer = json.loads(line)
                 self._answers[key] = answer
@@ -53,14 +53,14 @@ class AnswerStore:
         return self._answers[key]
 
     def add(self, answers: dict[str, Any]) -> None:
-        """Keep more answers (JSON values); they are on disk a moment later."""
+        """Add answers (JSON values); they are written within `flush_seconds` or on leaving the context."""
         self._answers |= answers
         self._unwritten |= answers
         if time.monotonic() - self._written >= self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not on disk yet."""
+        """Write answers that are not on disk yet."""
         if self._folder and self._unwritten:
             lines = [json.dumps([key, answer], ensure_ascii=False) for key, answer in self._unwritten.items()]
             self._folder.write(f"{self._files:06d}{ENDING}", ("\n".join(lines) + "\n").encode())

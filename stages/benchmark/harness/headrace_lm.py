@@ -1,11 +1,11 @@
-"""A Headrace network as lm-evaluation-harness asks for one: `HeadraceLM`.
+"""A Headrace network behind the model interface of lm-evaluation-harness: `HeadraceLM`.
 
-Its answers are those of the harness's own backend for Hugging Face models (`HFLM`), item by item; what differs is the
-work: requests with a common beginning read it once (`modeling.decoding.continuations`), texts that have ended leave the
-batch (`modeling.decoding.generation`), and every answer is kept at once, so that a killed evaluation goes on where it
-was.
+Its answers equal those of the harness's own backend for Hugging Face models (`HFLM`), item by item, at lower cost:
+requests with a common prefix compute it once (`modeling.decoding.continuations`), finished sequences leave the batch
+(`modeling.decoding.generation`), and answers are stored as they are computed, so that a killed evaluation resumes where
+it stopped.
 
-Imports lm_eval; nothing that `headrace plan` reads may import this module.
+Imports lm_eval; modules that `headrace plan` imports must not import this one.
 """
 
 from collections import Counter
@@ -26,10 +26,10 @@ from stages.benchmark.harness.answer_store import AnswerStore, request_key
 BATCH_TOKENS = 8_192
 GENERATED_ROWS = 32
 DEFAULT_NEW_TOKENS = 256
-"""As in the harness, where a task does not say."""
+"""The harness's default if a task sets none."""
 
 EncodedPair = tuple[tuple[str, str] | None, list[int], list[int]]
-"""((context, continuation) as text, the context's tokens, the continuation's)."""
+"""((context, continuation) as text, tokens of the context, tokens of the continuation)."""
 
 
 class HeadraceLM(TemplateLM):  # type: ignore[misc]
@@ -48,14 +48,14 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
         """Wrap a network in `eval` mode.
 
         Args:
-            model: any network, compressed ones too.
-            tokenizer: of the network.
+            model: any network, also a compressed one.
+            tokenizer: tokenizer of the network.
             end_of_text: id of the token that ends documents; the harness's "eot" and prefix token.
-            answers: where answers are kept and looked for; must belong to this network alone.
-            prepend_end_of_text: put the end-of-text token before every prompt, as it stands before documents in
-                training. The harness does that for models whose tokenizer asks for it (`add_bos_token`).
-            seed: of sampled generation.
-            advanced: told (requests answered, all requests) of the call in progress.
+            answers: store of answers; must belong to this network alone.
+            prepend_end_of_text: put the end-of-text token before every prompt, as before documents in training. The
+                harness does so for models whose tokenizer requests it (`add_bos_token`).
+            seed: seed of sampled generation.
+            advanced: progress callback: (requests answered, all requests) of the current call.
         """
         super().__init__()
         self.model = model
@@ -68,21 +68,21 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        """The end-of-text token."""
+        """Id of the end-of-text token."""
         return self._end_of_text
 
     @property
     def max_length(self) -> int:
-        """Most tokens that are read at once."""
+        """Context length in tokens."""
         return self.model.config.context_length
 
     @property
     def tokenizer_name(self) -> str:
-        """For the harness's own request cache, which Headrace does not use."""
+        """Name for the harness's request cache, which Headrace does not use."""
         return "headrace"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Tokens of a text, behind an end-of-text token if prompts begin so and nothing else is asked for."""
+        """Tokens of a text, with a leading end-of-text token if configured and not disabled by the caller."""
         special = add_special_tokens is not False
         tokens = list(self._tokenizer.encode(string, add_special_tokens=special).ids)
         if special and self._prepend_end_of_text and tokens[:1] != [self._end_of_text]:
@@ -99,52 +99,54 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(self, requests: Sequence[EncodedPair], **_: Any) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is the greedy one."""
-        asked = [Request(tuple(context), tuple(continuation)) for _, context, continuation in requests]
-        parts = [pieces(request, self.max_length) for request in asked]
-        pairs = [pair for several in parts for pair in several]
+        encoded = [Request(tuple(context), tuple(continuation)) for _, context, continuation in requests]
+        windows = [pieces(request, self.max_length) for request in encoded]
+        pairs = [pair for request_windows in windows for pair in request_windows]
         keys = [request_key("loglikelihood", *pair) for pair in pairs]
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self.answers}
-        names = list(new)
+        new_keys = list(new)
         with self.answers:
             done = len(pairs) - len(new)
             for batch in score_continuations(self.model, list(new.values()), BATCH_TOKENS):
-                self.answers.add({names[number]: list(answer) for number, answer in batch})
+                self.answers.add({new_keys[index]: list(answer) for index, answer in batch})
                 done += len(batch)
                 self._advanced(done, len(pairs))
         answers = iter([self.answers[key] for key in keys])
-        of_parts = [[next(answers) for _ in several] for several in parts]
-        found = [(sum(one for one, _ in several), all(greedy for _, greedy in several)) for several in of_parts]
-        for (text, *_rest), answer in zip(requests, found, strict=True):
+        by_request = [[next(answers) for _ in request_windows] for request_windows in windows]
+        results = [
+            (sum(likelihood for likelihood, _ in scores), all(greedy for _, greedy in scores)) for scores in by_request
+        ]
+        for (text, *_rest), answer in zip(requests, results, strict=True):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)
-        return found
+        return results
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        """Log-likelihood of whole texts, read in the harness's windows."""
+        """Log-likelihood of whole texts, in the rolling windows of the harness."""
         windows: list[EncodedPair] = []
-        owners: list[int] = []
-        for number, request in enumerate(requests):
+        request_indices: list[int] = []
+        for index, request in enumerate(requests):
             tokens = self.tok_encode(request.args[0], add_special_tokens=False)
             rolled = get_rolling_token_windows(tokens, self.eot_token_id, self.max_length, context_len=1)
             for context, continuation in map(make_disjoint_window, rolled):
                 windows.append((None, context, continuation))
-                owners.append(number)
+                request_indices.append(index)
         totals = [0.0] * len(requests)
-        for owner, (likelihood, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
-            totals[owner] += likelihood
+        for index, (likelihood, _) in zip(request_indices, self._loglikelihood_tokens(windows), strict=True):
+            totals[index] += likelihood
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        """Continue each context up to its stop strings; equal requests that sample differ by their number."""
-        times: Counter[str] = Counter()
+        """Continue each context up to its stop strings; repeated sampling requests have different seeds."""
+        repeats: Counter[str] = Counter()
         keys = []
         for request in requests:
             context, settings = request.args[:2]
-            plain = request_key("generate_until", context, settings)
-            keys.append(request_key(plain, self._seed, times[plain]))
-            times[plain] += 1
+            key = request_key("generate_until", context, settings)
+            keys.append(request_key(key, self._seed, repeats[key]))
+            repeats[key] += 1
         new = {key: request.args for key, request in zip(keys, requests, strict=True) if key not in self.answers}
         with self.answers:
             done = len(requests) - len(new)
@@ -155,7 +157,7 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
         return [self.answers[key] for key in keys]
 
     def _generation_batches(self, requests: dict[str, Any]) -> list[list[tuple[str, list[int], dict[str, Any]]]]:
-        """(key, context tokens, settings) in groups of equal settings and like length, the longest first."""
+        """(key, context tokens, settings) in batches of equal settings and similar length, longest first."""
         by_settings: dict[str, list[tuple[str, list[int], dict[str, Any]]]] = {}
         for key, (context, settings, *_) in requests.items():
             row = (key, self.tok_encode(context) or [self._end_of_text], settings)
@@ -170,29 +172,29 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
         settings: dict[str, Any] = dict(normalize_gen_kwargs(batch[0][2], DEFAULT_NEW_TOKENS))
         end = self.tok_decode([self._end_of_text], skip_special_tokens=False)
         stops = [stop for stop in handle_stop_sequences(settings["until"], eos=end) if stop]
-        # A context that leaves no room loses its beginning; at least half of it stays.
+        # A context without room for the answer is truncated on the left; at least half of it remains.
         new_tokens = min(settings["max_gen_toks"], max(self.max_length // 2, 1))
         prompts = [tokens[-(self.max_length - new_tokens) :] for _, tokens, _ in batch]
         sampled = settings["do_sample"]
-        written = generate_batch(
+        generated = generate_batch(
             self.model,
             prompts,
             new_tokens,
             temperature=settings["temperature"] if sampled else 0.0,
             top_k=settings.get("top_k", 0) if sampled else 0,
-            seed=[int(key[:12], 16) for key, _, _ in batch],  # the same whatever else is in the batch
+            seed=[int(key[:12], 16) for key, _, _ in batch],  # independent of the other rows of the batch
             stop_token=self._end_of_text,
             stop_when=self._stop_rule(stops),
         )
-        texts = (postprocess_generated_text(self.tok_decode(tokens), stops, None) for tokens in written)
+        texts = (postprocess_generated_text(self.tok_decode(tokens), stops, None) for tokens in generated)
         return {key: text for (key, _, _), text in zip(batch, texts, strict=True)}
 
     def _stop_rule(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool]:
-        # A token holds a byte at least, so no stop string spans more tokens than it has bytes.
-        reach = max((len(stop.encode()) for stop in stops), default=0) + 2
+        # A token has at least one byte, so no stop string spans more tokens than it has bytes.
+        tail_tokens = max((len(stop.encode()) for stop in stops), default=0) + 2
 
         def stopped(tokens: Sequence[int]) -> bool:
-            tail = self.tok_decode(tokens[-reach:], skip_special_tokens=False)
+            tail = self.tok_decode(tokens[-tail_tokens:], skip_special_tokens=False)
             return any(stop in tail for stop in stops)
 
         return stopped

@@ -1,12 +1,12 @@
-"""lm-evaluation-harness (Gao et al. 2021, lm_eval 0.4) over items that Headrace has read itself.
+"""Tasks of lm-evaluation-harness (Gao et al. 2021, lm_eval 0.4) on items that Headrace has read itself.
 
-- `harness_model`: a model as the harness asks it
-- `run_task`: put a task of `harness_tasks/` to a model
-- `ItemResponses`: what was asked about an item and what came back
+- `harness_model`: a model behind the harness's interface
+- `run_task`: run a task of `harness_tasks/` on a model
+- `ItemResponses`: requests, responses and metrics of an item
 
-The YAML files hold the prompts, the answers' wording and the rules of extraction; where the harness has the task, they
-are its own. Nothing is fetched and the harness's index of tasks is not read: a task is made of its YAML and of rows in
-memory.
+The YAML files contain the prompts, the answer choices and the extraction filters; they are those of the harness if it
+has the task. Nothing is downloaded and the harness's task index is not read: a task is built from its YAML and from
+rows in memory.
 """
 
 import io
@@ -33,23 +33,23 @@ TASKS = Path(__file__).parents[1] / "harness_tasks"
 
 @dataclass(frozen=True)
 class ItemResponses:
-    """One item, asked."""
+    """Requests, responses and metrics of an item."""
 
     document: dict[str, Any]
     prompt: str
-    """The text before the answer, with all examples."""
+    """The text before the answer, including the few-shot examples."""
     choices: list[str]
-    """Answers whose likelihoods were asked for; empty where text was generated."""
+    """Answer choices of multiple-choice tasks; empty for generated text."""
     responses: list[Any]
-    """(log-likelihood, greedy) of each choice; or the generated texts, several where several were drawn."""
+    """(log-likelihood, is greedy) of each choice; or the generated texts, one per repeat."""
     extracted: dict[str, Any]
-    """Rule of extraction -> what it found in generated text, or the responses themselves."""
+    """Filter -> the answer extracted from the generated text, or the responses if it passes them on."""
     metrics: dict[str, dict[str, Any]]
-    """Rule of extraction -> the harness's own metrics of the item."""
+    """Filter -> the harness's metrics of the item."""
 
 
 def harness_model(model: EvaluatedModel, context: TaskContext) -> "HeadraceLM | TransformersLM":
-    """Wrap a model; what it was asked before by the same run is not computed again."""
+    """Wrap a model for the harness; answers stored by the same run are not computed again."""
     from stages.benchmark.harness.answer_store import AnswerStore
 
     answers = AnswerStore(context.work.child(f"answers/{model.digest[:16]}") if context.work else None)
@@ -73,17 +73,17 @@ def harness_model(model: EvaluatedModel, context: TaskContext) -> "HeadraceLM | 
 def run_task(
     name: str, documents: Sequence[dict[str, Any]], examples: Sequence[dict[str, Any]], lm: "LM", **overrides: Any
 ) -> list[ItemResponses]:
-    """Put a task to a model; answers in the order of the documents.
+    """Run a task on a model; results are in the order of the documents.
 
     Args:
-        name: of the task in `harness_tasks`.
-        documents: items, all with the same fields; those that the YAML names.
-        examples: the items shown with their answers before each prompt, in this order.
+        name: name of the task in `harness_tasks`.
+        documents: items, all with the fields that the YAML uses.
+        examples: few-shot examples before each prompt, in this order.
         lm: the model.
         overrides: fields of the YAML with other values.
     """
     task = load_task(name, documents, examples, **overrides)
-    with redirect_stderr(io.StringIO()):  # a progress bar for building a few strings
+    with redirect_stderr(io.StringIO()):  # hides a progress bar for building the prompts
         task.build_all_requests(rank=0, world_size=1)
     requests = [instance for instance in task.instances for _ in range(instance.repeats)]
     answers = getattr(lm, task.instances[0].request_type)(requests)
@@ -93,41 +93,42 @@ def run_task(
     by_document: dict[int, list[Any]] = {}
     for instance in task.instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
-    return [_asked(task, document, by_document[number]) for number, document in enumerate(documents)]
+    return [_item_responses(task, document, by_document[number]) for number, document in enumerate(documents)]
 
 
 def load_task(
     name: str, documents: Sequence[dict[str, Any]], examples: Sequence[dict[str, Any]], **overrides: Any
 ) -> "Task":
-    """The harness's task over these items; arguments as in `run_task`."""
+    """The harness's task on these items; arguments as in `run_task`."""
     import datasets
     from lm_eval.api.task import ConfigurableTask
 
     def rows(**_: Any) -> dict[str, Any]:
         return {"test": datasets.Dataset.from_list(list(documents)), "shots": list(examples)}
 
-    # It warns for every task that its rows come from a function.
+    # The harness warns for every task whose rows come from a function.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     settings = {**task_settings(name), "custom_dataset": rows, "num_fewshot": len(examples), **overrides}
     return ConfigurableTask(config=settings)
 
 
 def task_settings(name: str) -> dict[str, Any]:
-    """What the YAML of a task says."""
+    """Content of the YAML file of a task."""
     settings: dict[str, Any] = yaml.safe_load((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
     return settings
 
 
-def _asked(task: "Task", document: dict[str, Any], instances: Sequence[Any]) -> ItemResponses:
+def _item_responses(task: "Task", document: dict[str, Any], instances: Sequence[Any]) -> ItemResponses:
     instances = sorted(instances, key=lambda instance: instance.idx)
-    arguments = [instance.args for instance in instances]
-    choices = [one[1] for one in arguments] if task.OUTPUT_TYPE == "multiple_choice" else []
-    extracted = {rule: [one.filtered_resps[rule] for one in instances] for rule in instances[0].filtered_resps}
+    choices = [instance.args[1] for instance in instances] if task.OUTPUT_TYPE == "multiple_choice" else []
+    extracted = {
+        name: [instance.filtered_resps[name] for instance in instances] for name in instances[0].filtered_resps
+    }
     return ItemResponses(
         dict(document),
-        arguments[0][0],
+        instances[0].args[0],
         choices,
         [response for instance in instances for response in instance.resps],
-        {rule: found[0] for rule, found in extracted.items()} if not choices else {},
-        {rule: task.process_results(instances[0].doc, found) for rule, found in extracted.items()},
+        {name: responses[0] for name, responses in extracted.items()} if not choices else {},
+        {name: task.process_results(instances[0].doc, responses) for name, responses in extracted.items()},
     )

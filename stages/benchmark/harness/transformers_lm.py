@@ -1,9 +1,9 @@
-"""Checkpoints of other architectures than Headrace's own, asked through lm-evaluation-harness's own backend.
+"""Checkpoints of architectures that Headrace does not implement, run by lm-evaluation-harness's own backend.
 
-- `TransformersLM`: that backend, with every answer kept as it comes
+- `TransformersLM`: that backend, with stored answers
 - `read_checkpoint`: a folder as an `EvaluatedModel`
 
-Needs transformers and accelerate (extra `transformers`); nothing else imports this module.
+Requires transformers and accelerate (extra `transformers`), so it is only imported for such checkpoints.
 """
 
 import dataclasses
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from modeling.transformer import Transformer
 
 BATCH_ROWS = 8
-KEPT_TOGETHER = 64
-"""Requests between two looks at the store: most that a kill can lose."""
+REQUESTS_PER_FLUSH = 64
+"""Requests between two writes to the store, which are lost if the process is killed."""
 
 
 def read_checkpoint(name: str, folder: Path) -> TransformersCheckpoint:
-    """A folder with a causal language model and its fast tokenizer; weights are read when it is asked.
+    """A folder with a causal language model and its fast tokenizer; weights are loaded when a task runs.
 
     Raises:
-        ContractError: where the tokenizer cannot be read.
+        ContractError: if the tokenizer cannot be read.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         backend = tokenizer.backend_tokenizer
     except (OSError, ValueError, AttributeError, KeyError) as error:
         raise ContractError(
-            f"benchmark.checkpoints {name!r}: the tokenizer in {folder} cannot be read ({error}); accepted is a folder "
+            f"benchmark.checkpoints {name!r}: the tokenizer in {folder} cannot be read ({error}); accepted are folders "
             "of transformers with tokenizer.json"
         ) from error
     end = tokenizer.eos_token_id
@@ -58,18 +58,18 @@ def read_checkpoint(name: str, folder: Path) -> TransformersCheckpoint:
 
 
 class TransformersLM(HFLM):  # type: ignore[misc]
-    """The harness's backend over a local folder; requests that were answered before are not computed again."""
+    """The harness's backend on a local folder; stored answers are not computed again."""
 
     def __init__(
         self, folder: Path, answers: AnswerStore, seed: int = 0, advanced: Callable[[int, int], None] | None = None
     ) -> None:
-        """Read the weights: in float32 on processors, as they are stored on a GPU.
+        """Load the weights: as float32 on a CPU, in their stored dtype on a GPU.
 
         Args:
-            folder: of transformers, with config, weights and tokenizer.
-            answers: where answers are kept and looked for; must belong to this network alone.
-            seed: of sampled generation.
-            advanced: told (requests answered, all requests) of the call in progress.
+            folder: folder of transformers with config, weights and tokenizer.
+            answers: store of answers; must belong to this network alone.
+            seed: seed of sampled generation.
+            advanced: progress callback: (requests answered, all requests) of the current call.
         """
         on_gpu = torch.cuda.is_available()
         disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -90,50 +90,50 @@ class TransformersLM(HFLM):  # type: ignore[misc]
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         keys = [request_key("loglikelihood", context, continuation) for _, context, continuation in requests]
 
-        def answer(some: Sequence[Any]) -> list[tuple[float, bool]]:
-            return super(TransformersLM, self)._loglikelihood_tokens(list(some), disable_tqdm=True)  # type: ignore[no-any-return]
+        def compute(batch: Sequence[Any]) -> list[tuple[float, bool]]:
+            return super(TransformersLM, self)._loglikelihood_tokens(list(batch), disable_tqdm=True)  # type: ignore[no-any-return]
 
-        found = self._kept(keys, requests, answer, lambda one: len(one[1]) + len(one[2]))
-        return [(likelihood, greedy) for likelihood, greedy in found]
+        results = self._stored_or_computed(keys, requests, compute, lambda request: len(request[1]) + len(request[2]))
+        return [(likelihood, greedy) for likelihood, greedy in results]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        """As `HFLM`; equal requests that sample differ by their number."""
-        times: Counter[str] = Counter()
+        """As `HFLM`; repeated sampling requests have different keys."""
+        repeats: Counter[str] = Counter()
         keys = []
         for request in requests:
-            plain = request_key("generate_until", *request.args[:2])
-            keys.append(request_key(plain, self._sampling_seed, times[plain]))
-            times[plain] += 1
+            key = request_key("generate_until", *request.args[:2])
+            keys.append(request_key(key, self._sampling_seed, repeats[key]))
+            repeats[key] += 1
 
-        def answer(some: Sequence[Instance]) -> list[str]:
-            capped = [self._with_room(one) for one in some]
-            return super(TransformersLM, self).generate_until(capped, disable_tqdm=True)  # type: ignore[no-any-return]
+        def compute(batch: Sequence[Instance]) -> list[str]:
+            limited = [self._limit_new_tokens(request) for request in batch]
+            return super(TransformersLM, self).generate_until(limited, disable_tqdm=True)  # type: ignore[no-any-return]
 
-        return self._kept(keys, requests, answer, lambda one: len(one.args[0]))
+        return self._stored_or_computed(keys, requests, compute, lambda request: len(request.args[0]))
 
-    def _with_room(self, request: Instance) -> Instance:
-        """As `HeadraceLM`: an answer has at most half of the context, where `HFLM` would stop with an error."""
+    def _limit_new_tokens(self, request: Instance) -> Instance:
+        """Limit an answer to half of the context, as `HeadraceLM` does; `HFLM` would raise an error."""
         context, settings = request.args[:2]
-        most = min(settings.get("max_gen_toks", self.max_gen_toks), max(self.max_length // 2, 1))
-        return dataclasses.replace(request, arguments=(context, {**settings, "max_gen_toks": most}))
+        new_tokens = min(settings.get("max_gen_toks", self.max_gen_toks), max(self.max_length // 2, 1))
+        return dataclasses.replace(request, arguments=(context, {**settings, "max_gen_toks": new_tokens}))
 
-    def _kept(
+    def _stored_or_computed(
         self,
         keys: Sequence[str],
         requests: Sequence[Any],
-        answer: Callable[[Sequence[Any]], Sequence[Any]],
+        compute: Callable[[Sequence[Any]], Sequence[Any]],
         length: Callable[[Any], int],
     ) -> list[Any]:
-        """Answers in the order of the requests; those that are not kept yet are computed, the longest first."""
+        """Answers in the order of the requests; those that are not stored are computed, longest requests first."""
         new = {key: request for key, request in zip(keys, requests, strict=True) if key not in self.answers}
-        names = sorted(new, key=lambda key: -length(new[key]))
+        new_keys = sorted(new, key=lambda key: -length(new[key]))
         done = len(keys) - len(new)
         with self.answers:
-            for first in range(0, len(names), KEPT_TOGETHER):
-                some = names[first : first + KEPT_TOGETHER]
-                torch.manual_seed(int(some[0][:12], 16))  # the same answers however often the run was stopped
-                found = answer([new[key] for key in some])
-                self.answers.add(dict(zip(some, found, strict=True)))
-                done += len(some)
+            for first in range(0, len(new_keys), REQUESTS_PER_FLUSH):
+                batch = new_keys[first : first + REQUESTS_PER_FLUSH]
+                torch.manual_seed(int(batch[0][:12], 16))  # the same answers after an interruption
+                results = compute([new[key] for key in batch])
+                self.answers.add(dict(zip(batch, results, strict=True)))
+                done += len(batch)
                 self._advanced(done, len(keys))
         return [self.answers[key] for key in keys]

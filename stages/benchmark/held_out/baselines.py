@@ -1,4 +1,4 @@
-"""What the held-out text costs without a network: byte n-grams and xz."""
+"""Bits per byte of held-out text without a network: byte n-gram models and xz."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from stages.benchmark.results import TaskResult, point_estimate, score_row
 def score_baselines(
     corpus: Artifact, documents: Sequence[HeldOutDocument], max_training_bytes: int, ngram_order: int, seed: int
 ) -> list[TaskResult]:
-    """Scores of the baselines on the same held-out documents.
+    """Scores of the baselines on the held-out documents.
 
-    The n-gram models and the second xz figure know the training text, as the network does.
+    The n-gram models and "xz after training text" use up to `max_training_bytes` of the training text.
     """
     held_out = [document.text.encode() for document in documents]
     train = training_bytes(corpus, max_training_bytes)
@@ -22,24 +22,24 @@ def score_baselines(
         bits_per_byte_result(name, documents, ByteNgram.fit(train, order).bits(held_out), seed)
         for name, order in (("unigram bytes", 1), (f"{ngram_order}-gram bytes", ngram_order))
     ]
-    figures = {
+    compressed = {
         "xz": xz_bits_per_byte(held_out),
         "xz after training text": xz_after_training_bits_per_byte(train, held_out),
     }
-    for name, value in figures.items():
-        # One figure for the whole text: a compressor has no bits per document to resample.
+    for name, value in compressed.items():
+        # One value for the whole text: a compressor has no bits per document to resample.
         score = score_row("held-out text", name, "bits per byte", point_estimate(value), len(documents), False)
         results.append(TaskResult(score, []))
     return results
 
 
-def training_bytes(corpus: Artifact, most_bytes: int) -> list[bytes]:
-    """Training documents in corpus order as UTF-8, until `most_bytes` is reached."""
+def training_bytes(corpus: Artifact, max_bytes: int) -> list[bytes]:
+    """Training documents in corpus order as UTF-8, until `max_bytes` is reached."""
     documents: list[bytes] = []
     size = 0
     for path in corpus.paths("train/*.parquet"):
         for text in corpus.read_table(path).column("text").to_pylist():
-            if size >= most_bytes:
+            if size >= max_bytes:
                 return documents
             documents.append(text.encode())
             size += len(documents[-1])

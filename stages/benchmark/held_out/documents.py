@@ -1,7 +1,8 @@
-"""A network's results on each task: one score with its interval, and the items that it rests on.
+"""Bits per byte on held-out text, and sampled continuations of prompts.
 
 - `held_out_documents`: text and tokens of documents that neither tokenizer nor network has seen
-- `score_held_out`, `samples`: what one network makes of them
+- `score_held_out`: bits per byte of a network, with an item per document
+- `samples`: a network's continuations of prompts
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ import numpy.typing as npt
 from infra.store.artifacts import Artifact
 from modeling.decoding.generation import generate
 from modeling.evaluation.bits_per_byte import document_bits
-from modeling.transformer import Transformer
 from stages.benchmark.results import TaskResult, item_row, score_row
 from stages.benchmark.task import EvaluatedModel
 from stages.common.statistics import bootstrap_interval
@@ -36,8 +36,8 @@ class HeldOutDocument:
         return len(self.text.encode())
 
 
-def held_out_documents(corpus: Artifact, tokens: Artifact, most_bytes: int) -> list[HeldOutDocument]:
-    """Held-out documents in corpus order, at least one, until `most_bytes` is reached."""
+def held_out_documents(corpus: Artifact, tokens: Artifact, max_bytes: int) -> list[HeldOutDocument]:
+    """Held-out documents in corpus order, at least one, until `max_bytes` is reached."""
     documents: list[HeldOutDocument] = []
     size = 0
     for path in corpus.paths("held_out/*.parquet"):
@@ -46,41 +46,40 @@ def held_out_documents(corpus: Artifact, tokens: Artifact, most_bytes: int) -> l
         assert texts.column("id") == shard.column("document_id"), path
         columns = [texts.column(name).to_pylist() for name in ("id", "text", "genre")]
         for name, text, genre, ids in zip(*columns, shard.column("tokens").to_pylist(), strict=True):
-            if documents and size >= most_bytes:
+            if documents and size >= max_bytes:
                 return documents
             documents.append(HeldOutDocument(name, text, np.asarray(ids[:-1], dtype=np.int64), genre))
             size += documents[-1].bytes
     return documents
 
 
-def score_held_out(
-    name: str, model: Transformer, documents: Sequence[HeldOutDocument], end_of_text: int, seed: int
-) -> TaskResult:
+def score_held_out(model: EvaluatedModel, documents: Sequence[HeldOutDocument], seed: int) -> TaskResult:
     """Bits per byte of a network on held-out text."""
     tokens = [document.tokens for document in documents]
-    bits = document_bits(model, tokens, model.config.context_length, BATCH_TOKENS, end_of_text)
-    return bits_per_byte_result(name, documents, bits, seed)
+    context_length = model.network.config.context_length
+    bits = document_bits(model.network, tokens, context_length, BATCH_TOKENS, model.end_of_text)
+    return bits_per_byte_result(model.name, documents, bits, seed)
 
 
 def bits_per_byte_result(
     name: str, documents: Sequence[HeldOutDocument], bits: npt.NDArray[np.float64], seed: int
 ) -> TaskResult:
-    """Bits of each document as a score over all their bytes."""
+    """Bits per byte over all documents, given the bits of each document."""
     sizes = [document.bytes for document in documents]
     items = [
-        item_row("held-out text", document.name, name, {"bits": float(one)}, float(one), document.bytes)
-        for document, one in zip(documents, bits, strict=True)
+        item_row("held-out text", document.name, name, {"bits": needed}, needed, document.bytes)
+        for document, needed in zip(documents, bits.tolist(), strict=True)
     ]
     interval = bootstrap_interval(bits, sizes, seed)
     return TaskResult(score_row("held-out text", name, "bits per byte", interval, len(documents), False), items)
 
 
 def samples(model: EvaluatedModel, prompts: Sequence[str], tokens: int, seed: int) -> list[dict[str, str]]:
-    """What the network makes of each prompt: {"model", "prompt", "text"}."""
-    end, texts = model.end_of_text, []
+    """Sampled continuations of prompts: rows of {"model", "prompt", "text"}."""
+    end, rows = model.end_of_text, []
     for prompt in prompts:
-        start = model.tokenizer.encode(prompt).ids or [end]
-        new = generate(model.network, start, tokens, temperature=0.8, top_k=50, seed=seed, stop_token=end)
-        text = model.tokenizer.decode([token for token in new if token != end])
-        texts.append({"model": model.name, "prompt": prompt, "text": text})
-    return texts
+        context = model.tokenizer.encode(prompt).ids or [end]
+        generated = generate(model.network, context, tokens, temperature=0.8, top_k=50, seed=seed, stop_token=end)
+        text = model.tokenizer.decode([token for token in generated if token != end])
+        rows.append({"model": model.name, "prompt": prompt, "text": text})
+    return rows

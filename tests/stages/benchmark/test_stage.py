@@ -9,7 +9,7 @@ from data_schemas.errors import NotFoundError
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
 from stages.benchmark.config import BenchmarkConfig
-from stages.benchmark.measure_tasks import Steps, measure_baselines, measure_model
+from stages.benchmark.measure_tasks import TaskProgress, measure_baselines, measure_model
 from stages.benchmark.stage import BenchmarkStage
 from tests.stages.benchmark.networks import evaluated
 
@@ -27,8 +27,10 @@ def test_a_plan_imports_neither_torch_nor_the_harness():
 def test_a_label_tells_two_settings_of_a_task_apart():
     plain, labeled = {"kind": "winograd", "limit": 6}, {"kind": "winograd", "limit": 6, "label": "again"}
     tasks = BenchmarkConfig(tasks=[plain, labeled]).tasks
-    steps = Steps(SilentListener(), lambda _: nullcontext(), 2)
-    results = measure_model(evaluated(), tasks, 0, Folder("memory://labels"), steps) + measure_baselines(tasks, 0, None)
+    progress = TaskProgress(SilentListener(), lambda _: nullcontext(), 2)
+    results = measure_model(evaluated(), tasks, 0, Folder("memory://labels"), progress) + measure_baselines(
+        tasks, 0, None
+    )
     names = {item["task"] for result in results for item in result.items}
     assert names == {"winograd", "winograd, again"} == {result.score["task"] for result in results}
 
@@ -57,11 +59,11 @@ def test_what_cannot_be_told_apart_or_is_unknown_is_refused(tasks, message):
 
 
 def test_a_checkpoint_cannot_have_the_name_of_the_run_s_own_network():
-    with pytest.raises(ValidationError, match="'pretrained' is what the result calls a network of the run itself"):
+    with pytest.raises(ValidationError, match="'pretrained' is the name of a network of the run itself"):
         BenchmarkConfig(checkpoints={"pretrained": "models/pythia-70m"})
 
 
 def test_a_checkpoint_that_is_not_there_is_said_before_anything_is_measured(tmp_path):
     config = BenchmarkConfig(tasks=(), checkpoints={"pythia": str(tmp_path / "absent")})
-    with pytest.raises(NotFoundError, match=r"benchmark\.checkpoints 'pythia': there is no folder"):
+    with pytest.raises(NotFoundError, match=r"benchmark\.checkpoints 'pythia': the folder .* does not exist"):
         BenchmarkStage().sources(config)

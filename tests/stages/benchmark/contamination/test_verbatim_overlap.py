@@ -3,7 +3,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.benchmark.contamination.verbatim_overlap import SHORTEST, item_words, longest_runs
+from stages.benchmark.contamination.verbatim_overlap import SEED_WORDS, item_words, longest_runs
 from stages.common.word_hashes import text_columns
 
 WORDS = st.lists(st.sampled_from(["mill", "wheel", "race", "Weir"]), max_size=14)
@@ -15,7 +15,7 @@ def longest(text: str, fields: list[str]) -> int:
     best = 0
     for field in (field.lower().split() for field in fields):
         for first in range(len(field)):
-            for last in range(first + SHORTEST, len(field) + 1):
+            for last in range(first + SEED_WORDS, len(field) + 1):
                 run = field[first:last]
                 if any(spoken[at : at + len(run)] == run for at in range(len(spoken))):
                     best = max(best, len(run))

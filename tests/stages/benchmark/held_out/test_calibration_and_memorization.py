@@ -19,6 +19,7 @@ from stages.benchmark.held_out.calibration_and_memorization import (
     training_sample,
 )
 from stages.benchmark.held_out.documents import HeldOutDocument, bits_per_byte_result
+from stages.benchmark.task import EvaluatedModel
 from tests.modeling.networks import SMALL, small_network
 from tests.stores import commit
 
@@ -140,7 +141,8 @@ def test_a_short_context_is_halved_and_nothing_to_try_gives_no_score():
 
 def test_calibration_takes_a_seeded_sample_of_whole_documents():
     documents = [document(str(number), [number % 60] * 100) for number in range(20)]
-    results = score_language_modeling("pretrained", small_network(), documents, [], END, 450, 0)
+    model = EvaluatedModel("pretrained", small_network(), None, END, "d" * 64)
+    results = score_language_modeling(model, documents, [], 450, 0)
     assert [result.score["items"] for result in results] == [5]
-    every = score_language_modeling("x", small_network(), documents, [], END, 100_000, 0)
+    every = score_language_modeling(model, documents, [], 100_000, 0)
     assert every[0].score["items"] == 20
