@@ -162,9 +162,9 @@ def _differing(ours: Sequence[str], theirs: Sequence[str]) -> Counter[tuple[str,
 def _verdict(name: str, parts: TextMeasures) -> str:
     """The first rule of a filter that the document breaks, or an empty string."""
     if name == "C4":
-        parts = apply_line_rules(parts, _c4_lines()).parts
+        parts = apply_line_rules(parts, _c4_lines()).measures
     for rule in _rules_of(name):
-        if getattr(Rules(), rule).breaks(SCORES[rule](parts)):
+        if getattr(Rules(), rule).is_violated_by(SCORES[rule](parts)):
             return rule
     return ""
 

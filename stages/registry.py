@@ -1,4 +1,4 @@
-"""The list of stages, in order, and how each one's inputs are wired."""
+"""The stages in order, and the wiring of their inputs."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from stages.pretrain.stage import PretrainStage
 from stages.stage import Stage
 from stages.tokenize.stage import TokenizeStage
 
-# synthesize (corpus -> corpus) and profile (corpus -> profile) stand between dedup and tokenize.
+# synthesize (corpus -> corpus) and profile (corpus -> profile) will come between dedup and tokenize.
 STAGES: tuple[Stage, ...] = (
     IngestStage(),
     CleanStage(),
@@ -25,10 +25,10 @@ STAGES: tuple[Stage, ...] = (
 
 
 def stage_named(name: str) -> Stage:
-    """A stage by its name.
+    """The stage of this name.
 
     Raises:
-        NotFoundError: listing the names there are.
+        NotFoundError: if there is none; lists the names.
     """
     for stage in STAGES:
         if stage.name == name:
@@ -42,7 +42,7 @@ def wiring(stages: Sequence[Stage] = STAGES) -> dict[str, dict[str, str]]:
     for position, stage in enumerate(stages):
         wires[stage.name] = {}
         for name, kind in stage.inputs.items():
-            makers = [earlier.name for earlier in stages[:position] if earlier.output == kind]
-            assert makers, f"nothing before {stage.name} makes {kind.label} for its input {name!r}"
-            wires[stage.name][name] = makers[-1]
+            producers = [earlier.name for earlier in stages[:position] if earlier.output == kind]
+            assert producers, f"no stage before {stage.name} outputs {kind.label} for its input {name!r}"
+            wires[stage.name][name] = producers[-1]
     return wires

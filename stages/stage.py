@@ -1,7 +1,7 @@
 """The contract that every stage fulfils.
 
 - `Stage`: name, version, config, inputs, output; `sources`, `estimate` and `run`
-- `StageContext`: what a running stage is given besides its config and inputs
+- `StageContext`: what a running stage receives besides its config and inputs
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from infra.workers.partitions import PartitionMap
 
 @dataclass
 class StageContext:
-    """What a stage is given to work with."""
+    """Environment of a running stage."""
 
     run_id: str
     partitions: PartitionMap
@@ -29,9 +29,9 @@ class StageContext:
     """Progress that is not deterministic (checkpoints, passes); belongs to this run, outlives a killed process."""
     listener: ProgressListener
     records: Folder | None = None
-    """For what a person may want to look at while and after the stage runs; beside the run's record, never read."""
+    """Files for people to look at during and after the run; stored beside the run's record, never read by a stage."""
     shared: Folder | None = None
-    """For parts of this stage's work that other configs of it have in common, named by all that decides them."""
+    """Intermediate results shared with other configs of this stage, named by everything they depend on."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -44,7 +44,7 @@ class Stage(Protocol):
 
     name: str
     version: int
-    """Raised when the same config and inputs would give other bytes."""
+    """Raised whenever the same config and inputs would give other bytes."""
     Config: type[StageConfig]
     inputs: ClassVar[Mapping[str, ArtifactKind]]
     """Input name -> kind; wired to the nearest earlier stage whose output has that kind."""
@@ -55,9 +55,9 @@ class Stage(Protocol):
         return {}
 
     def estimate(self, config: Any, volume: Volume) -> Estimate:
-        """What the stage will need for this much input; see `infra/hardware.py` for the rates."""
+        """Time, memory and output volume for an input of this volume; rates are in `infra/hardware.py`."""
         ...
 
     def run(self, config: Any, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext) -> None:
-        """Do the work: read `inputs`, write files, counts and metrics to `out`. The caller commits."""
+        """Run the stage: read `inputs`, write files, counts and metrics to `out`. The caller commits."""
         ...

@@ -1,6 +1,6 @@
-"""The config section `clean`; apart from the stage's code so that a plan need not import that.
+"""The config section `clean`, in a module of its own so that `headrace plan` imports no compiled code.
 
-- `CleanConfig`: the whole section; its rules are in `rules_config.py`
+- `CleanConfig`: the whole section; the rules are in `rules_config.py`
 - `BoilerplateConfig`, `PersonalDataConfig`, `QualityClassifierConfig`, `PerplexityConfig`: its steps
 """
 
@@ -17,118 +17,124 @@ NAMES = "genres or sources, as ingest names them"
 
 
 class BoilerplateConfig(FrozenConfig):
-    """Which lines of a site or book are taken out of all its documents."""
+    """When a line counts as boilerplate of a site or book and is removed from all its documents."""
 
-    min_documents: int = Field(5, ge=2, description="documents of the group that hold the line, at least")
-    min_share: float = Field(0.3, gt=0, le=1, description="share of the group's documents that hold it, at least")
+    min_documents: int = Field(5, ge=2, description="minimum number of the group's documents that contain the line")
+    min_share: float = Field(
+        0.3, gt=0, le=1, description="minimum share of the group's documents that contain the line"
+    )
 
 
 class PersonalDataConfig(FrozenConfig):
-    """Which kinds of personal data give way to placeholders such as `<EMAIL>`."""
+    """Kinds of personal data to replace by placeholders such as `<EMAIL>`."""
 
     kinds: tuple[Kind, ...] = Field(
-        KINDS, description="what is replaced: keys and tokens, e-mail addresses, IBANs, payment cards, phones, IPs"
+        KINDS,
+        description="kinds to replace: keys and tokens, e-mail addresses, IBANs, payment cards, phone numbers, IPs",
     )
     region: str = Field(
-        "US", min_length=2, max_length=2, description="ISO 3166 code: phone numbers without a country code are of here"
+        "US",
+        min_length=2,
+        max_length=2,
+        description="ISO 3166 code of the country of phone numbers without a country code",
     )
 
 
 class QualityClassifierConfig(FrozenConfig):
-    """What the classifier tells apart."""
+    """Training data and size of the quality classifier."""
 
-    reference: tuple[str, ...] = Field(min_length=1, description=f"what good text is like: {NAMES}")
-    web: tuple[str, ...] = Field(min_length=1, description=f"what common text is like: {NAMES}")
-    documents_per_class: int = Field(5_000, ge=20, description="documents to learn from, of each of the two, at most")
-    hash_bits: int = Field(18, ge=10, le=24, description="two to this many weights, which hashed words share")
+    reference: tuple[str, ...] = Field(min_length=1, description=f"examples of good text: {NAMES}")
+    web: tuple[str, ...] = Field(min_length=1, description=f"examples of average web text: {NAMES}")
+    documents_per_class: int = Field(5_000, ge=20, description="maximum number of training documents per class")
+    hash_bits: int = Field(18, ge=10, le=24, description="log2 of the number of weights, which hashed words share")
 
     @model_validator(mode="after")
-    def _tell_two_classes_apart(self) -> Self:
+    def _check_classes_are_disjoint(self) -> Self:
         if both := set(self.reference) & set(self.web):
-            raise ValueError(f"{', '.join(sorted(both))} is both reference and web")
+            raise ValueError(f"{', '.join(sorted(both))} is in both reference and web; each may be in one of them only")
         return self
 
 
 class PerplexityConfig(FrozenConfig):
-    """What the language model learns from, and where its buckets end."""
+    """Training data of the language model, and the boundaries of its buckets."""
 
-    reference: tuple[str, ...] = Field(min_length=1, description=f"what good text is like: {NAMES}")
+    reference: tuple[str, ...] = Field(min_length=1, description=f"examples of good text: {NAMES}")
     documents: int = Field(
-        2_000, ge=20, description="documents to learn from, and others to place the buckets by, at most"
+        2_000,
+        ge=20,
+        description="maximum number of training documents, and of other documents that set the bucket boundaries",
     )
     percentiles: tuple[float, float] = Field(
-        (30, 60), description="where head and middle end: per cent of the documents, as in CCNet"
+        (30, 60), description="ends of head and middle, in percent of the documents, as in CCNet"
     )
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _check_percentiles_rise(self) -> Self:
         if not 0 < self.percentiles[0] < self.percentiles[1] < 100:
-            raise ValueError(f"percentiles must rise between 0 and 100, not {list(self.percentiles)}")
+            raise ValueError(f"percentiles are {list(self.percentiles)}; they must increase and be between 0 and 100")
         return self
 
 
 class CleanConfig(StageConfig):
-    """What counts as good text, and what is repaired."""
+    """Repairs, rules and models of the clean stage."""
 
     unwrapped_genres: tuple[str, ...] = Field(
         ("books",),
-        description="genres whose hard-wrapped paragraphs are joined; text that is not wrapped stays as it is",
+        description="genres whose hard-wrapped paragraphs are joined; text that is not wrapped is unchanged",
     )
     boilerplate: BoilerplateConfig | None = Field(
         None,
-        description="takes out lines that many documents of a site or book share; off where left out, as it reads all "
+        description="removes lines that many documents of a site or book share; off by default, as it reads all "
         "documents once more",
     )
-    lines: LineRules = Field(default_factory=lambda: LineRules(), description="rules that take out lines and marks")
+    lines: LineRules = Field(default_factory=lambda: LineRules(), description="rules that remove lines and marks")
     personal_data: PersonalDataConfig | None = Field(
-        PersonalDataConfig(), description="what is replaced by placeholders; null leaves personal data in"
+        PersonalDataConfig(), description="personal data to replace by placeholders; null keeps it"
     )
     rules: Rules = Field(default_factory=lambda: Rules(), description="rules that drop or tag documents")
     languages: tuple[str, ...] = Field(
-        (), description="ISO 639-1 codes that the rule `language` accepts; every language where empty"
+        (), description="ISO 639-1 codes that the rule `language` accepts; all languages if empty"
     )
     quality_classifier: QualityClassifierConfig | None = Field(
         None,
-        description="a linear model, trained on a sample of the corpus, whose probability of being like the reference "
-        "becomes the column quality; off where left out",
+        description="linear classifier trained on a sample of the corpus; its probability that a document is "
+        "reference-like is stored in the column quality; off by default",
     )
     perplexity: PerplexityConfig | None = Field(
         None,
-        description="a trigram model of a sample of the reference text; documents are tagged perplexity_head, "
-        "perplexity_middle or perplexity_tail; off where left out",
+        description="trigram model of a sample of the reference text; documents are tagged perplexity_head, "
+        "perplexity_middle or perplexity_tail; off by default",
     )
-    by_genre: dict[str, GenreChanges] = Field(
-        {}, description="changes to rules and lines for the documents of a genre, by genre"
-    )
+    by_genre: dict[str, GenreChanges] = Field({}, description="genre -> changes to rules and lines for its documents")
 
     @model_validator(mode="after")
-    def _check_the_genres(self) -> Self:
+    def _check_genres(self) -> Self:
         for genre in self.by_genre:
             try:
                 self.rules_of(genre)
             except ValidationError as error:
                 first = error.errors()[0]
-                where = ".".join(map(str, first["loc"]))
-                raise ValueError(f"by_genre.{genre}, {where}: {first['msg'].removeprefix('Value error, ')}") from None
+                field = ".".join(map(str, first["loc"]))
+                raise ValueError(f"by_genre.{genre}, {field}: {first['msg'].removeprefix('Value error, ')}") from None
         return self
 
     @model_validator(mode="after")
-    def _check_the_models(self) -> Self:
+    def _check_models(self) -> Self:
         models = {
             "quality": ("quality_classifier", self.quality_classifier),
             "perplexity": ("perplexity", self.perplexity),
         }
         for rule, (field, model) in models.items():
-            places = {"rules": self.rules} | {
+            tables = {"rules": self.rules} | {
                 f"by_genre.{genre}.rules": self.rules_of(genre)[1] for genre in self.by_genre
             }
-            for place, rules in places.items():
+            for path, rules in tables.items():
                 if model is None and getattr(rules, rule).action != "off":
-                    raise ValueError(f"{place}.{rule} needs a model: set clean.{field}, or leave the rule off")
+                    raise ValueError(f"{path}.{rule} needs a model: set clean.{field}, or turn the rule off")
         return self
 
     def rules_of(self, genre: str) -> tuple[LineRules, Rules]:
-        """The rules for the documents of a genre."""
+        """Line and document rules for a genre."""
         changes = self.by_genre.get(genre)
         if changes is None:
             return self.lines, self.rules

@@ -1,15 +1,15 @@
-"""The way of one document through the stage.
+"""The steps that clean one document.
 
-- `Cleaner`: settings and models, and the recipe
-- `Cleaned`: what became of the document
-- `Measures`: the rules' measures of one document
+- `Cleaner`: settings and models, and the steps in order
+- `Cleaned`: the result for a document
+- `RuleScores`: scores of one document for the document rules
 - `prepared_text`: the first two steps, which the count of boilerplate lines needs too
 
-The order of the steps, and why: repair comes first, as every later step reads the text. Wrapped lines are joined
-before lines are judged, or else every line of a book would lack its end mark. Boilerplate goes before the line rules,
-so that their counts (and the share of words that they may take) are about the document itself. Personal data goes
-before the documents are judged: what is measured is what is trained on. Models come last, as they cost most and see
-only what the rules kept.
+The order of the steps: repair comes first, as every later step reads the text. Wrapped lines are joined before the line
+rules, as otherwise most lines of a book would lack an end mark. Boilerplate is removed before the line rules, so that
+their counts (and the share of words that they may remove) refer to the document itself. Personal data is replaced
+before the document rules: the text that is measured is the text that is trained on. Models come last, as they cost most
+and only need the documents that the rules kept.
 """
 
 import math
@@ -26,7 +26,7 @@ from stages.clean.repair.line_unwrapping import unwrap
 from stages.clean.repair.normalize import normalize
 from stages.clean.rules import badwords
 from stages.clean.rules.boilerplate_lines import RepeatedLines
-from stages.clean.rules.document_rules import SCORES, judge
+from stages.clean.rules.document_rules import SCORES, violations
 from stages.clean.rules.language import detect
 from stages.clean.rules.line_rules import apply_line_rules
 from stages.clean.rules_config import LineRules, Rules
@@ -34,36 +34,37 @@ from stages.clean.rules_config import LineRules, Rules
 
 @dataclass
 class Cleaned:
-    """A document after the stage."""
+    """A document after all steps."""
 
     text: str
     edits: dict[str, int] = field(default_factory=dict)
-    """What was changed -> times."""
+    """Kind of edit -> count."""
     tags: list[str] = field(default_factory=list)
-    """Rules that it breaks and that only tag."""
+    """Violated rules that only tag, and the perplexity bucket."""
     dropped_by: str | None = None
+    """The rule that drops the document."""
     score: float | None = None
-    """What that rule measured."""
+    """The document's score for that rule."""
     language: str | None = None
     quality: float | None = None
 
 
 @dataclass(frozen=True)
-class Measures:
-    """How each rule measures one document; what a model says is asked once, and only if it is needed."""
+class RuleScores:
+    """Scores of one document for the document rules; models are evaluated at most once, and only if needed."""
 
-    parts: TextMeasures
-    corrected: float
-    """Share of the words that line rules of RefinedWeb took out."""
+    measures: TextMeasures
+    removed_share: float
+    """Share of the words that line rules of RefinedWeb removed."""
     config: CleanConfig
     models: Models
 
-    def scores(self) -> dict[str, Callable[[], float]]:
-        """Rule -> its measure."""
-        scores: dict[str, Callable[[], float]] = {name: partial(score, self.parts) for name, score in SCORES.items()}
-        scores["refinedweb_removed_words"] = lambda: self.corrected
+    def functions(self) -> dict[str, Callable[[], float]]:
+        """Rule -> function that computes its score."""
+        scores: dict[str, Callable[[], float]] = {name: partial(score, self.measures) for name, score in SCORES.items()}
+        scores["refinedweb_removed_words"] = lambda: self.removed_share
         scores["language"] = self._accepted_language
-        scores["badwords"] = lambda: badwords.share(self.parts.data)
+        scores["badwords"] = lambda: badwords.share(self.measures.data)
         if self.models.classifier:
             scores["quality"] = lambda: self.quality or 0.0
         if self.models.language_model:
@@ -72,18 +73,18 @@ class Measures:
 
     @cached_property
     def quality(self) -> float | None:
-        """What the classifier says; None without one."""
-        return self.models.quality(self.parts.text)
+        """Probability of being reference-like; None without a classifier."""
+        return self.models.quality(self.measures.text)
 
     @cached_property
     def perplexity(self) -> float | None:
-        """What the language model says; None without one."""
-        return self.models.perplexity(self.parts.text)
+        """Perplexity under the language model; None without a model."""
+        return self.models.perplexity(self.measures.text)
 
     @cached_property
     def language(self) -> tuple[str | None, float]:
-        """ISO 639-1 code, and how sure that is."""
-        return detect(self.parts.text)
+        """Detected language: ISO 639-1 code and its share of the text."""
+        return detect(self.measures.text)
 
     def _accepted_language(self) -> float:
         code, probability = self.language
@@ -92,49 +93,49 @@ class Measures:
 
 @dataclass(frozen=True)
 class Cleaner:
-    """Cleans documents one by one; picklable."""
+    """Cleans one document at a time; picklable."""
 
     config: CleanConfig
     repeated_lines: RepeatedLines | None = None
     models: Models = field(default_factory=Models)
     _rules: dict[str, tuple[LineRules, Rules]] = field(default_factory=dict, repr=False)
-    """By genre, merged once."""
+    """Rules by genre, merged once."""
 
     def clean(self, document: Mapping[str, Any]) -> Cleaned:
-        """Take one document (a row of the documents table) through all steps, up to the rule that drops it."""
+        """Apply all steps to a document (a row of the documents table), up to the rule that drops it."""
         lines, rules = self._rules_of(document["genre"])
         text, joined = prepared_text(self.config.unwrapped_genres, document)
-        parts = TextMeasures.of(text)
+        measures = TextMeasures.of(text)
         removed = 0
         if self.repeated_lines is not None:
-            parts, removed = self.repeated_lines.remove(document, parts)
-        parts, edits, corrected = apply_line_rules(parts, lines)
-        parts, replaced = self._without_personal_data(parts)
+            measures, removed = self.repeated_lines.remove(document, measures)
+        measures, edits, removed_share = apply_line_rules(measures, lines)
+        measures, replaced = self._without_personal_data(measures)
         edits |= {"line_unwrapping": joined, "boilerplate_lines": removed, **replaced}
-        cleaned = Cleaned(parts.text, {what: times for what, times in edits.items() if times})
-        measures = Measures(parts, corrected, self.config, self.models)
-        for broken in judge(rules, measures.scores()):
-            if broken.action == "drop":
-                cleaned.dropped_by, cleaned.score = broken.rule, broken.score
+        cleaned = Cleaned(measures.text, {kind: count for kind, count in edits.items() if count})
+        scores = RuleScores(measures, removed_share, self.config, self.models)
+        for violation in violations(rules, scores.functions()):
+            if violation.action == "drop":
+                cleaned.dropped_by, cleaned.score = violation.rule, violation.score
                 return cleaned
-            cleaned.tags.append(broken.rule)
-        cleaned.language = document["language"] or measures.language[0]
-        cleaned.quality = measures.quality
-        if measures.perplexity is not None:
-            cleaned.tags.append(self.models.bucket(measures.perplexity))
+            cleaned.tags.append(violation.rule)
+        cleaned.language = document["language"] or scores.language[0]
+        cleaned.quality = scores.quality
+        if scores.perplexity is not None:
+            cleaned.tags.append(self.models.bucket(scores.perplexity))
         return cleaned
 
     def kept_text(self, document: Mapping[str, Any]) -> str | None:
-        """Its text, or None where a rule drops it: what the models are trained on."""
+        """Cleaned text of a document, or None if a rule drops it; the models are trained on such text."""
         cleaned = self.clean(document)
         return cleaned.text if cleaned.dropped_by is None else None
 
-    def _without_personal_data(self, parts: TextMeasures) -> tuple[TextMeasures, dict[str, int]]:
+    def _without_personal_data(self, measures: TextMeasures) -> tuple[TextMeasures, dict[str, int]]:
         if self.config.personal_data is None:
-            return parts, {}
-        text, replaced = redact(parts.text, self.config.personal_data)
-        counts = {f"redacted_{kind}": times for kind, times in replaced.items()}
-        return (TextMeasures.of(text) if replaced else parts), counts
+            return measures, {}
+        text, replaced = redact(measures.text, self.config.personal_data)
+        counts = {f"redacted_{kind}": count for kind, count in replaced.items()}
+        return (TextMeasures.of(text) if replaced else measures), counts
 
     def _rules_of(self, genre: str) -> tuple[LineRules, Rules]:
         if genre not in self._rules:
@@ -143,6 +144,6 @@ class Cleaner:
 
 
 def prepared_text(unwrapped_genres: tuple[str, ...], document: Mapping[str, Any]) -> tuple[str, int]:
-    """The document's text repaired and unwrapped, and how many lines were joined."""
+    """Repaired and unwrapped text of a document, and the number of lines joined."""
     text = normalize(document["text"])
     return unwrap(text) if document["genre"] in unwrapped_genres else (text, 0)

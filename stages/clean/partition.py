@@ -13,14 +13,14 @@ from stages.common.funnel import Funnel
 
 
 def clean_partition(documents: Artifact, cleaner: Cleaner, path: str, out: PartitionWriter) -> None:
-    """Repair and judge the documents of one file.
+    """Clean the documents of one file.
 
     Args:
-        documents: the artifact they are in.
+        documents: artifact with the documents.
         cleaner: settings and models.
         path: the file, `documents/NAME.parquet`.
-        out: gets `NAME.parquet` under `documents/`, `rejects/` and `funnel/`, and the counts `tagged.RULE` and
-            `edits.WHAT`, both over the documents that are kept.
+        out: receives `NAME.parquet` under `documents/`, `rejects/` and `funnel/`, and the counts `tagged.RULE` and
+            `edits.KIND`, both over the documents that are kept.
     """
     kept: list[dict[str, Any]] = []
     rejects, funnel, counts = [], Funnel(), Counter[str]()
@@ -34,7 +34,7 @@ def clean_partition(documents: Artifact, cleaner: Cleaner, path: str, out: Parti
         kept.append(_cleaned_row(row, cleaned))
         funnel.kept(row, size, len(cleaned.text.encode()))
         counts.update(f"tagged.{rule}" for rule in cleaned.tags)
-        counts.update({f"edits.{what}": times for what, times in cleaned.edits.items()})
+        counts.update({f"edits.{kind}": count for kind, count in cleaned.edits.items()})
     funnel.write(out, path.replace("documents/", "funnel/"))
     for name, amount in sorted(counts.items()):
         out.count(name, amount)
@@ -43,7 +43,7 @@ def clean_partition(documents: Artifact, cleaner: Cleaner, path: str, out: Parti
 
 
 def _cleaned_row(row: dict[str, Any], cleaned: Cleaned) -> dict[str, Any]:
-    """The document with what the stage found added to what earlier ones said."""
+    """Row of the cleaned document; edits and tags are added to those of earlier stages."""
     edits = Counter(dict(row["edits"] or []))
     edits.update(cleaned.edits)
     return {

@@ -1,10 +1,10 @@
-"""Personal data and secrets give way to typed placeholders; what was found is counted and never shown.
+"""Replaces personal data and secrets by typed placeholders; matches are counted, never logged.
 
-- `redact`: the text with `<EMAIL>`, `<PHONE>`, `<CARD>`, `<IBAN>`, `<IP>` and `<KEY>` in it
+- `redact`: the text with the placeholders `<EMAIL>`, `<PHONE>`, `<CARD>`, `<IBAN>`, `<IP>` and `<KEY>`
 
-Precision comes first: a placeholder in place of a version number or an ISBN harms the text, so every kind has a check
-beyond its shape: Luhn and issuer (cards), mod 97 (ISO 13616), a public address (IPs), a valid number of its country
-in its own grouping (phones, by Google's libphonenumber), the issuer's own prefix and length (keys).
+Precision comes first: a placeholder instead of a version number or an ISBN harms the text, so every kind has a check
+beyond its pattern: Luhn and issuer (cards), mod 97 (ISO 13616), a public address (IPs), a number that is valid in its
+country and grouped accordingly (phones, by Google's libphonenumber), the issuer's prefix and length (keys).
 """
 
 import ipaddress
@@ -31,13 +31,13 @@ _KEYS = (
     ("hf_", r"(?<![A-Za-z0-9])hf_[A-Za-z]{34}(?![A-Za-z0-9])"),
     ("eyJ", r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{8,4000}"),
 )
-"""A text that every such key holds, and the key's shape as its issuer documents it."""
-_COMPILED_KEYS = tuple((sign, re.compile(shape)) for sign, shape in _KEYS)
+"""A string that every such key contains, and the key's pattern as its issuer documents it."""
+_COMPILED_KEYS = tuple((marker, re.compile(pattern)) for marker, pattern in _KEYS)
 _LOCAL_PART_BACKWARDS = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}(?![A-Za-z0-9._%+-])")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
 _RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|org|net))?|test|invalid|localhost|local)$", re.IGNORECASE)
-"""RFC 2606 and 6761: nobody lives there, and documentation is full of them."""
-# Each pattern begins with a set of characters, which the engine skips to, and looks behind it after that: five times
+"""Reserved domains (RFC 2606 and 6761), which documentation uses."""
+# Each pattern begins with a character class, to which the engine can skip, and the look-behind follows it: five times
 # as fast as with the look-behind first.
 _IBAN = re.compile(
     r"[A-Z](?<![A-Za-z0-9].)[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", re.S
@@ -58,19 +58,19 @@ _IPV4 = re.compile(r"[0-9](?<![\w.-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-]|\.\d)", re
 _IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){3,7}(?![\w:])", re.S)
 _VERSION_BEFORE = re.compile(r"(?:v|ver|version|release|[=~<>!]=|section|chapter|§)[\s.:=]{0,3}$", re.IGNORECASE)
 _CONTEXT = 12
-"""Characters before a number that may call it a version."""
+"""Characters before a number that are searched for a word such as `version`."""
 
 
 def redact(text: str, config: PersonalDataConfig) -> tuple[str, dict[str, int]]:
-    """Replace personal data; doing it again changes nothing more.
+    """Replace personal data; idempotent.
 
     Returns:
-        The text, and placeholder kind -> how often it was put in.
+        The text, and kind of placeholder -> number of replacements.
     """
     taken: list[tuple[int, int, Kind]] = []
     for kind in KINDS:
         if kind in config.kinds:
-            for start, end in _found(kind, text, config.region):
+            for start, end in _matches(kind, text, config.region):
                 if all(end <= begin or start >= stop for begin, stop, _ in taken):
                     taken.append((start, end, kind))
     if not taken:
@@ -82,7 +82,7 @@ def redact(text: str, config: PersonalDataConfig) -> tuple[str, dict[str, int]]:
     return "".join([*pieces, text[position:]]), dict(Counter(kind for _, _, kind in taken))
 
 
-def _found(kind: Kind, text: str, region: str) -> Iterator[Span]:
+def _matches(kind: Kind, text: str, region: str) -> Iterator[Span]:
     if kind == "key":
         return _keys(text)
     if kind == "email":
@@ -95,13 +95,13 @@ def _found(kind: Kind, text: str, region: str) -> Iterator[Span]:
 
 
 def _keys(text: str) -> Iterator[Span]:
-    for sign, shape in _COMPILED_KEYS:
-        if sign in text:
-            yield from (match.span() for match in shape.finditer(text))
+    for marker, pattern in _COMPILED_KEYS:
+        if marker in text:
+            yield from (match.span() for match in pattern.finditer(text))
 
 
 def _emails(text: str) -> Iterator[Span]:
-    """From each `@` to both sides: a pattern for the whole address would be quadratic in a long run of letters."""
+    """Match from each `@` to both sides: a pattern for the whole address would be quadratic in long runs of letters."""
     at = text.find("@")
     while at >= 0:
         before = text[max(0, at - 65) : at][::-1]
@@ -112,38 +112,38 @@ def _emails(text: str) -> Iterator[Span]:
         at = text.find("@", at + 1)
 
 
-def _is_iban(found: str) -> bool:
+def _is_iban(candidate: str) -> bool:
     """ISO 13616: the letters as numbers, the first four characters moved to the end, modulo 97."""
-    joined = found.replace(" ", "")
+    joined = candidate.replace(" ", "")
     digits = "".join(str(int(character, 36)) for character in joined[4:] + joined[:4])
     return 15 <= len(joined) <= 34 and int(digits) % 97 == 1
 
 
-def _is_card(found: str) -> bool:
-    digits = re.sub(r"\D", "", found)
+def _is_card(candidate: str) -> bool:
+    digits = re.sub(r"\D", "", candidate)
     return bool(_ISSUERS.fullmatch(digits)) and _luhn(digits)
 
 
 def _luhn(digits: str) -> bool:
     """ISO/IEC 7812-1: every second digit from the right doubled, its digits added, the sum a multiple of ten."""
-    doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
+    doubled = [int(digit) * (1 + index % 2) for index, digit in enumerate(reversed(digits))]
     return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
 def _phones(text: str, region: str) -> Iterator[Span]:
-    for shape in (_PHONE, _PHONE_JOINED):
-        for match in shape.finditer(text):
+    for pattern in (_PHONE, _PHONE_JOINED):
+        for match in pattern.finditer(text):
             if 7 <= sum(map(str.isdigit, match[0])) <= 15 and _is_phone(match[0], region):
                 yield match.span()
 
 
-def _is_phone(found: str, region: str) -> bool:
-    """A valid number, and grouped as its country groups it: dates, ranges and tables seldom are."""
+def _is_phone(candidate: str, region: str) -> bool:
+    """True for a valid number in the grouping of its country, which dates, ranges and tables seldom match."""
     leniency = phonenumbers.Leniency.STRICT_GROUPING
-    if found.startswith("+") and found[1:].isdecimal():
+    if candidate.startswith("+") and candidate[1:].isdecimal():
         leniency = phonenumbers.Leniency.VALID
-    matcher = phonenumbers.PhoneNumberMatcher(found, region, leniency)
-    return any(match.raw_string == found for match in matcher)
+    matcher = phonenumbers.PhoneNumberMatcher(candidate, region, leniency)
+    return any(match.raw_string == candidate for match in matcher)
 
 
 def _addresses(text: str) -> Iterator[Span]:
@@ -157,9 +157,9 @@ def _addresses(text: str) -> Iterator[Span]:
         yield from (match.span() for match in _IPV6.finditer(text) if _is_public(match[0]))
 
 
-def _is_public(found: str) -> bool:
+def _is_public(candidate: str) -> bool:
     try:
-        address = ipaddress.ip_address(found)
+        address = ipaddress.ip_address(candidate)
     except ValueError:
         return False
     return address.is_global and not address.is_multicast

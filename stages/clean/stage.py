@@ -1,4 +1,4 @@
-"""Clean: repair the text, take out what is not text, then drop or tag documents, naming the rule that each broke."""
+"""Clean: repair the text, remove what is not text, then drop or tag documents by named rules."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from stages.clean.rules.boilerplate_lines import RepeatedLines
 
 TEXT_BYTES_PER_SECOND = 4e6
-"""Per core, everything that is on by default."""
+"""Per core, with all defaults."""
 SHARE_KEPT = 0.8
 
 
 class CleanStage(Stage):
-    """Repair encodings and white space, and keep what passes the quality rules."""
+    """Repair encodings and white space, and keep the documents that pass the quality rules."""
 
     name = "clean"
     version = 2
@@ -32,7 +32,7 @@ class CleanStage(Stage):
     output = RAW_DOCUMENTS
 
     def estimate(self, config: CleanConfig, volume: Volume) -> Estimate:
-        """By the bytes of text."""
+        """Estimate from the bytes of text."""
         workers = workers_or_all(None)
         kept = Volume(documents=int(volume.documents * SHARE_KEPT), text_bytes=int(volume.text_bytes * SHARE_KEPT))
         seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
@@ -41,7 +41,7 @@ class CleanStage(Stage):
     def run(
         self, config: CleanConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """Find what the corpus as a whole tells, then clean partition by partition."""
+        """Compute what depends on the whole corpus (boilerplate, models), then clean partition by partition."""
         from stages.clean.document_cleaner import Cleaner
         from stages.clean.partition import clean_partition
         from stages.clean.quality.corpus_models import train_models
@@ -55,20 +55,20 @@ class CleanStage(Stage):
             )  # fmt: skip
             cleaner = replace(cleaner, models=models)
         with context.phase("clean"):
-            function = partial(clean_partition, documents, cleaner)
-            for result in context.partitions.map("clean", function, _partitions(documents)):
+            clean = partial(clean_partition, documents, cleaner)
+            for result in context.partitions.map("clean", clean, _partitions(documents)):
                 result.adopt_into(out)
         if not out.counts.get("documents_out"):
             rules = ", ".join(sorted(name for name in out.counts if name.startswith("dropped.")))
             raise InputDataError(
                 f"the quality rules dropped all {out.counts.get('documents_in', 0)} documents ({rules}); "
-                "loosen the limits under clean.rules"
+                "relax the limits under clean.rules"
             )
         out.volume = Volume(documents=out.counts["documents_out"], text_bytes=out.counts["bytes_out"])
 
 
 def _partitions(documents: Artifact) -> list[Partition]:
-    """One per file of documents."""
+    """A partition per file of documents."""
     return [
         Partition(path.removeprefix("documents/").removesuffix(".parquet"), path)
         for path in documents.paths("documents/*.parquet")
@@ -76,7 +76,7 @@ def _partitions(documents: Artifact) -> list[Partition]:
 
 
 def _repeated_lines(config: CleanConfig, documents: Artifact, context: StageContext) -> "RepeatedLines | None":
-    """The boilerplate of every site and book, in two maps: count by file, add up by bucket of groups."""
+    """Boilerplate lines of every site and book, in two maps: count per file, sum per bucket of groups."""
     if config.boilerplate is None:
         return None
     from stages.clean.document_cleaner import prepared_text
@@ -87,6 +87,6 @@ def _repeated_lines(config: CleanConfig, documents: Artifact, context: StageCont
         prepare = partial(prepared_text, config.unwrapped_genres)
         count = partial(count_lines_partition, documents, prepare, len(files))
         counted = context.partitions.map("count_lines", count, files)
-        add_up = partial(repeated_lines_partition, counted, config.boilerplate)
+        find_repeated = partial(repeated_lines_partition, counted, config.boilerplate)
         buckets = [Partition(f"{number:05d}", number) for number in range(len(files))]
-        return RepeatedLines.gather(context.partitions.map("repeated_lines", add_up, buckets))
+        return RepeatedLines.gather(context.partitions.map("repeated_lines", find_repeated, buckets))

@@ -1,4 +1,4 @@
-"""Where the documents of one partition went, by source and genre; also the counts that every data stage reports."""
+"""Fate of the documents of one partition, by source and genre; also the counts that every data stage reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,17 +10,17 @@ from infra.workers.partitions import PartitionWriter
 
 
 class Funnel:
-    """Counts documents and bytes while a partition is worked on."""
+    """Counts of documents and bytes of one partition."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, str], list[int]] = {}
 
     def kept(self, document: Mapping[str, Any], bytes_in: int, bytes_out: int) -> None:
-        """A document (at least source and genre) goes on."""
+        """Count a document that is kept; it needs at least `source` and `genre`."""
         self._add(document, KEPT, bytes_in, bytes_out)
 
     def dropped(self, document: Mapping[str, Any], reason: str, bytes_in: int) -> None:
-        """A document is left out; `reason` as in its row of the rejects table."""
+        """Count a document that is dropped; `reason` as in its row of the rejects table."""
         self._add(document, reason, bytes_in, 0)
 
     def write(self, out: PartitionWriter, path: str) -> None:
@@ -39,5 +39,5 @@ class Funnel:
 
     def _add(self, document: Mapping[str, Any], fate: str, bytes_in: int, bytes_out: int) -> None:
         row = self._rows.setdefault((document["source"], document["genre"], fate), [0, 0, 0])
-        for position, amount in enumerate((1, bytes_in, bytes_out)):
-            row[position] += amount
+        for column, amount in enumerate((1, bytes_in, bytes_out)):
+            row[column] += amount

@@ -1,10 +1,10 @@
-"""How sure a score is: percentile bootstrap over documents or test items (Efron & Tibshirani 1993, ch. 13).
+"""Confidence intervals of scores: percentile bootstrap over documents or test items (Efron & Tibshirani 1993, ch. 13).
 
-- `bootstrap_interval`: of a ratio of sums: bits per byte over documents, accuracy over items
-- `wilson_interval`: of a share, which holds where all items are alike too
-- `bootstrap_draws`, `percentile_interval`: of any statistic of the items, such as a correlation
-- `paired_difference`, `paired_statistics`: of the difference of two models on the same documents or items
-- `student_interval`: of the mean of a few numbers, such as one for each episode
+- `bootstrap_interval`: ratio of sums: bits per byte over documents, accuracy over items
+- `wilson_interval`: proportion; valid even if all items are alike
+- `bootstrap_draws`, `percentile_interval`: any statistic of the items, such as a correlation
+- `paired_difference`, `paired_statistics`: difference between two models on the same documents or items
+- `student_interval`: mean of a few numbers, such as one score per episode
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 BLOCK = 4_000_000
-"""Random draws held at once."""
+"""Random draws in memory at a time."""
 
 
 class Interval(NamedTuple):
@@ -34,15 +34,15 @@ def bootstrap_interval(
 ) -> Interval:
     """sum(values) / sum(weights) with a percentile interval over resampled items.
 
-    Where every item is right, or every one wrong, all samples are alike and resampling would promise certainty: the
-    interval is Wilson's there.
+    If all items are correct, or all are wrong, every resample is the same and the bootstrap interval would be empty:
+    Wilson's interval is used instead.
 
     Args:
-        values: numerators (items,), such as a document's bits, or 1 for a right answer.
+        values: numerators (items,), such as a document's bits, or 1 for a correct answer.
         weights: denominators (items,), such as a document's bytes, or 1; above 0.
-        seed: of the resampling.
-        resamples: bootstrap samples, each of as many items as there are.
-        confidence: mass inside the interval.
+        seed: seed of the resampling.
+        resamples: number of bootstrap samples, each of the size of the data.
+        confidence: coverage of the interval.
     """
     numerators = np.asarray(values, dtype=np.float64)
     denominators = np.asarray(weights, dtype=np.float64)
@@ -63,25 +63,25 @@ def _resampled(numerators: Floats, denominators: Floats, seed: int, resamples: i
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    """A share with its score interval (Wilson 1927, JASA 22): 0 of 40 is 0 to 0.088, not 0 to 0."""
+    """Proportion with its score interval (Wilson 1927, JASA 22): 0 of 40 is 0 to 0.088, not 0 to 0."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, spread = successes / trials, z * z / trials
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / trials + spread / trials / 4) / (1 + spread)
-    # Exact at the ends, where rounding leaves 7e-18.
+    # Exact at the ends, where rounding would leave 7e-18.
     return Interval(share, middle - half if successes else 0.0, middle + half if successes < trials else 1.0)
 
 
 def bootstrap_draws(
     statistic: Callable[..., float], columns: Sequence[npt.ArrayLike], seed: int, resamples: int = 1000
 ) -> Floats:
-    """The statistic of resampled items, float64 (resamples,).
+    """Statistic of each bootstrap sample, float64 (resamples,).
 
     Args:
-        statistic: of arrays (items,), one for each column, to a finite number.
-        columns: such as labels and predictions; item by item they are drawn together.
-        seed: of the resampling; two statistics of the same items with the same seed see the same samples.
-        resamples: bootstrap samples, each of as many items as there are.
+        statistic: function of one array (items,) per column, to a finite number.
+        columns: such as labels and predictions; resampled together, item by item.
+        seed: seed of the resampling; two statistics of the same items with the same seed see the same samples.
+        resamples: number of bootstrap samples, each of the size of the data.
     """
     arrays = [np.asarray(values, dtype=np.float64) for values in columns]
     items = len(arrays[0])
@@ -91,7 +91,7 @@ def bootstrap_draws(
 
 
 def percentile_interval(value: float, draws: Floats, confidence: float = 0.95) -> Interval:
-    """A score with the interval that holds the middle `confidence` of its bootstrap draws."""
+    """Score with the interval that holds the central `confidence` of its bootstrap draws."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
@@ -105,9 +105,9 @@ def paired_difference(
     resamples: int = 1000,
     confidence: float = 0.95,
 ) -> Interval:
-    """The score of `first` minus that of `second`, both over the same items, which are resampled together.
+    """Score of `first` minus score of `second` over the same items, which are resampled together.
 
-    An interval without 0 says that the two differ. Arguments as in `bootstrap_interval`.
+    The two differ significantly if the interval excludes 0. Arguments as in `bootstrap_interval`.
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     return _resampled(difference, np.asarray(weights, dtype=np.float64), seed, resamples, confidence)
@@ -121,7 +121,7 @@ def paired_statistics(
     seed: int,
     resamples: int = 1000,
 ) -> Interval:
-    """The statistic of `first` minus that of `second`, both of the same labels, item by item resampled together.
+    """Statistic of `first` minus statistic of `second` against the same labels, resampled together item by item.
 
     Arguments as in `bootstrap_draws`.
     """
@@ -134,7 +134,7 @@ def paired_statistics(
 
 
 def student_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:
-    """The mean with Student's interval, for few numbers that are about normal; no interval for a single one."""
+    """Mean with Student's t interval, for few, about normal numbers; NaN bounds for a single number."""
     from scipy.stats import t
 
     numbers = np.asarray(values, dtype=np.float64)

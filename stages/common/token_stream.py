@@ -1,7 +1,7 @@
-"""Token shards as one long stream, cut into training windows by arithmetic.
+"""Token shards as one long stream, from which training windows are computed by index.
 
-A batch is a function of (seed, step) alone: the state of the loader is the step number, and it does not depend
-on the number of workers. Local shards are memory-mapped and never copied as a whole.
+A batch is a function of (seed, step) alone: the state of the loader is the step number and does not depend on the
+number of workers. Local shards are memory-mapped and never copied as a whole.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ END_OF_TEXT, END_OF_TEXT_ID = "<|endoftext|>", 0
 
 
 class TokenStream:
-    """The flat tokens of one split of a tokens artifact."""
+    """Flat tokens of one split of a tokens artifact."""
 
     def __init__(self, artifact: Artifact, split: str) -> None:
         """Open `split` ("train" or "held_out")."""
@@ -29,7 +29,7 @@ class TokenStream:
         return int(self._starts[-1])
 
     def slice(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Tokens [start, stop) of the stream, int64; shard borders do not show."""
+        """Tokens [start, stop) of the stream, int64, across shard boundaries."""
         first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
         pieces = [
             self._shards[shard][max(start - self._starts[shard], 0) : stop - self._starts[shard]]
@@ -45,7 +45,7 @@ def _flat_tokens(artifact: Artifact, path: str) -> npt.NDArray[np.integer]:
 
 @dataclass(frozen=True)
 class WindowSampler:
-    """Training windows in an order that is a random permutation in each epoch (Philox, keyed by seed and epoch)."""
+    """Training windows, randomly permuted in each epoch (Philox, keyed by seed and epoch)."""
 
     stream: TokenStream
     context_length: int
@@ -55,21 +55,21 @@ class WindowSampler:
         if self.windows_per_epoch < 1:
             raise ConfigError(
                 f"the corpus has {len(self.stream)} training tokens, fewer than one window of context_length + 1 = "
-                f"{self.context_length + 1}; use more text or a shorter pretrain.model.context_length"
+                f"{self.context_length + 1} tokens; use more text or a smaller pretrain.model.context_length"
             )
 
     @property
     def windows_per_epoch(self) -> int:
-        """Windows of `context_length` predictions in the stream; one context of slack lets their borders move."""
+        """Windows of `context_length` predictions per epoch; up to one context of slack lets their boundaries shift."""
         whole = (len(self.stream) - 1) // self.context_length
         return max(whole - 1, min(whole, 1))
 
     def rows(self, first: int, count: int) -> npt.NDArray[np.int64]:
-        """Rows `first` ... `first + count` of the endless sequence of windows, (count, context_length + 1) int64."""
-        return np.stack([self._window(position) for position in range(first, first + count)])
+        """Rows [first, first + count) of the endless sequence of windows, (count, context_length + 1) int64."""
+        return np.stack([self._window(row) for row in range(first, first + count)])
 
-    def _window(self, position: int) -> npt.NDArray[np.int64]:
-        epoch, index = divmod(position, self.windows_per_epoch)
+    def _window(self, row: int) -> npt.NDArray[np.int64]:
+        epoch, index = divmod(row, self.windows_per_epoch)
         order, offset = _epoch_order(self.seed, epoch, self.windows_per_epoch, self._slack)
         start = offset + int(order[index]) * self.context_length
         return self.stream.slice(start, start + self.context_length + 1)

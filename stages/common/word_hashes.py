@@ -1,11 +1,11 @@
 """Words and word n-grams of UTF-8 text as 64-bit hashes, in compiled passes over the bytes; no n-gram is ever a string.
 
 - `words`: hash, start and end of every word
-- `ngram_hashes`: hashes of all runs of n words
-- `text_columns`: the bytes and offsets of an Arrow string column, without copying
+- `ngram_hashes`: hashes of all n-grams of words
+- `text_columns`: bytes and offsets of an Arrow string column, without copying
 
-Near-duplicate detection, decontamination and repetition rules all compare such hashes. Words are compared without
-ASCII case; what separates them is one of the two tables below.
+Near-duplicate detection, decontamination and the repetition rules compare such hashes. ASCII case is ignored; the
+separators of words are those of one of the two tables below.
 """
 
 from typing import NamedTuple
@@ -26,38 +26,38 @@ _ONE = np.uint64(1)
 
 def _table(separators: bytes) -> Bytes:
     table = np.arange(256, dtype=np.uint8)
-    table[0] = 1  # 0 is taken for separators; U+0000 and U+0001 count as the same.
+    table[0] = 1  # 0 is reserved for separators; U+0000 and U+0001 hash alike.
     table[ord("A") : ord("Z") + 1] += 32
     table[list(separators)] = 0
     return table
 
 
 SPACED = _table(bytes(byte for byte in range(128) if chr(byte).isspace()))
-"""Byte -> what it counts as, 0 for a separator: words are those of `str.split`."""
+"""Byte -> byte to hash, 0 for a separator: words are those of `str.split`."""
 LETTERS_AND_DIGITS = _table(bytes(byte for byte in range(128) if not chr(byte).isalnum()))
-"""Punctuation and symbols separate too ('Word, word!' and 'word word' are the same words), and each kana or CJK
-ideograph is a word of its own, since nothing separates words there."""
+"""Punctuation and symbols are separators too ('Word, word!' and 'word word' have the same words), and each kana or CJK
+ideograph is a word of its own, since these scripts have no separators."""
 
 
 class Words(NamedTuple):
     """The words of one text."""
 
     hashes: Hashes
-    """(words,) uint64, equal for words that differ in ASCII case only."""
+    """(words,) uint64, equal for words that differ only in ASCII case."""
     starts: Positions
-    """(words,) int64, position of the first byte."""
+    """(words,) int64, offset of the first byte."""
     ends: Positions
-    """(words,) int64, position after the last byte."""
+    """(words,) int64, offset after the last byte."""
 
 
 def words(data: Bytes, table: Bytes = LETTERS_AND_DIGITS) -> Words:
-    """Every word of a text.
+    """All words of a text.
 
     Args:
         data: (bytes,) uint8, UTF-8.
         table: `SPACED` or `LETTERS_AND_DIGITS`.
     """
-    hashes = np.empty(len(data) // 2 + 1, dtype=np.uint64)  # two bytes at least for each word and what ends it
+    hashes = np.empty(len(data) // 2 + 1, dtype=np.uint64)  # each word and its separator take at least two bytes
     starts = np.empty(len(hashes), dtype=np.int64)
     ends = np.empty(len(hashes), dtype=np.int64)
     count = find_words(data, 0, len(data), table, hashes, starts, ends)
@@ -65,15 +65,15 @@ def words(data: Bytes, table: Bytes = LETTERS_AND_DIGITS) -> Words:
 
 
 def ngram_hashes(word_hashes: Hashes, n: int) -> Hashes:
-    """Hashes of all runs of `n` words, in order: (words - n + 1,) uint64, empty where there are fewer words."""
-    found = np.empty(max(0, len(word_hashes) - n + 1), dtype=np.uint64)
-    if len(found):
-        hash_ngrams(word_hashes, n, found)
-    return found
+    """Hashes of all n-grams, in order: (words - n + 1,) uint64, empty if there are fewer than `n` words."""
+    hashes = np.empty(max(0, len(word_hashes) - n + 1), dtype=np.uint64)
+    if len(hashes):
+        hash_ngrams(word_hashes, n, hashes)
+    return hashes
 
 
 def text_columns(column: pa.ChunkedArray | pa.Array) -> tuple[Bytes, Positions]:
-    """The bytes of all texts one after the other, and where each begins and ends.
+    """Concatenated bytes of all texts, and the offsets of each text in them.
 
     Returns:
         (bytes,) uint8 and (texts + 1,) int64.
@@ -83,13 +83,13 @@ def text_columns(column: pa.ChunkedArray | pa.Array) -> tuple[Bytes, Positions]:
     _, offsets, data = array.buffers()
     if not len(array):
         return np.empty(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
-    positions = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    return np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8), positions
+    borders = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8), borders
 
 
 @numba.njit(cache=True)
 def mix(value: np.uint64) -> np.uint64:
-    """The finalizer of MurmurHash3 (fmix64): every bit of the input changes half of the output's."""
+    """Finalizer of MurmurHash3 (fmix64): each bit of the input changes half of the output's bits."""
     value ^= value >> np.uint64(33)
     value *= np.uint64(0xFF51AFD7ED558CCD)
     value ^= value >> np.uint64(33)
@@ -98,29 +98,30 @@ def mix(value: np.uint64) -> np.uint64:
 
 
 @numba.njit(cache=True)
-def _punctuation_width(data: Bytes, at: int, end: int) -> int:
-    """Bytes of the character at `at` if it is of U+0080-00BF, U+2000-2FFF or U+3000-303F: beyond-ASCII punctuation,
-    white space and symbols; else 0."""
-    if data[at] == 0xC2:
+def _punctuation_width(data: Bytes, position: int, end: int) -> int:
+    """Bytes of the character at `position` if it is in U+0080-00BF, U+2000-2FFF or U+3000-303F (punctuation, white
+    space and symbols beyond ASCII); else 0."""
+    if data[position] == 0xC2:
         return 2
-    if data[at] == 0xE2 or (data[at] == 0xE3 and at + 1 < end and data[at + 1] == 0x80):
+    if data[position] == 0xE2 or (data[position] == 0xE3 and position + 1 < end and data[position + 1] == 0x80):
         return 3
     return 0
 
 
 @numba.njit(cache=True)
-def _space_width(data: Bytes, at: int, end: int) -> int:
-    """Bytes of the character at `at` if it is white space beyond ASCII to `str.split`; else 0."""
-    if data[at] == 0xC2:
-        return 2 if at + 1 < end and (data[at + 1] == 0x85 or data[at + 1] == 0xA0) else 0
-    if at + 2 >= end:
+def _space_width(data: Bytes, position: int, end: int) -> int:
+    """Bytes of the character at `position` if it is beyond ASCII and white space to `str.split`; else 0."""
+    first = data[position]
+    if first == 0xC2:
+        return 2 if position + 1 < end and (data[position + 1] == 0x85 or data[position + 1] == 0xA0) else 0
+    if position + 2 >= end:
         return 0
-    second, third = data[at + 1], data[at + 2]
-    if data[at] == 0xE2 and second == 0x80:
+    second, third = data[position + 1], data[position + 2]
+    if first == 0xE2 and second == 0x80:
         return 3 if third <= 0x8A or third == 0xA8 or third == 0xA9 or third == 0xAF else 0
-    ogham = data[at] == 0xE1 and second == 0x9A and third == 0x80
-    mathematical = data[at] == 0xE2 and second == 0x81 and third == 0x9F
-    ideographic = data[at] == 0xE3 and second == 0x80 and third == 0x80
+    ogham = first == 0xE1 and second == 0x9A and third == 0x80
+    mathematical = first == 0xE2 and second == 0x81 and third == 0x9F
+    ideographic = first == 0xE3 and second == 0x80 and third == 0x80
     return 3 if ogham or mathematical or ideographic else 0
 
 
@@ -128,8 +129,8 @@ def _space_width(data: Bytes, at: int, end: int) -> int:
 def find_words(
     data: Bytes, begin: int, end: int, table: Bytes, hashes: Hashes, starts: Positions, ends: Positions
 ) -> int:
-    """Fill in the words of `data[begin:end]` and return how many; `(end - begin) // 2 + 1` places are enough."""
-    spaced = table[46] != 0  # A full stop is part of a word.
+    """Fill in the words of `data[begin:end]` and return their number, at most `(end - begin) // 2 + 1`."""
+    spaced = table[46] != 0  # A full stop is part of a word in `SPACED`.
     count = 0
     value = np.uint64(0)
     start = -1
@@ -164,15 +165,15 @@ def find_words(
 
 
 @numba.njit(cache=True)
-def hash_ngrams(word_hashes: Hashes, n: int, found: Hashes) -> None:
-    """Fill in the n-grams' hashes: a polynomial over the words' hashes mod 2^64, rolled on by one word, then mixed."""
+def hash_ngrams(word_hashes: Hashes, n: int, hashes: Hashes) -> None:
+    """Fill in the n-grams' hashes: a rolling polynomial over the words' hashes mod 2^64, then mixed."""
     oldest = np.uint64(1)
     for _ in range(n):
         oldest *= PRIME
     value = np.uint64(0)
     for position in range(n):
         value = value * PRIME + word_hashes[position]
-    found[0] = mix(value)
+    hashes[0] = mix(value)
     for position in range(n, len(word_hashes)):
         value = value * PRIME + word_hashes[position] - word_hashes[position - n] * oldest
-        found[position - n + 1] = mix(value)
+        hashes[position - n + 1] = mix(value)

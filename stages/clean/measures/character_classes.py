@@ -1,4 +1,4 @@
-"""What each Unicode character is, as bits in one table that compiled passes look up by code point."""
+"""Classes of Unicode characters, as bits in a table that compiled passes index by code point."""
 
 import unicodedata
 
@@ -10,13 +10,13 @@ from stages.common.word_hashes import Bytes
 
 LETTER, UPPER, LOWER, DIGIT, SPACE, SYMBOL, TERMINAL, BULLET = (1 << bit for bit in range(8))
 """LETTER: `str.isalpha`. SPACE: `str.isspace`. DIGIT: decimal digits (Nd). SYMBOL: punctuation, symbols and control
-characters (P, S, C). TERMINAL: ends a sentence. BULLET: begins an item of a list."""
+characters (P, S, C). TERMINAL: terminal punctuation. BULLET: marker of a list item."""
 
 BULLETS = "•‣▶◦■-*"
 TERMINALS = ".!?‽‼⁇⁈⁉。．！？｡﹒﹖﹗։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᭽᭾᰻᰼᱾᱿⸮⸼⹓⹔꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫"
-"""The marks that FineWeb's rule takes (those of spaCy's sentence splitter), up to U+FFFF."""
+"""Terminal punctuation of FineWeb's rule (that of spaCy's sentence splitter), up to U+FFFF."""
 LAST_LISTED = 0x323AF
-"""Unassigned and private from here on (Unicode 15): of no class."""
+"""Last assigned code point (Unicode 15); the unassigned and private ones after it have no class."""
 
 
 def _class(character: str) -> int:
@@ -36,18 +36,18 @@ CLASSES = _table()
 
 
 @numba.njit(cache=True)
-def width_at(data: Bytes, at: int) -> int:
-    """Bytes of the character at `at`, 1 to 4."""
-    byte = data[at]
+def width_at(data: Bytes, position: int) -> int:
+    """Bytes of the character at `position`, 1 to 4."""
+    byte = data[position]
     return 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
 
 
 @numba.njit(cache=True)
-def code_point(data: Bytes, at: int, width: int) -> np.int64:
-    """Code point of the character of `width` bytes at `at`."""
+def code_point(data: Bytes, position: int, width: int) -> np.int64:
+    """Code point of the character of `width` bytes at `position`."""
     if width == 1:
-        return np.int64(data[at])
-    value = np.int64(data[at]) & np.int64(0x7F >> width)
+        return np.int64(data[position])
+    value = np.int64(data[position]) & np.int64(0x7F >> width)
     for offset in range(1, width):
-        value = (value << 6) | (np.int64(data[at + offset]) & 0x3F)
+        value = (value << 6) | (np.int64(data[position + offset]) & 0x3F)
     return value

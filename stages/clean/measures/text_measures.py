@@ -1,10 +1,10 @@
-"""A document's words, lines and paragraphs, found once for all rules.
+"""Words, lines and paragraphs of a document, computed once for all rules.
 
-- `TextMeasures`: the parts and the counts that the rules' scores are made of
-- `Duplicates`: lines and paragraphs that stood before
+- `TextMeasures`: words, lines and counts, from which the rules compute their scores
+- `Duplicates`: lines and paragraphs that occurred earlier in the document
 
-Lengths are in characters, not bytes. Words are separated by white space; lines are those with something on them,
-without the white space around it; paragraphs are runs of such lines.
+Lengths are in characters, not bytes. Words are separated by white space; lines are the nonblank ones, without leading
+and trailing white space; paragraphs are runs of such lines.
 """
 
 from dataclasses import dataclass
@@ -13,86 +13,85 @@ from functools import cached_property
 import numpy as np
 
 from stages.clean.measures.character_classes import CLASSES
-from stages.clean.measures.repetition import NGRAMS, duplicate_parts, repeated_ngrams
+from stages.clean.measures.repetition import NGRAMS, count_duplicates, count_repeated_ngrams
 from stages.clean.measures.text_scan import Count, Line, Table, scan
 from stages.common.word_hashes import SPACED, Bytes, Hashes, Positions, words
 
 
 @dataclass(frozen=True)
 class TextMeasures:
-    """One document's parts; made by `of`."""
+    """Words, lines and counts of one document; built by `of`."""
 
     text: str
     data: Bytes
     """(bytes,) uint8, the text in UTF-8."""
     word_hashes: Hashes
-    """(words,) uint64, without ASCII case."""
+    """(words,) uint64, case-insensitive in ASCII."""
     word_characters: Positions
-    """(words,) int64."""
+    """(words,) int64, length of each word."""
     lines: Table
     """(lines, columns of `Line`) int64."""
     line_hashes: Hashes
-    """(lines,) uint64, of the bytes from START to END."""
+    """(lines,) uint64, hash of the bytes from START to END."""
     counts: tuple[int, ...]
-    """By `Count`."""
+    """Indexed by `Count`."""
 
     @classmethod
     def of(cls, text: str) -> "TextMeasures":
-        """Find the parts of a text."""
+        """Measure a text."""
         data = np.frombuffer(text.encode(), dtype=np.uint8)
-        found = words(data, SPACED)
-        characters = np.empty(len(found.hashes), dtype=np.int64)
+        split = words(data, SPACED)
+        characters = np.empty(len(split.hashes), dtype=np.int64)
         lines = np.zeros((text.count("\n") + 1, len(Line)), dtype=np.int64)
         hashes = np.empty(len(lines), dtype=np.uint64)
         counts = np.zeros(len(Count), dtype=np.int64)
-        filled = scan(data, found, CLASSES, characters, lines, hashes, counts)
-        return cls(text, data, found.hashes, characters, lines[:filled], hashes[:filled], tuple(counts.tolist()))
+        count = scan(data, split, CLASSES, characters, lines, hashes, counts)
+        return cls(text, data, split.hashes, characters, lines[:count], hashes[:count], tuple(counts.tolist()))
 
     @property
     def words(self) -> int:
-        """How many words."""
+        """Number of words."""
         return len(self.word_hashes)
 
     def line_share(self, column: Line) -> float:
-        """Share of the lines that have a 1 there; 0 where there are no lines."""
+        """Share of the lines with a 1 in this column; 0 if there are no lines."""
         return self.line_sums[column] / max(len(self.lines), 1)
 
     @cached_property
     def line_sums(self) -> tuple[int, ...]:
-        """By column of `Line`."""
+        """Column sums, indexed by `Line`."""
         return tuple(self.lines.sum(axis=0).tolist())
 
     @cached_property
     def duplicates(self) -> "Duplicates":
-        """Lines and paragraphs that stood before."""
-        found = np.zeros(4, dtype=np.int64)
-        offsets, characters, numbers = (
-            np.ascontiguousarray(self.lines[:, one]) for one in (Line.OFFSET, Line.CHARACTERS, Line.PARAGRAPH)
+        """Duplicate lines and paragraphs."""
+        totals = np.zeros(4, dtype=np.int64)
+        offsets, characters, paragraph_of = (
+            np.ascontiguousarray(self.lines[:, column]) for column in (Line.OFFSET, Line.CHARACTERS, Line.PARAGRAPH)
         )
-        duplicate_parts(self.line_hashes, offsets, characters, numbers, found)
+        count_duplicates(self.line_hashes, offsets, characters, paragraph_of, totals)
         paragraphs = int(self.lines[-1, Line.PARAGRAPH]) + 1 if len(self.lines) else 0
-        return Duplicates(len(self.lines), paragraphs, *found.tolist())
+        return Duplicates(len(self.lines), paragraphs, *totals.tolist())
 
     @cached_property
     def ngrams(self) -> tuple[float, ...]:
-        """For 2 to 10 words: share of the text's characters in the commonest n-gram (2 to 4), or in n-grams that
-        stood before (5 to 10)."""
-        found = np.zeros(len(NGRAMS), dtype=np.int64)
-        repeated_ngrams(self.word_hashes, self.word_characters, found)
-        return tuple((found / max(self.counts[Count.CHARACTERS], 1)).tolist())
+        """For 2 to 10 words: share of characters in the most frequent n-gram (2 to 4) or in duplicates (5 to 10)."""
+        totals = np.zeros(len(NGRAMS), dtype=np.int64)
+        count_repeated_ngrams(self.word_hashes, self.word_characters, totals)
+        return tuple((totals / max(self.counts[Count.CHARACTERS], 1)).tolist())
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What stood before in the document."""
+    """Lines and paragraphs that occurred earlier in the document."""
 
     lines: int
-    """Of the document."""
+    """All lines of the document."""
     paragraphs: int
-    """Of the document."""
+    """All paragraphs of the document."""
     duplicate_lines: int
     duplicate_paragraphs: int
     line_characters: int
-    """Of the duplicate lines."""
+    """Characters in duplicate lines."""
     paragraph_characters: int
-    """Of the duplicate paragraphs."""
+    """Characters in duplicate paragraphs."""

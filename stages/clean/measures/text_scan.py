@@ -1,7 +1,7 @@
-"""One compiled pass over a text's UTF-8 bytes that finds and measures its words and lines.
+"""One compiled pass over a text's UTF-8 bytes that measures its words and lines.
 
-- `scan`: fills in the tables that `text_measures.TextMeasures` holds
-- `Line`, `Count`: columns of the table of lines, places of the counts over the whole text
+- `scan`: fills in the arrays of `text_measures.TextMeasures`
+- `Line`, `Count`: columns of the table of lines, indices of the counts over the whole text
 """
 
 from enum import IntEnum
@@ -34,15 +34,15 @@ class Line(IntEnum):
     """Columns of the table of lines."""
 
     BEGIN = 0
-    """Position of its first byte, white space included."""
+    """Offset of its first byte, white space included."""
     START = 1
-    """Position of the first byte that is not white space."""
+    """Offset of the first byte that is not white space."""
     END = 2
-    """Position after the last byte that is not white space."""
+    """Offset after the last byte that is not white space."""
     STOP = 3
-    """Position after its line feed."""
+    """Offset after its line feed."""
     OFFSET = 4
-    """Characters of the text before START."""
+    """Characters of the text that precede START."""
     CHARACTERS = 5
     WORDS = 6
     LONGEST_WORD = 7
@@ -52,19 +52,19 @@ class Line(IntEnum):
     DIGITS = 10
     SENTENCES = 11
     BULLET = 12
-    """1 where it begins with one."""
+    """1 if it begins with a bullet."""
     ELLIPSIS = 13
-    """1 where it ends in one."""
+    """1 if it ends in an ellipsis."""
     TERMINAL = 14
-    """1 where it ends in a mark that ends a sentence."""
+    """1 if it ends in terminal punctuation."""
     END_MARK = 15
-    """1 where it ends in one of C4's marks (`. ? ! " '`) but not in `...`."""
+    """1 if it ends in one of C4's marks (`. ? ! " '`) but not in `...`."""
     PARAGRAPH = 16
-    """Number of its paragraph, from 0."""
+    """Index of its paragraph."""
 
 
 class Count(IntEnum):
-    """Places of the counts over the whole text."""
+    """Indices of the counts over the whole text."""
 
     CHARACTERS = 0
     LINE_FEEDS = 1
@@ -76,17 +76,17 @@ class Count(IntEnum):
     DIGITS = 6
     SPACES = 7
     BRACKETS = 8
-    """Round, square and curly ones."""
+    """Round, square and curly."""
     ALPHABETIC_WORDS = 9
     """With at least one letter."""
     PLAIN_WORDS = 10
-    """With anything but punctuation and symbols."""
+    """With at least one character that is neither punctuation nor a symbol."""
     PLAIN_CHARACTERS = 11
-    """Of the plain words."""
+    """Characters of the plain words."""
     STOP_WORDS = 12
     DISTINCT_STOP_WORDS = 13
     URL_CHARACTERS = 14
-    """Of words that begin with http://, https:// or www."""
+    """Characters of words that begin with http://, https:// or www."""
 
 
 _STOP_WORD_HASHES = np.concatenate(
@@ -94,8 +94,8 @@ _STOP_WORD_HASHES = np.concatenate(
 )
 _LONGEST_STOP_WORD = max(map(len, STOP_WORDS))
 _INSIDE, _AFTER_MARK, _AFTER_SPACE = 1, 2, 3
-"""Where a sentence stands: in its words, after its end mark, after the white space behind that; 0 is before one."""
-# Compiled code reads plain numbers faster than members of an enumeration.
+"""State of a sentence: in its words, after its end mark, after the white space that follows; 0 is before it begins."""
+# Compiled code reads plain integers faster than members of an enumeration.
 _ALPHABETIC_WORDS, _PLAIN_WORDS, _PLAIN_CHARACTERS = map(
     int, (Count.ALPHABETIC_WORDS, Count.PLAIN_WORDS, Count.PLAIN_CHARACTERS)
 )
@@ -108,23 +108,23 @@ _STOP_WORDS, _DISTINCT_STOP_WORDS, _URL_CHARACTERS = map(
 @numba.njit(cache=True)
 def scan(
     data: Bytes,
-    found: Words,
+    split: Words,
     classes: Bytes,
     word_characters: Positions,
     lines: Table,
     line_hashes: Hashes,
     counts: Table,
 ) -> int:
-    """Fill in the last four; return how many lines there are.
+    """Fill in the last four arguments and return the number of lines.
 
-    One loop over characters with nothing but local numbers inside: views of arrays there cost ten times as much.
+    A single loop over characters that uses only local scalars: array views inside it would take ten times as long.
     """
-    hashes, starts, ends = found
+    hashes, starts, ends = split
     line, word, paragraph, blank, position, characters, begin = 0, 0, 0, False, 0, 0, 0
     hash_marks, ellipses, braces, letters_and_digits, all_digits, spaces, brackets, dots = 0, 0, 0, 0, 0, 0, 0, 0
     start, end, offset, length, line_words, longest, letters, upper, digits = -1, 0, 0, 0, 0, 0, 0, 0, 0
     sentences, sentence, first_kind, last_kind = 0, 0, np.int64(0), np.int64(0)
-    value, sealed = np.uint64(0), np.uint64(0)  # of the line so far, and up to its last character that is no space
+    value, sealed = np.uint64(0), np.uint64(0)  # hash of the line so far, and up to its last nonspace character
     word_kinds, word_begin, plain = np.int64(0), 0, False
     while position < len(data):
         width = width_at(data, position)
@@ -153,8 +153,8 @@ def scan(
                 start, offset, first_kind = position, characters, kind
                 paragraph += 1 if blank and line > 0 else 0
                 blank = False
-            for place in range(position, position + width):
-                value = value * PRIME + np.uint64(data[place]) + np.uint64(1)
+            for index in range(position, position + width):
+                value = value * PRIME + np.uint64(data[index]) + np.uint64(1)
             end, length, last_kind, sealed = position + width, characters + 1 - offset, kind, value
             sentences += 1 if sentence == _AFTER_SPACE and not kind & LOWER else 0
             sentence = _sentence_state(sentence, point, kind)
@@ -208,8 +208,8 @@ def _is_bracket(point: np.int64) -> bool:
 
 @numba.njit(cache=True)
 def _sentence_state(state: int, point: np.int64, kind: np.int64) -> int:
-    """A sentence ends at one of its marks, closing quotes or brackets after it, white space, and then anything but a
-    small letter ('e.g. this' goes on)."""
+    """A sentence ends at terminal punctuation, optional closing quotes or brackets, white space, and then anything but
+    a lowercase letter ('e.g. this' is not an end)."""
     if kind & TERMINAL:
         return _AFTER_MARK
     closing = point == 0x22 or point == 0x27 or point == 0x29 or point == 0x5D or point == 0x201D or point == 0x2019
@@ -241,7 +241,7 @@ def _count_known_words(
     word_characters: Positions,
     counts: Table,
 ) -> None:
-    """Stop words by their hashes, and web addresses by how they begin."""
+    """Count stop words by their hashes, and characters of web addresses by their prefixes."""
     seen = 0
     for word in range(len(hashes)):
         start, size = starts[word], ends[word] - starts[word]

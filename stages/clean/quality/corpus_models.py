@@ -1,7 +1,7 @@
-"""The models of the clean stage: trained on samples of the corpus that the rules kept, then asked about every document.
+"""Models of the clean stage: trained on samples of the documents that the rules kept, then applied to every document.
 
-- `Models`: quality and perplexity of one text
-- `train_models`: the models that the config asks for
+- `Models`: quality and perplexity of a text
+- `train_models`: trains the configured models
 """
 
 from dataclasses import dataclass
@@ -20,31 +20,32 @@ from stages.clean.quality.quality_classifier import QualityClassifier
 from stages.clean.quality.sampling import CleanText, Draw, draw_documents, sampled
 from stages.clean.quality.trigram_model import TrigramModel
 
-LEAST_DOCUMENTS = 20
+MIN_DOCUMENTS = 20
+"""Minimum number of training documents."""
 HELD_OUT = 10
-"""One in so many of the sampled documents tests the classifier."""
+"""One in ten sampled documents is held out to test the classifier."""
 BUCKETS = ("perplexity_head", "perplexity_middle", "perplexity_tail")
 
 
 @dataclass(frozen=True)
 class Models:
-    """What was trained; picklable."""
+    """The trained models; picklable."""
 
     classifier: QualityClassifier | None = None
     language_model: TrigramModel | None = None
     bucket_ends: tuple[float, float] = (0.0, 0.0)
-    """Perplexities where head and middle end."""
+    """Perplexities at the ends of head and middle."""
 
     def quality(self, text: str) -> float | None:
         """Probability of being reference-like; None without a classifier."""
         return self.classifier.probability(text) if self.classifier else None
 
     def perplexity(self, text: str) -> float | None:
-        """Under the model of the reference text; None without one."""
+        """Perplexity under the model of the reference text; None without a model."""
         return self.language_model.perplexity(text) if self.language_model else None
 
     def bucket(self, perplexity: float) -> str:
-        """The tag of CCNet's head, middle or tail."""
+        """Tag of CCNet's head, middle or tail."""
         return BUCKETS[sum(perplexity > end for end in self.bucket_ends)]
 
 
@@ -57,10 +58,10 @@ def train_models(
     files: list[Partition],
     out: ArtifactWriter,
 ) -> Models:
-    """Sample, clean and learn; the models become part of the artifact, and how good they are of its metrics.
+    """Sample, clean and train; the models become part of the artifact, their figures part of its metrics.
 
     Raises:
-        InputDataError: where a genre or source is unknown, or too few documents are left to learn from.
+        InputDataError: if a genre or source is unknown, or too few documents are left to train on.
     """
     draws = [*_classifier_draws(classifier), *_perplexity_draws(perplexity)]
     if not draws:
@@ -71,15 +72,15 @@ def train_models(
         train = partial(train_classifier_partition, classifier, samples)
         (result,) = partitions.map("quality_classifier", train, [Partition("model", None)])
         result.adopt_into(out)
-        out.metrics["quality_classifier"] = _said(result, quality_classifier.PATH)
+        out.metrics["quality_classifier"] = _figures(result, quality_classifier.PATH)
         models = Models(QualityClassifier(result))
     if perplexity:
         (result,) = partitions.map(
             "perplexity", partial(fit_partition, perplexity, samples), [Partition("model", None)]
         )
         result.adopt_into(out)
-        said = out.metrics["perplexity"] = _said(result, trigram_model.path(1))
-        models = Models(models.classifier, TrigramModel(result), (said["head_ends"], said["middle_ends"]))
+        figures = out.metrics["perplexity"] = _figures(result, trigram_model.path(1))
+        models = Models(models.classifier, TrigramModel(result), (figures["head_ends"], figures["middle_ends"]))
     return models
 
 
@@ -98,86 +99,86 @@ def _perplexity_draws(config: PerplexityConfig | None) -> list[Draw]:
         return []
     return [
         Draw("clean.perplexity.reference", config.documents, frozenset(config.reference)),
-        Draw("clean.perplexity", 2 * config.documents),  # as many again, for those that are in both
+        Draw("clean.perplexity", 2 * config.documents),  # twice as many, as some are in both samples
     ]
 
 
 def train_classifier_partition(
     config: QualityClassifierConfig, samples: list[PartitionResult], payload: None, out: PartitionWriter
 ) -> None:
-    """Learn from nine tenths of both samples, and be tested by the others.
+    """Train the classifier on nine tenths of both samples and test it on the rest.
 
     Args:
-        config: its settings.
-        samples: from `draw_documents`.
-        payload: nothing; it is one partition.
-        out: gets the model.
+        config: settings of the classifier.
+        samples: results of `draw_documents`.
+        payload: unused; there is a single partition.
+        out: receives the model.
     """
     keys, texts, labels = [], [], []
     for draw in _classifier_draws(config):
-        found = sampled(samples, draw.name)
-        _check_enough(draw.name, len(found[1]))
-        keys.append(found[0])
-        texts += found[1]
-        labels += [draw.name.endswith("reference")] * len(found[1])
+        draw_keys, draw_texts = sampled(samples, draw.name)
+        _check_enough(draw.name, len(draw_texts))
+        keys.append(draw_keys)
+        texts += draw_texts
+        labels += [draw.name.endswith("reference")] * len(draw_texts)
     order = np.argsort(np.concatenate(keys), kind="stable")
-    texts, is_reference = [texts[at] for at in order], np.array(labels)[order]
-    tested = np.concatenate(keys)[order] % HELD_OUT == 0
-    tested &= _leaves_both(tested, is_reference)
-    learnt = [text for text, held_out in zip(texts, tested, strict=True) if not held_out]
-    weights = quality_classifier.train(learnt, is_reference[~tested], config.hash_bits)
-    said = {"reference": float(is_reference.sum()), "web": float((~is_reference).sum())}
-    if tested.any():
-        scores = np.array([quality_classifier.probability(weights, texts[at]) for at in np.flatnonzero(tested)])
-        said["accuracy"], said["auc"] = quality_classifier.accuracy_and_auc(scores, is_reference[tested])
-    out.write_table(quality_classifier.PATH, _with_figures(pa.table({"weight": weights}), said))
+    texts, is_reference = [texts[index] for index in order], np.array(labels)[order]
+    held_out = np.concatenate(keys)[order] % HELD_OUT == 0
+    held_out &= _both_splits_have_both_classes(held_out, is_reference)
+    training_texts = [text for text, is_held_out in zip(texts, held_out, strict=True) if not is_held_out]
+    weights = quality_classifier.train(training_texts, is_reference[~held_out], config.hash_bits)
+    figures = {"reference": float(is_reference.sum()), "web": float((~is_reference).sum())}
+    if held_out.any():
+        scores = np.array([quality_classifier.probability(weights, texts[index]) for index in np.flatnonzero(held_out)])
+        figures["accuracy"], figures["auc"] = quality_classifier.accuracy_and_auc(scores, is_reference[held_out])
+    out.write_table(quality_classifier.PATH, _with_figures(pa.table({"weight": weights}), figures))
 
 
-def _leaves_both(tested: Any, is_reference: Any) -> bool:
-    """True where both kinds are on both sides: of very few documents, chance may hold out none of a kind."""
-    return all((side & kind).any() for side in (tested, ~tested) for kind in (is_reference, ~is_reference))
+def _both_splits_have_both_classes(held_out: Any, is_reference: Any) -> bool:
+    """With very few documents, chance may hold out none, or all, of a class; then none is held out."""
+    return all((split & label).any() for split in (held_out, ~held_out) for label in (is_reference, ~is_reference))
 
 
 def fit_partition(
     config: PerplexityConfig, samples: list[PartitionResult], payload: None, out: PartitionWriter
 ) -> None:
-    """Learn from the reference's sample, and place the buckets by the sample of everything that is not in it.
+    """Fit the trigram model to the reference sample, and set the bucket boundaries by sampled documents outside it.
 
     Args:
-        config: its settings.
-        samples: from `draw_documents`.
-        payload: nothing; it is one partition.
-        out: gets the model's tables.
+        config: settings of the model.
+        samples: results of `draw_documents`.
+        payload: unused; there is a single partition.
+        out: receives the model's tables.
     """
     keys, texts = sampled(samples, "clean.perplexity.reference")
     _check_enough("clean.perplexity.reference", len(texts))
     tables = trigram_model.fit(texts)
     other_keys, others = sampled(samples, "clean.perplexity")
-    learnt = set(keys.tolist())
+    training_keys = set(keys.tolist())
     model = {order: trigram_model.NgramTable(table) for order, table in tables.items()}
-    found = [trigram_model.perplexity(model, text) for key, text in zip(other_keys.tolist(), others, strict=True)
-             if key not in learnt]  # fmt: skip
-    found = sorted(value for value in found if np.isfinite(value))
-    _check_enough("clean.perplexity, documents outside the reference's sample", len(found))
-    head, middle = (found[int(len(found) * share / 100)] for share in config.percentiles)
-    said = {"documents": float(len(texts)), "head_ends": head, "middle_ends": middle}
+    values = [trigram_model.perplexity(model, text) for key, text in zip(other_keys.tolist(), others, strict=True)
+              if key not in training_keys]  # fmt: skip
+    values = sorted(value for value in values if np.isfinite(value))
+    _check_enough("clean.perplexity, documents outside the reference sample", len(values))
+    head, middle = (values[int(len(values) * percent / 100)] for percent in config.percentiles)
+    figures = {"documents": float(len(texts)), "head_ends": head, "middle_ends": middle}
     for order, table in tables.items():
-        out.write_table(trigram_model.path(order), _with_figures(table, said if order == 1 else {}))
+        out.write_table(trigram_model.path(order), _with_figures(table, figures if order == 1 else {}))
 
 
-def _check_enough(what: str, documents: int) -> None:
-    if documents < LEAST_DOCUMENTS:
+def _check_enough(sample: str, documents: int) -> None:
+    if documents < MIN_DOCUMENTS:
         raise InputDataError(
-            f"{what}: the rules left {documents} documents to learn from, at least {LEAST_DOCUMENTS} are needed; name "
-            "more genres or sources, or loosen the limits under clean.rules"
+            f"{sample}: the rules kept {documents} documents to train on, at least {MIN_DOCUMENTS} are needed; name "
+            "more genres or sources, or relax the limits under clean.rules"
         )
 
 
-def _with_figures(table: pa.Table, said: dict[str, float]) -> pa.Table:
-    """The table with figures in its schema's metadata."""
-    return table.replace_schema_metadata({name: repr(value) for name, value in said.items()})
+def _with_figures(table: pa.Table, figures: dict[str, float]) -> pa.Table:
+    """The table with the model's figures in its schema's metadata."""
+    return table.replace_schema_metadata({name: repr(value) for name, value in figures.items()})
 
 
-def _said(result: PartitionResult, path: str) -> dict[str, float]:
+def _figures(result: PartitionResult, path: str) -> dict[str, float]:
     metadata = result.read_table(path).schema.metadata or {}
     return {name.decode(): float(value) for name, value in metadata.items()}

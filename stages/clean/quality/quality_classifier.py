@@ -1,10 +1,10 @@
 """Reference-like or web-like: a linear model over hashed words and word pairs, as fastText's (Joulin et al. 2017,
-1607.01759) without its hidden layer, used as GPT-3 (Brown et al. 2020, 2005.14165, A) and DCLM (Li et al. 2024,
-2406.11794) use theirs.
+1607.01759) without its hidden layer, used as in GPT-3 (Brown et al. 2020, 2005.14165, A) and DCLM (Li et al. 2024,
+2406.11794).
 
-- `train`: weights from texts of both kinds, by AdaGrad (Duchi et al. 2011) on the logistic loss
-- `QualityClassifier`: the probability of one text
-- `accuracy_and_auc`: how well it tells apart what it did not learn from
+- `train`: weights from texts of both classes, by AdaGrad (Duchi et al. 2011) on the logistic loss
+- `QualityClassifier`: the probability of a text
+- `accuracy_and_auc`: accuracy and AUC on held-out texts
 """
 
 from collections.abc import Sequence
@@ -20,71 +20,71 @@ from infra.workers.partitions import PartitionResult
 from stages.common.word_hashes import PRIME, ngram_hashes, words
 
 Floats = npt.NDArray[np.float32]
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 EPOCHS = 5
 LEARNING_RATE = 0.5
 PATH = "models/quality_classifier.arrow"
 
 
-def features(text: str, bits: int) -> Places:
-    """Places of a text's words and pairs of neighbors among the weights: (2 x words - 1,) int64."""
-    found = words(np.frombuffer(text.encode(), dtype=np.uint8)).hashes
-    hashes = np.concatenate((found, ngram_hashes(found, 2)))
+def features(text: str, bits: int) -> Indices:
+    """Indices of the weights of a text's words and word bigrams: (2 x words - 1,) int64."""
+    unigrams = words(np.frombuffer(text.encode(), dtype=np.uint8)).hashes
+    hashes = np.concatenate((unigrams, ngram_hashes(unigrams, 2)))
     with np.errstate(over="ignore"):
         return ((hashes * PRIME) >> np.uint64(64 - bits)).astype(np.int64)
 
 
 def train(texts: Sequence[str], is_reference: npt.NDArray[np.bool_], bits: int) -> Floats:
-    """Weights: (2^bits + 1,) float32, the last one the bias.
+    """Train the weights: (2^bits + 1,) float32, the last is the bias.
 
     Args:
-        texts: in the order to learn from them, both kinds mixed.
+        texts: training texts in training order, both classes mixed.
         is_reference: (texts,) bool.
         bits: as in `QualityClassifierConfig.hash_bits`.
     """
-    places = [features(text, bits) for text in texts]
-    offsets = np.cumsum([0, *map(len, places)])
+    indices = [features(text, bits) for text in texts]
+    offsets = np.cumsum([0, *map(len, indices)])
     share = is_reference.mean()
     importance = np.where(is_reference, 0.5 / share, 0.5 / (1 - share)).astype(np.float32)
-    return _adagrad(np.concatenate(places), offsets, is_reference.astype(np.float32), importance, (1 << bits) + 1)
+    return _adagrad(np.concatenate(indices), offsets, is_reference.astype(np.float32), importance, (1 << bits) + 1)
 
 
 @numba.njit(cache=True)
-def _adagrad(places: Places, offsets: Places, labels: Floats, importance: Floats, size: int) -> Floats:
-    """Logistic regression on the mean of each text's weights; a kind with fewer texts counts as much as the other."""
+def _adagrad(indices: Indices, offsets: Indices, labels: Floats, importance: Floats, size: int) -> Floats:
+    """Logistic regression on the mean of each text's weights; both classes have the same total weight."""
     weights = np.zeros(size, dtype=np.float32)
     squares = np.full(size, 1e-12, dtype=np.float32)
     for _ in range(EPOCHS):
         for text in range(len(labels)):
             begin, end = offsets[text], offsets[text + 1]
-            logit = _logit(weights, places[begin:end])
+            logit = _logit(weights, indices[begin:end])
             gradient = importance[text] * (1 / (1 + np.exp(-logit)) - labels[text])
             squares[-1] += gradient * gradient
             weights[-1] -= LEARNING_RATE * gradient / np.sqrt(squares[-1])
-            of_one = gradient / max(1, end - begin)
-            for at in places[begin:end]:
-                squares[at] += of_one * of_one
-                weights[at] -= LEARNING_RATE * of_one / np.sqrt(squares[at])
+            per_feature = gradient / max(1, end - begin)
+            for index in indices[begin:end]:
+                squares[index] += per_feature * per_feature
+                weights[index] -= LEARNING_RATE * per_feature / np.sqrt(squares[index])
     return weights
 
 
 @numba.njit(cache=True)
-def _logit(weights: Floats, places: Places) -> float:
+def _logit(weights: Floats, indices: Indices) -> float:
     total = 0.0
-    for at in places:
-        total += weights[at]
-    return float(total / max(1, len(places)) + weights[-1])
+    for index in indices:
+        total += weights[index]
+    return float(total / max(1, len(indices)) + weights[-1])
 
 
 @dataclass(frozen=True)
 class QualityClassifier:
-    """A trained model; picklable, its weights are read where it is used."""
+    """A trained classifier; picklable, its weights are loaded on first use."""
 
     trained: PartitionResult
 
     def probability(self, text: str) -> float:
-        """Of being reference-like, 0 to 1, at equal shares of both kinds."""
+        """Probability of being reference-like, 0 to 1, at equal priors."""
         return probability(self._weights, text)
 
     @cached_property
@@ -93,15 +93,15 @@ class QualityClassifier:
 
 
 def probability(weights: Floats, text: str) -> float:
-    """As `QualityClassifier.probability`."""
+    """Probability under these weights, as `QualityClassifier.probability`."""
     bits = (len(weights) - 1).bit_length() - 1
     return float(1 / (1 + np.exp(-_logit(weights, features(text, bits)))))
 
 
 def accuracy_and_auc(scores: npt.NDArray[Any], is_reference: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean of both kinds' accuracies at 0.5, and the area under the ROC curve (ties count half)."""
-    right = (scores >= 0.5) == is_reference
-    accuracy = (right[is_reference].mean() + right[~is_reference].mean()) / 2
+    """Balanced accuracy at 0.5, and the area under the ROC curve (ties count half)."""
+    correct = (scores >= 0.5) == is_reference
+    accuracy = (correct[is_reference].mean() + correct[~is_reference].mean()) / 2
     above = (scores[is_reference][:, None] > scores[~is_reference]).mean()
-    level = (scores[is_reference][:, None] == scores[~is_reference]).mean()
-    return float(accuracy), float(above + level / 2)
+    tied = (scores[is_reference][:, None] == scores[~is_reference]).mean()
+    return float(accuracy), float(above + tied / 2)

@@ -2,9 +2,9 @@
 
 - `unwrap`: the text with its wrapped lines joined
 
-A text is hard-wrapped if most of its lines are full: had the next line's first word been put at their end, they would
-have passed the common width. Only paragraphs of full lines are joined; verse, lists, tables, code and headings are
-left alone. A hyphen at a line's end stays unless the joined word stands elsewhere in the document without it.
+A text is hard-wrapped if most of its lines are full: with the next line's first word appended they would exceed the
+common width. Only paragraphs of full lines are joined; verse, lists, tables, code and headings are left alone. A hyphen
+at a line's end is kept unless the joined word occurs elsewhere in the document without it.
 """
 
 import re
@@ -12,29 +12,30 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 NARROWEST, WIDEST = 45, 120
-"""Characters of the common width; narrower are columns and verse, wider is not wrapped by hand or by old programs."""
+"""Range of the common width, in characters; narrower are columns and verse, wider was not wrapped by hand or by old
+programs."""
 FULL = 0.85
 """Share of the common width that a full line reaches with the next line's first word: typists were not exact."""
-MOST = 0.8
-"""Share of the lines (of a paragraph, and of the text) that must be full."""
-FEWEST_LINES = 8
-"""Lines that another follows in their paragraph; below that the widths say nothing."""
+MIN_FULL_SHARE = 0.8
+"""Minimum share of full lines in a paragraph, and in the text."""
+MIN_LINES = 8
+"""Minimum number of lines that are not the last of their paragraph; fewer do not show a common width."""
 VERSE = 0.8
-"""Share of lines that begin with a capital from which a paragraph is taken for verse; prose has one in six."""
+"""Share of lines with an initial capital from which a paragraph counts as verse; prose has one in six."""
 
 _MARKER = re.compile(r"(?:[-*+•‣◦>|#=~_.:;%$\\]|\d+[.):]|[a-zA-Z][.)]|\(\w{1,3}\)|@\w)(?:\s|$|\W)|[|{}<]")
-"""Begins an item of a list, a table, a directive, a heading, a quotation or code."""
+"""Beginning of a list item, a table, a directive, a heading, a quotation or code."""
 _COLUMNS = re.compile(r"\S(?: {3,}|\t)\S|[|{};]\s*$")
-"""Stands in lines of tables and code."""
+"""Occurs in lines of tables and code."""
 _INDENT = 4
-"""From here on a line is code, verse or a quotation."""
+"""Indentation from which a line is code, verse or a quotation."""
 
 
 def unwrap(text: str) -> tuple[str, int]:
     """Join the wrapped lines of a document.
 
     Returns:
-        The text, and how many lines were joined to the one before them.
+        The text, and the number of lines that were joined to the preceding line.
     """
     paragraphs = _paragraphs(text.split("\n"))
     width = _common_width(paragraphs)
@@ -54,28 +55,28 @@ def unwrap(text: str) -> tuple[str, int]:
 
 
 def _paragraphs(lines: Sequence[str]) -> list[list[str]]:
-    """Runs of lines; a blank line is one of its own."""
-    found: list[list[str]] = []
+    """Runs of nonblank lines; a blank line is a run of its own."""
+    runs: list[list[str]] = []
     for line in lines:
-        if line.strip() and found and found[-1][-1].strip():
-            found[-1].append(line)
+        if line.strip() and runs and runs[-1][-1].strip():
+            runs[-1].append(line)
         else:
-            found.append([line])
-    return found
+            runs.append([line])
+    return runs
 
 
 def _common_width(paragraphs: Sequence[Sequence[str]]) -> float | None:
-    """Width that the text is wrapped at, or None where it is not."""
-    reaches = sorted((_reach(line, after), len(line)) for one in paragraphs for line, after in pairwise(one))
-    if len(reaches) < FEWEST_LINES:
+    """Width at which the text is wrapped; None if it is not wrapped."""
+    reaches = sorted((_reach(line, after), len(line)) for lines in paragraphs for line, after in pairwise(lines))
+    if len(reaches) < MIN_LINES:
         return None
     width = sorted(length for _, length in reaches)[int(0.95 * (len(reaches) - 1))]
     full = sum(reach >= FULL * width for reach, _ in reaches) / len(reaches)
-    return width if NARROWEST <= width <= WIDEST and full >= MOST else None
+    return width if NARROWEST <= width <= WIDEST and full >= MIN_FULL_SHARE else None
 
 
 def _reach(line: str, after: str) -> int:
-    """Characters of the line with the next one's first word at its end."""
+    """Length of the line with the next line's first word appended."""
     return len(line) + 1 + len(after.split(None, 1)[0])
 
 
@@ -87,7 +88,7 @@ def _is_wrapped_prose(paragraph: Sequence[str], width: float) -> bool:
     if max(map(len, paragraph)) > WIDEST:
         return False
     full = sum(_reach(line, after) >= FULL * width for line, after in pairwise(paragraph))
-    if full < MOST * (len(paragraph) - 1):
+    if full < MIN_FULL_SHARE * (len(paragraph) - 1):
         return False
     capitals = sum(line.lstrip()[0].isupper() for line in paragraph)
     return len(paragraph) < 3 or capitals < VERSE * len(paragraph)
@@ -106,7 +107,7 @@ def _join(paragraph: Sequence[str], known: set[str]) -> str:
 
 
 def _join_at_hyphen(text: str, line: str, known: set[str]) -> str:
-    """`exam-` and `ple` become `example` only where the document has that word and not `exam-ple`."""
+    """`exam-` and `ple` become `example` only if the document has that word and not `exam-ple`."""
     head = re.search(r"(\w+)-$", text)
     tail = re.match(r"\w+", line)
     if head and tail and line[0].islower():

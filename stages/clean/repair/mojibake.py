@@ -1,14 +1,14 @@
 """ftfy's repairs at many times its speed: one compiled pass finds the few lines that ftfy could change.
 
-- `repair`: what `ftfy.fix_text(text, FTFY_CONFIG)` returns
-- `FTFY_CONFIG`: which repairs
+- `repair`: the result of `ftfy.fix_text(text, FTFY_CONFIG)`
+- `FTFY_CONFIG`: the repairs that are enabled
 
-ftfy works line by line and leaves a line as it is unless something of the following stands in it, so only such lines
-are given to it (ftfy 6.3, `fix_and_explain`, `badness.BADNESS_RE`):
+ftfy works line by line and leaves a line unchanged unless it contains one of the following, so only such lines are
+passed to it (ftfy 6.3, `fix_and_explain`, `badness.BADNESS_RE`):
 
-1. a control character, a carriage return or another of Unicode's line ends, a byte order mark and its like;
-2. an `&entity;`, up to the first line that holds `<`: from there on ftfy decodes none;
-3. what its heuristic calls bad, which takes two neighbors beyond ASCII, or one of `ŒœÃÂ`;
+1. a control character, a carriage return or another line separator of Unicode, a byte order mark or the like;
+2. an `&entity;` before the first line with `<`: from that line on ftfy decodes none;
+3. text that its heuristic calls bad, which takes two adjacent characters beyond ASCII, or one of `ŒœÃÂ`;
 4. characters that are not in NFC.
 """
 
@@ -23,8 +23,8 @@ import numpy as np
 from stages.clean.measures.character_classes import code_point, width_at
 from stages.common.word_hashes import Bytes, Positions
 
-# For text that a language model learns from: undo damage, keep what an author may have chosen (curly quotes,
-# ligatures, full-width letters).
+# For text to train a language model on: undo damage, keep what an author may have chosen (curly quotes, ligatures,
+# full-width letters).
 FTFY_CONFIG = ftfy.TextFixerConfig(
     unescape_html="auto",
     uncurl_quotes=False,
@@ -36,45 +36,45 @@ FTFY_CONFIG = ftfy.TextFixerConfig(
 _ENTITIES_KEPT = FTFY_CONFIG._replace(unescape_html=False)
 
 _SURE = 1
-"""ftfy has to work on the line."""
+"""ftfy has to repair the line."""
 _MAYBE_BAD = 2
-"""Its heuristic has to look first."""
+"""ftfy's heuristic has to decide."""
 _ENTITY = 4
-"""An entity to decode; what comes out has to be looked at."""
+"""An entity to decode; the result has to be checked again."""
 _RETURN = 8
 """A carriage return."""
 _ENTITY_LENGTH = 24
-"""Letters and digits of the longest entity that ftfy looks for (`chardata.HTML_ENTITY_RE`)."""
+"""Letters and digits of the longest entity that ftfy decodes (`chardata.HTML_ENTITY_RE`)."""
 FIRST_HARMLESS, LAST_HARMLESS = 0x2800, 0xF8FE
 """No character of this range is part of `BADNESS_RE`: ideographs, kana and hangul may be neighbors."""
 
 
 def repair(text: str) -> str:
-    """What `ftfy.fix_text(text, FTFY_CONFIG)` returns; the same object where nothing changes."""
+    """Result of `ftfy.fix_text(text, FTFY_CONFIG)`; the same object if nothing changes."""
     longest = FTFY_CONFIG.max_decode_length
     if len(text) > longest and max(map(len, text.split("\n"))) >= longest:
-        return str(ftfy.fix_text(text, FTFY_CONFIG))  # It cuts such lines in pieces.
+        return str(ftfy.fix_text(text, FTFY_CONFIG))  # ftfy splits such lines.
     try:
         encoded = text.encode()
-    except UnicodeEncodeError:  # Surrogates, which ftfy joins or replaces.
+    except UnicodeEncodeError:  # lone surrogates, which ftfy joins or replaces
         return str(ftfy.fix_text(text, FTFY_CONFIG))
     composed = text.isascii() or unicodedata.is_normalized("NFC", text)
-    found = np.empty((encoded.count(b"\n") + 1, 3), dtype=np.int64)
-    count, markup = _suspicious_lines(np.frombuffer(encoded, dtype=np.uint8), composed, found)
-    pieces, done = [], 0
-    for start, end, reason in found[:count].tolist():
+    lines = np.empty((encoded.count(b"\n") + 1, 3), dtype=np.int64)
+    count, markup = _suspicious_lines(np.frombuffer(encoded, dtype=np.uint8), composed, lines)
+    pieces, copied = [], 0
+    for start, end, reason in lines[:count].tolist():
         line = encoded[start:end].decode()
         fixed = _repair_line(line, reason, FTFY_CONFIG if start < markup else _ENTITIES_KEPT)
         if fixed != line:
-            pieces += [encoded[done:start].decode(), fixed]
-            done = end
-    return "".join([*pieces, encoded[done:].decode()]) if pieces else text
+            pieces += [encoded[copied:start].decode(), fixed]
+            copied = end
+    return "".join([*pieces, encoded[copied:].decode()]) if pieces else text
 
 
 def _repair_line(line: str, reason: int, config: ftfy.TextFixerConfig) -> str:
     if reason == _MAYBE_BAD and not ftfy.badness.is_bad(line):
         return line
-    if not reason & (_SURE | _MAYBE_BAD):  # The commonest damage by far: one or two of ftfy's steps are all it takes.
+    if not reason & (_SURE | _MAYBE_BAD):  # By far the most frequent damage: one or two of ftfy's steps repair it.
         simple = ftfy.fixes.unescape_html(line) if reason & _ENTITY else line
         simple = simple.replace("\r\n", "\n").replace("\r", "\n")
         if not {"<", "&"} <= set(simple) and _is_sound(simple):
@@ -84,21 +84,21 @@ def _repair_line(line: str, reason: int, config: ftfy.TextFixerConfig) -> str:
 
 def _is_sound(line: str) -> bool:
     data = np.frombuffer(line.encode("utf-8", "surrogatepass"), dtype=np.uint8)
-    found = np.empty((line.count("\n") + 1, 3), dtype=np.int64)
-    return _suspicious_lines(data, unicodedata.is_normalized("NFC", line), found)[0] == 0
+    lines = np.empty((line.count("\n") + 1, 3), dtype=np.int64)
+    return _suspicious_lines(data, unicodedata.is_normalized("NFC", line), lines)[0] == 0
 
 
 @numba.njit(cache=True)
-def _suspicious_lines(data: Bytes, composed: bool, found: Positions) -> tuple[int, int]:
+def _suspicious_lines(data: Bytes, composed: bool, lines: Positions) -> tuple[int, int]:
     """Lines that ftfy might change.
 
     Args:
         data: (bytes,) uint8, UTF-8.
-        composed: whether it is in NFC.
-        found: (lines, 3) int64, filled with start, end (after the line feed) and reason of each such line.
+        composed: whether the text is in NFC.
+        lines: (lines, 3) int64, filled with start, end (after the line feed) and reason of each such line.
 
     Returns:
-        How many there are, and the start of the first line with `<`, from which on ftfy decodes no entities.
+        Number of such lines, and the start of the first line with `<`, from which on ftfy decodes no entities.
     """
     count, start, reason, entity, before = 0, 0, 0, False, np.int64(0)
     markup = len(data)
@@ -126,7 +126,7 @@ def _suspicious_lines(data: Bytes, composed: bool, found: Positions) -> tuple[in
             if entity and markup > start:
                 reason |= _ENTITY
             if reason:
-                found[count, 0], found[count, 1], found[count, 2] = start, position, reason
+                lines[count, 0], lines[count, 1], lines[count, 2] = start, position, reason
                 count += 1
             start, reason, entity = position, 0, False
     return count, markup
@@ -134,7 +134,7 @@ def _suspicious_lines(data: Bytes, composed: bool, found: Positions) -> tuple[in
 
 @numba.njit(cache=True)
 def _reason(character: np.int64, before: np.int64) -> int:
-    """Why a character beyond ASCII makes its line suspicious; `before` is its neighbor, 0 if that is ASCII."""
+    """Reason why a character beyond ASCII makes its line suspicious; `before` is the one before it, 0 if ASCII."""
     if character < 0xA0 or 0x2028 <= character <= 0x2029 or 0x206A <= character <= 0x206F:
         return _SURE
     if character == 0xFEFF or 0xFFF9 <= character <= 0xFFFC:
@@ -152,18 +152,18 @@ def _is_harmless(character: np.int64) -> bool:
 
 
 @numba.njit(cache=True)
-def _is_entity(data: Bytes, at: int) -> bool:
-    """True if what follows `&` is `#?[0-9A-Za-z]{1,24};`."""
-    if at < len(data) and data[at] == 0x23:
-        at += 1
+def _is_entity(data: Bytes, position: int) -> bool:
+    """True if the text from `position`, after a `&`, matches `#?[0-9A-Za-z]{1,24};`."""
+    if position < len(data) and data[position] == 0x23:
+        position += 1
     length = 0
-    while at < len(data) and length <= _ENTITY_LENGTH:
-        byte = data[at]
+    while position < len(data) and length <= _ENTITY_LENGTH:
+        byte = data[position]
         if byte == 0x3B:
             return length > 0
         lower = byte | 0x20
         if not (0x30 <= byte <= 0x39 or 0x61 <= lower <= 0x7A):
             return False
-        at += 1
+        position += 1
         length += 1
     return False

@@ -1,4 +1,4 @@
-"""Text as it was meant: mojibake repaired, one Unicode form, no control characters, orderly white space."""
+"""Normalized text: mojibake repaired, NFC, no control characters, tidy white space."""
 
 import re
 import unicodedata
@@ -13,16 +13,16 @@ from stages.common.word_hashes import Bytes
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\n{4,}")
 _CHARACTERS, _LINES = 1, 2
-"""What is untidy: perhaps single characters, or white space at line ends and blank lines."""
+"""Possible untidiness: in characters, or in white space at line ends and blank lines."""
 _ROUNDS = 10
-"""Far more than any text was seen to need; each round that changes something undoes one layer of damage."""
+"""Far more than any known text needs; each round that changes something undoes one layer of damage."""
 
 
 def normalize(text: str) -> str:
-    """Repair one document; doing it twice changes nothing more.
+    """Repair a document; idempotent.
 
-    A repair can uncover another (an accent that a control character held apart from its letter makes mojibake
-    visible), so it is done until nothing changes; text that is in order costs one round.
+    A repair can make another one necessary (an accent that a control character separated from its letter can complete
+    a mojibake sequence), so repairs are repeated until nothing changes; intact text takes one round.
     """
     for _ in range(_ROUNDS):
         repaired = tidy(repair(text))
@@ -42,36 +42,35 @@ def tidy(text: str) -> str:
         text = _CONTROL.sub("", text)
     text = unicodedata.normalize("NFC", text)
     if untidy:
-        # Line by line, as a regular expression for white space before a line's end is quadratic in a long run of it.
+        # Line by line, as a regular expression for white space before a line end is quadratic in the length of a run.
         text = join_lines([line.rstrip() for line in text.split("\n")])
     return text
 
 
 def join_lines(lines: Iterable[str]) -> str:
-    """Lines without white space at their ends as a text with at most two blank lines in a row, and none at either
-    end."""
+    """Text of lines that have no trailing white space, with at most two blank lines in a row and none at either end."""
     return _BLANK_LINES.sub("\n\n\n", "\n".join(lines)).strip("\n")
 
 
 @numba.njit(cache=True)
 def _untidiness(data: Bytes) -> int:
-    """Bits for what `tidy` may have to do besides NFC; 0 only where it is nothing."""
+    """Bits for what `tidy` may have to do besides NFC; 0 only if nothing."""
     feeds = 1  # so that a line feed at the beginning is one too many
-    found = 0
+    untidy = 0
     for position in range(len(data)):
         byte = data[position]
         if byte == 0x0A:
             feeds += 1
             if feeds == 4 or feeds > position or _ends_in_space(data, position):
-                found |= _LINES
+                untidy |= _LINES
             continue
         feeds = 0
         control = (byte < 0x20 and byte != 0x09) or byte == 0x7F
         if control or (byte == 0xC2 and data[position + 1] < 0xA0) or byte == 0xEF:
             return _CHARACTERS
     if len(data) and (data[-1] == 0x0A or _ends_in_space(data, len(data))):
-        found |= _LINES
-    return found
+        untidy |= _LINES
+    return untidy
 
 
 @numba.njit(cache=True)

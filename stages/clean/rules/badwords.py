@@ -1,4 +1,4 @@
-"""Words that flag a document, as C4 (Raffel et al. 2020, 1910.10683, 2.2) had them: here a tag, not a verdict.
+"""List of bad words, as in C4 (Raffel et al. 2020, 1910.10683, 2.2); here a document is tagged, not dropped.
 
 - `share`: share of a text's words that are on the list
 """
@@ -12,19 +12,19 @@ from stages.common.word_hashes import Bytes, Hashes, words
 
 
 def share(data: Bytes) -> float:
-    """Share of the words that are on the list that the package profanityfilter carries; 0 where there is no word.
+    """Share of the words that are on the list of the package profanityfilter; 0 if the text has no words.
 
     Args:
         data: (bytes,) uint8, the text in UTF-8.
     """
-    found, listed = words(data).hashes, _listed()
-    places = np.minimum(np.searchsorted(listed, found), len(listed) - 1)
-    return float((listed[places] == found).mean()) if len(found) else 0.0
+    hashes, listed = words(data).hashes, _listed()
+    nearest = np.minimum(np.searchsorted(listed, hashes), len(listed) - 1)
+    return float((listed[nearest] == hashes).mean()) if len(hashes) else 0.0
 
 
 @cache
 def _listed() -> Hashes:
-    """Single words only: phrases would have to be looked for in the text one by one."""
+    """Sorted hashes of the listed single words; phrases would need a search each."""
     lines = (files("profanityfilter") / "data" / "badwords.txt").read_text(encoding="utf-8").splitlines()
     listed = [words(np.frombuffer(line.encode(), dtype=np.uint8)).hashes for line in lines]
     return np.unique(np.concatenate([hashes for hashes in listed if len(hashes) == 1]))

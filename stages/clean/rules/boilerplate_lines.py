@@ -1,12 +1,11 @@
 """Lines that many documents of one site or book share: menus, footers, running heads.
 
-- `BoilerplateConfig`: how many documents, and which share of the group's
-- `count_lines_partition`, `repeated_lines_partition`: which lines those are, in two maps
-- `RepeatedLines`: takes them out of one document
+- `count_lines_partition`, `repeated_lines_partition`: find the repeated lines, in two maps
+- `RepeatedLines`: removes them from a document
 
-Documents belong together by the host of their URL, or else by their source and the first component of their path: the
-folder of a site's or a book's files, or the one file that holds a whole book. Memory stays bounded because the counts
-are sorted into buckets by group and added up bucket by bucket; only the repeated lines' hashes come together.
+Documents are grouped by the host of their URL, or else by their source and the first component of their path: the
+folder of a site's or a book's files, or the single file of a whole book. Memory is bounded because the counts are
+partitioned into buckets by group and summed bucket by bucket; only the hashes of the repeated lines are gathered.
 """
 
 import hashlib
@@ -27,11 +26,11 @@ from stages.clean.rules.line_rules import without_lines
 from stages.common.word_hashes import PRIME, Hashes
 
 GROUP_ITSELF = 0
-"""In place of a line's hash: counts the group's documents."""
+"""Placeholder for a line's hash in the row that counts the group's documents."""
 
 
 def group_of(document: Mapping[str, Any]) -> str:
-    """The site or book that a document belongs to."""
+    """Site or book that a document belongs to."""
     host = urlsplit(document["url"]).hostname if document["url"] else None
     return host or f"{document['source']}/{document['path'].split('/', 1)[0]}"
 
@@ -43,14 +42,14 @@ def count_lines_partition(
     path: str,
     out: PartitionWriter,
 ) -> None:
-    """In how many documents of each group each line stands, for one file of documents.
+    """Count the documents per group and line in one file of documents.
 
     Args:
-        documents: the artifact they are in.
-        prepare: gives first a document's text as it is when lines are taken out; picklable.
-        buckets: how many files to spread the counts over.
+        documents: artifact with the documents.
+        prepare: returns a document's text as it is when lines are removed, and a count; picklable.
+        buckets: number of files to spread the counts over.
         path: the file, `documents/NAME.parquet`.
-        out: gets `lines/BUCKET.arrow` with the columns group, line (uint64 hashes) and documents (int64).
+        out: receives `lines/BUCKET.arrow` with the columns group, line (uint64 hashes) and documents (int64).
     """
     pairs = [np.empty((0, 2), dtype=np.uint64)]
     for row in documents.read_table(path).select(["text", "source", "path", "genre", "url"]).to_pylist():
@@ -59,55 +58,56 @@ def count_lines_partition(
         pairs.append(np.column_stack((np.full(len(lines), _hash(group_of(row))), lines)))
     groups, hashes = np.concatenate(pairs).T
     table = pa.table({"group": groups, "line": hashes, "documents": np.ones(len(groups), dtype=np.int64)})
-    counted = _added(table)
-    places = pa.array(counted["group"].to_numpy() % np.uint64(buckets))
+    counts = _summed(table)
+    bucket_of = pa.array(counts["group"].to_numpy() % np.uint64(buckets))
     for bucket in range(buckets):
-        out.write_table(f"lines/{bucket:05d}.arrow", counted.filter(pc.equal(places, bucket)))
+        out.write_table(f"lines/{bucket:05d}.arrow", counts.filter(pc.equal(bucket_of, bucket)))
 
 
 def repeated_lines_partition(
     counted: list[PartitionResult], config: BoilerplateConfig, bucket: int, out: PartitionWriter
 ) -> None:
-    """The repeated lines of the groups in one bucket.
+    """Find the repeated lines of the groups in one bucket.
 
     Args:
-        counted: what `count_lines_partition` left for each file.
-        config: which lines count as repeated.
-        bucket: the bucket's number.
-        out: gets `repeated.arrow` with the column key (uint64), sorted.
+        counted: results of `count_lines_partition`.
+        config: when a line counts as repeated.
+        bucket: index of the bucket.
+        out: receives `repeated.arrow` with the column key (uint64), sorted.
     """
     tables = [result.read_table(f"lines/{bucket:05d}.arrow") for result in counted]
-    total = _added(pa.concat_tables(tables))
+    total = _summed(pa.concat_tables(tables))
     is_group = pc.equal(total["line"], pa.scalar(GROUP_ITSELF, pa.uint64()))
     sizes = dict(zip(*(total.filter(is_group)[name].to_pylist() for name in ("group", "documents")), strict=True))
     lines = total.filter(pc.invert(is_group))
-    groups, hashes, times = (lines[name].to_numpy() for name in ("group", "line", "documents"))
-    of_group = np.fromiter((sizes[group] for group in groups.tolist()), dtype=np.int64, count=len(groups))
-    repeated = (times >= config.min_documents) & (times >= config.min_share * of_group)
+    groups, hashes, counts = (lines[name].to_numpy() for name in ("group", "line", "documents"))
+    group_sizes = np.fromiter((sizes[group] for group in groups.tolist()), dtype=np.int64, count=len(groups))
+    repeated = (counts >= config.min_documents) & (counts >= config.min_share * group_sizes)
     keys = np.sort(_keys(groups[repeated], hashes[repeated]))
     out.write_table("repeated.arrow", pa.table({"key": keys}))
 
 
 @dataclass(frozen=True)
 class RepeatedLines:
-    """The repeated lines of all groups; picklable, 8 bytes a line."""
+    """Repeated lines of all groups; picklable, 8 bytes per line."""
 
     keys: Hashes
     """(lines,) uint64, sorted."""
 
     @classmethod
     def gather(cls, results: Iterable[PartitionResult]) -> "RepeatedLines":
-        """From what `repeated_lines_partition` left for each bucket."""
-        return cls(np.sort(np.concatenate([one.read_table("repeated.arrow")["key"].to_numpy() for one in results])))
+        """Merge the results of `repeated_lines_partition`."""
+        keys = [result.read_table("repeated.arrow")["key"].to_numpy() for result in results]
+        return cls(np.sort(np.concatenate(keys)))
 
-    def remove(self, document: Mapping[str, Any], parts: TextMeasures) -> tuple[TextMeasures, int]:
-        """The document's parts without them, and how many lines they were."""
-        if not len(self.keys) or not len(parts.lines):
-            return parts, 0
-        keys = _keys(np.uint64(_hash(group_of(document))), parts.line_hashes)
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        repeated = self.keys[places] == keys
-        return without_lines(parts, repeated), int(repeated.sum())
+    def remove(self, document: Mapping[str, Any], measures: TextMeasures) -> tuple[TextMeasures, int]:
+        """Measures of the text without repeated lines, and the number of lines removed."""
+        if not len(self.keys) or not len(measures.lines):
+            return measures, 0
+        keys = _keys(np.uint64(_hash(group_of(document))), measures.line_hashes)
+        nearest = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        repeated = self.keys[nearest] == keys
+        return without_lines(measures, repeated), int(repeated.sum())
 
 
 def _hash(group: str) -> np.uint64:
@@ -115,12 +115,12 @@ def _hash(group: str) -> np.uint64:
 
 
 def _keys(groups: Hashes | np.uint64, lines: Hashes) -> Hashes:
-    """One number for a line of a group."""
+    """Hash of (group, line)."""
     with np.errstate(over="ignore"):
         return groups * PRIME ^ lines
 
 
-def _added(table: pa.Table) -> pa.Table:
-    """Documents added up by group and line; on one thread, so that the order is the same each time."""
+def _summed(table: pa.Table) -> pa.Table:
+    """Documents summed by group and line; single-threaded, so that the order is deterministic."""
     total = table.group_by(["group", "line"], use_threads=False).aggregate([("documents", "sum")])
     return total.select(["group", "line", "documents_sum"]).rename_columns(["group", "line", "documents"])

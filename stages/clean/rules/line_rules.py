@@ -1,11 +1,11 @@
-"""The rules of `clean.lines`: lines of a page that are not text, and marks inside lines.
+"""The rules of `clean.lines`: remove lines of a page that are not text, and marks inside lines.
 
-- `apply_line_rules`: the text without the lines that break a rule, and what was taken out
+- `apply_line_rules`: the text without the lines that violate a rule, and counts of what was removed
 
 C4's line rules (Raffel et al. 2020, 2.2, and the code published with it, which adds the long word and the policy
-phrases) and RefinedWeb's line-wise corrections (Penedo et al. 2023, G.2, with the patterns of DCLM). Blank lines stay,
-so paragraphs stay apart; datatrove's C4 filter joins what is left by single line feeds. A line that breaks several
-rules counts for the first.
+phrases) and RefinedWeb's line-wise corrections (Penedo et al. 2023, G.2, with the patterns of DCLM). Blank lines are
+kept, so paragraphs stay separate; datatrove's C4 filter joins the remaining lines by single line feeds. A line that
+violates several rules counts for the first.
 """
 
 import re
@@ -36,88 +36,90 @@ _NAVIGATION = re.compile(
     re.MULTILINE,
 )
 _NAVIGATION_WORDS = 10
-"""A longer line is running text."""
+"""Maximum number of words of a navigation line; a longer line is running text."""
 
 
 class LineEdits(NamedTuple):
-    """What the line rules left and took."""
+    """Result of the line rules."""
 
-    parts: TextMeasures
+    measures: TextMeasures
+    """Measures of the remaining text."""
     edits: dict[str, int]
-    """Rule -> lines (for c4_citations: marks) taken out."""
-    corrected: float
-    """Share of the document's words that rules of RefinedWeb took out, for `refinedweb_removed_words`."""
+    """Rule -> number of lines (for c4_citations: marks) removed."""
+    removed_share: float
+    """Share of the document's words that rules of RefinedWeb removed, for `refinedweb_removed_words`."""
 
 
-def apply_line_rules(parts: TextMeasures, rules: LineRules) -> LineEdits:
-    """Take out what breaks a rule that is on; the same parts where nothing does."""
+def apply_line_rules(measures: TextMeasures, rules: LineRules) -> LineEdits:
+    """Remove what violates an enabled rule; returns the same measures if nothing does."""
     edits: dict[str, int] = {}
-    if rules.c4_citations.action == "drop" and "[" in parts.text:
-        text, marks = _CITATION.subn("", parts.text)
+    if rules.c4_citations.action == "drop" and "[" in measures.text:
+        text, marks = _CITATION.subn("", measures.text)
         if marks:
             edits["c4_citations"] = marks
-            parts = TextMeasures.of(tidy(text))
-    dropped = np.zeros(len(parts.lines), dtype=bool)
-    corrected = 0
+            measures = TextMeasures.of(tidy(text))
+    dropped = np.zeros(len(measures.lines), dtype=bool)
+    removed_words = 0
     for name, rule in rules:
-        if rule.action == "drop" and name in _SCORES and len(parts.lines):
-            scores = _SCORES[name](parts)
-            broken = np.zeros_like(dropped)
+        if rule.action == "drop" and name in _SCORES and len(measures.lines):
+            scores = _SCORES[name](measures)
+            violating = np.zeros_like(dropped)
             if rule.min is not None:
-                broken |= scores < rule.min
+                violating |= scores < rule.min
             if rule.max is not None:
-                broken |= scores > rule.max
-            broken &= ~dropped
-            if broken.any():
-                edits[name] = int(broken.sum())
-                dropped |= broken
-                corrected += int(parts.lines[broken, Line.WORDS].sum()) if name.startswith("refinedweb_") else 0
-    share = corrected / max(parts.words, 1)
-    return LineEdits(without_lines(parts, dropped), edits, share)
+                violating |= scores > rule.max
+            violating &= ~dropped
+            if violating.any():
+                edits[name] = int(violating.sum())
+                dropped |= violating
+                if name.startswith("refinedweb_"):
+                    removed_words += int(measures.lines[violating, Line.WORDS].sum())
+    share = removed_words / max(measures.words, 1)
+    return LineEdits(without_lines(measures, dropped), edits, share)
 
 
-def without_lines(parts: TextMeasures, dropped: npt.NDArray[np.bool_]) -> TextMeasures:
-    """The parts of the text without some of its lines; the same parts where there are none.
+def without_lines(measures: TextMeasures, dropped: npt.NDArray[np.bool_]) -> TextMeasures:
+    """Measures of the text without some of its lines; the same object if none is dropped.
 
     Args:
-        parts: of the text.
-        dropped: (lines,) bool, lines to take out.
+        measures: measures of the text.
+        dropped: (lines,) bool, lines to remove.
     """
     if not dropped.any():
-        return parts
-    data, pieces, done = parts.data.tobytes(), [], 0
-    for begin, stop in parts.lines[dropped][:, [Line.BEGIN, Line.STOP]].tolist():
-        pieces.append(data[done:begin])
-        done = stop
-    return TextMeasures.of(join_lines([b"".join([*pieces, data[done:]]).decode()]))
+        return measures
+    data, pieces, copied = measures.data.tobytes(), [], 0
+    for begin, stop in measures.lines[dropped][:, [Line.BEGIN, Line.STOP]].tolist():
+        pieces.append(data[copied:begin])
+        copied = stop
+    return TextMeasures.of(join_lines([b"".join([*pieces, data[copied:]]).decode()]))
 
 
 def _column(column: Line) -> Callable[[TextMeasures], LineScores]:
-    return lambda parts: parts.lines[:, column].astype(np.float64)
+    return lambda measures: measures.lines[:, column].astype(np.float64)
 
 
 def _matches(pattern: re.Pattern[bytes]) -> Callable[[TextMeasures], LineScores]:
-    """How often the pattern stands in each line, in any ASCII case."""
+    """Number of matches of the pattern in each line, in any ASCII case."""
 
-    def count(parts: TextMeasures) -> LineScores:
-        found = [match.end() for match in pattern.finditer(parts.data.tobytes().lower())]
-        lines = np.searchsorted(parts.lines[:, Line.START], found, side="left") - 1
-        return np.bincount(lines, minlength=len(parts.lines)).astype(np.float64)
+    def count(measures: TextMeasures) -> LineScores:
+        ends = [match.end() for match in pattern.finditer(measures.data.tobytes().lower())]
+        lines = np.searchsorted(measures.lines[:, Line.START], ends, side="left") - 1
+        return np.bincount(lines, minlength=len(measures.lines)).astype(np.float64)
 
     return count
 
 
-def _navigation(parts: TextMeasures) -> LineScores:
-    return np.where(parts.lines[:, Line.WORDS] <= _NAVIGATION_WORDS, _matches(_NAVIGATION)(parts), 0.0)
+def _navigation(measures: TextMeasures) -> LineScores:
+    return np.where(measures.lines[:, Line.WORDS] <= _NAVIGATION_WORDS, _matches(_NAVIGATION)(measures), 0.0)
 
 
-def _uppercase(parts: TextMeasures) -> LineScores:
-    shares: LineScores = parts.lines[:, Line.UPPER] / parts.lines[:, Line.CHARACTERS]
+def _uppercase(measures: TextMeasures) -> LineScores:
+    shares: LineScores = measures.lines[:, Line.UPPER] / measures.lines[:, Line.CHARACTERS]
     return shares
 
 
-def _digits(parts: TextMeasures) -> LineScores:
-    digits, letters = parts.lines[:, Line.DIGITS], parts.lines[:, Line.LETTERS]
+def _digits(measures: TextMeasures) -> LineScores:
+    digits, letters = measures.lines[:, Line.DIGITS], measures.lines[:, Line.LETTERS]
     shares: LineScores = digits / np.maximum(digits + letters, 1)
     return shares
 

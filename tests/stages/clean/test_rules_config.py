@@ -8,7 +8,9 @@ from stages.clean.config import CleanConfig
 
 
 def clean(*overrides: str) -> CleanConfig:
-    config = build_run_config(apply_overrides({}, [f"clean.{one}" for one in overrides]), "test").stage_config("clean")
+    config = build_run_config(
+        apply_overrides({}, [f"clean.{override}" for override in overrides]), "test"
+    ).stage_config("clean")
     assert isinstance(config, CleanConfig)
     return config
 
@@ -39,7 +41,7 @@ def test_what_is_resolved_reads_back_and_makes_a_key():
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("rules.gopher_word.max=3", "did you mean 'gopher_words'"),
         ("lines.c4_endmark.action=drop", "did you mean 'c4_end_mark'"),
@@ -52,8 +54,8 @@ def test_what_is_resolved_reads_back_and_makes_a_key():
         ("rules.gopher_words.threshold=3", "threshold"),
     ],
 )
-def test_errors_say_what_is_accepted(override, says):
-    with pytest.raises(ConfigError, match=says):
+def test_errors_say_what_is_accepted(override, message):
+    with pytest.raises(ConfigError, match=message):
         clean(override)
 
 

@@ -62,18 +62,18 @@ def documents(url: str, files: Sequence[Rows]) -> Artifact:
 
 def clean(tmp_path, files: Sequence[Rows], engine: str = "inline", **config: Any) -> Artifact:
     url = f"file://{tmp_path}/{engine}-{len(files)}"
-    given = documents(url, files)
+    ingested = documents(url, files)
     store = ArtifactStore(url)
     out = store.writer("clean", "b" * 64, "run", RAW_DOCUMENTS)
     partitions = PartitionMap(out.folder, "clean", RAW_DOCUMENTS, "run", engine, workers=2)  # type: ignore[arg-type]
     context = StageContext("run", partitions, out.folder.child("work"), SilentListener())
-    CleanStage().run(CleanConfig.model_validate(config), {"documents": given}, out, context)
+    CleanStage().run(CleanConfig.model_validate(config), {"documents": ingested}, out, context)
     return commit(store, out, "clean", "b" * 64, RAW_DOCUMENTS)
 
 
 def rows_of(artifact: Artifact, folder: str) -> list[dict[str, Any]]:
-    found = [one for path in artifact.paths(f"{folder}/*.parquet") for one in artifact.read_table(path).to_pylist()]
-    return sorted(found, key=lambda one: one.get("id", ""))
+    rows = [row for path in artifact.paths(f"{folder}/*.parquet") for row in artifact.read_table(path).to_pylist()]
+    return sorted(rows, key=lambda row: row.get("id", ""))
 
 
 EVERYTHING = {
@@ -83,7 +83,7 @@ EVERYTHING = {
 }
 
 
-def test_what_is_kept_changed_tagged_and_left_out(tmp_path):
+def test_what_is_kept_changed_tagged_and_dropped(tmp_path):
     artifact = clean(tmp_path, [CORPUS[:7], CORPUS[7:]], **EVERYTHING)
     kept = {one["id"]: one for one in rows_of(artifact, "documents")}
     (reject,) = rows_of(artifact, "rejects")

@@ -1,11 +1,11 @@
-"""Gopher's repetition measures as plainly as they can be written, over strings: what the compiled pass must equal."""
+"""Reference implementation of Gopher's repetition measures over strings, which the compiled pass must equal."""
 
 import re
 from collections import Counter
 
 
 def share_of_duplicates(pieces: list[str], characters: int) -> tuple[float, float]:
-    """Share of the pieces that stood before, and of the characters in them."""
+    """Share of the pieces that occurred earlier, and of the characters in them."""
     seen: set[str] = set()
     count = size = 0
     for piece in pieces:
@@ -25,7 +25,7 @@ def paragraphs(text: str) -> list[str]:
     return ["\n".join(lines(part)) for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
-def commonest_ngram(text: str, n: int) -> float:
+def top_ngram(text: str, n: int) -> float:
     words = [ascii_lower(word) for word in text.split()]
     ngrams = [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
     if not ngrams:

@@ -34,15 +34,15 @@ def documents() -> list[dict[str, Any]]:
 def test_models_learn_from_the_corpus_and_judge_all_of_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
     artifact = clean(tmp_path, [documents()[:50], documents()[50:]], **MODELS)
     kept = rows_of(artifact, "documents")
-    of_books = [one["quality"] for one in kept if one["genre"] == "books"]
-    of_shops = [one["quality"] for one in kept if one["genre"] == "web"]
-    assert len(of_books) == len(of_shops) == 60
-    assert min(of_books) > 0.5 > max(of_shops)
-    buckets = [next(tag for tag in one["tags"] if tag.startswith("perplexity_")) for one in kept]
+    book_scores = [row["quality"] for row in kept if row["genre"] == "books"]
+    shop_scores = [row["quality"] for row in kept if row["genre"] == "web"]
+    assert len(book_scores) == len(shop_scores) == 60
+    assert min(book_scores) > 0.5 > max(shop_scores)
+    buckets = [next(tag for tag in row["tags"] if tag.startswith("perplexity_")) for row in kept]
     assert set(buckets) == {"perplexity_head", "perplexity_middle", "perplexity_tail"}
-    assert {one["genre"] for one, bucket in zip(kept, buckets, strict=True) if bucket == "perplexity_tail"} == {"web"}
-    said = artifact.manifest.metrics["quality_classifier"]
-    assert (said["reference"], said["web"], said["accuracy"], said["auc"]) == (25, 25, 1, 1)
+    assert {row["genre"] for row, bucket in zip(kept, buckets, strict=True) if bucket == "perplexity_tail"} == {"web"}
+    figures = artifact.manifest.metrics["quality_classifier"]
+    assert (figures["reference"], figures["web"], figures["accuracy"], figures["auc"]) == (25, 25, 1, 1)
     assert artifact.paths("models/*.arrow")
 
 
@@ -50,7 +50,7 @@ def test_models_learn_from_the_corpus_and_judge_all_of_it(tmp_path) -> None:  # 
 def test_any_partitioning_gives_the_same_models(tmp_path, files: int, engine: str) -> None:  # type: ignore[no-untyped-def]
     rows = documents()
     whole = clean(tmp_path, [rows], **MODELS)
-    cut = clean(tmp_path, [rows[at::files] for at in range(files)], engine, **MODELS)
+    cut = clean(tmp_path, [rows[start::files] for start in range(files)], engine, **MODELS)
     assert rows_of(cut, "documents") == rows_of(whole, "documents")
     for path in whole.paths("models/*.arrow"):
         assert cut.read(path) == whole.read(path), path
@@ -59,23 +59,23 @@ def test_any_partitioning_gives_the_same_models(tmp_path, files: int, engine: st
 def test_rules_over_models_drop_by_their_score(tmp_path) -> None:  # type: ignore[no-untyped-def]
     rules = {**MODELS["rules"], "quality": {"action": "drop", "min": 0.5}}
     artifact = clean(tmp_path, [documents()], **{**MODELS, "rules": rules})
-    assert {one["genre"] for one in rows_of(artifact, "documents")} == {"books"}
-    assert {one["reason"] for one in rows_of(artifact, "rejects")} == {"quality"}
+    assert {row["genre"] for row in rows_of(artifact, "documents")} == {"books"}
+    assert {row["reason"] for row in rows_of(artifact, "rejects")} == {"quality"}
     rules = {**MODELS["rules"], "perplexity": {"action": "drop", "max": 60}}
     artifact = clean(tmp_path / "second", [documents()], **{**MODELS, "rules": rules})
-    assert {one["genre"] for one in rows_of(artifact, "documents")} == {"books"}
+    assert {row["genre"] for row in rows_of(artifact, "documents")} == {"books"}
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"perplexity": {"reference": ["poems"]}},
-         "clean.perplexity.reference: no document has the genre or source 'poems'; there are books, library"),
+         "clean.perplexity.reference: no document has the genre or source 'poems'; the corpus has books, library"),
         ({**MODELS, "rules": {"gopher_words": {"min": 1_000}}},
-         "clean.quality_classifier.reference: the rules left 0 documents to learn from, at least 20"),
+         "clean.quality_classifier.reference: the rules kept 0 documents to train on, at least 20"),
     ],
 )  # fmt: skip
-def test_a_corpus_that_cannot_be_learnt_from(tmp_path, config: dict[str, Any], message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_corpus_that_cannot_train_a_model(tmp_path, config: dict[str, Any], message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputDataError, match=message):
         clean(tmp_path, [documents()], **config)
 
@@ -85,8 +85,8 @@ def test_a_corpus_that_cannot_be_learnt_from(tmp_path, config: dict[str, Any], m
     [
         ({"rules": {"quality": {"action": "drop"}}}, "rules.quality needs a model: set clean.quality_classifier"),
         ({"by_genre": {"web": {"rules": {"perplexity": {"action": "tag"}}}}}, "by_genre.web.rules.perplexity needs"),
-        ({"quality_classifier": {"reference": ["a", "b"], "web": ["b"]}}, "b is both reference and web"),
-        ({"perplexity": {"reference": ["a"], "percentiles": [60, 30]}}, "percentiles must rise between 0 and 100"),
+        ({"quality_classifier": {"reference": ["a", "b"], "web": ["b"]}}, "b is in both reference and web"),
+        ({"perplexity": {"reference": ["a"], "percentiles": [60, 30]}}, "must increase and be between 0 and 100"),
     ],
 )
 def test_configs_that_say_something_impossible(config: dict[str, Any], message: str) -> None:

@@ -13,7 +13,7 @@ def texts_of(source: str, count: int, seed: int) -> list[str]:
     return [" ".join(draw.choice(words, 40)) for _ in range(count)]
 
 
-def test_two_kinds_of_text_are_told_apart_and_a_mixture_lies_between() -> None:
+def test_two_classes_are_separated_and_a_mixture_lies_between() -> None:
     texts = [text for pair in zip(texts_of(MILL, 60, 1), texts_of(SHOP, 60, 2), strict=True) for text in pair]
     weights = train(texts, np.arange(120) % 2 == 0, bits=14)
     of_mill = [probability(weights, text) for text in texts_of(MILL, 30, 3)]

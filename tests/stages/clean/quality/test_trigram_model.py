@@ -23,7 +23,7 @@ class Reference:
             for n in (2, 3):
                 for at in range(len(text) - n + 1):
                     before[tuple(text[at + 1 : at + n])].add(text[at])
-        self.counts = {gram: len(found) for gram, found in before.items()}
+        self.counts = {gram: len(preceding) for gram, preceding in before.items()}
         self.vocabulary = {word for text in texts for word in text}
 
     def unigram(self, word: str) -> float:
@@ -56,12 +56,12 @@ def hashes(text: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
 
 
 @given(st.lists(WORDS, min_size=1, max_size=5), WORDS)
-def test_probabilities_are_those_of_the_definition(texts: list[list[str]], asked: list[str]) -> None:
+def test_probabilities_are_those_of_the_definition(texts: list[list[str]], words: list[str]) -> None:
     tables, reference = fitted([" ".join(text) for text in texts]), Reference(texts)
-    asked = [*asked, "unseen", "mill", "wheel"]
-    wanted = [reference.trigram(*asked[at : at + 3]) for at in range(len(asked) - 2)]
-    assert probabilities(tables, hashes(asked)) == pytest.approx(wanted, rel=1e-9)
-    assert perplexity(tables, " ".join(asked)) == pytest.approx(math.exp(-np.log(wanted).mean()), rel=1e-9)
+    words = [*words, "unseen", "mill", "wheel"]
+    wanted = [reference.trigram(*words[start : start + 3]) for start in range(len(words) - 2)]
+    assert probabilities(tables, hashes(words)) == pytest.approx(wanted, rel=1e-9)
+    assert perplexity(tables, " ".join(words)) == pytest.approx(math.exp(-np.log(wanted).mean()), rel=1e-9)
 
 
 @given(st.lists(WORDS, min_size=1, max_size=5), st.tuples(*[st.sampled_from(["mill", "river", "the", "unseen"])] * 2))

@@ -61,15 +61,15 @@ ROWS = [
 )
 @pytest.mark.parametrize("files", [1, 3])
 def test_a_line_goes_where_enough_documents_of_its_group_hold_it(tmp_path, config, left, files):
-    found = repeated(tmp_path, [ROWS[start::files] for start in range(files)], **config)
-    parts, removed = found.remove(ROWS[0], TextMeasures.of(ROWS[0]["text"]))
-    assert parts.text == left
+    lines = repeated(tmp_path, [ROWS[start::files] for start in range(files)], **config)
+    measures, removed = lines.remove(ROWS[0], TextMeasures.of(ROWS[0]["text"]))
+    assert measures.text == left
     assert removed == 3 - left.count("menu") - left.count("rare")
     elsewhere = TextMeasures.of(ROWS[-1]["text"])
-    assert found.remove(ROWS[-1], elsewhere) == (elsewhere, 0)
+    assert lines.remove(ROWS[-1], elsewhere) == (elsewhere, 0)
 
 
 def test_no_repeated_lines_at_all(tmp_path):
-    found = repeated(tmp_path, [[row("a", "x\ny"), row("b", "")]])
-    parts = TextMeasures.of("x\ny")
-    assert found.remove(row("a", ""), parts) == (parts, 0)
+    lines = repeated(tmp_path, [[row("a", "x\ny"), row("b", "")]])
+    measures = TextMeasures.of("x\ny")
+    assert lines.remove(row("a", ""), measures) == (measures, 0)

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from stages.clean.measures.text_measures import TextMeasures
-from stages.clean.rules.document_rules import SCORES, judge
+from stages.clean.rules.document_rules import SCORES, violations
 from stages.clean.rules_config import Rules
 
 GOOD = """The mill stands where the river turns, and for two hundred years its wheel has given the valley flour.
@@ -73,8 +73,8 @@ CASES = [
 @pytest.mark.parametrize(("rule", "inside", "outside"), CASES)
 def test_each_rule_on_both_sides_of_its_default_limit(rule, inside, outside):
     entry = getattr(Rules(), rule)
-    assert not entry.breaks(score(rule, inside)), score(rule, inside)
-    assert entry.breaks(score(rule, outside)), score(rule, outside)
+    assert not entry.is_violated_by(score(rule, inside)), score(rule, inside)
+    assert entry.is_violated_by(score(rule, outside)), score(rule, outside)
 
 
 def test_every_measure_has_its_case_and_its_entry():
@@ -91,12 +91,12 @@ def test_every_rule_cites_its_source():
 
 
 def verdicts(text: str, **rules) -> list[tuple[str, str]]:
-    parts = TextMeasures.of(text)
-    found = judge(Rules.model_validate(rules), {name: lambda s=s: s(parts) for name, s in SCORES.items()})
-    return [(one.rule, one.action) for one in found]
+    measures = TextMeasures.of(text)
+    violated = violations(Rules.model_validate(rules), {name: lambda s=s: s(measures) for name, s in SCORES.items()})
+    return [(violation.rule, violation.action) for violation in violated]
 
 
-def test_good_text_breaks_no_rule():
+def test_good_text_violates_no_rule():
     assert verdicts(GOOD) == []
 
 
@@ -105,12 +105,14 @@ def test_a_rule_that_is_off_is_not_measured():
         raise AssertionError
 
     rules = Rules.model_validate({name: {"action": "off"} for name in Rules.model_fields})
-    assert list(judge(rules, dict.fromkeys(Rules.model_fields, fail))) == []
+    assert list(violations(rules, dict.fromkeys(Rules.model_fields, fail))) == []
 
 
-def test_broken_rules_come_in_their_order_with_what_was_measured():
-    parts = TextMeasures.of("{a} b")
-    found = list(judge(Rules(), {name: lambda s=s: s(parts) for name, s in SCORES.items()}))
-    assert found[0] == ("gopher_words", "drop", 2)
-    assert ("c4_curly_bracket", "tag", 1) in found
-    assert [one.rule for one in found] == [name for name in Rules.model_fields if name in {one.rule for one in found}]
+def test_violated_rules_come_in_order_with_their_scores():
+    measures = TextMeasures.of("{a} b")
+    violated = list(violations(Rules(), {name: lambda s=s: s(measures) for name, s in SCORES.items()}))
+    assert violated[0] == ("gopher_words", "drop", 2)
+    assert ("c4_curly_bracket", "tag", 1) in violated
+    assert [violation.rule for violation in violated] == [
+        name for name in Rules.model_fields if name in {violation.rule for violation in violated}
+    ]

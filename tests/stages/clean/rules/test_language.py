@@ -20,8 +20,8 @@ TEXTS = {
 
 @pytest.mark.parametrize("code", TEXTS)
 def test_languages(code: str) -> None:
-    found, share = detect(TEXTS[code] * 3)
-    assert found == code
+    detected, share = detect(TEXTS[code] * 3)
+    assert detected == code
     assert share > 0.9
 
 

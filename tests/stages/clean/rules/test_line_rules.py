@@ -36,36 +36,36 @@ def edited(text: str, *rules: str, **entries):
 def test_each_rule_on_both_sides_of_its_default_limit(rule, inside, outside):
     text = f"{KEPT}\n\n{inside}\n{KEPT}"
     same = edited(text, rule)
-    assert (same.parts.text, same.edits) == (text, {})
+    assert (same.measures.text, same.edits) == (text, {})
     taken = edited(f"{KEPT}\n\n{outside}\n{KEPT}", rule)
-    assert (taken.parts.text, taken.edits) == (f"{KEPT}\n\n{KEPT}", {rule: 1})
+    assert (taken.measures.text, taken.edits) == (f"{KEPT}\n\n{KEPT}", {rule: 1})
 
 
-def test_nothing_happens_by_default_and_parts_are_not_found_again():
-    parts = TextMeasures.of("word\n3 likes\nSIGN IN")
-    assert apply_line_rules(parts, LineRules()) == (parts, {}, 0.0)
+def test_nothing_happens_by_default_and_the_text_is_not_measured_again():
+    measures = TextMeasures.of("word\n3 likes\nSIGN IN")
+    assert apply_line_rules(measures, LineRules()) == (measures, {}, 0.0)
 
 
 def test_citation_marks_go_from_inside_lines():
     result = edited("A fact[12] and another[citation needed].[edit]\nplain [text]", "c4_citations")
-    assert result.parts.text == "A fact and another.\nplain [text]"
+    assert result.measures.text == "A fact and another.\nplain [text]"
     assert result.edits == {"c4_citations": 3}
 
 
-def test_a_line_counts_for_the_first_rule_that_it_breaks():
+def test_a_line_counts_for_the_first_rule_that_it_violates():
     assert edited(f"{KEPT}\nJAVASCRIPT", "c4_end_mark", "c4_words", "c4_javascript", "refinedweb_uppercase").edits == {
         "c4_end_mark": 1
     }
 
 
-def test_the_share_of_words_counts_what_refinedweb_took_and_not_what_c4_took():
+def test_the_share_of_words_counts_words_removed_by_refinedweb_only():
     text = "\n".join(["one two three four five six seven eight nine.", "WORD", "Two words"])
-    assert edited(text, "refinedweb_words").corrected == pytest.approx(1 / 12)
-    assert edited(text, "refinedweb_words", "c4_end_mark").corrected == 0
+    assert edited(text, "refinedweb_words").removed_share == pytest.approx(1 / 12)
+    assert edited(text, "refinedweb_words", "c4_end_mark").removed_share == 0
     assert edited(text, "c4_end_mark").edits == {"c4_end_mark": 2}
 
 
 def test_removing_lines_leaves_tidy_text():
     text = f"menu\n\n\nmenu\n\n{KEPT}\n\nmenu\n\n\nmenu\n\n{KEPT}\n\n\nmenu"
-    assert edited(text, "refinedweb_words").parts.text == f"{KEPT}\n\n\n{KEPT}"
-    assert edited("menu\nmenu", "refinedweb_words").parts.text == ""
+    assert edited(text, "refinedweb_words").measures.text == f"{KEPT}\n\n\n{KEPT}"
+    assert edited("menu\nmenu", "refinedweb_words").measures.text == ""
