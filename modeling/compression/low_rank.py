@@ -238,6 +238,6 @@ def _check_not_pruned(model: Transformer) -> None:
         zeros = 1 - float(weight.count_nonzero()) / weight.numel()
         if zeros > MOST_ZEROS:
             raise ConfigError(
-                f"the pass 'low_rank' found {zeros:.0%} zeros in {name}, which factors would lose; the order that "
-                "works is low_rank, then prune"
+                f"the pass 'low_rank' found {zeros:.0%} zeros in {name}, which factors would lose; "
+                "put 'low_rank' before the pass that prunes"
             )

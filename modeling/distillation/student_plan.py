@@ -72,8 +72,8 @@ def plan_student(
     """Choose what stays; arguments and errors as in `modeling.distillation.student.student_from`."""
     for name, description in replacements_of(teacher).items():
         raise ConfigError(
-            f"an earlier pass has made the teacher's {name} {description['kind']}, and a "
-            "student is cut from a network as pretraining leaves it: distil first, then low rank, pruning and int8"
+            f"an earlier pass has made the teacher's {name} {description['kind']}, but a "
+            "student can only be cut from a network as pretraining leaves it: distill first"
         )
     check_student(teacher.config, config)
     found = measure(teacher, calibration)

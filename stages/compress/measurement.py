@@ -1,4 +1,4 @@
-"""What a pass did: size, compute, speed and bits per byte, always on the same held-out text."""
+"""Measurements after a pass: size, compute, speed and bits per byte, always on the same held-out text."""
 
 import time
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ BATCH_TOKENS = 8_192
 END_OF_TEXT_ID = 0
 ZEROS_ROWS = 16
 """Windows that zeros of activations are counted on."""
-GENERATED = 16
-"""Tokens that generation is watched for, at the end of a full context."""
+GENERATED_TOKENS = 16
+"""Tokens generated while memory is measured, at the end of a full context."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class HeldOutText:
 
     @property
     def bytes(self) -> int:
-        """Of all documents."""
+        """Bytes of all documents."""
         return sum(self.document_bytes)
 
     @classmethod
-    def read(cls, artifact: Artifact, most_bytes: int) -> "HeldOutText":
-        """Documents in corpus order, at least one, until `most_bytes` is reached."""
+    def read(cls, artifact: Artifact, max_bytes: int) -> "HeldOutText":
+        """Documents in corpus order, at least one, until `max_bytes` is reached."""
         tokens: list[npt.NDArray[np.int64]] = []
         sizes: list[int] = []
         for path in artifact.paths("held_out/*.arrow"):
@@ -57,17 +57,17 @@ class HeldOutText:
             for ids, text_bytes in zip(
                 table.column("tokens").to_pylist(), table.column("bytes").to_pylist(), strict=True
             ):
-                if tokens and sum(sizes) >= most_bytes:
+                if tokens and sum(sizes) >= max_bytes:
                     return cls(tokens, sizes)
                 tokens.append(np.asarray(ids[:-1], dtype=np.int64))
                 sizes.append(text_bytes)
         return cls(tokens, sizes)
 
-    def rows(self, context_length: int, most: int) -> Tensor:
-        """At most so many windows (rows, context_length) int64, the documents one after the other."""
+    def rows(self, context_length: int, max_rows: int) -> Tensor:
+        """Up to `max_rows` windows (rows, context_length) int64 of the documents, one after the other."""
         joined = np.concatenate([np.append(ids, END_OF_TEXT_ID) for ids in self.tokens])
         length = min(context_length, len(joined))
-        count = min(most, len(joined) // length)
+        count = min(max_rows, len(joined) // length)
         return torch.from_numpy(joined[: count * length].reshape(count, length))
 
 
@@ -81,20 +81,20 @@ def measure(
     """One row of the frontier.
 
     Args:
-        name: of the pass.
-        settings: of the pass.
-        model: what it left.
+        name: name of the pass, or "teacher".
+        settings: config of the pass; None for the teacher.
+        model: the network after the pass.
         held_out: the text.
         teacher: row of the uncompressed network, for the change of its bits with a 95 % interval (paired bootstrap over
             documents).
 
     Returns:
-        parameters and those that are not zero, bytes on disk, of the weights in memory and most of all tensors in
-        generation, forward FLOPs per token at the full context, MACs (all, and those with weights that are not zero)
-        and bit operations, bits per byte and of each document, share of zeros behind each ReLU, prefill and decode
-        tokens per second, and the seconds that measuring took.
+        Parameters and nonzero parameters; bytes on disk, of the weights in memory, and peak bytes of all tensors in
+        generation; forward FLOPs per token at the full context, MACs (all, and those with nonzero weights) and bit
+        operations; bits per byte, and bits of each document; share of zeros after each ReLU; prefill and decode tokens
+        per second; and the seconds that measuring took.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     config = model.config
     bits = document_bits(model, held_out.tokens, config.context_length, BATCH_TOKENS, END_OF_TEXT_ID)
     row = {
@@ -110,24 +110,24 @@ def measure(
         "nonzero_macs_per_token": nonzero_macs_per_token(model, config.context_length),
         "bit_operations_per_token": bit_operations_per_token(model, config.context_length),
         "bits_per_byte": float(bits.sum() / held_out.bytes),
-        "document_bits": [round(one, 2) for one in bits.tolist()],
+        "document_bits": [round(document, 2) for document in bits.tolist()],
         "activation_zeros": measure_zeros(model, held_out.rows(config.context_length, ZEROS_ROWS)),
         "prefill_tokens_per_second": prefill_speed(model),
         "decode_tokens_per_second": decode_speed(model),
-        "seconds": time.perf_counter() - begun,
+        "seconds": time.perf_counter() - start,
     }
     if teacher is not None:
-        before = np.asarray(teacher["document_bits"])
-        row["bits_change"] = paired_difference(bits, before, before, seed=0)._asdict()
+        teacher_bits = np.asarray(teacher["document_bits"])
+        row["bits_change"] = paired_difference(bits, teacher_bits, teacher_bits, seed=0)._asdict()
     return row
 
 
 def generation_bytes(model: Transformer) -> int:
-    """Most bytes of tensors, weights and caches among them, that live at once while a text of a full context grows."""
+    """Peak bytes of all tensors, with weights and caches, while a text grows to a full context."""
     context = model.config.context_length
-    prompt = [1] * max(1, context - GENERATED)
+    prompt = [1] * max(1, context - GENERATED_TOKENS)
 
     def generate() -> None:
-        generate_batch(model, [prompt], min(GENERATED, context - 1), temperature=0.0, top_k=1, seed=0)
+        generate_batch(model, [prompt], min(GENERATED_TOKENS, context - 1), temperature=0.0, top_k=1, seed=0)
 
     return tensor_bytes(model) + peak_tensor_bytes(generate)

@@ -1,4 +1,4 @@
-"""What a pass is given besides its config and the network."""
+"""What a pass gets besides its config and the network: data, teacher, precision, workers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from infra.store.artifacts import Artifact
 from infra.store.filesystem import Folder
 from infra.workers.ray_training import TrainingWorkers
 from modeling.training.data_parallel import ALONE, WorkerRank
+from modeling.training.kinds import Precision
 from modeling.transformer import Transformer
 from stages.common.token_stream import TokenStream, WindowSampler
 
@@ -20,20 +21,22 @@ THIS_PROCESS = TrainingWorkers("compress")
 
 @dataclass(frozen=True)
 class PassContext:
-    """Data, the teacher, and a place for progress."""
+    """Data, the teacher, the folder for progress, and how recoveries are trained."""
 
     tokens: Artifact
     teacher: Callable[[], Transformer]
     """Reads the pretrained network, in `eval` mode."""
     seed: int
-    """Of the order of data; a pass's own is derived from it and the pass's place."""
+    """Seed of the data order; the config's seed plus the index of the pass."""
     work: Folder
-    """Of this pass alone; outlives a killed process."""
+    """Progress of this pass only; outlives a killed process."""
     listener: ProgressListener
+    precision: Precision
+    """Precision of recovery training, the same on all workers, whatever their processors are best at."""
     workers: TrainingWorkers = THIS_PROCESS
-    """That recoveries may use."""
-    place: WorkerRank = ALONE
-    """Of this process among those that train together."""
+    """Workers that recoveries may use."""
+    worker: WorkerRank = ALONE
+    """Rank of this process among those that train together."""
 
     def sampler(self, context_length: int) -> WindowSampler:
         """Training windows (context_length + 1) int64 by position."""

@@ -1,12 +1,12 @@
-"""A teacher's predictions computed once and kept as Arrow files, the likeliest of each token and the others' sum.
+"""A teacher's predictions computed once and stored as Arrow files: the top k of each token and the sum of the others.
 
-- `store_logits`: runs the teacher over training windows; what an earlier process wrote is not written again
-- `StoredLogits`: reads them by position, or by the tokens of a window
+- `store_logits`: runs the teacher over training windows; files that an earlier process wrote are kept
+- `StoredLogits`: reads predictions by position, or by the tokens of a window
 
-A file holds `FILE_ROWS` windows, one a row: `tokens` and `log_probabilities`, each context_length x k in one list,
-and `tail`, context_length. Ids take 2 bytes where the vocabulary lets them, log-probabilities 2 (float16: off by 0.4 %
-of the probability at e^-10, by less where it is larger). They are at the temperature of the comparison, because the
-tail at another one cannot be told.
+A file holds `FILE_ROWS` windows, one per row: `tokens` and `log_probabilities`, each context_length x k in one list,
+and `tail`, context_length. Ids take 2 bytes if the vocabulary is small enough, log-probabilities 2 (float16: off by
+0.4 % of the probability at e^-10, by less if it is larger). They are at the temperature of the comparison, because the
+tail at another temperature cannot be computed from them.
 """
 
 import hashlib
@@ -33,35 +33,35 @@ from stages.common.token_stream import WindowSampler
 
 FILE_ROWS = 64
 TEACHER_ROWS = 8
-"""Windows that the teacher sees at a time."""
+"""Windows per forward pass of the teacher."""
 OPEN_FILES = 8
 
 
 @dataclass(frozen=True)
 class LogitSettings:
-    """What decides the bytes, besides the windows; kept in each file."""
+    """Everything besides the windows that decides the bytes; stored in each file."""
 
     top_k: int
     temperature: float
     context_length: int
     vocabulary_size: int
     teacher: str
-    """Digest of the weights."""
+    """Digest of its weights."""
 
     @classmethod
     def of(cls, teacher: Transformer, top_k: int, temperature: float, context_length: int) -> "LogitSettings":
-        """More predictions than the vocabulary has are all of them."""
+        """Settings for this teacher; `top_k` is limited to its vocabulary."""
         vocabulary = teacher.config.vocabulary_size
-        return cls(min(top_k, vocabulary), temperature, context_length, vocabulary, _digest_of(teacher))
+        return cls(min(top_k, vocabulary), temperature, context_length, vocabulary, _weights_digest(teacher))
 
     @property
     def bytes_per_token(self) -> int:
-        """On disk."""
+        """Bytes on disk per token."""
         return self.top_k * (2 if self.vocabulary_size <= 2**16 else 4) + 2 * self.top_k + 2
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
-        """For the file's schema."""
+        """Metadata of the file's schema."""
         return {b"headrace": json.dumps(asdict(self), sort_keys=True).encode()}
 
 
@@ -77,15 +77,15 @@ def store_logits(
 
     Args:
         teacher: any network, float or int8.
-        sampler: the windows, as the recovery will ask for them.
-        rows: how many.
+        sampler: the windows, as the recovery will read them.
+        rows: number of windows.
         settings: from `LogitSettings.of`.
-        folder: files of these settings that are there already are kept, others replaced.
-        listener: told of each file.
+        folder: existing files with the same settings are kept, others replaced.
+        listener: notified after each file.
     """
     for first in range(0, rows, FILE_ROWS):
         count = min(FILE_ROWS, rows - first)
-        if _is_there(folder, first, count, settings):
+        if _is_stored(folder, first, count, settings):
             continue
         windows = torch.from_numpy(sampler.rows(first, count))[:, :-1]
         parts = [_predictions(teacher, part, settings) for part in torch.split(windows, TEACHER_ROWS)]
@@ -98,28 +98,28 @@ class StoredLogits:
     """The files of `store_logits`; a `PredictionSource`."""
 
     def __init__(self, folder: Folder, sampler: WindowSampler, rows: int, settings: LogitSettings) -> None:
-        """Find the windows again: their tokens are hashed, as training hands on tokens and not positions."""
+        """Index the windows by a hash of their tokens, as training passes on tokens and not positions."""
         self._folder, self._settings = folder, settings
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._positions = {_digest(sampler.rows(row, 1)[0, :-1]): row for row in range(rows)}
 
     def __call__(self, tokens: Tensor) -> TopPredictions:
-        """Predictions of what follows each of (batch, context_length) int64, on their device.
+        """Predictions of the next token after each of (batch, context_length) int64, on their device.
 
         Raises:
-            ContractError: where a window is none of those stored.
+            ContractError: if a window is not stored.
         """
         positions = [self._positions.get(_digest(row)) for row in tokens.cpu().numpy()]
         if None in positions:
             raise ContractError(
-                f"a training window is not among the {len(self._positions)} whose predictions the teacher left; "
-                "store as many as the recovery takes, or use logits: streamed"
+                f"a training window is not among the {len(self._positions)} whose predictions are stored; "
+                "store as many as the recovery reads, or use logits: streamed"
             )
-        return _joined([self._row(position) for position in positions if position is not None], tokens.device)
+        return _concatenated([self._row(position) for position in positions if position is not None], tokens.device)
 
     def rows(self, first: int, count: int) -> TopPredictions:
-        """Of the windows at these positions, one after the other: (count x context_length) tokens."""
-        return _joined([self._row(position) for position in range(first, first + count)], torch.device("cpu"))
+        """Predictions of the windows from position `first`, concatenated: (count x context_length) tokens."""
+        return _concatenated([self._row(position) for position in range(first, first + count)], torch.device("cpu"))
 
     def _row(self, position: int) -> list[npt.NDArray[np.generic]]:
         table, row = self._table(position // FILE_ROWS * FILE_ROWS), position % FILE_ROWS
@@ -136,43 +136,43 @@ class StoredLogits:
         return self._tables[first]
 
 
-def _joined(rows: list[list[npt.NDArray[np.generic]]], device: torch.device) -> TopPredictions:
+def _concatenated(rows: list[list[npt.NDArray[np.generic]]], device: torch.device) -> TopPredictions:
     tokens, logarithms, tail = (np.concatenate(column) for column in zip(*rows, strict=True))
-    known = torch.from_numpy(logarithms.astype(np.float32))
-    rest = torch.from_numpy(tail.astype(np.float32))
-    # Rounding has left a sum that is not quite 1.
-    total = torch.cat([known, rest[:, None]], 1).logsumexp(1)
+    top = torch.from_numpy(logarithms.astype(np.float32))
+    others = torch.from_numpy(tail.astype(np.float32))
+    # After rounding to float16 the probabilities do not quite sum to 1.
+    total = torch.cat([top, others[:, None]], 1).logsumexp(1)
     ids = torch.from_numpy(tokens.astype(np.int64))
-    return TopPredictions(ids.to(device), (known - total[:, None]).to(device), (rest - total).to(device))
+    return TopPredictions(ids.to(device), (top - total[:, None]).to(device), (others - total).to(device))
 
 
 @torch.inference_mode()
 def _predictions(teacher: Transformer, tokens: Tensor, settings: LogitSettings) -> list[npt.NDArray[np.generic]]:
     """ids (rows, context x k), log-probabilities (rows, context x k), tails (rows, context)."""
     hidden = teacher.hidden_states(tokens.to(teacher.final_norm.weight.device))
-    ids, known, tails = [], [], []
+    ids, top_logarithms, tails = [], [], []
     for row in hidden:
         logarithms = softmax_ready(teacher.head(row)).div(settings.temperature).log_softmax(-1)
         top = logarithms.topk(settings.top_k)
         ids.append(top.indices.flatten())
-        known.append(top.values.flatten())
+        top_logarithms.append(top.values.flatten())
         tails.append(logarithms.scatter(1, top.indices, -torch.inf).logsumexp(-1))
-    check_finite({"predictions": torch.stack(known)}, "the teacher")
+    check_finite({"predictions": torch.stack(top_logarithms)}, "the teacher")
     id_type = np.uint16 if settings.vocabulary_size <= 2**16 else np.uint32
     return [
         torch.stack(ids).cpu().numpy().astype(id_type),
-        torch.stack(known).cpu().numpy().astype(np.float16),
+        torch.stack(top_logarithms).cpu().numpy().astype(np.float16),
         torch.stack(tails).cpu().numpy().astype(np.float16),
     ]
 
 
 def _table(columns: list[npt.NDArray[np.generic]], settings: LogitSettings) -> pa.Table:
-    arrays = [pa.FixedSizeListArray.from_arrays(pa.array(one.ravel()), one.shape[1]) for one in columns]
+    arrays = [pa.FixedSizeListArray.from_arrays(pa.array(column.ravel()), column.shape[1]) for column in columns]
     table = pa.table(dict(zip(("tokens", "log_probabilities", "tail"), arrays, strict=True)))
     return table.replace_schema_metadata(settings.metadata)
 
 
-def _is_there(folder: Folder, first: int, count: int, settings: LogitSettings) -> bool:
+def _is_stored(folder: Folder, first: int, count: int, settings: LogitSettings) -> bool:
     if not folder.exists(_name(first)):
         return False
     table = _open(folder, first)
@@ -180,7 +180,7 @@ def _is_there(folder: Folder, first: int, count: int, settings: LogitSettings) -
 
 
 def _open(folder: Folder, first: int) -> pa.Table:
-    """Memory-mapped on a local disk."""
+    """Read a file, memory-mapped if the disk is local."""
     if folder.is_local:
         with pa.memory_map(str(folder.local_path(_name(first)))) as source:
             return pa.ipc.open_file(source).read_all()
@@ -195,7 +195,7 @@ def _digest(tokens: npt.NDArray[np.int64]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(tokens).tobytes(), digest_size=16).digest()
 
 
-def _digest_of(teacher: Transformer) -> str:
+def _weights_digest(teacher: Transformer) -> str:
     digest = hashlib.sha256()
     for name, tensor in teacher.state_dict().items():
         digest.update(name.encode())

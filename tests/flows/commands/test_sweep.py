@@ -5,7 +5,8 @@ import pytest
 from flows.commands.sweep import print_sweep, sweep, sweep_json
 from flows.report.build import write_report
 from infra.store.runs import RunStore
-from stages.compress.passes import kinds as passes
+from stages.compress.passes.prune import PrunePass
+from stages.compress.passes.quantize import Int8Pass, PackedPass
 from tests.flows.mini import Diary, mini_config, run, write_corpus
 from tests.flows.report.page import Page
 
@@ -25,11 +26,16 @@ def without_the_flow_engine(monkeypatch):
 
 @pytest.fixture
 def applied(monkeypatch):
-    """Kinds of the passes that were worked on."""
-    found: list[str] = []
-    apply = passes.apply_pass
-    monkeypatch.setattr(passes, "apply_pass", lambda one, *rest: found.append(one.kind) or apply(one, *rest))
-    return found
+    """Kinds of the passes that were applied."""
+    kinds: list[str] = []
+
+    def record(pass_class):
+        apply = pass_class.apply
+        monkeypatch.setattr(pass_class, "apply", lambda self, *rest: kinds.append(self.kind) or apply(self, *rest))
+
+    for pass_class in (PrunePass, Int8Pass, PackedPass):
+        record(pass_class)
+    return kinds
 
 
 def test_recipes_share_what_they_have_in_common_and_meet_in_the_report(

@@ -179,5 +179,5 @@ def test_what_cannot_be_is_refused_with_what_can():
     with pytest.raises(ConfigError, match=r"'low_rank' found .* in int8"):
         factorize(quantize_int8(model), 2, tokens)
     prune(model, 0.5, "magnitude")
-    with pytest.raises(ConfigError, match=r"50% zeros.*low_rank, then prune"):
+    with pytest.raises(ConfigError, match=r"50% zeros.*before the pass that prunes"):
         factorize(model, 2, tokens)

@@ -186,7 +186,7 @@ def test_what_cannot_be_cut_is_refused_with_what_can(sizes, message):
 def test_other_refusals():
     with pytest.raises(ConfigError, match=r"norm_epsilon is 0\.1, the teacher's 1e-05"):
         student_from(small_network(), SMALL.model_copy(update={"norm_epsilon": 0.1}), random_tokens(1, 8))
-    with pytest.raises(ConfigError, match=r"earlier pass has made .* int8_embedding.* distil first"):
+    with pytest.raises(ConfigError, match=r"earlier pass has made .* int8_embedding.*: distill first"):
         student_from(quantize_int8(small_network()), SMALL, random_tokens(1, 8))
     mixed = SMALL.model_dump() | {"attention": ({"kind": "window", "window": 5}, {"kind": "full"})}
     with pytest.raises(ConfigError, match="attention lists 2 kinds, which 1 layers cannot take in turn"):

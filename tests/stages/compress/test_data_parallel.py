@@ -45,7 +45,7 @@ class Stopped(Exception):
 
 
 class StopTogether:
-    """After step 6, on several processes; one alone goes on."""
+    """Raises after step 6 on several processes; a single process continues."""
 
     steps = 0
 
@@ -56,7 +56,7 @@ class StopTogether:
 
 
 def pruned_and_taught():
-    """Rows that do not divide by two, a teacher, zeros that stay."""
+    """A number of rows that two does not divide, a teacher, zeros that stay."""
     model = small_network(1)
     masks = prune(model, 0.5, "magnitude")
     loss = distillation_loss(small_network(2))
@@ -64,19 +64,19 @@ def pruned_and_taught():
 
 
 def experts():
-    """Balanced, and full, over micro-batches of 16 rows."""
+    """Experts are balanced, and may be full, over micro-batches of 16 rows."""
     return partial(recover, small_network(1, experts={"experts": 4, "capacity_factor": 1.0}), MANY_ROWS)
 
 
 def matched():
-    """Streams held against the teacher's mean square over a micro-batch."""
+    """Hidden states compared relative to the teacher's mean square over a micro-batch."""
     teacher = small_network(2)
     loss = distillation_loss(teacher, matching=Matching(teacher, (0, 1), torch.eye(32), hidden_weight=1.0))
     return partial(recover, small_network(1), MANY_ROWS, loss_of=loss, rows_apart=False)
 
 
 def penalized():
-    """Goes by the zeros that a step has seen, in however many micro-batches; enough are there after some steps."""
+    """The penalty follows the zeros of a whole step, in any number of micro-batches; some steps reach the target."""
     model = small_network(1)
     use_sparse_feed_forwards(model)
     penalty = RisingPenalty(0.1, 4, 0.4015, mean_activations(model, torch.arange(LENGTH)[None]))
@@ -89,18 +89,18 @@ def stopped():
     return partial(recover, small_network(1), FEW_ROWS, after_step=StopTogether())
 
 
-CASES = {one.__name__: one for one in (pruned_and_taught, experts, matched, penalized, stopped)}
+CASES = {make.__name__: make for make in (pruned_and_taught, experts, matched, penalized, stopped)}
 
 
 def context_in(folder: Path) -> PassContext:
     documents = [[(number * step) % 60 + 1 for number in range(50)] + [0] for step in range(1, 31)]
     tokens = tokens_artifact(str(folder / "store"), documents)
-    return PassContext(tokens, small_network, 0, Folder(str(folder / "work")), SilentListener())
+    return PassContext(tokens, small_network, 0, Folder(str(folder / "work")), SilentListener(), "fp32")
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """A context; below its `work` what two processes saved of each case."""
+    """A context whose `work` has what two processes saved of each case."""
     context = context_in(tmp_path_factory.mktemp("together"))
     for name, make in CASES.items():
         save_payload(context.work.child(name), make())
@@ -111,34 +111,34 @@ def together(tmp_path_factory):
 def _train_all(rank: int, context: PassContext) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    meeting = f"file://{context.work.full('meeting')}"
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    rendezvous = f"file://{context.work.full('rendezvous')}"
+    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     recovery_module.SAVE_EVERY_STEPS = 4
     for name in CASES:
         work = context.work.child(name)
         with suppress(Stopped):
-            load_payload(work, torch.device("cpu"))(replace(context, work=work, place=WorkerRank(rank, 2)))
+            load_payload(work, torch.device("cpu"))(replace(context, work=work, worker=WorkerRank(rank, 2)))
     distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_end_with_the_weights_of_one(name, together, tmp_path):
-    expected, found = CASES[name](), CASES[name]()
+    expected, actual = CASES[name](), CASES[name]()
     expected(replace(together, work=Folder(str(tmp_path))))
     work = together.work.child(name)
     assert torch.load(work.local_path(STATE))["step"] == (4 if name == "stopped" else STEPS)
-    found(replace(together, work=work))  # reads what they have saved; where they stopped it goes on alone
-    check_equal(found, expected, 1e-5)
+    actual(replace(together, work=work))  # reads what they have saved; continues alone if they stopped
+    check_equal(actual, expected, 1e-5)
 
 
-def check_equal(found: partial, expected: partial, tolerance: float) -> None:
-    (one, _), (other, _) = found.args, expected.args
-    for name, tensor in other.state_dict().items():
-        torch.testing.assert_close(one.state_dict()[name], tensor, rtol=0, atol=tolerance, msg=name)
+def check_equal(actual: partial, expected: partial, tolerance: float) -> None:
+    (model, _), (expected_model, _) = actual.args, expected.args
+    for name, tensor in expected_model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=tolerance, msg=name)
 
 
 class KillOnce:
-    """The second of two workers dies without a word after step 130."""
+    """The second of two workers is killed after step 130."""
 
     def __init__(self, marker: Path) -> None:
         self.marker, self.steps = marker, 0
@@ -150,35 +150,35 @@ class KillOnce:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Heard(SilentListener):
+class RecordingListener(SilentListener):
     def __init__(self) -> None:
-        self.done, self.sentences = [], []
+        self.done, self.messages = [], []
 
     def advanced(self, phase, done, total, note):
         self.done.append(done)
 
     def logged(self, message):
-        self.sentences.append(message)
+        self.messages.append(message)
 
 
 @pytest.mark.slow
-def test_a_killed_worker_of_ray_goes_on_from_the_last_save(tmp_path):
+def test_a_killed_ray_worker_resumes_from_the_last_save(tmp_path):
     settings = FEW_ROWS.model_copy(update={"tokens": 200 * 5 * LENGTH})
-    context, heard = context_in(tmp_path), Heard()
+    context, listener = context_in(tmp_path), RecordingListener()
     marker = tmp_path / "killed"
 
     def training() -> partial:
         return partial(recover, small_network(1), settings, after_step=KillOnce(marker))
 
-    expected, found = training(), training()
+    expected, actual = training(), training()
     expected(replace(context, work=Folder(str(tmp_path / "alone"))))
     assert not marker.exists()
     try:
-        found(replace(context, listener=heard, workers=TrainingWorkers("compress", 2, 2)))
+        actual(replace(context, listener=listener, workers=TrainingWorkers("compress", 2, 2)))
     finally:
         close_ray()
     assert marker.exists()
-    assert "recovery goes on behind step 100 of 200" in heard.sentences
-    assert heard.done == [100, 200]
+    assert "recovery resumes after step 100 of 200" in listener.messages
+    assert listener.done == [100, 200]
     assert not context.work.exists(ORDER)
-    check_equal(found, expected, 1e-4)
+    check_equal(actual, expected, 1e-4)

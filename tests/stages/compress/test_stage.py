@@ -1,5 +1,8 @@
 import copy
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -14,19 +17,21 @@ from modeling.export.model_files import model_from_files, model_to_files
 from modeling.layers.int8 import Int8Linear
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
-from stages.compress.attention_config import LinearAttentionPass
-from stages.compress.distill_config import DistillPass
-from stages.compress.low_rank_config import LowRankPass
+from stages.compress.config import CompressConfig
 from stages.compress.measurement import HeldOutText, measure
 from stages.compress.pass_context import PassContext
-from stages.compress.passes.kinds import apply_pass
+from stages.compress.passes.attention import LinearAttentionPass
+from stages.compress.passes.distill import DistillPass
+from stages.compress.passes.kinds import ORDER, CompressionPass
+from stages.compress.passes.low_rank import LowRankPass
+from stages.compress.passes.prune import PrunePass
+from stages.compress.passes.quantize import Int8Pass, PackedPass
+from stages.compress.passes.sparse_activations import SparseActivationsPass
 from stages.compress.progress import PassProgress
-from stages.compress.prune_config import PrunePass
-from stages.compress.quantize_config import Int8Pass, PackedPass
 from stages.compress.recovery import recover
-from stages.compress.recovery_config import Recovery
-from stages.compress.sparse_config import SparseActivationsPass
-from stages.compress.stage import CompressConfig, CompressStage
+from stages.compress.recovery_config import Recovery, RecoveryPlan
+from stages.compress.stage import CompressStage
+from stages.stage import StageContext
 from tests.stages.common.test_token_stream import tokens_artifact
 
 
@@ -45,10 +50,12 @@ def tokens(tmp_path):
 @pytest.fixture
 def context(network, tokens, tmp_path):
     teacher = partial(copy.deepcopy, network)
-    return PassContext(tokens, teacher, 0, Folder(str(tmp_path / "work")), SilentListener())
+    return PassContext(tokens, teacher, 0, Folder(str(tmp_path / "work")), SilentListener(), "fp32")
 
 
-def test_recovery_lowers_the_loss_and_a_killed_one_goes_on_to_the_same_bits(network, tokens, context, monkeypatch):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recovery_lowers_the_loss_and_a_killed_one_resumes_to_the_same_bits(network, context, monkeypatch, precision):
+    context = replace(context, precision=precision)
     settings = Recovery(tokens=16 * 8 * 10, batch_tokens=16 * 8, learning_rate=1e-2)
     rows = torch.from_numpy(context.sampler(16).rows(0, 8))
 
@@ -73,7 +80,9 @@ def test_recovery_lowers_the_loss_and_a_killed_one_goes_on_to_the_same_bits(netw
     with pytest.raises(Killed):
         recover(copy.deepcopy(start), settings, context, after_step=kill_at_6)
     recover(start, settings, context)
-    assert all(torch.equal(one, other) for one, other in zip(start.parameters(), network.parameters(), strict=True))
+    assert all(
+        torch.equal(resumed, whole) for resumed, whole in zip(start.parameters(), network.parameters(), strict=True)
+    )
 
 
 def test_an_every_kind_of_pass_chain_runs_and_is_measured(tokens, tmp_path, network):
@@ -91,13 +100,13 @@ def test_an_every_kind_of_pass_chain_runs_and_is_measured(tokens, tmp_path, netw
     ).passes
     held_out, model = HeldOutText.read(tokens, 10), network
     rows = [measure("teacher", None, model, held_out)]
-    for number, one in enumerate(passes):
-        work = Folder(str(tmp_path / f"work-{number}"))
-        given = PassContext(tokens, partial(copy.deepcopy, network), number, work, SilentListener())
-        model = apply_pass(one, model, given)
+    for index, settings in enumerate(passes):
+        work = Folder(str(tmp_path / f"work-{index}"))
+        pass_context = PassContext(tokens, partial(copy.deepcopy, network), index, work, SilentListener(), "fp32")
+        model = settings.apply(model, pass_context).eval()
         files = model_to_files(model)
         model = model_from_files(files["config.json"], files["model.safetensors"])
-        rows.append(measure(one.kind, one, model, held_out, rows[0]))
+        rows.append(measure(settings.kind, settings, model, held_out, rows[0]))
     compute = [row["bit_operations_per_token"] for row in rows]
     assert compute[-1] < 0.25 * compute[0]
     assert rows[-1]["bytes"] < rows[0]["bytes"]
@@ -112,7 +121,7 @@ def test_an_every_kind_of_pass_chain_runs_and_is_measured(tokens, tmp_path, netw
 
 def test_int8_comes_back_smaller_and_nearly_as_good(network, tokens, context):
     held_out = HeldOutText.read(tokens, 10)
-    quantized = apply_pass(Int8Pass(), network, context)
+    quantized = Int8Pass().apply(network, context)
     assert isinstance(quantized.head, Int8Linear)
     before, after = measure("teacher", None, network, held_out), measure("int8", Int8Pass(), quantized, held_out)
     assert after["bytes"] < 0.5 * before["bytes"]
@@ -121,7 +130,7 @@ def test_int8_comes_back_smaller_and_nearly_as_good(network, tokens, context):
 
 
 @pytest.mark.parametrize(
-    "one",
+    "settings",
     [
         Int8Pass(rounding="gptq", calibration_rows=8),
         Int8Pass(smoothing=0.5, activations="static", calibration_rows=8),
@@ -129,13 +138,13 @@ def test_int8_comes_back_smaller_and_nearly_as_good(network, tokens, context):
         PackedPass(calibration_rows=8),
     ],
 )
-def test_integers_of_every_kind_come_back_from_their_files_nearly_as_good(network, tokens, context, one):
+def test_integers_of_every_kind_come_back_from_their_files_nearly_as_good(network, tokens, context, settings):
     held_out = HeldOutText.read(tokens, 10)
     before = measure("teacher", None, network, held_out)
-    quantized = apply_pass(one, network, context)
+    quantized = settings.apply(network, context)
     files = model_to_files(quantized)
     again = model_from_files(files["config.json"], files["model.safetensors"])
-    after = measure(one.kind, one, again, held_out)
+    after = measure(settings.kind, settings, again, held_out)
     assert after["bytes"] < 0.6 * before["bytes"]
     assert after["bits_per_byte"] == pytest.approx(before["bits_per_byte"], rel=0.03)
     rows = context.calibration(16, 4)
@@ -153,12 +162,12 @@ def test_nonzero_parameters_count_a_tied_table_once(network):
     assert nonzero_parameters(network) == parameters(network.config) - 16
 
 
-def test_a_finished_pass_is_taken_up_and_half_a_pass_is_not(network):
+def test_a_finished_pass_is_reused_and_half_a_pass_is_not(network):
     progress = PassProgress(Folder("memory://pass-progress"))
     assert progress.finished(1) is None
     progress.save(1, network, {"name": "prune"})
-    found, row = progress.finished(1)
-    assert model_to_files(found) == model_to_files(network)
+    model, row = progress.finished(1)
+    assert model_to_files(model) == model_to_files(network)
     assert row == {"name": "prune"}
     Folder("memory://pass-progress").remove("pass-1/measurement.json")
     assert progress.finished(1) is None
@@ -175,6 +184,38 @@ def test_an_order_that_cannot_work_is_refused_with_the_one_that_does():
         CompressConfig(passes=(Int8Pass(), PrunePass()))
 
 
+def test_the_order_has_every_kind_of_pass_once():
+    classes = get_args(get_args(CompressionPass)[0])
+    kinds = [kind for settings in classes for kind in get_args(settings.model_fields["kind"].annotation)]
+    assert sorted(kind for group in ORDER for kind in group) == sorted(kinds)
+
+
+@pytest.mark.parametrize(("tokens", "batch_tokens", "plan"), [
+    (1_000, 100, (6, 10)), (1_000, 1, (1, 62)), (95, 100, (6, 0)), (0, 8_192, (512, 0)),
+])  # fmt: skip
+def test_a_recovery_is_planned_in_whole_rows_and_whole_steps(tokens, batch_tokens, plan):
+    rows, steps = plan
+    planned = Recovery(tokens=tokens, batch_tokens=batch_tokens).plan(16)
+    assert planned == RecoveryPlan(rows, steps)
+    assert planned.all_rows == rows * steps
+
+
+@pytest.mark.parametrize(("fast_bf16", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_the_processor_decides_the_precision_of_all_recoveries(
+    fast_bf16, precision, network, tokens, tmp_path, monkeypatch
+):
+    contexts, files = [], model_to_files(network) | {"tokenizer.json": b"{}"}
+    monkeypatch.setattr("stages.compress.recovery.has_fast_bf16", lambda: fast_bf16)
+    monkeypatch.setattr(PrunePass, "apply", lambda self, model, context: contexts.append(context) or model)
+    model = SimpleNamespace(read=files.__getitem__, manifest=SimpleNamespace(digest="", volume=Volume()))
+    out = SimpleNamespace(write=lambda path, data: None, metrics={}, volume=None)
+    stage_context = StageContext("run", None, Folder(str(tmp_path / "work")), SilentListener())
+    config = CompressConfig(passes=(PrunePass(),), measured_bytes=1)
+    CompressStage().run(config, {"model": model, "tokens": tokens}, out, stage_context)
+    assert [context.precision for context in contexts] == [precision]
+    assert [row["name"] for row in out.metrics["passes"]] == ["teacher", "prune"]
+
+
 def test_the_estimate_counts_the_teacher_and_the_student_at_its_size():
     volume = Volume(parameters=1_000_000, vocabulary_size=1_000)
     recovery = Recovery(tokens=1_000_000)
@@ -187,10 +228,10 @@ def test_the_estimate_counts_the_teacher_and_the_student_at_its_size():
 
 
 def test_workers_of_recoveries_are_foreseen_and_not_a_part_of_the_key():
-    one, many = CompressConfig(), CompressConfig(workers=1_000, cpus_per_worker=0.1, max_failures=0)
-    assert many.key_fields() == one.key_fields()
+    alone, many = CompressConfig(), CompressConfig(workers=1_000, cpus_per_worker=0.1, max_failures=0)
+    assert many.key_fields() == alone.key_fields()
     small, large = (Volume(parameters=parameters) for parameters in (10_000, 10_000_000_000))
-    estimates = [CompressStage().estimate(config, volume) for volume in (small, large) for config in (one, many)]
+    estimates = [CompressStage().estimate(config, volume) for volume in (small, large) for config in (alone, many)]
     assert estimates[1].seconds > estimates[0].seconds, "they take time to start"
     assert estimates[3].seconds < estimates[2].seconds
     assert estimates[3].flops == estimates[2].flops

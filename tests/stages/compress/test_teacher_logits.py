@@ -43,22 +43,22 @@ def test_all_of_the_vocabulary_stored_is_the_teacher_streamed(any_store, sampler
     exact = distillation_loss(small_network(1), 0.8, temperature, kind)(student, tokens, 0.0)
     assert float(ours.total.detach()) == pytest.approx(float(exact.total.detach()), abs=0.004)
     assert float(ours.cross_entropy) == pytest.approx(float(exact.cross_entropy))
-    for one, other in zip(
+    for gradient, exact_gradient in zip(
         *(torch.autograd.grad(loss.total, list(student.parameters())) for loss in (ours, exact)), strict=True
     ):
-        torch.testing.assert_close(one, other, rtol=0.02, atol=0.004 * float(other.abs().max()))
+        torch.testing.assert_close(gradient, exact_gradient, rtol=0.02, atol=0.004 * float(exact_gradient.abs().max()))
 
 
 def test_windows_are_found_by_position_and_by_their_tokens_in_any_order(any_store, sampler):
     read = stored(Folder(any_store), sampler, 5)
     windows = torch.from_numpy(sampler.rows(0, ROWS))[:, :-1]
-    some = [7, 0, 3]
-    by_tokens, by_position = read(windows[some]), [read.rows(position, 1) for position in some]
-    for found, parts in zip(by_tokens, zip(*by_position, strict=True), strict=True):
-        assert torch.equal(found, torch.cat(parts))
+    positions = [7, 0, 3]
+    by_tokens, by_position = read(windows[positions]), [read.rows(position, 1) for position in positions]
+    for actual, parts in zip(by_tokens, zip(*by_position, strict=True), strict=True):
+        assert torch.equal(actual, torch.cat(parts))
     teacher = small_network(1, context_length=CONTEXT)
     with torch.no_grad():
-        logarithms = teacher(windows[some]).log_softmax(-1).flatten(0, 1)
+        logarithms = teacher(windows[positions]).log_softmax(-1).flatten(0, 1)
     assert torch.equal(by_tokens.tokens, logarithms.topk(5).indices)
     together = torch.cat([by_tokens.log_probabilities_of, by_tokens.tail[:, None]], 1)
     torch.testing.assert_close(together.logsumexp(1), torch.zeros(24), rtol=0, atol=1e-6)

@@ -14,9 +14,8 @@ from modeling.kernels import available
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.compress import recovery as recovery_module
-from stages.compress.distill_config import DistillPass
 from stages.compress.pass_context import PassContext
-from stages.compress.passes.distill import apply
+from stages.compress.passes.distill import DistillPass
 from stages.compress.recovery_config import Recovery
 from tests.stages.common.test_token_stream import tokens_artifact
 
@@ -37,12 +36,12 @@ def network():
 def context(tmp_path):
     documents = [[(number * step) % 49 + 1 for number in range(40)] + [0] for step in range(1, 21)]
     tokens = tokens_artifact(str(tmp_path / "store"), documents)
-    return PassContext(tokens, network, 0, Folder(str(tmp_path / "work")), SilentListener())
+    return PassContext(tokens, network, 0, Folder(str(tmp_path / "work")), SilentListener(), "fp32")
 
 
 def student(context, model=None, **fields):
     settings = {"layers": 2, "width": 16, "calibration_rows": 8, "recovery": SHORT} | fields
-    return apply(DistillPass(**settings), model or network(), context)
+    return DistillPass(**settings).apply(model or network(), context)
 
 
 def loss(model, context):
@@ -50,7 +49,7 @@ def loss(model, context):
 
 
 def elsewhere(context, name):
-    return PassContext(context.tokens, network, 0, context.work.child(name), SilentListener())
+    return PassContext(context.tokens, network, 0, context.work.child(name), SilentListener(), "fp32")
 
 
 def test_the_student_has_its_sizes_learns_and_the_model_stays_as_it_is(context):
@@ -65,7 +64,7 @@ def test_the_student_has_its_sizes_learns_and_the_model_stays_as_it_is(context):
     assert model_to_files(model) == before
 
 
-def test_controls_differ_in_what_they_say(context):
+def test_every_control_changes_the_student(context):
     results = [
         model_to_files(student(elsewhere(context, str(number)), **fields))
         for number, fields in enumerate(
@@ -85,7 +84,7 @@ def test_stored_logits_teach_as_streamed_ones_do(context):
 
 
 @pytest.mark.parametrize("logits", ["streamed", "stored"])
-def test_a_killed_pass_goes_on_to_the_same_bits(context, monkeypatch, logits):
+def test_a_killed_pass_resumes_to_the_same_bits(context, monkeypatch, logits):
     monkeypatch.setattr(recovery_module, "SAVE_EVERY_STEPS", 2)
     whole = student(elsewhere(context, "whole"), logits=logits)
     step, taken = recovery_module.training_step, []
@@ -105,11 +104,11 @@ def test_a_killed_pass_goes_on_to_the_same_bits(context, monkeypatch, logits):
 
 
 def test_wrong_orders_and_sizes_are_refused(context):
-    with pytest.raises(ConfigError, match=r"int8.*the order that works is distill, low rank, pruning, int8"):
+    with pytest.raises(ConfigError, match=r"int8.*: distill first"):
         student(context, quantize_int8(network()))
     pruned = network()
     apply_masks(pruned, magnitude_masks(pruned, 0.5))
-    with pytest.raises(ConfigError, match=r"50% of the network's weights are zeros.*distill, low rank"):
+    with pytest.raises(ConfigError, match=r"50% of the network's weights are zeros.*put 'distill' before"):
         student(context, pruned)
     with pytest.raises(ConfigError, match="layers is 4, the teacher's 3"):
         student(context, layers=4)
@@ -134,7 +133,7 @@ def test_settings_that_contradict_each_other_are_refused(fields, message):
 
 
 def test_the_student_decodes_natively(context):
-    found = student(context)
-    assert all(parameter.is_contiguous() for parameter in found.parameters())
+    model = student(context)
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
     if available():
-        assert NativeDecoder.of(found, found.new_cache(1)) is not None
+        assert NativeDecoder.of(model, model.new_cache(1)) is not None

@@ -12,9 +12,8 @@ from modeling.layers.sparse_feed_forward import SparseFeedForward
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 from stages.compress.pass_context import PassContext
-from stages.compress.passes.sparse_activations import apply
+from stages.compress.passes.sparse_activations import SparseActivationsPass
 from stages.compress.recovery_config import Recovery
-from stages.compress.sparse_config import SparseActivationsPass
 from tests.stages.common.test_token_stream import tokens_artifact
 
 RECOVERY = Recovery(tokens=2_560, batch_tokens=128, learning_rate=3e-3, distill=False)
@@ -30,13 +29,13 @@ def network(**changes):
 def context(tmp_path):
     documents = [[number % 7 + 1 for number in range(40)] + [0] for _ in range(20)]
     tokens = tokens_artifact(str(tmp_path / "store"), documents)
-    return PassContext(tokens, network, 0, Folder(str(tmp_path / "work")), SilentListener())
+    return PassContext(tokens, network, 0, Folder(str(tmp_path / "work")), SilentListener(), "fp32")
 
 
 @pytest.mark.parametrize("experts", [None, {"experts": 2}])
 def test_the_target_is_reached_and_saved(context, experts):
-    one = SparseActivationsPass(target_zeros=0.8, recovery=RECOVERY, penalty=0.1)
-    model = apply(one, network(experts=experts), context)
+    settings = SparseActivationsPass(target_zeros=0.8, recovery=RECOVERY, penalty=0.1)
+    model = settings.apply(network(experts=experts), context)
     tokens = context.calibration(16, 32)
     shares = measure_zeros(model, tokens)
     assert sum(shares.values()) / len(shares) > 0.75
@@ -46,10 +45,10 @@ def test_the_target_is_reached_and_saved(context, experts):
     assert all(isinstance(layer.feed_forward, SparseFeedForward) or experts for layer in loaded.layers)
 
 
-def test_a_killed_pass_goes_on_to_the_same_bits(context, monkeypatch, tmp_path):
-    one = SparseActivationsPass(target_zeros=0.8, recovery=RECOVERY)
-    whole = model_to_files(apply(one, network(), context))
-    again = PassContext(context.tokens, network, 0, Folder(str(tmp_path / "killed")), SilentListener())
+def test_a_killed_pass_resumes_to_the_same_bits(context, monkeypatch, tmp_path):
+    settings = SparseActivationsPass(target_zeros=0.8, recovery=RECOVERY)
+    whole = model_to_files(settings.apply(network(), context))
+    again = PassContext(context.tokens, network, 0, Folder(str(tmp_path / "killed")), SilentListener(), "fp32")
     monkeypatch.setattr("stages.compress.recovery.SAVE_EVERY_STEPS", 3)
     steps = []
 
@@ -61,13 +60,13 @@ def test_a_killed_pass_goes_on_to_the_same_bits(context, monkeypatch, tmp_path):
     monkeypatch.setattr(again.listener, "advanced", killed, raising=False)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            apply(one, network(), again)
-    assert model_to_files(apply(one, network(), again)) == whole
+            settings.apply(network(), again)
+    assert model_to_files(settings.apply(network(), again)) == whole
 
 
 def test_one_threshold_for_all_and_no_training(context):
-    one = SparseActivationsPass(threshold=0.01, recovery=Recovery(tokens=0))
-    model = apply(one, network(), context)
+    settings = SparseActivationsPass(threshold=0.01, recovery=Recovery(tokens=0))
+    model = settings.apply(network(), context)
     assert {layer.feed_forward.threshold for layer in model.layers} == {0.01}
     for name, tensor in network().state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
@@ -76,11 +75,11 @@ def test_one_threshold_for_all_and_no_training(context):
 def test_weights_that_were_pruned_stay_zero(context):
     model = network()
     masks = prune(model, 0.5, "magnitude", None)
-    apply(SparseActivationsPass(recovery=RECOVERY), model, context)
+    SparseActivationsPass(recovery=RECOVERY).apply(model, context)
     for name, weight in linear_weights(model).items():
         assert not weight[~masks[name]].any() and weight[masks[name]].any()
 
 
 def test_integers_are_refused_with_the_order_that_works(context):
     with pytest.raises(ConfigError, match=r"'sparse_activations' found \S+ in int8.*put 'sparse_activations' before"):
-        apply(SparseActivationsPass(), quantize_int8(network()), context)
+        SparseActivationsPass().apply(quantize_int8(network()), context)

@@ -5,6 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from data_schemas.errors import ConfigError
+from infra.progress import SilentListener
 from infra.store.filesystem import Folder
 from modeling.compression.integers import quantize_int8
 from modeling.compression.pruning import linear_weights, zero_masks
@@ -14,25 +15,16 @@ from modeling.export.model_files import model_from_files, model_to_files
 from modeling.loss.cross_entropy import next_token_loss
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
-from stages.compress.low_rank_config import LowRankPass
 from stages.compress.pass_context import PassContext
-from stages.compress.passes import low_rank as low_rank_pass
-from stages.compress.passes import prune as prune_pass
-from stages.compress.passes import structured as structured_pass
-from stages.compress.passes.prune import sparsity_of_round
-from stages.compress.prune_config import PrunePass
+from stages.compress.passes.low_rank import LowRankPass
+from stages.compress.passes.prune import PrunePass
+from stages.compress.passes.structured import StructuredPass
+from stages.compress.recovery import recovery_loss
 from stages.compress.recovery_config import Recovery
-from stages.compress.recovery_loss import recovery_loss
-from stages.compress.structured_config import StructuredPass
 from tests.stages.common.test_token_stream import tokens_artifact
 
 RECOVERY = Recovery(tokens=1_024, batch_tokens=128, learning_rate=1e-2, distill=False)
 NONE = Recovery(tokens=0)
-
-
-class Listener:
-    def advanced(self, *_: object) -> None:
-        """Hears nothing."""
 
 
 def network() -> Transformer:
@@ -44,7 +36,7 @@ def network() -> Transformer:
 def context_at(tmp_path, work="memory://weight-passes") -> PassContext:
     documents = [[number % 7 + 1 for number in range(40)] + [0] for _ in range(20)]
     tokens = tokens_artifact(str(tmp_path / "store"), documents)
-    return PassContext(tokens, network, 0, Folder(f"{work}/{tmp_path.name}"), Listener())
+    return PassContext(tokens, network, 0, Folder(f"{work}/{tmp_path.name}"), SilentListener(), "fp32")
 
 
 def loss(model: Transformer, context: PassContext) -> float:
@@ -55,12 +47,13 @@ def loss(model: Transformer, context: PassContext) -> float:
 
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
 @pytest.mark.parametrize("pattern", ["unstructured", "1:4"])
-def test_pruning_ends_at_its_pattern_and_recovery_trains_what_is_left(criterion, pattern, tmp_path):
+def test_pruning_ends_at_its_pattern_and_recovery_trains_the_other_weights(criterion, pattern, tmp_path):
     context = context_at(tmp_path)
-    one = PrunePass(pattern=pattern, sparsity=0.75, rounds=2, criterion=criterion, calibration_rows=8,
-                    recovery=RECOVERY)  # fmt: skip
-    bare = prune_pass.apply(one.model_copy(update={"recovery": NONE}), network(), context)
-    pruned = prune_pass.apply(one, network(), context)
+    settings = PrunePass(
+        pattern=pattern, sparsity=0.75, rounds=2, criterion=criterion, calibration_rows=8, recovery=RECOVERY
+    )
+    bare = settings.model_copy(update={"recovery": NONE}).apply(network(), context)
+    pruned = settings.apply(network(), context)
     assert not pruned.training
     for name, weight in linear_weights(pruned).items():
         assert float((weight == 0).float().mean()) == pytest.approx(0.75, abs=0.02), name
@@ -69,13 +62,13 @@ def test_pruning_ends_at_its_pattern_and_recovery_trains_what_is_left(criterion,
     assert loss(pruned, context) < loss(bare, context) - 0.5
 
 
-def test_a_killed_pass_goes_on_to_the_same_bits(tmp_path):
-    one = PrunePass(sparsity=0.6, rounds=2, criterion="sparsegpt", calibration_rows=8, recovery=RECOVERY)
-    whole = prune_pass.apply(one, network(), context_at(tmp_path))
+def test_a_killed_pass_resumes_to_the_same_bits(tmp_path):
+    settings = PrunePass(sparsity=0.6, rounds=2, criterion="sparsegpt", calibration_rows=8, recovery=RECOVERY)
+    whole = settings.apply(network(), context_at(tmp_path))
     context = context_at(tmp_path)
     context.work.remove("recovery-2.pt")
-    assert context.work.exists("recovery-1.pt"), "the first round's training is taken up, the second's repeated"
-    again = prune_pass.apply(one, network(), context)
+    assert context.work.exists("recovery-1.pt"), "the first round's training is reused, the second's repeated"
+    again = settings.apply(network(), context)
     assert model_to_files(again) == model_to_files(whole)
 
 
@@ -83,15 +76,17 @@ def test_low_rank_then_structured_then_prune_each_keep_what_was_done(tmp_path):
     context = context_at(tmp_path)
     model = network()
     sizes = [network_parameters(model)]
-    model = low_rank_pass.apply(LowRankPass(times_smaller=1.5, calibration_rows=8, recovery=RECOVERY), model, context)
+    model = LowRankPass(times_smaller=1.5, calibration_rows=8, recovery=RECOVERY).apply(model, context)
     sizes.append(network_parameters(model))
     context = context_at(tmp_path, "memory://second")
-    one = StructuredPass(layers_share=0.5, heads_share=0.5, neurons_share=0.5, calibration_rows=8, recovery=RECOVERY)
-    model = structured_pass.apply(one, model, context)
+    settings = StructuredPass(
+        layers_share=0.5, heads_share=0.5, neurons_share=0.5, calibration_rows=8, recovery=RECOVERY
+    )
+    model = settings.apply(model, context)
     sizes.append(network_parameters(model))
     context = context_at(tmp_path, "memory://third")
     before = loss(network(), context)
-    model = prune_pass.apply(PrunePass(sparsity=0.3, rounds=1, recovery=RECOVERY), model, context)
+    model = PrunePass(sparsity=0.3, rounds=1, recovery=RECOVERY).apply(model, context)
     assert sizes == sorted(sizes, reverse=True) and sizes[2] < 0.75 * sizes[0]
     assert loss(model, context) < before
     files = model_to_files(model)
@@ -99,31 +94,31 @@ def test_low_rank_then_structured_then_prune_each_keep_what_was_done(tmp_path):
     assert model_to_files(read) == files
     masks = zero_masks(read)
     context = context_at(tmp_path, "memory://fourth")
-    narrowed = structured_pass.apply(StructuredPass(calibration_rows=8, recovery=RECOVERY), read, context)
+    narrowed = StructuredPass(calibration_rows=8, recovery=RECOVERY).apply(read, context)
     assert zero_masks(narrowed).keys() == masks.keys(), "zeros of an earlier pass hold through a later recovery"
 
 
 def test_rounds_of_groups_are_whole_weights():
-    one = PrunePass(pattern="2:8", rounds=3)
-    assert one.sparsity == 0.75
+    settings = PrunePass(pattern="2:8", rounds=3)
+    assert settings.sparsity == 0.75
     # 6 x (1 - (2/3)^3) = 4.2, 6 x (1 - (1/3)^3) = 5.8, 6
-    rounds = [sparsity_of_round(one, number) for number in (1, 2, 3)]
+    rounds = [settings.sparsity_of_round(number) for number in (1, 2, 3)]
     assert rounds == [GroupSparsity(4, 8), GroupSparsity(2, 8), GroupSparsity(2, 8)]
-    assert PrunePass.model_validate(one.model_dump()) == one
+    assert PrunePass.model_validate(settings.model_dump()) == settings
 
 
 def test_a_network_that_recovers_from_its_teacher_comes_nearer_to_it(tmp_path):
     context = context_at(tmp_path)
     tokens = context.calibration(16, 8)
-    one = LowRankPass(times_smaller=4, calibration_rows=8, recovery=NONE)
+    settings = LowRankPass(times_smaller=4, calibration_rows=8, recovery=NONE)
     taught = RECOVERY.model_copy(update={"distill": True, "teacher_weight": 1.0})
 
     def distance(model):
         with torch.no_grad():
             return float((model(tokens).log_softmax(-1) - network()(tokens).log_softmax(-1)).square().mean())
 
-    bare = low_rank_pass.apply(one, network(), context)
-    distilled = low_rank_pass.apply(one.model_copy(update={"recovery": taught}), network(), context)
+    bare = settings.apply(network(), context)
+    distilled = settings.model_copy(update={"recovery": taught}).apply(network(), context)
     assert distance(distilled) < distance(bare)
 
 
@@ -135,9 +130,9 @@ def test_without_a_teacher_the_text_is_the_loss(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"pattern": "4:4"}, r"'4:4'; it can be 'unstructured', or N:M"),
-        ({"pattern": "block"}, r"'block'; it can be 'unstructured', or N:M"),
-        ({"pattern": "2:4", "sparsity": 0.8}, r"0\.8, but the pattern 2:4 makes 0\.5 .* leave sparsity out"),
+        ({"pattern": "4:4"}, r"'4:4'; accepted are 'unstructured' and N:M"),
+        ({"pattern": "block"}, r"'block'; accepted are 'unstructured' and N:M"),
+        ({"pattern": "2:4", "sparsity": 0.8}, r"0\.8, but the pattern 2:4 sets 0\.5 .* omit sparsity"),
     ],
 )
 def test_a_pattern_that_cannot_be_is_refused(fields, message):
@@ -149,7 +144,6 @@ def test_what_would_do_nothing_or_comes_too_late_is_refused(tmp_path):
     with pytest.raises(ValidationError, match="nothing would be removed"):
         StructuredPass(neurons_share=1)
     context, quantized = context_at(tmp_path), quantize_int8(network())
-    passes = ((prune_pass, PrunePass()), (structured_pass, StructuredPass()), (low_rank_pass, LowRankPass()))
-    for module, one in passes:
-        with pytest.raises(ConfigError, match=f"'{one.kind}' found .* in int8.*comes last"):
-            module.apply(one, quantized, context)
+    for settings in (PrunePass(), StructuredPass(), LowRankPass()):
+        with pytest.raises(ConfigError, match=f"'{settings.kind}' found .* in int8.*comes last"):
+            settings.apply(quantized, context)
