@@ -24,7 +24,7 @@ import ftfy
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers import add_peers_argument, peer_python, run_peer
+from benchmarks.common.peer_process import add_peers_argument, peer_python, run_peer
 from stages.clean.config import CleanConfig
 from stages.clean.document_cleaner import Cleaner
 from stages.clean.measures.text_measures import TextMeasures

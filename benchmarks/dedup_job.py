@@ -32,10 +32,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy import sparse
 
-from benchmarks.corpus_sample import Document, generated, planted, real_documents, write_documents
-from benchmarks.dedup_growth import run_stage
-from benchmarks.dedup_peers import DATASKETCH, DATATROVE
-from benchmarks.peers import add_peers_argument, peer_python, run_peer
+from benchmarks.common.dedup_peers import DATASKETCH, DATATROVE
+from benchmarks.common.dedup_process import run_stage
+from benchmarks.common.documents import Document, generated, planted, real_documents, write_documents
+from benchmarks.common.peer_process import add_peers_argument, peer_python, run_peer
 from infra.store.artifacts import Artifact
 
 THRESHOLD = 0.8
@@ -185,7 +185,7 @@ def growth(sizes: list[int]) -> float:
             files = (generated(start, min(PER_FILE, size - start)) for start in range(0, size, PER_FILE))
             artifact = write_documents(f"{folder}/store", files)
             (Path(folder) / "artifact").write_bytes(pickle.dumps(artifact))
-            command = [sys.executable, "-m", "benchmarks.dedup_growth", folder]
+            command = [sys.executable, "-m", "benchmarks.common.dedup_process", folder]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
         row = json.loads(done.stdout.splitlines()[-1])
         rows.append(row)

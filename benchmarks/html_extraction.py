@@ -20,7 +20,7 @@ import trafilatura
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers import add_peers_argument, peer_python, run_peer
+from benchmarks.common.peer_process import add_peers_argument, peer_python, run_peer
 from stages.ingest.formats import html
 from stages.ingest.records import Record
 

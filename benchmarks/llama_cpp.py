@@ -36,7 +36,7 @@ from rich.table import Table
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks.peers import add_peers_argument, peer_python, run_peer
+from benchmarks.common.peer_process import add_peers_argument, peer_python, run_peer
 from data_schemas.errors import HeadraceError
 from flows.run_artifacts import model_artifact
 from flows.store_location import store_url

@@ -3,8 +3,8 @@
 The corpus is the demo's: `headrace run configs/demo.yaml --until tokenize` in a store of the benchmark's own, made at
 its first use. Two networks of the demo's size, 4 layers x 128, context 256, on the same tokens, all cores, in turn:
 
-- nanoGPT: its network and step (`benchmarks/nanogpt.py`), its recipe for small networks (rate 1e-3 to a tenth by a
-  cosine, 100 steps of warm-up, beta2 0.99); `--nanogpt-rate` and `--nanogpt-rows` give it the best that was found
+- nanoGPT: its network and step (`benchmarks/common/nanogpt.py`), its recipe for small networks (rate 1e-3 to a tenth by
+  a cosine, 100 steps of warm-up, beta2 0.99); `--nanogpt-rate` and `--nanogpt-rows` give it the best that was found
 - Headrace: the demo config's own settings
 
 Each process trains for the same wall-clock seconds, its schedule following the clock, and is then measured on the same
@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.nanogpt import NanoGPT, NanoShape, train_step
-from benchmarks.nanogpt import build_optimizer as build_nanogpt_optimizer
+from benchmarks.common.nanogpt import NanoGPT, NanoShape, train_step
+from benchmarks.common.nanogpt import build_optimizer as build_nanogpt_optimizer
 from flows.commands.lineage import find_artifact
 from flows.run_config import load_run_config
 from infra.store.artifacts import Artifact

@@ -21,8 +21,8 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.corpus_sample import real_documents
-from benchmarks.peers import add_peers_argument, peer_python, run_peer
+from benchmarks.common.documents import real_documents
+from benchmarks.common.peer_process import add_peers_argument, peer_python, run_peer
 from stages.dedup.near_duplicates.minhash import sign
 
 PEER = r"""

@@ -2,8 +2,8 @@
 
 Two shapes, the demo's and GPT-2's 124M (12 layers x 768, context 1,024, vocabulary 50,304), random tokens, all cores,
 in turn: ours (ReLU, biases, rotary positions, tiled cross-entropy, fused AdamW, the allocator setting of training
-workers) and nanoGPT's step re-implemented (`benchmarks/nanogpt.py`) in a process of its own, in fp32 as it is on a CPU.
-Both have the same matrix products.
+workers) and nanoGPT's step re-implemented (`benchmarks/common/nanogpt.py`) in a process of its own, in fp32 as it is on a
+CPU. Both have the same matrix products.
 
 - vs_nanogpt, vs_nanogpt_demo: our tokens per second over nanoGPT's, medians of pairs
 - of_weighted_ceiling, of_weighted_ceiling_demo: seconds that the step's own matrix products take alone, each shape
@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.nanogpt import NanoShape, command
+from benchmarks.common.nanogpt import NanoShape, command
 from infra.hardware import has_fast_bf16
 from infra.workers.ray_session import MALLOC_TUNABLES
 from modeling.evaluation.config_counts import flops_per_token

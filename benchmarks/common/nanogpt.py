@@ -4,8 +4,8 @@ As `train.py` of github.com/karpathy/nanoGPT runs on a CPU: learnt positions, GE
 tokens at once, `F.cross_entropy`, AdamW's loop over tensors (it asks for the fused one on CUDA only), clipping at 1. It
 makes no use of bfloat16 there: its autocast context is empty on a CPU.
 
-`python -m benchmarks.nanogpt ROWS LAYERS WIDTH HEADS CONTEXT VOCABULARY` takes a step for each line it reads and prints
-its seconds: a process of its own, so that settings of ours do not reach it.
+`python -m benchmarks.common.nanogpt ROWS LAYERS WIDTH HEADS CONTEXT VOCABULARY` takes a step for each line it reads and
+prints its seconds: a process of its own, so that settings of ours do not reach it.
 """
 
 import math
@@ -94,7 +94,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor
 
 def command(rows: int, shape: NanoShape) -> list[str]:
     """The command line of the process that takes steps."""
-    return [sys.executable, "-m", "benchmarks.nanogpt", str(rows), *map(str, astuple(shape))]
+    return [sys.executable, "-m", "benchmarks.common.nanogpt", str(rows), *map(str, astuple(shape))]
 
 
 def serve(rows: int, shape: NanoShape) -> None:

@@ -1,4 +1,4 @@
-"""One dedup job over generated documents in a process of its own: `python -m benchmarks.dedup_growth FOLDER`.
+"""One dedup job over generated documents in a process of its own: `python -m benchmarks.common.dedup_process FOLDER`.
 
 The folder holds `artifact`, a pickle of the documents' artifact, whose files lie in `store/`.
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks.corpus_sample import generated, write_documents
+from benchmarks.common.documents import generated, write_documents
 from data_schemas.artifact_kinds import CORPUS
 from infra.progress import SilentListener
 from infra.store.artifacts import Artifact, ArtifactStore
