@@ -1,13 +1,13 @@
 """Attention over length: `python -m benchmarks.attention_scaling [--quick] [--bf16] [--plot FILE.svg]`.
 
 Forward and backward of one layer's attention (6 heads of 64, one row), from projected and rotated queries, keys and
-values to mixed values, pooling included: torch's causal `scaled_dot_product_attention` against the kinds below, in
-turn.
+values to the attention output, pooling included: torch's causal `scaled_dot_product_attention` against the kinds
+below, alternating.
 
-- exponent: of the time of pooled attention with two levels, from 1,024 to 32,768 tokens
+- exponent: growth exponent of the time of pooled attention with two levels, from 1,024 to 32,768 tokens
 - exponent_one_level: the same with one level of stride 64
 - speedup_2k, speedup_32k: full attention's time over pooled attention's
-- memory_ratio_32k: peak memory of pooled over full attention, beyond the inputs, each in a process of its own
+- memory_ratio_32k: peak memory of pooled over full attention, beyond the inputs, each in its own process
 """
 
 import argparse
@@ -45,18 +45,21 @@ def main() -> None:
     """Measure time and memory over length; print the table and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round, memory at 32,768 tokens only")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 in place of float32")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 instead of float32")
     parser.add_argument("--plot", metavar="FILE", help="draw time and memory over length")
-    parser.add_argument("--memory-of", nargs=2, metavar=("KIND", "TOKENS"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak-memory", nargs=2, metavar=("KIND", "TOKENS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     dtype = torch.bfloat16 if arguments.bf16 else torch.float32
-    if arguments.memory_of:
-        kind, tokens = arguments.memory_of
+    if arguments.peak_memory:
+        kind, tokens = arguments.peak_memory
         print(peak_megabytes(KINDS[kind], int(tokens), dtype))
         return
     seconds = {length: _seconds(length, dtype, 1 if arguments.quick else _rounds(length)) for length in LENGTHS}
-    measured = LENGTHS[-1:] if arguments.quick else LENGTHS
-    memory = {length: {kind: _memory_apart(kind, length, arguments.bf16) for kind in KINDS} for length in measured}
+    memory_lengths = LENGTHS[-1:] if arguments.quick else LENGTHS
+    memory = {
+        length: {kind: _memory_in_subprocess(kind, length, arguments.bf16) for kind in KINDS}
+        for length in memory_lengths
+    }
     _print_table(seconds, memory)
     if arguments.plot:
         _plot(seconds, memory, arguments.plot)
@@ -79,7 +82,7 @@ def _rounds(length: int) -> int:
 
 
 def _seconds(length: int, dtype: torch.dtype, rounds: int) -> dict[str, float]:
-    """Median seconds of each kind, measured in turn."""
+    """Median seconds of each kind, measured alternately."""
     steps = {name: _step(kind, length, dtype) for name, kind in KINDS.items()}
     if length <= 8_192:
         for step in steps.values():
@@ -87,10 +90,10 @@ def _seconds(length: int, dtype: torch.dtype, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in KINDS}
     for _ in range(rounds):
         for name, step in steps.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             step()
-            times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def _step(kind: AttentionKind, length: int, dtype: torch.dtype) -> Callable[[], object]:
@@ -98,10 +101,10 @@ def _step(kind: AttentionKind, length: int, dtype: torch.dtype) -> Callable[[], 
     torch.manual_seed(0)
     projected = torch.randn(1, length, HEADS, 3, HEAD_WIDTH, dtype=dtype, requires_grad=True)
     gradient = torch.randn(1, length, HEADS, HEAD_WIDTH, dtype=dtype)
-    return lambda: torch.autograd.grad(_mixed(projected, kind), projected, gradient)
+    return lambda: torch.autograd.grad(_attention(projected, kind), projected, gradient)
 
 
-def _mixed(projected: Tensor, kind: AttentionKind) -> Tensor:
+def _attention(projected: Tensor, kind: AttentionKind) -> Tensor:
     if isinstance(kind, FullAttention):
         queries, keys, values = projected.transpose(1, 2).unbind(3)
         full = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
@@ -113,7 +116,7 @@ def _mixed(projected: Tensor, kind: AttentionKind) -> Tensor:
 
 
 def peak_megabytes(kind: AttentionKind, length: int, dtype: torch.dtype) -> float:
-    """Peak resident memory of one step beyond that of its inputs; for a process of its own."""
+    """Peak resident memory of one step beyond that of its inputs; to be run in a fresh process."""
     _step(kind, 1_024, dtype)()  # code, thread pools and the kernel's scratch memory
     step = _step(kind, length, dtype)
     before = _status_kilobytes("VmRSS")
@@ -126,10 +129,10 @@ def _status_kilobytes(field: str) -> int:
         return next(int(line.split()[1]) for line in status if line.startswith(f"{field}:"))
 
 
-def _memory_apart(kind: str, length: int, bf16: bool) -> float:
-    command = [sys.executable, "-m", "benchmarks.attention_scaling", "--memory-of", kind, str(length)]
-    done = subprocess.run(command + ["--bf16"] * bf16, check=True, capture_output=True, text=True)
-    return float(done.stdout)
+def _memory_in_subprocess(kind: str, length: int, bf16: bool) -> float:
+    command = [sys.executable, "-m", "benchmarks.attention_scaling", "--peak-memory", kind, str(length)]
+    completed = subprocess.run(command + ["--bf16"] * bf16, check=True, capture_output=True, text=True)
+    return float(completed.stdout)
 
 
 def _print_table(seconds: dict[int, dict[str, float]], memory: dict[int, dict[str, float]]) -> None:

@@ -1,13 +1,14 @@
-"""What a recipe makes of a model: `python -m benchmarks.compression_frontier [--quick] [--config FILE] [--run RUN]`.
+"""Size, compute and quality of a compressed model: `python -m benchmarks.compression_frontier`.
 
-The recipe of `configs/compact-95.yaml`, from the text on (an hour and more on two cores; what is in the store is
-reused), or of a run that is there. `--quick` trains a smaller teacher for a minute, far from converged: it says that
-the recipe works, not how good it is. Sizes, compute and bits per byte are the compress stage's; decoding is measured
-here again, the uncompressed and the compressed network in turn.
+Options: `[--quick] [--config FILE] [--run RUN]`. Runs the recipe of `configs/compact-95.yaml` from the text on (over an
+hour on two cores; artifacts in the store are reused), or reads an existing run. `--quick` trains a smaller teacher for
+a minute, far from converged: it shows that the recipe works, not how good it is. Sizes, compute and bits per byte are
+those of the compress stage; decoding is measured again here, the uncompressed and the compressed network in
+alternation.
 
-- bytes_ratio, generation_ratio: bytes on disk and most bytes in generation, compressed over uncompressed
+- bytes_ratio, generation_ratio: bytes on disk and peak bytes in generation, compressed over uncompressed
 - flops_ratio (MACs), bit_operations_ratio: compute per token, compressed over uncompressed
-- bpb_loss_percent: of bits per byte, and its 95 % interval
+- bpb_loss_percent, bpb_loss_low, bpb_loss_high: increase of bits per byte, and its 95 % interval
 - decode_speedup: tokens per second, compressed over uncompressed
 """
 
@@ -48,11 +49,11 @@ ROUNDS = 7
 
 
 def main() -> None:
-    """Run what is asked for, measure decoding, print the table and the ratios."""
+    """Run the recipe, measure decoding; print the table and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small teacher, trained for a minute")
     parser.add_argument("--config", default=CONFIG, help="run config with the recipe")
-    parser.add_argument("--run", help="a run that compressed a model; nothing is trained then")
+    parser.add_argument("--run", help="id of a run that compressed a model, read instead of training one")
     parser.add_argument("--store", help="URL of the artifact store")
     arguments = parser.parse_args()
     url = store_url(arguments.store)
@@ -64,14 +65,14 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace, url: str) -> str:
-    changes = [part for one in QUICK for part in ("--set", one)] if arguments.quick else []
-    command = [HEADRACE, "run", arguments.config, "--until", "compress", "--store", url, "--json", *changes]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return str(json.loads(done.stdout.splitlines()[-1])["run_id"])
+    overrides = [part for override in QUICK for part in ("--set", override)] if arguments.quick else []
+    command = [HEADRACE, "run", arguments.config, "--until", "compress", "--store", url, "--json", *overrides]
+    completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return str(json.loads(completed.stdout.splitlines()[-1])["run_id"])
 
 
 def _decode_speedup(*artifacts: Artifact) -> float:
-    before, after = (_network(one) for one in artifacts)
+    before, after = (_network(artifact) for artifact in artifacts)
     pairs = [(decode_speed(before), decode_speed(after)) for _ in range(ROUNDS)]
     return statistics.median(compressed / plain for plain, compressed in pairs)
 

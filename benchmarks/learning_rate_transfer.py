@@ -1,13 +1,13 @@
 """Best learning rate of growing networks: `python -m benchmarks.learning_rate_transfer [--quick] [--over depth]`.
 
-Byte-level networks of several widths (or depths) are trained on Python's own documentation with each of a grid of
-learning rates, in the standard parametrization and with that of the smallest network as the base (muP, 2203.03466;
-CompleteP, 2505.01618). The table has the loss on held-out text after the last step, in nats per byte.
+Byte-level networks of several widths (or depths) are trained on Python's own documentation at each learning rate of a
+grid, in the standard parametrization and in muP with the smallest network as the base (muP, 2203.03466; CompleteP,
+2505.01618). The table shows the loss on held-out text after the last step, in nats per byte.
 
 - standard_best_rate_shift, mup_best_rate_shift: log2 of the best rate of the largest network over that of the
-  smallest; 0 is a rate that transfers. Best is the lowest point of the parabola through the three best neighbors.
-- standard_loss_at_base_rate, mup_loss_at_base_rate: what it costs the largest network to be trained at the rate that
-  is best in the smallest one: its loss there minus its lowest in the table, in either parametrization
+  smallest; 0 means that the rate transfers. Best is the minimum of the parabola through the three best neighbors.
+- standard_loss_at_base_rate, mup_loss_at_base_rate: loss of the largest network at the best rate of the smallest,
+  minus its lowest loss in the table over both parametrizations
 """
 
 import argparse
@@ -35,18 +35,19 @@ from modeling.transformer_config import TransformerConfig
 CONTEXT, ROWS, HELD_OUT_ROWS = 64, 8, 128
 HEAD_WIDTH = 16
 INITIALIZER_STD = 0.1
-"""Tuned, as the learning rate is, at the base. Held-out loss at width 32 and the best rate: 2.37 with the usual 0.02,
-2.12 with 0.05 and 0.1, 2.19 with 0.2. muP keeps what 0.02 loses: 2.29 at width 128, against 1.97 with 0.1."""
+"""Tuned on the base network, like the learning rate. Held-out loss at width 32 and the best rate: 2.37 with the usual
+0.02, 2.12 with 0.05 and 0.1, 2.19 with 0.2. muP does not make up for it at larger widths: at width 128, 2.29 with 0.02
+and 1.97 with 0.1."""
 WARMUP_SHARE, FLOOR_SHARE = 0.1, 0.1
 PARAMETRIZATIONS = ("standard", "mup")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained."""
+    """Grid of training runs."""
 
     scales: tuple[int, ...]
-    """Widths, or numbers of layers; the smallest first, which is the base."""
+    """Widths, or numbers of layers; the first is the smallest and the base."""
     log_rates: tuple[int, ...]
     """Learning rates as powers of two."""
     steps: int
@@ -89,21 +90,21 @@ def network_config(over: str, scale: int, base: int | None) -> TransformerConfig
 
 
 def documentation() -> tuple[Tensor, Tensor]:
-    """The texts of Python's `help()` in bytes, int64: nine tenths to train on, the rest held out."""
+    """Bytes of the texts of Python's `help()`, int64: nine tenths to train on, the last tenth held out."""
     text = "".join(topics[name] for name in sorted(topics)).encode()
     tokens = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
-    border = len(tokens) * 9 // 10
-    return tokens[:border], tokens[border:]
+    split = len(tokens) * 9 // 10
+    return tokens[:split], tokens[split:]
 
 
 def windows(tokens: Tensor, rows: int, generator: torch.Generator) -> Tensor:
-    """(rows, CONTEXT + 1) from random places."""
+    """(rows, CONTEXT + 1) at random offsets."""
     starts = torch.randint(len(tokens) - CONTEXT, (rows,), generator=generator)
     return torch.stack([tokens[start : start + CONTEXT + 1] for start in starts.tolist()])
 
 
 def final_loss(job: Job) -> float:
-    """Train, then measure the held-out loss; infinite where training diverges. On one thread: same bits anywhere."""
+    """Held-out loss after training, infinite if training diverges; on one thread, for the same bits on any machine."""
     torch.set_num_threads(1)
     train, held_out = documentation()
     torch.manual_seed(job.seed)
@@ -128,7 +129,7 @@ def measured_losses(over: str, plan: Plan) -> dict[tuple[str, int], list[float]]
         for scale in plan.scales
         if (parametrization, scale) != ("mup", plan.scales[0])
     }
-    # The longest runs first, so that at the end no process is alone with one.
+    # The longest runs first, so that the processes finish at about the same time.
     jobs = [
         Job(config, 2.0**log_rate, plan.steps, seed)
         for config in sorted(configs.values(), key=lambda config: (config.width, config.layers), reverse=True)
@@ -147,10 +148,10 @@ def measured_losses(over: str, plan: Plan) -> dict[tuple[str, int], list[float]]
     return means | {("mup", plan.scales[0]): means["standard", plan.scales[0]]}
 
 
-def lowest_point(log_rates: tuple[int, ...], losses: list[float]) -> tuple[float, float]:
-    """(log2 of the rate, loss) at the lowest point of the parabola through the best rate and its two neighbors.
+def parabola_minimum(log_rates: tuple[int, ...], losses: list[float]) -> tuple[float, float]:
+    """(log2 of the rate, loss) at the minimum of the parabola through the best rate and its two neighbors.
 
-    At an edge of the grid, or beside a run that diverged, the best rate of the grid itself.
+    At an edge of the grid, or next to a run that diverged, the best rate of the grid itself.
     """
     best = losses.index(min(losses))
     if best in (0, len(losses) - 1) or math.isinf(losses[best - 1]) or math.isinf(losses[best + 1]):
@@ -161,44 +162,44 @@ def lowest_point(log_rates: tuple[int, ...], losses: list[float]) -> tuple[float
 
 
 def loss_at(log_rate: float, log_rates: tuple[int, ...], losses: list[float]) -> float:
-    """Between the rates of the grid, on the straight line."""
-    place = min(max(log_rate - log_rates[0], 0.0), len(losses) - 1.0)
-    below = min(int(place), len(losses) - 2)
-    return losses[below] + (place - below) * (losses[below + 1] - losses[below])
+    """Loss at any rate, by linear interpolation between the rates of the grid."""
+    position = min(max(log_rate - log_rates[0], 0.0), len(losses) - 1.0)
+    lower = min(int(position), len(losses) - 2)
+    return losses[lower] + (position - lower) * (losses[lower + 1] - losses[lower])
 
 
 def print_table(over: str, plan: Plan, losses: dict[tuple[str, int], list[float]]) -> None:
-    """One row for each network."""
+    """Print one row per network."""
     table = Table(title=f"Held-out loss, nats per byte, after {plan.steps} steps ({plan.seeds} seeds)")
     for heading in ("parametrization", over, *(f"2^{log_rate}" for log_rate in plan.log_rates), "best rate"):
         table.add_column(heading, justify="right")
     for parametrization in PARAMETRIZATIONS:
         for scale in plan.scales:
             row = losses[parametrization, scale]
-            best, _ = lowest_point(plan.log_rates, row)
+            best, _ = parabola_minimum(plan.log_rates, row)
             table.add_row(parametrization, str(scale), *(f"{loss:.3f}" for loss in row), f"2^{best:.2f}")
         table.add_section()
     Console(width=140).print(table)
 
 
 def summary(plan: Plan, losses: dict[tuple[str, int], list[float]]) -> dict[str, float]:
-    """The figures of the module's docstring."""
-    figures = {}
+    """Metrics listed in the module's docstring."""
+    metrics = {}
     lowest = min(min(losses[parametrization, plan.scales[-1]]) for parametrization in PARAMETRIZATIONS)
     for parametrization in PARAMETRIZATIONS:
         smallest, largest = (losses[parametrization, scale] for scale in (plan.scales[0], plan.scales[-1]))
-        base_rate, _ = lowest_point(plan.log_rates, smallest)
-        best_rate, _ = lowest_point(plan.log_rates, largest)
-        figures[f"{parametrization}_best_rate_shift"] = round(best_rate - base_rate, 2)
-        figures[f"{parametrization}_loss_at_base_rate"] = round(loss_at(base_rate, plan.log_rates, largest) - lowest, 4)
-    return figures
+        base_rate, _ = parabola_minimum(plan.log_rates, smallest)
+        best_rate, _ = parabola_minimum(plan.log_rates, largest)
+        metrics[f"{parametrization}_best_rate_shift"] = round(best_rate - base_rate, 2)
+        metrics[f"{parametrization}_loss_at_base_rate"] = round(loss_at(base_rate, plan.log_rates, largest) - lowest, 4)
+    return metrics
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="best learning rate over the width, with and without muP")
+    parser = argparse.ArgumentParser(description="best learning rate of growing networks, with and without muP")
     parser.add_argument("--quick", action="store_true", help="smaller networks, fewer steps, one seed")
-    parser.add_argument("--over", choices=("width", "depth"), default="width", help="what grows")
+    parser.add_argument("--over", choices=("width", "depth"), default="width", help="dimension that grows")
     arguments = parser.parse_args()
     plan = (QUICK if arguments.quick else FULL)[arguments.over]
     losses = measured_losses(arguments.over, plan)

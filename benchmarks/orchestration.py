@@ -1,7 +1,7 @@
-"""What the pipeline's own machinery costs: `python -m benchmarks.orchestration [--quick]`.
+"""Overhead of the pipeline itself: `python -m benchmarks.orchestration [--quick]`.
 
 - cached_rerun_over_prefect_seconds: a run that reuses every stage, less an empty Prefect flow on the same machine
-- wall_over_compute: wall time of a whole small run over the seconds that its stages worked, less that flow's start
+- wall_over_compute: wall time of a small run, less the empty flow's, over the seconds of its stages
 """
 
 import argparse
@@ -57,28 +57,28 @@ def main() -> None:
         first_seconds, first = _seconds(run)
         pairs = [(_seconds(empty)[0], _seconds(run)[0]) for _ in range(rounds)]
     empty_seconds = statistics.median(pair[0] for pair in pairs)
-    computed = sum(row["seconds"] for row in json.loads(first.splitlines()[-1])["stages"])
-    figures = {
+    stage_seconds = sum(row["seconds"] for row in json.loads(first.splitlines()[-1])["stages"])
+    metrics = {
         "empty_prefect_flow_seconds": round(empty_seconds, 2),
         "cached_run_seconds": round(statistics.median(pair[1] for pair in pairs), 2),
         "first_run_seconds": round(first_seconds, 2),
-        "stage_seconds": round(computed, 2),
+        "stage_seconds": round(stage_seconds, 2),
     }
     ratios = {
         "cached_rerun_over_prefect_seconds": round(statistics.median(cached - bare for bare, cached in pairs), 2),
-        "wall_over_compute": round((first_seconds - empty_seconds) / computed, 3),
+        "wall_over_compute": round((first_seconds - empty_seconds) / stage_seconds, 3),
     }
-    table = Table("figure", "median")
-    for name, value in {**figures, **ratios}.items():
+    table = Table("metric", "median")
+    for name, value in {**metrics, **ratios}.items():
         table.add_row(name, str(value))
     Console().print(table)
-    print(json.dumps({**figures, **ratios}))
+    print(json.dumps({**metrics, **ratios}))
 
 
 def _seconds(command: list[str]) -> tuple[float, str]:
-    begun = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return time.perf_counter() - begun, done.stdout
+    start = time.perf_counter()
+    completed = subprocess.run(command, check=True, capture_output=True, text=True)
+    return time.perf_counter() - start, completed.stdout
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """MinHash signatures per core: `python -m benchmarks.signatures [--quick] [--data FOLDER] [--peers PYTHON]`.
 
-128 permutations over word 5-grams of 2-4 KB documents; MB of text per CPU second, ours and the peers in turn.
+128 permutations over word 5-grams of 2-4 KB documents; MB of text per CPU second, ours and the peers in
+alternation.
 
-- vs_datatrove: ours over datatrove with 64-bit hashes and the fastest word splitter it takes, a regular expression
+- vs_datatrove: ours over datatrove with 64-bit hashes and its fastest word splitter, a regular expression
 - vs_rensa: ours over the faster of rensa's R and C MinHash on shingles as strings, split by `str.split`
 - vs_datasketch: ours over datasketch's `bulk` with xxh32 on the same shingles
-- compile_seconds: what the first call in a fresh environment costs once, apart from the rest
+- compile_seconds: one-time cost of the first call in a fresh environment, not included in the ratios
 """
 
 import argparse
@@ -46,36 +47,37 @@ def datatrove():
         def span_tokenize(self, text): raise NotImplementedError
     config = MinhashConfig(5, 16, 8, hash_config=HashConfig(precision=64))
     step = MinhashDedupSignature(tempfile.mkdtemp(), config, language=Regex())
-    return lambda some: [step.get_signature(step.get_shingles(text)) for text in some]
+    return lambda texts: [step.get_signature(step.get_shingles(text)) for text in texts]
 
 def rensa_r():
     from rensa import RMinHash
-    return lambda some: RMinHash.digest_matrix_from_token_sets([strings(text) for text in some], 128, 1)
+    return lambda texts: RMinHash.digest_matrix_from_token_sets([strings(text) for text in texts], 128, 1)
 
 def rensa_c():
     from rensa import CMinHash
-    return lambda some: CMinHash.digests_from_token_sets([strings(text) for text in some], 128, 1)
+    return lambda texts: CMinHash.digests_from_token_sets([strings(text) for text in texts], 128, 1)
 
 def datasketch():
     from datasketch import MinHash
     from xxhash import xxh32_intdigest
-    return lambda some: MinHash.bulk(
-        [[one.encode() for one in strings(text)] for text in some], num_perm=128, hashfunc=xxh32_intdigest)
+    return lambda texts: MinHash.bulk(
+        [[shingle.encode() for shingle in strings(text)] for text in texts], num_perm=128, hashfunc=xxh32_intdigest)
 
-sign = {"datatrove": datatrove, "rensa R": rensa_r, "rensa C": rensa_c, "datasketch": datasketch}[request["way"]]()
+peers = {"datatrove": datatrove, "rensa R": rensa_r, "rensa C": rensa_c, "datasketch": datasketch}
+sign = peers[request["implementation"]]()
 sign(texts[:20])
-begun = time.process_time()
+start = time.process_time()
 sign(texts)
-print(json.dumps(time.process_time() - begun))
+print(json.dumps(time.process_time() - start))
 """
 COMPILE = """
 import tempfile, os, time
 os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp()
 import pyarrow as pa
 from stages.dedup.near_duplicates.minhash import sign
-begun = time.process_time()
+start = time.process_time()
 sign(pa.array(["a b"]), 128, 5)
-print(time.process_time() - begun)
+print(time.process_time() - start)
 """
 PEERS = ("datatrove", "rensa R", "rensa C", "datasketch")
 
@@ -92,48 +94,48 @@ def main() -> None:
     texts = [text for _, text in real_documents(arguments.data, count)]
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     rates: dict[str, list[float]] = {name: [] for name in ("ours", *(PEERS if python else ()))}
-    compiling = _compile_seconds()
+    compile_seconds = _compile_seconds()
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(texts, file)
         file.flush()
         for _ in range(rounds):
-            for name, found in rates.items():
-                peer = {"texts": file.name, "way": name}
-                seconds = _ours(texts) if name == "ours" or python is None else run_peer(python, PEER, peer)
-                found.append(megabytes / seconds)
-    table = Table("way", "MB per CPU second, median", "lowest", "highest")
-    for name, found in rates.items():
-        table.add_row(name, *(f"{value:.2f}" for value in (statistics.median(found), min(found), max(found))))
+            for name, values in rates.items():
+                request = {"texts": file.name, "implementation": name}
+                seconds = _ours(texts) if name == "ours" or python is None else run_peer(python, PEER, request)
+                values.append(megabytes / seconds)
+    table = Table("implementation", "MB per CPU second, median", "lowest", "highest")
+    for name, values in rates.items():
+        table.add_row(name, *(f"{value:.2f}" for value in (statistics.median(values), min(values), max(values))))
     Console().print(table)
-    print(json.dumps({"compile_seconds": round(compiling, 1), **_ratios(rates)}))
+    print(json.dumps({"compile_seconds": round(compile_seconds, 1), **_ratios(rates)}))
 
 
 def _ours(texts: list[str]) -> float:
     column = pa.chunked_array([texts])
     sign(column.slice(0, 20), 128, 5)
-    begun = time.process_time()
+    start = time.process_time()
     sign(column, 128, 5)
-    return time.process_time() - begun
+    return time.process_time() - start
 
 
 def _compile_seconds() -> float:
-    done = subprocess.run([sys.executable, "-c", COMPILE], check=True, capture_output=True, text=True)
-    return float(done.stdout)
+    completed = subprocess.run([sys.executable, "-c", COMPILE], check=True, capture_output=True, text=True)
+    return float(completed.stdout)
 
 
 def _ratios(rates: dict[str, list[float]]) -> dict[str, float]:
-    """Medians of the rounds' ratios."""
+    """Medians of the ratios of all rounds."""
 
-    def over(*peers: str) -> float:
-        best = [max(values) for values in zip(*(rates[peer] for peer in peers), strict=True)]
-        return round(float(statistics.median(a / b for a, b in zip(rates["ours"], best, strict=True))), 2)
+    def ratio_to(*peers: str) -> float:
+        fastest = [max(values) for values in zip(*(rates[peer] for peer in peers), strict=True)]
+        return round(float(statistics.median(a / b for a, b in zip(rates["ours"], fastest, strict=True))), 2)
 
     ratios = {"megabytes_per_cpu_second": round(statistics.median(rates["ours"]), 1)}
     if "datatrove" in rates:
         ratios |= {
-            "vs_datatrove": over("datatrove"),
-            "vs_rensa": over("rensa R", "rensa C"),
-            "vs_datasketch": over("datasketch"),
+            "vs_datatrove": ratio_to("datatrove"),
+            "vs_rensa": ratio_to("rensa R", "rensa C"),
+            "vs_datasketch": ratio_to("datasketch"),
         }
     return ratios
 

@@ -1,13 +1,13 @@
 """The training step against nanoGPT's: `python -m benchmarks.train_throughput [--quick] [--precision bf16|fp32]`.
 
 Two shapes, the demo's and GPT-2's 124M (12 layers x 768, context 1,024, vocabulary 50,304), random tokens, all cores,
-in turn: ours (ReLU, biases, rotary positions, tiled cross-entropy, fused AdamW, the allocator setting of training
-workers) and nanoGPT's step re-implemented (`benchmarks/common/nanogpt.py`) in a process of its own, in fp32 as it is on a
-CPU. Both have the same matrix products.
+alternating: ours (ReLU, biases, rotary positions, tiled cross-entropy, fused AdamW, the allocator setting of training
+workers) and nanoGPT's step re-implemented (`benchmarks/common/nanogpt.py`) in a process of its own, in fp32, which
+nanoGPT uses on a CPU. Both have the same matrix products.
 
 - vs_nanogpt, vs_nanogpt_demo: our tokens per second over nanoGPT's, medians of pairs
-- of_weighted_ceiling, of_weighted_ceiling_demo: seconds that the step's own matrix products take alone, each shape
-  measured by itself in the same precision, over the step's seconds
+- of_weighted_ceiling, of_weighted_ceiling_demo: seconds of the step's matrix products alone, each shape
+  measured by itself in the same precision, over the seconds of the step
 """
 
 import argparse
@@ -37,7 +37,7 @@ from modeling.transformer_config import TransformerConfig
 
 @dataclass(frozen=True)
 class Case:
-    """A shape and the batch of a step."""
+    """Network shape and batch of a training step."""
 
     config: TransformerConfig
     rows: int
@@ -45,7 +45,7 @@ class Case:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a step."""
+        """Tokens per step."""
         return self.rows * self.config.context_length
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, 512 tokens of the 124M shape")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16" if has_fast_bf16() else "fp32")
     arguments = parser.parse_args()
-    _with_allocator_setting()
+    _restart_with_allocator_setting()
     short = GPT2_124M.model_copy(update={"context_length": 512})
     cases = {
         "demo": Case(DEMO, rows=16, rounds=5 if arguments.quick else 15),
@@ -70,18 +70,22 @@ def main() -> None:
     for name, case in cases.items():
         seconds = _alternate(case, arguments.precision)
         flops = 3 * flops_per_token(case.config, case.config.context_length) * case.tokens
-        for step, taken in seconds.items():
-            figures = (f"{taken * 1e3:,.0f}", f"{case.tokens / taken:,.0f}", f"{flops / taken / 1e9:,.0f}")
-            table.add_row(name, step, *figures)
+        for step, step_seconds in seconds.items():
+            columns = (
+                f"{step_seconds * 1e3:,.0f}",
+                f"{case.tokens / step_seconds:,.0f}",
+                f"{flops / step_seconds / 1e9:,.0f}",
+            )
+            table.add_row(name, step, *columns)
         suffix = "" if name == "124M" else f"_{name}"
         ratios[f"vs_nanogpt{suffix}"] = round(seconds["nanoGPT fp32"] / seconds["Headrace"], 3)
-        ratios[f"of_weighted_ceiling{suffix}"] = round(seconds["its products alone"] / seconds["Headrace"], 3)
+        ratios[f"of_weighted_ceiling{suffix}"] = round(seconds["matrix products only"] / seconds["Headrace"], 3)
     Console().print(table)
     print(json.dumps({"precision": arguments.precision, **ratios}))
 
 
-def _with_allocator_setting() -> None:
-    """Start again as training workers start: the C library reads the setting when a process begins."""
+def _restart_with_allocator_setting() -> None:
+    """Restart with the environment of training workers: the C library reads the setting at process start."""
     if "GLIBC_TUNABLES" not in os.environ:
         environment = {**os.environ, "GLIBC_TUNABLES": MALLOC_TUNABLES}
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.train_throughput", *sys.argv[1:]], environment)
@@ -99,19 +103,19 @@ def _alternate(case: Case, precision: Precision) -> dict[str, float]:
         steps = {
             "Headrace": _timed(_our_step(case, precision)),
             "nanoGPT fp32": lambda: _peer_seconds(peer),
-            "its products alone": _timed(_products(case, precision)),
+            "matrix products only": _timed(_products(case, precision)),
         }
         rounds = [{name: step() for name, step in steps.items()} for _ in range(case.rounds + 1)][1:]
         assert peer.stdin is not None
         peer.stdin.close()
-    return {name: statistics.median(taken[name] for taken in rounds) for name in steps}
+    return {name: statistics.median(seconds[name] for seconds in rounds) for name in steps}
 
 
-def _timed(work: Callable[[], object]) -> Callable[[], float]:
+def _timed(step: Callable[[], object]) -> Callable[[], float]:
     def seconds() -> float:
-        begun = time.perf_counter()
-        work()
-        return time.perf_counter() - begun
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
 
     return seconds
 
@@ -136,7 +140,7 @@ def _nano_shape(config: TransformerConfig) -> NanoShape:
 
 
 def _products(case: Case, precision: Precision) -> Callable[[], object]:
-    """All matrix products of a step, forward and both of the backward pass, with nothing in between."""
+    """All matrix products of a step, forward and both of the backward pass, without anything else."""
     config, tokens = case.config, case.tokens
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     per_layer = [
@@ -149,7 +153,7 @@ def _products(case: Case, precision: Precision) -> Callable[[], object]:
     inputs |= {3 * config.width: torch.randn(tokens, 3 * config.width, dtype=dtype)}
     weights = {shape: torch.randn(shape[1], shape[0], dtype=dtype) for shape in per_layer}
     rows = min(tokens, 512)
-    head, few = torch.randn(config.vocabulary_size, config.width, dtype=dtype), inputs[config.width][:rows]
+    head, head_inputs = torch.randn(config.vocabulary_size, config.width, dtype=dtype), inputs[config.width][:rows]
     logits = torch.randn(rows, config.vocabulary_size, dtype=dtype)
     heads = torch.randn(case.rows * config.heads, config.context_length, config.head_width, dtype=dtype)
     scores = torch.randn(case.rows * config.heads, config.context_length, config.context_length, dtype=dtype)
@@ -161,15 +165,15 @@ def _products(case: Case, precision: Precision) -> Callable[[], object]:
                 inputs[narrow] @ weight.T
                 inputs[wide] @ weight
                 inputs[wide].T @ inputs[narrow]
-            # Half of the scores: the causal kernel skips the others.
+            # Half of the scores: the causal kernel skips the other half.
             half = config.context_length // 2
             for _ in range(3):
                 heads @ heads[:, :half].mT
                 scores[..., :half] @ heads[:, :half]
         for _ in range(tokens // rows):
-            few @ head.T
+            head_inputs @ head.T
             logits @ head
-            logits.T @ few
+            logits.T @ head_inputs
 
     return run
 

@@ -1,11 +1,13 @@
 """Memory of the loss over a vocabulary of a million: `python -m benchmarks.vocabulary_memory [--quick]`.
 
-Each case runs forward and backward once, in a process of its own. Its extra memory is the process's peak over what
-inputs and gradients take; beside it stands what the logits of all tokens would take, by arithmetic. The heads of a
-million entries: plain of width 64; factorized, from width 256 to 64; adaptive, with bands of widths 256, 64 and 16.
+Each case runs forward and backward once, in a process of its own. Its extra memory is the peak of the process less
+inputs and gradients; the next columns are the size of the gradients and the computed size of the logits of all tokens.
+The heads of a million entries: plain of width 64; factorized, from width 256 to 64; adaptive, with bands of widths 256,
+64 and 16.
 
-- of_full_logits: memory of the plain head over that of the logits, at the most tokens and entries measured
-- vs_cross_entropy, vs_cross_entropy_seconds: memory and time of F.cross_entropy over ours, where its logits fit
+- of_full_logits: memory of the plain head over that of the logits, at the largest number of tokens and entries measured
+- vs_cross_entropy, vs_cross_entropy_seconds: memory and time of F.cross_entropy over ours, at a size whose
+  logits fit in memory
 """
 
 import argparse
@@ -40,20 +42,20 @@ class Case:
     name: str
     tokens: int
     width: int
-    """Of the network; a band of another width is projected."""
+    """Width of the network; a band of another width is projected."""
     bands: tuple[tuple[int, int], ...]
-    """(entries, width) of each."""
+    """(entries, width) of each band."""
     ours: bool = True
-    """Whether `modeling.loss.cross_entropy` computes it, or else F.cross_entropy."""
+    """Whether the loss is `modeling.loss.cross_entropy`; F.cross_entropy otherwise."""
 
     @property
     def entries(self) -> int:
-        """Of the vocabulary."""
+        """Entries of the vocabulary."""
         return sum(entries for entries, _ in self.bands)
 
     @property
     def logits_megabytes(self) -> float:
-        """What float32 logits of all tokens take."""
+        """Megabytes of the float32 logits of all tokens."""
         return self.tokens * self.entries * 4 / MEGABYTE
 
 
@@ -83,38 +85,38 @@ def main() -> None:
         print(json.dumps(_measure(Case(**json.loads(arguments.case)))))
         return
     cases = QUICK if arguments.quick else FULL
-    figures = [_measured_apart(case) for case in cases]
-    _print_table(cases, figures)
-    ours, theirs, largest = figures[0], figures[1], figures[-1]
+    measurements = [_measure_in_subprocess(case) for case in cases]
+    _print_table(cases, measurements)
+    ours, torch_loss, largest = measurements[0], measurements[1], measurements[-1]
     ratios = {
         "tokens": cases[-1].tokens,
         "entries": cases[-1].entries,
         "memory_megabytes": round(largest["megabytes"], 1),
         "full_logits_megabytes": round(cases[-1].logits_megabytes),
         "of_full_logits": float(f"{largest['megabytes'] / cases[-1].logits_megabytes:.3g}"),
-        "vs_cross_entropy": round(theirs["megabytes"] / ours["megabytes"], 2),
-        "vs_cross_entropy_seconds": round(theirs["seconds"] / ours["seconds"], 2),
+        "vs_cross_entropy": round(torch_loss["megabytes"] / ours["megabytes"], 2),
+        "vs_cross_entropy_seconds": round(torch_loss["seconds"] / ours["seconds"], 2),
     }
     print(json.dumps(ratios))
 
 
-def _measured_apart(case: Case) -> dict[str, float]:
+def _measure_in_subprocess(case: Case) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.vocabulary_memory", "--case", json.dumps(asdict(case))]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measurements: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
+    return measurements
 
 
 def _measure(case: Case) -> dict[str, float]:
-    """Megabytes over inputs and gradients, and seconds, of one forward and backward."""
+    """Extra megabytes, megabytes of gradients, and seconds of one forward and backward."""
     torch.manual_seed(0)
-    # What a first call loads and allocates is not the loss's.
+    # Warm-up: libraries and buffers of the first call are not counted.
     _forward_and_backward(case, *_inputs(case.width, [(50, width) for _, width in case.bands], 10))
     hidden, head, targets = _inputs(case.width, case.bands, case.tokens)
     before, gradients = psutil.Process().memory_info().rss, _bytes(hidden, *head.parameters())
-    begun = time.perf_counter()
+    start = time.perf_counter()
     _forward_and_backward(case, hidden, head, targets)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "megabytes": (peak - before - gradients) / MEGABYTE,
@@ -141,17 +143,17 @@ def _bytes(*tensors: Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _print_table(cases: list[Case], figures: list[dict[str, float]]) -> None:
+def _print_table(cases: list[Case], measurements: list[dict[str, float]]) -> None:
     headings = ["tokens", "entries", "extra MB", "gradient MB", "all logits MB", "seconds"]
     table = Table(*(Column(heading, no_wrap=heading in ("head", "entries")) for heading in ["head", *headings]))
-    for case, figure in zip(cases, figures, strict=True):
-        sizes = (figure["megabytes"], figure["gradient_megabytes"], case.logits_megabytes)
+    for case, measurement in zip(cases, measurements, strict=True):
+        sizes = (measurement["megabytes"], measurement["gradient_megabytes"], case.logits_megabytes)
         table.add_row(
             case.name,
             f"{case.tokens:,}",
             f"{case.entries:,}",
             *(f"{megabytes:,.0f}" for megabytes in sizes),
-            f"{figure['seconds']:.1f}",
+            f"{measurement['seconds']:.1f}",
         )
     Console().print(table)
 

@@ -1,6 +1,7 @@
-"""Peers' whole dedup jobs as scripts for another interpreter: Parquet in, survivors out.
+"""Complete dedup jobs of the peers, as scripts for another interpreter.
 
-Each reads `{"documents": FOLDER of Parquet files, "work": FOLDER}` and answers `{"seconds": CPU, "kept": ids}`.
+Each reads `{"documents": FOLDER of Parquet files, "work": FOLDER}`, writes the survivors to `work` and prints
+`{"seconds": CPU seconds, "kept": ids}`.
 """
 
 DATATROVE = r"""
@@ -31,13 +32,13 @@ def run(name, tasks, *steps):
 
 files = len(glob.glob(f"{request['documents']}/*.parquet"))
 def reader(): return ParquetReader(request["documents"])
-begun = os.times()
+start = os.times()
 run("signatures", files, reader(), MinhashDedupSignature(f"{work}/signatures", config, language=Regex()))
 run("buckets", 16, MinhashDedupBuckets(f"{work}/signatures", f"{work}/buckets", config=config))
 run("clusters", 1, MinhashDedupCluster(f"{work}/buckets", f"{work}/remove", config=config))
 run("filter", files, reader(), MinhashDedupFilter(f"{work}/remove"), ParquetWriter(f"{work}/kept"))
-ended = os.times()
-seconds = sum(ended[:4]) - sum(begun[:4])
+end = os.times()
+seconds = sum(end[:4]) - sum(start[:4])
 kept = [name for path in glob.glob(f"{work}/kept/*.parquet") for name in pq.read_table(path)["id"].to_pylist()]
 print(json.dumps({"seconds": seconds, "kept": kept}))
 """
@@ -54,18 +55,18 @@ def shingles(text):
     words = text.lower().split()
     return [" ".join(words[n:n + 5]).encode() for n in range(max(1, len(words) - 4))]
 
-begun = time.process_time()
+start = time.process_time()
 index, kept = MinHashLSH(num_perm=128, params=(16, 8)), []
 for path in sorted(glob.glob(f"{request['documents']}/*.parquet")):
     table = pq.read_table(path)
     sketches = MinHash.bulk(
         [shingles(text) for text in table["text"].to_pylist()], num_perm=128, hashfunc=xxh32_intdigest)
-    stays = []
+    is_new = []
     for name, sketch in zip(table["id"].to_pylist(), sketches):
-        stays.append(not index.query(sketch))
+        is_new.append(not index.query(sketch))
         index.insert(name, sketch)
-    survivors = table.filter(pa.array(stays))
+    survivors = table.filter(pa.array(is_new))
     pq.write_table(survivors, f"{request['work']}/{len(kept)}.parquet", compression="zstd")
     kept += survivors["id"].to_pylist()
-print(json.dumps({"seconds": time.process_time() - begun, "kept": kept}))
+print(json.dumps({"seconds": time.process_time() - start, "kept": kept}))
 """

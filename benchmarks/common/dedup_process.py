@@ -1,6 +1,6 @@
-"""One dedup job over generated documents in a process of its own: `python -m benchmarks.common.dedup_process FOLDER`.
+"""A dedup job over generated documents in a process of its own: `python -m benchmarks.common.dedup_process FOLDER`.
 
-The folder holds `artifact`, a pickle of the documents' artifact, whose files lie in `store/`.
+The folder contains `artifact`, a pickle of the documents' artifact, whose files are in `store/`.
 
 The last line is JSON: documents, megabytes, CPU seconds, peak memory without mapped files, survivors.
 """
@@ -25,12 +25,12 @@ from stages.stage import StageContext
 
 
 class MemoryPeak:
-    """The most anonymous memory of this process, looked at every 10 ms; mapped files are the page cache's."""
+    """Peak anonymous memory of this process, sampled every 10 ms; mapped files count as page cache, not here."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> "MemoryPeak":
         self._thread.start()
@@ -40,22 +40,22 @@ class MemoryPeak:
         self._stop.set()
         self._thread.join()
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while not self._stop.wait(0.01):
             self.bytes = max(self.bytes, anonymous_bytes())
 
 
 def anonymous_bytes() -> int:
-    """Of this process now."""
+    """Current anonymous memory of this process."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
 def run_stage(url: str, documents: Artifact) -> tuple[list[str], dict[str, float]]:
-    """The dedup stage with its defaults, in this process.
+    """Run the dedup stage with its defaults, in this process.
 
     Returns:
-        The ids that are kept, and seconds by phase.
+        The ids of the survivors, and seconds by phase.
     """
     out = ArtifactStore(url).writer("dedup", "b" * 64, "benchmark", CORPUS)
     maps = PartitionMap(out.folder, "dedup", CORPUS, "benchmark")
@@ -75,12 +75,12 @@ def main() -> None:
     documents: Artifact = pickle.loads((folder / "artifact").read_bytes())
     paths = [documents.folder.full(documents.location(path)) for path in documents.paths("documents/*")]
     count = sum(pq.read_metadata(path).num_rows for path in paths)
-    before, begun = anonymous_bytes(), time.process_time()
+    before, start = anonymous_bytes(), time.process_time()
     with MemoryPeak() as peak:
         kept, phases = run_stage(f"{folder}/store", documents)
-    seconds = time.process_time() - begun
+    seconds = time.process_time() - start
     size = sum(len(text) for _, text in generated(0, 100)) * count / 100 / 1e6
-    figures = {
+    metrics = {
         "documents": count,
         "megabytes": round(size),
         "cpu_seconds": round(seconds, 2),
@@ -89,7 +89,7 @@ def main() -> None:
         "survivors": len(kept),
         "phases": {name: round(value, 2) for name, value in phases.items()},
     }
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

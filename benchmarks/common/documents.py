@@ -1,9 +1,9 @@
-"""Documents for the benchmarks: cut from the shared corpora with planted near-duplicates, or generated.
+"""Documents for the benchmarks: excerpts of real corpora with planted near-duplicates, or generated.
 
-- `real_documents`: 2-4 KB pieces of the corpora's texts
-- `planted`: some of them again, with words replaced
-- `generated`: any number, each made from its own seed
-- `write_documents`: an artifact of them, as the stages read it
+- `real_documents`: 2-4 KB excerpts of the corpora's texts
+- `planted`: the same and near-duplicates of some, with words replaced
+- `generated`: any number, each from its own seed
+- `write_documents`: an artifact of documents, as the stages read it
 """
 
 import gzip
@@ -28,50 +28,50 @@ Document = tuple[str, str]
 
 
 def real_documents(data: Path, count: int) -> list[Document]:
-    """Texts of the shared corpora, cut at paragraphs' ends into pieces of 2-4 KB, a shuffled sample of `count`."""
-    found = []
+    """A shuffled sample of `count` excerpts of 2-4 KB, cut at paragraph ends from the corpora in `data`."""
+    excerpts = []
     for corpus in CORPORA:
         with gzip.open(data / "corpus" / f"{corpus}.jsonl.gz", "rt") as lines:
             for line in lines:
                 row = json.loads(line)
-                found += [(f"{row['id']}#{number}", piece) for number, piece in enumerate(_pieces(row["text"]))]
-    return random.Random(0).sample(found, count)
+                excerpts += [(f"{row['id']}#{number}", text) for number, text in enumerate(_excerpts(row["text"]))]
+    return random.Random(0).sample(excerpts, count)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    piece = ""
+def _excerpts(text: str) -> Iterator[str]:
+    excerpt = ""
     for paragraph in text.split("\n\n"):
-        if len(piece) + len(paragraph) > 4000:
-            piece = ""
-        piece += paragraph + "\n\n"
-        if len(piece) >= 2000:
-            yield piece
-            piece = ""
+        if len(excerpt) + len(paragraph) > 4000:
+            excerpt = ""
+        excerpt += paragraph + "\n\n"
+        if len(excerpt) >= 2000:
+            yield excerpt
+            excerpt = ""
 
 
 def planted(documents: list[Document], count: int) -> list[Document]:
-    """The documents and `count` near-duplicates of some, with so many words replaced that J is about 0.5 to 0.98."""
+    """The documents and `count` near-duplicates of some, with words replaced for a Jaccard similarity of 0.5-0.98."""
     generator, copies = random.Random(1), []
     for name, text in generator.sample(documents, count):
         words = text.split(" ")
         similarity = generator.uniform(0.5, 0.98)
         changes = max(1, round(len(words) * (1 - similarity) / (1 + similarity) / 5))
-        for place in generator.sample(range(len(words)), min(changes, len(words))):
-            words[place] = f"{words[place][:2]}{generator.randrange(1000)}"
+        for position in generator.sample(range(len(words)), min(changes, len(words))):
+            words[position] = f"{words[position][:2]}{generator.randrange(1000)}"
         copies.append((f"{name}~planted", " ".join(words)))
-    together = documents + copies
-    generator.shuffle(together)
-    return together
+    shuffled = documents + copies
+    generator.shuffle(shuffled)
+    return shuffled
 
 
 def generated(start: int, count: int) -> Iterator[Document]:
-    """Documents of about 1 KB by number; every tenth repeats one of the first half before it, with words changed."""
+    """Documents number `start` and up, of about 1 KB; every tenth repeats an earlier one, with words changed."""
     for number in range(start, start + count):
-        copies = number % 10 == 9
-        words = _WORDS[np.random.default_rng(number // 20 if copies else number).integers(0, len(_WORDS), 170)]
-        if copies:
-            own = np.random.default_rng(number)
-            words[own.integers(0, len(words), own.integers(0, 8))] = f"changed{number}"
+        is_copy = number % 10 == 9
+        words = _WORDS[np.random.default_rng(number // 20 if is_copy else number).integers(0, len(_WORDS), 170)]
+        if is_copy:
+            changes = np.random.default_rng(number)
+            words[changes.integers(0, len(words), changes.integers(0, 8))] = f"changed{number}"
         yield f"d{number:09d}", " ".join(words)
 
 
@@ -82,7 +82,7 @@ _WORDS = np.array(
 
 
 def write_documents(url: str, files: Iterable[Iterable[Document]]) -> Artifact:
-    """An artifact with a file of each group of documents, opened without a commit."""
+    """An uncommitted artifact with one file per group of documents."""
     store = ArtifactStore(url)
     out = store.writer("ingest", "a" * 64, "benchmark", RAW_DOCUMENTS)
     for number, documents in enumerate(files):

@@ -1,11 +1,11 @@
-"""nanoGPT's network and training step in our own words, to measure against.
+"""nanoGPT's network and training step, re-implemented as a peer.
 
-As `train.py` of github.com/karpathy/nanoGPT runs on a CPU: learnt positions, GELU, no biases, tied head, logits of all
-tokens at once, `F.cross_entropy`, AdamW's loop over tensors (it asks for the fused one on CUDA only), clipping at 1. It
-makes no use of bfloat16 there: its autocast context is empty on a CPU.
+As `train.py` of github.com/karpathy/nanoGPT runs on a CPU: learned positions, GELU, no biases, tied head, logits of all
+tokens at once, `F.cross_entropy`, AdamW's loop over tensors (fused on CUDA only), clipping at 1. No bfloat16: its
+autocast context is empty on a CPU.
 
-`python -m benchmarks.common.nanogpt ROWS LAYERS WIDTH HEADS CONTEXT VOCABULARY` takes a step for each line it reads and
-prints its seconds: a process of its own, so that settings of ours do not reach it.
+`python -m benchmarks.common.nanogpt ROWS LAYERS WIDTH HEADS CONTEXT VOCABULARY` takes a step for each line of
+standard input and prints its seconds: a process of its own, unaffected by our settings.
 """
 
 import math
@@ -66,7 +66,7 @@ class NanoGPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * shape.layers) if into_stream else 1))
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Predict every target at once."""
+        """Mean cross-entropy of all targets, from one matrix of logits."""
         hidden = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
         for block in self.blocks:
             hidden = block(hidden)
@@ -75,7 +75,7 @@ class NanoGPT(nn.Module):
 
 
 def build_optimizer(model: NanoGPT) -> torch.optim.AdamW:
-    """Decay on matrices and embeddings, none on norms."""
+    """AdamW with weight decay on matrices and embeddings, none on norms."""
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -104,9 +104,9 @@ def serve(rows: int, shape: NanoShape) -> None:
     optimizer = build_optimizer(model)
     batch = torch.randint(shape.vocabulary_size, (rows, shape.context_length + 1))
     for _ in sys.stdin:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         train_step(model, optimizer, batch)
-        print(time.perf_counter() - begun, flush=True)
+        print(time.perf_counter() - start, flush=True)
 
 
 if __name__ == "__main__":
