@@ -1,4 +1,8 @@
-"""How a global batch in tokens becomes micro-batches on workers, and how many steps the token budget gives."""
+"""Batch plan: micro-batches per worker and optimizer steps, from the batch size and the token budget in tokens.
+
+- `BatchPlan`: the plan of a run for a number of workers
+- `plan_batches`, `elastic_plans`: the plan for one number of workers, and for each number that the run may have
+"""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +16,7 @@ from stages.pretrain.parallel.layout import WorkerLayout, worker_layout
 
 @dataclass(frozen=True)
 class BatchSize:
-    """A stretch of steps with batches of one size."""
+    """Consecutive steps with batches of the same size."""
 
     steps: int
     rows: int
@@ -20,13 +24,13 @@ class BatchSize:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Numbers that follow from the config and the number of workers; all but `places` are the same for any number."""
+    """Numbers that follow from the config; only `layout` depends on the number of workers."""
 
-    places: WorkerLayout
+    layout: WorkerLayout
     micro_batch: int
     """Rows per forward pass and worker."""
     sizes: tuple[BatchSize, ...]
-    """Of all steps in order: one, or a ramp of doublings and what follows it."""
+    """Batch sizes of all steps in order: a single one, or a ramp of doublings and the full size after it."""
     context_length: int
     warmup_steps: int
     checkpoint_every_steps: int
@@ -48,38 +52,38 @@ class BatchPlan:
         return self.sizes[-1].rows * self.context_length
 
     def rows_of(self, step: int) -> int:
-        """Rows of the global batch of a step, counted from 1."""
+        """Rows of the global batch of a step; steps are counted from 1."""
         return self.rows_before(step + 1) - self.rows_before(step)
 
     def rows_before(self, step: int) -> int:
         """Rows of all steps before this one."""
-        taken, rows = step - 1, 0
+        steps, rows = step - 1, 0
         for size in self.sizes:
-            rows += min(taken, size.steps) * size.rows
-            taken = max(taken - size.steps, 0)
+            rows += min(steps, size.steps) * size.rows
+            steps = max(steps - size.steps, 0)
         return rows
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches per worker of a step after the ramp."""
-        return self.sizes[-1].rows // self.places.batch_ranks // self.micro_batch
+        """Micro-batches per worker in a step after the ramp."""
+        return self.sizes[-1].rows // self.layout.batch_ranks // self.micro_batch
 
 
 def plan_batches(config: PretrainConfig, workers: int | None = None) -> BatchPlan:
-    """Derive the plan, for all of the config's workers or for fewer.
+    """Batch plan for all of the config's workers, or for fewer.
 
     Raises:
-        ConfigError: where the layout does not divide the network or the workers, where a batch does not divide, or
-            where it has fewer micro-batches than a pipeline needs, with the nearest values that do.
+        ConfigError: if the layout does not divide the network or the workers, if a batch does not divide into
+            micro-batches, or if it has fewer micro-batches than a pipeline needs; names the nearest values that do.
     """
-    places = worker_layout(config.layout, max(config.workers if workers is None else workers, 1), config.model)
-    _check_divides(config, places, "batch_tokens", config.batch_tokens)
+    layout = worker_layout(config.layout, max(config.workers if workers is None else workers, 1), config.model)
+    _check_divides(config, layout, "batch_tokens", config.batch_tokens)
     if config.first_batch_tokens:
-        _check_divides(config, places, "first_batch_tokens", config.first_batch_tokens)
+        _check_divides(config, layout, "first_batch_tokens", config.first_batch_tokens)
     sizes = _batch_sizes(config)
     steps = sum(size.steps for size in sizes)
     plan = BatchPlan(
-        places=places,
+        layout=layout,
         micro_batch=config.micro_batch,
         sizes=sizes,
         context_length=config.model.context_length,
@@ -92,26 +96,28 @@ def plan_batches(config: PretrainConfig, workers: int | None = None) -> BatchPla
 
 
 def elastic_plans(config: PretrainConfig) -> dict[int, BatchPlan]:
-    """The plan for each number of workers that the run may go on with.
+    """Batch plan for each number of workers that the run may have.
 
     Raises:
         ConfigError: as `plan_batches`, for any of the numbers.
     """
-    most = max(config.workers, 1)
+    max_workers = max(config.workers, 1)
     step = config.layout.model_workers * config.layout.shard
-    fewest = config.min_workers or most
+    min_workers = config.min_workers or max_workers
     if config.sample_every_steps and step * config.layout.expert > 1:
         raise ConfigError(
-            f"pretrain.sample_every_steps is {config.sample_every_steps}, but with pretrain.layout no worker has the "
-            "whole network to write with; use 0"
+            f"pretrain.sample_every_steps is {config.sample_every_steps}, but with this pretrain.layout no worker has "
+            "the whole network to sample from; use 0"
         )
-    if fewest > most:
-        raise ConfigError(f"pretrain.min_workers is {fewest}, more than pretrain.workers {most}; use 1 to {most}")
-    return {workers: plan_batches(config, workers) for workers in range(most, fewest - 1, -step)}
+    if min_workers > max_workers:
+        raise ConfigError(
+            f"pretrain.min_workers is {min_workers}, more than pretrain.workers {max_workers}; use 1 to {max_workers}"
+        )
+    return {workers: plan_batches(config, workers) for workers in range(max_workers, min_workers - 1, -step)}
 
 
 def _batch_sizes(config: PretrainConfig) -> tuple[BatchSize, ...]:
-    """A ramp gives each doubling the same number of tokens (GPT-3, 2005.14165, appendix B, grows linearly)."""
+    """Batch sizes; each doubling of a ramp has the same number of tokens (GPT-3, 2005.14165, B, grows linearly)."""
     context, last = config.model.context_length, config.batch_tokens
     first = config.first_batch_tokens or last
     doublings = round(math.log2(last / first)) if first <= last else -1
@@ -121,25 +127,25 @@ def _batch_sizes(config: PretrainConfig) -> tuple[BatchSize, ...]:
             f"pretrain.first_batch_tokens is {first}, which does not double up to batch_tokens {last}; "
             f"use {choices or 'a batch_tokens that halves into whole rows'}"
         )
-    sizes, left = [], config.tokens
+    sizes, remaining = [], config.tokens
     for power in range(doublings):
         tokens = first << power
         steps = math.ceil(config.tokens * config.ramp_share / doublings / tokens)
         sizes.append(BatchSize(steps, tokens // context))
-        left -= steps * tokens
-    sizes.append(BatchSize(max(math.ceil(left / last), 1), last // context))
+        remaining -= steps * tokens
+    sizes.append(BatchSize(max(math.ceil(remaining / last), 1), last // context))
     return tuple(sizes)
 
 
-def _check_divides(config: PretrainConfig, places: WorkerLayout, field: str, given: int) -> None:
-    unit = config.model.context_length * config.micro_batch * places.batch_ranks
-    if given % unit:
-        below, above = given // unit * unit, -(-given // unit) * unit
+def _check_divides(config: PretrainConfig, layout: WorkerLayout, field: str, tokens: int) -> None:
+    unit = config.model.context_length * config.micro_batch * layout.batch_ranks
+    if tokens % unit:
+        below, above = tokens // unit * unit, -(-tokens // unit) * unit
         choices = " or ".join(str(size) for size in (below, above) if size)
         raise ConfigError(
-            f"pretrain.{field} is {given}, which context_length {config.model.context_length} x micro_batch "
-            f"{config.micro_batch} x {places.batch_ranks} workers with rows of their own = {unit} tokens does not "
-            f"divide; use {choices}"
+            f"pretrain.{field} is {tokens}, not a multiple of context_length {config.model.context_length} x "
+            f"micro_batch {config.micro_batch} x {layout.batch_ranks} workers with different rows = {unit} tokens; "
+            f"use {choices}"
         )
 
 
@@ -149,16 +155,16 @@ def _check_pipeline(config: PretrainConfig, plan: BatchPlan) -> None:
         return
     if len(plan.sizes) > 1:
         raise ConfigError(
-            "pretrain.first_batch_tokens makes a ramp, but a pipeline has the same number of micro-batches in each "
-            "step; leave first_batch_tokens out or set pretrain.layout.pipeline to 1"
+            "pretrain.first_batch_tokens makes a ramp, but a pipeline needs the same number of micro-batches in each "
+            "step; omit first_batch_tokens or set pretrain.layout.pipeline to 1"
         )
-    unit = config.model.context_length * config.micro_batch * plan.places.batch_ranks
-    fewest = layout.pipeline if layout.schedule == "interleaved" else layout.stages
-    wrong = plan.accumulation % fewest if layout.schedule == "interleaved" else plan.accumulation < fewest
-    if wrong:
-        needed = "a multiple of" if layout.schedule == "interleaved" else "at least"
+    unit = config.model.context_length * config.micro_batch * plan.layout.batch_ranks
+    interleaved = layout.schedule == "interleaved"
+    required = layout.pipeline if interleaved else layout.stages
+    if plan.accumulation % required if interleaved else plan.accumulation < required:
+        needed = "a multiple of" if interleaved else "at least"
         raise ConfigError(
             f"pretrain.batch_tokens {config.batch_tokens} gives each worker {plan.accumulation} micro-batches per "
-            f"step; a {layout.schedule} pipeline of {layout.pipeline} needs {needed} {fewest}: use {needed} "
-            f"{fewest * unit} tokens, or a smaller micro_batch"
+            f"step; a {layout.schedule} pipeline of {layout.pipeline} needs {needed} {required}: use {needed} "
+            f"{required * unit} tokens, or a smaller micro_batch"
         )

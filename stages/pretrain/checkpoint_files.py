@@ -1,7 +1,8 @@
-"""Files of checkpoints: their names, the marker that makes one complete, and weights read from them.
+"""Files of checkpoints: names, the marker of a complete checkpoint, and reading weights.
 
 - `Marker`: `complete.json`
-- `newest_complete`, `read_weights`: for whoever comes after training
+- `mark_complete`, `complete_steps`, `verified_marker`: write, list and verify markers
+- `newest_complete`, `read_weights`: for use after training
 """
 
 import json
@@ -24,12 +25,12 @@ MARKER = "complete.json"
 
 @dataclass(frozen=True)
 class Marker:
-    """What `complete.json` says."""
+    """Content of `complete.json`."""
 
     step: int
     rows: int
     origin: dict[str, Any]
-    """What the run trains, and on what: resuming with anything else is refused."""
+    """Identity of network, data and optimizer; resuming with any other is refused."""
     loss_scale: dict[str, Any] | None = None
     losses: list[float] = field(default_factory=list)
     files: dict[str, list[int]] = field(default_factory=dict)
@@ -42,11 +43,11 @@ def checkpoint_name(step: int) -> str:
 
 
 def mark_complete(folder: Folder, marker: Marker) -> None:
-    """Make the checkpoint exist; called when every worker's part is in place."""
+    """Write the marker; called after every worker has written its part."""
     name = checkpoint_name(marker.step)
     files = {path: _summary(folder, f"{name}/{path}") for path in folder.names(name) if path != MARKER}
-    written = asdict(marker) | {"files": files}
-    folder.write(f"{name}/{MARKER}", json.dumps(written).encode())
+    content = asdict(marker) | {"files": files}
+    folder.write(f"{name}/{MARKER}", json.dumps(content).encode())
 
 
 def complete_steps(folder: Folder) -> list[int]:
@@ -56,7 +57,7 @@ def complete_steps(folder: Folder) -> list[int]:
 
 
 def newest_complete(folder: Folder) -> int | None:
-    """Step of the newest checkpoint that is whole, or None."""
+    """Step of the newest complete and undamaged checkpoint, or None."""
     for step in complete_steps(folder):
         if isinstance(verified_marker(folder, checkpoint_name(step)), Marker):
             return step
@@ -64,16 +65,16 @@ def newest_complete(folder: Folder) -> int | None:
 
 
 def read_weights(folder: Folder, step: int, target: Mapping[str, Tensor], kind: str = "model") -> None:
-    """Read weights into `target` (name in the network -> tensor), on one process.
+    """Read weights into `target` (parameter name -> tensor) on one process.
 
     Args:
-        folder: of a run's checkpoints.
-        step: of a complete checkpoint.
-        target: keeps its shapes; dtypes are converted.
-        kind: "model", or "average" for their exponential average.
+        folder: folder of the run's checkpoints.
+        step: step of a complete checkpoint.
+        target: tensors to fill, of the parameters' shapes; dtypes are converted.
+        kind: "model" for the weights, "average" for their exponential moving average.
 
     Raises:
-        DamagedArtifactError: where it cannot be read.
+        DamagedArtifactError: if the checkpoint cannot be read.
     """
     url = location(folder, checkpoint_name(step))
     try:
@@ -85,36 +86,37 @@ def read_weights(folder: Folder, step: int, target: Mapping[str, Tensor], kind: 
     except (CheckpointException, RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise DamagedArtifactError(
             f"the checkpoint {folder.full(checkpoint_name(step))} cannot be read ({error}); "
-            "remove it and run again: training goes on from the checkpoint before it"
+            "remove it and run again: training resumes from the checkpoint before it"
         ) from error
 
 
 def verified_marker(folder: Folder, name: str) -> Marker | str:
-    """The marker of a checkpoint whose files are as it says, or what is wrong with it."""
-    where = folder.full(name)
+    """Marker of a checkpoint whose files match it, or the problem."""
+    checkpoint = folder.full(name)
     try:
         marker = Marker(**json.loads(folder.read(f"{name}/{MARKER}")))
     except (FileNotFoundError, ValueError, TypeError) as error:
-        return f"{where} has no readable {MARKER} ({type(error).__name__})"
+        return f"{checkpoint} has no readable {MARKER} ({type(error).__name__})"
     for path, summary in marker.files.items():
-        found = _summary(folder, f"{name}/{path}")
-        if found != summary:
-            return f"{where}/{path} has {found[0] if found else 'no'} bytes or other content than when it was written"
+        actual = _summary(folder, f"{name}/{path}")
+        if actual != summary:
+            size = f"{actual[0]} bytes" if actual else "no file"
+            return f"{checkpoint}/{path}: size or checksum differs from {MARKER} ({size})"
     return marker
 
 
 def _summary(folder: Folder, path: str) -> list[int]:
-    """[bytes], and on a local disk the crc32: elsewhere one process would have to fetch everything."""
+    """[bytes, crc32] of a file on a local disk; [bytes] elsewhere, to avoid downloading it; [] if it is missing."""
     size = folder.size(path)
     if size is None or not folder.is_local:
         return [] if size is None else [size]
     checksum = 0
     with folder.open(path) as file:
-        while piece := file.read(2**22):
-            checksum = zlib.crc32(piece, checksum)
+        while block := file.read(2**22):
+            checksum = zlib.crc32(block, checksum)
     return [size, checksum]
 
 
 def location(folder: Folder, name: str) -> str:
-    """As DCP wants it."""
+    """Path or URL of a checkpoint for DCP."""
     return folder.full(name) if folder.is_local else folder.child(name).url

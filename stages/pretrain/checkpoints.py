@@ -1,12 +1,12 @@
-"""Training checkpoints that count only when complete.
+"""Save and restore training checkpoints; only complete ones count.
 
-A checkpoint is a folder `step-00000200` that torch.distributed.checkpoint (DCP) writes, each worker its part; any
-layout on any number of workers can read it. Rank 0 then adds `complete.json`, with the size of each file, on a local
-disk its checksum as well, and what the tensors do not say. A checkpoint without that marker does not exist: Ray's
-controller may not know of one that was whole milliseconds before a kill, nor of one cut short.
+A checkpoint is a folder `step-00000200` written by torch.distributed.checkpoint (DCP), each worker its part; it can be
+read in any layout and by any number of workers. Rank 0 then adds `complete.json` with the size of each file, on a local
+disk also its checksum, and the state that is not in tensors. A checkpoint without that marker is ignored: Ray's
+controller may miss one that was completed just before a kill, or report one that was cut short.
 
-- `Checkpoints`: the folder of a run's checkpoints, as one of its workers sees it
-- `random_state`, `set_random_state`: of every generator that training may draw from
+- `Checkpoints`: a run's checkpoints, used by each of its workers
+- `random_state`, `set_random_state`: states of all random generators
 """
 
 import io
@@ -39,39 +39,39 @@ from stages.pretrain.checkpoint_files import (
 )
 from stages.pretrain.training_state import TrainingState
 
-warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a process that trains alone knows it
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # expected in a process that trains alone
 
 
 class Checkpoints:
-    """Saved beside training, read by the newest that is whole."""
+    """A run's checkpoints: saved in the background, restored from the newest undamaged one."""
 
     def __init__(
-        self, folder: Folder, rank: int, origin: dict[str, Any], kept: Callable[[list[int]], set[int]]
+        self, folder: Folder, rank: int, origin: dict[str, Any], keep: Callable[[list[int]], set[int]]
     ) -> None:
         """Open the folder of a run.
 
         Args:
             folder: may not exist yet.
-            rank: of this worker; all of them make a `Checkpoints`, after `init_process_group` where there is one.
+            rank: rank of this worker; every worker creates a `Checkpoints`, after `init_process_group` if there is one.
             origin: see `Marker`.
-            kept: given the steps of the complete checkpoints, those that stay.
+            keep: maps the steps of the complete checkpoints to the steps to keep.
         """
-        self.folder, self.rank, self.origin, self.kept = folder, rank, origin, kept
+        self.folder, self.rank, self.origin, self.keep = folder, rank, origin, keep
         self._group = distributed.new_group(backend="gloo") if distributed.is_initialized() else None
         self._saving: Future[None] | None = None
-        self.passed_over: list[str] = []
-        """What was wrong with newer checkpoints than the one that was restored."""
+        self.damaged: list[str] = []
+        """Problems of the damaged checkpoints that the last `restore` skipped."""
 
     def save(self, state: TrainingState) -> None:
-        """Take a copy of the state and write it while training goes on; waits for the save before it.
+        """Copy the state and write it in the background, after waiting for the previous save.
 
-        A process that trains alone writes it here and now.
+        A process that trains alone writes it synchronously.
         """
         self.wait()
         name, step = checkpoint_name(state.step), state.step
         if self.rank == 0:
-            self.folder.remove(name)  # what a killed run left half-written
-        self._meet()
+            self.folder.remove(name)  # left incomplete by a killed run
+        self._barrier()
         _write_random_state(self.folder, name, self.rank)
         scale = asdict(state.loss_scale) if state.loss_scale else None
         marker = Marker(step, state.rows, self.origin, scale, list(state.losses))
@@ -81,57 +81,57 @@ class Checkpoints:
             self._complete(marker)
             return
         copies = {name: tensor.detach().clone() for name, tensor in state.tensors().items()}
-        self._saving = _in_background(copies, writer, self._group, lambda: self._complete(marker))
+        self._saving = _save_in_background(copies, writer, self._group, lambda: self._complete(marker))
 
     def wait(self) -> None:
-        """Until the last save is complete.
+        """Wait until the last save is complete.
 
         Raises:
-            OSError: and what else kept it from being written.
+            OSError: or any other error of the save.
         """
         if self._saving is not None:
             saving, self._saving = self._saving, None
             saving.result()
-        self._meet()
+        self._barrier()
 
-    def forget_from(self, step: int) -> None:
-        """Remove the checkpoints of this step and later ones, but never the oldest."""
+    def remove_from(self, step: int) -> None:
+        """Remove the checkpoints of this step and later ones, but never the oldest checkpoint."""
         self.wait()
         if self.rank == 0:
             for later in complete_steps(self.folder)[:-1]:
                 if later >= step:
                     self.folder.remove(checkpoint_name(later))
-        self._meet()
+        self._barrier()
 
     def restore(self, state: TrainingState) -> bool:
-        """Read the newest checkpoint that is whole into `state`; False where there is none.
+        """Read the newest undamaged checkpoint into `state`; False if there are no checkpoints.
 
         Raises:
-            DamagedArtifactError: where there are checkpoints and none can be read.
-            ConfigError: where the newest is of another network, tokenizer or seed.
+            DamagedArtifactError: if there are checkpoints and none can be read.
+            ConfigError: if the newest is of another network, tokenizer, optimizer or seed.
         """
-        damaged = []
-        for step in self._agreed(lambda: complete_steps(self.folder)):
+        problems = []
+        for step in self._broadcast(lambda: complete_steps(self.folder)):
             name = checkpoint_name(step)
-            found = self._agreed(lambda name=name: verified_marker(self.folder, name))  # type: ignore[misc]
-            if isinstance(found, str):
-                damaged.append(found)
+            marker = self._broadcast(lambda name=name: verified_marker(self.folder, name))  # type: ignore[misc]
+            if isinstance(marker, str):
+                problems.append(marker)
                 continue
-            self._refuse_other_origin(found)
-            if problem := self._read(state, found, name):
-                damaged.append(problem)
+            self._refuse_other_origin(marker)
+            if problem := self._read(state, marker, name):
+                problems.append(problem)
                 continue
-            self.passed_over = [f"{one}; training goes on from step {step}" for one in damaged]
+            self.damaged = [f"{problem}; training resumes from step {step}" for problem in problems]
             return True
-        if damaged:
+        if problems:
             raise DamagedArtifactError(
-                f"none of the checkpoints in {self.folder.full()} can be read ({damaged[0]}); start again with: "
+                f"none of the checkpoints in {self.folder.full()} can be read ({problems[0]}); start again with: "
                 "headrace run --fresh"
             )
         return False
 
     def _read(self, state: TrainingState, marker: Marker, name: str) -> str:
-        """What went wrong, on any worker; empty where nothing did."""
+        """Read a checkpoint into `state`; returns the first problem of any worker, or an empty string."""
         problem = ""
         try:
             tensors = state.tensors()
@@ -166,34 +166,34 @@ class Checkpoints:
         if self.rank == 0:
             mark_complete(self.folder, marker)
             steps = complete_steps(self.folder)
-            for step in set(steps) - self.kept(steps):
+            for step in set(steps) - self.keep(steps):
                 self.folder.remove(checkpoint_name(step))
 
     def _refuse_other_origin(self, marker: Marker) -> None:
         for name, value in self.origin.items():
             if marker.origin.get(name) != value:
                 raise ConfigError(
-                    f"the checkpoints in {self.folder.full()} are of a run whose {name} is {marker.origin.get(name)}, "
-                    f"this one's is {value}; set it back, or start again with: headrace run --fresh"
+                    f"the checkpoints in {self.folder.full()} are of a run with {name} {marker.origin.get(name)}, "
+                    f"but this run has {value}; change it back, or start again with: headrace run --fresh"
                 )
 
-    def _agreed(self, look: Callable[[], Any]) -> Any:
-        """What rank 0 sees, on every worker."""
+    def _broadcast(self, function: Callable[[], Any]) -> Any:
+        """Result of `function` on rank 0, on every worker."""
         if self._group is None:
-            return look()
-        seen = [look() if self.rank == 0 else None]
-        distributed.broadcast_object_list(seen, src=0, group=self._group)
-        return seen[0]
+            return function()
+        results = [function() if self.rank == 0 else None]
+        distributed.broadcast_object_list(results, src=0, group=self._group)
+        return results[0]
 
-    def _meet(self) -> None:
+    def _barrier(self) -> None:
         if self._group is not None:
             distributed.barrier(group=self._group)
 
 
-def _in_background(
+def _save_in_background(
     tensors: Mapping[str, Tensor], writer: Any, group: Any, complete: Callable[[], None]
 ) -> "Future[None]":
-    """Errors of the save and of its completion are those of the future."""
+    """Start an asynchronous save; the future holds errors of the save and of `complete`."""
     finished: Future[None] = Future()
 
     def close(written: Future[Any]) -> None:
@@ -218,14 +218,14 @@ def _write_random_state(folder: Folder, name: str, rank: int) -> None:
 
 
 def _restore_random_state(folder: Folder, name: str, rank: int) -> None:
-    """A worker that did not exist then keeps its own seed."""
+    """Restore the states of this rank; a rank that had none keeps its own seed."""
     path = f"{name}/random-{rank}.pt"
     if folder.exists(path):
         set_random_state(torch.load(io.BytesIO(folder.read(path)), map_location="cpu", weights_only=True))
 
 
 def random_state() -> dict[str, Any]:
-    """States of the generators of torch, Python and numpy, as what torch loads without pickled code."""
+    """States of the random generators of torch, Python and numpy, in types that torch loads with `weights_only`."""
     version, internal, gauss = random.getstate()
     numpy_state = np.random.get_state(legacy=False)
     assert isinstance(numpy_state, dict)
@@ -241,7 +241,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Undo `random_state`."""
+    """Restore the states that `random_state` returned."""
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))

@@ -1,9 +1,10 @@
-"""The last checkpoint or an average in its place: whatever predicts held-out text best goes on.
+"""Select the final weights: the last checkpoint or an average with a lower loss on held-out text.
 
-- `heldout_batches`: the text that decides
-- `choose`: holds the last checkpoint against averages, and reports what each gained
+- `final_network`: the selected network of a training job
+- `heldout_batches`: held-out text to compare on
+- `select`: compares the last checkpoint with averages and reports the gain of each
 
-Half of the rows choose and the other half report, so that a gain is not the luck of the choice.
+Half of the rows select and the other half measure the gain, so that the gain has no selection bias.
 """
 
 import copy
@@ -28,52 +29,81 @@ from stages.pretrain.training_job import TrainingJob
 
 LAST = "last"
 EVALUATED_TOKENS = 16_384
-"""Of a forward pass."""
+"""Tokens per forward pass on held-out text."""
 
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """One row of the report."""
+    """A row of the report: the losses of a candidate."""
 
     name: str
     """"last", "uniform of 4", "uniform of best 2", "greedy of 4", "ema", "logits of 4"."""
     members: tuple[int, ...]
-    """Steps of the checkpoints in it; none for an average over all steps."""
+    """Steps of the averaged checkpoints; empty for an average over all steps."""
     selection_loss: float
-    """Nats per token on the rows that chose."""
+    """Nats per token on the rows that select."""
     loss: float
     """Nats per token on the other rows."""
     gain: float
-    """The last checkpoint's `loss` less this one's."""
+    """`loss` of the last checkpoint minus `loss` of this candidate."""
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The weights that go on."""
+class Selection:
+    """Selected weights."""
 
     name: str
     weights: dict[str, Tensor]
-    """Parameter name -> tensor; the model's own, which holds them now."""
+    """Parameter name -> tensor; the tensors of the model itself."""
     table: list[CandidateScore]
-    """The last checkpoint first; empty where there was no held-out text."""
+    """Scores of all candidates, the last checkpoint first; empty if there is no held-out text."""
 
     def report(self) -> dict[str, Any]:
-        """As JSON: {"chosen": name, "candidates": the table's rows}."""
+        """Report as JSON: {"chosen": name, "candidates": rows of the table}."""
         rows = [asdict(score) | {"members": list(score.members)} for score in self.table]
         return {"chosen": self.name, "candidates": rows}
+
+
+def final_network(job: TrainingJob) -> tuple[Transformer, dict[str, Any]]:
+    """Network with the selected weights in `eval` mode, and the report of the selection (`Selection.report`).
+
+    Raises:
+        DamagedArtifactError: if a checkpoint cannot be read.
+    """
+    ensemble, steps = job.config.ensemble, job.plan.steps
+    model = Transformer(job.model_config).eval()
+    complete = set(checkpoint_files.complete_steps(job.checkpoints)) | {steps}
+    candidates = {step: _reader(job, model, step, "model") for step in ensemble.steps(steps) if step in complete}
+    averages = {"ema": _reader(job, model, steps, "average")} if ensemble.half_life(steps) else {}
+    heldout: list[Tensor] = []
+    if len(candidates) > 1 or averages:
+        context = job.model_config.context_length
+        heldout = heldout_batches(job.tokens, context, ensemble.heldout_rows, max(1, EVALUATED_TOKENS // context))
+    selection = select(candidates, averages, model, heldout, ensemble.logits)
+    return model, selection.report()
+
+
+def _reader(job: TrainingJob, model: Transformer, step: int, kind: str) -> Callable[[], dict[str, Tensor]]:
+    return partial(_read, job, {name: parameter.shape for name, parameter in model.named_parameters()}, step, kind)
+
+
+def _read(job: TrainingJob, shapes: dict[str, torch.Size], step: int, kind: str) -> dict[str, Tensor]:
+    weights = {name: torch.empty(shape) for name, shape in shapes.items()}
+    checkpoint_files.read_weights(job.checkpoints, step, weights, kind)
+    return weights
 
 
 def heldout_batches(tokens: Artifact, context_length: int, rows: int, batch: int) -> list[Tensor]:
     """Windows spread evenly over the held-out tokens, without overlap; every other window is in the second half.
 
     Args:
-        tokens: the token shards.
-        context_length: predictions of a window.
-        rows: windows wanted; fewer where the tokens are fewer.
-        batch: windows of a tensor, at most.
+        tokens: token shards.
+        context_length: predictions per window.
+        rows: maximum number of windows; fewer if there are fewer tokens.
+        batch: maximum number of windows per tensor.
 
     Returns:
-        int64 (windows, context_length + 1); one shorter window where there is no whole one, none below two tokens.
+        int64 (windows, context_length + 1); a single shorter window if no whole one fits, none below two tokens.
     """
     stream = TokenStream(tokens, "held_out")
     length = min(context_length + 1, len(stream))
@@ -82,27 +112,27 @@ def heldout_batches(tokens: Artifact, context_length: int, rows: int, batch: int
     count = min(rows, (len(stream) - 1) // (length - 1))
     starts = [number * (len(stream) - length) // max(count - 1, 1) for number in range(count)]
     windows = torch.from_numpy(np.stack([stream.slice(start, start + length) for start in starts]))
-    return [piece for half in (windows[::2], windows[1::2]) for piece in torch.split(half, batch) if len(piece)]
+    return [part for half in (windows[::2], windows[1::2]) for part in torch.split(half, batch) if len(part)]
 
 
-def choose(
+def select(
     candidates: Mapping[int, Callable[[], Weights]],
     averages: Mapping[str, Callable[[], Weights]],
     model: Transformer,
     heldout: Sequence[Tensor],
     logits: bool = False,
-) -> Chosen:
-    """Leave the best weights in `model`; the last checkpoint's unless others are better.
+) -> Selection:
+    """Load the best weights into `model`; those of the last checkpoint unless an average is better.
 
-    Uniform averages are of all checkpoints and of the best half of them, the greedy one is from the best on.
+    Uniform averages are over all checkpoints and over the best half; the greedy average starts from the best one.
 
     Args:
-        candidates: step -> what reads the checkpoint's weights; read a few times over.
-        averages: name -> what reads other weights, such as "ema".
-        model: of the weights' shape; its own are lost. Weights are named as its parameters are.
-        heldout: (rows, context + 1) int64 each, as from `heldout_batches`. The first half of the batches chooses, the
-            second reports; a single one does both. Where there is none, the last checkpoint is taken.
-        logits: measure the mean of all checkpoints' predictions as well, with a copy of the network for each.
+        candidates: step -> function that reads the checkpoint's weights; called several times.
+        averages: name -> function that reads other weights, such as "ema".
+        model: network of the same shape, overwritten. Weights have the names of its parameters.
+        heldout: (rows, context + 1) int64 each, as from `heldout_batches`. The first half of the batches selects, the
+            second measures the gain; a single batch does both. Without batches, the last checkpoint is selected.
+        logits: also measure the mean of all checkpoints' predictions, with a copy of the network for each.
     """
     assert candidates and LAST not in averages
     steps = sorted(candidates, reverse=True)
@@ -115,16 +145,16 @@ def choose(
             readers |= _averages(candidates, steps, judge)
         readers |= {name: _Reader([], read) for name, read in averages.items()}
         table = judge.scores(readers)
-    chosen = _best(table)
+    best = _best(table)
     if heldout and logits and len(steps) > 1:
-        members = [copy.deepcopy(_loaded(model, candidates[step]())) for step in steps]
-        table.append(judge.score(f"logits of {len(steps)}", steps, LogitEnsemble(members), table[0].loss))
-    _loaded(model, readers[chosen].read())
-    return Chosen(chosen, {name: parameter.detach() for name, parameter in model.named_parameters()}, table)
+        networks = [copy.deepcopy(_loaded(model, candidates[step]())) for step in steps]
+        table.append(judge.score(f"logits of {len(steps)}", steps, LogitEnsemble(networks), table[0].loss))
+    _loaded(model, readers[best].read())
+    return Selection(best, {name: parameter.detach() for name, parameter in model.named_parameters()}, table)
 
 
 class _Reader(NamedTuple):
-    """Weights that can be had again and again, so that few are held at a time."""
+    """Weights that are read when needed, so that few are in memory at a time."""
 
     members: Sequence[int]
     read: Callable[[], Weights]
@@ -133,14 +163,14 @@ class _Reader(NamedTuple):
 @dataclass(frozen=True)
 class _Judge:
     model: Transformer
-    choosing: Sequence[Tensor]
-    reporting: Sequence[Tensor]
+    selection: Sequence[Tensor]
+    report: Sequence[Tensor]
 
     def selection_loss(self, weights: Weights) -> float:
-        return _loss(_loaded(self.model, weights), self.choosing)
+        return _loss(_loaded(self.model, weights), self.selection)
 
     def scores(self, readers: Mapping[str, _Reader]) -> list[CandidateScore]:
-        """In their order; gains are over the first."""
+        """Scores in the order of `readers`; gains are relative to the first."""
         scores: list[CandidateScore] = []
         for name, reader in readers.items():
             network = _loaded(self.model, reader.read())
@@ -150,15 +180,15 @@ class _Judge:
     def score(
         self, name: str, members: Sequence[int], network: Transformer | LogitEnsemble, last_loss: float | None
     ) -> CandidateScore:
-        loss = _loss(network, self.reporting)
+        loss = _loss(network, self.report)
         gain = 0.0 if last_loss is None else last_loss - loss
-        return CandidateScore(name, tuple(members), _loss(network, self.choosing), loss, gain)
+        return CandidateScore(name, tuple(members), _loss(network, self.selection), loss, gain)
 
 
 def _averages(
     candidates: Mapping[int, Callable[[], Weights]], steps: Sequence[int], judge: _Judge
 ) -> dict[str, _Reader]:
-    """Of checkpoints, at least two."""
+    """Averages of two or more checkpoints."""
     greedy = greedy_average(steps, lambda step: candidates[step](), judge.selection_loss)
     best = list(greedy.losses)[: (len(steps) + 1) // 2]
     groups = {f"uniform of {len(steps)}": steps, f"greedy of {len(steps)}": greedy.members}
@@ -172,7 +202,7 @@ def _mean_of(candidates: Mapping[int, Callable[[], Weights]], members: Sequence[
 
 
 def _best(table: Sequence[CandidateScore]) -> str:
-    """The last checkpoint leads the table, and so is the first of equals; a loss that is NaN is below none."""
+    """Name of the candidate with the lowest selection loss; the earliest in the table of equals, never one with NaN."""
     best, least = LAST, table[0].selection_loss if table else math.inf
     for score in table[1:]:
         if score.selection_loss < least:
@@ -182,7 +212,7 @@ def _best(table: Sequence[CandidateScore]) -> str:
 
 @torch.no_grad()
 def _loaded(model: Transformer, weights: Weights) -> Transformer:
-    """The model with these weights; what else `weights` holds, as a tied head, is left out."""
+    """The model with these weights; other entries of `weights`, such as a tied head, are ignored."""
     for name, parameter in model.named_parameters():
         parameter.copy_(weights[name])
     return model
@@ -191,35 +221,6 @@ def _loaded(model: Transformer, weights: Weights) -> Transformer:
 def _loss(network: Transformer | LogitEnsemble, batches: Sequence[Tensor]) -> float:
     """Nats per token over all batches."""
     device = next(network.parameters()).device
-    losses_of = network.token_losses if isinstance(network, LogitEnsemble) else partial(token_losses, network)
-    losses = [losses_of(rows.to(device)).double().flatten() for rows in batches]
+    token_loss = network.token_losses if isinstance(network, LogitEnsemble) else partial(token_losses, network)
+    losses = [token_loss(rows.to(device)).double().flatten() for rows in batches]
     return float(torch.cat(losses).mean())
-
-
-def final_network(job: TrainingJob) -> tuple[Transformer, dict[str, Any]]:
-    """The network in `eval` mode, and what the choice rests on (`Chosen.report`).
-
-    Raises:
-        DamagedArtifactError: where a checkpoint cannot be read.
-    """
-    ensemble, steps = job.config.ensemble, job.plan.steps
-    model = Transformer(job.model_config).eval()
-    there = set(checkpoint_files.complete_steps(job.checkpoints)) | {steps}
-    candidates = {step: _reader(job, model, step, "model") for step in ensemble.steps(steps) if step in there}
-    averages = {"ema": _reader(job, model, steps, "average")} if ensemble.half_life(steps) else {}
-    heldout: list[Tensor] = []
-    if len(candidates) > 1 or averages:
-        context = job.model_config.context_length
-        heldout = heldout_batches(job.tokens, context, ensemble.heldout_rows, max(1, EVALUATED_TOKENS // context))
-    chosen = choose(candidates, averages, model, heldout, ensemble.logits)
-    return model, chosen.report()
-
-
-def _reader(job: TrainingJob, model: Transformer, step: int, kind: str) -> Callable[[], dict[str, Tensor]]:
-    return partial(_read, job, {name: parameter.shape for name, parameter in model.named_parameters()}, step, kind)
-
-
-def _read(job: TrainingJob, shapes: dict[str, torch.Size], step: int, kind: str) -> dict[str, Tensor]:
-    weights = {name: torch.empty(shape) for name, shape in shapes.items()}
-    checkpoint_files.read_weights(job.checkpoints, step, weights, kind)
-    return weights

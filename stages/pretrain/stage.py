@@ -1,8 +1,8 @@
-"""Pretraining: a decoder learns to predict the next token, under Ray Train or in this process."""
+"""Pretraining: trains a decoder on next-token prediction, with Ray Train or in this process."""
 
 import json
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from data_schemas.artifact_kinds import MODEL, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
@@ -12,6 +12,8 @@ from modeling.evaluation.config_counts import active_parameters, flops_per_token
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.batch_plan import elastic_plans
 from stages.pretrain.config import PretrainConfig
+from stages.pretrain.progress.training_log import TIMINGS, TrainingOutcome
+from stages.pretrain.training_job import TrainingJob
 from stages.stage import Stage, StageContext
 
 
@@ -25,17 +27,17 @@ class PretrainStage(Stage):
     output = MODEL
 
     def estimate(self, config: PretrainConfig, volume: Volume) -> Estimate:
-        """FLOPs exactly; time by the machine's rate for a training step."""
+        """FLOPs, exact; seconds at the machine's measured rate for training steps; peak memory."""
         plan = max(elastic_plans(config).items())[1]
-        workers = plan.places.world_size
+        workers = plan.layout.world_size
         model = TransformerConfig(**config.model.model_dump(), vocabulary_size=max(volume.vocabulary_size, 256))
         flops = 3.0 * flops_per_token(model, config.model.context_length) * plan.tokens
         rates = cpu_rates()
         rate = (rates.bf16_flops if plan.precision == "bf16" else rates.fp32_flops) * workers
-        sharing = config.layout.shard * config.layout.tensor * config.layout.pipeline
-        state_bytes = 16 * parameters(model) * workers // sharing
+        shards = config.layout.shard * config.layout.tensor * config.layout.pipeline
+        state_bytes = 16 * parameters(model) * workers // shards
         activations = (
-            34 * plan.micro_batch * config.model.context_length * model.width * model.layers * plan.places.batch_ranks
+            34 * plan.micro_batch * config.model.context_length * model.width * model.layers * plan.layout.batch_ranks
         )
         output = volume.model_copy(update={"parameters": parameters(model), "context_length": model.context_length})
         return Estimate(
@@ -48,12 +50,10 @@ class PretrainStage(Stage):
     def run(
         self, config: PretrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """Train, then write the model, its tokenizer and the training log."""
+        """Train, select the weights, then write the model, its tokenizer and the training log."""
         from modeling.export.model_files import model_to_files
         from stages.pretrain.ensemble import final_network
-        from stages.pretrain.progress.training_log import TIMINGS
         from stages.pretrain.trainer import train_in_process, train_on_ray
-        from stages.pretrain.training_job import TrainingJob
 
         tokens = inputs["tokens"]
         model_config = model_config_for(config, tokens)
@@ -62,44 +62,47 @@ class PretrainStage(Stage):
             train = train_on_ray if config.workers else train_in_process
             outcome = train(job, context)
         with context.phase("choose weights"):
-            model, choice = final_network(job)
+            model, selection = final_network(job)
         with context.phase("write model"):
             for path, data in model_to_files(model).items():
                 out.write(path, data)
             out.write("tokenizer.json", tokens.read("tokenizer.json"))
-            rows = [{name: value for name, value in row.items() if name not in TIMINGS} for row in outcome.log]
             if outcome.samples:
                 lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in outcome.samples)
                 out.write("samples.jsonl", "".join(lines).encode())
+            rows = [{name: value for name, value in row.items() if name not in TIMINGS} for row in outcome.log]
             out.write("training_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-        plan = job.plan
-        training_flops = 3.0 * flops_per_token(model_config, model_config.context_length)
-        out.metrics |= {
-            "parameters": parameters(model_config),
-            "active_parameters": active_parameters(model_config),
-            "steps": plan.steps,
-            "tokens": plan.tokens,
-            "epochs": plan.tokens / tokens.manifest.counts["train_tokens"],
-            "final_loss": outcome.log[-1]["loss"],
-            "precision": plan.precision,
-            "flops_per_token": training_flops,
-            "tokens_per_second": outcome.tokens_per_second,
-            "model_flops_per_second": outcome.tokens_per_second * training_flops,
-            "device_flops_per_second": outcome.device_flops,
-            "training_seconds": outcome.training_seconds,
-            "share_of_time": outcome.shares(),
-            "starts": outcome.starts,
-            "events": outcome.events,
-            "ensemble": choice,
-            "throughput": outcome.throughput(),
-        }
+        out.metrics |= _metrics(job, outcome, selection)
         out.volume = tokens.manifest.volume.model_copy(
             update={"parameters": parameters(model_config), "context_length": model_config.context_length}
         )
 
 
 def model_config_for(config: PretrainConfig, tokens: Artifact) -> TransformerConfig:
-    """The network's config: its shape from the run config, its vocabulary from the tokenizer."""
+    """Config of the network: shape from the run config, vocabulary size from the tokenizer."""
     vocabulary_size = int(tokens.manifest.metrics["vocabulary_size"])
     return TransformerConfig(**config.model.model_dump(), vocabulary_size=vocabulary_size)
+
+
+def _metrics(job: TrainingJob, outcome: TrainingOutcome, selection: dict[str, Any]) -> dict[str, Any]:
+    plan, model = job.plan, job.model_config
+    training_flops = 3.0 * flops_per_token(model, model.context_length)
+    return {
+        "parameters": parameters(model),
+        "active_parameters": active_parameters(model),
+        "steps": plan.steps,
+        "tokens": plan.tokens,
+        "epochs": plan.tokens / job.tokens.manifest.counts["train_tokens"],
+        "final_loss": outcome.log[-1]["loss"],
+        "precision": plan.precision,
+        "flops_per_token": training_flops,
+        "tokens_per_second": outcome.tokens_per_second,
+        "model_flops_per_second": outcome.tokens_per_second * training_flops,
+        "device_flops_per_second": outcome.device_flops,
+        "training_seconds": outcome.training_seconds,
+        "share_of_time": outcome.shares(),
+        "starts": outcome.starts,
+        "events": outcome.events,
+        "ensemble": selection,
+        "throughput": outcome.throughput(),
+    }

@@ -1,7 +1,7 @@
-"""A wish to stop that reaches workers wherever they run: a file in the run's work folder.
+"""Stop request to the workers of a run, on any machine: a file in the run's work folder.
 
-A machine that is about to be taken away sends SIGTERM to the process that drives the run; its workers then save a
-checkpoint and end. Ray's workers cannot catch signals themselves: they train in a thread.
+On preemption, the driver receives SIGTERM and writes the file; the workers then save a checkpoint and exit. Ray's
+workers cannot handle signals themselves because they train in a thread.
 """
 
 import signal
@@ -18,38 +18,38 @@ POLL_SECONDS = 1.0
 
 
 class StopRequest:
-    """As the process sees it that may stop."""
+    """Stop request of a run, polled by the training process."""
 
     def __init__(self, work: Folder) -> None:
         self._work = work
-        self._asked = False
-        self._looked = 0.0
+        self._requested = False
+        self._last_poll = 0.0
 
     def __call__(self) -> bool:
-        """True once somebody has asked; looks at most once a second."""
+        """True once a stop was requested; polls at most once a second."""
         now = time.monotonic()
-        if not self._asked and now - self._looked >= POLL_SECONDS:
-            self._looked = now
-            self._asked = self._work.exists(REQUEST)
-        return self._asked
+        if not self._requested and now - self._last_poll >= POLL_SECONDS:
+            self._last_poll = now
+            self._requested = self._work.exists(REQUEST)
+        return self._requested
 
 
 @contextmanager
 def stop_on_sigterm(work: Folder) -> Iterator[None]:
-    """While the block runs, the first SIGTERM asks for a stop, and a second one kills as ever."""
+    """Turn the first SIGTERM during the block into a stop request; the second has its usual effect."""
     work.remove(REQUEST)
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    previous = signal.getsignal(signal.SIGTERM)
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         work.write(REQUEST, b"SIGTERM")
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
-    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGTERM, request_stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
         work.remove(REQUEST)

@@ -1,7 +1,7 @@
-"""Where the training loop runs: in this process, or as workers of a Ray `TorchTrainer`.
+"""Run the training loop in this process or on the workers of a Ray `TorchTrainer`.
 
-- `train_in_process`: one process, no Ray
-- `train_on_ray`: any layout over gloo (NCCL on GPUs); whatever is killed resumes from the newest whole checkpoint
+- `train_in_process`: a single process without Ray
+- `train_on_ray`: any layout over gloo (NCCL on GPUs); killed workers resume from the newest complete checkpoint
 """
 
 import os
@@ -23,7 +23,7 @@ from stages.pretrain import checkpoint_files
 from stages.pretrain.batch_plan import BatchPlan
 from stages.pretrain.checkpoints import Checkpoints
 from stages.pretrain.parallel.worker_network import WorkerNetwork
-from stages.pretrain.progress.run_monitor import watched
+from stages.pretrain.progress.run_monitor import monitored
 from stages.pretrain.progress.samples import sample_texts
 from stages.pretrain.progress.training_log import Event, TrainingLog, TrainingOutcome
 from stages.pretrain.stop_request import StopRequest, stop_on_sigterm
@@ -34,13 +34,13 @@ from stages.stage import StageContext
 
 
 def train_in_process(job: TrainingJob, context: StageContext) -> TrainingOutcome:
-    """Train here; resumes from the newest whole checkpoint in the work folder.
+    """Train in this process; resumes from the newest complete checkpoint in the work folder.
 
     Raises:
         KeyboardInterrupt: after SIGTERM, with a checkpoint saved.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with watched(job, context.listener, context.records), stop_on_sigterm(job.work):
+    with monitored(job, context.listener, context.records), stop_on_sigterm(job.work):
         try:
             _train(job, job.plan, 0, device)
         except TrainingStopped:
@@ -52,16 +52,16 @@ def train_on_ray(job: TrainingJob, context: StageContext) -> TrainingOutcome:
     """Train as Ray Train workers.
 
     Raises:
-        HeadraceError: what a worker said the user can mend, or more workers than the cluster has room for.
+        HeadraceError: an error of a worker that the user can fix, or too few resources in the cluster.
         KeyboardInterrupt: after SIGTERM, with a checkpoint saved.
-        ray.train.TrainingFailedError: where workers died more often than `max_failures`.
+        ray.train.TrainingFailedError: if workers failed more often than `max_failures`.
     """
     if checkpoint_files.newest_complete(job.checkpoints) == job.plan.steps:
-        return TrainingOutcome.read(job.work)  # a run that was killed between its last step and its commit
+        return TrainingOutcome.read(job.work)  # the run was killed between its last step and its commit
     config = job.config
     workers = TrainingWorkers("pretrain", max(job.plans), min(job.plans), config.cpus_per_worker, config.max_failures)
     trainer = ray_trainer(partial(_train_on_worker, job), workers, job.work)
-    with watched(job, context.listener, context.records), stop_on_sigterm(job.work):
+    with monitored(job, context.listener, context.records), stop_on_sigterm(job.work):
         fit(trainer)
     if checkpoint_files.newest_complete(job.checkpoints) != job.plan.steps:
         raise _interrupted(job)
@@ -69,13 +69,13 @@ def train_on_ray(job: TrainingJob, context: StageContext) -> TrainingOutcome:
 
 
 def _train_on_worker(job: TrainingJob, worker: Worker) -> None:
-    # A worker that stops on request ends like one that is done; the driver sees by the checkpoints that it is not.
+    # A worker that stops on request returns like a finished one; the driver tells them apart by the checkpoints.
     with suppress(TrainingStopped):
         _train(job, job.plans[worker.count], worker.rank, worker.device)
 
 
 def _train(job: TrainingJob, plan: BatchPlan, rank: int, device: torch.device) -> None:
-    """Build this process's part of the network, restore the newest whole checkpoint, train to the end."""
+    """Build this process's part of the network, restore the newest complete checkpoint, train to the last step."""
     config = job.config
     with _determinism(config.deterministic):
         torch.manual_seed(config.seed)
@@ -95,18 +95,21 @@ def _train(job: TrainingJob, plan: BatchPlan, rank: int, device: torch.device) -
             ExponentialAverage(network.module, half_life) if half_life else None,
             LossScale() if plan.precision == "fp16" else None,
         )
-        store = Checkpoints(job.checkpoints, rank, job.origin, job.kept)
+        store = Checkpoints(job.checkpoints, rank, job.origin, job.kept_steps)
         if not store.restore(state):
-            torch.manual_seed(config.seed + 1 + rank)  # workers draw differently from here on
-        ceiling, _ = network.agree(matmul_ceiling(device.type, plan.precision))
-        log = TrainingLog(job.work, state.step, ceiling * plan.places.world_size) if rank == 0 else None
+            torch.manual_seed(config.seed + 1 + rank)  # workers draw different random numbers from here on
+        ceiling, _ = network.all_reduce(matmul_ceiling(device.type, plan.precision))
+        log = TrainingLog(job.work, state.step, ceiling * plan.layout.world_size) if rank == 0 else None
         sampler = WindowSampler(TokenStream(job.tokens, "train"), job.model_config.context_length, config.seed)
         callbacks = _callbacks(job, store, state, log, StopRequest(job.work) if rank == 0 else None)
-        for damaged in store.passed_over if log else ():
-            log.record(Event(state.step, "damaged checkpoint", damaged))  # type: ignore[union-attr]
+        for problem in store.damaged if log else ():
+            log.record(Event(state.step, "damaged checkpoint", problem))  # type: ignore[union-attr]
         try:
             PretrainingLoop(state, sampler, job, plan, callbacks).run()
-        except (TrainingStopped, TrainingDivergedError):  # all workers together; one that fails alone must not wait
+        except (
+            TrainingStopped,
+            TrainingDivergedError,
+        ):  # raised on all workers; a worker that fails alone must not wait
             store.wait()
             raise
         store.wait()
@@ -121,31 +124,31 @@ def _build_network(job: TrainingJob, plan: BatchPlan, device: torch.device) -> W
 
     if not torch.distributed.is_initialized():
         return WorkerNetwork.alone(job.model_config, device, prepare)
-    return WorkerNetwork.build(job.model_config, plan.places, device, plan.micro_batch, plan.accumulation, prepare)
+    return WorkerNetwork.build(job.model_config, plan.layout, device, plan.micro_batch, plan.accumulation, prepare)
 
 
 def _callbacks(
     job: TrainingJob, store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
 ) -> Callbacks:
-    def go_back(step: int) -> bool:
-        store.forget_from(step)
-        found = store.restore(state)
-        if found and log:
-            log.forget_after(state.step)
-        return found
+    def rewind(step: int) -> bool:
+        store.remove_from(step)
+        restored = store.restore(state)
+        if restored and log:
+            log.truncate(state.step)
+        return restored
 
     return Callbacks(
         log=log.append if log else lambda row: None,
         sample=(lambda: log.sample(state.step, _samples(job, state))) if log else lambda: None,
         event=log.record if log else lambda event: None,
         checkpoint=lambda: store.save(state),
-        go_back=go_back,
+        rewind=rewind,
         stop_requested=stop or (lambda: False),
     )
 
 
 def _samples(job: TrainingJob, state: TrainingState) -> list[str]:
-    """Of a network that is whole on this worker."""
+    """Sampled texts; the whole network is on this worker."""
     config = job.config
     [network] = state.network.networks
     tokenizer = job.tokens.read("tokenizer.json")
@@ -153,16 +156,16 @@ def _samples(job: TrainingJob, state: TrainingState) -> list[str]:
 
 
 @contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    """The same bits in every run on the same machine and layout, at the price of slower kernels on GPUs."""
-    before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
+def _determinism(enabled: bool) -> Iterator[None]:
+    """Deterministic kernels: equal bits in every run on the same machine and layout, slower on GPUs."""
+    previous = torch.are_deterministic_algorithms_enabled()
+    if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(previous)
 
 
 def _interrupted(job: TrainingJob) -> KeyboardInterrupt:

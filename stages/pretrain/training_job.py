@@ -1,4 +1,4 @@
-"""What a training process is given."""
+"""Job of a training process: config, plans, data, work folder."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,11 @@ CHECKPOINTS = "train"
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Everything it needs; picklable."""
+    """Everything that a training process needs; picklable."""
 
     config: PretrainConfig
     plans: dict[int, BatchPlan]
-    """For each number of workers that the run may have."""
+    """Batch plan for each number of workers that the run may have."""
     model_config: TransformerConfig
     tokens: Artifact
     work: Folder
@@ -28,26 +28,26 @@ class TrainingJob:
     def from_config(
         cls, config: PretrainConfig, model_config: TransformerConfig, tokens: Artifact, work: Folder
     ) -> "TrainingJob":
-        """Make the plans.
+        """Job with the batch plans of the config.
 
         Raises:
-            ConfigError: where batches or layout do not divide; see `plan_batches`.
+            ConfigError: if batches or layout do not divide; see `plan_batches`.
         """
         return cls(config, elastic_plans(config), model_config, tokens, work)
 
     @property
     def plan(self) -> BatchPlan:
-        """For all workers."""
+        """Batch plan for the full number of workers."""
         return self.plans[max(self.plans)]
 
     @property
     def checkpoints(self) -> Folder:
-        """Where they are kept."""
+        """Folder of the run's checkpoints."""
         return self.work.child(CHECKPOINTS)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be resumed from."""
+        """Identity of network, data, optimizer and seed; training resumes only from checkpoints with an equal one."""
         model = {f"pretrain.model.{name}": value for name, value in self.model_config.model_dump(mode="json").items()}
         return model | {
             "token shards": self.tokens.manifest.digest,
@@ -56,7 +56,7 @@ class TrainingJob:
         }
 
     def learning_rate(self, step: int) -> float:
-        """Of a step, counted from 1."""
+        """Learning rate of a step, counted from 1."""
         config = self.config
         return learning_rate_at(
             step,
@@ -67,8 +67,8 @@ class TrainingJob:
             total_steps=self.plan.steps,
         )
 
-    def kept(self, steps: list[int]) -> set[int]:
-        """Of the complete checkpoints: the newest, the milestones and the members of the ensemble."""
+    def kept_steps(self, steps: list[int]) -> set[int]:
+        """Steps of the complete checkpoints to keep: the newest, the milestones and those to average."""
         every = self.config.milestone_every_steps
         milestones = {step for step in steps if every and step % every == 0}
         newest = sorted(steps)[-self.config.keep_checkpoints :]

@@ -1,4 +1,4 @@
-"""The pretraining loop in plain torch: it knows its part of the network and its callbacks, not Ray."""
+"""Pretraining loop in plain torch; uses this worker's part of the network and callbacks, and is independent of Ray."""
 
 import math
 import statistics
@@ -14,34 +14,34 @@ from modeling.experts.router import load_statistics
 from modeling.training.step import StepResult, diverged, training_step
 from stages.common.token_stream import WindowSampler
 from stages.pretrain.batch_plan import BatchPlan
-from stages.pretrain.loss_spikes import PATIENCE, SpikeWatch, Verdict
+from stages.pretrain.loss_spikes import PATIENCE, SpikeDetector, Verdict
 from stages.pretrain.progress.training_log import Event, LogRow
 from stages.pretrain.training_job import TrainingJob
 from stages.pretrain.training_state import TrainingState
 
-MOST_REWINDS = 3
+MAX_REWINDS = 3
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the loop tells its context, and asks of them; called on every worker."""
+    """Callbacks of the loop; called on every worker."""
 
     log: Callable[[LogRow], None]
     sample: Callable[[], None]
     event: Callable[[Event], None]
     checkpoint: Callable[[], None]
     """Save the state."""
-    go_back: Callable[[int], bool]
-    """Restore the newest checkpoint of before a step, and forget later ones; False where there is none."""
+    rewind: Callable[[int], bool]
+    """Restore the newest checkpoint before a step and remove later ones; False if there is none."""
     stop_requested: Callable[[], bool] = lambda: False
 
 
 class TrainingStopped(Exception):
-    """A checkpoint was saved because somebody asked the run to stop."""
+    """Training stopped on request, with a checkpoint saved."""
 
 
 class PretrainingLoop:
-    """From the state's step to the last one."""
+    """Trains from the state's step to the last step."""
 
     def __init__(
         self,
@@ -51,20 +51,20 @@ class PretrainingLoop:
         plan: BatchPlan,
         callbacks: Callbacks,
     ) -> None:
-        """Prepare.
+        """Create the loop.
 
         Args:
-            state: what is trained; its step and rows say where in the schedule and in the data it stands.
+            state: state to train, at its position in schedule and data.
             sampler: rows (context_length + 1) int64 by position.
-            job: the schedule.
-            plan: how a global batch is shared out among the workers that are there.
-            callbacks: see there.
+            job: config and learning rate schedule.
+            plan: batch plan for the current number of workers.
+            callbacks: see `Callbacks`.
         """
         config = job.config
         self.state, self.job, self.config, self.plan, self.callbacks = state, job, config, plan, callbacks
         self.clock = state.network.gradients.clock
-        self.watch = SpikeWatch(config.on_spike, config.spike_factor)
-        self.also_checkpoint = frozenset(config.ensemble.steps(plan.steps))
+        self.spikes = SpikeDetector(config.on_spike, config.spike_factor)
+        self.ensemble_steps = frozenset(config.ensemble.steps(plan.steps))
         self.batches = _Batches(sampler, plan, state.network.batch_rank)
         self._verdict, self._stopping = Verdict.TAKE, False
         self._rewinds = 0
@@ -73,14 +73,14 @@ class PretrainingLoop:
         """Train.
 
         Raises:
-            TrainingDivergedError: where the gradient stays out of bounds whatever `on_spike` allows.
-            TrainingStopped: where a stop was requested.
+            TrainingDivergedError: if gradients are non-finite or stay outliers beyond what `on_spike` allows.
+            TrainingStopped: if a stop was requested.
         """
-        config, self._begun = self.config, time.perf_counter()
+        config, self._started = self.config, time.perf_counter()
         while self.state.step < self.plan.steps:
             result = self._step()
             if self._verdict is Verdict.REWIND:
-                self._go_back(result)
+                self._rewind(result)
                 continue
             if self._verdict is Verdict.DIVERGED:
                 raise self._diverged(result)
@@ -89,7 +89,7 @@ class PretrainingLoop:
                 self._log(result)
             if config.sample_every_steps and step % config.sample_every_steps == 0:
                 self.callbacks.sample()
-            due = step % self.plan.checkpoint_every_steps == 0 or step in self.also_checkpoint
+            due = step % self.plan.checkpoint_every_steps == 0 or step in self.ensemble_steps
             if due or step == self.plan.steps or self._stopping:
                 with self.clock.section("checkpoint"):
                     self.callbacks.checkpoint()
@@ -127,24 +127,24 @@ class PretrainingLoop:
 
     def _judge(self, loss: float, gradient_norm: float) -> bool:
         with self.clock.section("communication"):
-            mean, stop = self.state.network.agree(loss, self.callbacks.stop_requested())
+            mean, stop = self.state.network.all_reduce(loss, self.callbacks.stop_requested())
         if math.isfinite(mean):
             self.state.losses.append(mean)
         self._stopping = stop
-        self._verdict = self.watch.judge(mean, gradient_norm)
+        self._verdict = self.spikes.judge(mean, gradient_norm)
         return self._verdict is Verdict.TAKE
 
-    def _go_back(self, result: StepResult) -> None:
-        """To before the loss was high, and on with the data that come next: what lies between is left out."""
+    def _rewind(self, result: StepResult) -> None:
+        """Restore the checkpoint before the loss was high and continue with the next data; skip the data in between."""
         step, rows = self.state.step, self.state.rows + self.plan.rows_of(self.state.step + 1)
         self._rewinds += 1
-        if self._rewinds > MOST_REWINDS or not self.callbacks.go_back(step + 2 - PATIENCE):
+        if self._rewinds > MAX_REWINDS or not self.callbacks.rewind(step + 2 - PATIENCE):
             raise self._diverged(result)
-        left_out = rows - self.state.rows
+        skipped = rows - self.state.rows
         self.state.rows = rows
-        self.watch.forget()
+        self.spikes.reset()
         self.state.losses.clear()
-        detail = f"to step {self.state.step}, loss {result.loss:.4g}; {left_out} rows of the data are left out"
+        detail = f"to step {self.state.step}, loss {result.loss:.4g}; {skipped} rows of the data are skipped"
         self.callbacks.event(Event(step + 1, "rewound", detail))
 
     def _diverged(self, result: StepResult) -> TrainingDivergedError:
@@ -168,7 +168,7 @@ class PretrainingLoop:
                 loss=statistics.fmean(self.state.losses or [result.loss]),
                 learning_rate=self.job.learning_rate(step),
                 gradient_norm=result.gradient_norm,
-                seconds=time.perf_counter() - self._begun,
+                seconds=time.perf_counter() - self._started,
                 seconds_by_section=self.clock.take(),
                 experts=load_statistics(reports) if reports else None,
             )
@@ -177,21 +177,23 @@ class PretrainingLoop:
 
 
 class _Batches:
-    """Reads a step's rows while the step before it computes."""
+    """Prefetches the rows of the next step during the current step."""
 
     def __init__(self, sampler: WindowSampler, plan: BatchPlan, batch_rank: int) -> None:
         self.sampler, self.plan, self.batch_rank = sampler, plan, batch_rank
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._ahead: tuple[tuple[int, int], Future[list[torch.Tensor]]] | None = None
+        self._prefetched: tuple[tuple[int, int], Future[list[torch.Tensor]]] | None = None
 
     def read(self, rows: int, step: int) -> list[torch.Tensor]:
         """This worker's micro-batches of a step whose global batch begins at row `rows`."""
-        ahead, self._ahead = self._ahead, None
-        found = ahead[1].result() if ahead and ahead[0] == (rows, step) else self._read(rows, step)
+        prefetched, self._prefetched = self._prefetched, None
+        if prefetched and prefetched[0] != (rows, step):  # after a rewind
+            prefetched = None
+        batches = prefetched[1].result() if prefetched else self._read(rows, step)
         if step < self.plan.steps:
             following = (rows + self.plan.rows_of(step), step + 1)
-            self._ahead = (following, self._reader.submit(self._read, *following))
-        return found
+            self._prefetched = (following, self._reader.submit(self._read, *following))
+        return batches
 
     def _read(self, rows: int, step: int) -> list[torch.Tensor]:
         return list(micro_batches(self.sampler, self.plan, self.batch_rank, rows, step))
@@ -200,18 +202,18 @@ class _Batches:
 def micro_batches(
     sampler: WindowSampler, plan: BatchPlan, batch_rank: int, rows: int, step: int
 ) -> Iterator[torch.Tensor]:
-    """One worker's share of a global batch: tensors (micro_batch, context_length + 1), int64.
+    """Micro-batches of a worker's share of a global batch, each (micro_batch, context_length + 1) int64.
 
-    Global batches are the same rows for every number of workers.
+    A global batch has the same rows for every number of workers.
 
     Args:
-        sampler: gives rows by position.
-        plan: how they are shared out.
-        batch_rank: which share.
-        rows: position of the global batch's first row.
-        step: the batch's, which tells its size.
+        sampler: rows by position.
+        plan: batch plan.
+        batch_rank: index of the worker's share.
+        rows: position of the first row of the global batch.
+        step: step of the global batch, which determines its size.
     """
-    share = plan.rows_of(step) // plan.places.batch_ranks
+    share = plan.rows_of(step) // plan.layout.batch_ranks
     first = rows + batch_rank * share
     for start in range(first, first + share, plan.micro_batch):
         yield torch.from_numpy(sampler.rows(start, plan.micro_batch))

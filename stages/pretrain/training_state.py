@@ -1,7 +1,7 @@
-"""All tensors of a training process under names that are the same in every layout.
+"""State of a training process, with tensor names that are the same in every layout.
 
-`model.<parameter>`, `optimizer.<parameter>.<moment>` and `average.<parameter>`: what a process has of them, whole or
-as a DTensor, so that torch.distributed.checkpoint can write it in one layout and read it in another.
+`model.<parameter>`, `optimizer.<parameter>.<moment>` and `average.<parameter>`: those that the process holds, as plain
+tensors or DTensors, so that torch.distributed.checkpoint can write them in one layout and read them in another.
 """
 
 from collections.abc import Iterator
@@ -19,21 +19,21 @@ from stages.pretrain.parallel.worker_network import WorkerNetwork
 
 @dataclass
 class TrainingState:
-    """What a checkpoint keeps."""
+    """Network, optimizer and progress, as a checkpoint saves them."""
 
     network: WorkerNetwork
     optimizer: Optimizer
     average: ExponentialAverage | None = None
     loss_scale: LossScale | None = None
     step: int = 0
-    """Optimizer steps behind it, skipped ones included."""
+    """Optimizer steps taken, skipped ones included."""
     rows: int = 0
-    """Rows of the data order behind it: more than those of the steps once a rewind has left some out."""
+    """Position in the data order: rows read or skipped; rewinds skip rows."""
     losses: list[float] = field(default_factory=list)
-    """Of the steps since the last row of the log."""
+    """Losses of the steps since the last row of the log."""
 
     def __post_init__(self) -> None:
-        """Make the optimizer's tensors, zero as before its first step, so that they can be read into."""
+        """Create the optimizer's tensors, zero as before its first step, so that a checkpoint can be read into them."""
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         for _, parameter in named_parameters(self.network):
@@ -46,20 +46,20 @@ class TrainingState:
                     tensor.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Views of all tensors."""
-        found: dict[str, Tensor] = {}
+        """Views of all tensors by name."""
+        tensors: dict[str, Tensor] = {}
         for name, parameter in named_parameters(self.network):
-            found[f"model.{name}"] = parameter.detach()
+            tensors[f"model.{name}"] = parameter.detach()
             for moment, tensor in self.optimizer.state[parameter].items():
                 if isinstance(tensor, Tensor):
-                    found[f"optimizer.{name}.{moment}"] = tensor
+                    tensors[f"optimizer.{name}.{moment}"] = tensor
         if self.average is not None:
-            found |= {f"average.{name}": tensor for name, tensor in self.average.state.items()}
-        return found
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state.items()}
+        return tensors
 
 
 def named_parameters(network: WorkerNetwork) -> Iterator[tuple[str, nn.Parameter]]:
-    """Of all stages that are here, by the names that they have in the whole network."""
+    """Parameters of this worker's part, by their names in the whole network."""
     for module in network.networks:
         assert isinstance(module, Transformer)
         yield from module.named_parameters()

@@ -1,7 +1,7 @@
-"""How workers share the network and each batch. Imports no torch.
+"""Layout of the workers: how they split the network and each batch. Imports no torch.
 
-- `ParallelLayout`: the factors that a run config chooses
-- `WorkerLayout`: what follows from them for a number of workers
+- `ParallelLayout`: the factors in the run config
+- `WorkerLayout`, `worker_layout`: a layout for a number of workers
 """
 
 from collections.abc import Iterator
@@ -16,29 +16,29 @@ from modeling.transformer_config import TransformerShape
 
 
 class ParallelLayout(FrozenConfig):
-    """Factors of the number of workers; what they leave over are replicas, each with a part of every batch."""
+    """Factors of the number of workers; the remaining factor is data parallelism, a part of each batch per replica."""
 
     shard: int = Field(
-        1, gt=0, description="workers that share out parameters, gradients and optimizer state (ZeRO-3, 1910.02054)"
+        1, gt=0, description="workers that shard parameters, gradients and optimizer state (ZeRO-3, 1910.02054)"
     )
     tensor: int = Field(
-        1, gt=0, description="workers that share each matrix and the vocabulary (Megatron-LM, 1909.08053, 3)"
+        1, gt=0, description="workers that split each matrix and the vocabulary (Megatron-LM, 1909.08053, section 3)"
     )
-    pipeline: int = Field(1, gt=0, description="workers that each hold a run of layers (GPipe, 1811.06965)")
-    context: int = Field(1, gt=0, description="workers that share the tokens of each row")
-    expert: int = Field(
-        1, gt=0, description="workers, among those with different rows, that share out the experts (GShard, 2006.16668)"
+    pipeline: int = Field(
+        1, gt=0, description="pipeline stages: workers that each hold consecutive layers (GPipe, 1811.06965)"
     )
+    context: int = Field(1, gt=0, description="workers that split the tokens of each row")
+    expert: int = Field(1, gt=0, description="workers with different rows that split the experts (GShard, 2006.16668)")
     schedule: Literal["gpipe", "1f1b", "interleaved"] = Field(
         "1f1b",
-        description="order of a pipeline's micro-batches; interleaved: each worker holds several runs of layers "
-        "(Narayanan et al. 2021, 2104.04473, 2.2)",
+        description="pipeline schedule, the order of its micro-batches; interleaved: each worker holds several virtual "
+        "stages (Narayanan et al. 2021, 2104.04473, section 2.2)",
     )
-    virtual_stages: int = Field(2, gt=1, description="runs of layers per worker of the interleaved schedule")
+    virtual_stages: int = Field(2, gt=1, description="virtual stages per worker in the interleaved schedule")
 
     @property
     def stages(self) -> int:
-        """Runs of layers of the pipeline."""
+        """Stages of the pipeline, virtual stages included."""
         return self.pipeline * (self.virtual_stages if self.pipeline > 1 and self.schedule == "interleaved" else 1)
 
     @property
@@ -49,83 +49,79 @@ class ParallelLayout(FrozenConfig):
 
 @dataclass(frozen=True)
 class WorkerLayout:
-    """A layout over a number of workers that it divides."""
+    """A layout for a number of workers that its factors divide."""
 
-    layout: ParallelLayout
+    factors: ParallelLayout
     data: int
-    """Replicas of the sharded network."""
+    """Data-parallel replicas of the sharded network."""
 
     @property
     def batch_ranks(self) -> int:
-        """Groups of workers with rows of their own."""
-        return self.data * self.layout.shard
+        """Groups of workers with different rows."""
+        return self.data * self.factors.shard
 
     @property
     def world_size(self) -> int:
-        """All workers."""
-        return self.batch_ranks * self.layout.model_workers
+        """Number of workers."""
+        return self.batch_ranks * self.factors.model_workers
 
 
-def worker_layout(layout: ParallelLayout, workers: int, model: TransformerShape) -> WorkerLayout:
-    """Lay the network out over the workers.
+def worker_layout(factors: ParallelLayout, workers: int, model: TransformerShape) -> WorkerLayout:
+    """Layout of the network on a number of workers.
 
     Raises:
-        ConfigError: where a factor does not divide what it shares out, with the factors that do.
+        ConfigError: if a factor does not divide what it splits; names the factors that do.
     """
-    together = layout.model_workers * layout.shard
-    if workers % together:
-        named = " x ".join(f"{name} {value}" for name, value in _factors(layout) if value > 1)
+    unit = factors.model_workers * factors.shard
+    if workers % unit:
+        values = {name: getattr(factors, name) for name in ("shard", "tensor", "pipeline", "context")}
+        product = " x ".join(f"{name} {value}" for name, value in values.items() if value > 1)
         raise ConfigError(
-            f"pretrain.workers is {workers}, which {named} = {together} does not divide; "
-            f"use a multiple of {together}, or smaller factors in pretrain.layout"
+            f"pretrain.workers is {workers}, not a multiple of {product} = {unit}; "
+            f"use a multiple of {unit}, or smaller factors in pretrain.layout"
         )
-    places = WorkerLayout(layout, workers // together)
-    for factor, value, what, size in _divisions(layout, places, model):
-        if size % value:
-            fitting = ", ".join(str(divisor) for divisor in range(1, size + 1) if size % divisor == 0)
+    layout = WorkerLayout(factors, workers // unit)
+    for name, factor, dimension, size in _divisions(layout, model):
+        if size % factor:
+            divisors = ", ".join(str(divisor) for divisor in range(1, size + 1) if size % divisor == 0)
             raise ConfigError(
-                f"pretrain.layout.{factor} is {value}, which does not divide {what} {size}; use {fitting}"
+                f"pretrain.layout.{name} is {factor}, which does not divide {dimension} {size}; use {divisors}"
             )
-    _check_kinds(layout, model)
-    return places
+    _check_supported(factors, model)
+    return layout
 
 
-def _factors(layout: ParallelLayout) -> list[tuple[str, int]]:
-    return [(name, getattr(layout, name)) for name in ("shard", "tensor", "pipeline", "context")]
-
-
-def _divisions(
-    layout: ParallelLayout, places: WorkerLayout, model: TransformerShape
-) -> Iterator[tuple[str, int, str, int]]:
-    """(factor, its value, what it shares out, how many there are)."""
-    yield "tensor", layout.tensor, "pretrain.model.heads", model.heads
-    yield "tensor", layout.tensor, "pretrain.model.feed_forward_width", model.feed_forward_width
-    yield "context", layout.context, "pretrain.model.context_length", model.context_length
-    name = "pipeline" if layout.stages == layout.pipeline else "pipeline x virtual_stages"
-    yield name, layout.stages, "pretrain.model.layers", model.layers
+def _divisions(layout: WorkerLayout, model: TransformerShape) -> Iterator[tuple[str, int, str, int]]:
+    """(name of a factor, its value, name of the dimension that it splits, size of the dimension)."""
+    factors = layout.factors
+    yield "tensor", factors.tensor, "pretrain.model.heads", model.heads
+    yield "tensor", factors.tensor, "pretrain.model.feed_forward_width", model.feed_forward_width
+    yield "context", factors.context, "pretrain.model.context_length", model.context_length
+    name = "pipeline" if factors.stages == factors.pipeline else "pipeline x virtual_stages"
+    yield name, factors.stages, "pretrain.model.layers", model.layers
     if model.experts is not None:
-        yield "expert", layout.expert, "pretrain.model.experts.experts", model.experts.experts
-    yield "expert", layout.expert, "the workers with rows of their own (data x shard),", places.batch_ranks
+        yield "expert", factors.expert, "pretrain.model.experts.experts", model.experts.experts
+    yield "expert", factors.expert, "the number of workers with different rows (data x shard),", layout.batch_ranks
 
 
-def _check_kinds(layout: ParallelLayout, model: TransformerShape) -> None:
+def _check_supported(layout: ParallelLayout, model: TransformerShape) -> None:
     if layout.expert > 1 and model.experts is None:
         raise ConfigError(
-            f"pretrain.layout.expert is {layout.expert}, but pretrain.model.experts is not set; use 1, or give the "
-            "network experts"
+            f"pretrain.layout.expert is {layout.expert}, but pretrain.model.experts is not set; use 1, or set "
+            "pretrain.model.experts"
         )
     if layout.tensor > 1 and model.embedding_bands:
         raise ConfigError(
-            f"pretrain.layout.tensor is {layout.tensor}, which shares out a vocabulary of one width; with "
-            "pretrain.model.embedding_bands use 1"
+            f"pretrain.layout.tensor is {layout.tensor}, which cannot split a vocabulary with bands of several "
+            "widths; with pretrain.model.embedding_bands use 1"
         )
     if layout.tensor > 1 and any(getattr(kind, "pooling", None) == "learnt" for kind in model.attention):
         raise ConfigError(
-            f"pretrain.layout.tensor is {layout.tensor}, but learnt pooling looks at all heads together; "
+            f"pretrain.layout.tensor is {layout.tensor}, but learned pooling needs all heads together; "
             "use 1, or pooling: mean"
         )
     if layout.pipeline > 1 and model.embedding_bands and model.tied_embeddings:
         raise ConfigError(
-            f"pretrain.layout.pipeline is {layout.pipeline}, whose ends share one table, not bands of them; "
-            "use 1, or pretrain.model.tied_embeddings: false"
+            f"pretrain.layout.pipeline is {layout.pipeline}, whose first and last stage can tie one embedding "
+            "table but not bands; use 1, or pretrain.model.tied_embeddings: false"
         )

@@ -1,6 +1,6 @@
-"""A network shared out over workers, in the order that works: tokens, matrices, experts, then replicas and shards.
+"""Parallelize a network: context, tensor and expert parallelism, then data parallelism, in this order.
 
-Each step uses what torch has (DTensor, FSDP2, DDP) and leaves the names of parameters alone: a checkpoint of one layout
+Each uses torch's own classes (DTensor, FSDP2, DDP) and keeps the parameter names, so that a checkpoint of one layout
 loads into any other.
 """
 
@@ -29,33 +29,33 @@ from stages.pretrain.parallel.mesh import WorkerMesh
 
 
 def parallelize(model: Transformer, mesh: WorkerMesh) -> nn.Module:
-    """Share `model` out, in place; returns it, or its wrapper where replicas are all there is.
+    """Parallelize `model` in place; returns it, or its `DistributedDataParallel` wrapper.
 
     Args:
-        model: the same on every worker; or a stage of a pipeline.
-        mesh: the grid of workers.
+        model: the network with the same weights on every worker, or a pipeline stage.
+        mesh: the process groups.
     """
-    layout = mesh.places.layout
-    if layout.context > 1:
-        share_tokens(model, mesh)
-    if layout.tensor > 1:
-        share_matrices(model, mesh.parameters["tensor"])
-    if layout.expert > 1:
-        share_experts(model, mesh)
-    return share_batches(model, mesh)
+    factors = mesh.layout.factors
+    if factors.context > 1:
+        apply_context_parallel(model, mesh)
+    if factors.tensor > 1:
+        apply_tensor_parallel(model, mesh.parameters["tensor"])
+    if factors.expert > 1:
+        apply_expert_parallel(model, mesh)
+    return apply_data_parallel(model, mesh)
 
 
-def share_tokens(model: Transformer, mesh: WorkerMesh) -> None:
-    """Each worker has a stretch of every row."""
-    share = TokenShare(mesh.rows["context"].get_group())
+def apply_context_parallel(model: Transformer, mesh: WorkerMesh) -> None:
+    """Context parallelism: each worker computes a part of the tokens of every row."""
+    share = TokenShare(mesh.grid["context"].get_group())
     model.token_share = share
     for module in model.modules():
         if isinstance(module, Attention):
             module.share = share
 
 
-def share_matrices(model: Transformer, tensor: DeviceMesh) -> None:
-    """Heads, neurons and the vocabulary are shared out (Megatron-LM, 1909.08053, 3)."""
+def apply_tensor_parallel(model: Transformer, tensor: DeviceMesh) -> None:
+    """Tensor parallelism: split heads, feed-forward neurons and vocabulary (Megatron-LM, 1909.08053, section 3)."""
     for module in model.layers.modules():
         if isinstance(module, Attention):
             parallelize_module(module, tensor, {"query_key_value": ColwiseParallel(), "output": RowwiseParallel()})
@@ -69,10 +69,10 @@ def share_matrices(model: Transformer, tensor: DeviceMesh) -> None:
         else:
             table = distribute_tensor(model.head.weight.data, tensor, [Shard(0)])
             model.head.weight = nn.Parameter(table)
-        model.shared_loss = _shared_loss
+        model.shared_loss = _vocabulary_parallel_loss
 
 
-def _shared_loss(head: nn.Module, hidden: Tensor, targets: Tensor, z_loss: float) -> TrainingLoss:
+def _vocabulary_parallel_loss(head: nn.Module, hidden: Tensor, targets: Tensor, z_loss: float) -> TrainingLoss:
     table = head.get_parameter("weight")
     assert isinstance(table, DTensor)
     mesh, placements = table.device_mesh, table.placements
@@ -80,44 +80,44 @@ def _shared_loss(head: nn.Module, hidden: Tensor, targets: Tensor, z_loss: float
     return vocabulary_parallel_cross_entropy(hidden, table.to_local(), first_entry, targets, mesh.get_group(), z_loss)
 
 
-def share_experts(model: Transformer, mesh: WorkerMesh) -> None:
-    """Workers with rows of their own hold different experts; rows travel."""
+def apply_expert_parallel(model: Transformer, mesh: WorkerMesh) -> None:
+    """Expert parallelism: workers with different rows hold different experts and exchange tokens (all-to-all)."""
     group = mesh.experts
     assert group is not None
     for module in model.modules():
         if isinstance(module, Experts):
             assert isinstance(module.experts, nn.ModuleList)
-            here = len(module.experts) // group.size()
-            first = group.rank() * here
-            # A dictionary keeps the experts' own numbers, and with them the names in checkpoints.
-            module.experts = nn.ModuleDict({str(one): module.experts[one] for one in range(first, first + here)})
+            count = len(module.experts) // group.size()
+            first = group.rank() * count
+            # A ModuleDict keeps the experts' indices, and thus their parameter names in checkpoints.
+            module.experts = nn.ModuleDict({str(index): module.experts[index] for index in range(first, first + count)})
             module.exchange = partial(AllToAllExchange, group=group)
 
 
-def shared_out_experts(model: nn.Module, mesh: WorkerMesh) -> list[nn.Parameter]:
-    """Parameters that not all replicas have."""
+def expert_parallel_parameters(model: nn.Module, mesh: WorkerMesh) -> list[nn.Parameter]:
+    """Parameters of experts that are split among workers, which not all replicas hold."""
     if mesh.experts is None:
         return []
     layers = [module.experts for module in model.modules() if isinstance(module, Experts)]
     return [parameter for experts in layers for parameter in experts.parameters()]
 
 
-def share_batches(model: Transformer, mesh: WorkerMesh) -> nn.Module:
-    """Replicas average their gradients; shards hold a part of everything and gather a layer when it is its turn."""
-    layout = mesh.places.layout
+def apply_data_parallel(model: Transformer, mesh: WorkerMesh) -> nn.Module:
+    """Data parallelism: replicas average gradients (DDP); shards gather parameters layer by layer (FSDP2)."""
+    factors = mesh.layout.factors
     if mesh.batch_size == 1:
         return model
-    if layout.shard == layout.tensor == layout.pipeline == layout.expert == 1:
+    if factors.shard == factors.tensor == factors.pipeline == factors.expert == 1:
         return DistributedDataParallel(model, process_group=mesh.parameters["replicate"].get_group())
-    apart = set(shared_out_experts(model, mesh))
+    ignored = set(expert_parallel_parameters(model, mesh))
     wrap: Callable[..., Any]
-    if layout.shard == 1:
+    if factors.shard == 1:
         wrap = partial(replicate, mesh=mesh.parameters["replicate"])
     elif mesh.parameters["replicate"].size() == 1:
         wrap = partial(fully_shard, mesh=mesh.parameters["shard"])
     else:
         wrap = partial(fully_shard, mesh=mesh.parameters["replicate", "shard"])
     for layer in model.layers.children():
-        wrap(layer, ignored_params=apart)
-    wrap(model, ignored_params=apart)
+        wrap(layer, ignored_params=ignored)
+    wrap(model, ignored_params=ignored)
     return model

@@ -1,4 +1,4 @@
-"""Gradients of a network that is shared out: when they are averaged, and how long they are together."""
+"""Gradients of a parallelized network: accumulation, averaging over workers, and their global norm."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from modeling.training.gradients import StepClock, accumulate, local
 from modeling.training.kinds import Precision
 from stages.pretrain.parallel.mesh import Group, WorkerMesh
-from stages.pretrain.parallel.parallelize import shared_out_experts
+from stages.pretrain.parallel.parallelize import expert_parallel_parameters
 
 
 class WorkerGradients:
-    """As `modeling.training.gradients.Gradients`, on the workers of a mesh."""
+    """`modeling.training.gradients.Gradients` on the workers of a mesh."""
 
     def __init__(self, mesh: WorkerMesh) -> None:
         self.mesh = mesh
@@ -26,9 +26,9 @@ class WorkerGradients:
     def accumulate(
         self, model: nn.Module, micro_batches: Sequence[Tensor], precision: Precision, z_loss: float, scale: float
     ) -> float:
-        """Leave `scale` times the gradient averaged over the workers' rows in `.grad`."""
+        """Accumulate `scale` times the gradient, averaged over the workers' rows, in `.grad`; returns the mean loss."""
         loss = accumulate(
-            model, micro_batches, precision, z_loss, scale, lambda last: _averaged(model, last), self.clock
+            model, micro_batches, precision, z_loss, scale, lambda last: _synchronized(model, last), self.clock
         )
         with self.clock.section("communication"):
             place_gradients(model)
@@ -36,27 +36,27 @@ class WorkerGradients:
         return loss
 
     def average_experts(self, model: nn.Module) -> None:
-        """Experts that are shared out got the gradients of all rows that came to them, from any worker."""
-        for parameter in shared_out_experts(model, self.mesh):
+        """Average the gradients of split experts, which sum over the rows of all workers of an expert group."""
+        for parameter in expert_parallel_parameters(model, self.mesh):
             if parameter.grad is not None:
                 gradient = local(parameter.grad)
                 distributed.all_reduce(gradient, group=self.mesh.expert_replicas)
                 gradient /= self.mesh.batch_size
 
     def norm(self, model: nn.Module) -> float:
-        """L2 norm of the whole network's gradient, from the parts that the workers hold."""
+        """L2 norm of the gradient of the whole network, over all workers."""
         with self.clock.section("communication"):
             return global_norm(self.parts(model))
 
     def parts(self, model: nn.Module) -> dict[tuple[Group, ...], list[Tensor]]:
-        """Local gradients by the groups whose members hold other parts of the same kind."""
-        apart = {id(parameter) for parameter in shared_out_experts(model, self.mesh)}
+        """Local gradients by the process groups over which their squared norms are summed."""
+        split_experts = {id(parameter) for parameter in expert_parallel_parameters(model, self.mesh)}
         parts: dict[tuple[Group, ...], list[Tensor]] = {}
         for parameter in model.parameters():
             if parameter.grad is None:
                 continue
             local, groups = _local_part(parameter.grad)
-            if id(parameter) in apart:
+            if id(parameter) in split_experts:
                 assert self.mesh.experts is not None
                 groups = (*groups, self.mesh.experts)
             parts.setdefault(groups, []).append(local)
@@ -64,7 +64,7 @@ class WorkerGradients:
 
 
 def place_gradients(model: nn.Module) -> None:
-    """Share gradients out as their parameters are: those of a shared vocabulary come as sums to be made."""
+    """Redistribute gradients to their parameters' placements; those of a split vocabulary are partial sums."""
     for parameter in model.parameters():
         gradient = parameter.grad
         if not (isinstance(parameter, DTensor) and isinstance(gradient, DTensor)):
@@ -73,8 +73,8 @@ def place_gradients(model: nn.Module) -> None:
             parameter.grad = gradient.redistribute(placements=parameter.placements)
 
 
-def global_norm(parts: dict[tuple[Group, ...], list[Tensor]], everyone: Iterable[Group] = ()) -> float:
-    """Square root of the sum of squares over the processes of each part's groups, then of those of `everyone`."""
+def global_norm(parts: dict[tuple[Group, ...], list[Tensor]], total_groups: Iterable[Group] = ()) -> float:
+    """L2 norm: squares are summed over the groups of each part, then the total over `total_groups`."""
     total = torch.zeros((), dtype=torch.float64)
     for groups, gradients in parts.items():
         norms = torch.stack(torch._foreach_norm(gradients))
@@ -82,13 +82,13 @@ def global_norm(parts: dict[tuple[Group, ...], list[Tensor]], everyone: Iterable
         for group in groups:
             distributed.all_reduce(squares, group=group)
         total = total.to(squares.device) + squares
-    for group in everyone:
+    for group in total_groups:
         distributed.all_reduce(total, group=group)
     return float(total.sqrt())
 
 
 def _local_part(gradient: Tensor) -> tuple[Tensor, tuple[Group, ...]]:
-    """What is here, and the groups that hold the other parts."""
+    """The local part of a gradient, and the groups that hold the other parts."""
     if not isinstance(gradient, DTensor):
         return gradient, ()
     mesh = gradient.device_mesh
@@ -97,8 +97,8 @@ def _local_part(gradient: Tensor) -> tuple[Tensor, tuple[Group, ...]]:
 
 
 @contextmanager
-def _averaged(model: nn.Module, last: bool) -> Iterator[None]:
-    """Workers average their gradients in the last micro-batch only."""
+def _synchronized(model: nn.Module, last: bool) -> Iterator[None]:
+    """Synchronize gradients only in the last micro-batch."""
     if isinstance(model, DistributedDataParallel) and not last:
         with model.no_sync():
             yield

@@ -1,4 +1,4 @@
-"""A network on this worker, whatever part of it that is: the one thing that the training loop knows of layouts."""
+"""This worker's part of the network in any layout, as the training loop uses it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ from stages.pretrain.parallel.parallelize import parallelize
 from stages.pretrain.parallel.worker_gradients import WorkerGradients
 
 
-def _as_it_is(_: Transformer) -> None:
-    """Prepare nothing."""
+def _unchanged(_: Transformer) -> None:
+    """Default of `prepare`."""
 
 
 @dataclass(frozen=True)
 class WorkerNetwork:
-    """What this worker trains, and how its gradients meet those of the others."""
+    """Parameters that this worker trains, with the reduction of their gradients over workers."""
 
     module: nn.Module
-    """The network, wrapped or cut; a list of its stages in a pipeline."""
+    """The network, parallelized; a ModuleList of this worker's stages in a pipeline."""
     gradients: Gradients
     mesh: WorkerMesh | None = None
-    """None where this process trains alone."""
+    """None if this process trains alone."""
 
     @classmethod
     def alone(
-        cls, config: TransformerConfig, device: torch.device, prepare: Callable[[Transformer], None] = _as_it_is
+        cls, config: TransformerConfig, device: torch.device, prepare: Callable[[Transformer], None] = _unchanged
     ) -> "WorkerNetwork":
-        """The whole network, by torch's global generator."""
+        """The whole network on one process, initialized from torch's global generator."""
         model = Transformer(config).to(device).train()
         prepare(model)
         return cls(model, LocalGradients())
@@ -45,38 +45,38 @@ class WorkerNetwork:
     def build(
         cls,
         config: TransformerConfig,
-        places: WorkerLayout,
+        layout: WorkerLayout,
         device: torch.device,
         micro_batch: int,
         accumulation: int,
-        prepare: Callable[[Transformer], None] = _as_it_is,
+        prepare: Callable[[Transformer], None] = _unchanged,
     ) -> "WorkerNetwork":
-        """This worker's part; every worker calls it, after `init_process_group`, with the same generator state.
+        """This worker's part; called by every worker after `init_process_group`, with the same generator state.
 
         Args:
-            config: of the whole network.
-            places: the layout.
-            device: of this worker.
+            config: config of the whole network.
+            layout: layout of the workers.
+            device: device of this worker.
             micro_batch: rows per forward pass.
             accumulation: micro-batches per step.
-            prepare: does to each network that is here what must be done before it is shared out.
+            prepare: called with each network or stage of this worker before it is parallelized.
         """
-        mesh = WorkerMesh.build(places, device.type)
-        layout = places.layout
-        if layout.pipeline == 1:
-            model = _with_shared_load(Transformer(config), mesh).to(device).train()
+        mesh = WorkerMesh.build(layout, device.type)
+        factors = layout.factors
+        if factors.pipeline == 1:
+            model = _sum_router_load(Transformer(config), mesh).to(device).train()
             prepare(model)
             module = parallelize(model, mesh)
             return cls(module, WorkerGradients(mesh), mesh)
-        # torch's pipelining brings its compiler along: a fifth of a worker's start, for those who have no pipeline.
+        # torch's pipelining imports its compiler, a fifth of a worker's start-up time; only pipelines need it.
         from stages.pretrain.parallel.pipeline import PipelineGradients, StageModule
 
-        whole = torch.get_rng_state()
+        initial = torch.get_rng_state()
         stages = []
-        for number in range(mesh.rows["pipeline"].get_local_rank(), layout.stages, layout.pipeline):
-            torch.set_rng_state(whole)
-            stage = StageModule(config).cut(number, layout.stages)
-            _with_shared_load(stage, mesh).to(device).train()
+        for index in range(mesh.grid["pipeline"].get_local_rank(), factors.stages, factors.pipeline):
+            torch.set_rng_state(initial)
+            stage = StageModule(config).cut(index, factors.stages)
+            _sum_router_load(stage, mesh).to(device).train()
             prepare(stage)
             parallelize(stage, mesh)
             stages.append(stage)
@@ -84,35 +84,35 @@ class WorkerNetwork:
 
     @property
     def networks(self) -> Iterator[Transformer]:
-        """The `Transformer`s that are here: one, or one for each stage."""
+        """The `Transformer`s of this worker: a single one, or one for each pipeline stage."""
         return (module for module in self.module.modules() if isinstance(module, Transformer))
 
     @property
     def batch_rank(self) -> int:
-        """Which share of each global batch is this worker's."""
+        """Index of this worker's share of each global batch."""
         return self.mesh.batch_rank if self.mesh else 0
 
-    def agree(self, value: float, wish: bool = False) -> tuple[float, bool]:
-        """The mean of all workers' values, and whether any of them has the wish."""
+    def all_reduce(self, value: float, flag: bool = False) -> tuple[float, bool]:
+        """Mean of all workers' values, and whether any of them has the flag set."""
         if self.mesh is None:
-            return value, wish
-        totals = torch.tensor([value, float(wish)], dtype=torch.float64, device=next(self.module.parameters()).device)
+            return value, flag
+        totals = torch.tensor([value, float(flag)], dtype=torch.float64, device=next(self.module.parameters()).device)
         distributed.all_reduce(totals)
-        total, wishes = totals.tolist()
-        return total / self.mesh.places.world_size, wishes > 0
+        total, flags = totals.tolist()
+        return total / self.mesh.layout.world_size, flags > 0
 
 
-def _with_shared_load(model: Transformer, mesh: WorkerMesh) -> Transformer:
-    """Routers balance the load of all workers together: the balance loss is then that of the whole batch."""
+def _sum_router_load(model: Transformer, mesh: WorkerMesh) -> Transformer:
+    """Sum the routers' load over all workers, so that the balance loss is that of the whole batch."""
     if mesh.batch_size > 1:
         for module in model.modules():
             if isinstance(module, Experts):
-                module.router.share_load = partial(_summed, mesh=mesh)
+                module.router.share_load = partial(_sum_over_rows, mesh=mesh)
     return model
 
 
-def _summed(load: Tensor, mesh: WorkerMesh) -> Tensor:
+def _sum_over_rows(load: Tensor, mesh: WorkerMesh) -> Tensor:
     for dimension in ("data", "shard", "context"):
-        if mesh.rows[dimension].size() > 1:
-            distributed.all_reduce(load, group=mesh.rows[dimension].get_group())
+        if mesh.grid[dimension].size() > 1:
+            distributed.all_reduce(load, group=mesh.grid[dimension].get_group())
     return load

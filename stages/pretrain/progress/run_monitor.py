@@ -1,4 +1,4 @@
-"""A training run as the driver sees it: it follows the log that rank 0 writes, wherever that runs.
+"""Monitor a training run from the driver by polling the log that rank 0 writes.
 
 Rows go to the progress bar and to TensorBoard, events to the log of the run.
 """
@@ -19,77 +19,77 @@ from stages.pretrain.training_job import TrainingJob
 
 
 @contextmanager
-def watched(job: TrainingJob, listener: ProgressListener, records: Folder | None) -> Iterator[None]:
-    """Follow the log while the block runs.
+def monitored(job: TrainingJob, listener: ProgressListener, records: Folder | None) -> Iterator[None]:
+    """Poll the log while the block runs.
 
     Args:
-        job: what is trained.
-        listener: told of progress and events.
-        records: where event files for TensorBoard go, into `tensorboard`; None for nowhere.
+        job: job that is trained.
+        listener: receives progress and events.
+        records: folder whose `tensorboard` receives event files; None: none are written.
     """
-    watch = _Watch(job, listener, records.child("tensorboard") if records and records.is_local else None)
+    monitor = _Monitor(job, listener, records.child("tensorboard") if records and records.is_local else None)
     listener.advanced("train", 0, job.plan.steps, f"0 of {job.plan.steps} steps")
     try:
-        with repeated(watch.look):
+        with repeated(monitor.poll):
             yield
     finally:
-        watch.close()
+        monitor.close()
 
 
-class _Watch:
+class _Monitor:
     def __init__(self, job: TrainingJob, listener: ProgressListener, curves: Folder | None) -> None:
         self._job, self._listener, self._curves = job, listener, curves
-        before = read_log(job.work)
-        self._starts, self._events = len(before["starts"]), len(before["events"])
-        self._told = 0
-        """Step up to which rows have been told."""
+        log = read_log(job.work)
+        self._starts, self._events = len(log["starts"]), len(log["events"])
+        self._last_step = 0
+        """Step of the last row that was reported."""
         self._tensorboard: TensorBoardLog | None = None
 
-    def look(self) -> None:
-        """Tell what is new in the log."""
+    def poll(self) -> None:
+        """Report new rows and events of the log."""
         log = read_log(self._job.work)
         if len(log["starts"]) <= self._starts:
-            return  # no worker of this start has begun yet
+            return  # no worker has started since this monitor
         for event in log["events"][self._events :]:
             self._listener.logged(f"training, step {event['step']}: {event['kind']}, {event['detail']}")
         self._events = len(log["events"])
         newest = log["rows"][-1]["step"] if log["rows"] else 0
         if self._curves and self._tensorboard is None:
-            self._begin(log["starts"][-1])
-        elif newest < self._told:
-            self._begin(newest)
-        rows = [row for row in log["rows"] if row["step"] > self._told]
+            self._open(log["starts"][-1])
+        elif newest < self._last_step:
+            self._open(newest)
+        rows = [row for row in log["rows"] if row["step"] > self._last_step]
         if rows:
-            self._tell(log, rows)
+            self._report(log, rows)
 
     def close(self) -> None:
-        """End the event file."""
+        """Close the event file."""
         if self._tensorboard:
             self._tensorboard.close()
 
-    def _begin(self, step: int) -> None:
-        """At the first look, and after training went back to `step`."""
+    def _open(self, step: int) -> None:
+        """Open an event file for the rows after `step`: at the first poll, and after a rewind to `step`."""
         self.close()
-        self._told = step
+        self._last_step = step
         if self._curves:
             self._tensorboard = TensorBoardLog(self._curves, step + 1)
             if step == 0:
                 config = self._job.config.model_dump(mode="json")
                 self._tensorboard.text(0, "config", json.dumps(config, indent=2))
 
-    def _tell(self, log: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+    def _report(self, log: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
         speed = recent_tokens_per_second(log["rows"])
         if self._tensorboard:
             for row in rows:
                 self._tensorboard.scalars(row["step"], row_scalars(row, speed, self._flops_share(log, speed)))
             for sample in log["samples"]:
-                if sample["step"] > self._told:
+                if sample["step"] > self._last_step:
                     self._tensorboard.text(sample["step"], "samples", "\n---\n".join(sample["texts"]))
             self._tensorboard.flush()
-        self._told = rows[-1]["step"]
+        self._last_step = rows[-1]["step"]
         steps = self._job.plan.steps
-        forecast = forecast_final_loss(log["rows"], steps, self._job.learning_rate) if self._told < steps else None
-        self._listener.advanced("train", self._told, steps, progress_text(rows[-1], steps, speed, forecast))
+        forecast = forecast_final_loss(log["rows"], steps, self._job.learning_rate) if self._last_step < steps else None
+        self._listener.advanced("train", self._last_step, steps, progress_text(rows[-1], steps, speed, forecast))
 
     def _flops_share(self, log: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
         """Model FLOPs utilization (PaLM, 2204.02311, appendix B)."""

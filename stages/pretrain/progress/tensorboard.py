@@ -1,9 +1,9 @@
-"""Event files for TensorBoard: curves and texts of a training run while it goes on.
+"""TensorBoard event files: curves and texts of a running training run.
 
-- `TensorBoardLog`: writes them
-- `row_scalars`: a row of the training log as curves
+- `TensorBoardLog`: writes event files
+- `row_scalars`: scalars of a row of the training log
 
-The files carry times of day, so they belong to the run's work folder and never to an artifact. To look at them:
+The files contain wall-clock times, so they are stored in the run's folders and never in an artifact. To view them:
 `pip install tensorboard; tensorboard --logdir FOLDER`.
 """
 
@@ -25,48 +25,48 @@ EVENTS = "events"
 
 
 class TensorBoardLog:
-    """Scalars and texts by step, in a local folder; a folder that cannot be written costs one warning and no more.
+    """Scalars and texts by step, in a local folder; if it cannot be written, a single warning is logged.
 
-    Every start of a run has an event file of its own. TensorBoard reads them by name, which begins with the time, and
-    drops what an earlier file says of steps that a later one begins again with.
+    Each start of a run has its own event file. TensorBoard reads them in the order of their names, which begin with the
+    time, and drops the steps of earlier files that a later file repeats.
 
-    Writes directly: tensorboardX's own `SummaryWriter` hands events to a thread over a queue of ten, and when a full
-    disk ends that thread, the next events wait for ever, and training with them.
+    Events are written directly: tensorboardX's `SummaryWriter` passes them to a thread through a queue of ten, and if a
+    full disk ends that thread, the next events, and training with them, block forever.
     """
 
     def __init__(self, folder: Path | Folder, purge_step: int) -> None:
-        """Begin an event file.
+        """Open an event file.
 
         Args:
-            folder: made where it is missing; only local ones are written.
-            purge_step: the first step that this process trains: what is there of it and of later ones no longer counts.
+            folder: created if missing; must be local.
+            purge_step: first step that this process trains; earlier events of this and later steps are dropped.
         """
         self._folder = folder
         self._writer: EventsWriter | None = None
-        self._attempt(lambda: self._begin(purge_step))
+        self._attempt(lambda: self._open(purge_step))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each named curve."""
         self._add(step, (build_summary.scalar(name, float(value)) for name, value in values.items()))
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Add a text, shown as it is, line by line; for sample texts and the config."""
-        indented = "".join(f"    {line}\n" for line in text.splitlines())  # Markdown for: leave it as it is
+        """Add a text, displayed verbatim; for sampled texts and the config."""
+        indented = "".join(f"    {line}\n" for line in text.splitlines())  # a Markdown code block
         self._add(step, [build_summary.text(name, indented)])
 
     def flush(self) -> None:
-        """Let readers see what was added."""
+        """Make added events visible to readers."""
         self._attempt(lambda: self._writer and self._writer.flush())
 
     def close(self) -> None:
-        """Flush and end the file; what is added later is ignored."""
+        """Flush and close the file; events added later are ignored."""
         self._attempt(lambda: self._writer and self._writer.close())
         self._writer = None
 
-    def _begin(self, purge_step: int) -> None:
+    def _open(self, purge_step: int) -> None:
         folder = _local(self._folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # The name's time is in seconds: of two files of one second, the second would overwrite the first.
+        # File names have a resolution of one second; the number keeps files of the same second apart.
         number = len(list(folder.glob(f"{EVENTS}.out.tfevents.*")))
         self._writer = EventsWriter(str(folder / EVENTS), f".{number:06d}")
         start = SessionLog(status=SessionLog.START)
@@ -82,28 +82,28 @@ class TensorBoardLog:
         if self._writer is not None:
             self._attempt(write)
 
-    def _attempt(self, work: Callable[[], object]) -> None:
-        """Do it; the first time that it cannot be done is the last."""
+    def _attempt(self, write: Callable[[], object]) -> None:
+        """Call `write`; the first OSError ends the log."""
         try:
-            work()
+            write()
         except OSError as error:
             self._writer = None
-            logger.warning("no TensorBoard log in %s from here on, training goes on: %s", _shown(self._folder), error)
+            logger.warning("TensorBoard log in %s stopped, training continues: %s", _display_name(self._folder), error)
 
 
 def row_scalars(
     row: Mapping[str, Any], tokens_per_second: float | None = None, model_flops_share: float | None = None
 ) -> dict[str, float]:
-    """A row of the training log as curves, grouped by TensorBoard at the first slash.
+    """Scalars of a row of the training log by tag; TensorBoard groups tags by the part before the first slash.
 
     Args:
-        row: of the log, as JSON.
-        tokens_per_second: left out where it is not known yet.
-        model_flops_share: model FLOPs per second over what the devices can do (PaLM, 2204.02311, appendix B).
+        row: row of the log, as JSON.
+        tokens_per_second: throughput; None if unknown yet.
+        model_flops_share: model FLOPs utilization (PaLM, 2204.02311, appendix B); None if unknown yet.
 
     Returns:
-        `train/loss` and so on, `speed/...`, `seconds/SECTION` since the last row, `experts/NAME/layer_I` and, for the
-        shares of each expert, `experts/expert_share/layer_I/expert_J`; layers count those with experts, from 0.
+        `train/loss` etc., `speed/...`, `seconds/SECTION` since the last row, `experts/NAME/layer_I` and, for the share
+        of each expert, `experts/expert_share/layer_I/expert_J`; layers with experts are numbered from 0.
     """
     values = {f"train/{name}": row[name] for name in ("loss", "learning_rate", "gradient_norm")}
     speeds = {"tokens_per_second": tokens_per_second, "model_flops_share": model_flops_share}
@@ -112,7 +112,7 @@ def row_scalars(
     for name, layers in row.get("experts", {}).items():
         for layer, value in enumerate(layers):
             if isinstance(value, list):
-                values |= {f"experts/{name}/layer_{layer}/expert_{number}": one for number, one in enumerate(value)}
+                values |= {f"experts/{name}/layer_{layer}/expert_{expert}": share for expert, share in enumerate(value)}
             else:
                 values[f"experts/{name}/layer_{layer}"] = value
     return values
@@ -126,5 +126,5 @@ def _local(folder: Path | Folder) -> Path:
     return folder.local_path()
 
 
-def _shown(folder: Path | Folder) -> str:
+def _display_name(folder: Path | Folder) -> str:
     return str(folder) if isinstance(folder, Path) else folder.url

@@ -1,8 +1,8 @@
-"""The log of a training run: what rank 0 writes as it goes, and what it says afterwards.
+"""Training log: written by rank 0 during training, read by the stage afterwards.
 
-- `LogRow`: one interval of steps; `Event`: a step skipped, a rewind
-- `TrainingLog`: as rank 0 keeps it
-- `TrainingOutcome`: as the stage reads it
+- `LogRow`: a row, for an interval of steps; `Event`: a skipped step, a rewind
+- `TrainingLog`: the log of rank 0
+- `TrainingOutcome`: the complete log, as the stage reads it
 """
 
 import json
@@ -15,12 +15,12 @@ from infra.store.filesystem import Folder
 
 LOG = "log.json"
 TIMINGS = ("seconds", "seconds_by_section")
-"""Fields of a row that differ from run to run; they stay out of the artifact's files."""
+"""Fields of a row that differ from run to run; excluded from the artifact's files."""
 
 
 @dataclass(frozen=True)
 class LogRow:
-    """One row of the training log."""
+    """A row of the training log."""
 
     step: int
     tokens: int
@@ -29,20 +29,20 @@ class LogRow:
     learning_rate: float
     gradient_norm: float
     seconds: float
-    """Since this process began to train."""
+    """Seconds since this process started training."""
     seconds_by_section: dict[str, float] | None = None
-    """Of rank 0 since the last row, by section of `StepClock`."""
+    """Seconds of rank 0 since the last row, by section of `StepClock`."""
     experts: dict[str, Any] | None = None
-    """How evenly rank 0 used its experts in the last micro-batch, by layer; None for networks without."""
+    """Load balance of rank 0's experts in the last micro-batch, by layer; None for networks without experts."""
 
     def as_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """The row as a JSON object, without None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a run should not have to do."""
+    """An irregularity of a run."""
 
     step: int
     kind: str
@@ -52,43 +52,43 @@ class Event:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What training left besides its last checkpoint."""
+    """Log of a finished training run."""
 
     log: list[dict[str, Any]]
     starts: list[int]
-    """First step of each process group that trained: one entry more than there were interruptions."""
+    """First step of each process group that trained; one entry more than interruptions."""
     events: list[dict[str, Any]]
-    """Steps skipped, rewinds and the like, in the order in which they happened."""
+    """Events in chronological order."""
     samples: list[dict[str, Any]]
-    """{"step", "texts"}: what the network wrote on the way."""
+    """{"step", "texts"}: texts sampled during training."""
     device_flops: float
-    """That all workers' devices can do a second, at most."""
+    """Peak FLOPs per second of all workers' devices."""
 
     @classmethod
     def read(cls, work: Folder) -> "TrainingOutcome":
-        """From the log that rank 0 kept."""
-        found = read_log(work)
-        return cls(found["rows"], found["starts"], found["events"], found["samples"], found["device_flops"])
+        """Read the log that rank 0 wrote."""
+        log = read_log(work)
+        return cls(log["rows"], log["starts"], log["events"], log["samples"], log["device_flops"])
 
     @property
     def training_seconds(self) -> float:
-        """Seconds of all logged intervals; what was trained twice because of an interruption counts once."""
+        """Seconds of all logged intervals; steps repeated after an interruption count once."""
         return sum(seconds for _, _, seconds in self._intervals())
 
     @property
     def tokens_per_second(self) -> float:
-        """Median over the log's intervals."""
+        """Median tokens per second over the log's intervals."""
         return statistics.median(row["tokens_per_second"] for row in self.throughput())
 
     def throughput(self) -> list[dict[str, float]]:
-        """Tokens per second over each interval of the log."""
+        """Tokens per second in each interval of the log."""
         return [
             {"step": step, "tokens_per_second": tokens / max(seconds, 1e-9)}
             for step, tokens, seconds in self._intervals()
         ]
 
     def shares(self) -> dict[str, float]:
-        """Share of the training time by section of `StepClock`; the rest is what no section covers."""
+        """Share of the training time by section of `StepClock`; the remainder is outside all sections."""
         sections: dict[str, float] = {}
         for row in self.log:
             for name, seconds in row.get("seconds_by_section", {}).items():
@@ -97,12 +97,12 @@ class TrainingOutcome:
         return {name: seconds / total for name, seconds in sections.items()}
 
     def _intervals(self) -> list[tuple[int, float, float]]:
-        """(step, tokens, seconds) up to each row, from the row before it or from the start of its process group."""
+        """(step, tokens, seconds) of each row since the previous row or the start of its process group."""
         intervals = []
         last_step, last_tokens, last_seconds = 0, 0.0, 0.0
         for row in self.log:
             start = max(step for step in self.starts if step < row["step"])
-            if last_step < start:  # its first rows of that group are lost: those steps at the row's own pace
+            if last_step < start:  # rows of this group are missing: use the row's own rate
                 last_tokens += (row["tokens"] - last_tokens) * (start - last_step) / (row["step"] - last_step)
             if last_step <= start:
                 last_step, last_seconds = start, 0.0
@@ -112,21 +112,21 @@ class TrainingOutcome:
 
 
 class TrainingLog:
-    """Rows in one small file that is rewritten as a whole; a resumed run drops what came after its checkpoint."""
+    """Log in a small file that is rewritten as a whole; a resumed run drops the rows after its checkpoint."""
 
     def __init__(self, work: Folder, first_step: int, device_flops: float = 0.0) -> None:
         """Continue the log of the run at `first_step`.
 
         Args:
-            work: the run's folder.
-            first_step: of the checkpoint that it goes on from, or 0.
-            device_flops: that all workers' devices can do a second, at most.
+            work: the run's work folder.
+            first_step: step of the checkpoint to resume from, or 0.
+            device_flops: peak FLOPs per second of all workers' devices.
         """
         self._work, self._device_flops = work, device_flops
-        before = read_log(work)
-        self._rows, self._events, self._samples = before["rows"], before["events"], before["samples"]
-        self._starts = [*before["starts"], first_step]
-        self.forget_after(first_step)
+        log = read_log(work)
+        self._rows, self._events, self._samples = log["rows"], log["events"], log["samples"]
+        self._starts = [*log["starts"], first_step]
+        self.truncate(first_step)
 
     def append(self, row: LogRow) -> None:
         """Add a row."""
@@ -134,18 +134,18 @@ class TrainingLog:
         self._write()
 
     def record(self, event: Event) -> None:
-        """Add an event; those of steps that are taken again stay."""
+        """Add an event; events of steps that are repeated stay."""
         self._events.append(asdict(event))
         self._write()
 
-    def forget_after(self, step: int) -> None:
-        """Drop the rows of later steps: they will be taken again."""
+    def truncate(self, step: int) -> None:
+        """Drop the rows and samples of later steps, which will be repeated."""
         self._rows = [row for row in self._rows if row["step"] <= step]
         self._samples = [sample for sample in self._samples if sample["step"] <= step]
         self._write()
 
     def sample(self, step: int, texts: list[str]) -> None:
-        """Add texts that the network wrote after a step."""
+        """Add texts sampled after a step."""
         self._samples.append({"step": step, "texts": texts})
         self._write()
 
@@ -162,7 +162,7 @@ class TrainingLog:
 
 def read_log(work: Folder) -> dict[str, Any]:
     """The log so far: rows, starts, events, samples, device_flops."""
-    found: dict[str, Any] = {}
+    log: dict[str, Any] = {}
     with suppress(FileNotFoundError):
-        found = json.loads(work.read(LOG))
-    return {"rows": [], "starts": [], "events": [], "samples": [], "device_flops": 0.0} | found
+        log = json.loads(work.read(LOG))
+    return {"rows": [], "starts": [], "events": [], "samples": [], "device_flops": 0.0} | log

@@ -21,11 +21,11 @@ def test_accumulation_and_steps_follow_from_the_token_budget():
     assert plan.steps == 5, "ceil(10001 / 2400)"
     assert plan.warmup_steps == 2
     alone = plan_batches(config(workers=0, tokens=10_001))
-    assert (alone.places.world_size, alone.accumulation, alone.steps) == (1, 8, 5)
+    assert (alone.layout.world_size, alone.accumulation, alone.steps) == (1, 8, 5)
 
 
 def test_a_batch_that_does_not_divide_names_the_sizes_that_do():
-    with pytest.raises(ConfigError, match=r"= 600 tokens does not divide; use 2400 or 3000"):
+    with pytest.raises(ConfigError, match=r"= 600 tokens; use 2400 or 3000"):
         plan_batches(config(batch_tokens=2_500))
     with pytest.raises(ConfigError, match=r"use 600$"):
         plan_batches(config(batch_tokens=100))
@@ -42,13 +42,13 @@ def test_a_ramp_doubles_the_batch_over_equal_shares_of_tokens():
         plan_batches(config(first_batch_tokens=1_800, workers=0))
 
 
-def test_fewer_workers_may_go_on_only_where_the_batch_still_divides():
+def test_fewer_workers_may_continue_only_if_the_batch_still_divides():
     assert [plan.accumulation for plan in elastic_plans(config(workers=4, min_workers=2, micro_batch=1)).values()] == [
         6,
         8,
         12,
     ]
-    with pytest.raises(ConfigError, match=r"3 workers with rows of their own = 1200 tokens does not divide"):
+    with pytest.raises(ConfigError, match=r"3 workers with different rows = 1200 tokens"):
         elastic_plans(config(workers=4, min_workers=2, micro_batch=4, batch_tokens=1_600))
     with pytest.raises(ConfigError, match=r"min_workers is 3, more than pretrain.workers 2"):
         elastic_plans(config(min_workers=3))
@@ -64,7 +64,7 @@ def test_fewer_workers_may_go_on_only_where_the_batch_still_divides():
         ({"layout": {"pipeline": 3}, "workers": 3}, r"does not divide pretrain.model.layers 4; use 1, 2, 4"),
         (
             {"layout": {"shard": 2}, "workers": 3},
-            r"workers is 3, which shard 2 = 2 does not divide; use a multiple of 2",
+            r"workers is 3, not a multiple of shard 2 = 2; use a multiple of 2",
         ),
         ({"layout": {"context": 3}, "workers": 3}, r"context is 3, .*context_length 100; use 1, 2, 4, 5"),
         ({"layout": {"expert": 2}}, r"expert is 2, but pretrain.model.experts is not set"),

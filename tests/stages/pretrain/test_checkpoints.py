@@ -46,10 +46,10 @@ def test_state_comes_back(saved):
     other = new_state(seed=1)
     assert Checkpoints(folder, 0, ORIGIN, set).restore(other)
     assert (other.step, other.rows) == (4, 40)
-    expected, found = state.tensors(), other.tensors()
-    assert found.keys() == expected.keys()
-    assert {name.split(".")[0] for name in found} == {"model", "optimizer"}
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    expected, restored = state.tensors(), other.tensors()
+    assert restored.keys() == expected.keys()
+    assert {name.split(".")[0] for name in restored} == {"model", "optimizer"}
+    assert all(torch.equal(restored[name], tensor) for name, tensor in expected.items())
     alone = Transformer(CONFIG)
     checkpoint_files.read_weights(folder, 4, dict(alone.named_parameters()))
     assert torch.equal(alone.embedding.weight, state.network.module.embedding.weight)
@@ -58,7 +58,7 @@ def test_state_comes_back(saved):
 @pytest.mark.parametrize(
     "harm", ["no marker", "half a marker", "a part is missing", "a part is cut", "a bit is flipped"]
 )
-def test_what_is_not_whole_is_passed_over_and_said_so(saved, harm):
+def test_a_damaged_checkpoint_is_skipped_and_reported(saved, harm):
     folder, _ = saved
     assert checkpoint_files.newest_complete(folder) == 4
     name = checkpoint_files.checkpoint_name(4)
@@ -80,7 +80,9 @@ def test_what_is_not_whole_is_passed_over_and_said_so(saved, harm):
     store = Checkpoints(folder, 0, ORIGIN, set)
     assert store.restore(state)
     assert state.step == 2
-    assert [one.endswith("training goes on from step 2") for one in store.passed_over] == [True] * (harm != "no marker")
+    assert [problem.endswith("training resumes from step 2") for problem in store.damaged] == [True] * (
+        harm != "no marker"
+    )
 
 
 def test_none_left_is_an_error_that_says_how_to_start_again(saved):
@@ -93,7 +95,7 @@ def test_none_left_is_an_error_that_says_how_to_start_again(saved):
 
 def test_a_checkpoint_of_another_network_is_refused(saved):
     folder, _ = saved
-    with pytest.raises(ConfigError, match=r"of a run whose pretrain.model.layers is 4, this one's is 6"):
+    with pytest.raises(ConfigError, match=r"of a run with pretrain.model.layers 4, but this run has 6"):
         Checkpoints(folder, 0, {"pretrain.model.layers": 6}, set).restore(new_state())
 
 
@@ -145,7 +147,9 @@ MOVES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("before", "workers", "after", "fewer", "config", "kind"), [one[1:] for one in MOVES], ids=[one[0] for one in MOVES]
+    ("before", "workers", "after", "fewer", "config", "kind"),
+    [case[1:] for case in MOVES],
+    ids=[case[0] for case in MOVES],
 )
 def test_a_run_goes_on_in_another_layout(tmp_path, before, workers, after, fewer, config, kind):
     expected = train_alone(config, 8, kind)
@@ -155,5 +159,5 @@ def test_a_run_goes_on_in_another_layout(tmp_path, before, workers, after, fewer
     else:
         steps += train_together(tmp_path, Together(after, fewer, config, 8, 2, kind=kind, resume=True))
     assert len(steps) == 8
-    for number, (found, alone) in enumerate(zip(steps, expected, strict=True)):
-        assert found == pytest.approx(alone, rel=1e-3), f"step {number + 1}"
+    for number, (actual, alone) in enumerate(zip(steps, expected, strict=True)):
+        assert actual == pytest.approx(alone, rel=1e-3), f"step {number + 1}"

@@ -15,7 +15,7 @@ from modeling.evaluation.bits_per_byte import token_losses
 from modeling.evaluation.logit_ensemble import LogitEnsemble
 from modeling.transformer import Transformer
 from stages.pretrain.config import EnsembleConfig
-from stages.pretrain.ensemble import Chosen, choose, heldout_batches
+from stages.pretrain.ensemble import Selection, heldout_batches, select
 from tests.modeling.networks import SMALL, small_network
 from tests.stores import commit
 
@@ -99,11 +99,11 @@ def counting_rows(rows: int, length: int = 17) -> list[torch.Tensor]:
     return list(torch.split((7 * starts + torch.arange(length)) % SMALL.vocabulary_size, 2))
 
 
-def chosen_from(states: dict[int, Weights], **options: object) -> tuple[Chosen, Transformer]:
-    """What is chosen, and the model."""
+def selected_from(states: dict[int, Weights], **options: object) -> tuple[Selection, Transformer]:
+    """The selection, and the model."""
     model = untied_network()
     readers = {step: lambda weights=weights: weights for step, weights in states.items()}
-    return choose(
+    return select(
         readers, options.pop("averages", {}), model, options.pop("heldout", counting_rows(8)), **options
     ), model  # type: ignore[arg-type]
 
@@ -117,14 +117,14 @@ def noisy_states(count: int = 4) -> dict[int, Weights]:
     }
 
 
-def test_an_average_is_chosen_where_noise_lies_around_a_good_point():
-    found, model = chosen_from(noisy_states())
-    by_name = {score.name: score for score in found.table}
+def test_an_average_is_selected_if_noise_lies_around_a_good_point():
+    selection, model = selected_from(noisy_states())
+    by_name = {score.name: score for score in selection.table}
     assert list(by_name) == ["last", "uniform of 4", "greedy of 4", "uniform of best 2"]
     best = min(by_name.values(), key=lambda score: score.selection_loss)
-    assert found.name == best.name != "last"
+    assert selection.name == best.name != "last"
     assert best.gain > 0.01
-    torch.testing.assert_close(found.weights, weights_of(model))
+    torch.testing.assert_close(selection.weights, weights_of(model))
     torch.testing.assert_close(
         by_name["uniform of 4"].selection_loss, mean_loss(good_network(), counting_rows(8)[:2]), rtol=1e-4, atol=1e-5
     )
@@ -136,89 +136,89 @@ def mean_loss(model: Transformer, batches: list[torch.Tensor]) -> float:
 
 def test_the_table_holds_losses_of_both_halves_and_gains_over_the_last():
     states, heldout = noisy_states(), counting_rows(8)
-    found, _ = chosen_from(states, heldout=heldout)
+    selection, _ = selected_from(states, heldout=heldout)
     model = untied_network()
     model.load_state_dict(states[40])
-    last = found.table[0]
+    last = selection.table[0]
     assert (last.name, last.members, last.gain) == ("last", (40,), 0.0)
     assert last.selection_loss == pytest.approx(mean_loss(model, heldout[:2]))
     assert last.loss == pytest.approx(mean_loss(model, heldout[2:]))
-    for score in found.table[1:]:
+    for score in selection.table[1:]:
         assert score.gain == pytest.approx(last.loss - score.loss)
-    assert found.table[1].members == (40, 30, 20, 10)
+    assert selection.table[1].members == (40, 30, 20, 10)
 
 
 def test_the_last_stays_where_averaging_hurts():
     good = weights_of(good_network())
     bad = moved(good, noise_like(good, 3), 5.0)
-    found, model = chosen_from({10: bad, 20: bad, 30: good})
-    assert found.name == "last"
-    assert found.table[0].gain == 0
-    assert next(score for score in found.table if score.name == "greedy of 3").members == (30,)
+    selection, model = selected_from({10: bad, 20: bad, 30: good})
+    assert selection.name == "last"
+    assert selection.table[0].gain == 0
+    assert next(score for score in selection.table if score.name == "greedy of 3").members == (30,)
     torch.testing.assert_close(weights_of(model), good, rtol=0, atol=0)
 
 
 def test_ties_go_to_the_last():
     good = weights_of(good_network())
-    found, _ = chosen_from({10: good, 20: good}, averages={"ema": lambda: good})
-    assert found.name == "last"
-    assert [score.name for score in found.table] == ["last", "uniform of 2", "greedy of 2", "ema"]
+    selection, _ = selected_from({10: good, 20: good}, averages={"ema": lambda: good})
+    assert selection.name == "last"
+    assert [score.name for score in selection.table] == ["last", "uniform of 2", "greedy of 2", "ema"]
 
 
 def test_other_averages_take_part():
     good = weights_of(good_network())
-    found, model = chosen_from({10: moved(good, noise_like(good, 0))}, averages={"ema": lambda: good})
-    assert found.name == "ema"
-    assert found.table[1].members == ()
+    selection, model = selected_from({10: moved(good, noise_like(good, 0))}, averages={"ema": lambda: good})
+    assert selection.name == "ema"
+    assert selection.table[1].members == ()
     torch.testing.assert_close(weights_of(model), good, rtol=0, atol=0)
 
 
 def test_one_checkpoint_is_the_last():
-    found, _ = chosen_from({10: weights_of(good_network())}, logits=True)
-    assert [score.name for score in found.table] == ["last"]
+    selection, _ = selected_from({10: weights_of(good_network())}, logits=True)
+    assert [score.name for score in selection.table] == ["last"]
 
 
-def test_a_logit_ensemble_is_reported_and_never_chosen():
+def test_a_logit_ensemble_is_reported_and_never_selected():
     states, heldout = noisy_states(2), counting_rows(8)
-    found, _ = chosen_from(states, heldout=heldout, logits=True)
+    selection, _ = selected_from(states, heldout=heldout, logits=True)
     members = []
     for weights in states.values():
         members.append(untied_network())
         members[-1].load_state_dict(weights)
-    score = found.table[-1]
+    score = selection.table[-1]
     assert (score.name, score.members) == ("logits of 2", (20, 10))
     expected = torch.cat([LogitEnsemble(members).token_losses(rows) for rows in heldout[2:]]).double().mean()
     assert score.loss == pytest.approx(float(expected))
-    assert score.gain == pytest.approx(found.table[0].loss - score.loss)
-    assert not found.name.startswith("logits")
+    assert score.gain == pytest.approx(selection.table[0].loss - score.loss)
+    assert not selection.name.startswith("logits")
 
 
 def test_without_held_out_text_the_last_is_taken():
     states = noisy_states()
-    found, model = chosen_from(states, heldout=[], logits=True)
-    assert (found.name, found.table) == ("last", [])
+    selection, model = selected_from(states, heldout=[], logits=True)
+    assert (selection.name, selection.table) == ("last", [])
     torch.testing.assert_close(weights_of(model), states[40], rtol=0, atol=0)
 
 
 def test_a_single_batch_chooses_and_reports():
-    found, _ = chosen_from(noisy_states(), heldout=counting_rows(2))
-    assert all(score.loss == score.selection_loss for score in found.table)
+    selection, _ = selected_from(noisy_states(), heldout=counting_rows(2))
+    assert all(score.loss == score.selection_loss for score in selection.table)
 
 
-def test_weights_without_a_loss_are_not_chosen():
+def test_weights_without_a_loss_are_not_selected():
     good = weights_of(good_network())
     broken = {name: torch.full_like(tensor, math.nan) for name, tensor in good.items()}
-    found, _ = chosen_from({10: broken, 20: good})
-    assert found.name == "last"
+    selection, _ = selected_from({10: broken, 20: good})
+    assert selection.name == "last"
 
 
 def test_tied_embeddings_and_the_report():
     model = small_network(tied_embeddings=True)
     weights = weights_of(model)
     assert "head.weight" not in weights
-    found = choose({10: lambda: weights, 20: lambda: weights}, {}, model, counting_rows(4))
+    selection = select({10: lambda: weights, 20: lambda: weights}, {}, model, counting_rows(4))
     assert model.head.weight is model.embedding.weight
-    report = json.loads(json.dumps(found.report()))
+    report = json.loads(json.dumps(selection.report()))
     assert report["chosen"] == "last"
     assert report["candidates"][1]["members"] == [20, 10]
 

@@ -49,13 +49,13 @@ def run(job: TrainingJob, records=None) -> TrainingOutcome:
 def weights_of(job: TrainingJob) -> dict[str, torch.Tensor]:
     network = trainer.WorkerNetwork.alone(job.model_config, torch.device("cpu"))
     names = dict(network.module.named_parameters())
-    found = {name: torch.empty(parameter.shape) for name, parameter in names.items()}
+    weights = {name: torch.empty(parameter.shape) for name, parameter in names.items()}
     average = {name: torch.empty(parameter.shape) for name, parameter in names.items()}
-    checkpoint_files.read_weights(job.checkpoints, job.plan.steps, found)
+    checkpoint_files.read_weights(job.checkpoints, job.plan.steps, weights)
     if job.config.ensemble.half_life_share:
         checkpoint_files.read_weights(job.checkpoints, job.plan.steps, average, "average")
-        found |= {f"average.{name}": tensor for name, tensor in average.items()}
-    return found
+        weights |= {f"average.{name}": tensor for name, tensor in average.items()}
+    return weights
 
 
 MANY_THINGS = {
@@ -70,7 +70,7 @@ MANY_THINGS = {
 
 
 @pytest.mark.parametrize("fields", [{}, MANY_THINGS, {"precision": "fp16", "optimizer": "sgd"}])
-def test_a_run_that_is_asked_to_stop_goes_on_bit_for_bit(tokens, tmp_path, monkeypatch, fields):
+def test_a_stopped_run_resumes_bit_for_bit(tokens, tmp_path, monkeypatch, fields):
     whole = job_for(tokens, tmp_path / "whole", **fields)
     expected = run(whole)
     assert expected.log[-1]["loss"] < expected.log[0]["loss"]
@@ -78,20 +78,20 @@ def test_a_run_that_is_asked_to_stop_goes_on_bit_for_bit(tokens, tmp_path, monke
     stopped = job_for(tokens, tmp_path / "stopped", **fields)
     read = training_loop._Batches.read
 
-    def ask_at_step_33(batches, rows, step):
+    def stop_at_step_33(batches, rows, step):
         if step == 33:
             os.kill(os.getpid(), signal.SIGTERM)
         return read(batches, rows, step)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"checkpoint at step 33 of"):
-        patch.setattr(training_loop._Batches, "read", ask_at_step_33)
+        patch.setattr(training_loop._Batches, "read", stop_at_step_33)
         patch.setattr("stages.pretrain.stop_request.POLL_SECONDS", 0.0)
         run(stopped)
     outcome = run(stopped)
     assert outcome.starts == [0, 33]
     assert [row["loss"] for row in outcome.log] == [row["loss"] for row in expected.log]
-    found = weights_of(stopped)
-    assert all(torch.equal(found[name], tensor) for name, tensor in weights_of(whole).items())
+    resumed = weights_of(stopped)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in weights_of(whole).items())
 
 
 def test_all_data_are_read_once_and_in_order(tokens, tmp_path, monkeypatch):
@@ -117,22 +117,22 @@ def garbage_from(first: int, last: int, monkeypatch) -> None:
     rows = WindowSampler.rows
 
     def spoilt(sampler, start, count):
-        found = rows(sampler, start, count)
+        clean = rows(sampler, start, count)
         if first <= start < last:
-            return np.random.default_rng(start).integers(14, 32, found.shape)
-        return found
+            return np.random.default_rng(start).integers(14, 32, clean.shape)
+        return clean
 
     monkeypatch.setattr(WindowSampler, "rows", spoilt)
 
 
-def test_data_that_spoil_the_loss_are_left_out(tokens, tmp_path, monkeypatch):
-    """From step 71 on training is on noise; the loss stays high, training goes back and on behind it."""
+def test_data_that_spoil_the_loss_are_skipped(tokens, tmp_path, monkeypatch):
+    """From step 71 on the data are noise; the loss stays high, training rewinds and continues after the noise."""
     garbage_from(70 * 8, 86 * 8, monkeypatch)
     job = job_for(tokens, tmp_path)
     outcome = run(job)
     [event] = [event for event in outcome.events if event["kind"] == "rewound"]
     assert event["step"] == 86
-    assert "to step 60" in event["detail"], "step 80 had learnt from the noise"
+    assert "to step 60" in event["detail"], "step 80 had learned from the noise"
     assert [row["step"] for row in outcome.log] == list(range(10, STEPS + 1, 10))
     clean = run(job_for(tokens, tmp_path / "clean", seed=0))
     assert outcome.log[-1]["loss"] < 2 * clean.log[-1]["loss"] + 0.1
@@ -159,23 +159,23 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tokens, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("on_spike", "step"), [("stop", 50), ("skip", 65)])
-def test_a_run_that_cannot_go_on_says_why(tokens, tmp_path, monkeypatch, on_spike, step):
+def test_a_run_that_cannot_continue_reports_why(tokens, tmp_path, monkeypatch, on_spike, step):
     poisoned(50, monkeypatch, steps=1_000)
     with pytest.raises(TrainingDivergedError, match=rf"diverged at step {step}: .* lower the peak learning rate"):
         run(job_for(tokens, tmp_path, on_spike=on_spike))
 
 
-def test_going_back_again_and_again_ends(tokens, tmp_path, monkeypatch):
+def test_the_number_of_rewinds_is_limited(tokens, tmp_path, monkeypatch):
     poisoned(50, monkeypatch, steps=1_000)
     with pytest.raises(TrainingDivergedError):
         run(job_for(tokens, tmp_path))
     events = TrainingOutcome.read(Folder(str(tmp_path))).events
-    assert sum(event["kind"] == "rewound" for event in events) == training_loop.MOST_REWINDS
+    assert sum(event["kind"] == "rewound" for event in events) == training_loop.MAX_REWINDS
 
 
 def test_a_changed_network_is_refused_before_it_trains(tokens, tmp_path):
     run(job_for(tokens, tmp_path, tokens=20 * 64))
-    with pytest.raises(ConfigError, match=r"of a run whose pretrain.model.layers is 1, this one's is 2"):
+    with pytest.raises(ConfigError, match=r"of a run with pretrain.model.layers 1, but this run has 2"):
         run(job_for(tokens, tmp_path, model=SHAPE.model_copy(update={"layers": 2})))
 
 

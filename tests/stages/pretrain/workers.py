@@ -60,11 +60,11 @@ class Together:
 
 def train_together(folder: Path, together: Together) -> Results:
     """As `train_alone`, in a layout; checkpoints in `folder`."""
-    return train_all(folder, {"one": together})["one"]
+    return train_all(folder, {"case": together})["case"]
 
 
 def train_all(folder: Path, cases: Mapping[str, Together]) -> dict[str, Results]:
-    """Several layouts of as many workers, one after the other in the same processes, which take seconds to start."""
+    """Several layouts of the same number of workers, run in turn in the same processes, which take seconds to start."""
     [workers] = {case.workers for case in cases.values()}
     for name in ("meeting", "results.pt"):
         (folder / name).unlink(missing_ok=True)
@@ -90,11 +90,11 @@ def _worker(rank: int, folder: str, cases: dict[str, Together]) -> None:
 
 def _train_case(case: Together, folder: str) -> Results:
     config = TransformerConfig(**case.config)
-    places = worker_layout(ParallelLayout(**case.layout), case.workers, config)
-    rows = ROWS // places.batch_ranks
+    layout = worker_layout(ParallelLayout(**case.layout), case.workers, config)
+    rows = ROWS // layout.batch_ranks
     micro_batch = case.micro_batch or rows
     torch.manual_seed(0)
-    network = WorkerNetwork.build(config, places, torch.device("cpu"), micro_batch, rows // micro_batch)
+    network = WorkerNetwork.build(config, layout, torch.device("cpu"), micro_batch, rows // micro_batch)
     kept = Path(folder) if case.save_every or case.resume else None
     return _train(network, micro_batch, case.steps, case.kind, kept, case.save_every)
 
@@ -109,10 +109,12 @@ def _train(
         store.restore(state)
     results = []
     for batch in batches(steps)[state.step :]:
-        own = batch.chunk(network.mesh.places.batch_ranks)[network.batch_rank] if network.mesh else batch
-        pieces = list(own.split(micro_batch))
-        result = training_step(network.module, state.optimizer, pieces, 1e-2, 1.0, "fp32", 1e-3, network.gradients)
-        results.append((network.agree(result.loss)[0], result.gradient_norm))
+        own = batch.chunk(network.mesh.layout.batch_ranks)[network.batch_rank] if network.mesh else batch
+        micro_batches = list(own.split(micro_batch))
+        result = training_step(
+            network.module, state.optimizer, micro_batches, 1e-2, 1.0, "fp32", 1e-3, network.gradients
+        )
+        results.append((network.all_reduce(result.loss)[0], result.gradient_norm))
         state.step += 1
         if store and save_every and state.step % save_every == 0:
             store.save(state)

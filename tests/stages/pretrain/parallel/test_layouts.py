@@ -40,18 +40,20 @@ def _case(layout, workers, config) -> Together:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Name of a layout -> its steps' (loss, gradient norm)."""
-    found = {}
+    """(loss, gradient norm) of each step, by layout."""
+    results = {}
     for workers in (2, 4):
-        cases = {name: _case(*one) for name, *one in LAYOUTS if one[1] == workers}
-        found |= train_all(tmp_path_factory.mktemp("layouts"), cases)
-    return found
+        cases = {name: _case(*case) for name, *case in LAYOUTS if case[1] == workers}
+        results |= train_all(tmp_path_factory.mktemp("layouts"), cases)
+    return results
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "config"), [(one[0], one[3]) for one in LAYOUTS], ids=[one[0] for one in LAYOUTS])
+@pytest.mark.parametrize(
+    ("name", "config"), [(name, config) for name, *_, config in LAYOUTS], ids=[name for name, *_ in LAYOUTS]
+)
 def test_losses_and_gradient_norms_are_those_of_one_process(results, name, config):
     alone = train_alone(config, STEPS)
-    for number, (found, expected) in enumerate(zip(results[name], alone, strict=True)):
-        assert found == pytest.approx(expected, rel=2e-3 if number > 5 else 1e-4), f"step {number + 1}"
+    for number, (actual, expected) in enumerate(zip(results[name], alone, strict=True)):
+        assert actual == pytest.approx(expected, rel=2e-3 if number > 5 else 1e-4), f"step {number + 1}"
     assert alone[-1][0] < alone[0][0]

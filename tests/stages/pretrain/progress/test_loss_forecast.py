@@ -1,4 +1,4 @@
-"""The final loss, foretold; and the line that tells it."""
+"""Forecast of the final loss, and the progress line."""
 
 import numpy as np
 import pytest
@@ -32,10 +32,10 @@ def test_a_curve_of_the_law_ends_within_the_interval_which_narrows(kind):
     for seed in range(6):
         rows, final = law(kind, alpha=0.3 + 0.05 * seed, annealing=0.01 * (1 + seed % 5), seed=seed)
         for share in (0.3, 0.6, 0.9):
-            found = forecast_final_loss(rows[: int(share * len(rows))], STEPS, schedule(kind))
-            hits += found.low <= final <= found.high
-            errors.append(abs(found.loss - final))
-            widths.append(found.high - found.low)
+            forecast = forecast_final_loss(rows[: int(share * len(rows))], STEPS, schedule(kind))
+            hits += forecast.low <= final <= forecast.high
+            errors.append(abs(forecast.loss - final))
+            widths.append(forecast.high - forecast.low)
     assert hits >= 0.8 * 18
     assert np.mean(errors) < 0.05
     early, middle, late = np.array(widths).reshape(6, 3).mean(0)
@@ -43,16 +43,16 @@ def test_a_curve_of_the_law_ends_within_the_interval_which_narrows(kind):
     assert early < 0.5
 
 
-def test_before_the_rate_falls_it_is_known_that_it_will(monkeypatch):
+def test_a_decay_to_come_is_part_of_the_forecast(monkeypatch):
     rows, final = law("constant_then_decay", annealing=0.05)
     half = rows[: len(rows) // 2]
-    found = forecast_final_loss(half, STEPS, schedule("constant_then_decay"))
-    assert found.low <= final <= found.high
+    forecast = forecast_final_loss(half, STEPS, schedule("constant_then_decay"))
+    assert forecast.low <= final <= forecast.high
     monkeypatch.setattr(loss_forecast, "ANNEALING_SHARE", 0.0)
     unaware = forecast_final_loss(half, STEPS, schedule("constant_then_decay"))
     # A share of 0.03 of the loss at a rate of 0; the schedule's floor is a tenth.
-    assert unaware.loss - found.loss == pytest.approx(0.03 * 0.9 * half[-1]["loss"], rel=0.1)
-    assert unaware.high - unaware.low < found.high - found.low
+    assert unaware.loss - forecast.loss == pytest.approx(0.03 * 0.9 * half[-1]["loss"], rel=0.1)
+    assert unaware.high - unaware.low < forecast.high - forecast.low
 
 
 def test_spikes_and_lost_rows_do_not_count():
@@ -64,7 +64,7 @@ def test_spikes_and_lost_rows_do_not_count():
     assert forecast_final_loss(spiky, STEPS, schedule("cosine")).loss == pytest.approx(calm.loss, abs=0.03)
 
 
-def test_nothing_is_said_too_early_nor_at_the_end():
+def test_there_is_no_forecast_too_early_nor_at_the_end():
     rows, _ = law("cosine")
     assert forecast_final_loss([], STEPS, schedule("cosine")) is None
     assert forecast_final_loss(rows[: len(rows) // 5 - 1], STEPS, schedule("cosine")) is None
@@ -78,7 +78,7 @@ def test_areas_are_those_of_the_definition_and_few_points_do():
     rates = np.array([learning_rate_at(int(step), "cosine", 1.0, 0.1, 30, 300) for step in steps])
     forward, annealing = annealing_areas(steps, rates)
     decay = 1 - 10 / 300
-    falls = [max(rates[place - 1] - rates[place], 0) if place else 0 for place in range(300)]
+    falls = [max(rates[i - 1] - rates[i], 0) if i else 0 for i in range(300)]
     momenta = [sum(falls[k] * decay ** (i - k) for k in range(i + 1)) for i in range(300)]
     assert forward[-1] == pytest.approx(rates.sum())
     assert annealing[-1] == pytest.approx(sum(momenta))
@@ -86,14 +86,14 @@ def test_areas_are_those_of_the_definition_and_few_points_do():
     assert annealing_areas(coarse, rates[coarse - 1])[1][-1] == pytest.approx(annealing[-1], rel=0.04)
 
 
-def test_the_line():
+def test_the_progress_line():
     row = {"step": 880, "loss": 3.514}
     assert progress_text(row, 1343) == "step 880 of 1343, loss 3.51"
     line = progress_text(row, 1343, 12_345.6, Forecast(3.2, 3.1, 3.31))
     assert line == "step 880 of 1343, loss 3.51, 12,300 tokens/s, final loss about 3.2 (3.1 to 3.3)"
 
 
-def test_the_pace_is_that_of_the_last_process_group():
+def test_throughput_is_that_of_the_last_process_group():
     rows = [{"tokens": 100 * n, "seconds": seconds} for n, seconds in enumerate([10.0, 20.0, 5.0, 7.0, 9.0], start=1)]
     assert recent_tokens_per_second(rows) == pytest.approx(50)
     assert recent_tokens_per_second(rows[:3]) is None

@@ -11,22 +11,22 @@ from stages.pretrain.progress.tensorboard import TensorBoardLog, row_scalars
 
 
 def events(folder):
-    """All events of a folder as TensorBoard reads them: files by name; a start drops what was said of later steps."""
-    found = []
+    """All values in a folder as TensorBoard reads them: files by name; a start drops the values of later steps."""
+    values = []
     for path in sorted(folder.glob("*tfevents*")):
-        data, place = path.read_bytes(), 0
-        while place < len(data):
-            (length,) = struct.unpack_from("<Q", data, place)
-            record = data[place + 12 : place + 12 + length]
-            assert struct.unpack_from("<I", data, place + 12 + length)[0] == masked(crc32c(record))
+        data, offset = path.read_bytes(), 0
+        while offset < len(data):
+            (length,) = struct.unpack_from("<Q", data, offset)
+            record = data[offset + 12 : offset + 12 + length]
+            assert struct.unpack_from("<I", data, offset + 12 + length)[0] == masked(crc32c(record))
             event = Event.FromString(record)
             if event.session_log.status == SessionLog.START:
-                found = [(step, *rest) for step, *rest in found if step < event.step]
+                values = [(step, *rest) for step, *rest in values if step < event.step]
             for value in event.summary.value:
                 text = value.tensor.string_val[0].decode() if value.tensor.string_val else None
-                found.append((event.step, value.tag, value.simple_value if text is None else text))
-            place += 16 + length
-    return found
+                values.append((event.step, value.tag, value.simple_value if text is None else text))
+            offset += 16 + length
+    return values
 
 
 def masked(checksum):
@@ -44,11 +44,11 @@ def test_a_resumed_run_has_each_step_once(tmp_path):
         resumed.scalars(step, {"train/loss": step})
     resumed.text(40, "samples", "Once upon")
     resumed.close()
-    found = events(tmp_path / "board")
-    losses = [(step, value) for step, tag, value in found if tag == "train/loss"]
+    values = events(tmp_path / "board")
+    losses = [(step, value) for step, tag, value in values if tag == "train/loss"]
     assert losses == [(10, 110), (20, 120), (30, 30), (40, 40)]
-    assert [step for step, tag, _ in found if tag == "train/learning_rate"] == [10, 20]
-    texts = [(step, text) for step, _, text in found if isinstance(text, str)]
+    assert [step for step, tag, _ in values if tag == "train/learning_rate"] == [10, 20]
+    texts = [(step, text) for step, _, text in values if isinstance(text, str)]
     assert texts == [(0, "    width: 32\n    layers: <2>\n"), (40, "    Once upon\n")]
 
 
@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path, caplog):
             log.flush()
             log.close()
             assert len(caplog.records) == 1
-            assert "training goes on" in caplog.text
+            assert "training continues" in caplog.text
 
 
 def test_a_disk_that_fills_up_ends_the_log_and_not_the_training(tmp_path, caplog, monkeypatch):
