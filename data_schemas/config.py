@@ -1,18 +1,24 @@
-"""What every stage's config has in common, and the encoding that makes a config part of a cache key.
+"""Base classes of all configs, and the encoding that makes a config part of a cache key.
 
-- `StageConfig`: base of each stage's `Config`; `FrozenConfig`: of a part of one
-- `runtime_field`: a field that steers how a stage works but not what bytes it writes; left out of the key
-- `canonical_json`: the one encoding that keys are made from; it raises on values that are not stable
+- `StageConfig`: base of each stage's `Config`; `FrozenConfig`: base of its parts
+- `runtime_field`: a field that changes how a stage works but not the bytes it writes; not part of the key
+- `with_current_names`: a config recorded by an earlier version, its renamed fields under their new names
+- `canonical_json`: the encoding that keys are hashed from; it raises on values without a stable encoding
 """
 
 import json
 import math
+import types
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from data_schemas.errors import ConfigError
+
+RENAMED = "renamed_field"
+"""Type of the validation error for an old field name; its context holds `old` and `new`."""
 
 
 def runtime_field(default: Any, *, description: str, **constraints: Any) -> Any:
@@ -29,13 +35,24 @@ class FrozenConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    renamed_fields: ClassVar[Mapping[str, str]] = {}
+    """Old field name -> new one; configs with an old name are refused, records of earlier runs are translated."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_names(cls, values: Any) -> Any:
+        for old, new in cls.renamed_fields.items():
+            if isinstance(values, Mapping) and old in values:
+                raise PydanticCustomError(RENAMED, "{old} is called {new} now", {"old": old, "new": new})
+        return values
+
 
 class StageConfig(FrozenConfig):
-    """A stage's settings."""
+    """Settings of a stage."""
 
     timeout_seconds: float | None = runtime_field(
         None,
-        description="seconds after which an attempt at the stage is stopped and retried; none where left out",
+        description="seconds after which an attempt at the stage is stopped and retried; no limit by default",
         gt=0,
     )
 
@@ -45,29 +62,57 @@ class StageConfig(FrozenConfig):
         return self.model_dump(mode="json", exclude=runtime)
 
 
+def with_current_names(config: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded values of a config, `renamed_fields` under their new names at every depth; nothing is validated."""
+    renamed: Mapping[str, str] = getattr(config, "renamed_fields", {})
+    current = {renamed.get(name, name): value for name, value in values.items()}
+    for name, field in config.model_fields.items():
+        if name in current:
+            current[name] = _with_current_names(field.annotation, current[name])
+    return current
+
+
+def _with_current_names(annotation: Any, value: Any) -> Any:
+    """The same for the value of a field, whose annotation says where further configs are."""
+    if isinstance(annotation, type) and issubclass(annotation, FrozenConfig):
+        return with_current_names(annotation, value) if isinstance(value, Mapping) else value
+    kind, arguments = get_origin(annotation), get_args(annotation)
+    if kind in (Union, types.UnionType):
+        for argument in arguments:
+            value = _with_current_names(argument, value)
+        return value
+    if kind is Annotated:
+        return _with_current_names(arguments[0], value)
+    if isinstance(kind, type) and issubclass(kind, Mapping) and isinstance(value, Mapping):
+        return {name: _with_current_names(arguments[1], item) for name, item in value.items()}
+    if isinstance(kind, type) and issubclass(kind, Sequence) and isinstance(value, list):
+        return [_with_current_names(arguments[0], item) for item in value]
+    return value
+
+
 def canonical_json(value: Any) -> str:
     """Encode `value` so that equal values give equal text on every host and Python version.
 
     Raises:
-        ConfigError: for a value with no stable encoding (a set, an object, NaN), naming where it stands.
+        ConfigError: for a value without a stable encoding (a set, an object, NaN), naming its position.
     """
     _refuse_unstable(value, "config")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _refuse_unstable(value: Any, where: str) -> None:
+def _refuse_unstable(value: Any, position: str) -> None:
     if value is None or isinstance(value, bool | int | str):
         return
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ConfigError(f"{where} is {value}; only finite numbers can be part of a cache key")
+            raise ConfigError(f"{position} is {value}; only finite numbers can be part of a cache key")
     elif isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str):
-                raise ConfigError(f"{where} has the key {name!r}; only strings can be keys of a cache key")
-            _refuse_unstable(item, f"{where}.{name}")
+                raise ConfigError(f"{position} has the key {name!r}; only strings can be keys of a cache key")
+            _refuse_unstable(item, f"{position}.{name}")
     elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         for index, item in enumerate(value):
-            _refuse_unstable(item, f"{where}[{index}]")
+            _refuse_unstable(item, f"{position}[{index}]")
     else:
-        raise ConfigError(f"{where} is a {type(value).__name__}, which has no stable encoding for a cache key")
+        raise ConfigError(f"{position} is a {type(value).__name__}, which has no stable encoding for a cache key")

@@ -107,7 +107,7 @@ def rerun(
     as_json: AsJson = False,
 ) -> None:
     """Make a new attempt at one stage; what depends on it follows if its bytes changed."""
-    from flows.run_config import apply_overrides, build_run_config
+    from flows.run_config import recorded_config
     from flows.run_session import rerun_request
     from infra.store.runs import RunStore
     from stages.registry import stage_named
@@ -115,7 +115,7 @@ def rerun(
     url = store_url(store)
     stage_named(stage)
     base = RunStore(url).get(run_id)
-    config = build_run_config(apply_overrides(base.config, set_ or []), f"run {base.run_id}")
+    config = recorded_config(base, set_ or [])
     _execute(rerun_request(url, base, config, stage, only, fresh), as_json)
 
 
@@ -136,7 +136,7 @@ def sweep(
     from flows.planning import stages_until
     from flows.recipes import read_recipes
     from flows.run_artifacts import report_location
-    from flows.run_config import apply_overrides, build_run_config, load_run_config
+    from flows.run_config import load_run_config, recorded_config
     from infra.store.runs import RunStore
 
     url, chosen = store_url(store), read_recipes(recipes)
@@ -145,7 +145,7 @@ def sweep(
         run_config = load_run_config(source, set_ or [])
     else:
         given = RunStore(url).get(source)
-        run_config = build_run_config(apply_overrides(given.config, set_ or []), f"run {given.run_id}")
+        run_config = recorded_config(given, set_ or [])
     with run_view([stage.name for stage in stages_until(LAST_STAGE)]) as view:
         done = run_sweep(run_config, chosen, url, view, given)
     print_sweep(done)

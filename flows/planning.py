@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from data_schemas.config import StageConfig
+from data_schemas.config import StageConfig, with_current_names
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
 from flows.run_config import RunConfigBase
@@ -61,7 +61,7 @@ class Planner:
 
         Args:
             store: the artifacts.
-            runs: the run records; changes are reported against the newest ones.
+            runs: the run records, which tell what changed.
             config: the resolved config of the run.
             record: the run itself if it exists already; the artifacts that it pinned stay pinned.
             base: the run that it reruns; its artifacts are preferred over other attempts.
@@ -70,8 +70,9 @@ class Planner:
         self.config = config
         self.record = record
         self.base = base
-        self._recent = [run for run in (record, base) if run] or runs.all()
-        self._recent_all = runs.all() if base is None else []
+        # Changes are reported against the newest run of the same name, else against the newest run.
+        others = sorted(runs.all(), key=lambda run: run.config_name != config.name) if base is None else []
+        self._known_runs = [*filter(None, (record, base)), *others]
         self._wires = wiring()
 
     def plan(self, forced: str | None = None, last_stage: str | None = None) -> list[PlannedStage]:
@@ -162,7 +163,7 @@ class Planner:
         return changes
 
     def _last_manifest(self, stage: Stage) -> Manifest | None:
-        for record in (*self._recent, *self._recent_all):
+        for record in self._known_runs:
             outcome = record.stages.get(stage.name)
             if outcome is not None:
                 try:
@@ -174,18 +175,18 @@ class Planner:
 
 def field_changes(kind: type[StageConfig], before: Mapping[str, Any], config: StageConfig) -> list[str]:
     """Lines such as `peak_learning_rate: 0.0006 -> 0.001` for each key field that differs, nested by dotted name."""
-    now = config.key_fields()
-    return list(_leaf_changes({name: before.get(name) for name in now}, now, ""))
+    now, recorded = config.key_fields(), with_current_names(kind, before)
+    return list(_leaf_changes({name: recorded.get(name) for name in now}, now, ""))
 
 
-def _leaf_changes(before: Any, now: Any, where: str) -> list[str]:
+def _leaf_changes(before: Any, now: Any, field: str) -> list[str]:
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         before, now = (dict(enumerate(values)) for values in (before, now))
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = list(dict.fromkeys([*now, *before]))
-        changes = [_leaf_changes(before.get(name), now.get(name), f"{where}.{name}".lstrip(".")) for name in names]
+        changes = [_leaf_changes(before.get(name), now.get(name), f"{field}.{name}".lstrip(".")) for name in names]
         return [change for inner in changes for change in inner]
-    return [] if before == now else [f"{where}: {before} -> {now}"]
+    return [] if before == now else [f"{field}: {before} -> {now}"]
 
 
 def stages_until(last_stage: str | None) -> list[Stage]:

@@ -1,44 +1,44 @@
-"""A run's config: one section per stage, read from YAML, changed by `--set`, checked before anything starts.
+"""A run's config: one section per stage, read from YAML, changed by `--set`, validated before anything starts.
 
 - `RunConfig`: pydantic, one field per registered stage, so that a deployment's form shows every setting
-- `load_run_config`: YAML file and overrides -> `RunConfig`, with errors that name file, field and what is accepted
+- `load_run_config`: YAML file and overrides -> `RunConfig`, with errors that name file, field and accepted values
+- `recorded_config`: the same from the record of a run
 """
 
 import copy
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 
-from data_schemas.config import StageConfig
+from data_schemas.config import RENAMED, FrozenConfig, StageConfig, with_current_names
 from data_schemas.errors import ConfigError
+from data_schemas.manifest import RunRecord
+from flows.config_files import Layer, merged, read_layers, source_of
 from stages.registry import STAGES
 
 
-class ExecutionConfig(BaseModel):
-    """Where the work happens; changes no bytes and is part of no key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ExecutionConfig(FrozenConfig):
+    """Execution of partitions; changes no bytes and is part of no key."""
 
     engine: Literal["inline", "processes", "ray"] = Field(
-        "ray", description="where partitions are worked on: this process, local processes, or Ray tasks"
+        "ray", description="partitions run in this process, in local processes, or as Ray tasks"
     )
-    workers: int | None = Field(None, ge=1, description="partitions worked on at once; one per core where left out")
+    workers: int | None = Field(None, ge=1, description="partitions run at once; one per core by default")
 
 
-class RunConfigBase(BaseModel):
-    """What is not a stage's; `RunConfig` adds a field per stage."""
+class RunConfigBase(FrozenConfig):
+    """Fields that belong to no stage; `RunConfig` adds a field per stage."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field("unnamed", description="names the config in listings and reports")
-    execution: ExecutionConfig = Field(default_factory=lambda: ExecutionConfig(), description="where the work happens")
+    name: str = Field("unnamed", description="name of the config in listings and reports")
+    execution: ExecutionConfig = Field(
+        default_factory=lambda: ExecutionConfig(), description="processes that partitions run in"
+    )
 
     def stage_config(self, stage: str) -> StageConfig:
-        """The section of one stage."""
+        """Section of one stage."""
         section = getattr(self, stage)
         assert isinstance(section, StageConfig)
         return section
@@ -47,39 +47,59 @@ class RunConfigBase(BaseModel):
 RunConfig: type[RunConfigBase] = create_model(
     "RunConfig",
     __base__=RunConfigBase,
-    __doc__="One section per stage; what is left out takes the stage's defaults.",
+    __doc__="One section per stage; omitted fields take the stage's defaults.",
     **{stage.name: (stage.Config, Field(default_factory=stage.Config)) for stage in STAGES},  # type: ignore[call-overload]
 )
 
 
 def load_run_config(path: str, overrides: Sequence[str] = ()) -> RunConfigBase:
-    """Read a YAML file and apply `KEY=VALUE` overrides.
+    """Read a YAML file, with the files that it extends, and apply `KEY=VALUE` overrides.
 
     Raises:
-        ConfigError: naming the file or `--set`, the field, what was found and what is accepted.
+        ConfigError: naming the file or `--set` that set the wrong field, its value and the accepted ones.
     """
-    return build_run_config(apply_overrides(_read_yaml(path), overrides), path)
+    return _overridden(read_layers(path), overrides)
+
+
+def recorded_config(record: RunRecord, overrides: Sequence[str] = ()) -> RunConfigBase:
+    """The config of a run, which an earlier version may have recorded, with `KEY=VALUE` overrides.
+
+    Raises:
+        ConfigError: naming the run or `--set`, the field, its value and the accepted ones.
+    """
+    recorded = Layer(f"run {record.run_id}", with_current_names(RunConfig, record.config))
+    return _overridden([recorded], overrides)
 
 
 def build_run_config(values: Mapping[str, Any], origin: str) -> RunConfigBase:
-    """Check values against every stage's config.
+    """Validate values against every stage's config.
 
     Raises:
         ConfigError: naming `origin` and the first field that is wrong.
     """
+    return _validated(values, [Layer(origin, values)])
+
+
+def _overridden(layers: Sequence[Layer], overrides: Sequence[str]) -> RunConfigBase:
+    values = apply_overrides(merged(layers), overrides)
+    return _validated(values, [*map(_override_layer, reversed(overrides)), *layers])
+
+
+def _validated(values: Mapping[str, Any], layers: Sequence[Layer]) -> RunConfigBase:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_sentence(error)}") from None
+        location = _location(error)
+        raise ConfigError(f"{source_of(location, values, layers)}: {_sentence(error, location)}") from None
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Set dotted keys, such as `pretrain.peak_learning_rate=1e-3`; values are read as YAML.
 
     Raises:
-        ConfigError: where an override is not KEY=VALUE or its value is not YAML.
+        ConfigError: if an override is not KEY=VALUE, its value is not YAML or its key names no field or item.
     """
-    changed = copy.deepcopy(dict(values))
+    changed: dict[str, Any] = copy.deepcopy(dict(values))
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key.strip():
@@ -114,32 +134,32 @@ def _key_in(values: Any, name: str, where: str, override: str) -> str | int:
     raise ConfigError(f"--set {override!r}: {where} is {values!r}, not a section with fields")
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        known = ", ".join(sorted(str(found) for found in Path("configs").glob("*.yaml")))
-        raise ConfigError(f"cannot read the run config {path}: {error}; configs here: {known or 'none'}") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}; expected sections such as 'pretrain:'")
-    return values
+def _override_layer(override: str) -> Layer:
+    """The option as nested values, items of lists by index."""
+    key, _, text = override.partition("=")
+    value = yaml.safe_load(text)
+    for name in reversed(key.strip().split(".")):
+        value = {int(name) if name.isdecimal() else name: value}
+    return Layer(f"--set {override}", value)
 
 
-def _sentence(error: ValidationError) -> str:
+def _location(error: ValidationError) -> tuple[int | str, ...]:
+    """Location of the first wrong field."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "config"
+    return (*first["loc"], first["ctx"]["old"]) if first["type"] == RENAMED else first["loc"]
+
+
+def _sentence(error: ValidationError, location: tuple[int | str, ...]) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in location) or "config"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == RENAMED:
+        return f"{field} is called {first['ctx']['new']} now{more}"
     if first["type"] == "extra_forbidden":
-        return f"unknown field {where!r}{_suggestion(first['loc'])}{more}"
+        return f"unknown field {field!r}{_suggestion(location)}{more}"
     message = first["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(first.get("input"), dict) else f", found {first.get('input')!r}"
-    return f"{where}: {message}{found}{more}"
+    value = "" if isinstance(first.get("input"), dict) else f", found {first.get('input')!r}"
+    return f"{field}: {message}{value}{more}"
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

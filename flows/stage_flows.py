@@ -1,11 +1,9 @@
 """One flow per stage, so that each can be deployed, scheduled and rerun by itself."""
 
-from typing import Any
-
 from prefect import Flow, flow
 
 from flows.pipeline import LoggerView, run_stages
-from flows.run_config import build_run_config
+from flows.run_config import recorded_config
 from flows.run_session import RunSession, rerun_request
 from flows.store_location import store_url
 from infra.store.runs import RunStore
@@ -25,10 +23,10 @@ def stage_flow(stage: Stage) -> Flow[..., str]:
     ) -> str:
         url = store_url(store)
         base = RunStore(url).get(run)
-        values: dict[str, Any] = dict(base.config)
+        run_config = recorded_config(base)
         if config is not None:
-            values[stage.name] = config.model_dump(mode="json")
-        request = rerun_request(url, base, build_run_config(values, f"run {base.run_id}"), stage.name, only, fresh)
+            run_config = run_config.model_copy(update={stage.name: config})
+        request = rerun_request(url, base, run_config, stage.name, only, fresh)
         return run_stages(RunSession.begin(request, LoggerView()))
 
     rerun.__doc__ = f"""Run {stage.name} again, with the inputs that a run used.

@@ -6,7 +6,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -27,6 +27,8 @@ MODELS = ("pretrained", "compressed")
 SEED = 0
 STATISTICS = frozenset(METRICS) - {"accuracy"}
 COLUMNS = ("task", "metric", "model", "item", "numerator", "denominator", "output")
+RENAMED_TASKS = {"memorisation": "memorization"}
+"""Task in results of earlier versions -> its name now."""
 RIGHT_ANSWERS = ("label", "accepted")
 """Where an item's output has what is right."""
 
@@ -155,7 +157,7 @@ def _sides(store_url: str, record: RunRecord) -> dict[str, Side]:
     items: dict[tuple[str, str, str], dict[str, tuple[float, float, Any]]] = {}
     answers: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = {}
     for row in artifact.read_table("items.parquet").select(COLUMNS).to_pylist():
-        name = (row["model"], row["task"], row["metric"])
+        name = _score_name(row)
         output = json.loads(row["output"])
         right = next((output[key] for key in RIGHT_ANSWERS if key in output), None)
         items.setdefault(name, {})[row["item"]] = (row["numerator"], row["denominator"], right)
@@ -166,11 +168,15 @@ def _sides(store_url: str, record: RunRecord) -> dict[str, Side]:
         if row["value"] is None:  # not measured
             continue
         side = sides.setdefault(row["model"], Side(record.run_id, row["model"], {}))
-        name = (row["model"], row["task"], row["metric"])
+        name = _score_name(row)
         side.metrics[name[1:]] = Metric(
             row["value"], row["higher_is_better"], row["protocol"], items.get(name, {}), answers.get(name, {})
         )
     return sides
+
+
+def _score_name(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["model"], RENAMED_TASKS.get(row["task"], row["task"]), row["metric"]
 
 
 def _differences(first: Side, second: Side) -> Iterator[Difference | NotCompared]:

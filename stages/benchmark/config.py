@@ -1,5 +1,8 @@
 """Config of the benchmark stage; imported without torch, as `headrace plan` reads it."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field, field_validator
 
 from data_schemas.config import StageConfig
@@ -11,6 +14,8 @@ OWN_MODELS = ("pretrained", "compressed")
 
 class BenchmarkConfig(StageConfig):
     """Held-out text, tasks and checkpoints to evaluate."""
+
+    renamed_fields: ClassVar[Mapping[str, str]] = {"memorisation_documents": "memorization_documents"}
 
     held_out_bytes: int = Field(400_000, gt=0, description="held-out text to score, in bytes, whole documents")
     calibration_bytes: int = Field(

@@ -1,9 +1,11 @@
+from typing import Annotated, ClassVar, Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from data_schemas.config import StageConfig, canonical_json, runtime_field
+from data_schemas.config import FrozenConfig, StageConfig, canonical_json, runtime_field, with_current_names
 from data_schemas.errors import ConfigError
 
 json_values = st.recursive(
@@ -38,3 +40,42 @@ def test_configs_are_closed_and_immutable():
         Example(sise=4)  # type: ignore[call-arg]
     with pytest.raises(ValidationError):
         Example().size = 5  # type: ignore[misc]
+
+
+class Small(FrozenConfig):
+    renamed_fields: ClassVar = {"colour": "color"}
+    kind: Literal["small"] = "small"
+    color: str = Field("red", description="a color")
+
+
+class Large(FrozenConfig):
+    kind: Literal["large"] = "large"
+    inner: Small | None = Field(None, description="a part")
+
+
+class Nested(StageConfig):
+    renamed_fields: ClassVar = {"centre": "center"}
+    center: int = Field(0, description="a number")
+    items: tuple[Annotated[Small | Large, Field(discriminator="kind")], ...] = Field((), description="parts")
+    by_name: dict[str, Small] = Field({}, description="parts by name")
+
+
+def test_recorded_configs_get_the_names_of_today_at_every_depth():
+    recorded = {
+        "centre": 1,
+        "items": [{"kind": "small", "colour": "blue"}, {"kind": "large", "inner": {"colour": "green"}}],
+        "by_name": {"colour": {"colour": "gray"}},
+        "gone since": True,
+    }
+    assert with_current_names(Nested, recorded) == {
+        "center": 1,
+        "items": [{"kind": "small", "color": "blue"}, {"kind": "large", "inner": {"color": "green"}}],
+        "by_name": {"colour": {"color": "gray"}},
+        "gone since": True,
+    }
+    assert recorded["centre"] == 1, "the record is left alone"
+
+
+def test_old_names_are_refused_with_the_new_one():
+    with pytest.raises(ValidationError, match="colour is called color now"):
+        Nested.model_validate({"items": [{"kind": "small", "colour": "blue"}]})

@@ -1,6 +1,7 @@
 """Distillation: a smaller student is cut from the network, and the teacher's predictions train it."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +24,8 @@ MAX_ZEROS = 0.05
 
 class DistillPass(FrozenConfig):
     """A smaller network cut from the current one and trained on the pretrained one's predictions."""
+
+    renamed_fields: ClassVar[Mapping[str, str]] = {"initialise": "initialize"}
 
     kind: Literal["distill"] = "distill"
     layers: int | None = Field(None, gt=0, description="decoder layers of the student; by default as many as now")
