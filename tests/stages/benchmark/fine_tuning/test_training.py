@@ -1,4 +1,4 @@
-"""Fine-tuning learns what there is to learn, the same on several processes, and keeps what it has finished."""
+"""Fine-tuning learns, gives the same weights on several workers, and stores finished seeds."""
 
 import math
 from dataclasses import replace
@@ -15,6 +15,7 @@ from infra.store.filesystem import Folder
 from infra.workers.ray_session import close_ray
 from modeling.compression.pruning import prune, zero_masks
 from modeling.training.data_parallel import ALONE
+from stages.benchmark.fine_tuning import training
 from stages.benchmark.fine_tuning import workers as fine_tuning_workers
 from stages.benchmark.fine_tuning.config import FineTunedTask, median_description
 from stages.benchmark.fine_tuning.heads import ClassHead, ScaleHead, SpanHead
@@ -25,6 +26,7 @@ from tests.modeling.compressed_networks import COMPRESSIONS, DENSE
 from tests.modeling.networks import small_network
 
 CPU = torch.device("cpu")
+in_both_precisions = pytest.mark.usefixtures("fast_bf16")
 
 
 class Settings(FineTunedTask):
@@ -39,7 +41,7 @@ def two_classes(width: int, seed: int) -> ClassHead:
 
 
 def rows_with_a_keyword(number: int, seed: int = 0) -> Examples:
-    """Rows of 3 to 10 tokens; token 7 stands somewhere in those of class 1, and in no other."""
+    """Rows of 3 to 10 tokens; those of class 1 contain token 7, the others do not."""
     generator = np.random.default_rng(seed)
     rows = [generator.integers(10, 60, size=generator.integers(3, 11)).tolist() for _ in range(number)]
     labels = generator.integers(2, size=number)
@@ -53,26 +55,28 @@ def job(examples: int = 23, settings: FineTunedTask = TWO_EPOCHS, network=None) 
     return FineTuningJob(network or small_network(1), two_classes, rows_with_a_keyword(examples), settings, 5)
 
 
-def test_a_keyword_is_learnt():
+@in_both_precisions
+def test_a_keyword_is_learned():
     network = small_network(1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     settings = Settings(learning_rate=8e-3, epochs=8, batch_size=16)
     model = fine_tune(FineTuningJob(network, two_classes, rows_with_a_keyword(160), settings, 0), ALONE, CPU)
-    asked = rows_with_a_keyword(100, seed=1)
-    predicted = np.array(predict(model, asked.rows)).argmax(1)
-    assert (predicted == asked.targets.numpy()).mean() == 1
+    test = rows_with_a_keyword(100, seed=1)
+    predicted = np.array(predict(model, test.rows)).argmax(1)
+    assert (predicted == test.targets.numpy()).mean() == 1
     assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in before.items())
 
 
-def test_answers_do_not_depend_on_who_is_beside_and_come_in_order():
+@in_both_precisions
+def test_outputs_are_in_order_and_independent_of_the_batch():
     model = fine_tune(job(), ALONE, CPU)
     rows = rows_with_a_keyword(9, seed=3).rows
-    for row, found in zip(rows, predict(model, rows), strict=True):
-        np.testing.assert_allclose(found, predict(model, [row])[0], atol=1e-5)
+    for row, outputs in zip(rows, predict(model, rows), strict=True):
+        np.testing.assert_allclose(outputs, predict(model, [row])[0], atol=1e-5)
 
 
 @given(st.integers(1, 90), st.integers(1, 9), st.integers(0, 3))
-def test_an_epoch_is_every_item_once_in_batches_of_like_size(items, batch_size, number):
+def test_an_epoch_has_every_item_once_in_batches_of_similar_size(items, batch_size, number):
     settings = TWO_EPOCHS.model_copy(update={"batch_size": batch_size})
     batches = job(items, settings, network="unused").epoch(number)
     assert sorted(np.concatenate(batches).tolist()) == list(range(items))
@@ -98,9 +102,10 @@ def test_losses_by_hand():
     logits = span.linear(hidden[0, 1:])
     by_hand = logits.logsumexp(0) - torch.stack((logits[0, 0], logits[1, 1]))
     assert span.loss(hidden, lengths, torch.tensor([[1, 1, 2], [1, 1, 1]])) == pytest.approx(float(by_hand.sum() / 4))
-    assert [one.shape for one in span.outputs(hidden, lengths)] == [(4, 2), (2, 2)]
+    assert [logits.shape for logits in span.outputs(hidden, lengths)] == [(4, 2), (2, 2)]
 
 
+@in_both_precisions
 @pytest.mark.parametrize("name", [name for name in COMPRESSIONS if name not in DENSE or name == "prune"])
 def test_every_kind_of_network_can_be_trained(name):
     original = COMPRESSIONS[name](small_network(3))
@@ -109,14 +114,17 @@ def test_every_kind_of_network_can_be_trained(name):
     assert any("stay zero" in remark for remark in remarks) == bool(zero_masks(network))
     one_epoch = TWO_EPOCHS.model_copy(update={"epochs": 1, "batch_size": 8})
     model = fine_tune(job(16, one_epoch, network), ALONE, CPU)
-    moved = [
-        name for name, one in model.network.named_parameters() if not torch.equal(one, network.get_parameter(name))
+    changed = [
+        name
+        for name, parameter in model.network.named_parameters()
+        if not torch.equal(parameter, network.get_parameter(name))
     ]
-    assert "layers.0.feed_forward.down" in " ".join(moved)
+    assert "layers.0.feed_forward.down" in " ".join(changed)
     assert np.isfinite(np.array(predict(model, rows_with_a_keyword(4).rows))).all()
 
 
-def test_zeros_stay_and_the_others_move():
+@in_both_precisions
+def test_zeros_stay_and_other_weights_change():
     network = small_network(1)
     masks = prune(network, 0.5, "magnitude")
     model = fine_tune(job(network=network), ALONE, CPU)
@@ -127,41 +135,59 @@ def test_zeros_stay_and_the_others_move():
 
 
 @pytest.mark.slow
-def test_workers_of_ray_answer_as_this_process(tmp_path):
-    asked, heard = rows_with_a_keyword(7, seed=2).rows, []
-    alone = job(400)
-    there = replace(alone, settings=TWO_EPOCHS.model_copy(update={"workers": 2}))
+def test_ray_workers_give_the_outputs_of_one_process(tmp_path):
+    rows, calls = rows_with_a_keyword(7, seed=2).rows, []
+    # Workers are processes of their own, which resolve a precision by default from their hardware.
+    one_process = replace(job(400), precision="fp32")
+    two_workers = replace(one_process, settings=TWO_EPOCHS.model_copy(update={"workers": 2}))
     context = TaskContext(0, Folder(str(tmp_path / "work")))
     try:
-        found = train_and_predict(there, asked, context, lambda done, total: heard.append((done, total)))
+        outputs = train_and_predict(two_workers, rows, context, lambda done, total: calls.append((done, total)))
     finally:
         close_ray()
-    expected = train_and_predict(alone, asked, context, lambda done, total: None)
-    np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-4)
-    assert heard[-1] == (160, 160) and not context.work.exists("fine_tuning_workers")
+    expected = train_and_predict(one_process, rows, context, lambda done, total: None)
+    np.testing.assert_allclose(np.array(outputs), np.array(expected), atol=1e-4)
+    assert calls[-1] == (160, 160) and not context.work.exists("fine_tuning_workers")
 
 
-def test_a_killed_task_goes_on_at_the_seed(tmp_path, monkeypatch):
+def test_a_precision_overrides_that_of_the_hardware(fast_bf16, monkeypatch):
+    precisions = []
+    original = training.training_step
+
+    def recorded(*arguments, **keywords):
+        precisions.append(arguments[5])
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(training, "training_step", recorded)
+    fine_tune(job(5), ALONE, CPU)
+    assert set(precisions) == {"bf16" if fast_bf16 else "fp32"}
+    precisions.clear()
+    fine_tune(replace(job(5), precision="fp32"), ALONE, CPU)
+    assert set(precisions) == {"fp32"}
+
+
+@in_both_precisions
+def test_a_killed_task_resumes_at_the_seed(tmp_path, monkeypatch):
     model = EvaluatedModel("pretrained", small_network(1), None, 0, "d" * 64)
-    asked, trained = rows_with_a_keyword(6, seed=2).rows, []
-    told: list[tuple[int, int]] = []
+    rows, trained = rows_with_a_keyword(6, seed=2).rows, []
+    progress: list[tuple[int, int]] = []
 
     def run(folder, dies_at=None):
         trained.clear()
         original = fine_tune
 
-        def watched(job, *rest):
+        def recorded(job, *rest):
             trained.append(job.seed)
             if job.seed == dies_at:
                 raise KeyboardInterrupt
             return original(job, *rest)
 
-        monkeypatch.setattr(fine_tuning_workers, "fine_tune", watched)
-        context = TaskContext(5, Folder(str(folder)), lambda *done: told.append(done))
-        return results_by_seed(job(), asked, lambda outputs: [one.tolist() for one in outputs], model, context)
+        monkeypatch.setattr(fine_tuning_workers, "fine_tune", recorded)
+        context = TaskContext(5, Folder(str(folder)), lambda *done: progress.append(done))
+        return results_by_seed(job(), rows, lambda outputs: [row.tolist() for row in outputs], model, context)
 
     whole = run(tmp_path / "whole")
-    assert trained == [5, 6, 7] and told[-1] == (3000, 3000) and told == sorted(told)
+    assert trained == [5, 6, 7] and progress[-1] == (3000, 3000) and progress == sorted(progress)
     assert whole[0] != whole[1]
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed", dies_at=7)
@@ -169,7 +195,8 @@ def test_a_killed_task_goes_on_at_the_seed(tmp_path, monkeypatch):
     assert run(tmp_path / "killed") == whole and trained == []
 
 
-def test_a_diverging_training_is_said():
+@in_both_precisions
+def test_divergence_is_an_error():
     with pytest.raises(TrainingDivergedError, match="lower the peak learning rate"):
         fine_tune(job(settings=Settings(learning_rate=1e20)), ALONE, CPU)
 

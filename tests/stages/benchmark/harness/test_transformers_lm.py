@@ -1,9 +1,10 @@
-"""Checkpoints that are no networks of ours: the same questions, through the harness's own backend."""
+"""Checkpoints of other architectures, run by the harness's own backend."""
 
 import json
 import sys
 
 import pytest
+import torch
 
 from data_schemas.errors import ContractError, EnvironmentProblem
 from infra.store.filesystem import Folder
@@ -17,6 +18,12 @@ from tests.stages.benchmark.harness.test_headrace_lm import PAIRS, instances
 from tests.stages.benchmark.networks import tokenizer
 
 transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """Run checkpoints as float32 on the CPU on every machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_answers_are_the_harness_own_and_are_kept(folder, tmp_path, monkeypatch):
+def test_answers_equal_the_harness_s_and_are_stored(folder, tmp_path, monkeypatch):
     from lm_eval.models.huggingface import HFLM
 
     model = checkpoint("llama", folder)
@@ -46,19 +53,19 @@ def test_answers_are_the_harness_own_and_are_kept(folder, tmp_path, monkeypatch)
     theirs = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=3)
     context = TaskContext(0, Folder(str(tmp_path)))
     lm = harness_model(model, context)
-    found = lm.loglikelihood(likelihoods)
-    assert [one for one, _ in found] == pytest.approx(
-        [one for one, _ in theirs.loglikelihood(likelihoods, True)], abs=1e-4
+    results = lm.loglikelihood(likelihoods)
+    assert [likelihood for likelihood, _ in results] == pytest.approx(
+        [likelihood for likelihood, _ in theirs.loglikelihood(likelihoods, True)], abs=1e-4
     )
-    written = lm.generate_until(texts)
-    assert written == theirs.generate_until(texts, disable_tqdm=True)
+    generated = lm.generate_until(texts)
+    assert generated == theirs.generate_until(texts, disable_tqdm=True)
 
     whole = instances("generate_until", [(PAIRS[5][0], settings | {"max_gen_toks": 500, "until": []})])
     assert lm.generate_until(whole)[0] is not None
     again = harness_model(model, context)
     for name in ("_model_call", "_model_generate"):
         monkeypatch.setattr(again, name, lambda *_, **__: pytest.fail("computed again"))
-    assert again.loglikelihood(likelihoods) == found and again.generate_until(texts) == written
+    assert again.loglikelihood(likelihoods) == results and again.generate_until(texts) == generated
 
 
 def test_tasks_ask_it_as_any_model(folder):

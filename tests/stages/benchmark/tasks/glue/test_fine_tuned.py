@@ -49,6 +49,7 @@ def own_as_training(folder, *names):
             (folder / of.folder / file).write_bytes(data)
 
 
+@pytest.mark.usefixtures("fast_bf16")
 def test_a_keyword_is_learnt_and_stands_beside_baselines(tmp_path):
     write_toy(tmp_path, 240)
     task = FineTunedGlueTask(
@@ -66,6 +67,7 @@ def test_a_keyword_is_learnt_and_stands_beside_baselines(tmp_path):
     assert "one seed" in score["protocol"] and average["metric"] == "mean of 1 tasks"
 
 
+@pytest.mark.usefixtures("fast_bf16")
 def test_scores_are_of_the_median_seeds_and_their_items_say_how(tmp_path):
     own_as_training(tmp_path, "MRPC", "STS-B")
     task = FineTunedGlueTask(path=str(tmp_path), sets=("MRPC", "STS-B"), seeds=3, learning_rate=5e-3, **SHORT)
@@ -88,6 +90,7 @@ def test_scores_are_of_the_median_seeds_and_their_items_say_how(tmp_path):
     assert [one.score for one in task.measure(model, context)] == [one.score for one in results]
 
 
+@pytest.mark.usefixtures("fast_bf16")
 def test_mnli_is_trained_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch):
     own_as_training(tmp_path, "MNLI matched", "MNLI mismatched")
     (tmp_path / "AX").mkdir()
@@ -108,6 +111,7 @@ def test_mnli_is_trained_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch)
     assert len(trained) == 2 and "items of train.kshot.tsv; seed 0" in results[2]["note"]
 
 
+@pytest.mark.usefixtures("fast_bf16")
 def test_networks_of_integers_and_zeros_say_what_became_of_them(tmp_path):
     write_toy(tmp_path, 16)
     task = FineTunedGlueTask(path=str(tmp_path), sets=("RTE",), seeds=1, **SHORT)
@@ -117,6 +121,7 @@ def test_networks_of_integers_and_zeros_say_what_became_of_them(tmp_path):
         assert words in task.measure(changed, TaskContext(0))[0].score["note"]
 
 
+@pytest.mark.usefixtures("fast_bf16")
 def test_a_training_that_diverges_is_a_row_without_score(tmp_path):
     write_toy(tmp_path, 16)
     task = FineTunedGlueTask(path=str(tmp_path), sets=("RTE",), seeds=1, learning_rate=1e20, **SHORT)

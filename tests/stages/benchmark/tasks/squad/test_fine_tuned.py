@@ -124,6 +124,7 @@ def test_the_best_threshold_takes_up_what_was_given_up():
     assert (values["exact"], values["best_exact"], values["best_f1"]) == (0, 1, 1)
 
 
+@pytest.mark.usefixtures("fast_bf16")
 def test_spans_and_their_absence_are_learnt(tmp_path):
     path = write_toy(tmp_path / "toy.json")
     task = FineTunedSquadTask(
