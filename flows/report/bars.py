@@ -1,4 +1,4 @@
-"""Horizontal bars, drawn by the page itself: sharp at every width, and their text can be read aloud and copied."""
+"""Horizontal bars as HTML: sharp at every width, with text that can be copied and read by a screen reader."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ class Bar:
     length: float
     """Per cent of the track."""
     tone: str
-    """`network`, `compressed` or `plain`; what the page colors it by."""
+    """Color class of the page: `network`, `compressed` or `plain`."""
     interval: tuple[float, float] | None = None
     """Left end and width of the interval, per cent of the track."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a bar stands for."""
+    """The value of a bar, with its interval if it has one."""
 
     label: str
     value: float
@@ -31,13 +31,13 @@ class Quantity:
 
 
 def bars(quantities: Sequence[Quantity]) -> list[Bar]:
-    """Bars from zero on one scale, in the order given."""
-    longest = max((one.high or one.value for one in quantities), default=0.0) or 1.0
-    return [_bar(one, 100 / longest) for one in quantities]
+    """Bars from zero on one scale, in the order of the quantities."""
+    longest = max((quantity.high or quantity.value for quantity in quantities), default=0.0) or 1.0
+    return [_bar(quantity, 100 / longest) for quantity in quantities]
 
 
-def _bar(one: Quantity, scale: float) -> Bar:
+def _bar(quantity: Quantity, scale: float) -> Bar:
     interval = None
-    if one.low is not None and one.high is not None:
-        interval = (round(one.low * scale, 2), round((one.high - one.low) * scale, 2))
-    return Bar(one.label, one.figure, round(one.value * scale, 2), one.tone, interval)
+    if quantity.low is not None and quantity.high is not None:
+        interval = (round(quantity.low * scale, 2), round((quantity.high - quantity.low) * scale, 2))
+    return Bar(quantity.label, quantity.figure, round(quantity.value * scale, 2), quantity.tone, interval)

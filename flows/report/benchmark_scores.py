@@ -1,34 +1,63 @@
-"""Benchmark: the networks beside the baselines, every score, and text they generated."""
+"""Benchmark: one row per task with its models against the baselines, every score behind it, and generated text.
+
+- `benchmark`: the section
+- `read_scores`, `bits_per_byte`, `not_run`: what the headline and the terminal take from the score table
+"""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.report.bars import Bar, Quantity, bars
 from infra.store.artifacts import Artifact
 
-CHARTED = (("held-out text", "bits per byte"), ("winograd", "accuracy"))
-AVERAGE = "GLUE average"
-TONES = {"pretrained": "network", "compressed": "compressed"}
+MODELS = {"pretrained": "network", "compressed": "compressed"}
+"""The run's own models -> the tone that the page draws them in; all other models are baselines."""
 Score = dict[str, Any]
 """A row of the SCORES schema."""
 
 
 @dataclass(frozen=True)
-class TaskScores:
-    """All models on one task by one metric, the best first."""
+class Mark:
+    """A model's score on the scale of its row."""
+
+    label: str
+    tone: str
+    """`network`, `compressed`, or `plain` for a baseline."""
+    position: float
+    """Per cent of the scale."""
+    interval: tuple[float, float] | None
+    """Left end and width of the 95 % interval, per cent of the scale."""
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One task: its first metric as a picture, and all its scores."""
 
     task: str
     metric: str
     protocol: str
     direction: str
-    bars: list[Bar]
+    marks: list[Mark]
+    figures: dict[str, str]
+    """pretrained, compressed -> value; empty if there is none."""
+    baseline: tuple[str, str] | None
+    """Name and value of the best baseline."""
     rows: list[Score]
+    """Metric by metric, the best model first."""
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """Tasks without a score."""
+
+    tasks: list[str]
+    reason: str
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the models made of one prompt."""
+    """Continuations of one prompt."""
 
     prompt: str
     texts: list[tuple[str, str]]
@@ -37,23 +66,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What the section shows."""
+    """Contents of the section."""
 
-    tasks: list[TaskScores]
-    charts: list[TaskScores]
-    """Those that are drawn as well."""
-    not_run: list[tuple[str, str]]
-    """(tasks, why they have no score)."""
+    tasks: list[TaskRow]
+    not_run: list[NotRun]
     samples: list[Sample]
 
 
 def benchmark(artifact: Artifact, scores: list[Score]) -> Benchmark:
     """The section, from the score table and the samples."""
     measured = [row for row in scores if row["value"] is not None]
-    names = dict.fromkeys((row["task"], row["metric"]) for row in measured)
-    tasks = [_task([row for row in measured if (row["task"], row["metric"]) == name]) for name in names]
-    charts = [task for task in tasks if (task.task, task.metric) in CHARTED or task.task == AVERAGE]
-    return Benchmark(tasks, charts, _not_run(scores), _samples(artifact))
+    tasks = dict.fromkeys(row["task"] for row in measured)
+    rows = [_task([row for row in measured if row["task"] == task]) for task in tasks]
+    return Benchmark(rows, not_run(scores), _samples(artifact))
 
 
 def read_scores(artifact: Artifact) -> list[Score]:
@@ -67,32 +92,68 @@ def bits_per_byte(scores: list[Score]) -> dict[str, float]:
     return {row["model"]: row["value"] for row in scores if row["metric"] == "bits per byte"}
 
 
-def _not_run(scores: list[Score]) -> list[tuple[str, str]]:
+def not_run(scores: list[Score]) -> list[NotRun]:
+    """Tasks without a score by their reason, in the order of the table."""
     tasks: dict[str, dict[str, None]] = {}
     for row in scores:
         if row["value"] is None:
-            tasks.setdefault(row["note"] or "not run", {})[row["task"]] = None
-    return [(", ".join(names), reason) for reason, names in tasks.items()]
+            reason = (row["note"] or "no reason recorded").removeprefix("not run: ")
+            tasks.setdefault(reason, {})[row["task"]] = None
+    return [NotRun(list(names), reason) for reason, names in tasks.items()]
 
 
-def _task(rows: list[Score]) -> TaskScores:
-    higher = rows[0]["higher_is_better"]
-    rows = sorted(rows, key=lambda row: -row["value"] if higher else row["value"])
-    quantities = [
-        Quantity(
-            row["model"], row["value"], f"{row['value']:.3f}", TONES.get(row["model"], "plain"), row["low"], row["high"]
+def _task(rows: list[Score]) -> TaskRow:
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    by_metric = {metric: _best_first([row for row in rows if row["metric"] == metric]) for metric in metrics}
+    # A model's first metric: baselines may have more than the models.
+    metric = next((row["metric"] for row in rows if row["model"] in MODELS), rows[0]["metric"])
+    shown = by_metric[metric]
+    models = {row["model"]: row for row in shown if row["model"] in MODELS}
+    baseline = next((row for row in shown if row["model"] not in MODELS), None)
+    return TaskRow(
+        task=rows[0]["task"],
+        metric=metric,
+        protocol=next((row["protocol"] for row in [*models.values(), *rows] if row.get("protocol")), ""),
+        direction="higher is better" if shown[0]["higher_is_better"] else "lower is better",
+        marks=_marks(shown),
+        figures={model: f"{models[model]['value']:.3f}" if model in models else "" for model in MODELS},
+        baseline=(baseline["model"], f"{baseline['value']:.3f}") if baseline else None,
+        rows=[row for group in by_metric.values() for row in group],
+    )
+
+
+def _best_first(rows: list[Score]) -> list[Score]:
+    sign = -1 if rows[0]["higher_is_better"] else 1
+    return sorted(rows, key=lambda row: sign * row["value"])
+
+
+def _marks(rows: Sequence[Score]) -> list[Mark]:
+    """Baselines first, so that the models are drawn over them."""
+    low, high = _scale([row[name] for row in rows for name in ("value", "low", "high") if row[name] is not None])
+    marks = []
+    for row in sorted(rows, key=lambda row: list(MODELS).index(row["model"]) if row["model"] in MODELS else -1):
+        position, *ends = (
+            None if row[name] is None else round(100 * (row[name] - low) / (high - low), 2)
+            for name in ("value", "low", "high")
         )
-        for row in rows
-    ]
-    # A baseline may have one of its own, and stands first where it is better.
-    asked = sorted(rows, key=lambda row: row["model"] not in TONES)
-    protocol = next((row["protocol"] for row in asked if row.get("protocol")), "")
-    direction = "higher is better" if higher else "lower is better"
-    return TaskScores(rows[0]["task"], rows[0]["metric"], protocol, direction, bars(quantities), rows)
+        assert position is not None
+        left, right = ends
+        interval = None if left is None or right is None else (left, round(right - left, 2))
+        label = f"{row['model']} {row['value']:.3f}"
+        marks.append(Mark(label, MODELS.get(row["model"], "plain"), position, interval))
+    return marks
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """0 to 1 if that holds all values, else -1 to 1, else from 0 or the lowest value to the highest."""
+    low, high = min(values), max(values)
+    if high <= 1:
+        return (0.0, 1.0) if low >= 0 else (min(-1.0, low), 1.0)
+    return min(0.0, low), high
 
 
 def _samples(artifact: Artifact) -> list[Sample]:
     texts: dict[str, list[tuple[str, str]]] = {}
     for sample in json.loads(artifact.read("samples.json")):
         texts.setdefault(sample["prompt"], []).append((sample["model"], sample["text"]))
-    return [Sample(prompt, found) for prompt, found in texts.items()]
+    return [Sample(prompt, continuations) for prompt, continuations in texts.items()]

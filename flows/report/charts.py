@@ -1,11 +1,11 @@
-"""Figures as inline SVG that follow the page's colors, light or dark.
+"""Charts as inline SVG in the page's colors, light or dark.
 
-matplotlib draws in sentinel colors; in the SVG they are replaced by the page's CSS variables. One unit of the SVG is
-one CSS pixel at its natural size, so that text stays close to the page's.
+matplotlib draws in sentinel colors, which the SVG replaces with the page's CSS variables. One unit of the SVG is one
+CSS pixel at its natural size, so that text stays close to the page's size.
 
-- `Curve`, `curve_chart`: a quantity over the tokens seen
+- `Curve`, `curve_chart`: a quantity over training tokens
 - `frontier_chart`: size against bits per byte, one labeled point per pass
-- `pareto_chart`: the same of many recipes, with the frontier of those that no other beats
+- `pareto_chart`: a cost against bits per byte of many recipes, with the Pareto frontier
 """
 
 import io
@@ -27,30 +27,34 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-INK, MUTED, LINE, ACCENT, WARM = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", WARM: "--warm"}
+INK, MUTED, LINE, ACCENT, WARM, PLAIN = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+_VARIABLES = {
+    INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", WARM: "--warm", PLAIN: "--plain",
+}  # fmt: skip
 WIDTH, HEIGHT = 460, 250
-MOST_POINTS = 400
-"""A curve of more points is thinned: a million steps must not make a page of a hundred megabytes."""
+MAX_POINTS = 400
+"""Curves with more points are thinned, which bounds the size of the page."""
+LABEL_HEIGHT, CHARACTER_WIDTH = 14, 6.5
+"""Room of a label, in SVG units; the width is that of a narrow screen's larger text."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A quantity over the tokens seen."""
+    """A quantity over training tokens."""
 
     title: str
     tokens: Sequence[float]
     values: Sequence[float]
     smoothed: bool = False
-    """Draw the values faintly and their moving average over them."""
+    """Draw the values faintly, and their moving average over them."""
     from_zero: bool = False
-    """A rate is read against nothing at all."""
+    """Begin the vertical axis at zero, as for rates."""
     restarts: Sequence[float] = ()
-    """Tokens at which training went on from a checkpoint."""
+    """Tokens at which training resumed from a checkpoint."""
 
 
 def curve_chart(curve: Curve) -> Markup:
-    """Draw one curve, its last value written beside it."""
+    """Draw a curve and write its last value beside it."""
     figure, axes = _new_axes()
     tokens, values = thinned(curve.tokens), thinned(curve.values)
     for restart in curve.restarts:
@@ -79,7 +83,7 @@ def frontier_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[
     axes.scatter(sizes[1:], bits[1:], color=WARM, s=52, zorder=2)
     axes.set_xscale("log")
     axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
-    # At least five per cent from bottom to top, so that noise does not look like a cliff.
+    # The axis spans at least five per cent of the values, so that noise does not look like a cliff.
     middle, height = (min(bits) + max(bits)) / 2, max(1.7 * (max(bits) - min(bits)), 0.05 * max(bits))
     axes.set_ylim(middle - height / 2, middle + height / 2)
     _label_points(axes, names, sizes, bits)
@@ -91,26 +95,26 @@ def frontier_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[
 
 
 def pareto_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[float], title: str, unit: str) -> Markup:
-    """A cost on a logarithmic axis against bits per byte; what no other beats is joined and named.
+    """A cost on a logarithmic axis against bits per byte; Pareto-optimal points are joined and labeled.
 
     Args:
-        names: of the points; the first is the uncompressed model.
-        sizes: their costs, above 0.
-        bits: their bits per byte.
-        title: for readers who do not see the figure.
-        unit: of the costs, which also names the axis.
+        names: names of the points; the first is the uncompressed model.
+        sizes: costs of the points, above 0.
+        bits: bits per byte of the points.
+        title: text of the chart for screen readers.
+        unit: unit of the costs, which also names the axis.
     """
     figure, axes = _new_axes()
     best = frontier(list(zip(sizes, bits, strict=True)))
-    axes.scatter(sizes, bits, color=LINE, s=36, zorder=1)
-    axes.plot([sizes[one] for one in best], [bits[one] for one in best], color=WARM, linewidth=1.5, zorder=2)
-    axes.scatter([sizes[one] for one in best], [bits[one] for one in best], color=WARM, s=52, zorder=3)
+    axes.scatter(sizes, bits, color=PLAIN, s=36, zorder=1)
+    axes.plot([sizes[n] for n in best], [bits[n] for n in best], color=WARM, linewidth=1.5, zorder=2)
+    axes.scatter([sizes[n] for n in best], [bits[n] for n in best], color=WARM, s=52, zorder=3)
     axes.scatter(sizes[:1], bits[:1], color=MUTED, s=52, zorder=4)
     axes.set_xscale("log")
     axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
     axes.margins(y=0.2)
-    named = sorted({0, *best})
-    _label_points(axes, [names[one] for one in named], [sizes[one] for one in named], [bits[one] for one in named])
+    labeled = sorted({0, *best})
+    _label_points(axes, [names[n] for n in labeled], [sizes[n] for n in labeled], [bits[n] for n in labeled])
     axes.xaxis.set_major_formatter(lambda value, _: amount(value, unit))
     _ticks_one_two_five(axes)
     axes.set_xlabel({"B": "bytes on disk", "BOP": "bit operations per token"}[unit], color=MUTED, fontsize=11)
@@ -119,24 +123,24 @@ def pareto_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[fl
 
 
 def thinned(values: Sequence[float]) -> Floats:
-    """At most `MOST_POINTS` values: means of equal runs; the values themselves where they are few."""
+    """At most `MAX_POINTS` values: means over consecutive values if there are more."""
     array = np.asarray(values, dtype=np.float64)
-    if len(array) <= MOST_POINTS:
+    if len(array) <= MAX_POINTS:
         return array
-    return np.array([run.mean() for run in np.array_split(array, MOST_POINTS)])
+    return np.array([chunk.mean() for chunk in np.array_split(array, MAX_POINTS)])
 
 
 def moving_average(values: Floats) -> Floats:
     """Mean over a centered window of about three per cent of the values, at least five of them.
 
-    It grows from nothing at the start, where the loss falls too steeply for a lopsided mean, and is cut off at the end.
+    The window is symmetric, grows from one value at the start, where the loss falls steeply, and is cut at the end.
     """
     half = max(2, round(0.015 * len(values)))
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    reach = np.minimum(half, places)
-    first, behind = places - reach, np.minimum(places + reach + 1, len(values))
-    averages: Floats = (sums[behind] - sums[first]) / (behind - first)
+    centers = np.arange(len(values))
+    reach = np.minimum(half, centers)
+    first, end = centers - reach, np.minimum(centers + reach + 1, len(values))
+    averages: Floats = (sums[end] - sums[first]) / (end - first)
     return averages
 
 
@@ -146,7 +150,7 @@ def _new_axes() -> tuple["Figure", "Axes"]:
 
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
     figure.patch.set_visible(False)
-    axes = figure.add_axes((54 / WIDTH, 42 / HEIGHT, (WIDTH - 66) / WIDTH, (HEIGHT - 54) / HEIGHT))
+    axes = figure.add_axes((60 / WIDTH, 42 / HEIGHT, (WIDTH - 72) / WIDTH, (HEIGHT - 54) / HEIGHT))
     axes.patch.set_visible(False)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -169,20 +173,32 @@ def _ticks_one_two_five(axes: "Axes") -> None:
 
 
 def _label_points(axes: "Axes", names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
-    """Write each name beside its point, lifted over the labels that stand there already."""
+    """Write each name beside its point: on the side with room, cut to fit, above labels that it would cover."""
     pixels = axes.transData.transform(np.column_stack([x, y]))
-    placed: list[tuple[float, float]] = []
+    placed: list[tuple[float, float, float]] = []
     for number in np.argsort(pixels[:, 1], kind="stable"):
-        left, bottom = float(pixels[number, 0]), float(pixels[number, 1]) - 4
-        while any(abs(left - other) < 80 and abs(bottom - taken) < 14 for other, taken in placed):
+        center, bottom = float(pixels[number, 0]), float(pixels[number, 1]) - 4
+        on_the_left = center > 0.75 * WIDTH or (center > 0.5 * WIDTH and len(names[number]) > _room(WIDTH - center))
+        name = _cut(names[number], _room(center if on_the_left else WIDTH - center))
+        left = center - 9 - len(name) * CHARACTER_WIDTH if on_the_left else center + 9
+        right = left + len(name) * CHARACTER_WIDTH
+        while any(left < end and start < right and abs(bottom - level) < LABEL_HEIGHT for start, end, level in placed):
             bottom += 1
-        placed.append((left, bottom))
-        to_the_left = left > 0.75 * WIDTH
+        placed.append((left, right, bottom))
         axes.annotate(
-            names[number], (x[number], y[number]), textcoords="offset points",
-            xytext=(-9 if to_the_left else 9, bottom - pixels[number, 1]), ha="right" if to_the_left else "left",
+            name, (x[number], y[number]), textcoords="offset points",
+            xytext=(-9 if on_the_left else 9, bottom - pixels[number, 1]), ha="right" if on_the_left else "left",
             color=INK, fontsize=11, parse_math=False,
         )  # fmt: skip
+
+
+def _room(width: float) -> int:
+    """Characters of a label that fit between its point and the edge of the chart."""
+    return int((width - 12) / CHARACTER_WIDTH)
+
+
+def _cut(name: str, characters: int) -> str:
+    return name if len(name) <= characters else f"{name[: characters - 1].rstrip(' ,')}…"
 
 
 def _tick(value: float) -> str:
@@ -190,12 +206,12 @@ def _tick(value: float) -> str:
 
 
 def _as_svg(figure: "Figure", title: str) -> Markup:
-    """The figure as an `<svg>` element that scales to its container; the same figure gives the same text."""
+    """The figure as an `<svg>` element that scales to its container; deterministic."""
     import matplotlib
 
     buffer = io.StringIO()
     no_metadata = {"Date": None, "Creator": None, "Type": None, "Format": None}
-    # The salt makes ids differ between the figures of a page and not between two renderings.
+    # The salt keeps ids distinct between the figures of a page, and equal between two renderings.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", metadata=no_metadata)
     svg = buffer.getvalue()

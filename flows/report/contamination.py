@@ -1,4 +1,4 @@
-"""Contamination: how many items of each benchmark stood in the training text, and what was done about it."""
+"""Contamination: benchmark items in the training text, and what was done with the documents."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,34 +8,34 @@ from typing import Any
 from data_schemas.manifest import Manifest
 
 DONE = {
-    "drop": "documents that hold one were dropped",
+    "drop": "documents with an item were dropped",
     "cut": "the passages were cut out",
-    "tag": "documents that hold one were tagged and stayed",
-    "report": "nothing was taken out",
+    "tag": "documents with an item were tagged and kept",
+    "report": "nothing was removed",
 }
 
 
 @dataclass(frozen=True)
 class ContaminationTable:
-    """What the table shows."""
+    """Contents of the table."""
 
     done: str
-    """What happened to the text."""
+    """Action taken on the documents."""
     ngram: int
-    """Words that an item and a document have to share in a row."""
+    """Consecutive words that an item and a document share."""
     rows: Sequence[Mapping[str, Any]]
     """Per benchmark file: benchmark, items, testable, contaminated, percent, documents."""
 
 
 def contamination(manifests: Mapping[str, Manifest]) -> ContaminationTable | None:
-    """The table, if the run looked for benchmarks; the most contaminated first."""
-    if "dedup" not in manifests or not (found := manifests["dedup"].metrics.get("contamination")):
+    """The table, the most contaminated benchmark first; None if the run did not search for benchmark items."""
+    if "dedup" not in manifests or not (by_file := manifests["dedup"].metrics.get("contamination")):
         return None
     settings = manifests["dedup"].config["decontaminate"]
-    shared = os.path.commonprefix(list(found))  # noqa: RUF071 of URLs, too; cut back to a folder below
+    shared = os.path.commonprefix(list(by_file))  # noqa: RUF071 names may be URLs; cut back to a folder below
     folder = shared[: shared.rfind("/") + 1]
     rows = [
         {**figures, "benchmark": name.removeprefix(folder), "percent": round(100 * figures["share"], 2)}
-        for name, figures in sorted(found.items(), key=lambda one: (-one[1]["share"], one[0]))
+        for name, figures in sorted(by_file.items(), key=lambda item: (-item[1]["share"], item[0]))
     ]
     return ContaminationTable(DONE[settings["action"]], settings["ngram"], rows)

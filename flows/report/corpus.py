@@ -1,4 +1,4 @@
-"""The corpus: documents and text on their way through the data stages, and what was left out."""
+"""The corpus: documents and bytes after each data stage, and the documents that each rule removed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from flows.report.bars import Bar, Quantity, bars
 
 @dataclass(frozen=True)
 class Dropped:
-    """Documents that one rule of one stage left out."""
+    """Documents removed by one rule of a stage."""
 
     stage: str
     rule: str
     documents: int
     percent: float
-    """Of the documents that came to the stage."""
+    """Share of the stage's input documents."""
     length: float
-    """Of the bar, per cent of the longest."""
+    """Length of the bar, per cent of the longest."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What the section shows."""
+    """Contents of the section."""
 
     summary: list[str]
     documents: list[Bar]
@@ -32,9 +32,11 @@ class Corpus:
 
 
 def corpus(manifests: Mapping[str, Manifest]) -> Corpus | None:
-    """The section, if any stage that hands on documents is there."""
+    """The section; None without a stage that writes documents."""
     steps = {
-        stage: one.counts for stage, one in manifests.items() if {"documents_out", "bytes_out"} <= one.counts.keys()
+        stage: manifest.counts
+        for stage, manifest in manifests.items()
+        if {"documents_out", "bytes_out"} <= manifest.counts.keys()
     }
     if not steps:
         return None
@@ -43,7 +45,7 @@ def corpus(manifests: Mapping[str, Manifest]) -> Corpus | None:
     ]
     split = split_counts(manifests)
     if split:
-        rows.append(("to train on", split["train_documents"], split["train_bytes"], "network"))
+        rows.append(("training", split["train_documents"], split["train_bytes"], "network"))
         rows.append(("held out", split["held_out_documents"], split["held_out_bytes"], "compressed"))
     return Corpus(
         summary=_summary(manifests, next(iter(steps.values()))),
@@ -54,9 +56,10 @@ def corpus(manifests: Mapping[str, Manifest]) -> Corpus | None:
 
 
 def split_counts(manifests: Mapping[str, Manifest]) -> Mapping[str, int] | None:
-    """Counts of the last stage that keeps training and held-out text apart."""
-    found = [one.counts for one in manifests.values() if {"train_documents", "held_out_documents"} <= one.counts.keys()]
-    return found[-1] if found else None
+    """Counts of the last stage that separates training and held-out text."""
+    columns = {"train_documents", "held_out_documents"}
+    splits = [manifest.counts for manifest in manifests.values() if columns <= manifest.counts.keys()]
+    return splits[-1] if splits else None
 
 
 def _summary(manifests: Mapping[str, Manifest], first: Mapping[str, int]) -> list[str]:
@@ -66,14 +69,14 @@ def _summary(manifests: Mapping[str, Manifest], first: Mapping[str, int]) -> lis
         facts += [
             f"{tokens.metrics['vocabulary_size']:,} vocabulary entries",
             f"{tokens.counts['train_tokens']:,} training tokens",
-            f"{tokens.counts['held_out_tokens']:,} held out",
+            f"{tokens.counts['held_out_tokens']:,} held-out tokens",
             f"{tokens.metrics['bytes_per_token']:.2f} bytes per token",
         ]
     return facts
 
 
 def _dropped(steps: Mapping[str, Mapping[str, int]]) -> list[Dropped]:
-    """Stage by stage, the strictest rule first."""
+    """Stage by stage, the rule that removed most first."""
     rows = []
     for stage, counts in steps.items():
         rules = {name: number for name, number in counts.items() if name.startswith("dropped.") and number}

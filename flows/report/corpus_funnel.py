@@ -1,4 +1,4 @@
-"""The funnel: how much of each genre and source every data stage kept, and what took the most of the rest."""
+"""The funnel: documents of each source after every data stage, and the rule that removed most of its text."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,40 +20,42 @@ class FunnelRow:
     genre: str
     source: str
     documents: list[str]
-    """After each stage."""
+    """Documents after each stage."""
     text: str
-    """Bytes after the last stage."""
+    """Bytes of text after the last stage."""
     percent: float
-    """Of the bytes that the first stage read, how many the last one kept."""
+    """Share of the first stage's bytes that the last stage kept."""
     main_reason: str
-    """The rule that left out the most bytes, and its share of them."""
+    """The rule that removed most bytes, and its share of the bytes read."""
 
 
 @dataclass(frozen=True)
 class CorpusFunnel:
-    """What the table shows."""
+    """Contents of the table."""
 
     stages: list[str]
+    has_genres: bool
+    """More than one genre among the rows."""
     rows: list[FunnelRow]
 
 
 Flow = dict[tuple[str, str], Counter[str]]
-"""(genre, source) -> documents kept, bytes kept, and bytes by reason."""
+"""(genre, source) -> documents kept, bytes kept, bytes removed by reason."""
 
 
 def corpus_funnel(artifacts: Mapping[str, Artifact]) -> CorpusFunnel | None:
-    """The table, if any stage left its funnel; the largest sources by themselves, the others in one row."""
+    """The table, the largest sources first, small ones in one row; None if no stage wrote a funnel."""
     flows = {stage: _flow(artifact) for stage, artifact in artifacts.items() if artifact.paths("funnel/*.parquet")}
     if not flows:
         return None
     first = next(iter(flows.values()))
-    largest = sorted(first, key=lambda one: (-_came(first[one]), one))
-    alone, together = largest[:SHOWN_ROWS], largest[SHOWN_ROWS:]
-    rows = [_row(*one, [flow.get(one, Counter()) for flow in flows.values()]) for one in alone]
-    if together:
-        sums = [_sum(flow.get(one, Counter()) for one in together) for flow in flows.values()]
-        rows.append(_row("", f"{len(together)} other sources", sums))
-    return CorpusFunnel(list(flows), rows)
+    sources = sorted(first, key=lambda source: (-_bytes_in(first[source]), source))
+    largest, small = sources[:SHOWN_ROWS], sources[SHOWN_ROWS:]
+    rows = [_row(*source, [flow.get(source, Counter()) for flow in flows.values()]) for source in largest]
+    if small:
+        sums = [_sum(flow.get(source, Counter()) for source in small) for flow in flows.values()]
+        rows.append(_row("", f"{len(small)} other sources", sums))
+    return CorpusFunnel(list(flows), len({genre for genre, _ in largest}) > 1, rows)
 
 
 def _flow(artifact: Artifact) -> Flow:
@@ -79,20 +81,20 @@ def _sum(counters: Iterable[Counter[str]]) -> Counter[str]:
     return total
 
 
-def _came(counter: Counter[str]) -> int:
+def _bytes_in(counter: Counter[str]) -> int:
     return sum(amount for name, amount in counter.items() if name != "documents")
 
 
 def _row(genre: str, source: str, steps: list[Counter[str]]) -> FunnelRow:
-    came, kept = _came(steps[0]), steps[-1]["bytes"]
+    read, kept = _bytes_in(steps[0]), steps[-1]["bytes"]
     reasons = _sum(Counter({name: size for name, size in step.items() if name.startswith("reason")}) for step in steps)
     name, size = max(reasons.items(), key=lambda item: (item[1], item[0]), default=("", 0))
-    main = f"{name.removeprefix('reason ')} ({100 * size / came:.0f} %)" if size and came else ""
+    main = f"{name.removeprefix('reason ')} ({100 * size / read:.0f} %)" if size and read else ""
     return FunnelRow(
         genre=genre,
         source=source,
         documents=[f"{step['documents']:,}" for step in steps],
         text=amount(kept, "B"),
-        percent=round(100 * kept / came, 1) if came else 0.0,
+        percent=round(100 * kept / read, 1) if read else 0.0,
         main_reason=main,
     )

@@ -1,4 +1,4 @@
-"""What the run cost: seconds and peak memory of each stage, planned and measured, and where the time went."""
+"""Cost of the run: seconds and peak memory of each stage, planned and measured, and seconds per phase."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from data_schemas.manifest import Manifest, RunRecord
 from flows.console import amount, duration
 
 FAR_OFF = 2.0
-"""A plan that is wrong by more than this factor is marked."""
+"""A measurement further from the plan than this factor is marked."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A planned and a measured quantity as the table shows them."""
+    """A planned and a measured quantity."""
 
     planned: str
     measured: str
@@ -22,7 +22,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage; a reused one shows what the run that made it measured."""
+    """One stage; a reused one with the figures of the run that made it."""
 
     stage: str
     reused: bool
@@ -34,7 +34,7 @@ class StageCost:
     phases: list[tuple[str, str]]
     clock: str
     percent: float
-    """Of the time of all stages."""
+    """Share of the time of all stages."""
 
 
 def costs(manifests: Mapping[str, Manifest], record: RunRecord) -> list[StageCost]:
@@ -63,8 +63,8 @@ def _cost(stage: str, manifest: Manifest, record: RunRecord, total: float) -> St
     )
 
 
-def _compared(planned: float | None, measured: float, written: Callable[[float], str]) -> Compared:
+def _compared(planned: float | None, measured: float, write: Callable[[float], str]) -> Compared:
     if not planned:
-        return Compared("", written(measured), "", far_off=False)
+        return Compared("", write(measured), "", far_off=False)
     ratio = measured / planned
-    return Compared(written(planned), written(measured), f"{ratio:.2f}", not 1 / FAR_OFF <= ratio <= FAR_OFF)
+    return Compared(write(planned), write(measured), f"{ratio:.2f}", not 1 / FAR_OFF <= ratio <= FAR_OFF)

@@ -1,14 +1,33 @@
-"""The figures at the top of the report."""
+"""The headline of a run: quality, size and speed before and after compression, and the tiles on top of the report.
+
+- `Headline`, `headline`: the figures
+- `tiles`: the report's first row
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from data_schemas.manifest import Manifest, RunRecord
 from flows.console import amount, duration
-from flows.report.benchmark_scores import Score, bits_per_byte
-from flows.report.compression_frontier import change
+from flows.report.benchmark_scores import MODELS, Score, bits_per_byte
 from flows.report.corpus import split_counts
+
+Pair = tuple[float | None, float | None]
+"""(pretrained, compressed), each None if it was not measured."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures that a run is judged by."""
+
+    bits_per_byte: Pair
+    """On held-out text: by the benchmark; without one, by the compress stage on its sample."""
+    baselines: tuple[tuple[str, float], ...]
+    """(baseline, bits per byte), the best first."""
+    size: Pair
+    """Bytes on disk."""
+    decode: Pair
+    """Tokens per second of a single sequence."""
 
 
 @dataclass(frozen=True)
@@ -18,17 +37,39 @@ class Tile:
     label: str
     value: str
     note: str
-    beside: tuple[tuple[str, str], ...] = ()
-    """(name, figure) of what the value is to be read against."""
+    reference: tuple[tuple[str, str], ...] = ()
+    """(name, figure) that the value is compared with."""
+
+
+def headline(manifests: Mapping[str, Manifest], scores: list[Score]) -> Headline:
+    """The figures of a run's manifests and scores."""
+    bits = bits_per_byte(scores)
+    passes = manifests["compress"].metrics["passes"] if "compress" in manifests else []
+    first, last = (passes[0], passes[-1]) if passes else ({}, {})
+    return Headline(
+        bits_per_byte=(
+            bits.get("pretrained", first.get("bits_per_byte")),
+            bits.get("compressed", last.get("bits_per_byte")),
+        ),
+        baselines=tuple(sorted(((k, v) for k, v in bits.items() if k not in MODELS), key=lambda item: item[1])),
+        size=(first.get("bytes"), last.get("bytes")),
+        decode=(first.get("decode_tokens_per_second"), last.get("decode_tokens_per_second")),
+    )
+
+
+def change(before: float, after: float) -> str:
+    """`+1.20 %`."""
+    return f"{100 * (after / before - 1):+.2f} %"
 
 
 def tiles(manifests: Mapping[str, Manifest], record: RunRecord, scores: list[Score]) -> list[Tile]:
-    """Quality, size, network, corpus and time, as far as the run came."""
+    """Quality, size, network, corpus and time, as far as the run got."""
+    figures = headline(manifests, scores)
     shown = []
     if scores:
-        shown.append(_quality(scores))
+        shown.append(_quality(figures))
     if "compress" in manifests:
-        shown.append(_size(manifests["compress"].metrics["passes"], bits_per_byte(scores)))
+        shown.append(_size(figures))
     if "pretrain" in manifests:
         metrics = manifests["pretrain"].metrics
         shown.append(
@@ -47,41 +88,41 @@ def tiles(manifests: Mapping[str, Manifest], record: RunRecord, scores: list[Sco
     return [*shown, _time(record)]
 
 
-def _quality(scores: list[Score]) -> Tile:
-    bits = bits_per_byte(scores)
-    network = bits["pretrained"]
-    others = sorted(((name, value) for name, value in bits.items() if name != "pretrained"), key=lambda one: one[1])
+def _quality(figures: Headline) -> Tile:
+    pretrained, compressed = figures.bits_per_byte
+    assert pretrained is not None
+    others = [("compressed", compressed)] if compressed is not None else []
+    rows = sorted([*figures.baselines, *others], key=lambda item: item[1])
     return Tile(
         "Bits per byte on held-out text",
-        f"{network:.3f}",
-        _against_best({name: value for name, value in others if name != "compressed"}, network),
-        tuple((name, f"{value:.3f}") for name, value in others),
+        f"{pretrained:.3f}",
+        _against_best(dict(figures.baselines), pretrained),
+        tuple((name, f"{value:.3f}") for name, value in rows),
     )
 
 
 def _against_best(baselines: Mapping[str, float], network: float) -> str:
     if not baselines:
-        return "the network; lower is better"
+        return "pretrained network; lower is better"
     difference = 100 * (network / min(baselines.values()) - 1)
-    return f"the network, {abs(difference):.0f} % {'above' if difference > 0 else 'below'} the best baseline"
+    direction = "above" if difference > 0 else "below"
+    return f"pretrained network, {abs(difference):.0f} % {direction} the best baseline; lower is better"
 
 
-def _size(passes: list[dict[str, Any]], bits: Mapping[str, float]) -> Tile:
-    """What the benchmark measured, where there is one, so that the tiles agree; else what the passes measured."""
-    first, last = passes[0], passes[-1]
-    before = bits.get("pretrained", first["bits_per_byte"])
-    after = bits.get("compressed", last["bits_per_byte"])
+def _size(figures: Headline) -> Tile:
+    (before, after), (bits_before, bits_after) = figures.size, figures.bits_per_byte
+    assert before and after and bits_before and bits_after
     return Tile(
         "Size on disk",
-        f"{amount(first['bytes'], 'B')} → {amount(last['bytes'], 'B')}",
-        f"{first['bytes'] / last['bytes']:.1f} times smaller, {change(before, after)} bits per byte",
+        f"{amount(before, 'B')} → {amount(after, 'B')}",
+        f"{before / after:.1f} times smaller, {change(bits_before, bits_after)} bits per byte",
     )
 
 
 def _time(record: RunRecord) -> Tile:
     ran = sum(outcome.action == "run" for outcome in record.stages.values())
     seconds = sum(outcome.seconds for outcome in record.stages.values())
-    note = f"{ran} stages run, {len(record.stages) - ran} reused"
+    note = f"{ran} {'stage' if ran == 1 else 'stages'} run, {len(record.stages) - ran} reused"
     if record.ended:
         note += f"; {duration((record.ended - record.started).total_seconds())} from start to end"
     return Tile("Time in stages", duration(seconds), note)

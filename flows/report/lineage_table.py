@@ -1,4 +1,4 @@
-"""Lineage: what each stage's artifact was made from, by which code, on which machine."""
+"""Lineage: the inputs of each stage's artifact, and the code, machine and packages that made it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from data_schemas.manifest import Manifest, RunRecord
 
 @dataclass(frozen=True)
 class Input:
-    """One thing an artifact was made from."""
+    """One input of an artifact."""
 
     name: str
     maker: str
     digest: str
     foreign: bool
-    """Not what this run used for that stage, as after `rerun --only`."""
+    """Not the artifact that this run used for that stage, as after `rerun --only`."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class LineageRow:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What the section shows."""
+    """Contents of the section."""
 
     rows: list[LineageRow]
     origins: list[tuple[str, str]]
-    """(name, words): code, machine and packages of the newest artifact."""
+    """(name, text): code, machine and packages of the newest artifact."""
 
 
 def lineage(manifests: Mapping[str, Manifest], record: RunRecord) -> Lineage | None:
-    """The section, if there is any artifact."""
+    """The section; None without an artifact."""
     if not manifests:
         return None
     newest = max(manifests.values(), key=lambda manifest: manifest.ended)

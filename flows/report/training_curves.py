@@ -13,20 +13,20 @@ from infra.store.artifacts import Artifact
 
 @dataclass(frozen=True)
 class Training:
-    """What the section shows."""
+    """Contents of the section."""
 
     summary: list[str]
     charts: list[tuple[str, Markup]]
     restarts: str
-    """Steps at which training went on after an interruption; empty where there was none."""
+    """Steps from which training resumed after an interruption; empty without one."""
     time: str
-    """Where the time of the steps went; empty in manifests of before it was measured."""
+    """Share of step time per phase; empty in manifests written before it was measured."""
     ensemble: list[dict[str, Any]]
-    """Averages of weights beside the last step's: name, members, loss, gain, chosen."""
+    """The last step's weights and averages of several steps: name, members, loss, gain, chosen."""
     events: list[dict[str, Any]]
-    """Steps skipped and rewinds."""
+    """Skipped steps and rewinds."""
     sample: list[str]
-    """What the network wrote last."""
+    """Texts generated at the last sampling."""
 
 
 def training(artifact: Artifact) -> Training:
@@ -37,7 +37,7 @@ def training(artifact: Artifact) -> Training:
     restarts = [step for step in metrics["starts"] if step]
     return Training(
         summary=_summary(metrics),
-        charts=[(one.title, curve_chart(one)) for one in _curves(rows, metrics, restarts)],
+        charts=[(curve.title, curve_chart(curve)) for curve in _curves(rows, metrics, restarts)],
         restarts=", ".join(f"{step:,}" for step in restarts),
         time=", ".join(f"{name} {share:.1%}" for name, share in metrics.get("share_of_time", {}).items()),
         ensemble=_ensemble(metrics.get("ensemble", {})),
@@ -46,16 +46,16 @@ def training(artifact: Artifact) -> Training:
     )
 
 
-def _ensemble(found: dict[str, Any]) -> list[dict[str, Any]]:
+def _ensemble(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": row["name"],
             "members": ", ".join(f"{step:,}" for step in row["members"]),
             "loss": f"{row['loss']:.4f}",
             "gain": f"{row['gain']:+.4f}",
-            "chosen": row["name"] == found["chosen"],
+            "chosen": row["name"] == metrics["chosen"],
         }
-        for row in found.get("candidates", [])
+        for row in metrics.get("candidates", [])
     ]
 
 
@@ -92,4 +92,4 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
 
 def _utilization(metrics: dict[str, Any]) -> list[str]:
     ceiling = metrics.get("device_flops_per_second")
-    return [f"{metrics['model_flops_per_second'] / ceiling:.0%} of the devices' matrix products"] if ceiling else []
+    return [f"{metrics['model_flops_per_second'] / ceiling:.0%} of the devices' matrix-product rate"] if ceiling else []

@@ -57,7 +57,7 @@ def test_recipes_share_what_they_have_in_common_and_meet_in_the_report(
 
     page = Page(Path(write_report(store, RunStore(store).get(done[-1].run_id))).read_text(encoding="utf-8"))
     page.assert_self_contained()
-    assert "All recipes that this model was compressed by" in page.text
+    assert "All compression recipes of this model" in page.text
     assert all(name in page.text for name in ("prune 0.5, int8", "prune 0.5, int4 gptq"))
 
     # The model of a run whose source has changed since.

@@ -1,3 +1,7 @@
+import re
+import shutil
+import subprocess
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from tests.flows.mini import mini_config, run_config, write_corpus
 from tests.flows.report import synthetic
 from tests.flows.report.page import Page
 
+CHROMIUM = shutil.which("chromium")
 SECTIONS = {
     "The corpus": "ingest",
     "Pretraining": "pretrain",
@@ -55,10 +60,10 @@ def test_figures_are_those_of_the_artifacts(finished):
     artifacts = stage_artifacts(store, record)
     page = rendered(store, record)
     for row in artifacts["benchmark"].read_table("scores.parquet").to_pylist():
-        shown = row["note"] if row["value"] is None else f"{row['value']:.3f}"
+        shown = row["note"].removeprefix("not run: ") if row["value"] is None else f"{row['value']:.3f}"
         assert shown in page.text
-    for one in artifacts["compress"].manifest.metrics["passes"]:
-        assert f"{one['bits_per_byte']:.4f}" in page.text
+    for row in artifacts["compress"].manifest.metrics["passes"]:
+        assert f"{row['bits_per_byte']:.4f}" in page.text
     assert f"{artifacts['tokenize'].manifest.counts['train_tokens']:,} training tokens" in page.text
 
 
@@ -66,12 +71,12 @@ def test_headline_figures_and_ratios_by_hand(written):
     page = rendered(*written)
     page.assert_self_contained()
     for shown in (
-        "1.495 the network, 24 % below the best baseline",  # 1 - 1.495 / 1.965
+        "1.495 pretrained network, 24 % below the best baseline; lower is better",  # 1 - 1.495 / 1.965
         "5.28 MB → 1.38 MB 3.8 times smaller, +2.27 % bits per byte",  # 1.529 / 1.495, the benchmark's
         "25 MB 4,800 documents, 1 MB held out",
         "6 stages run, 1 reused; 2h 00m from start to end",
         "too few words 1,500 18.8 %",
-        "continued from the checkpoint of step 20,000",
+        "resumed from the checkpoint of step 20,000",
         "18.0 s 45.0 s 2.50 1 GB 1.5 GB 1.50",
         "reused from older-otter-0001",
         "commit 0123456789ab, with uncommitted changes",
@@ -80,6 +85,47 @@ def test_headline_figures_and_ratios_by_hand(written):
     assert "never" not in page.text, "a rule that dropped nothing is not listed"
     assert "timeout" not in page.text, "a setting that is not set is not listed"
     assert page.html.count('class="n off"') == 1, "only dedup took more than twice its plan"
+
+
+def test_scores_are_folded_by_task_behind_a_row_with_the_models_and_the_best_baseline(written):
+    page = rendered(*written)
+    assert page.html.count('<details class="task">') == 2
+    assert "held-out text bits per byte, lower is better 1.495 1.529 1.965 xz metric model" in page.text
+    assert "winograd accuracy 0.475 0.500 random choice metric model" in page.text
+    dots = [float(left) for left in re.findall(r'class="dot network" style="left:([\d.]+)%"', page.html)]
+    assert dots == [pytest.approx(100 * 1.495 / 4.965, abs=0.01), 47.5], "the scale holds the intervals"
+    assert 'class="range network" style="left:32.5%;width:30.0%"' in page.html
+
+
+def test_settings_of_passes_are_words_and_tables_scroll_in_their_box(finished):
+    page = rendered(*finished)
+    assert "sparsity 0.5, rounds 2" in page.text and "recovery 2,048 tokens" in page.text
+    assert "recovery: tokens 2,048, batch tokens 512" in page.text, "all settings, folded"
+    for written_out in ("{'", "': ", "None", "True"):
+        assert written_out not in page.text.split("Generated text")[0], written_out
+    assert page.html.count("<table") == page.html.count('<div class="scroll"><table')
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+@pytest.mark.parametrize("width", [1200, 400])
+def test_nothing_is_cut_off(finished, tmp_path, width):
+    """Nothing is wider than the page, and at full width no table wider than its box; all details open."""
+    page = rendered(*finished).html.replace("<details", "<details open")
+    script = (
+        "const d = document.querySelector('iframe').contentDocument, w = d.documentElement.clientWidth;"
+        "const wide = [...d.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length;"
+        "document.title = [w, d.documentElement.scrollWidth, wide].join(' ')"
+    )
+    frame = f'<iframe style="width:{width}px;height:900px;border:0" srcdoc="{escape(page)}"></iframe>'
+    (tmp_path / "frame.html").write_text(f"{frame}<script>onload = () => {{ {script} }}</script>", encoding="utf-8")
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    arguments += [f"--user-data-dir={tmp_path}/profile", f"--window-size={width + 100},1000", "--dump-dom"]
+    done = subprocess.run(
+        [CHROMIUM, *arguments, f"file://{tmp_path}/frame.html"], capture_output=True, text=True, timeout=120
+    )
+    visible, content, wide = map(int, re.search(r"<title>([\d ]+)</title>", done.stdout)[1].split())
+    assert content <= visible
+    assert width == 400 or wide == 0
 
 
 @pytest.mark.parametrize("last", list(synthetic.SECONDS))
@@ -118,7 +164,7 @@ def test_what_is_gone_is_named_and_what_is_damaged_is_an_error(written):
         write_report(store, record)
     log.folder.remove()
     page = rendered(store, record)
-    assert "left out here: pretrain." in page.text
+    assert "omitted here: pretrain." in page.text
     assert "<h2>Pretraining</h2>" not in page.html
 
 

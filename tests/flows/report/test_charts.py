@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from flows.report.bars import Quantity, bars
-from flows.report.charts import MOST_POINTS, Curve, curve_chart, frontier_chart, moving_average, thinned
+from flows.report.charts import MAX_POINTS, Curve, curve_chart, frontier_chart, moving_average, thinned
 
 
 def test_a_moving_average_keeps_constants_and_the_start_and_removes_noise():
@@ -18,7 +18,7 @@ def test_a_moving_average_keeps_constants_and_the_start_and_removes_noise():
 def test_thinning_keeps_few_values_and_the_mean_of_many():
     assert thinned([1, 2, 3]).tolist() == [1, 2, 3]
     many = np.arange(1000.0)
-    assert len(thinned(many)) == MOST_POINTS
+    assert len(thinned(many)) == MAX_POINTS
     assert thinned(np.tile(many, 4)).mean() == pytest.approx(many.mean())
 
 

@@ -31,7 +31,7 @@ def test_each_source_with_what_took_the_most(tmp_path):
     )  # fmt: skip
     funnel = corpus_funnel({"ingest": ingest, "clean": clean})
     assert funnel is not None
-    assert funnel.stages == ["ingest", "clean"]
+    assert funnel.stages == ["ingest", "clean"] and funnel.has_genres
     web, wiki = funnel.rows
     assert (web.source, web.documents, web.text, web.percent) == ("b", ["5", "1"], "3 kB", 33.3)
     assert web.main_reason == "bullets (56 %)"
