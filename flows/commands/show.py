@@ -1,11 +1,15 @@
-"""What `runs`, `show` and the end of a run print."""
+"""`headrace runs`, `headrace show --scores`, and the JSON of `show` and `run`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
-from flows.console import amount, console, duration
+from flows.console import console
+from flows.report.benchmark_scores import Score, not_run, read_scores
 from flows.run_artifacts import manifests, report_location, status
 from infra.store.artifacts import ArtifactStore
 
@@ -25,53 +29,40 @@ def runs_table(records: list[RunRecord]) -> None:
     console.print(table if records else "no runs yet; begin with: headrace run configs/demo.yaml")
 
 
-def show_run(store_url: str, record: RunRecord) -> None:
-    """Print what each stage of a run did, the scores, and where the report is."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("stage", "action", "seconds", "memory", "size", "artifact"):
-        table.add_column(title, justify="right" if title in ("seconds", "memory", "size") else "left")
-    by_stage = manifests(store_url, record)
-    for stage, outcome in record.stages.items():
-        if stage not in by_stage:
-            console.print(f"the artifact {outcome.artifact.label} is gone from the store", markup=False)
-            continue
-        manifest = by_stage[stage]
-        table.add_row(
-            stage, outcome.action, duration(outcome.seconds), amount(manifest.peak_memory_bytes, "B"),
-            amount(manifest.total_bytes, "B"), outcome.artifact.label,
-        )  # fmt: skip
-    console.print(f"run {record.run_id} ({record.config_name}): {status(record)}", markup=False)
-    console.print(table)
-    _print_scores(store_url, record)
-    if record.message:
-        console.print(record.message, markup=False)
-    where = report_location(store_url, record)
-    if where:
-        console.print(f"report: {where}", markup=False)
+def print_run_scores(store_url: str, record: RunRecord) -> None:
+    """Print every score of a run.
 
-
-def _print_scores(store_url: str, record: RunRecord) -> None:
+    Raises:
+        NotFoundError: if the run has no benchmark results.
+    """
     outcome = record.stages.get("benchmark")
     if outcome is None:
-        return
-    scores_table(ArtifactStore(store_url).open(outcome.artifact).read_table("scores.parquet").to_pylist())
+        raise NotFoundError(
+            f"run {record.run_id} has no benchmark results; it has: {', '.join(record.stages) or 'no stage'}"
+        )
+    console.print(f"scores of run {record.run_id} ({record.config_name})", markup=False)
+    print_scores(read_scores(ArtifactStore(store_url).open(outcome.artifact)))
 
 
-def scores_table(scores: list[dict[str, Any]]) -> None:
-    """Print rows of the SCORES schema."""
+def print_scores(scores: Sequence[Score]) -> None:
+    """Print a table of the scores, then the tasks that have none with the reason."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("task", "model", "metric", "value", "95 % interval"):
+    for title in ("task", "metric", "model", "value", "95 % interval"):
         table.add_column(title, justify="right" if title in ("value", "95 % interval") else "left")
-    for row in scores:
-        interval = "" if row["low"] is None else f"{row['low']:.3f} - {row['high']:.3f}"
-        value = (row["note"] or "not run") if row["value"] is None else f"{row['value']:.3f}"
-        table.add_row(row["task"], row["model"], row["metric"], value, interval)
-    console.print(table)
+    metrics = list(dict.fromkeys((row["task"], row["metric"]) for row in scores))
+    for row in sorted(scores, key=lambda row: metrics.index((row["task"], row["metric"]))):
+        if row["value"] is not None:
+            interval = "" if row["low"] is None else f"{row['low']:.3f} - {row['high']:.3f}"
+            table.add_row(row["task"], row["metric"], row["model"], f"{row['value']:.3f}", interval)
+    if table.rows:
+        console.print(table)
+    for missing in not_run(list(scores)):
+        console.print(Text(f"not run: {', '.join(missing.tasks)}: {missing.reason}"))
 
 
-def run_summary(store_url: str, record: RunRecord) -> dict[str, Any]:
+def run_json(store_url: str, record: RunRecord) -> dict[str, Any]:
     """The object that `--json` prints."""
-    found = manifests(store_url, record)
+    stages = manifests(store_url, record)
     return {
         "run_id": record.run_id,
         "status": status(record),
@@ -87,8 +78,8 @@ def run_summary(store_url: str, record: RunRecord) -> dict[str, Any]:
                 "counts": manifest.counts,
                 "peak_memory_bytes": manifest.peak_memory_bytes,
             }
-            for stage, manifest in found.items()
+            for stage, manifest in stages.items()
         ],
         "report": report_location(store_url, record),
-        "metrics": {stage: manifest.metrics for stage, manifest in found.items() if manifest.metrics},
+        "metrics": {stage: manifest.metrics for stage, manifest in stages.items() if manifest.metrics},
     }

@@ -1,0 +1,136 @@
+"""Panel Inspect: `show`, `compare`, `why`, `lineage`, `report`."""
+
+from typing import Annotated
+
+import typer
+
+from flows.commands.panels.command import (
+    AsJson,
+    RunId,
+    RunOption,
+    Store,
+    command,
+    complete_runs,
+    print_json,
+)
+from flows.store_location import store_url
+
+PANEL = "Inspect"
+app = typer.Typer()
+
+
+@command(app, PANEL, "headrace show latest", "headrace show quiet-otter-3f9a --scores")
+def show(
+    run_id: RunId = "latest",
+    scores: Annotated[bool, typer.Option("--scores", metavar="", help="print every benchmark score instead")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Summarize a run: stages, headline figures, the report's path."""
+    from flows.commands.show import print_run_scores, run_json
+    from flows.commands.summary import print_summary
+    from infra.store.runs import RunStore
+
+    url = store_url(store)
+    record = RunStore(url).get(run_id)
+    if scores:
+        print_run_scores(url, record)
+    else:
+        print_summary(url, record)
+    if as_json:
+        print_json(run_json(url, record))
+
+
+@command(
+    app, PANEL, "headrace compare quiet-otter-3f9a brave-heron-77d0",
+    "headrace compare latest --models pretrained,compressed",
+)  # fmt: skip
+def compare(
+    run_a: Annotated[
+        str, typer.Argument(metavar="RUN_A", help="a run with benchmark results", autocompletion=complete_runs)
+    ],
+    run_b: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN_B", help="a second run; if omitted, the models of RUN_A are compared",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    models: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="models to compare; within a run, the first with the others")
+    ] = "pretrained,compressed",
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Compare two runs, or one run before and after compression.
+
+    Prints the paired difference of every score over the same test items, with its 95 % interval.
+    """
+    from flows.commands.compare import as_json as comparison_json
+    from flows.commands.compare import compare as compare_runs
+    from flows.commands.compare import print_comparison
+    from infra.store.runs import RunStore
+
+    url = store_url(store)
+    records = {record.run_id: record for record in map(RunStore(url).get, filter(None, (run_a, run_b)))}
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    differences, not_compared = compare_runs(url, list(records.values()), names)
+    print_comparison(differences, not_compared)
+    if as_json:
+        print_json(comparison_json(differences, not_compared))
+
+
+@command(app, PANEL, "headrace why 'files/a.jsonl.gz#17'", "headrace why 'files/a.jsonl.gz#17' --text")
+def why(
+    document: Annotated[str, typer.Argument(metavar="DOC_ID", help="id of a document, SOURCE/PATH#POSITION")],
+    run_id: RunOption = "latest",
+    text: Annotated[
+        bool, typer.Option("--text", metavar="", help="print the document's text after the last stage that kept it")
+    ] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trace one document: kept, edited or rejected, and by which rule."""
+    from flows.commands.why import as_json as fates_json
+    from flows.commands.why import fates, print_fates, text_of
+    from infra.store.runs import RunStore
+
+    url = store_url(store)
+    record = RunStore(url).get(run_id)
+    stages = fates(url, record, document)
+    if text:
+        typer.echo(text_of(stages))
+        return
+    print_fates(document, record, stages)
+    if as_json:
+        print_json(fates_json(document, record, stages))
+
+
+@command(app, PANEL, "headrace lineage latest:benchmark", "headrace lineage pretrain/df91e0fc7b0d")
+def lineage(
+    artifact: Annotated[
+        str,
+        typer.Argument(metavar="ARTIFACT", help="RUN_ID:STAGE, latest:STAGE, STAGE/KEY or STAGE/KEY/ATTEMPT"),
+    ],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trace an artifact down to its sources."""
+    from flows.commands.lineage import find_artifact, lineage_json, lineage_tree
+    from flows.console import console
+
+    url = store_url(store)
+    root = find_artifact(url, artifact)
+    console.print(lineage_tree(url, root))
+    if as_json:
+        print_json(lineage_json(url, root))
+
+
+@command(app, PANEL, "headrace report latest")
+def report(run_id: RunId = "latest", store: Store = None) -> None:
+    """Write a run's report again and print its path."""
+    from flows.report.build import write_report
+    from infra.store.runs import RunStore
+
+    url = store_url(store)
+    typer.echo(write_report(url, RunStore(url).get(run_id)))

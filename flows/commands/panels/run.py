@@ -1,0 +1,179 @@
+"""Panel Run: `plan`, `run`, `rerun`, `sweep`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.panels.command import (
+    AsJson,
+    ConfigPath,
+    Overrides,
+    Store,
+    Until,
+    command,
+    complete_runs,
+    complete_stages,
+    print_json,
+)
+from flows.store_location import store_url
+
+PANEL = "Run"
+app = typer.Typer()
+
+
+@command(
+    app, PANEL, "headrace plan configs/demo.yaml", "headrace plan configs/demo.yaml --set pretrain.tokens=20000000"
+)
+def plan(
+    config: ConfigPath, set_: Overrides = None, until: Until = None, store: Store = None, as_json: AsJson = False
+) -> None:
+    """Show what a run would reuse, what it would run, why, and the cost.
+
+    Computes nothing. Costs are estimates of wall time, peak memory and floating-point operations.
+    """
+    from flows.console import console, plan_table
+    from flows.planning import Planner
+    from flows.run_config import load_run_config
+    from flows.run_session import RunRequest, resumable
+    from infra.store.artifacts import ArtifactStore
+    from infra.store.runs import RunStore
+
+    url = store_url(store)
+    request = RunRequest(load_run_config(config, set_ or []), url, last_stage=until)
+    record, notes = resumable(RunStore(url), request)
+    planned = Planner(ArtifactStore(url), RunStore(url), request.config, record, None).plan(last_stage=until)
+    console.print(plan_table(planned))
+    for note in notes:
+        console.print(f"headrace run {note}", markup=False)
+    if as_json:
+        print_json({"stages": [row.as_json() for row in planned]})
+
+
+@command(
+    app, PANEL, "headrace run configs/demo.yaml", "headrace run my.yaml --set compress.passes.0.sparsity=0.7",
+    "headrace run my.yaml --until pretrain",
+)  # fmt: skip
+def run(
+    config: ConfigPath,
+    set_: Overrides = None,
+    until: Until = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished run of this config")
+    ] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a config; resumes its unfinished run, reuses finished stages.
+
+    A stage runs if its version, its config or the content of its inputs changed. Ends with a summary and the path
+    of the report.
+    """
+    from flows.run_config import load_run_config
+    from flows.run_session import RunRequest
+
+    run_config = load_run_config(config, set_ or [])
+    _execute(RunRequest(run_config, store_url(store), last_stage=until, fresh=fresh), as_json)
+
+
+@command(
+    app, PANEL, "headrace rerun compress --set compress.passes.0.sparsity=0.7",
+    "headrace rerun benchmark --run quiet-otter-3f9a --only",
+)  # fmt: skip
+def rerun(
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help="the stage to run again", autocompletion=complete_stages)
+    ],
+    run_id: Annotated[
+        str,
+        typer.Option("--run", metavar="RUN_ID", help="the run whose inputs are used", autocompletion=complete_runs),
+    ] = "latest",
+    set_: Overrides = None,
+    only: Annotated[
+        bool, typer.Option("--only", metavar="", help="run this stage only, not those that depend on it")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished rerun of this stage")
+    ] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one stage of a run again, as a new attempt.
+
+    Stages that depend on it follow if its bytes changed.
+    """
+    from flows.run_config import recorded_config
+    from flows.run_session import rerun_request
+    from infra.store.runs import RunStore
+    from stages.registry import stage_named
+
+    url = store_url(store)
+    stage_named(stage)
+    base = RunStore(url).get(run_id)
+    config = recorded_config(base, set_ or [])
+    _execute(rerun_request(url, base, config, stage, only, fresh), as_json)
+
+
+@command(
+    app, PANEL, "headrace sweep configs/demo.yaml configs/recipes/frontier.yaml",
+    "headrace sweep latest configs/recipes/frontier.yaml",
+)  # fmt: skip
+def sweep(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|RUN_ID", help="a run config, or a run whose model is compressed",
+            autocompletion=complete_runs,
+        ),
+    ],
+    recipes: Annotated[
+        str,
+        typer.Argument(metavar="RECIPES", help="compression recipes, such as configs/recipes/frontier.yaml"),
+    ],
+    set_: Overrides = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Compress one model by many recipes; marks the Pareto frontier.
+
+    Recipes share the passes they begin with, and reuse what the store already holds.
+    """
+    from flows.commands.sweep import LAST_STAGE, print_sweep, sweep_json
+    from flows.commands.sweep import sweep as run_sweep
+    from flows.console import run_view
+    from flows.planning import stages_until
+    from flows.recipes import read_recipes
+    from flows.run_artifacts import report_location
+    from flows.run_config import load_run_config, recorded_config
+    from infra.store.runs import RunStore
+
+    url, recipes_by_name = store_url(store), read_recipes(recipes)
+    base = None
+    if source.endswith((".yaml", ".yml")):
+        run_config = load_run_config(source, set_ or [])
+    else:
+        base = RunStore(url).get(source)
+        run_config = recorded_config(base, set_ or [])
+    with run_view([stage.name for stage in stages_until(LAST_STAGE)]) as view:
+        results = run_sweep(run_config, recipes_by_name, url, view, base)
+    print_sweep(results)
+    last = next((result.run_id for result in reversed(results) if result.run_id), None)
+    if last:
+        typer.echo(f"report with all recipes: {report_location(url, RunStore(url).get(last))}")
+    if as_json:
+        print_json(sweep_json(results))
+
+
+def _execute(request: Any, as_json: bool) -> None:
+    from flows.commands.show import run_json
+    from flows.commands.summary import print_summary
+    from flows.console import run_view
+    from flows.pipeline import execute_request
+    from flows.planning import stages_until
+    from infra.store.runs import RunStore
+
+    with run_view([stage.name for stage in stages_until(request.last_stage)]) as view:
+        run_id = execute_request(request, view)
+    record = RunStore(request.store_url).get(run_id)
+    print_summary(request.store_url, record)
+    if as_json:
+        print_json(run_json(request.store_url, record))

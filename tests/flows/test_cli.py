@@ -1,0 +1,69 @@
+"""The help that a person reads: panels, one line and an example per command, quick to start, with completion."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.commands.panels import command
+from stages.registry import STAGES
+
+PANELS = {
+    "Run": ["plan", "run", "rerun", "sweep"],
+    "Inspect": ["show", "compare", "why", "lineage", "report"],
+    "Model": ["generate", "evaluate", "export"],
+    "Store": ["runs", "verify"],
+}
+
+
+def printed(*arguments: str, columns: int = 80) -> str:
+    return CliRunner(env={"COLUMNS": str(columns), "TERMINAL_WIDTH": str(columns)}).invoke(app, arguments).stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_the_help_shows_every_command_in_its_panel_on_one_line(arguments):
+    lines = [line.strip("│ ") for line in printed(*arguments).splitlines()]
+    title = None
+    shown: dict[str, list[str]] = {panel: [] for panel in PANELS}
+    for line in lines:
+        if line.startswith("╭─"):
+            title = line.strip("╭─╮ ")
+        elif line.startswith("╰"):
+            title = None
+        elif title in PANELS:
+            shown[title].append(line.split()[0])
+    assert shown == PANELS
+
+
+@pytest.mark.parametrize("name", [name for names in PANELS.values() for name in names])
+def test_each_command_has_an_example_that_names_it(name):
+    assert f"headrace {name}" in printed(name, "--help").split("Example")[-1]
+
+
+def test_all_commands_are_in_a_panel():
+    assert list(get_command(app).commands) == [name for names in PANELS.values() for name in names]
+
+
+def test_the_help_needs_no_heavy_import():
+    script = (
+        "import sys; from typer.testing import CliRunner; from flows.cli import app;"
+        "CliRunner().invoke(app, ['--help']);"
+        "print(*sorted({'torch', 'ray', 'prefect', 'pyarrow', 'pydantic', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_stages_and_runs_are_completed(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quiet-otter-3f9a.json").touch()
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
+    assert command.complete_runs("") == ["latest", "quiet-otter-3f9a"]
+    assert command.complete_runs("qu") == ["quiet-otter-3f9a"]
+    monkeypatch.setenv("HEADRACE_HOME", "memory://elsewhere")
+    assert command.complete_runs("") == ["latest"]
+    assert command.complete_stages("") == sorted(stage.name for stage in STAGES)
+    assert command.complete_stages("pre") == ["pretrain"]
