@@ -32,11 +32,12 @@ bench: .venv/.stamp
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e . --group dev
 	@touch $@
 
-# Resolve anew and write what was resolved; local build tags (+cpu) are left out, they exist on one machine only.
+# Resolve the dependencies again, without local build tags (+cpu), which exist on one machine only. torch stays at the
+# lower bound in pyproject.toml, so that CI runs it.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	.venv-lock/bin/python -m pip install --quiet -e . --group dev
+	.venv-lock/bin/python -m pip install --quiet -e . --group dev "$$(grep '^torch==' constraints.txt)"
 	{ echo "# Made by 'make lock'; the versions that the tests passed with."; .venv-lock/bin/python -m pip list --format=freeze --exclude headrace | sed 's/+[a-z0-9.]*$$//' | sort -f; } > constraints.txt
 	rm -rf .venv-lock
 

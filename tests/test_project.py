@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -31,6 +32,13 @@ def test_every_dependency_is_pinned_to_a_version_that_pyproject_admits():
         requirement = Requirement(text)
         assert normal(requirement.name) in pins, f"{requirement.name} is not in constraints.txt; run: make lock"
         assert requirement.specifier.contains(pins[normal(requirement.name)], prereleases=True), text
+
+
+def test_the_pinned_torch_is_the_lower_bound_so_that_ci_runs_it():
+    requirement = next(Requirement(text) for text in PROJECT["project"]["dependencies"] if text.startswith("torch"))
+    bounds = {bound.operator: Version(bound.version) for bound in requirement.specifier}
+    assert bounds == {">=": Version(constraints()["torch"]), "<": Version("3")}
+    assert f"torch {constraints()['torch']}" in (ROOT / "README.md").read_text(), "README names the tried version"
 
 
 def test_what_is_installed_is_what_is_pinned():
