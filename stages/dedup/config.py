@@ -1,6 +1,6 @@
-"""The config section `dedup`; apart from the stage's code so that a plan need not import that.
+"""The config section `dedup`, in a module of its own so that `headrace plan` imports no compiled code.
 
-- `DedupConfig`: the whole section; near duplicates are in `near_duplicates/minhash_config.py`
+- `DedupConfig`: the whole section; the config of near duplicates is in `near_duplicates/minhash_config.py`
 - `DecontaminationConfig`, `ParagraphConfig`, `ExactSubstringConfig`: the steps that cut text out of documents
 """
 
@@ -13,74 +13,83 @@ from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorC
 
 
 class ParagraphConfig(FrozenConfig):
-    """Paragraphs or lines that occur in several documents; the first ones stay, in the order of the documents' ids."""
+    """Paragraphs or lines that occur in several documents; the first occurrences by document id are kept."""
 
     unit: Literal["paragraph", "line"] = Field("paragraph", description="paragraphs end at an empty line")
     min_characters: int = Field(
-        100, gt=0, description="characters from which a unit counts; shorter ones are headings and turns of phrase"
+        100, gt=0, description="minimum length of a unit in characters; shorter ones are headings and idioms"
     )
-    most: int = Field(1, gt=0, description="occurrences that stay")
+    most: int = Field(1, gt=0, description="number of occurrences to keep")
 
 
 class ExactSubstringConfig(FrozenConfig):
-    """Equal stretches of text in several places (Lee et al. 2021, 2107.06499); the first stays, in the order of ids."""
+    """Repeated substrings (Lee et al. 2021, 2107.06499); the first occurrence by document id is kept."""
 
     min_bytes: int = Field(
-        200, ge=20, description="bytes from which a repeat is cut; the paper's 50 tokens are about 200 bytes"
+        200, ge=20, description="minimum length of a repeat in bytes; the paper's 50 tokens are about 200 bytes"
     )
     max_bytes: int = Field(
-        1_000_000_000, gt=0, description="most text that the suffix array is built of; it takes 7 bytes of memory each"
+        1_000_000_000,
+        gt=0,
+        description="maximum bytes of text for the suffix array, which takes 7 bytes of memory per byte",
     )
 
 
 class DecontaminationConfig(FrozenConfig):
-    """Benchmark items that stand in the text, by n-grams of words (Brown et al. 2020, 2005.14165, appendix C)."""
+    """Benchmark items that occur in the text, by word n-grams (Brown et al. 2020, 2005.14165, appendix C)."""
 
     benchmarks: tuple[str, ...] = Field(
-        min_length=1, description="globs over the benchmarks' files on any fsspec URL: .tsv, .csv, .jsonl, .json, .xml"
+        min_length=1, description="globs over benchmark files on any fsspec URL: .tsv, .csv, .jsonl, .json, .xml"
     )
     action: Literal["drop", "cut", "tag", "report"] = Field(
-        "drop", description="what happens to a document that holds an n-gram of an item"
+        "drop", description="action on a document that contains an n-gram of an item"
     )
-    ngram: int = Field(13, ge=2, description="words of an n-gram, compared without case and punctuation")
+    ngram: int = Field(13, ge=2, description="words per n-gram, compared without case and punctuation")
     min_words: int = Field(
         8,
         ge=2,
-        description="an item without so long a field as `ngram` is sought by its fields of at least this length",
+        description="an item whose fields all have fewer than `ngram` words is matched by its whole fields of at least "
+        "this many words",
     )
-    also_report: int | None = Field(8, ge=2, description="a second length, which is only reported")
+    also_report: int | None = Field(8, ge=2, description="second n-gram length, which is only reported")
     max_documents: int = Field(
-        10, gt=0, description="an n-gram in more documents than this is common property, not a leak, and is ignored"
+        10, gt=0, description="an n-gram in more documents than this is common text, not a leak, and is ignored"
     )
-    window_characters: int = Field(200, ge=0, description="cut with an n-gram on each side of it")
+    window_characters: int = Field(200, ge=0, description="characters to cut on each side of an n-gram")
     max_windows: int = Field(10, gt=0, description="a document with more cuts than this is dropped")
 
     @model_validator(mode="after")
-    def _lengths_differ(self) -> "DecontaminationConfig":
+    def _check_lengths(self) -> "DecontaminationConfig":
         if self.min_words > self.ngram:
             raise ValueError(
-                f"min_words is {self.min_words}, more than ngram, {self.ngram}; it can be 2 to {self.ngram}"
+                f"min_words is {self.min_words}, more than ngram, {self.ngram}; accepted are 2 to {self.ngram}"
             )
         if self.also_report == self.ngram:
-            raise ValueError(f"also_report is {self.ngram}, as ngram is; give another length or null")
+            raise ValueError(f"also_report is {self.ngram}, the same as ngram; set another length or null")
         return self
 
 
 class DedupConfig(StageConfig):
-    """When two documents count as the same, what is cut out of documents, and how many are held out."""
+    """Near-duplicate detection, cuts within documents, and the held-out split."""
 
-    near: MinHashConfig = Field(default_factory=MinHashConfig, description="when two documents are near duplicates")
-    survivor: SurvivorConfig = Field(default_factory=SurvivorConfig, description="which document of a cluster stays")
-    against: tuple[str, ...] = Field(
-        (), description="folders of earlier dedup artifacts; documents that duplicate theirs go, by their index alone"
+    near: MinHashConfig = Field(default_factory=MinHashConfig, description="near-duplicate detection")
+    survivor: SurvivorConfig = Field(
+        default_factory=SurvivorConfig, description="rule for the document of a cluster that is kept"
     )
-    decontaminate: DecontaminationConfig | None = Field(None, description="keeps benchmark items out; off if left out")
-    paragraphs: ParagraphConfig | None = Field(None, description="cuts repeated paragraphs or lines; off if left out")
+    against: tuple[str, ...] = Field(
+        (),
+        description="folders of earlier dedup artifacts; duplicates of their documents are dropped (only the index is "
+        "read)",
+    )
+    decontaminate: DecontaminationConfig | None = Field(None, description="removes benchmark items; off by default")
+    paragraphs: ParagraphConfig | None = Field(None, description="cuts repeated paragraphs or lines; off by default")
     exact_substring: ExactSubstringConfig | None = Field(
-        None, description="cuts repeated stretches of text, all text in one process's memory; off if left out"
+        None, description="cuts repeated substrings, with all text in one process's memory; off by default"
     )
     min_characters_left: int = Field(
-        200, ge=0, description="a document that is cut to fewer is dropped (as 2005.14165, appendix C, drops pieces)"
+        200, ge=0, description="a document cut to fewer characters is dropped (as in 2005.14165, appendix C)"
     )
-    held_out_share: float = Field(0.03, gt=0, lt=0.5, description="share of the documents kept from all training")
-    seed: int = Field(0, ge=0, description="of the choice of held-out documents")
+    held_out_share: float = Field(
+        0.03, gt=0, lt=0.5, description="share of the documents that are held out of all training"
+    )
+    seed: int = Field(0, ge=0, description="seed of the held-out split")

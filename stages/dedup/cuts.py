@@ -1,9 +1,9 @@
-"""Spans of documents that are cut from their text, and how what remains is joined.
+"""Spans to cut from documents, and the text that remains.
 
-- `CUTS`: the Arrow table of spans; `cuts_by_file` makes one for each file
+- `CUTS`: schema of the table of spans; `cuts_by_file` builds a table per file
 - `CutFile`: spans of all files in one Arrow file, a record batch per file of documents
 - `apply_cuts`: the text without its spans
-- `snap`: move a span's ends inwards to where no word and no character is broken
+- `snap`: moves the ends of a span inwards to word and character boundaries
 """
 
 import io
@@ -28,14 +28,14 @@ CUTS = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-"""A row a span: the document's row in its file, and bytes of its UTF-8 text, on character borders."""
+"""A row per span: the document's row in its file, and byte offsets into its UTF-8 text, on character boundaries."""
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n")
 
 
 def cuts_by_file(
     files: Positions, rows: Positions, starts: Positions, ends: Positions, reason: str, count: int
 ) -> list[pa.Table]:
-    """A table of `CUTS` for each of `count` files, of spans (one value of each array a span) with one reason."""
+    """Group spans (one value per array and span) with a common reason into a table `CUTS` for each of `count` files."""
     order = np.argsort(files, kind="stable")
     borders = np.searchsorted(files[order], np.arange(count + 1))
     columns = [rows[order], starts[order], ends[order], pa.repeat(pa.scalar(reason), len(rows))]
@@ -44,7 +44,7 @@ def cuts_by_file(
 
 
 def write_batches(out: PartitionWriter, path: str, tables: Sequence[pa.Table]) -> None:
-    """Write tables of one schema as the record batches of one Arrow file, so that each can be read by itself."""
+    """Write tables of one schema as the record batches of an Arrow file, so that each can be read separately."""
     buffer = io.BytesIO()
     options = pa.ipc.IpcWriteOptions(compression="zstd")  # ids repeat, row after row
     with pa.ipc.new_file(buffer, tables[0].schema, options=options) as file:
@@ -55,7 +55,7 @@ def write_batches(out: PartitionWriter, path: str, tables: Sequence[pa.Table]) -
 
 
 def read_batch(result: PartitionResult, path: str, number: int) -> pa.Table:
-    """One table of a file that `write_batches` wrote; the others are not read."""
+    """Read one table of a file that `write_batches` wrote, without reading the others."""
     part = next(entry.part for entry in result.marker.files if entry.path == path)
     assert part is not None
     with result.folder.open(part) as file:
@@ -64,33 +64,33 @@ def read_batch(result: PartitionResult, path: str, number: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class CutFile:
-    """Where the spans of all files of documents are; picklable, read where they are applied."""
+    """Spans of all files of documents; picklable, read where they are applied."""
 
     result: PartitionResult
     path: str = "cuts.arrow"
 
-    def of_file(self, number: int) -> pa.Table:
-        """Spans of the `number`-th file of documents, as `CUTS`."""
+    def read(self, number: int) -> pa.Table:
+        """Spans of one file of documents, as `CUTS`."""
         return read_batch(self.result, self.path, number)
 
 
 def all_cuts(files: Sequence[CutFile], number: int) -> pa.Table:
-    """Spans that several steps ask for in one file of documents, by row and start."""
-    found = pa.concat_tables([CUTS.empty_table(), *(file.of_file(number) for file in files)])
-    return found.sort_by([("row", "ascending"), ("start", "ascending"), ("end", "ascending"), ("reason", "ascending")])
+    """Spans of all steps in one file of documents, sorted by row and start."""
+    spans = pa.concat_tables([CUTS.empty_table(), *(file.read(number) for file in files)])
+    return spans.sort_by([("row", "ascending"), ("start", "ascending"), ("end", "ascending"), ("reason", "ascending")])
 
 
 def apply_cuts(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """The text without its spans.
+    """Remove spans from a text.
 
-    Of the two runs of white space that meet at a cut, the one with more line breaks stays, so no empty lines pile up;
-    a line or paragraph break inside the cut still separates what stood on its two sides; where neither side has white
-    space, one space stands for what the cut began or ended with, or keeps two words apart. Nothing is left of white
-    space at the ends of a text that was cut there.
+    Of the two runs of white space that meet at a cut, the one with more line breaks is kept, so no empty lines
+    accumulate; a line or paragraph break inside the cut still separates the text on both sides; if neither side has
+    white space, a single space is inserted if the cut began or ended with white space or two words would join. White
+    space at the ends of a text that was cut there is removed.
 
     Args:
         text: the document.
-        spans: (start, end) bytes of its UTF-8 encoding, on character borders, sorted by start; they may overlap.
+        spans: (start, end) byte offsets in UTF-8, on character boundaries, sorted by start; they may overlap.
     """
     data = text.encode()
     pieces: list[str] = []
@@ -126,17 +126,17 @@ def _join(pieces: list[str], removed: str, right: str) -> None:
 
 @numba.njit(cache=True)
 def snap(data: Bytes, starts: Positions, ends: Positions, start: int, end: int) -> tuple[int, int]:
-    """Move the ends of a span inwards to where they break no word and no character.
+    """Move the ends of a span inwards so that they split no word and no character.
 
     Args:
         data: (bytes,) uint8, UTF-8.
-        starts: (words,) int64, first bytes of the words.
-        ends: (words,) int64, bytes after the words.
-        start: first byte of the span.
-        end: byte after the span.
+        starts: (words,) int64, offsets of the words' first bytes.
+        ends: (words,) int64, offsets after the words.
+        start: offset of the span's first byte.
+        end: offset after the span.
 
     Returns:
-        The new start and end; the start is not before the end where nothing is left.
+        The new start and end; start >= end if nothing is left.
     """
     word = np.searchsorted(ends, start, side="right")
     if word < len(starts) and starts[word] < start:

@@ -1,9 +1,9 @@
-"""Stretches of text that stand in several places, whatever the borders of documents and paragraphs (ExactSubstr).
+"""Exact-substring deduplication (ExactSubstr): repeats across documents and paragraphs are cut.
 
-After Lee et al. 2021 (2107.06499, 4.1): a suffix array over all text brings equal stretches together. A window of
-`min_bytes` is a repeat where the same bytes stand earlier without overlapping it; repeats are cut, on borders of words.
-The order is that of the documents' ids, so it does not depend on their partitioning. All text is in one process's
-memory, since that is what the suffix array is made of.
+After Lee et al. 2021 (2107.06499, 4.1): a suffix array over all text sorts equal substrings next to each other. A
+window of `min_bytes` is a repeat if the same bytes occur earlier without overlapping it; repeats are cut at word
+boundaries. The text is ordered by document id, so the result does not depend on the partitioning. The suffix array
+needs all text in the memory of one process.
 """
 
 from collections.abc import Sequence
@@ -28,18 +28,18 @@ Suffixes = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 
 class Sections(NamedTuple):
-    """The survivors' text without what was cut before, one section after the other, in the order of the ids."""
+    """Text of the survivors without earlier cuts, as concatenated sections in the order of the ids."""
 
     data: Bytes
     """(bytes,) uint8."""
     borders: Positions
-    """(sections + 1,) int64: where each section begins and ends in `data`."""
+    """(sections + 1,) int64, offsets of the sections in `data`."""
     file: Positions
-    """(sections,) number of the file of documents."""
+    """(sections,) index of the file of documents."""
     row: Positions
-    """(sections,) the document's row there."""
+    """(sections,) the document's row in that file."""
     offset: Positions
-    """(sections,) where the section begins in the document's text."""
+    """(sections,) offset of the section in the document's text."""
 
 
 def substring_cuts(
@@ -50,23 +50,24 @@ def substring_cuts(
     config: ExactSubstringConfig,
     maps: PartitionMap,
 ) -> list[CutFile]:
-    """Spans of the repeats among the documents that survived so far.
+    """Find the repeats in the documents that survived so far.
 
     Args:
-        documents: the artifact they are in.
+        documents: artifact with the documents.
         names: its files under `documents/`, in order.
-        fates: of each file's documents.
-        earlier: what other steps cut already; repeats are sought in what they leave.
-        config: which repeats count.
+        fates: fates of each file's documents.
+        earlier: cuts of other steps; repeats are searched for in the remaining text.
+        config: minimum length and maximum size.
         maps: runs the pass `exact_substring`, a single partition.
 
     Raises:
-        EnvironmentProblem: where the library that builds the suffix array is not installed.
-        InputDataError: where there is more text than `max_bytes`.
+        EnvironmentProblem: if the library that builds the suffix array is not installed.
+        InputDataError: if there is more text than `max_bytes`.
     """
     masks = [pa.array(survives(table)) for table in fates]
-    only = Partition("all", (list(names), masks, list(earlier)))
-    return [CutFile(result) for result in maps.map("exact_substring", partial(cut_repeats, documents, config), [only])]
+    partition = Partition("all", (list(names), masks, list(earlier)))
+    results = maps.map("exact_substring", partial(cut_repeats, documents, config), [partition])
+    return [CutFile(result) for result in results]
 
 
 def cut_repeats(
@@ -75,7 +76,7 @@ def cut_repeats(
     payload: tuple[list[str], list[pa.Array], list[CutFile]],
     out: PartitionWriter,
 ) -> None:
-    """Write `cuts.arrow`: the spans to be cut, a record batch per file."""
+    """Write `cuts.arrow`: the spans to cut, a record batch per file."""
     sections = _sections(documents, *payload, config.max_bytes)
     covered = repeated_bytes(sections.data, sections.borders, config.min_bytes)
     section, starts, ends = _runs(covered, sections.borders)
@@ -87,12 +88,12 @@ def cut_repeats(
 
 
 def repeated_bytes(data: Bytes, borders: Positions, length: int) -> npt.NDArray[np.bool_]:
-    """Which bytes belong to a window of `length` that stands earlier, without overlap, within one section each.
+    """Mask (bytes,) of the windows of `length` that occur earlier without overlap; windows lie within a section.
 
     Args:
-        data: (bytes,) uint8, writable (the library insists), the sections' text.
-        borders: (sections + 1,) int64, where sections begin and end.
-        length: bytes of the windows.
+        data: (bytes,) uint8, writable (the library requires it), the sections' text.
+        borders: (sections + 1,) int64, offsets of the sections.
+        length: bytes per window.
     """
     order = suffix_array_library()(data) if len(data) else np.empty(0, np.int32)
     starts = np.zeros(len(data), dtype=np.bool_)
@@ -102,17 +103,17 @@ def repeated_bytes(data: Bytes, borders: Positions, length: int) -> npt.NDArray[
 
 
 def suffix_array_library() -> Any:
-    """`divsufsort` (Mori): bytes -> (bytes,) int32 or int64, the suffixes in order.
+    """`divsufsort` (Mori): bytes -> (bytes,) int32 or int64, offsets of the sorted suffixes.
 
     Raises:
-        EnvironmentProblem: where it is not installed.
+        EnvironmentProblem: if it is not installed.
     """
     try:
         from pydivsufsort import divsufsort
     except ImportError:
         raise EnvironmentProblem(
             "dedup.exact_substring needs the package pydivsufsort, which is not installed; "
-            "install it with: pip install 'headrace[substring]', or leave dedup.exact_substring out"
+            "install it with: pip install 'headrace[substring]', or omit dedup.exact_substring"
         ) from None
     return divsufsort
 
@@ -120,18 +121,18 @@ def suffix_array_library() -> Any:
 def _sections(
     documents: Artifact, names: list[str], masks: list[pa.Array], earlier: list[CutFile], max_bytes: int
 ) -> Sections:
-    """Read the survivors and put them in order.
+    """Read the survivors, sorted by id.
 
     Raises:
-        InputDataError: naming the size and the memory it would take.
+        InputDataError: if there is more text than `max_bytes`.
     """
     ids: list[str] = []
-    place: list[tuple[int, int]] = []
+    rows: list[tuple[int, int]] = []
     texts: list[bytes] = []
     size = 0
     for number, (name, mask) in enumerate(zip(names, masks, strict=True)):
         table = documents.read_table(f"documents/{name}").select(["id", "text"]).filter(mask)
-        place += [(number, row) for row in np.flatnonzero(mask.to_numpy(False)).tolist()]
+        rows += [(number, row) for row in np.flatnonzero(mask.to_numpy(False)).tolist()]
         ids += table.column("id").to_pylist()
         data, offsets = text_columns(table.column("text"))
         texts += [data[begin:end].tobytes() for begin, end in pairwise(offsets)]
@@ -139,66 +140,66 @@ def _sections(
         if size > max_bytes:
             raise InputDataError(
                 f"dedup.exact_substring.max_bytes is {max_bytes:,}, but more text than that survived near-duplicate "
-                f"detection; the suffix array takes 7 bytes of memory for each byte of text (11 from 2 GiB on): raise "
-                f"max_bytes only where that fits, or leave dedup.exact_substring out"
+                f"detection; the suffix array takes 7 bytes of memory per byte of text (11 from 2 GiB on): raise "
+                f"max_bytes if that fits into memory, or omit dedup.exact_substring"
             )
     order = sorted(range(len(ids)), key=ids.__getitem__)
     spans = [all_cuts(earlier, number) for number in range(len(names))]
-    return _without(texts, place, order, spans)
+    return _without(texts, rows, order, spans)
 
 
-def _without(texts: list[bytes], place: list[tuple[int, int]], order: list[int], spans: list[pa.Table]) -> Sections:
-    """The texts in their order, cut to sections at the spans."""
+def _without(texts: list[bytes], rows: list[tuple[int, int]], order: list[int], spans: list[pa.Table]) -> Sections:
+    """Sections of the ordered texts between the spans; `rows` is (file, row) of each text."""
     cut: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for number, table in enumerate(spans):
         for span in table.to_pylist():
             cut.setdefault((number, span["row"]), []).append((span["start"], span["end"]))
     pieces: list[bytes] = []
-    found: list[tuple[int, int, int]] = []
+    origins: list[tuple[int, int, int]] = []
     for document in order:
         position = 0
-        whole = len(texts[document])
-        for start, end in [*cut.get(place[document], []), (whole, whole)]:
+        length = len(texts[document])
+        for start, end in [*cut.get(rows[document], []), (length, length)]:
             if start > position:
                 pieces.append(texts[document][position:start])
-                found.append((*place[document], position))
+                origins.append((*rows[document], position))
             position = max(position, end)
-    columns = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    columns = np.array(origins, dtype=np.int64).reshape(-1, 3).T
     borders = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
     return Sections(np.frombuffer(bytearray().join(pieces), dtype=np.uint8), borders, *columns)
 
 
 def _snapped(sections: Sections, section: Positions, starts: Positions, ends: Positions) -> list[Positions]:
-    """Runs on word borders: their section, start and end within it; those without a whole word are left out."""
-    found: list[tuple[int, int, int]] = []
-    current, text, spelled = -1, sections.data[:0], words(sections.data[:0])
+    """Runs snapped to word boundaries: section, and start and end within it; runs without a whole word are omitted."""
+    snapped: list[tuple[int, int, int]] = []
+    current, text, split = -1, sections.data[:0], words(sections.data[:0])
     for number, start, end in zip(section.tolist(), starts.tolist(), ends.tolist(), strict=True):
         if number != current:
             current, text = number, sections.data[sections.borders[number] : sections.borders[number + 1]]
-            spelled = words(text)
-        start, end = snap(text, spelled.starts, spelled.ends, start, end)
+            split = words(text)
+        start, end = snap(text, split.starts, split.ends, start, end)
         if start < end:
-            found.append((number, start, end))
-    return list(np.array(found, dtype=np.int64).reshape(-1, 3).T)
+            snapped.append((number, start, end))
+    return list(np.array(snapped, dtype=np.int64).reshape(-1, 3).T)
 
 
 @numba.njit(cache=True)
 def _mark_repeats(data: Bytes, borders: Positions, order: Suffixes, length: int, marks: npt.NDArray[np.bool_]) -> None:
     """Mark the start of every window that repeats an earlier one.
 
-    Neighbors in the suffix array that agree in `length` bytes are a group; comparing just those bytes finds the
-    groups without the array of longest common prefixes, which would take four more bytes of memory per byte.
+    Neighbors in the suffix array that agree in `length` bytes form a group; comparing these bytes directly avoids the
+    array of longest common prefixes, which would take four more bytes of memory per byte.
     """
-    room = _room(borders, length, len(data))
+    fits = _fits(borders, length, len(data))
     begin = 0
     while begin < len(order):
-        if not room[order[begin]]:
+        if not fits[order[begin]]:
             begin += 1
             continue
         first = order[begin]
         end, last = begin + 1, begin
         while end < len(order):
-            if room[order[end]]:
+            if fits[order[end]]:
                 if not _same(data, order[last], order[end], length):
                     break
                 first = min(first, order[end])
@@ -206,41 +207,41 @@ def _mark_repeats(data: Bytes, borders: Positions, order: Suffixes, length: int,
             end += 1
         for position in range(begin, last + 1):
             start = order[position]
-            if room[start] and start >= first + length:
+            if fits[start] and start >= first + length:
                 marks[start] = True
         begin = end
 
 
 @numba.njit(cache=True)
-def _room(borders: Positions, length: int, size: int) -> npt.NDArray[np.bool_]:
-    """At which bytes a window fits into the section."""
-    room = np.zeros(size, dtype=np.bool_)
+def _fits(borders: Positions, length: int, size: int) -> npt.NDArray[np.bool_]:
+    """Mask (bytes,) of the offsets at which a window fits into its section."""
+    fits = np.zeros(size, dtype=np.bool_)
     for section in range(len(borders) - 1):
-        room[borders[section] : max(borders[section], borders[section + 1] - length + 1)] = True
-    return room
+        fits[borders[section] : max(borders[section], borders[section + 1] - length + 1)] = True
+    return fits
 
 
 @numba.njit(cache=True)
-def _same(data: Bytes, one: int, other: int, length: int) -> bool:
-    step = 0
-    while step < length and data[one + step] == data[other + step]:
-        step += 1
-    return step == length
+def _same(data: Bytes, first: int, second: int, length: int) -> bool:
+    equal = 0
+    while equal < length and data[first + equal] == data[second + equal]:
+        equal += 1
+    return equal == length
 
 
 @numba.njit(cache=True)
 def _covered(starts: npt.NDArray[np.bool_], length: int) -> npt.NDArray[np.bool_]:
-    """The bytes of all windows that begin at a mark, in place."""
-    left = 0
+    """Extend the marks to all bytes of the windows that begin there, in place."""
+    remaining = 0
     for position in range(len(starts)):
-        left = length if starts[position] else left - 1
-        starts[position] = left > 0
+        remaining = length if starts[position] else remaining - 1
+        starts[position] = remaining > 0
     return starts
 
 
 @numba.njit(cache=True)
 def _runs(covered: npt.NDArray[np.bool_], borders: Positions) -> tuple[Positions, Positions, Positions]:
-    """Runs of covered bytes: their section, and start and end within it."""
+    """Runs of covered bytes: section, and start and end within it."""
     count = 0
     for section in range(len(borders) - 1):
         for position in range(borders[section], borders[section + 1]):

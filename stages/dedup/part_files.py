@@ -1,4 +1,4 @@
-"""Arrow files between the phases, in several record batches, so that a reader takes only those that it needs."""
+"""Arrow files between the phases, in several record batches, so that a reader loads only those that it needs."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PartFile:
-    """Where one Arrow file lies; picklable, so that any worker can read it."""
+    """Location of an Arrow file; picklable, so that any worker can read it."""
 
     folder: Folder
     path: str
@@ -37,19 +37,19 @@ def _remote_table(part: PartFile) -> pa.Table:
 
 
 def open_table(part: PartFile) -> pa.Table:
-    """A whole file to take rows from: mapped on a local disk; else read, and the last four are kept."""
+    """Table of a whole file: memory-mapped on a local disk; otherwise read, and the last four are cached."""
     return part.reader().read_all() if part.folder.is_local else _remote_table(part)
 
 
 def part_of(result: PartitionResult, path: str) -> PartFile:
-    """The file that a partition wrote as `path`."""
+    """File that a partition wrote as `path`."""
     entry = next(entry for entry in result.marker.files if entry.path == path)
     assert entry.part is not None
     return PartFile(result.folder, entry.part)
 
 
 def file_bytes(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> bytes:
-    """An Arrow file of these record batches; empty ones keep their place."""
+    """Arrow file of these record batches; empty batches keep their index."""
     buffer = io.BytesIO()
     with pa.ipc.new_file(buffer, schema) as file:
         for batch in batches:
@@ -58,15 +58,15 @@ def file_bytes(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> bytes:
 
 
 def column_of(batch: Any, name: str) -> npt.NDArray[Any]:
-    """A column of numbers as an array, without copying where it is one piece."""
+    """Numeric column as an array, without copying if it is a single chunk."""
     column = batch.column(name)
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
-def ranges(total: int, most: int) -> Iterator[tuple[int, int]]:
-    """Cut 0 ... `total` into as few equal ranges of at most `most` as will do; one range where there is nothing."""
-    pieces = max(1, -(-total // most))
-    for number in range(pieces):
-        yield number * total // pieces, (number + 1) * total // pieces
+def ranges(total: int, max_size: int) -> Iterator[tuple[int, int]]:
+    """Split [0, total) into the fewest equal ranges of at most `max_size`; an empty range if `total` is 0."""
+    count = max(1, -(-total // max_size))
+    for index in range(count):
+        yield index * total // count, (index + 1) * total // count

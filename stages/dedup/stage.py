@@ -1,5 +1,5 @@
-"""Dedup: one document of every cluster of duplicates stays, without repeats and without the benchmarks' items; then
-some documents are held out before anything learns from them."""
+"""Dedup: keep one document of each cluster of duplicates, cut repeats and benchmark items, and split off held-out
+documents before anything is trained."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -17,18 +17,18 @@ from stages.stage import Stage, StageContext
 TEXT_BYTES_PER_SECOND = 15e6
 """Per core, near-duplicate detection and filtering together."""
 CLUSTER_BYTES = 240
-"""Per document, in the one process that joins the clusters and holds every document's fate (measured from 100,000 to
+"""Per document, in the process that joins the clusters and holds every document's fate (measured from 100,000 to
 1,000,000 documents)."""
-LOOK_UP_BYTES_PER_SECOND = 40e6
-"""Per core: reading, hashing words and looking up n-grams."""
+LOOKUP_BYTES_PER_SECOND = 40e6
+"""Per core: reading, hashing words and n-gram lookup."""
 SUFFIX_BYTES_PER_SECOND = 5e6
-"""In one process: building the suffix array and comparing neighbors in it."""
+"""In one process: building the suffix array and comparing its neighbors."""
 SUFFIX_MEMORY_PER_BYTE = 7
-"""The text, its suffix array in int32 and two marks a byte; 11 from 2^31 bytes on, where the array is in int64."""
+"""Text, int32 suffix array and two flags per byte; 11 from 2^31 bytes on, where the array is int64."""
 
 
 class DedupStage(Stage):
-    """Keep one document of every cluster of duplicates; split off the held-out documents."""
+    """Keep one document of each cluster of duplicates; split off the held-out documents."""
 
     name = "dedup"
     version = 2
@@ -37,25 +37,25 @@ class DedupStage(Stage):
     output = CORPUS
 
     def sources(self, config: DedupConfig) -> dict[str, str]:
-        """What the benchmarks' files look like from outside, and the digests of the earlier artifacts."""
-        found: dict[str, str] = {}
+        """Fingerprints of the benchmark files, and the digests of the earlier artifacts."""
+        fingerprints: dict[str, str] = {}
         if config.decontaminate:
             from stages.dedup.decontamination.benchmark_items import fingerprint as benchmark_fingerprint
 
-            found |= benchmark_fingerprint(config.decontaminate.benchmarks)
+            fingerprints |= benchmark_fingerprint(config.decontaminate.benchmarks)
         if config.against:
             from stages.dedup.near_duplicates.signature_index import fingerprint as index_fingerprint
 
-            found |= {url: index_fingerprint(url) for url in config.against}
-        return found
+            fingerprints |= {url: index_fingerprint(url) for url in config.against}
+        return fingerprints
 
     def estimate(self, config: DedupConfig, volume: Volume) -> Estimate:
-        """By the bytes of text."""
+        """Estimate from the bytes of text."""
         workers = workers_or_all(None)
         seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
         memory = workers * DATA_PROCESS_BYTES + CLUSTER_BYTES * volume.documents
         if config.decontaminate:
-            seconds += volume.text_bytes / LOOK_UP_BYTES_PER_SECOND / workers
+            seconds += volume.text_bytes / LOOKUP_BYTES_PER_SECOND / workers
         if config.exact_substring:
             seconds += volume.text_bytes / SUFFIX_BYTES_PER_SECOND
             memory = max(memory, SUFFIX_MEMORY_PER_BYTE * volume.text_bytes)
@@ -64,7 +64,7 @@ class DedupStage(Stage):
     def run(
         self, config: DedupConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """Fates of whole documents first, so that no text is cut in favor of a document that is dropped."""
+        """Decide on whole documents first, so that no text is cut as a repeat of a document that is dropped."""
         from stages.dedup.cuts import CutFile
         from stages.dedup.decontamination.decontamination import find_contamination
         from stages.dedup.exact_substring import substring_cuts, suffix_array_library
@@ -77,16 +77,16 @@ class DedupStage(Stage):
             suffix_array_library()
         documents, maps = inputs["documents"], context.partitions
         names = [path.removeprefix("documents/") for path in documents.paths("documents/*.parquet")]
-        found_fates = find_fates(documents, names, config.near, config.survivor, config.against, context)
-        fates = [as_fates(table) for table in found_fates]
+        near_duplicates = find_fates(documents, names, config.near, config.survivor, config.against, context)
+        fates = [as_fates(table) for table in near_duplicates]
         cuts: list[CutFile] = []
         if config.decontaminate:
             with context.phase("decontaminate"):
-                found = find_contamination(documents, names, fates, config.decontaminate, maps)
-            fates = [found.marked(number, table) for number, table in enumerate(fates)]
-            cuts += found.cuts
-            out.adopt(found.report)
-            out.metrics["contamination"] = found.metrics()
+                contamination = find_contamination(documents, names, fates, config.decontaminate, maps)
+            fates = [contamination.marked(number, table) for number, table in enumerate(fates)]
+            cuts += contamination.cuts
+            out.adopt(contamination.report)
+            out.metrics["contamination"] = contamination.metrics()
         if config.paragraphs:
             with context.phase("paragraphs"):
                 cuts += paragraph_cuts(documents, names, fates, config.paragraphs, maps)
@@ -104,14 +104,14 @@ class DedupStage(Stage):
         with context.phase("index"):
             for result in write_index(documents, names, config.near, fates, context):
                 result.adopt_into(out)
-        _check_something_is_left(config, out)
+        _check_both_splits(config, out)
         out.volume = Volume(documents=out.counts["train_documents"], text_bytes=out.counts["train_bytes"])
 
 
-def _check_something_is_left(config: DedupConfig, out: ArtifactWriter) -> None:
+def _check_both_splits(config: DedupConfig, out: ArtifactWriter) -> None:
     if not out.counts.get("train_documents") or not out.counts.get("held_out_documents"):
         raise InputDataError(
-            f"after dedup there are {out.counts.get('train_documents', 0)} documents to train on and "
+            f"dedup left {out.counts.get('train_documents', 0)} documents to train on and "
             f"{out.counts.get('held_out_documents', 0)} held out, and both are needed; use more text or "
             f"a larger dedup.held_out_share (now {config.held_out_share})"
         )

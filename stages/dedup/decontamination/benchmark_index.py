@@ -1,7 +1,7 @@
-"""The n-grams of all benchmark items as hashes, and the pass over the text that looks them up.
+"""Index of the n-grams of all benchmark items as hashes, and the pass over the text that looks them up.
 
 - `build_index`: one partition writes the index; `load_index` reads it, once per process
-- `find_ngrams`: where texts hold an n-gram of any item
+- `find_ngrams`: occurrences of the items' n-grams in texts
 """
 
 import functools
@@ -33,69 +33,69 @@ from stages.dedup.cuts import snap
 from stages.dedup.decontamination.benchmark_items import BenchmarkFile, Item, read_items
 
 DECIDING, REPORTED = 0, 1
-"""Which of the two lengths: the one that acts on documents, and the one that is only reported."""
+"""The two n-gram lengths: the one that acts on documents, and the one that is only reported."""
 ITEM_NAMES = pa.schema([("benchmark", pa.string()), ("item", pa.string())])
 FILTER_BITS = 16
-"""Per n-gram in the filter before the search: one look-up in sixteen of other n-grams goes on to the search."""
+"""Bits per n-gram of the filter before the search: one in sixteen other n-grams passes it."""
 
 
 class BitFilter(NamedTuple):
-    """A bit is set for every hash of a set, and for few others."""
+    """One-hash Bloom filter: a bit is set for each hash of a set."""
 
     bits: Hashes
-    """Bit `hash >> shift`, in words of 64."""
+    """Bit `hash >> shift`, in 64-bit words."""
     shift: np.uint64
 
 
 class NgramIndex(NamedTuple):
-    """Distinct n-grams of any length, and the entries (item x 2 + which length) that each belongs to."""
+    """Distinct n-grams of all lengths, and their entries (2 x item + `DECIDING` or `REPORTED`)."""
 
     hashes: Hashes
     """(ngrams,) uint64, sorted."""
     lengths: Positions
-    """The numbers of words that n-grams have."""
+    """Distinct lengths of the n-grams, in words."""
     borders: Positions
-    """(ngrams + 1,) int64: where an n-gram's entries begin and end."""
+    """(ngrams + 1,) int64, offsets of each n-gram's entries."""
     entries: Positions
-    """Entries of all n-grams, sorted within each."""
+    """Entries of all n-grams, sorted within each n-gram."""
     filter: BitFilter
-    """Of the n-grams."""
+    """Filter of the n-grams' hashes."""
     shortest: int
-    """The least number of words of an n-gram."""
+    """Minimum length of an n-gram, in words."""
     beginnings: BitFilter
-    """Of the first `shortest` words of every n-gram: one look-up a word decides for all lengths."""
+    """Filter of the first `shortest` words of every n-gram: one lookup per word covers all lengths."""
 
 
 class Ngrams(NamedTuple):
-    """N-grams of items found in texts, by text and position."""
+    """Occurrences of items' n-grams in texts, by text and position."""
 
     texts: Positions
-    """Number of the text."""
+    """Index of the text."""
     ngrams: Positions
-    """Number of the n-gram in the index."""
+    """Index of the n-gram in the `NgramIndex`."""
     starts: Positions
-    """First byte in the text, of the n-gram and its window."""
+    """Offset in the text of the n-gram with its window."""
     ends: Positions
-    """Byte after it."""
+    """Offset after it."""
 
 
 def build_index(config: DecontaminationConfig, files: Sequence[BenchmarkFile], out: PartitionWriter) -> None:
     """Write `items.arrow`, `ngrams.arrow`, `entries.arrow` and `beginnings.arrow`."""
     names: list[dict[str, str]] = []
-    found = [_Sought(*np.empty((2, 0), np.uint64), *np.empty((2, 0), np.int64))]
+    ngrams = [_ItemNgrams(*np.empty((2, 0), np.uint64), *np.empty((2, 0), np.int64))]
     for file in files:
         items = read_items(file)
-        found += _file_ngrams(items, config, len(names))
+        ngrams += _file_ngrams(items, config, len(names))
         names += [{"benchmark": file.name, "item": item.id} for item in items]
-    hashes, beginnings, entries, lengths = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    hashes, beginnings, entries, lengths = (np.concatenate(columns) for columns in zip(*ngrams, strict=True))
     order = np.lexsort((entries, hashes))
     hashes, entries, lengths = hashes[order], entries[order], lengths[order]
     is_first = np.concatenate([[True], hashes[1:] != hashes[:-1]])[: len(hashes)]
-    is_other = is_first | np.concatenate([[True], entries[1:] != entries[:-1]])[: len(entries)]
+    is_new_entry = is_first | np.concatenate([[True], entries[1:] != entries[:-1]])[: len(entries)]
     number = np.cumsum(is_first) - 1
     out.write_table("items.arrow", pa.Table.from_pylist(names, ITEM_NAMES))
     out.write_table("ngrams.arrow", pa.table({"hash": hashes[is_first], "length": lengths[is_first]}))
-    out.write_table("entries.arrow", pa.table({"ngram": number[is_other], "entry": entries[is_other]}))
+    out.write_table("entries.arrow", pa.table({"ngram": number[is_new_entry], "entry": entries[is_new_entry]}))
     out.write_table("beginnings.arrow", pa.table({"hash": np.unique(beginnings)}))
 
 
@@ -103,8 +103,8 @@ def _shortest(config: DecontaminationConfig) -> int:
     return min(config.min_words, config.also_report or config.ngram)
 
 
-class _Sought(NamedTuple):
-    """N-grams of items, one value each."""
+class _ItemNgrams(NamedTuple):
+    """N-grams of items, a value per n-gram."""
 
     hashes: Hashes
     beginnings: Hashes
@@ -112,38 +112,38 @@ class _Sought(NamedTuple):
     lengths: Positions
 
 
-def _file_ngrams(items: Sequence[Item], config: DecontaminationConfig, first_item: int) -> list[_Sought]:
-    """The n-grams of a file's items, none of them across two fields.
+def _file_ngrams(items: Sequence[Item], config: DecontaminationConfig, first_item: int) -> list[_ItemNgrams]:
+    """N-grams of a file's items; none spans two fields.
 
-    An item whose fields are all shorter than `ngram` words is sought by its whole fields of `min_words` and more.
+    An item whose fields are all shorter than `ngram` words is matched by its whole fields of `min_words` and more.
     """
     fields = [field.encode() for item in items for field in item.fields]
-    spelled = words(np.frombuffer(b"\n".join(fields), dtype=np.uint8))
-    ends = np.cumsum(np.array([len(one) + 1 for one in fields], dtype=np.int64))
-    field = np.searchsorted(ends, spelled.starts, side="right")
-    many = np.array([len(one.fields) for one in items], dtype=np.int64)
-    item = np.repeat(np.arange(len(items)), many)[field]
+    split = words(np.frombuffer(b"\n".join(fields), dtype=np.uint8))
+    ends = np.cumsum(np.array([len(encoded) + 1 for encoded in fields], dtype=np.int64))
+    field = np.searchsorted(ends, split.starts, side="right")
+    fields_per_item = np.array([len(item.fields) for item in items], dtype=np.int64)
+    item = np.repeat(np.arange(len(items)), fields_per_item)[field]
     words_in_field = np.bincount(field, minlength=len(fields))[field]
     longest = np.zeros(len(items), dtype=np.int64)
     np.maximum.at(longest, item, words_in_field)
     is_short = longest[item] < config.ngram
-    sought = [(DECIDING, config.ngram, ~is_short)]
-    sought += [(DECIDING, n, is_short & (words_in_field == n)) for n in range(config.min_words, config.ngram)]
+    selections = [(DECIDING, config.ngram, ~is_short)]
+    selections += [(DECIDING, n, is_short & (words_in_field == n)) for n in range(config.min_words, config.ngram)]
     if config.also_report is not None:
-        sought.append((REPORTED, config.also_report, np.ones_like(is_short)))
-    found = []
-    for which, length, allowed in sought:
-        hashes = ngram_hashes(spelled.hashes, length)
+        selections.append((REPORTED, config.also_report, np.ones_like(is_short)))
+    ngrams = []
+    for kind, length, allowed in selections:
+        hashes = ngram_hashes(split.hashes, length)
         count = len(hashes)
         within = np.flatnonzero(allowed[:count] & (field[:count] == field[len(field) - count :]))
-        beginnings = ngram_hashes(spelled.hashes, _shortest(config))[within]
-        entries = 2 * (first_item + item[within]) + which
-        found.append(_Sought(hashes[within], beginnings, entries, np.full(len(within), length)))
-    return found
+        beginnings = ngram_hashes(split.hashes, _shortest(config))[within]
+        entries = 2 * (first_item + item[within]) + kind
+        ngrams.append(_ItemNgrams(hashes[within], beginnings, entries, np.full(len(within), length)))
+    return ngrams
 
 
 def load_index(built: PartitionResult, config: DecontaminationConfig) -> NgramIndex:
-    """What `build_index` wrote."""
+    """Load the index that `build_index` wrote."""
     parts = {entry.path: entry.part or "" for entry in built.marker.files}
     paths = [parts[f"{name}.arrow"] for name in ("ngrams", "entries", "beginnings")]
     return _load(built.folder, *paths, _shortest(config))
@@ -151,7 +151,7 @@ def load_index(built: PartitionResult, config: DecontaminationConfig) -> NgramIn
 
 @functools.lru_cache(maxsize=1)
 def _load(folder: Folder, ngrams: str, entries: str, beginnings: str, shortest: int) -> NgramIndex:
-    """Once per process: an index of many benchmarks is as large as a partition."""
+    """Load once per process: an index of many benchmarks is as large as a partition."""
     tables = []
     for path in (ngrams, entries, beginnings):
         with folder.open(path) as file:
@@ -171,13 +171,13 @@ def _load(folder: Folder, ngrams: str, entries: str, beginnings: str, shortest: 
 def _filter(hashes: Hashes) -> BitFilter:
     size = max(16, (FILTER_BITS * len(hashes)).bit_length())
     bits = np.zeros(2 ** (size - 6), dtype=np.uint64)
-    places = hashes >> np.uint64(64 - size)
-    np.bitwise_or.at(bits, (places >> np.uint64(6)).astype(np.int64), np.uint64(1) << (places & np.uint64(63)))
+    positions = hashes >> np.uint64(64 - size)
+    np.bitwise_or.at(bits, (positions >> np.uint64(6)).astype(np.int64), np.uint64(1) << (positions & np.uint64(63)))
     return BitFilter(bits, np.uint64(64 - size))
 
 
 def deciding_ngrams(index: NgramIndex) -> npt.NDArray[np.bool_]:
-    """(ngrams,) which n-grams act on documents; the others are only reported."""
+    """Mask (ngrams,) of the n-grams that act on documents; the others are only reported."""
     deciding = np.zeros(len(index.hashes), dtype=np.bool_)
     ngram_of = np.repeat(np.arange(len(index.hashes)), np.diff(index.borders))
     deciding[ngram_of[index.entries % 2 == DECIDING]] = True
@@ -185,13 +185,13 @@ def deciding_ngrams(index: NgramIndex) -> npt.NDArray[np.bool_]:
 
 
 def find_ngrams(data: Bytes, offsets: Positions, index: NgramIndex, window: int) -> Ngrams:
-    """Every place where a text holds an n-gram of the index.
+    """Find all occurrences of the index's n-grams.
 
     Args:
-        data: (bytes,) uint8, the texts one after the other, UTF-8.
-        offsets: (texts + 1,) int64, where each begins and ends.
-        index: what to look for.
-        window: characters to add on both sides; the ends are moved inwards again to where they break no word.
+        data: (bytes,) uint8, the concatenated texts, UTF-8.
+        offsets: (texts + 1,) int64, offsets of the texts.
+        index: n-grams to search for.
+        window: characters to add on both sides; the ends are then moved inwards so that they split no word.
     """
     return Ngrams(*_find(data, offsets, index, window))
 
@@ -203,50 +203,50 @@ def _find(
     longest = np.max(offsets[1:] - offsets[:-1]) // 2 + 2 if len(offsets) > 1 else 0
     hashes, grams = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
     starts, ends = np.empty(longest, np.int64), np.empty(longest, np.int64)
-    found = np.empty((4, 1024), np.int64)
+    hits = np.empty((4, 1024), np.int64)
     count = 0
     for text in range(len(offsets) - 1):
-        this = data[offsets[text] : offsets[text + 1]]
-        many = find_words(this, 0, len(this), LETTERS_AND_DIGITS, hashes, starts, ends)
-        if many < index.shortest:
+        encoded = data[offsets[text] : offsets[text + 1]]
+        word_count = find_words(encoded, 0, len(encoded), LETTERS_AND_DIGITS, hashes, starts, ends)
+        if word_count < index.shortest:
             continue
-        hash_ngrams(hashes[:many], index.shortest, grams)
-        for word in range(many - index.shortest + 1):
-            if not _may_hold(index.beginnings, grams[word]):
+        hash_ngrams(hashes[:word_count], index.shortest, grams)
+        for word in range(word_count - index.shortest + 1):
+            if not _may_contain(index.beginnings, grams[word]):
                 continue
             for length in index.lengths:
-                number = (
-                    _look_up(_ngram(hashes[word : min(many, word + length)]), index) if word + length <= many else -1
-                )
+                if word + length > word_count:
+                    continue
+                number = _look_up(_ngram(hashes[word : word + length]), index)
                 if number >= 0:
-                    if count == found.shape[1]:
-                        found = np.concatenate((found, np.empty_like(found)), axis=1)
-                    last = word + length - 1
-                    start, end = _window(this, starts[:many], ends[:many], starts[word], ends[last], window)
-                    found[0, count], found[1, count], found[2, count], found[3, count] = text, number, start, end
+                    if count == hits.shape[1]:
+                        hits = np.concatenate((hits, np.empty_like(hits)), axis=1)
+                    start, end = starts[word], ends[word + length - 1]
+                    start, end = _window(encoded, starts[:word_count], ends[:word_count], start, end, window)
+                    hits[0, count], hits[1, count], hits[2, count], hits[3, count] = text, number, start, end
                     count += 1
-    return found[0, :count].copy(), found[1, :count].copy(), found[2, :count].copy(), found[3, :count].copy()
+    return hits[0, :count].copy(), hits[1, :count].copy(), hits[2, :count].copy(), hits[3, :count].copy()
 
 
 @numba.njit(cache=True)
 def _ngram(word_hashes: Hashes) -> np.uint64:
-    """Hash of one n-gram, as `hash_ngrams` has it."""
+    """Hash of an n-gram, as `hash_ngrams` computes it."""
     value = np.uint64(0)
-    for one in word_hashes:
-        value = value * PRIME + one
+    for word_hash in word_hashes:
+        value = value * PRIME + word_hash
     return mix(value)
 
 
 @numba.njit(cache=True)
-def _may_hold(some: BitFilter, value: np.uint64) -> bool:
-    place = value >> some.shift
-    return bool((some.bits[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1))
+def _may_contain(filter_: BitFilter, value: np.uint64) -> bool:
+    position = value >> filter_.shift
+    return bool((filter_.bits[position >> np.uint64(6)] >> (position & np.uint64(63))) & np.uint64(1))
 
 
 @numba.njit(cache=True)
 def _look_up(value: np.uint64, index: NgramIndex) -> int:
     """Number of an n-gram in the index, or -1."""
-    if not _may_hold(index.filter, value):
+    if not _may_contain(index.filter, value):
         return -1
     position = int(np.searchsorted(index.hashes, value))
     return position if position < len(index.hashes) and index.hashes[position] == value else -1
@@ -254,7 +254,7 @@ def _look_up(value: np.uint64, index: NgramIndex) -> int:
 
 @numba.njit(cache=True)
 def _window(data: Bytes, starts: Positions, ends: Positions, start: int, end: int, characters: int) -> tuple[int, int]:
-    """The span with so many characters more on both sides, on word borders."""
+    """The span extended by `characters` on both sides, snapped to word boundaries."""
     for _ in range(characters):
         start -= 1
         while start > 0 and data[start] & 0xC0 == 0x80:

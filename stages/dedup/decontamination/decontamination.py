@@ -1,10 +1,10 @@
-"""Which benchmark items stand in the training text, and what happens to the documents that hold them.
+"""Decontamination: finds benchmark items in the training text, and drops, cuts or tags the documents that contain them.
 
-After Brown et al. 2020 (2005.14165, appendix C): an n-gram of words that a benchmark item and a document share is a
-leak, unless more than `max_documents` documents hold it (licences, proverbs, quotations). Where text is cut, a window
-around the n-gram goes with it; a document in too many pieces is dropped.
+After Brown et al. 2020 (2005.14165, appendix C): a word n-gram that a benchmark item and a document share is a leak,
+unless more than `max_documents` documents contain it (licenses, proverbs, quotations). A cut includes a window around
+the n-gram; a document with too many cuts is dropped.
 
-Three passes: `build_index` over the benchmarks, `scan_partition` over each file, `tally` over what was found.
+Three passes: `build_index` over the benchmarks, `scan_partition` over each file, `tally` over all matches.
 """
 
 from collections import Counter
@@ -43,33 +43,33 @@ REPORT = "contamination/items.parquet"
 
 @dataclass(frozen=True)
 class Contamination:
-    """What was found over all files."""
+    """Matches in all files."""
 
     result: PartitionResult
     config: DecontaminationConfig
 
     @property
     def report(self) -> FileEntry:
-        """The table `CONTAMINATION`, to be adopted into the artifact."""
+        """File of the table `CONTAMINATION`, to be adopted into the artifact."""
         return next(entry for entry in self.result.marker.files if entry.path == REPORT)
 
     @property
     def cuts(self) -> list[CutFile]:
-        """Windows to be cut; none unless the action is to cut."""
+        """Windows to cut; none unless the action is `cut`."""
         return [CutFile(self.result)] if self.config.action == "cut" else []
 
     def metrics(self) -> dict[str, Any]:
-        """Benchmark file -> items, testable, contaminated, share of the testable ones, documents."""
+        """Benchmark file -> numbers of items, testable and contaminated items, share of the testable, documents."""
         rows = self.result.read_table("benchmarks.arrow").to_pylist()
         return {row.pop("benchmark"): row for row in rows}
 
     def marked(self, number: int, fates: pa.Table) -> pa.Table:
-        """The fates of the `number`-th file with the contaminated documents dropped or tagged, as configured."""
-        found = read_batch(self.result, "documents.arrow", number)
-        if not len(found):
+        """Fates of a file's documents with the contaminated ones dropped or tagged, as configured."""
+        contaminated = read_batch(self.result, "documents.arrow", number)
+        if not len(contaminated):
             return fates
         columns = {name: fates.column(name).to_pylist() for name in fates.column_names}
-        for document in found.to_pylist():
+        for document in contaminated.to_pylist():
             row, too_many = document["row"], document["windows"] > self.config.max_windows
             if self.config.action == "drop" or (self.config.action == "cut" and too_many):
                 columns["fate"][row], columns["detail"][row] = CONTAMINATED, document["item"]
@@ -84,17 +84,17 @@ def find_contamination(
     config: DecontaminationConfig,
     maps: PartitionMap,
 ) -> Contamination:
-    """Look for every benchmark item in the documents that survived so far.
+    """Search the documents that survived so far for all benchmark items.
 
     Args:
-        documents: the artifact they are in.
+        documents: artifact with the documents.
         names: its files under `documents/`, in order.
-        fates: of each file's documents.
+        fates: fates of each file's documents.
         config: benchmarks, lengths and action.
         maps: runs the passes `benchmark_index`, `contamination_scan` and `contamination_tally`.
 
     Raises:
-        InputDataError: where a benchmark's file is missing or cannot be read.
+        InputDataError: if a benchmark file is missing or cannot be read.
     """
     benchmarks = Partition("all", benchmark_files(config.benchmarks))
     [index] = maps.map("benchmark_index", partial(build_index, config), [benchmarks])
@@ -115,22 +115,22 @@ def scan_partition(
     payload: tuple[str, pa.Array],
     out: PartitionWriter,
 ) -> None:
-    """Write `found.arrow`: row, id of the document, number of the n-gram, start and end of its window."""
+    """Write `found.arrow`: row and id of the document, index of the n-gram, start and end of its window."""
     name, survivors = payload
     table = documents.read_table(f"documents/{name}").select(["id", "text"]).filter(survivors)
     data, offsets = text_columns(table.column("text"))
     window = config.window_characters if config.action == "cut" else 0
-    found = find_ngrams(data, offsets, load_index(index, config), window)
-    rows = np.flatnonzero(survivors.to_numpy(False))[found.texts]
-    ids = table.column("id").combine_chunks().take(pa.array(found.texts)).dictionary_encode()
-    columns = {"row": rows, "id": ids, "ngram": found.ngrams, "start": found.starts, "end": found.ends}
+    matches = find_ngrams(data, offsets, load_index(index, config), window)
+    rows = np.flatnonzero(survivors.to_numpy(False))[matches.texts]
+    ids = table.column("id").combine_chunks().take(pa.array(matches.texts)).dictionary_encode()
+    columns = {"row": rows, "id": ids, "ngram": matches.ngrams, "start": matches.starts, "end": matches.ends}
     out.write_table("found.arrow", pa.table(columns))
 
 
 def tally(
     config: DecontaminationConfig, payload: tuple[PartitionResult, Sequence[PartitionResult]], out: PartitionWriter
 ) -> None:
-    """Write the report, the figures per benchmark, and for each file its contaminated documents and their windows."""
+    """Write the report, the figures per benchmark, and per file the contaminated documents and their windows."""
     built, scanned = payload
     index, items = load_index(built, config), built.read_table("items.arrow")
     counted = _counted(index, scanned, config.max_documents)
@@ -141,22 +141,22 @@ def tally(
     acting = counted & deciding_ngrams(index)
     documents, cuts = [], []
     for result in scanned:
-        found = result.read_table("found.arrow")
-        found = found.filter(pa.array(acting[found.column("ngram").to_numpy()]))
-        found = found.sort_by([("row", "ascending"), ("start", "ascending"), ("end", "ascending")])
-        rows, ngrams, starts, ends = (found.column(name).to_numpy() for name in ("row", "ngram", "start", "end"))
+        matches = result.read_table("found.arrow")
+        matches = matches.filter(pa.array(acting[matches.column("ngram").to_numpy()]))
+        matches = matches.sort_by([("row", "ascending"), ("start", "ascending"), ("end", "ascending")])
+        rows, ngrams, starts, ends = (matches.column(name).to_numpy() for name in ("row", "ngram", "start", "end"))
         contaminated, first = np.unique(rows, return_index=True)
         rows, starts, ends = _merged(rows, starts, ends)
-        named = pa.array([_name(index, items, ngram) for ngram in ngrams[first].tolist()], pa.string())
+        names = pa.array([_name(index, items, ngram) for ngram in ngrams[first].tolist()], pa.string())
         windows = np.unique(rows, return_counts=True)[1].astype(np.int64)
-        documents.append(pa.table({"row": contaminated, "item": named, "windows": windows}))
+        documents.append(pa.table({"row": contaminated, "item": names, "windows": windows}))
         cuts += cuts_by_file(np.zeros_like(rows), rows, starts, ends, CONTAMINATED, 1)
     write_batches(out, "documents.arrow", documents)
     write_batches(out, "cuts.arrow", cuts)
 
 
 def _counted(index: NgramIndex, scanned: Sequence[PartitionResult], max_documents: int) -> Mask:
-    """(ngrams,) which ones stand in the text, but not in more documents than the limit."""
+    """Mask (ngrams,) of those that occur in the text, but in no more documents than the limit."""
     documents = np.zeros(len(index.hashes), dtype=np.int64)
     for result in scanned:
         documents += np.bincount(_distinct(result).column("ngram").to_numpy(), minlength=len(documents))
@@ -165,45 +165,45 @@ def _counted(index: NgramIndex, scanned: Sequence[PartitionResult], max_document
 
 
 def _holders(index: NgramIndex, scanned: Sequence[PartitionResult], counted: Mask) -> pa.Table:
-    """(entry, id): each document that holds an n-gram of an item that counts, once per entry."""
-    found = [pa.table({"entry": pa.array([], pa.int64()), "id": pa.array([], pa.string())})]
+    """Distinct pairs (entry, id) of an entry and a document that contains a counted n-gram of it."""
+    holders = [pa.table({"entry": pa.array([], pa.int64()), "id": pa.array([], pa.string())})]
     for result in scanned:
         pairs = _distinct(result)
         pairs = pairs.filter(pa.array(counted[pairs.column("ngram").to_numpy()]))
         ngrams = pairs.column("ngram").to_numpy()
-        times = index.borders[ngrams + 1] - index.borders[ngrams]
-        pair = np.repeat(np.arange(len(pairs)), times)
-        entries = index.entries[np.arange(len(pair)) + (index.borders[ngrams] - (np.cumsum(times) - times))[pair]]
+        counts = index.borders[ngrams + 1] - index.borders[ngrams]
+        pair = np.repeat(np.arange(len(pairs)), counts)
+        entries = index.entries[np.arange(len(pair)) + (index.borders[ngrams] - (np.cumsum(counts) - counts))[pair]]
         ids = pairs.column("id").cast(pa.string()).take(pa.array(pair))
-        found.append(pa.table({"entry": entries, "id": ids}).group_by(["entry", "id"]).aggregate([]))
-    return pa.concat_tables(found)
+        holders.append(pa.table({"entry": entries, "id": ids}).group_by(["entry", "id"]).aggregate([]))
+    return pa.concat_tables(holders)
 
 
 def _distinct(result: PartitionResult) -> pa.Table:
-    """What a file's scan found, each pair of a document and an n-gram once."""
-    found = result.read_table("found.arrow")
-    keys = (found.column("row").to_numpy() << 40) + found.column("ngram").to_numpy()
-    return found.take(pa.array(np.unique(keys, return_index=True)[1]))
+    """Matches of a file, each pair of a document and an n-gram once."""
+    matches = result.read_table("found.arrow")
+    keys = (matches.column("row").to_numpy() << 40) + matches.column("ngram").to_numpy()
+    return matches.take(pa.array(np.unique(keys, return_index=True)[1]))
 
 
 def _report(
     index: NgramIndex, items: pa.Table, counted: Mask, holders: pa.Table, config: DecontaminationConfig
 ) -> pa.Table:
-    """The table `CONTAMINATION`: all items by the deciding length, then by the other."""
+    """The table `CONTAMINATION`: all items by the deciding length, then by the reported one."""
     size = 2 * len(items)
     ngram_of = np.repeat(np.arange(len(index.hashes)), np.diff(index.borders))
     ngrams = np.bincount(index.entries, minlength=size)
-    found = np.bincount(index.entries[counted[ngram_of]], minlength=size)
+    matched = np.bincount(index.entries[counted[ngram_of]], minlength=size)
     grouped = holders.group_by("entry").aggregate([("id", "count"), ("id", "min")])
     documents, example = np.zeros(size, dtype=np.int64), np.full(size, None, dtype=object)
     entries = grouped.column("entry").to_numpy()
     documents[entries] = grouped.column("id_count").to_numpy()
     example[entries] = grouped.column("id_min").to_pylist()
     tables = []
-    for which, length in ((DECIDING, config.ngram), (REPORTED, config.also_report)):
+    for kind, length in ((DECIDING, config.ngram), (REPORTED, config.also_report)):
         if length is not None:
-            columns = [np.full(len(items), length), *(one[which::2] for one in (ngrams, found, documents, example))]
-            arrays = [pa.array(one, kind) for one, kind in zip(columns, CONTAMINATION.types[2:], strict=True)]
+            columns = [np.full(len(items), length), *(c[kind::2] for c in (ngrams, matched, documents, example))]
+            arrays = [pa.array(column, dtype) for column, dtype in zip(columns, CONTAMINATION.types[2:], strict=True)]
             tables.append(pa.table([*items.columns, *arrays], schema=CONTAMINATION))
     return pa.concat_tables(tables)
 
@@ -224,7 +224,7 @@ def _by_benchmark(items: pa.Table, report: pa.Table, holders: pa.Table, config: 
     deciding = holders.filter(pc.equal(pc.bit_wise_and(holders.column("entry"), 1), DECIDING))
     names = items.column("benchmark").take(pc.shift_right(deciding.column("entry"), 1))
     documents = pa.table({"benchmark": names, "id": deciding.column("id")}).group_by(["benchmark", "id"]).aggregate([])
-    of_benchmark = Counter(documents.column("benchmark").to_pylist())
+    documents_of = Counter(documents.column("benchmark").to_pylist())
     rows = [
         {
             "benchmark": row["benchmark"],
@@ -232,7 +232,7 @@ def _by_benchmark(items: pa.Table, report: pa.Table, holders: pa.Table, config: 
             "testable": row["testable_sum"],
             "contaminated": row["contaminated_sum"],
             "share": row["contaminated_sum"] / max(1, row["testable_sum"]),
-            "documents": of_benchmark[row["benchmark"]],
+            "documents": documents_of[row["benchmark"]],
         }
         for row in figures.to_pylist()
     ]
@@ -240,7 +240,7 @@ def _by_benchmark(items: pa.Table, report: pa.Table, holders: pa.Table, config: 
 
 
 def _merged(rows: Positions, starts: Positions, ends: Positions) -> tuple[Positions, Positions, Positions]:
-    """Join windows of a row that touch; all sorted by row and start."""
+    """Merge overlapping windows of a row; windows are sorted by row and start."""
     merged: list[list[int]] = []
     for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
         if merged and merged[-1][0] == row and start <= merged[-1][2]:
@@ -252,7 +252,7 @@ def _merged(rows: Positions, starts: Positions, ends: Positions) -> tuple[Positi
 
 
 def _name(index: NgramIndex, items: pa.Table, ngram: int) -> str:
-    """`FILE#ITEM` of the first item that an n-gram acts for."""
+    """`FILE#ITEM` of the first item that an n-gram decides for."""
     entries = index.entries[index.borders[ngram] : index.borders[ngram + 1]]
     item = int(entries[entries % 2 == DECIDING][0]) // 2
     return f"{items.column('benchmark')[item]}#{items.column('item')[item]}"

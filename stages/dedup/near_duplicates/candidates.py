@@ -1,6 +1,6 @@
-"""From signatures to candidates: bands, buckets, and what the signatures themselves say of a pair.
+"""From signatures to candidate pairs: bands, buckets, and the check of a pair by its signatures.
 
-- `NearDuplicates`: what every phase knows
+- `NearDuplicates`: inputs and settings common to all phases
 - `write_bands`, `sort_buckets`, `check_candidates`: the phases' partition functions
 """
 
@@ -22,18 +22,18 @@ from stages.dedup.near_duplicates.verification import EDGES, OPEN_PAIRS, check_s
 from stages.dedup.part_files import Numbers, column_of, file_bytes, open_table, part_of, ranges
 
 BAND_DOCUMENTS = 1 << 18
-"""Documents whose band keys one partition writes: at 21 bands 90 MB."""
+"""Documents whose band keys one partition writes: 90 MB at 21 bands."""
 RANGE_DOCUMENTS = 1 << 17
 """Documents whose candidates one partition checks."""
-MOST_RANGES = 1024
-"""Ranges times bucket partitions is the number of record batches that the buckets' phase writes."""
+MAX_RANGES = 1024
+"""The phase of buckets writes a record batch per range and bucket partition."""
 EDGE_FILE, OPEN_FILE = "edges.arrow", "open.arrow"
 _BANDS, _PAIRS = "bands.arrow", "pairs.arrow"
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """What every phase knows; picklable."""
+    """Inputs and settings common to all phases; picklable."""
 
     documents: Artifact
     near: MinHashConfig
@@ -42,35 +42,35 @@ class NearDuplicates:
 
     @property
     def new_documents(self) -> int:
-        """How many documents have a fate to be found."""
+        """Number of documents whose fate is to be determined."""
         return sum(file.documents for file in self.files if not file.is_earlier)
 
     @property
     def total(self) -> int:
-        """Those and the earlier survivors."""
+        """Number of documents, survivors of earlier artifacts included."""
         return sum(file.documents for file in self.files)
 
     @property
     def layout(self) -> BandLayout:
-        """Of the bands."""
+        """Layout of the bands."""
         return BandLayout.of(self.near.banding, self.total)
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """The new documents in ranges of numbers."""
-        return list(ranges(self.new_documents, max(RANGE_DOCUMENTS, -(-self.new_documents // MOST_RANGES))))
+        """Number ranges of the new documents."""
+        return list(ranges(self.new_documents, max(RANGE_DOCUMENTS, -(-self.new_documents // MAX_RANGES))))
 
     @property
     def reader(self) -> SignatureReader:
-        """Of all signatures."""
+        """Reader of all signatures."""
         return SignatureReader(self.files)
 
 
 def band_groups(files: Sequence[SignatureFile]) -> list[Partition]:
-    """Consecutive files of up to `BAND_DOCUMENTS` documents together."""
+    """Groups of consecutive files with up to `BAND_DOCUMENTS` documents together."""
     groups: list[list[SignatureFile]] = []
     for file in files:
-        if groups and sum(one.documents for one in groups[-1]) + file.documents <= BAND_DOCUMENTS:
+        if groups and sum(member.documents for member in groups[-1]) + file.documents <= BAND_DOCUMENTS:
             groups[-1].append(file)
         else:
             groups.append([file])
@@ -93,15 +93,15 @@ def write_bands(work: NearDuplicates, group: Sequence[SignatureFile], out: Parti
 def sort_buckets(
     work: NearDuplicates, bands: Sequence[PartitionResult], batches: Sequence[int], out: PartitionWriter
 ) -> None:
-    """Write the candidates of some slices: ascending pairs, a record batch per range of the smaller number."""
+    """Write the candidates of some slices: ascending pairs, a record batch per range of the smaller document number."""
     readers = [part_of(result, _BANDS).reader() for result in bands]
-    found = [np.empty(0, dtype=np.int64)]
+    candidates = [np.empty(0, dtype=np.int64)]
     for number in batches:
         entries = [reader.get_batch(number) for reader in readers]
         keys = np.concatenate([column_of(batch, "key") for batch in entries])
         numbers = np.concatenate([column_of(batch, "document") for batch in entries])
-        found.append(bucket_pairs(keys, numbers, work.total, partial(_content_hashes, work.reader)))
-    pairs = np.unique(np.concatenate(found))
+        candidates.append(bucket_pairs(keys, numbers, work.total, partial(_content_hashes, work.reader)))
+    pairs = np.unique(np.concatenate(candidates))
     bounds = np.searchsorted(
         pairs, [first * work.total for first, _ in work.ranges] + [work.new_documents * work.total]
     )
@@ -123,13 +123,13 @@ def _pair_batches(pieces: Sequence[Numbers]) -> list[pa.RecordBatch]:
 
 
 def check_candidates(work: NearDuplicates, pairs: Sequence[PartitionResult], number: int, out: PartitionWriter) -> None:
-    """Merge a range's candidates over all bands and decide them by signature, or leave them open."""
+    """Merge a range's candidates over all bands and decide them by signature where possible."""
     sources = [column_of(part_of(result, _PAIRS).reader().get_batch(number), "pair") for result in pairs]
     first, end = work.ranges[number]
     edges, open_pairs = [], []
-    for some in distinct_pairs(sources, first, end, work.total):
-        out.count("candidates", len(some))
-        decided = check_signatures(some, work.total, work.new_documents, work.reader, work.near)
+    for candidates in distinct_pairs(sources, first, end, work.total):
+        out.count("candidates", len(candidates))
+        decided = check_signatures(candidates, work.total, work.new_documents, work.reader, work.near)
         edges.append(decided.edges)
         open_pairs.append(decided.open_pairs)
     out.write(EDGE_FILE, file_bytes(EDGES, edges))

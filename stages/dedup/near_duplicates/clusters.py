@@ -1,7 +1,7 @@
-"""Clusters: the connected components of near duplicates, and the one document of each that stays.
+"""Clusters: the connected components of near duplicates, and the survivor of each.
 
-All edges pass through one process, but none is kept: it holds 17 bytes per document (parent, similarity, a
-mark) and the best document of each cluster so far, about 100 bytes per cluster. A billion documents take 17 GB.
+All edges are processed in one process, but none is stored: it holds 17 bytes per document (parent, similarity, a flag)
+and the best document of each cluster so far, about 100 bytes per cluster. A billion documents take 17 GB.
 """
 
 from collections.abc import Sequence
@@ -20,35 +20,35 @@ from stages.dedup.part_files import Numbers, column_of, open_table
 
 SURVIVOR, EXACT, NEAR = "survivor", "exact_duplicate", "near_duplicate"
 FATES = pa.schema([("fate", pa.string()), ("survivor", pa.string()), ("similarity", pa.float64())])
-"""A row per document: what becomes of it, the id of the document that stays instead, the Jaccard similarity with the
-nearest document of its cluster that it was compared with."""
+"""A row per document: its fate, the id of the document that is kept instead, and the highest Jaccard similarity with a
+document of its cluster that it was compared with."""
 BYTES_PER_DOCUMENT = 17
 _MEMBERS_AT_ONCE = 1 << 18
-"""Members of clusters that are collected before all but the best of each cluster are let go."""
+"""Cluster members to collect before reducing them to the best of each cluster."""
 
 
 class Components:
-    """Union-find over document numbers (Tarjan & van Leeuwen 1984); the smallest number stands for its cluster."""
+    """Union-find over document numbers (Tarjan & van Leeuwen 1984); the smallest number represents its cluster."""
 
     def __init__(self, documents: int) -> None:
         needed, free = BYTES_PER_DOCUMENT * documents, psutil.virtual_memory().available
         if needed > free:
             raise EnvironmentProblem(
-                f"the clusters of {documents:,} documents need {needed / 1e9:.1f} GB in one process, and "
+                f"the clusters of {documents:,} documents need {needed / 1e9:.1f} GB in one process, but "
                 f"{free / 1e9:.1f} GB are free; use a machine with more memory or deduplicate in parts by dedup.against"
             )
         self.parent = np.arange(documents, dtype=np.int64)
         self.similarity = np.full(documents, np.nan)
         self.is_shared = np.zeros(documents, dtype=bool)
-        """(documents,) whether its cluster has others; known when finished."""
+        """Mask (documents,) of clusters of two or more; valid after `finish`."""
 
     def join(self, edges: pa.RecordBatch) -> None:
         """Join the two documents of each edge."""
-        one, other, similarity = (column_of(edges, name) for name in ("one", "other", "similarity"))
-        _join(self.parent, self.similarity, one, other, similarity)
+        first, second, similarity = (column_of(edges, name) for name in ("one", "other", "similarity"))
+        _join(self.parent, self.similarity, first, second, similarity)
 
     def finish(self) -> None:
-        """Let each document point to the smallest number of its cluster."""
+        """Point each document to the smallest number of its cluster."""
         _finish(self.parent, self.is_shared)
 
     def members(self, file: SignatureFile) -> Numbers:
@@ -57,21 +57,21 @@ class Components:
 
 
 def best_of_clusters(components: Components, files: Sequence[SignatureFile], rule: SurvivorConfig) -> pa.Table:
-    """The document of each cluster that stays, in ascending order of `cluster`: its number, id and exact hash.
+    """Survivor of each cluster, in ascending order of `cluster`: its number, id and exact hash.
 
-    Documents of an earlier corpus come before all new ones; then the rule decides, which looks at the documents alone.
+    Documents of an earlier corpus precede all new ones; then the rule decides, by properties of the documents alone.
     """
     best = _BEST.empty_table()
-    waiting, count = [best], 0
+    pending, count = [best], 0
     for file in files:
         rows = components.members(file)
         if len(rows):
-            waiting.append(_candidates(components, file, rows, rule))
+            pending.append(_candidates(components, file, rows, rule))
             count += len(rows)
         if count > max(_MEMBERS_AT_ONCE, len(best)):
-            best = _first_of_each(pa.concat_tables(waiting), rule)
-            waiting, count = [best], 0
-    return _first_of_each(pa.concat_tables(waiting), rule)
+            best = _first_of_each(pa.concat_tables(pending), rule)
+            pending, count = [best], 0
+    return _first_of_each(pa.concat_tables(pending), rule)
 
 
 _BEST = pa.schema(
@@ -86,7 +86,7 @@ _BEST = pa.schema(
         ("exact", pa.list_(pa.uint64(), 2)),
     ]
 )
-"""Criteria are such that the smaller is the better."""
+"""Smaller is better in all criteria."""
 
 
 def _candidates(components: Components, file: SignatureFile, rows: Numbers, rule: SurvivorConfig) -> pa.Table:
@@ -115,13 +115,13 @@ def _first_of_each(table: pa.Table, rule: SurvivorConfig) -> pa.Table:
 def fates_of(components: Components, file: SignatureFile, best: pa.Table) -> pa.Table:
     """`FATES` of one file's documents."""
     rows = components.members(file)
-    place = np.searchsorted(column_of(best, "cluster"), components.parent[file.first + rows])
-    stays = column_of(best, "document")[place] == file.first + rows
-    exact = fixed_lists(open_table(file.part), "exact")[rows] == fixed_lists(best, "exact")[place]
+    best_row = np.searchsorted(column_of(best, "cluster"), components.parent[file.first + rows])
+    survives = column_of(best, "document")[best_row] == file.first + rows
+    exact = fixed_lists(open_table(file.part), "exact")[rows] == fixed_lists(best, "exact")[best_row]
     codes, survivors = np.zeros(file.documents, dtype=np.int8), np.full(file.documents, -1)
-    dropped = rows[~stays]
-    codes[dropped] = np.where(exact[~stays].all(axis=1), 1, 2)
-    survivors[dropped] = place[~stays]
+    dropped = rows[~survives]
+    codes[dropped] = np.where(exact[~survives].all(axis=1), 1, 2)
+    survivors[dropped] = best_row[~survives]
     similarity = np.where(codes > 0, components.similarity[file.first : file.end], np.nan)
     columns = [
         pa.DictionaryArray.from_arrays(pa.array(codes), pa.array([SURVIVOR, EXACT, NEAR])).cast(pa.string()),
@@ -143,14 +143,14 @@ def _find(parent: Numbers, member: int) -> int:
 def _join(
     parent: Numbers,
     nearest: npt.NDArray[np.float64],
-    one: Numbers,
-    other: Numbers,
+    first: Numbers,
+    second: Numbers,
     similarity: npt.NDArray[np.float64],
 ) -> None:
-    for edge in range(len(one)):
-        a, b = _find(parent, one[edge]), _find(parent, other[edge])
+    for edge in range(len(first)):
+        a, b = _find(parent, first[edge]), _find(parent, second[edge])
         parent[max(a, b)] = min(a, b)
-        for document in (one[edge], other[edge]):
+        for document in (first[edge], second[edge]):
             if np.isnan(nearest[document]) or nearest[document] < similarity[edge]:
                 nearest[document] = similarity[edge]
 

@@ -1,11 +1,12 @@
 """MinHash signatures of word n-grams in compiled passes over the bytes of a text column; no shingle is ever a string.
 
 - `sign`: signature, exact hash and number of shingles of every text
-- `shingle_sets`: the sets of shingle hashes themselves, for the true Jaccard similarity
-- `affine32_permutations`: datasketch 2's own, so that its LSH and users' indexes fit
+- `shingle_sets`: sets of shingle hashes, for the exact Jaccard similarity
+- `affine32_permutations`: those of datasketch 2, for compatibility with its LSH and users' indexes
 
 Words are those of `stages/common/word_hashes.py` (letters and digits, ASCII case folded); a shingle is the hash of a
-run of words, folded to 32 bits. A text of fewer words has one shingle of all of them; a text without words has none.
+word n-gram, folded to 32 bits. A text of fewer words has a single shingle of all its words; a text without words has
+none.
 """
 
 from typing import NamedTuple
@@ -30,37 +31,37 @@ from stages.dedup.near_duplicates.minhash_config import SEED
 
 Signatures = npt.NDArray[np.uint32]
 HASH_NAME = "word-polynomial-fmix64-folded-to-32"
-"""Of a shingle; part of what an index states, since signatures by other hashes cannot be compared."""
+"""Name of the shingle hash; stored in an index, since signatures by other hashes cannot be compared."""
 SIGNATURE_VERSION = 1
-"""Raised when the same text would get another signature or exact hash."""
+"""Raised whenever the same text would have another signature or exact hash."""
 _EMPTY = np.uint32(0xFFFFFFFF)
 _BLOCK = 4096
-"""Shingles at once: 16 kB stay in the first-level cache while every permutation passes over them."""
+"""Shingles per block: 16 kB stay in the L1 cache while every permutation passes over them."""
 
 
 class Signed(NamedTuple):
-    """What is known of each text of a column."""
+    """Signature, exact hash and number of shingles of each text of a column."""
 
     signatures: Signatures
     """(texts, permutations) uint32; the share of equal values estimates the Jaccard similarity."""
     exact: Hashes
-    """(texts, 2) uint64: equal for texts that differ in ASCII case and white space only."""
+    """(texts, 2) uint64: equal for texts that differ only in ASCII case and white space."""
     shingles: Positions
-    """(texts,) int64, with repetitions; 0 where there is no word."""
+    """(texts,) int64, with repetitions; 0 for a text without words."""
 
 
 def affine32_permutations(permutations: int, seed: int = SEED) -> tuple[Signatures, Signatures]:
-    """Odd factors and summands of h -> a x h + b mod 2^32, drawn as datasketch 2.0 draws them: (permutations,) each."""
+    """Odd factors and summands of h -> a x h + b mod 2^32, as drawn by datasketch 2.0: (permutations,) each."""
     generator = np.random.RandomState(seed)
     factors = generator.randint(0, 1 << 31, permutations, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
     return factors, generator.randint(0, 1 << 32, permutations, dtype=np.uint32)
 
 
 def sign(texts: pa.ChunkedArray | pa.Array, permutations: int, shingle_words: int) -> Signed:
-    """Sign a string column in one compiled call, which holds no interpreter lock.
+    """Sign a string column in one compiled call that releases the GIL.
 
     Args:
-        texts: of strings, without nulls.
+        texts: string column without nulls.
         permutations: values per signature.
         shingle_words: words per shingle.
     """
@@ -74,10 +75,10 @@ def sign(texts: pa.ChunkedArray | pa.Array, permutations: int, shingle_words: in
 
 
 def shingle_sets(texts: pa.ChunkedArray | pa.Array, shingle_words: int) -> pa.LargeListArray:
-    """The distinct shingle hashes of each text: a list of ascending uint32 per text."""
+    """Distinct shingle hashes of each text: a list of ascending uint32 per text."""
     data, offsets = text_columns(texts)
-    most = int((offsets[-1] - offsets[0]) // 2 + len(offsets)) if len(offsets) > 1 else 0
-    values, ends = np.empty(most, dtype=np.uint32), np.zeros(len(offsets), dtype=np.int64)
+    capacity = int((offsets[-1] - offsets[0]) // 2 + len(offsets)) if len(offsets) > 1 else 0
+    values, ends = np.empty(capacity, dtype=np.uint32), np.zeros(len(offsets), dtype=np.int64)
     used = _shingle_sets(data, offsets, shingle_words, values, ends)
     return pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values[:used]))
 
@@ -92,7 +93,7 @@ def _longest(offsets: Positions) -> int:
 
 @numba.njit(cache=True)
 def _murmur32(value: np.uint32) -> np.uint32:
-    """The finalizer of MurmurHash3 (fmix32), by which datasketch mixes a hash before it permutes it."""
+    """Finalizer of MurmurHash3 (fmix32), with which datasketch mixes a hash before permuting it."""
     value = np.uint32(value ^ (value >> np.uint32(16)))
     value = np.uint32(value * np.uint32(0x85EBCA6B))
     value = np.uint32(value ^ (value >> np.uint32(13)))
@@ -101,29 +102,29 @@ def _murmur32(value: np.uint32) -> np.uint32:
 
 
 @numba.njit(cache=True)
-def _shingles(word_hashes: Hashes, words: int, n: int, grams: Hashes, found: Signatures) -> int:
-    """Fill in the 32-bit shingle hashes of a text of `words` words and return how many they are."""
+def _shingles(word_hashes: Hashes, words: int, n: int, grams: Hashes, shingles: Signatures) -> int:
+    """Fill in the 32-bit shingle hashes of a text of `words` words and return their number."""
     if words == 0:
         return 0
     width = min(n, words)
     hash_ngrams(word_hashes[:words], width, grams)
     count = words - width + 1
     for position in range(count):
-        found[position] = np.uint32(grams[position] ^ (grams[position] >> np.uint64(32)))
+        shingles[position] = np.uint32(grams[position] ^ (grams[position] >> np.uint64(32)))
     return count
 
 
 @numba.njit(cache=True)
 def _permute(hashes: Signatures, factors: Signatures, summands: Signatures, signature: Signatures) -> None:
-    """The least permuted hash by each permutation: the inner loop runs over shingles, its minimum in registers."""
+    """Minimum hash under each permutation: the inner loop is over shingles, with the minimum in a register."""
     for start in range(0, len(hashes), _BLOCK):
         block = hashes[start : start + _BLOCK]
         for number in range(len(factors)):
-            factor, summand, least = factors[number], summands[number], signature[number]
+            factor, summand, minimum = factors[number], summands[number], signature[number]
             for position in range(len(block)):
                 value = np.uint32(factor * block[position] + summand)
-                least = min(least, value)
-            signature[number] = least
+                minimum = min(minimum, value)
+            signature[number] = minimum
 
 
 @numba.njit(cache=True, nogil=True)
@@ -137,10 +138,10 @@ def _sign(
     exact: Hashes,
     shingles: Positions,
 ) -> None:
-    places = _longest(offsets) // 2 + 1
-    hashes, grams = np.empty(places, dtype=np.uint64), np.empty(places, dtype=np.uint64)
-    starts, ends = np.empty(places, dtype=np.int64), np.empty(places, dtype=np.int64)
-    folded = np.empty(places, dtype=np.uint32)
+    capacity = _longest(offsets) // 2 + 1
+    hashes, grams = np.empty(capacity, dtype=np.uint64), np.empty(capacity, dtype=np.uint64)
+    starts, ends = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
+    folded = np.empty(capacity, dtype=np.uint32)
     for row in range(len(offsets) - 1):
         words = find_words(data, offsets[row], offsets[row + 1], LETTERS_AND_DIGITS, hashes, starts, ends)
         count = _shingles(hashes, words, n, grams, folded)
@@ -157,10 +158,10 @@ def _sign(
 
 @numba.njit(cache=True, nogil=True)
 def _shingle_sets(data: npt.NDArray[np.uint8], offsets: Positions, n: int, values: Signatures, ends: Positions) -> int:
-    places = _longest(offsets) // 2 + 1
-    hashes, grams = np.empty(places, dtype=np.uint64), np.empty(places, dtype=np.uint64)
-    starts, stops = np.empty(places, dtype=np.int64), np.empty(places, dtype=np.int64)
-    folded = np.empty(places, dtype=np.uint32)
+    capacity = _longest(offsets) // 2 + 1
+    hashes, grams = np.empty(capacity, dtype=np.uint64), np.empty(capacity, dtype=np.uint64)
+    starts, stops = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
+    folded = np.empty(capacity, dtype=np.uint32)
     used = 0
     for row in range(len(offsets) - 1):
         words = find_words(data, offsets[row], offsets[row + 1], LETTERS_AND_DIGITS, hashes, starts, stops)

@@ -1,16 +1,16 @@
-"""Exact and near duplicates of any number of documents, in partitioned phases that are each bounded and resumable.
+"""Exact and near duplicates of any number of documents, in partitioned phases with bounded memory that can be resumed.
 
-1. signatures: each file's documents are signed; kept under the store's `signatures/`, for every later pass too
-2. bands: the keys of each signature's bands, a record batch per band and slice of keys
-3. buckets: each slice of a band is sorted; documents of equal keys are candidates
-4. candidates: pairs found by several bands are merged and held against the signatures
-5. shingles: the sets of shingles of documents in pairs that the signatures left open
-6. verification: the true Jaccard similarity of those pairs
-7. clusters: the connected components, and the fate of each document
+1. signatures: each file's documents are signed; stored under the store's `signatures/` for later runs too
+2. bands: keys of each signature's bands, a record batch per band and slice of keys
+3. buckets: each slice of a band is sorted; documents with equal keys are candidates
+4. candidates: pairs from several bands are merged and checked by their signatures
+5. shingles: sets of shingles of the documents in pairs that the signatures do not decide
+6. verification: exact Jaccard similarity of these pairs
+7. clusters: connected components, and the fate of each document
 
-Documents are numbered file by file, an earlier corpus's survivors after the new ones. Numbers depend on how documents
-are divided among files, and nothing that is decided depends on numbers. Pairs are one 64-bit number, which limits a
-run to `MOST_DOCUMENTS`; what the clusters hold in one process is said in `clusters.py`.
+Documents are numbered file by file, an earlier corpus's survivors after the new ones. Numbers depend on the division of
+documents into files, but no result depends on the numbers. A pair is encoded as a 64-bit integer, which limits a run to
+`MAX_DOCUMENTS`; the memory of the clusters in one process is described in `clusters.py`.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ from stages.dedup.near_duplicates.verification import EDGES, SHINGLE_SETS, Shing
 from stages.dedup.part_files import Numbers, PartFile, column_of, file_bytes, open_table, part_of
 from stages.stage import StageContext
 
-MOST_DOCUMENTS = 3_000_000_000
-"""The square of it, which numbers the pairs, is less than 2^63."""
+MAX_DOCUMENTS = 3_000_000_000
+"""Its square, which bounds the encoded pairs, is less than 2^63."""
 _SHINGLES = "shingles.arrow"
 
 
@@ -54,35 +54,35 @@ def find_fates(
     against: Sequence[str],
     context: StageContext,
 ) -> list[pa.Table]:
-    """Find out which documents stay and which are duplicates of them.
+    """Determine the survivors and their duplicates.
 
     Args:
-        documents: an artifact with `documents/`.
+        documents: artifact with `documents/`.
         names: its files, without the folder.
-        near: when two are near duplicates.
-        survivor: which of a cluster stays.
-        against: folders of earlier dedup artifacts, whose survivors always win.
-        context: of the stage.
+        near: settings of near-duplicate detection.
+        survivor: rule for the survivor of a cluster.
+        against: folders of earlier dedup artifacts, whose survivors take precedence.
+        context: context of the stage.
 
     Returns:
-        Per file `FATES`: a row per document with its fate (survivor, exact_duplicate or near_duplicate), the id of the
-        document that stays instead, and its similarity with a document of the cluster.
+        `FATES` per file: a row per document with its fate (survivor, exact_duplicate or near_duplicate), the id of the
+        document that is kept instead, and its similarity with a document of the cluster.
 
     Raises:
-        NotFoundError: where an earlier artifact is not there.
-        ConfigError: where its signatures were made with other settings.
-        InputDataError: where there are more than `MOST_DOCUMENTS`.
-        EnvironmentProblem: where the clusters do not fit into memory.
+        NotFoundError: if an earlier artifact does not exist.
+        ConfigError: if its signatures were computed with other settings.
+        InputDataError: if there are more than `MAX_DOCUMENTS` documents.
+        EnvironmentProblem: if the clusters do not fit into memory.
     """
     maps = context.partitions
     with context.phase("signatures"):
         files = sign_documents(documents, names, near, maps)
         files += earlier_files(against, near, files[-1].end if files else 0)
     work = NearDuplicates(documents, near, tuple(files), tuple(names))
-    if work.total > MOST_DOCUMENTS:
+    if work.total > MAX_DOCUMENTS:
         raise InputDataError(
-            f"{work.total:,} documents, earlier ones included, are more than dedup can number ({MOST_DOCUMENTS:,}); "
-            "deduplicate them in parts, each against the artifacts of those before it (dedup.against)"
+            f"{work.total:,} documents, earlier ones included, exceed the limit of dedup ({MAX_DOCUMENTS:,}); "
+            "deduplicate them in parts, each against the artifacts of the preceding parts (dedup.against)"
         )
     with context.phase("candidates"):
         bands = maps.map("bands", partial(write_bands, work), band_groups(work.files))
@@ -95,8 +95,8 @@ def find_fates(
         verified = maps.map("verification", partial(verify, work, checked, shingles), by_range)
     with context.phase("clusters"):
         edges = [part_of(result, EDGE_FILE) for result in (*checked, *verified)]
-        [found] = maps.map("clusters", partial(write_fates, work, survivor), [Partition("all", edges)])
-    return [open_table(part_of(found, f"fates/{name}.arrow")) for name in names]
+        [clustered] = maps.map("clusters", partial(write_fates, work, survivor), [Partition("all", edges)])
+    return [open_table(part_of(clustered, f"fates/{name}.arrow")) for name in names]
 
 
 def _open_pairs(result: PartitionResult) -> Numbers:
@@ -104,7 +104,7 @@ def _open_pairs(result: PartitionResult) -> Numbers:
 
 
 def _shingle_files(work: NearDuplicates, checked: Sequence[PartitionResult], maps: PartitionMap) -> list[ShingleFile]:
-    """Sets of shingles of the documents that open pairs need, from the text of the files that hold them."""
+    """Sets of shingles of the documents in open pairs, from the files that contain them."""
     needed = np.zeros(work.new_documents, dtype=bool)
     for result in checked:
         for side in np.divmod(_open_pairs(result), work.total):
@@ -112,11 +112,11 @@ def _shingle_files(work: NearDuplicates, checked: Sequence[PartitionResult], map
     files = [
         (name, file) for name, file in zip(work.names, work.files, strict=False) if needed[file.first : file.end].any()
     ]
-    wanted = [
+    partitions = [
         Partition(name.removesuffix(".parquet"), (name, file.first, np.flatnonzero(needed[file.first : file.end])))
         for name, file in files
     ]
-    results = maps.map("shingles", partial(write_shingles, work.documents, work.near), wanted)
+    results = maps.map("shingles", partial(write_shingles, work.documents, work.near), partitions)
     return [
         ShingleFile(part_of(result, _SHINGLES), file.first, file.end)
         for result, (_, file) in zip(results, files, strict=True)
@@ -126,7 +126,7 @@ def _shingle_files(work: NearDuplicates, checked: Sequence[PartitionResult], map
 def write_shingles(
     documents: Artifact, near: MinHashConfig, payload: tuple[str, int, Numbers], out: PartitionWriter
 ) -> None:
-    """Write the sets of shingles of some documents of a file: its name, its first document's number, and the rows."""
+    """Write the sets of shingles of some rows of a file; the payload is (name, number of its first document, rows)."""
     name, first, rows = payload
     with documents.open(f"documents/{name}") as file:
         texts = pq.read_table(file, columns=["text"]).column("text")
@@ -141,16 +141,16 @@ def verify(
     number: int,
     out: PartitionWriter,
 ) -> None:
-    """Compare a range's open pairs by their sets."""
+    """Compare a range's open pairs by their sets of shingles."""
     pairs = _open_pairs(checked[number])
-    found = check_shingles(pairs, work.total, work.reader, ShingleReader(shingles), work.near.similarity)
-    out.write(EDGE_FILE, file_bytes(EDGES, found))
+    edges = check_shingles(pairs, work.total, work.reader, ShingleReader(shingles), work.near.similarity)
+    out.write(EDGE_FILE, file_bytes(EDGES, edges))
 
 
 def write_fates(
     work: NearDuplicates, survivor: SurvivorConfig, edges: Sequence[PartFile], out: PartitionWriter
 ) -> None:
-    """Join all edges to clusters and write `fates/NAME.arrow` for each file."""
+    """Join all edges into clusters and write `fates/NAME.arrow` for each file."""
     components = Components(work.total)
     for part in edges:
         for batch in open_table(part).to_batches():

@@ -1,8 +1,8 @@
-"""Files of signatures: of the documents at hand, and of an earlier corpus's survivors.
+"""Files of signatures: of the current documents, and of the survivors of an earlier corpus.
 
-- `SIGNED`: their columns; `signed_schema` adds how the signatures were made, which a reader holds against its own
+- `signed_schema`: columns, and the signature settings as metadata, which a reader compares with its own
 - `SignatureFile`, `SignatureReader`: documents by number, over many files
-- `earlier_files`: the index that an earlier dedup artifact carries; `fingerprint`: what it is, for the cache key
+- `earlier_files`: the index of an earlier dedup artifact; `fingerprint`: its digest, for the cache key
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _KEY = b"headrace.minhash."
 
 
 def signed_schema(near: MinHashConfig) -> pa.Schema:
-    """A row per document, and in the metadata what decides its signature."""
+    """Schema with a row per document, and in the metadata everything that its signature depends on."""
     columns = [
         ("id", pa.string()),
         ("source", pa.string()),
@@ -48,7 +48,7 @@ def signed_schema(near: MinHashConfig) -> pa.Schema:
 
 @dataclass(frozen=True)
 class SignatureFile:
-    """A file of signed documents, which are numbered on from `first`."""
+    """A file of signed documents, numbered from `first`."""
 
     part: PartFile
     first: int
@@ -62,7 +62,7 @@ class SignatureFile:
 
 
 class SignedRows(NamedTuple):
-    """Some documents, in the order asked for."""
+    """Signatures of some documents, in the requested order."""
 
     signatures: Signatures
     """(documents, permutations) uint32."""
@@ -81,45 +81,45 @@ def fixed_lists(table: pa.Table, name: str) -> npt.NDArray[np.unsignedinteger]:
 
 
 class SignatureReader:
-    """Documents by their number, out of many files; what it copies is what was asked for."""
+    """Documents by number, over many files; only the requested rows are copied."""
 
     def __init__(self, files: Sequence[SignatureFile]) -> None:
         self._files = files
         self._firsts = np.array([file.first for file in files], dtype=np.int64)
 
     def rows(self, numbers: Numbers) -> SignedRows:
-        """Documents of these ascending numbers."""
-        found: list[SignedRows] = []
+        """Rows of these document numbers, which must be ascending."""
+        rows: list[SignedRows] = []
         bounds = np.append(np.searchsorted(numbers, self._firsts), len(numbers))
         for file, begin, end in zip(self._files, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             if begin < end:
                 table = open_table(file.part)
-                places = numbers[begin:end] - file.first
-                found.append(
+                indices = numbers[begin:end] - file.first
+                rows.append(
                     SignedRows(
-                        fixed_lists(table, "signature")[places],
-                        fixed_lists(table, "exact")[places],
-                        column_of(table, "shingles")[places],
+                        fixed_lists(table, "signature")[indices],
+                        fixed_lists(table, "exact")[indices],
+                        column_of(table, "shingles")[indices],
                     )
                 )
-        return SignedRows(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+        return SignedRows(*(np.concatenate(columns) for columns in zip(*rows, strict=True)))
 
 
 def fingerprint(url: str) -> str:
-    """The content digest of the earlier dedup artifact in this folder.
+    """Content digest of the earlier dedup artifact in this folder.
 
     Raises:
-        NotFoundError: where there is none, or it carries no index.
+        NotFoundError: if there is none, or it has no index.
     """
     return _indexed(url).manifest.digest
 
 
 def earlier_files(urls: Sequence[str], near: MinHashConfig, first: int) -> list[SignatureFile]:
-    """The indexes of earlier dedup artifacts, their documents numbered on from `first`.
+    """Indexes of earlier dedup artifacts, with documents numbered from `first`.
 
     Raises:
-        NotFoundError: where one is not there.
-        ConfigError: where its signatures were made otherwise.
+        NotFoundError: if an artifact does not exist.
+        ConfigError: if its signatures were computed with other settings.
     """
     files: list[SignatureFile] = []
     for url in urls:
@@ -137,18 +137,18 @@ def _indexed(url: str) -> Artifact:
     artifact = artifact_at(url)
     if not artifact.paths(f"{INDEX_FOLDER}/*.arrow"):
         raise NotFoundError(
-            f"dedup.against: {url} holds no {INDEX_FOLDER}/*.arrow; only artifacts of the dedup stage have an index; "
+            f"dedup.against: {url} has no {INDEX_FOLDER}/*.arrow; only artifacts of the dedup stage have an index; "
             "rebuild it with: headrace rerun dedup"
         )
     return artifact
 
 
-def _check_scheme(url: str, found: pa.Schema, ours: pa.Schema) -> None:
-    for name, value in (ours.metadata or {}).items():
-        theirs = (found.metadata or {}).get(name, b"unknown")
-        if theirs != value:
+def _check_scheme(url: str, schema: pa.Schema, expected: pa.Schema) -> None:
+    for name, value in (expected.metadata or {}).items():
+        other = (schema.metadata or {}).get(name, b"unknown")
+        if other != value:
             label = name.removeprefix(_KEY).decode()
             raise ConfigError(
-                f"dedup.against: the index in {url} was made with {label} {theirs.decode()}, this run has {label} "
+                f"dedup.against: the index in {url} was built with {label} {other.decode()}, but this run has {label} "
                 f"{value.decode()}; use the same dedup.near settings, or deduplicate the old documents again"
             )

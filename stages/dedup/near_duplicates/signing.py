@@ -1,7 +1,7 @@
-"""Signing files of documents, and the index of survivors that a later run can be held against.
+"""Signatures of files of documents, and the index of survivors for deduplication by later runs.
 
 - `sign_documents`: a signature file per file of documents
-- `write_index`: those rows that stay
+- `write_index`: the signatures of the survivors
 """
 
 import hashlib
@@ -30,18 +30,18 @@ _SIGNED = "signed.arrow"
 def sign_documents(
     documents: Artifact, names: Sequence[str], near: MinHashConfig, maps: PartitionMap
 ) -> list[SignatureFile]:
-    """Signature files of the documents, made or found in the store.
+    """Signature files of the documents, computed or reused from the store.
 
-    They depend on the documents and on how they are signed, not on thresholds, bands or the survivors' rule, so they
-    lie beside the stages' folders where every config of the stage finds them.
+    They depend on the documents and the signature settings, not on thresholds, bands or the survivor rule, so they are
+    stored beside the stages' folders, shared by all configs of the stage.
     """
-    made_of = {
+    key_fields = {
         "documents": documents.manifest.digest,
         "permutations": near.permutations,
         "shingle_words": near.shingle_words,
         "version": SIGNATURE_VERSION,
     }
-    key = hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
+    key = hashlib.sha256(canonical_json(key_fields).encode()).hexdigest()
     store = maps.folder.url.rstrip("/").rsplit("/", 2)[0]
     shared = replace(maps, folder=Folder(f"{store}/signatures/{key}"))
     parts = [Partition(name.removesuffix(".parquet"), name) for name in names]
@@ -73,14 +73,14 @@ def sign_file(documents: Artifact, near: MinHashConfig, name: str, out: Partitio
 def write_index(
     documents: Artifact, names: Sequence[str], near: MinHashConfig, fates: Sequence[pa.Table], context: StageContext
 ) -> list[PartitionResult]:
-    """Write `index/NAME.arrow`: what a later run needs to deduplicate against the survivors without their text.
+    """Write `index/NAME.arrow`, with which a later run can deduplicate against the survivors without their text.
 
     Args:
         documents: as in `find_fates`.
         names: its files.
-        near: how they were signed.
-        fates: a table per file whose column `fate` says `survivor` for those that go into the index.
-        context: of the stage.
+        near: signature settings.
+        fates: a table per file; documents whose column `fate` is `survivor` are written to the index.
+        context: context of the stage.
 
     Returns:
         Results to adopt into the artifact.
@@ -94,7 +94,7 @@ def write_index(
 
 
 def write_index_file(payload: tuple[str, SignatureFile, pa.ChunkedArray], out: PartitionWriter) -> None:
-    """The signed rows of one file's survivors."""
+    """Write the signatures of one file's survivors."""
     name, file, fates = payload
     survivors = open_table(file.part).filter(pc.equal(fates, SURVIVOR))
     out.write_table(f"{INDEX_FOLDER}/{name.removesuffix('.parquet')}.arrow", survivors)

@@ -68,18 +68,18 @@ def test_a_repeat_shorter_than_the_threshold_stays():
 class OneCut:
     """Cuts the first words of the second document."""
 
-    def of_file(self, number):
+    def read(self, number):
         return pa.table([[1], [0], [10], ["before"]], schema=CUTS)
 
 
-def test_repeats_are_sought_in_what_earlier_cuts_leave():
+def test_repeats_are_searched_for_in_the_text_that_earlier_cuts_left():
     texts = {"a": SHARED, "b": SHARED}
     assert cut([texts], ExactSubstringConfig(min_bytes=len(SHARED)), [OneCut()])["b"] == SHARED
     assert cut([texts], ExactSubstringConfig(min_bytes=len(SHARED) - 10), [OneCut()])["b"] == "The quick"
 
 
-def test_too_much_text_and_a_missing_library_are_said(monkeypatch):
-    with pytest.raises(InputDataError, match=r"max_bytes is 50.*7 bytes of memory for each byte of text"):
+def test_errors_for_too_much_text_and_a_missing_library(monkeypatch):
+    with pytest.raises(InputDataError, match=r"max_bytes is 50.*7 bytes of memory per byte of text"):
         cut([{"a": SHARED}], ExactSubstringConfig(max_bytes=50))
     monkeypatch.setitem(sys.modules, "pydivsufsort", None)
     with pytest.raises(EnvironmentProblem, match="pip install"):

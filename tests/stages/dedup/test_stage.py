@@ -182,6 +182,6 @@ def test_edited_benchmarks_change_the_key_and_missing_ones_are_named(settings, t
         DedupStage().sources(config)
 
 
-def test_nothing_left_is_said():
+def test_an_error_if_nothing_is_left():
     with pytest.raises(InputDataError, match="held out, and both are needed"):
         run_stage(url := memory(), documents_artifact(url, [{"a": "only one"}]), {})

@@ -100,7 +100,7 @@ def test_what_cannot_be_a_benchmark_is_named(tmp_path):
     with pytest.raises(InputDataError, match=r"'.*none\*' matches no file"):
         benchmark_files([f"{tmp_path}/none*"])
     write(tmp_path, "LICENSE", "MIT")
-    with pytest.raises(InputDataError, match=r"LICENSE, which is no benchmark file; accepted are \.tsv"):
+    with pytest.raises(InputDataError, match=r"LICENSE, which is not a benchmark file; accepted are \.tsv"):
         benchmark_files([f"{tmp_path}/*"])
     for name, content, message in [
         ("x.jsonl", '{"a": 1}\n{broken\n', "x.jsonl cannot be read: line 2"),

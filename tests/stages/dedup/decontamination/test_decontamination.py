@@ -84,7 +84,7 @@ def test_windows_are_cut_and_too_many_drop_the_document(tmp_path):
     settings = {"action": "cut", "window_characters": 12, "max_windows": 2}
     _, ids, contamination = found(tmp_path, [{"q": item}], [{"a": text}, {"b": many}], **settings)
     assert ids == {"b"}
-    [span] = contamination.cuts[0].of_file(0).to_pylist()
+    [span] = contamination.cuts[0].read(0).to_pylist()
     assert text[: span["start"]] + "|" + text[span["end"] :] == "Before it stands|it that."
     assert span["reason"] == "contaminated"
 
@@ -115,8 +115,8 @@ def test_one_length_alone_and_files_without_items(tmp_path, content):
     ("values", "message"),
     [
         ({"benchmarks": []}, "at least 1 item"),
-        ({"benchmarks": ["a"], "min_words": 14}, "min_words is 14, more than ngram, 13; it can be 2 to 13"),
-        ({"benchmarks": ["a"], "also_report": 13}, "also_report is 13, as ngram is"),
+        ({"benchmarks": ["a"], "min_words": 14}, "min_words is 14, more than ngram, 13; accepted are 2 to 13"),
+        ({"benchmarks": ["a"], "also_report": 13}, "also_report is 13, the same as ngram"),
         ({"benchmarks": ["a"], "action": "burn"}, "'drop', 'cut', 'tag' or 'report'"),
     ],
 )
@@ -136,7 +136,7 @@ WORDS = st.lists(st.sampled_from("abc"), max_size=25).map(" ".join)
 
 
 @given(WORDS, st.lists(WORDS, max_size=4))
-def test_every_place_is_found_and_no_other(sought, texts):
+def test_all_occurrences_are_found_and_no_others(sought, texts):
     lengths = [2, 4]
     spelled = words(np.frombuffer(sought.encode(), dtype=np.uint8)).hashes
     hashes = np.unique(np.concatenate([ngram_hashes(spelled, length) for length in lengths]))

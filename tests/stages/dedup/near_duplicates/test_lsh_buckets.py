@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stages.dedup.near_duplicates import lsh_buckets
 from stages.dedup.near_duplicates.clusters import Components
-from stages.dedup.near_duplicates.lsh_buckets import NEIGHBOURS, BandLayout, band_batches, bucket_pairs, hash_rows
+from stages.dedup.near_duplicates.lsh_buckets import NEIGHBORS, BandLayout, band_batches, bucket_pairs, hash_rows
 from stages.dedup.near_duplicates.minhash import sign
 from stages.dedup.near_duplicates.minhash_config import Banding
 from stages.dedup.near_duplicates.verification import edges_batch
@@ -49,14 +49,14 @@ def test_candidates_are_all_pairs_that_share_a_band_or_their_exact_hash(rows, sl
 
 @given(st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
 def test_large_buckets_give_the_same_pairs_in_any_order_and_stay_bounded(seed, shuffle):
-    count = 3 * NEIGHBOURS
+    count = 3 * NEIGHBORS
     generator = np.random.default_rng(seed)
     signatures = np.zeros((count, 4), dtype=np.uint32)
     signatures[:, 2:] = generator.integers(0, 12, (count, 2))
     layout = BandLayout(Banding(2, 2), 0, 1)
     found = candidates(signatures, distinct_hashes(count), layout)
     assert found == candidates(signatures, distinct_hashes(count), layout, shuffle.sample(range(count), count))
-    assert len(found) <= count * NEIGHBOURS
+    assert len(found) <= count * NEIGHBORS
     components = Components(count)
     one, other = np.array(sorted(found)).T.copy()
     components.join(edges_batch(one, other, np.ones(len(one))))

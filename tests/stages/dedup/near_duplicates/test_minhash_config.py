@@ -20,14 +20,14 @@ def test_without_verification_the_bands_are_datasketchs():
         assert (theirs.b, theirs.r) == ours
 
 
-def test_bands_asked_for_are_taken_if_they_fit():
+def test_configured_bands_are_used_if_they_fit():
     assert MinHashConfig(bands=16, rows=8).banding == (16, 8)
     with pytest.raises(ValidationError, match="16 x 9 = 144, more than the 128"):
         MinHashConfig(bands=16, rows=9)
-    with pytest.raises(ValidationError, match="give both or neither"):
+    with pytest.raises(ValidationError, match="set both or neither"):
         MinHashConfig(bands=16)
 
 
-def test_criteria_stand_once():
-    with pytest.raises(ValidationError, match="twice"):
+def test_criteria_are_distinct():
+    with pytest.raises(ValidationError, match="has duplicates"):
         SurvivorConfig(order=("length", "length"))

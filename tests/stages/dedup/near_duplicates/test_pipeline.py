@@ -106,7 +106,7 @@ def test_the_same_fates_however_the_documents_are_divided(verify):
     assert sum(row[0] == "survivor" for row in expected.values()) < 70
     with (
         patch.object(lsh_buckets, "ENTRIES", 20),
-        patch.object(lsh_buckets, "NEIGHBOURS", 64),
+        patch.object(lsh_buckets, "NEIGHBORS", 64),
         patch.object(candidates, "BAND_DOCUMENTS", 30),
         patch.object(candidates, "RANGE_DOCUMENTS", 25),
         patch.object(verification, "PAIRS_AT_ONCE", 7),
@@ -196,16 +196,18 @@ def test_a_new_crawl_is_held_against_the_survivors_of_an_old_one():
     assert fates(memory(), divided(new, 1), against=[folder]) == found
 
 
-def test_an_index_made_otherwise_and_a_missing_one_are_refused():
+def test_an_index_with_other_settings_and_a_missing_index_are_errors():
     url = memory()
     fates(url, [corpus()], index=True)
     folder = f"{url}/dedup/{'b' * 64}/test-run"
     assert fingerprint(folder) == ArtifactStore(url).committed("dedup", "b" * 64)[0].manifest.digest
-    with pytest.raises(ConfigError, match=f"{folder} was made with permutations 128, this run has permutations 64"):
+    with pytest.raises(
+        ConfigError, match=f"{folder} was built with permutations 128, but this run has permutations 64"
+    ):
         fates(memory(), [corpus()], MinHashConfig(permutations=64), against=[folder])
     with pytest.raises(NotFoundError, match="is not the folder of an artifact"):
         fingerprint(f"{url}/dedup/{'c' * 64}/test-run")
-    with pytest.raises(NotFoundError, match="holds no index"):
+    with pytest.raises(NotFoundError, match="has no index"):
         fingerprint(f"{url}/ingest/{'a' * 64}/test-run")
 
 
