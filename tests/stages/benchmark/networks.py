@@ -1,4 +1,4 @@
-"""A small network with its tokenizer, as tasks are given one."""
+"""A small network with its tokenizer, as an `EvaluatedModel`."""
 
 from functools import cache
 

@@ -40,13 +40,13 @@ def test_the_average_is_of_nine_tasks():
 
 def test_intervals_of_a_correlation_are_scipys():
     generator = np.random.default_rng(1)
-    one = generator.normal(size=80)
-    other = one + generator.normal(size=80)
-    draws = bootstrap_draws(pearson, (one, other), seed=0, resamples=2_000)
-    found = percentile_interval(pearson(one, other), draws)
+    x = generator.normal(size=80)
+    y = x + generator.normal(size=80)
+    draws = bootstrap_draws(pearson, (x, y), seed=0, resamples=2_000)
+    ours = percentile_interval(pearson(x, y), draws)
     theirs = stats.bootstrap(
-        (one, other), lambda *pair: stats.pearsonr(*pair)[0], paired=True, vectorized=False, n_resamples=1_000,
+        (x, y), lambda *pair: stats.pearsonr(*pair)[0], paired=True, vectorized=False, n_resamples=1_000,
         method="percentile", rng=0,
     ).confidence_interval  # fmt: skip
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
-    assert np.array_equal(draws, bootstrap_draws(pearson, (one, other), seed=0, resamples=2_000))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+    assert np.array_equal(draws, bootstrap_draws(pearson, (x, y), seed=0, resamples=2_000))

@@ -19,10 +19,10 @@ WINOGRAD = WinogradTask().file
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    asked: ClassVar[list[str]] = []
+    requests: ClassVar[list[str]] = []
 
     def do_GET(self):
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         if "broken" in self.path:
             self.send_error(500)
         else:
@@ -44,36 +44,36 @@ def web(tmp_path, monkeypatch):
     (served / "winograd.jsonl").write_bytes(WINOGRAD.read_bytes())
     with zipfile.ZipFile(served / "RTE.zip", "w") as archive:
         archive.write(GlueTask().folder / "RTE" / "dev.tsv", "RTE/dev.tsv")
-    monkeypatch.setattr(Quiet, "asked", [])
+    monkeypatch.setattr(Quiet, "requests", [])
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", Quiet.asked
+    yield f"http://127.0.0.1:{server.server_port}", Quiet.requests
     server.shutdown()
 
 
 def test_files_are_copied_once_and_are_the_same_data(web):
-    url, asked = web
+    url, requests = web
     task = SquadTask(path=f"{url}/dev-v2.0.json")
-    values = [one.score["value"] for one in task.baselines(TaskContext(0))]
-    assert values == [one.score["value"] for one in SquadTask().baselines(TaskContext(0))]
+    values = [result.score["value"] for result in task.baselines(TaskContext(0))]
+    assert values == [result.score["value"] for result in SquadTask().baselines(TaskContext(0))]
     assert task.fingerprint() == SquadTask().fingerprint() and task.tokens() == SquadTask().tokens()
-    assert asked.count("/dev-v2.0.json") == 1
+    assert requests.count("/dev-v2.0.json") == 1
     assert WinogradTask(path=f"{url}/winograd.jsonl").fingerprint() == WinogradTask().fingerprint()
 
 
-def test_archives_are_read_through_a_chain_and_absent_sets_are_said(web):
+def test_archives_are_read_through_a_chain_and_missing_sets_are_reported(web):
     url, _ = web
     task = GlueTask(path=f"zip://::{url}/RTE.zip", sets=("RTE", "WNLI"))
-    rows = {one.score["task"]: one.score for one in task.baselines(TaskContext(0))}
+    rows = {result.score["task"]: result.score for result in task.baselines(TaskContext(0))}
     assert rows["GLUE RTE"]["value"] is not None
     assert rows["GLUE WNLI"]["value"] is None
     assert f"no data at zip://WNLI/dev.tsv::{url}/RTE.zip; get it" in rows["GLUE WNLI"]["note"]
 
 
-def test_a_server_that_fails_is_named_and_one_without_the_file_is_not_asked_again(web):
-    url, asked = web
+def test_a_failing_server_is_an_error_and_a_missing_file_is_requested_once(web):
+    url, requests = web
     with pytest.raises(InputDataError, match=r"/broken\.json cannot be downloaded .*500.*set a local path"):
         SquadTask(path=f"{url}/broken.json").fingerprint()
     missing = local_file(f"{url}/none.json")
-    assert not is_available(missing) and not is_available(missing) and asked.count("/none.json") == 1
+    assert not is_available(missing) and not is_available(missing) and requests.count("/none.json") == 1
     assert display_path(missing) == f"{url}/none.json" and display_path(local_folder("a/b")) == "a/b"

@@ -24,7 +24,7 @@ def test_a_plan_imports_neither_torch_nor_the_harness():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_label_tells_two_settings_of_a_task_apart():
+def test_a_label_distinguishes_two_settings_of_a_task():
     plain, labeled = {"kind": "winograd", "limit": 6}, {"kind": "winograd", "limit": 6, "label": "again"}
     tasks = BenchmarkConfig(tasks=[plain, labeled]).tasks
     progress = TaskProgress(SilentListener(), lambda _: nullcontext(), 2)
@@ -35,14 +35,14 @@ def test_a_label_tells_two_settings_of_a_task_apart():
     assert names == {"winograd", "winograd, again"} == {result.score["task"] for result in results}
 
 
-def test_data_that_come_go_or_change_are_another_key(tmp_path):
+def test_added_removed_or_changed_data_change_the_key(tmp_path):
     config = BenchmarkConfig(tasks=({"kind": "word_problems", "data": "svamp", "path": str(tmp_path)},))
     seen = [BenchmarkStage().sources(config)]
     for text in ("[]", "[{}]"):
         (tmp_path / "SVAMP.json").write_text(text)
         seen.append(BenchmarkStage().sources(config))
     (tmp_path / "SVAMP.json").unlink()
-    assert len({str(one) for one in seen}) == 3 and BenchmarkStage().sources(config) == seen[0]
+    assert len({str(digests) for digests in seen}) == 3 and BenchmarkStage().sources(config) == seen[0]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_data_that_come_go_or_change_are_another_key(tmp_path):
         ([{"kind": "sudoku"}], "'glue', .*'winograd', 'word_problems'"),
     ],
 )
-def test_what_cannot_be_told_apart_or_is_unknown_is_refused(tasks, message):
+def test_duplicate_and_unknown_tasks_are_refused(tasks, message):
     with pytest.raises(ValidationError, match=message):
         BenchmarkConfig(tasks=tasks)
 
@@ -63,7 +63,7 @@ def test_a_checkpoint_cannot_have_the_name_of_the_run_s_own_network():
         BenchmarkConfig(checkpoints={"pretrained": "models/pythia-70m"})
 
 
-def test_a_checkpoint_that_is_not_there_is_said_before_anything_is_measured(tmp_path):
+def test_a_missing_checkpoint_is_reported_before_anything_is_measured(tmp_path):
     config = BenchmarkConfig(tasks=(), checkpoints={"pythia": str(tmp_path / "absent")})
     with pytest.raises(NotFoundError, match=r"benchmark\.checkpoints 'pythia': the folder .* does not exist"):
         BenchmarkStage().sources(config)

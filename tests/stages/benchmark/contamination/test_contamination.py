@@ -40,10 +40,10 @@ def test_items_are_looked_up_in_all_files_of_the_training_split_only(tmp_path, e
         "squad": {"1": [QUESTION, "Yes"], "2": ["Nothing of this stands in any text at all"]},
         "wsc": {"1": [SHORT]},
     }
-    found = find_overlaps(texts, corpus, partitions)
-    assert found == {("squad", "1"): Overlap(9, 17), ("squad", "2"): Overlap(0, 9), ("wsc", "1"): Overlap(8, 8)}
+    results = find_overlaps(texts, corpus, partitions)
+    assert results == {("squad", "1"): Overlap(9, 17), ("squad", "2"): Overlap(0, 9), ("wsc", "1"): Overlap(8, 8)}
     # Nine words of seventeen are below 13; eight of eight are the whole item.
-    assert [one.is_contaminated for one in found.values()] == [False, False, True]
+    assert [overlap.is_contaminated for overlap in results.values()] == [False, False, True]
     assert not Overlap(7, 7).is_contaminated and Overlap(13, 40).is_contaminated
 
 

@@ -24,8 +24,8 @@ def longest(text: str, fields: list[str]) -> int:
 
 @given(st.lists(WORDS.map(" ".join), max_size=4), st.lists(ITEM, min_size=1, max_size=4))
 def test_it_is_the_longest_run_of_any_field_in_any_text(texts, items):
-    found = longest_runs(*text_columns(pa.array(texts, pa.string())), item_words(items))
-    assert found.tolist() == [max([longest(text, item) for text in texts], default=0) for item in items]
+    runs = longest_runs(*text_columns(pa.array(texts, pa.string())), item_words(items))
+    assert runs.tolist() == [max([longest(text, item) for text in texts], default=0) for item in items]
 
 
 def test_case_and_punctuation_do_not_hide_a_run_and_neighboring_texts_make_none():

@@ -13,7 +13,7 @@ def test_answers_with_any_line_ends_are_found_again(tmp_path, text):
     assert len(again) == 2 and again["first"] == again["second"] == text
 
 
-def test_what_a_kill_left_half_written_is_not_read(tmp_path):
+def test_partially_written_files_are_not_read(tmp_path):
     with AnswerStore(Folder(str(tmp_path))) as store:
         store.add({"first": 1})
     (tmp_path / ".000001.jsonl.0123abcd.tmp").write_text('["second", "hal')

@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[0, 60], ids=["random", "trained"])
 def either_folder(request, tmp_path_factory):
-    """The same, and one that has learnt the text."""
+    """The same folder, and one of a network trained on the text."""
     return checkpoint_folder(tmp_path_factory.mktemp("either"), request.param)
 
 
@@ -80,8 +80,8 @@ def ours(folder, **settings):
 
 def instances(kind, arguments):
     return [
-        Instance(request_type=kind, doc={}, arguments=one, idx=0, metadata=("task", number, 1))
-        for number, one in enumerate(arguments)
+        Instance(request_type=kind, doc={}, arguments=request, idx=0, metadata=("task", number, 1))
+        for number, request in enumerate(arguments)
     ]
 
 
@@ -91,16 +91,18 @@ PAIRS = [(prompt, choice) for prompt in PROMPTS for choice in CHOICES] + [("the 
 def test_likelihoods_are_the_harness_own(either_folder, harness):
     requests = instances("loglikelihood", PAIRS)
     theirs = harness.loglikelihood(requests, disable_tqdm=True)
-    found = ours(either_folder).loglikelihood(requests)
-    assert [one for one, _ in found] == pytest.approx([one for one, _ in theirs], abs=2e-4)
-    assert [greedy for _, greedy in found] == [greedy for _, greedy in theirs]
+    results = ours(either_folder).loglikelihood(requests)
+    assert [likelihood for likelihood, _ in results] == pytest.approx(
+        [likelihood for likelihood, _ in theirs], abs=2e-4
+    )
+    assert [greedy for _, greedy in results] == [greedy for _, greedy in theirs]
 
 
-def test_a_checkpoint_folder_is_asked_as_the_harness_asks_it(either_folder, harness):
+def test_a_checkpoint_folder_gets_the_prompts_of_the_harness(either_folder, harness):
     lm = harness_model(checkpoint("pythia", either_folder), TaskContext(0))
     requests = instances("loglikelihood", PAIRS[:9])
-    theirs = [one for one, _ in harness.loglikelihood(requests, disable_tqdm=True)]
-    assert [one for one, _ in lm.loglikelihood(requests)] == pytest.approx(theirs, abs=2e-4)
+    theirs = [likelihood for likelihood, _ in harness.loglikelihood(requests, disable_tqdm=True)]
+    assert [likelihood for likelihood, _ in lm.loglikelihood(requests)] == pytest.approx(theirs, abs=2e-4)
 
 
 def test_whole_texts_are_the_harness_own(either_folder, harness):
@@ -116,9 +118,9 @@ def test_texts_are_the_harness_own(either_folder, harness, until):
     settings = {"until": until, "max_gen_toks": 20, "do_sample": False}
     requests = instances("generate_until", [(prompt, settings) for prompt in PROMPTS if prompt])
     theirs = harness.generate_until(requests, disable_tqdm=True)
-    found = ours(either_folder).generate_until(requests)
-    assert found == theirs
-    assert not any(stop in text for text in found for stop in until)
+    results = ours(either_folder).generate_until(requests)
+    assert results == theirs
+    assert not any(stop in text for text in results for stop in until)
 
 
 def test_prompts_can_begin_as_documents_do(folder):
@@ -133,21 +135,21 @@ def test_prompts_can_begin_as_documents_do(folder):
 def test_sampled_answers_differ_by_their_number_and_not_by_their_batch(folder, monkeypatch):
     settings = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
     requests = instances("generate_until", [("the fox", settings)] * 3 + [("the dog", settings)])
-    found = ours(folder, seed=1).generate_until(requests)
-    assert len(set(found)) > 1
+    results = ours(folder, seed=1).generate_until(requests)
+    assert len(set(results)) > 1
     monkeypatch.setattr(language_model, "GENERATED_ROWS", 1)
-    assert ours(folder, seed=1).generate_until(requests) == found
-    assert ours(folder, seed=2).generate_until(requests) != found
+    assert ours(folder, seed=1).generate_until(requests) == results
+    assert ours(folder, seed=2).generate_until(requests) != results
 
 
-def test_a_killed_evaluation_goes_on_at_the_item(folder, tmp_path, monkeypatch):
+def test_a_killed_evaluation_resumes_at_the_item(folder, tmp_path, monkeypatch):
     """A process that SIGKILL ends in its third batch leaves the answers of the first two."""
     monkeypatch.setattr(language_model, "BATCH_TOKENS", 1)
     answers = Folder(f"{tmp_path}/answers")
     requests = instances("loglikelihood", PAIRS)
     batches = []
 
-    def asked(kill_after):
+    def evaluate(kill_after):
         lm = ours(folder, answers=AnswerStore(answers, flush_seconds=0))
         inner = lm.model.hidden_states
 
@@ -163,17 +165,17 @@ def test_a_killed_evaluation_goes_on_at_the_item(folder, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     child = os.fork()
     if child == 0:
-        asked(kill_after=9)
+        evaluate(kill_after=9)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     kept = len(AnswerStore(answers))
     assert 0 < kept < len(set(PAIRS))
-    resumed = asked(kill_after=-1)
+    resumed = evaluate(kill_after=-1)
     work_left = len(batches)
     assert resumed == ours(folder).loglikelihood(requests)
     batches.clear()
-    assert asked(kill_after=-1) == resumed and not batches, "everything is kept"
+    assert evaluate(kill_after=-1) == resumed and not batches, "all answers are stored"
     fresh = Folder(f"{tmp_path}/fresh")
     answers = fresh
-    asked(kill_after=-1)
+    evaluate(kill_after=-1)
     assert work_left < len(batches)

@@ -14,7 +14,7 @@ documents = st.lists(st.lists(st.sampled_from(b"aab\xff"), max_size=12).map(byte
 
 
 def reference_bits(train: list[bytes], held_out: bytes, order: int) -> float:
-    """Interpolated modified Kneser-Ney, written with dictionaries, one start mark a document."""
+    """Interpolated modified Kneser-Ney, written with dictionaries, with one start symbol per document."""
     raw: Counter[tuple[int, ...]] = Counter()
     before: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
     for document in train:
@@ -110,7 +110,7 @@ def test_documents_do_not_see_each_other():
     together = model.bits([b"abc", b"cab", b"", b"ca"])
     alone = [model.bits([document])[0] for document in (b"abc", b"cab", b"", b"ca")]
     np.testing.assert_allclose(together, alone)
-    # A document's first byte is told from the same byte inside: both training documents start otherwise than with b.
+    # The first byte of a document differs from the same byte inside: neither training document begins with b.
     assert model.distribution(b"")[ord("b")] < ByteNgram.fit([b"abcab", b"cabca"], 1).distribution(b"")[ord("b")]
 
 

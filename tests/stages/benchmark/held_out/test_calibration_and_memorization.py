@@ -30,15 +30,15 @@ def document(name: str, tokens: list[int], genre: str = "books") -> HeldOutDocum
     return HeldOutDocument(name, "x" * max(len(tokens), 1), np.array(tokens, dtype=np.int64), genre)
 
 
-def test_genres_part_the_score_that_is_there():
+def test_genre_scores_are_computed_from_the_items():
     documents = [document("a", [1] * 10), document("b", [1] * 30), document("c", [1] * 20, "news")]
     whole = bits_per_byte_result("pretrained", documents, np.array([20.0, 30.0, 50.0]), seed=0)
     xz = type(whole)(whole.score | {"model": "xz"}, [])
-    found = {result.score["metric"]: result for result in by_genre([whole, xz], documents, seed=0)}
-    assert {metric: result.score["value"] for metric, result in found.items()} == {
+    scores = {result.score["metric"]: result for result in by_genre([whole, xz], documents, seed=0)}
+    assert {metric: result.score["value"] for metric, result in scores.items()} == {
         "bits per byte, books": 50 / 40, "bits per byte, news": 2.5,
     }  # fmt: skip
-    books, news = found["bits per byte, books"], found["bits per byte, news"]
+    books, news = scores["bits per byte, books"], scores["bits per byte, news"]
     assert (books.score["low"], books.score["high"], books.score["items"]) == (1.0, 2.0, 2)
     assert (news.score["low"], [item["item"] for item in news.items]) == (None, ["c"])
     assert by_genre([whole], documents[:2], seed=0) == []
@@ -61,20 +61,20 @@ def test_calibration_error_by_hand(monkeypatch):
     assert np.abs(gaps.sum(0)).sum() == pytest.approx(third + fourteenth)
 
 
-def test_a_network_that_is_right_as_often_as_it_says_is_calibrated():
-    """Text drawn from the network itself, whose probabilities are then the true ones; larger logits are boastful."""
+def test_a_network_with_the_true_probabilities_is_calibrated():
+    """Text sampled from the network itself, whose probabilities are the true ones; larger logits are overconfident."""
     model = small_network()
     torch.manual_seed(0)
     tokens = torch.full((400, 1), END)
     for _ in range(12):
         tokens = torch.cat([tokens, torch.multinomial(model(tokens)[:, -1].softmax(-1), 1)], 1)
     documents = [document(str(number), row[1:].tolist()) for number, row in enumerate(tokens)]
-    honest = calibration("honest", model, documents, END, seed=0)
+    exact = calibration("exact", model, documents, END, seed=0)
     model.head.register_forward_hook(lambda module, inputs, logits: 8 * logits)
-    boastful = calibration("boastful", model, documents, END, seed=0)
-    assert honest.score["value"] < 0.03
-    assert boastful.score["value"] > 0.1
-    assert honest.score["high"] < boastful.score["low"]
+    overconfident = calibration("overconfident", model, documents, END, seed=0)
+    assert exact.score["value"] < 0.03
+    assert overconfident.score["value"] > 0.1
+    assert exact.score["high"] < overconfident.score["low"]
 
 
 def save_tokens(url: str, shards: list[dict[str, int]]):
@@ -91,7 +91,7 @@ def save_tokens(url: str, shards: list[dict[str, int]]):
     return commit(store, out, "tokenize", "t" * 64, TOKENS)
 
 
-def test_training_text_is_drawn_from_all_shards_among_what_is_long_enough(tmp_path):
+def test_training_text_is_sampled_from_long_documents_of_all_shards(tmp_path):
     shards = [{f"{shard}-{row}": 63 + (row > 1) for row in range(12)} for shard in range(3)]
     tokens = save_tokens(str(tmp_path), shards)
     drawn = [training_sample(tokens, 6, seed) for seed in range(20)]
@@ -113,12 +113,12 @@ def greedy(model, prefix: list[int], count: int) -> list[int]:
     return tokens[1:]
 
 
-def test_memorized_is_what_is_continued_to_the_last_token(monkeypatch):
+def test_only_a_continuation_equal_to_the_last_token_is_memorized(monkeypatch):
     monkeypatch.setattr(language_modeling, "BATCH_TOKENS", 2 * 64)
     model = small_network(context_length=64)
     known = [greedy(model, [number] * 32, 32) for number in range(3)]
     almost = [*known[0][:63], known[0][63] + 1]
-    training = [TrainingText(str(place), np.array(one)) for place, one in enumerate([*known, almost])]
+    training = [TrainingText(str(index), np.array(tokens)) for index, tokens in enumerate([*known, almost])]
     held_out = [document(f"h{number}", [number, *range(40), *range(40)]) for number in range(6)]
     results = memorization("pretrained", model, training, [*held_out, document("short", [1] * 63)], END, seed=0)
     assert [(result.score["metric"], result.score["value"], result.score["items"]) for result in results] == [
@@ -131,7 +131,7 @@ def test_memorized_is_what_is_continued_to_the_last_token(monkeypatch):
     assert [item["item"] for item in again[1].items] == [item["item"] for item in results[1].items]
 
 
-def test_a_short_context_is_halved_and_nothing_to_try_gives_no_score():
+def test_a_short_context_is_halved_and_no_documents_give_no_score():
     model = small_network()
     known = greedy(model, [1] * 12, 12) + [0] * 40
     results = memorization("pretrained", model, [TrainingText("a", np.array(known))], [], END, seed=0)

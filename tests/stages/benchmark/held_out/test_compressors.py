@@ -18,7 +18,7 @@ def test_alone_is_the_size_of_the_xz_file():
 
 
 def test_noise_costs_eight_bits_and_repeats_of_the_training_text_cost_next_to_none(monkeypatch):
-    # A preset whose own dictionary is 256 KiB: the copied text lies 1 MB back and is found all the same.
+    # A preset whose own dictionary is 256 KiB: the copied text is 1 MB back and still matched.
     monkeypatch.setattr(compressors, "PRESET", 0)
     train = [noise(1, 30_000), noise(2, 1_000_000)]
     assert xz_after_training_bits_per_byte(train, [noise(3, 20_000)]) == pytest.approx(8, abs=0.05)
