@@ -99,6 +99,7 @@ class PrunePass(FrozenConfig):
                 context,
                 loss_of,
                 after_step=partial(apply_masks, masks=masks),
+                # By windows, not by steps: windows of a round that fill no step are skipped.
                 first_row=(number - 1) * (recovery.tokens // length),
                 name=f"recovery-{number}.pt",
             )
