@@ -1,8 +1,8 @@
-"""Bytes of a file as its readers want them: decompressed, in UTF-8, line by line, never more than a cap in memory.
+"""Byte streams for the readers: decompressed, in UTF-8, line by line, with bounded memory.
 
-- `open_source`: the raw bytes; failing disks and networks are told apart from damaged files
-- `decompressed`: under the compression that the name declares, and a check that it is the true one
-- `as_utf8`: without a byte order mark; UTF-16 and UTF-32 recoded on the way
+- `open_source`: raw bytes; failures of disks and networks are distinguished from damaged files
+- `decompressed`: decompression by the file extension, checked against the magic bytes
+- `as_utf8`: removes the byte order mark and recodes UTF-16 and UTF-32
 - `capped_lines`: numbered lines, with None for those that are too long
 """
 
@@ -24,48 +24,48 @@ import zstandard
 from data_schemas.errors import InputDataError
 
 MAGIC = {"gzip": rb"\x1f\x8b\x08", "bz2": rb"BZh[1-9]1AY&SY", "xz": rb"\xfd7zXZ\x00", "zstd": rb"\x28\xb5\x2f\xfd"}
-"""How a compressed file begins, as regular expressions (RFC 1952, RFC 8878 and the formats' own pages)."""
+"""Magic bytes of compressed files, as regular expressions (RFC 1952, RFC 8878 and the formats' documentation)."""
 ZSTD_CHUNK_BYTES = 1 << 9
-"""The library gives all that a chunk holds at once: up to 32,000 times as much (runs of one byte)."""
-ZSTD_LARGEST_WINDOW = 1 << 31
-"""Public dumps are written with `zstd --long=31`, which the library refuses unless told."""
+"""Compressed bytes per call: the library returns the whole output at once, up to 32,000 times as much (runs)."""
+ZSTD_MAX_WINDOW = 1 << 31
+"""Public dumps are compressed with `zstd --long=31`, which the library rejects by default."""
 BROKEN_STREAM = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, pa.ArrowException)
-"""What libraries raise for a damaged file; what a disk or a network raises is a `ReadInterruptedError`."""
+"""Errors of libraries on damaged files; those of a disk or a network become `ReadInterruptedError`."""
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
-"""The longer first: UTF-16's is the beginning of UTF-32's."""
+"""Longer marks first: UTF-16's is a prefix of UTF-32's."""
 BUFFER_BYTES = 1 << 17
 READ_AHEAD_BYTES = 1 << 20
 """More than one block of bzip2 (900 kB) and the buffers around it."""
 
 
 class ReadInterruptedError(Exception):
-    """The place that a file is read from failed half-way; worth a retry, so no error of the user's."""
+    """Reading from a disk or network failed; can be retried, so it is not a user error."""
 
 
 class ByteCounter:
-    """How far reading has come, over several files."""
+    """Number of bytes read, over several files."""
 
     def __init__(self) -> None:
         self._finished = 0
-        self.of_file = 0
+        self.current_file = 0
         """Bytes taken from the file that is being read."""
 
     @property
-    def surely_used(self) -> int:
-        """Bytes whose records have been seen: less than were taken, as every layer reads ahead."""
-        return self._finished + max(0, self.of_file - READ_AHEAD_BYTES)
+    def processed(self) -> int:
+        """Bytes whose records have been processed: fewer than were taken, as every layer reads ahead."""
+        return self._finished + max(0, self.current_file - READ_AHEAD_BYTES)
 
     def finish(self, file_bytes: int) -> None:
-        """A file was read to its end."""
+        """Record that a file was read to its end."""
         self._finished += file_bytes
-        self.of_file = 0
+        self.current_file = 0
 
 
 class _SourceBytes(io.RawIOBase):
-    """A file on some filesystem, whose failures cannot be taken for damage in the file."""
+    """A file on any filesystem, whose read errors become `ReadInterruptedError`."""
 
     def __init__(self, file: Any, url: str, counter: ByteCounter) -> None:
         self._file = file
@@ -87,10 +87,10 @@ class _SourceBytes(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._file.read(len(buffer))
-        except Exception as error:  # every filesystem package has exceptions of its own
+        except Exception as error:  # filesystem packages raise exceptions of their own
             raise ReadInterruptedError(f"reading {self._url} failed: {type(error).__name__}: {error}") from error
         buffer[: len(data)] = data
-        self._counter.of_file += len(data)
+        self._counter.current_file += len(data)
         return len(data)
 
 
@@ -99,30 +99,34 @@ def open_source(url: str, counter: ByteCounter) -> Iterator[io.BufferedReader]:
     """Open a file for reading.
 
     Raises:
-        InputDataError: where it is gone or may not be read.
-        ReadInterruptedError: where its filesystem fails otherwise, now or while it is read.
+        InputDataError: if it no longer exists or is not readable.
+        ReadInterruptedError: if its filesystem fails otherwise, now or while it is read.
     """
     try:
         filesystem, name = fsspec.core.url_to_fs(url)
         opened = filesystem.open(name, "rb")
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise InputDataError(f"cannot read {url}: {error}; it was there when the files were listed") from error
-    except Exception as error:  # every filesystem package has exceptions of its own
+        raise InputDataError(f"cannot read {url}: {error}; it existed when the files were listed") from error
+    except Exception as error:  # filesystem packages raise exceptions of their own
         raise ReadInterruptedError(f"opening {url} failed: {type(error).__name__}: {error}") from error
     with opened:
         yield io.BufferedReader(_SourceBytes(opened, url, counter), BUFFER_BYTES)
 
 
 def decompressed(stream: io.BufferedReader, declared: str | None) -> IO[bytes]:
-    """Bytes of a file under the compression its name declares.
+    """Decompressed bytes of a file.
+
+    Args:
+        stream: the file.
+        declared: compression according to the file extension; None for no compression.
 
     Raises:
-        ValueError: where the first bytes are those of another compression.
+        ValueError: if the magic bytes are those of another compression.
     """
     head = stream.peek(16)
-    found = next((kind for kind, begins in MAGIC.items() if re.match(begins, head)), None)
-    if found and found != declared:
-        raise ValueError(f"its content is {found}, its name says {declared or 'not compressed'}")
+    detected = next((kind for kind, magic in MAGIC.items() if re.match(magic, head)), None)
+    if detected and detected != declared:
+        raise ValueError(f"its content is {detected}, its name says {declared or 'not compressed'}")
     if declared == "gzip":
         return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
     if declared == "bz2":
@@ -133,7 +137,7 @@ def decompressed(stream: io.BufferedReader, declared: str | None) -> IO[bytes]:
 
 
 def as_utf8(stream: IO[bytes]) -> IO[bytes]:
-    """The stream without its byte order mark, recoded where the mark says UTF-16 or UTF-32."""
+    """Stream without byte order mark, recoded to UTF-8 if the mark is that of UTF-16 or UTF-32."""
     head = stream.peek(4)[:4]  # type: ignore[attr-defined]
     mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if head.startswith(pair[0])), (b"", "utf-8"))
     if encoding != "utf-8":
@@ -143,7 +147,7 @@ def as_utf8(stream: IO[bytes]) -> IO[bytes]:
 
 
 def capped_lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Lines with their numbers from 0; None for a line of more than `max_bytes`, which is read past."""
+    """Lines numbered from 0; None for a line of more than `max_bytes`, which is skipped."""
     number = 0
     while line := stream.readline(max_bytes + 1):
         if len(line) <= max_bytes or line.endswith(b"\n"):
@@ -157,29 +161,29 @@ def capped_lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[int, bytes
 
 
 class _Chunks(io.RawIOBase):
-    """Chunks of bytes as a file."""
+    """File object over chunks of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._left = memoryview(b"")
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._left and (chunk := next(self._chunks, None)) is not None:
-            self._left = memoryview(chunk)
-        taken, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        while not self._rest and (chunk := next(self._chunks, None)) is not None:
+            self._rest = memoryview(chunk)
+        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(taken)] = taken
         return len(taken)
 
 
 def _zstd_chunks(stream: io.BufferedReader) -> Iterator[bytes]:
-    """All frames of a zstandard stream; the library's own reader ends silently where a file was cut off."""
+    """All frames of a zstandard stream; the library's own reader ignores the truncation of a file."""
     decoder = None
     while data := stream.read(ZSTD_CHUNK_BYTES):
         while data:
-            decoder = decoder or zstandard.ZstdDecompressor(max_window_size=ZSTD_LARGEST_WINDOW).decompressobj()
+            decoder = decoder or zstandard.ZstdDecompressor(max_window_size=ZSTD_MAX_WINDOW).decompressobj()
             yield decoder.decompress(data)
             data = decoder.unused_data
             decoder = None if decoder.eof else decoder

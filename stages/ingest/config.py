@@ -1,8 +1,8 @@
-"""What to read and how: one source in flat fields, or a list of them.
+"""The config section `ingest`: one source in flat fields, or a list of sources.
 
-- `SourceConfig`: a glob, the format behind it, and what the files do not say of themselves
-- `FieldNames`: which field of a record is what
-- `IngestConfig`: the stage's settings
+- `SourceConfig`: a glob, the format of its files, and metadata that the files lack
+- `FieldNames`: names of the fields in the records
+- `IngestConfig`: the whole section
 """
 
 from typing import Literal
@@ -22,105 +22,107 @@ FieldName = str | int
 
 
 class FieldNames(FrozenConfig):
-    """Field of the documents table -> name of the field or column that holds it.
+    """Column of the documents table -> name of the field or column that contains it.
 
-    Dots lead into nested objects (`meta.url`); a number is a column of CSV or TSV, from 0.
+    Dots lead into nested objects (`meta.url`); a number is a column index of CSV or TSV, from 0.
     """
 
     text: FieldName = Field("text", description="the text")
-    id: FieldName | None = Field("id", description="the file's own id; kept in the metadata")
-    url: FieldName | None = Field("url", description="where the text can be read on the web")
-    licence: FieldName | None = Field("license", description="licence of the one document")
-    date: FieldName | None = Field(None, description="date of the text; kept in the metadata where not ISO 8601")
+    id: FieldName | None = Field("id", description="the file's own id; stored in the metadata")
+    url: FieldName | None = Field("url", description="web address of the text")
+    licence: FieldName | None = Field("license", description="license of the document")
+    date: FieldName | None = Field(None, description="date of the text; stored in the metadata if it is not ISO 8601")
     language: FieldName | None = Field(None, description="ISO 639-1 code")
-    source: FieldName | None = Field(None, description="name of the collection; wins over `source`")
-    genre: FieldName | None = Field(None, description="genre; wins over `genre`")
-    title: FieldName | None = Field(None, description="title; kept in the metadata")
+    source: FieldName | None = Field(
+        None, description="name of the collection; takes precedence over the setting `source`"
+    )
+    genre: FieldName | None = Field(None, description="genre; takes precedence over the setting `genre`")
+    title: FieldName | None = Field(None, description="title; stored in the metadata")
 
 
 class SourceFields(FrozenConfig):
-    """What describes a source, wherever it is configured."""
+    """Fields of a source, flat in `ingest` or in an entry of `ingest.sources`."""
 
     path: str = Field(
         PYTHON_DOCUMENTATION,
         description="glob over files on any fsspec URL, such as ./my_texts/**/*.jsonl.gz or hf://datasets/..., or "
         "python://documentation: the documentation of this Python and its installed packages",
     )
-    format: FormatName | None = Field(None, description="format of the files; by their ending where left out")
+    format: FormatName | None = Field(None, description="format of the files; by their extension if omitted")
     text_format: TextFormatName | None = Field(
-        None, description="how the text of a record, or a file of one text, is read; by the format where left out"
+        None, description="format of the text of a record, or of a file with a single text; by `format` if omitted"
     )
     fields: FieldNames = Field(default_factory=FieldNames, description="names of the fields in the records")
     where: dict[str, tuple[str, ...]] = Field(
         {},
-        description="field -> values: only records with one of them in each of these fields are read, so that a mixed "
-        "file can be several sources",
+        description="field -> values: only records with one of the values in each of these fields are read, so that "
+        "a mixed file can be split into several sources",
     )
-    keep: tuple[str, ...] = Field((), description="further fields of the records that go to the metadata")
-    source: str | None = Field(None, description="name of the collection; from the files where left out")
+    keep: tuple[str, ...] = Field((), description="further fields of the records to store in the metadata")
+    source: str | None = Field(None, description="name of the collection; from the files if omitted")
     genre: str = Field("technical documentation", description="genre of every document: books, wiki, news, web ...")
-    licence: str | None = Field(None, description="licence of every document, where the files do not say")
-    language: str | None = Field(None, description="ISO 639-1 code, where the files do not say")
+    licence: str | None = Field(None, description="license of documents whose file specifies none")
+    language: str | None = Field(None, description="ISO 639-1 code of documents whose file specifies none")
     max_source_bytes: int | None = Field(
-        None, gt=0, description="stop after this many bytes of source files, taken in the order of their paths' hash"
+        None, gt=0, description="maximum bytes of source files to read, in the order of the hashes of their paths"
     )
     delimiter: str | None = Field(
-        None, min_length=1, max_length=1, description="between columns; a comma in CSV, a tab in TSV where left out"
+        None, min_length=1, max_length=1, description="separator of columns; by default a comma in CSV, a tab in TSV"
     )
-    header: bool = Field(True, description="whether the first row of CSV or TSV names the columns")
+    header: bool = Field(True, description="whether the first row of CSV or TSV contains column names")
     quoting: bool | None = Field(
         None,
-        description='whether "..." quotes a field; where left out, yes in CSV (RFC 4180) and no in TSV (IANA '
-        "text/tab-separated-values; GLUE's files have lone quotes)",
+        description='whether "..." quotes a field; by default true for CSV (RFC 4180) and false for TSV (IANA '
+        "text/tab-separated-values; GLUE's files have unbalanced quotes)",
     )
 
     @field_validator("where", mode="before")
     @classmethod
-    def _one_value_is_a_list(cls, value: object) -> object:
+    def _wrap_single_values(cls, value: object) -> object:
         return (
             {name: (v,) if isinstance(v, str) else v for name, v in value.items()} if isinstance(value, dict) else value
         )
 
 
 class SourceConfig(SourceFields):
-    """One collection of files."""
+    """A collection of files."""
 
     path: str = Field(description="glob over files on any fsspec URL, or python://documentation")
 
 
 class IngestConfig(SourceFields, StageConfig):
-    """Where the text comes from and how it is described."""
+    """Sources of text, and limits of reading."""
 
-    text_field: str | None = Field(None, description="short for `fields.text`: the field or column with the text")
-    sources: tuple[SourceConfig, ...] = Field((), description="several collections, instead of the fields for one")
+    text_field: str | None = Field(None, description="shorthand for `fields.text`: the field or column with the text")
+    sources: tuple[SourceConfig, ...] = Field((), description="several collections, instead of the flat fields")
     partition_bytes: int = Field(
-        8_000_000, gt=0, description="source bytes per partition, and text bytes per file it writes; bounds memory"
+        8_000_000, gt=0, description="source bytes per partition, and text bytes per file written; bounds memory"
     )
     max_document_bytes: int = Field(
-        50_000_000, gt=0, description="bytes of a record, line or file of one text, from which it is not read"
+        50_000_000, gt=0, description="maximum bytes of a document, line or single-text file; larger ones are rejected"
     )
     max_reject_share: float = runtime_field(
-        0.1, ge=0, le=1, description="share of broken records over all sources, above which the run stops"
+        0.1, ge=0, le=1, description="maximum share of broken records over all sources; the run stops above it"
     )
     reject_share_after: int = runtime_field(
-        100, gt=0, description="records that must have been read before broken ones can stop the run"
+        100, gt=0, description="minimum number of records read before broken ones can stop the run"
     )
 
     @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> "IngestConfig":
+    def _check_no_duplicate_settings(self) -> "IngestConfig":
         default = SourceFields()
-        described = [name for name in SourceFields.model_fields if getattr(self, name) != getattr(default, name)]
-        described += ["text_field"] if self.text_field is not None else []
-        if self.sources and described:
-            raise ValueError(
-                f"{described[0]} and sources are both set; move {', '.join(described)} into an entry of sources"
-            )
+        flat = [name for name in SourceFields.model_fields if getattr(self, name) != getattr(default, name)]
+        flat += ["text_field"] if self.text_field is not None else []
+        if self.sources and flat:
+            raise ValueError(f"{flat[0]} and sources are both set; move {', '.join(flat)} into an entry of sources")
         if self.text_field is not None and self.fields.text != "text":
-            raise ValueError(f"text_field ({self.text_field}) and fields.text ({self.fields.text}) are both set")
+            raise ValueError(
+                f"text_field ({self.text_field}) and fields.text ({self.fields.text}) are both set; set one"
+            )
         return self
 
     def all_sources(self) -> tuple[SourceConfig, ...]:
-        """The list of sources; one where the flat fields are used."""
+        """The sources; a single one if the flat fields are used."""
         if self.sources:
             return self.sources
         flat = {name: getattr(self, name) for name in SourceFields.model_fields}

@@ -1,7 +1,4 @@
-"""Which format a file has, by its name; which module of `formats/` reads it.
-
-Modules are imported when the first file of their format is read: a run over JSON lines loads no HTML parser.
-"""
+"""Formats and compressions of files, by their names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +10,11 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How a format is recognized, and how much text a byte of its files holds."""
+    """File extensions of a format, and the amount of text in its files."""
 
     endings: tuple[str, ...]
     is_compressible: bool = True
-    """Whether files may be compressed as a whole; Parquet and Arrow compress inside."""
+    """Whether files may be compressed as a whole; Parquet and Arrow have internal compression."""
     text_share: float = 1.0
     """Text bytes per byte of the uncompressed file."""
 
@@ -39,14 +36,14 @@ FORMATS: Mapping[FormatName, FileFormat] = {
     "rst": FileFormat((".rst",), text_share=0.9),
 }
 COMPRESSED_TEXT_RATIO = 2.8
-"""gzip over the shared corpora: 84 MB from 26 MB of web pages, down to 18.7 MB from 7.0 MB of books."""
+"""Measured for gzip: 84 MB from 26 MB of web pages, 18.7 MB from 7.0 MB of books."""
 ONE_TEXT: tuple[TextFormatName, ...] = ("plain", "html", "wikitext", "gutenberg", "markdown", "rst")
-"""Formats whose files hold one text; also the formats that a record's text may have."""
+"""Formats whose files contain a single text; a record's text may have these formats too."""
 ACCEPTED = ", ".join(ending for kind in FORMATS.values() for ending in kind.endings)
 
 
 def format_of(name: str, source: SourceConfig) -> FormatName | None:
-    """The configured format, or the one that the file's ending says; None for another ending."""
+    """The configured format, or that of the file extension; None for an unknown extension."""
     if source.format:
         return source.format
     bare = _bare(name)
@@ -58,12 +55,12 @@ def format_of(name: str, source: SourceConfig) -> FormatName | None:
 
 
 def compression_of(name: str) -> str | None:
-    """The compression that the file's ending says."""
+    """Compression according to the file extension."""
     return next((kind for ending, kind in COMPRESSIONS.items() if _bare(name).endswith(ending)), None)
 
 
 def text_bytes(name: str, size: int, source: SourceConfig) -> int:
-    """About how many bytes of text a file of `size` bytes holds."""
+    """Estimated bytes of text in a file of `size` bytes."""
     format_name = format_of(name, source)
     share = FORMATS[format_name].text_share if format_name else 1.0
     if source.text_format == "html" and format_name != "html":

@@ -1,4 +1,4 @@
-"""One partition of ingest: units in; documents, rejects and their funnel out, in files of bounded size."""
+"""One partition of ingest: reads units and writes documents, rejects and their funnel, in files of bounded size."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import IngestConfig, SourceConfig
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
-from stages.ingest.reject_limit import BrokenRecords, is_passed
+from stages.ingest.reject_limit import BrokenRecords, is_exceeded
 from stages.ingest.units import Unit, collection
 
-LONGEST_DETAIL = 200
+MAX_DETAIL_CHARACTERS = 200
 ROW_BYTES = 200
-"""Of a row's other columns, roughly."""
+"""Approximate size of a row's other columns."""
 
 Row = dict[str, Any]
 
@@ -31,12 +31,12 @@ def read_partition(
     Args:
         config: the stage's settings.
         all_bytes: source bytes of all partitions.
-        payload: number of the partition, and its units.
-        out: gets `documents/`, `rejects/` and `funnel/NUMBER.parquet`, and `NUMBER_001.parquet` and so on where
+        payload: index of the partition, and its units.
+        out: receives `documents/`, `rejects/` and `funnel/NUMBER.parquet`, and `NUMBER_001.parquet` and so on if
             there is more text than `partition_bytes`.
 
     Raises:
-        InputDataError: where this partition alone holds more broken records than the whole corpus may.
+        InputDataError: if this partition alone has more broken records than the whole corpus may have.
     """
     number, units = payload
     documents = _TableFiles(out, "documents", number, DOCUMENTS, config.partition_bytes)
@@ -57,8 +57,8 @@ def read_partition(
             rejects.add(row, ROW_BYTES)
             funnel.dropped(row, row["reason"], row["bytes"])
             broken.add(row)
-            share_read = counter.surely_used / all_bytes if all_bytes else 0.0  # web servers may tell no sizes
-            if is_passed(config, records=records, broken=broken.reasons.total(), share_read=share_read):
+            share_read = counter.processed / all_bytes if all_bytes else 0.0  # web servers may not report sizes
+            if is_exceeded(config, records=records, broken=broken.reasons.total(), share_read=share_read):
                 raise broken.error(config, records)
         counter.finish(unit.bytes)
     out.count("source_bytes", sum(unit.bytes for unit in units))
@@ -69,55 +69,55 @@ def read_partition(
 
 
 class _TableFiles:
-    """Rows of one table, written to a further file whenever enough have come."""
+    """Rows of one table, written to a new file whenever they reach `max_bytes`."""
 
-    def __init__(self, out: PartitionWriter, folder: str, number: int, schema: pa.Schema, most_bytes: int) -> None:
+    def __init__(self, out: PartitionWriter, folder: str, number: int, schema: pa.Schema, max_bytes: int) -> None:
         self._out = out
         self._name = f"{folder}/{number:05d}"
         self._schema = schema
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._rows: list[Row] = []
         self._bytes = 0
         self._files = 0
 
     def add(self, row: Row, size: int) -> None:
-        """Take in a row of about `size` bytes."""
-        if self._rows and self._bytes + size > self._most_bytes:
+        """Add a row of about `size` bytes."""
+        if self._rows and self._bytes + size > self._max_bytes:
             self._write()
         self._rows.append(row)
         self._bytes += size
 
     def close(self) -> None:
-        """Write what is left; an empty table where there was nothing."""
+        """Write the remaining rows; an empty table if there were none."""
         if self._rows or not self._files:
             self._write()
 
     def _write(self) -> None:
-        more = f"_{self._files:03d}" if self._files else ""
-        self._out.write_table(f"{self._name}{more}.parquet", pa.Table.from_pylist(self._rows, self._schema))
+        suffix = f"_{self._files:03d}" if self._files else ""
+        self._out.write_table(f"{self._name}{suffix}.parquet", pa.Table.from_pylist(self._rows, self._schema))
         self._rows, self._bytes = [], 0
         self._files += 1
 
 
 def _rows(unit: Unit, source: SourceConfig, max_document_bytes: int, counter: ByteCounter) -> Iterator[Row]:
-    """Rows of the documents table, or of the rejects table (those have a `reason`)."""
+    """Rows of the documents table, or of the rejects table (with a `reason`)."""
     if isinstance(unit.file, python.Unit):
-        found = _python_records(unit.file)
+        records = _python_records(unit.file)
     else:
         file = unit.file
-        found = ((file.path, record) for record in read_file(file, source, max_document_bytes, counter))
+        records = ((file.path, record) for record in read_file(file, source, max_document_bytes, counter))
     name = collection(unit, source)
-    for path, record in found:
+    for path, record in records:
         yield _row(record, name, path, source, max_document_bytes)
 
 
 def _python_records(unit: python.Unit) -> Iterator[tuple[str, Record | Failure]]:
-    for found in python.read_unit(unit):
-        if isinstance(found, python.Reject):
-            yield unit.path, Failure(-1, "not_python", found.reason)
+    for result in python.read_unit(unit):
+        if isinstance(result, python.Reject):
+            yield unit.path, Failure(-1, "not_python", result.reason)
         else:
-            said = {"language": "en", "licence": found.licence, "metadata": {"version": found.version}}
-            yield found.path, Record(0, found.text, **said)  # type: ignore[arg-type]
+            metadata = {"version": result.version}
+            yield result.path, Record(0, result.text, language="en", licence=result.licence, metadata=metadata)
 
 
 def _row(record: Record | Failure, name: str, path: str, source: SourceConfig, max_document_bytes: int) -> Row:
@@ -126,29 +126,29 @@ def _row(record: Record | Failure, name: str, path: str, source: SourceConfig, m
         "source": name, "path": path, "genre": source.genre,
     }  # fmt: skip
     if isinstance(record, Failure):
-        detail = record.detail and _storable(record.detail)[:LONGEST_DETAIL]
+        detail = record.detail and _storable(record.detail)[:MAX_DETAIL_CHARACTERS]
         return reject_row(document, record.reason, size=0, position=record.position, detail=detail)
-    said = {"source": record.source or name, "genre": record.genre or source.genre}
-    document |= {key: _storable(value) for key, value in said.items()}
+    labels = {"source": record.source or name, "genre": record.genre or source.genre}
+    document |= {key: _storable(value) for key, value in labels.items()}
     if problem := _problem(record.text, max_document_bytes):
         return reject_row(document, problem, size=0, position=record.position)
-    more = {
+    optional = {
         "language": record.language or source.language, "url": record.url,
         "licence": record.licence or source.licence, "date": record.date,
     }  # fmt: skip
     metadata = ({"id": record.id} if record.id else {}) | dict(record.metadata)
     pairs = [(_storable(key), _storable(value)) for key, value in metadata.items()]
-    document |= {key: value and _storable(value) for key, value in more.items()}
+    document |= {key: value and _storable(value) for key, value in optional.items()}
     return {**document, "text": record.text, "metadata": pairs or None}
 
 
 def _problem(text: str, max_document_bytes: int) -> str | None:
-    """Why a text cannot be a document."""
+    """Reject reason of a text that cannot be a document; None for others."""
     if not text or text.isspace():
         return "empty_text"
     try:
         size = len(text.encode())
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape
         return "not_unicode"
     return "too_long" if size > max_document_bytes else None
 

@@ -1,9 +1,9 @@
-"""The documentation that every machine with Headrace has: of Python itself and of the installed packages.
+"""Documentation of Python and of the installed packages, which every machine with Headrace has.
 
-- `list_units`: topics, modules and package descriptions, cheaply, without parsing anything
-- `select_units`: a deterministic choice of them under a cap of source bytes
-- `read_unit`: one document, read as data: modules are parsed, never imported
-- `fingerprint`: the versions that all of it depends on
+- `list_units`: topics, modules and package descriptions, without parsing them
+- `select_units`: a deterministic selection with up to a number of source bytes
+- `read_unit`: the documents of a unit; modules are parsed, never imported
+- `fingerprint`: digest of all versions
 """
 
 import ast
@@ -24,14 +24,14 @@ OWN_DISTRIBUTION = "headrace"
 SKIPPED_FOLDERS = frozenset(
     ("test", "tests", "testing", "conftest", "idlelib", "lib2to3", "site-packages", "__pycache__", "_vendor")
 )
-LARGEST_MODULE_BYTES = 1_000_000
-"""Larger ones are generated tables, slow to parse and without prose."""
-LEAST_TEXT_CHARACTERS = 300
+MAX_MODULE_BYTES = 1_000_000
+"""Larger modules are generated tables, slow to parse and without prose."""
+MIN_TEXT_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A file that can become a document."""
+    """A file with documentation."""
 
     kind: Literal["topics", "module", "description"]
     package: str
@@ -45,7 +45,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class SourceDocument:
-    """A document and where it is from."""
+    """A document and its origin."""
 
     path: str
     text: str
@@ -56,54 +56,57 @@ class SourceDocument:
 
 @dataclass(frozen=True)
 class Reject:
-    """A unit that cannot be read, and why."""
+    """A unit that cannot be read, and the reason."""
 
     reason: str
 
 
 def list_units() -> list[Unit]:
-    """Every unit of this interpreter and its installed packages, by path."""
-    units = [*_standard_library(), *(unit for found in _distributions() for unit in _distribution_units(found))]
+    """All units of this interpreter and its installed packages, sorted by package and path."""
+    units = [
+        *_standard_library(),
+        *(unit for distribution in _distributions() for unit in _distribution_units(distribution)),
+    ]
     return sorted(units, key=lambda unit: (unit.package, unit.path, unit.kind))
 
 
 def select_units(units: Sequence[Unit], max_source_bytes: int | None) -> list[Unit]:
-    """Units in the order of their path's sha256, until the next one would pass the cap."""
-    chosen: list[Unit] = []
+    """Units in the order of their path's sha256, up to `max_source_bytes`."""
+    selected: list[Unit] = []
     size = 0
-    for unit in sorted(units, key=lambda one: hashlib.sha256(f"{one.package}/{one.path}".encode()).hexdigest()):
+    for unit in sorted(units, key=lambda unit: hashlib.sha256(f"{unit.package}/{unit.path}".encode()).hexdigest()):
         if max_source_bytes is not None and size + unit.bytes > max_source_bytes:
             break
-        chosen.append(unit)
+        selected.append(unit)
         size += unit.bytes
-    return chosen
+    return selected
 
 
 def fingerprint() -> str:
-    """Of the interpreter's version and every installed package's."""
-    versions = sorted(f"{_name(one)} {one.version}" for one in _distributions())
+    """Digest of the versions of the interpreter and of all installed packages."""
+    versions = sorted(f"{_name(distribution)} {distribution.version}" for distribution in _distributions())
     return hashlib.sha256("\n".join([platform.python_version(), *versions]).encode()).hexdigest()
 
 
 def read_unit(unit: Unit) -> Iterator[SourceDocument | Reject]:
-    """The documents of a unit: one, for topics many, none where there is too little text; or a reject."""
+    """Documents of a unit: one, many for topics, none if there is too little text; or a reject."""
     try:
         source = Path(unit.file).read_bytes()
         texts = list(_texts(unit, source))
         for _, text in texts:
-            text.encode()  # A docstring may hold an escaped lone surrogate, which no file can.
+            text.encode()  # A docstring may contain an escaped lone surrogate, which UTF-8 cannot.
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         yield Reject(f"not readable as Python source ({type(error).__name__})")
         return
     for name, text in texts:
-        if len(text) >= LEAST_TEXT_CHARACTERS:
+        if len(text) >= MIN_TEXT_CHARACTERS:
             yield SourceDocument(name, text, unit.package, unit.version, unit.licence)
 
 
 def module_documentation(source: bytes, module: str) -> str:
-    """A module's docstrings in source order under their qualified names, dedented, as pydoc would show them."""
+    """A module's docstrings in source order under their qualified names, dedented as by pydoc."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 and later print each odd escape sequence of other people's code.
+        warnings.simplefilter("ignore")  # Python 3.12 and later warn of invalid escape sequences in the parsed code.
         tree = ast.parse(source)
     parts = [f"{name}\n\n{docstring}" if name != module else docstring for name, docstring in _docstrings(tree, module)]
     return "\n\n".join(parts)
@@ -125,8 +128,8 @@ def _texts(unit: Unit, source: bytes) -> Iterator[tuple[str, str]]:
 def _topics(source: bytes) -> dict[str, str]:
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            found = ast.literal_eval(node.value)
-            return {str(name): str(text) for name, text in found.items()}
+            topics = ast.literal_eval(node.value)
+            return {str(name): str(text) for name, text in topics.items()}
     raise ValueError("no dictionary of topics")
 
 
@@ -147,22 +150,24 @@ def _standard_library() -> Iterator[Unit]:
     version = platform.python_version()
     for file in root.rglob("*.py"):
         path = PurePosixPath(file.relative_to(root).as_posix())
-        if _is_wanted(path) and 0 < (size := file.stat().st_size) <= LARGEST_MODULE_BYTES:
+        if _is_documentation(path) and 0 < (size := file.stat().st_size) <= MAX_MODULE_BYTES:
             kind: Literal["topics", "module"] = "topics" if str(path) == "pydoc_data/topics.py" else "module"
             yield Unit(kind, STANDARD_LIBRARY, version, "PSF-2.0", str(path), str(file), size)
 
 
 def _distributions() -> list[metadata.Distribution]:
-    """Installed packages, each once, without Headrace itself.
+    """Distinct installed packages, without Headrace itself.
 
-    Those from a folder or a direct URL (editable ones too) are left out: their version does not say what they hold.
+    Packages from a folder or a direct URL (also editable) are skipped: their version does not determine their content.
     """
-    found = {
-        _name(one): one
-        for one in metadata.distributions()
-        if one.metadata["Name"] and _name(one) != OWN_DISTRIBUTION and one.read_text("direct_url.json") is None
+    by_name = {
+        _name(distribution): distribution
+        for distribution in metadata.distributions()
+        if distribution.metadata["Name"]
+        and _name(distribution) != OWN_DISTRIBUTION
+        and distribution.read_text("direct_url.json") is None
     }
-    return [found[name] for name in sorted(found)]
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def _name(distribution: metadata.Distribution) -> str:
@@ -171,21 +176,21 @@ def _name(distribution: metadata.Distribution) -> str:
 
 def _distribution_units(distribution: metadata.Distribution) -> Iterator[Unit]:
     name, version = _name(distribution), distribution.version
-    described = email.message_from_string(str(distribution.read_text("METADATA") or "").split("\n\n", 1)[0])
-    licence = described["License-Expression"] or described["License"]
+    fields = email.message_from_string(str(distribution.read_text("METADATA") or "").split("\n\n", 1)[0])
+    licence = fields["License-Expression"] or fields["License"]
     short_licence = licence.splitlines()[0][:80] if licence else None
     for path in distribution.files or []:
-        # At the top only: a package may carry the metadata of others that it vendors.
+        # Top level only: a package may include the metadata of packages that it vendors.
         is_description = path.name == "METADATA" and len(path.parts) == 2
-        if not is_description and not (path.suffix == ".py" and _is_wanted(path)):
+        if not is_description and not (path.suffix == ".py" and _is_documentation(path)):
             continue
         file = Path(str(path.locate()))
-        if file.is_file() and 0 < (size := file.stat().st_size) <= LARGEST_MODULE_BYTES:
+        if file.is_file() and 0 < (size := file.stat().st_size) <= MAX_MODULE_BYTES:
             kind: Literal["module", "description"] = "description" if is_description else "module"
             yield Unit(kind, name, version, short_licence, path.as_posix(), str(file), size)
 
 
-def _is_wanted(path: PurePosixPath) -> bool:
+def _is_documentation(path: PurePosixPath) -> bool:
     folders = {*path.parts[:-1], path.stem}
     return not (folders & SKIPPED_FOLDERS or path.name.startswith("test_") or ".." in path.parts)
 

@@ -1,7 +1,9 @@
-"""Reads a file of any format into records; what cannot be read becomes a failure, never a crash.
+"""Reads files of all formats into records; a record that cannot be read becomes a `Failure`, never an exception.
+
+Readers are imported when the first file of their format is read: a run over JSON lines loads no HTML parser.
 
 - `read_file`: the records of a file, in its order
-- `read_text`: one text in HTML, wikitext, Markdown ... as plain text
+- `read_text`: plain text of a text in HTML, wikitext, Markdown ...
 """
 
 from collections.abc import Iterator
@@ -15,23 +17,23 @@ from stages.ingest.file_listing import SourceFile
 from stages.ingest.records import Failure, Record
 
 EXTRACTED = ("warc", "wikipedia_dump")
-"""Formats whose readers know the markup inside."""
+"""Formats whose readers extract the text from its markup."""
 
 
 def read_file(
     file: SourceFile, source: SourceConfig, max_document_bytes: int, counter: ByteCounter
 ) -> Iterator[Record | Failure]:
-    """Records in the file's order; a damaged file ends with a failure at the position where it can be read no further.
+    """Records in file order; a damaged file ends with a failure at the position from which it cannot be read.
 
     Args:
         file: from `list_files`.
-        source: the source that the file belongs to.
-        max_document_bytes: longer lines and texts are failures, and are not held in memory.
-        counter: told of the bytes read, but not for Parquet and Arrow, which are read far ahead of their records.
+        source: source that the file belongs to.
+        max_document_bytes: longer lines and texts are failures, and are not loaded into memory.
+        counter: counts the bytes read, except for Parquet and Arrow, which are read far ahead of their records.
 
     Raises:
-        InputDataError: where the file is gone.
-        ReadInterruptedError: where its filesystem fails.
+        InputDataError: if the file no longer exists.
+        ReadInterruptedError: if its filesystem fails.
     """
     format_name = format_of(file.url, source)
     assert format_name, f"{file.url} was listed without a format"
@@ -39,26 +41,26 @@ def read_file(
     try:
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
             stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.url))
-            for found in _records(stream, format_name, file, source, max_document_bytes):
-                yield found
-                position = found.position + 1
+            for record in _records(stream, format_name, file, source, max_document_bytes):
+                yield record
+                position = record.position + 1
     except BROKEN_STREAM as error:
         yield Failure(position, "unreadable", f"from here on: {type(error).__name__}: {error}")
 
 
 def read_text(record: Record, kind: TextFormatName) -> Record | Failure:
-    """The record with its text out of its markup; what the carrying file says wins over what the text says."""
+    """Record with its text extracted from the markup; fields of the file take precedence over those in the text."""
     if kind == "plain":
         return record
-    found = _extracted(record.text, kind, record.url)
-    if isinstance(found, Failure):
-        return replace(found, position=record.position)
-    said = {name: value for name in _SAID if (value := getattr(record, name)) is not None}
-    metadata = {**found.metadata, **record.metadata}
-    return replace(found, position=record.position, metadata=metadata, **said)
+    extracted = _extracted(record.text, kind, record.url)
+    if isinstance(extracted, Failure):
+        return replace(extracted, position=record.position)
+    fields = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
+    metadata = {**extracted.metadata, **record.metadata}
+    return replace(extracted, position=record.position, metadata=metadata, **fields)
 
 
-_SAID = ("id", "source", "genre", "language", "url", "licence", "date")
+_FIELDS = ("id", "source", "genre", "language", "url", "licence", "date")
 
 
 def _records(
@@ -67,13 +69,13 @@ def _records(
     if format_name in ONE_TEXT:
         yield _one_text(stream, source.text_format or format_name, file.url, max_bytes)
         return
-    for found in _rows(stream, format_name, source, max_bytes):
-        if found is None:
+    for row in _rows(stream, format_name, source, max_bytes):
+        if row is None:
             continue
-        if isinstance(found, Failure) or format_name in EXTRACTED:
-            yield found
+        if isinstance(row, Failure) or format_name in EXTRACTED:
+            yield row
         else:
-            yield read_text(found, source.text_format or "plain")
+            yield read_text(row, source.text_format or "plain")
 
 
 def _rows(
@@ -107,8 +109,7 @@ def _one_text(stream: IO[bytes], kind: TextFormatName, url: str, max_bytes: int)
         return Failure(0, "too_long", f"a file of more than {max_bytes:,} bytes")
     address = url if url.startswith(("http://", "https://")) else None
     if kind == "html":  # the page itself may declare its encoding
-        found = _extracted(data, kind, address)
-        return replace(found, position=0)
+        return replace(_extracted(data, kind, address), position=0)
     from stages.ingest.formats.plain_text import decode
 
     return read_text(Record(0, decode(data), url=address), kind)

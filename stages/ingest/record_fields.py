@@ -1,4 +1,4 @@
-"""From a record's fields, as the file names them, to a `Record`."""
+"""Maps the fields of a file's records to a `Record`."""
 
 import datetime
 import json
@@ -13,23 +13,23 @@ SHOWN_FIELDS = 12
 
 
 def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) -> Record | Failure | None:
-    """The document that a JSON object or a row of a table holds; None where `where` leaves it to other sources.
+    """Record of a JSON object or a row of a table; None if `where` excludes it from this source.
 
-    Fields that are missing or null are left out; numbers and dates become text, as do nested values that are kept.
+    Missing and null fields are omitted; numbers, dates and nested values are converted to text.
     """
-    if any(plain(field_value(values, name)) not in wanted for name, wanted in source.where.items()):
+    if any(plain(field_value(values, name)) not in accepted for name, accepted in source.where.items()):
         return None
     names = source.fields
     text = field_value(values, names.text)
     if not isinstance(text, str):
-        found = "missing" if text is None else f"a {type(text).__name__}"
-        shown = ", ".join(list(map(str, values))[:SHOWN_FIELDS])
-        return Failure(position, "no_text", f"field {names.text!r} is {found}; the record has: {shown}")
-    found_date = plain(field_value(values, names.date))
-    date = found_date if found_date and is_iso_date(found_date) else None
-    more = {name: plain(field_value(values, name)) for name in source.keep}
-    more["title"] = plain(field_value(values, names.title))
-    more["date"] = None if date else found_date
+        problem = "missing" if text is None else f"a {type(text).__name__}"
+        fields = ", ".join(list(map(str, values))[:SHOWN_FIELDS])
+        return Failure(position, "no_text", f"field {names.text!r} is {problem}; the record has: {fields}")
+    raw_date = plain(field_value(values, names.date))
+    date = raw_date if raw_date and is_iso_date(raw_date) else None
+    metadata = {name: plain(field_value(values, name)) for name in source.keep}
+    metadata["title"] = plain(field_value(values, names.title))
+    metadata["date"] = None if date else raw_date
     return Record(
         position,
         text,
@@ -40,19 +40,19 @@ def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) ->
         url=plain(field_value(values, names.url)),
         licence=plain(field_value(values, names.licence)),
         date=date,
-        metadata={name: value for name, value in more.items() if value},
+        metadata={name: value for name, value in metadata.items() if value},
     )
 
 
 def top_level_columns(names: Sequence[str], source: SourceConfig) -> list[str]:
-    """Those of a table's columns that hold a wanted field."""
+    """Columns of a table that contain a configured field."""
     mapped = [name for name in source.fields.model_dump().values() if name is not None]
-    wanted = [str(name) for name in (*mapped, *source.keep, *source.where)]
-    return [name for name in names if any(one == name or one.startswith(f"{name}.") for one in wanted)]
+    fields = [str(name) for name in (*mapped, *source.keep, *source.where)]
+    return [name for name in names if any(field == name or field.startswith(f"{name}.") for field in fields)]
 
 
 def field_value(values: Any, name: FieldName | None) -> Any:
-    """The value of a field; dots lead into nested objects where there is no field of the whole name."""
+    """Value of a field; dots lead into nested objects if there is no field with the full name."""
     if name is None or not isinstance(values, Mapping):
         return None
     if name in values or "." not in str(name):
@@ -62,7 +62,7 @@ def field_value(values: Any, name: FieldName | None) -> Any:
 
 
 def plain(value: Any) -> str | None:
-    """A value as text: ISO 8601 for dates, JSON for nested values; None for what is empty."""
+    """Value as text: ISO 8601 for dates, JSON for nested values; None if empty."""
     if value is None or isinstance(value, str):
         return value or None
     if isinstance(value, datetime.date | datetime.datetime):
@@ -73,7 +73,7 @@ def plain(value: Any) -> str | None:
 
 
 def is_iso_date(text: str) -> bool:
-    """Whether it is ISO 8601: a date, a date with a time, a year, or a year and a month."""
+    """True for ISO 8601: a date, a date with a time, a year, or a year and a month."""
     try:
         datetime.datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What every reader of ingest gives: documents as their format tells them, and what could not be read."""
+"""Results of the readers: records, and failures to read them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Record:
-    """One document of a file: its text and whatever the file says about it."""
+    """A document of a file: its text and the metadata in the file."""
 
     position: int
-    """Number of the record in its file, from 0."""
+    """Index of the record in its file."""
     text: str
     id: str | None = None
-    """The file's own id; goes to the metadata."""
+    """The file's own id; stored in the metadata."""
     source: str | None = None
     genre: str | None = None
     language: str | None = None
@@ -26,10 +26,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Failure:
-    """A record, or the rest of a file, that gives no document."""
+    """A record, or the remainder of a file, that yields no document."""
 
     position: int
     reason: str
-    """A short name, such as `not_json` or `redirect`: counted, so never with varying parts."""
+    """A short constant name, such as `not_json` or `redirect`; failures are counted by it."""
     detail: str | None = None
-    """The error, for the reader of the rejects table."""
+    """The error message, stored in the rejects table."""

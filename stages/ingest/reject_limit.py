@@ -1,7 +1,7 @@
-"""How many broken records a run bears before it stops, and what it says then.
+"""Limit of broken records, above which a run stops, and the error.
 
-A record is broken where the file promises a document that cannot be read. What a format leaves out on purpose
-(a redirect, a page without running text) is a reject too, but says nothing against the file.
+A record is broken if it should contain a document but cannot be read. Records without text by design (a redirect, a
+page without running text) are rejects too, but do not count as broken.
 """
 
 from collections import Counter
@@ -11,23 +11,24 @@ from typing import Any
 from data_schemas.errors import InputDataError
 from stages.ingest.config import IngestConfig
 
-LEFT_OUT_ON_PURPOSE = frozenset({"empty_text", "redirect"})
+NOT_BROKEN = frozenset({"empty_text", "redirect"})
 SHOWN_REASONS = 3
 
 
 def is_broken(reason: str) -> bool:
-    """Whether a reject of this reason counts against the limit."""
-    return reason not in LEFT_OUT_ON_PURPOSE
+    """Whether a reject with this reason counts as broken."""
+    return reason not in NOT_BROKEN
 
 
-def is_passed(config: IngestConfig, *, records: int, broken: int, share_read: float) -> bool:
-    """Whether more of all records are broken than may be, even if all that is still unread were good.
+def is_exceeded(config: IngestConfig, *, records: int, broken: int, share_read: float) -> bool:
+    """Whether the share of broken records exceeds the limit even if all unread records are good.
 
     Args:
         config: the stage's settings.
-        records: how many were read.
-        broken: how many of them are broken.
-        share_read: of all source bytes; foretells how many records there are in all. 1 makes the answer exact.
+        records: number of records read.
+        broken: number of broken records among them.
+        share_read: share of the source bytes that were read, from which the total number of records is estimated; 1
+            makes the result exact.
     """
     if records < config.reject_share_after or not share_read:
         return False
@@ -35,14 +36,14 @@ def is_passed(config: IngestConfig, *, records: int, broken: int, share_read: fl
 
 
 class BrokenRecords:
-    """How many records broke, and the first of each reason."""
+    """Counts of broken records by reason, and the first of each."""
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
         self._first: dict[str, Mapping[str, Any]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take in a row of the rejects table; in the order of reading."""
+        """Add a row of the rejects table, in reading order."""
         if is_broken(row["reason"]):
             self.reasons[row["reason"]] += 1
             self._first.setdefault(row["reason"], row)
@@ -50,18 +51,18 @@ class BrokenRecords:
     def error(self, config: IngestConfig, records: int) -> InputDataError:
         """The error that stops the run after this many records."""
         broken = self.reasons.total()
-        told = [
-            f"{times:,} {reason}, first {_place(self._first[reason])}"
-            for reason, times in self.reasons.most_common(SHOWN_REASONS)
+        examples = [
+            f"{count:,} {reason}, first {_location(self._first[reason])}"
+            for reason, count in self.reasons.most_common(SHOWN_REASONS)
         ]
         return InputDataError(
-            f"{broken:,} of {records:,} records read so far are broken, and ingest.max_reject_share "
-            f"({config.max_reject_share:g}) of all records is passed: {'; '.join(told)}. Mend or leave out these "
-            "files, correct ingest.fields or ingest.format, or bear more: "
+            f"{broken:,} of {records:,} records read so far are broken, more than ingest.max_reject_share "
+            f"({config.max_reject_share:g}) of all records: {'; '.join(examples)}. Repair or exclude these files, "
+            "correct ingest.fields or ingest.format, or raise the limit: "
             f"--set ingest.max_reject_share={min(1.0, 1.5 * broken / records):.2g}"
         )
 
 
-def _place(row: Mapping[str, Any]) -> str:
+def _location(row: Mapping[str, Any]) -> str:
     detail = f" ({row['detail']})" if row["detail"] else ""
     return f"{row['path']}, record {row['position']}{detail}"

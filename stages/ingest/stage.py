@@ -1,4 +1,4 @@
-"""Ingest: any source of text becomes one table of documents, partition by partition."""
+"""Ingest: read all sources of text into one table of documents, partition by partition."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from stages.ingest.units import Unit
 
 SOURCE_BYTES_PER_SECOND = 3e6
-"""Python source parsed, or text files decoded, per core."""
+"""Per core, parsing Python source or decoding text files."""
 CHECKS = 16
-"""How often a large corpus is held against the limit of rejects while it is read."""
-LEAST_PARTITIONS_AT_ONCE = 64
+"""Number of checks of a large corpus against the limit of broken records while it is read."""
+MIN_PARTITIONS_PER_CHECK = 64
 
 
 class IngestStage(Stage):
-    """Read raw text from where it is."""
+    """Read raw text from its sources."""
 
     name = "ingest"
     version = 2
@@ -33,13 +33,13 @@ class IngestStage(Stage):
     output = RAW_DOCUMENTS
 
     def sources(self, config: IngestConfig) -> dict[str, str]:
-        """What the files look like from outside: sizes and checksums, or the installed packages' versions."""
+        """Fingerprints of the files (sizes and checksums), or of the installed packages' versions."""
         from stages.ingest.units import fingerprints
 
         return fingerprints(config)
 
     def estimate(self, config: IngestConfig, volume: Volume) -> Estimate:
-        """By the bytes to read."""
+        """Estimate from the bytes to read."""
         from stages.ingest.units import list_units, text_bytes
 
         units = list_units(config)
@@ -55,7 +55,7 @@ class IngestStage(Stage):
     def run(
         self, config: IngestConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """List the units, read them partition by partition; now and then see whether too many records are broken."""
+        """List the units and read them partition by partition, with checks of the share of broken records."""
         from stages.ingest.units import grouped, list_units
 
         with context.phase("list"):
@@ -70,26 +70,26 @@ class IngestStage(Stage):
 def _read(
     config: IngestConfig, groups: "Sequence[Sequence[Unit]]", out: ArtifactWriter, context: StageContext
 ) -> list[PartitionResult]:
-    """Read the partitions in shifts, the same ones whatever the engine, so that a broken corpus stops early."""
+    """Read the partitions in batches, the same for all engines, so that a broken corpus stops early."""
     from stages.ingest.partition import read_partition
-    from stages.ingest.reject_limit import BrokenRecords, is_passed
+    from stages.ingest.reject_limit import BrokenRecords, is_exceeded
 
     partitions = [Partition(f"{number:05d}", (number, group)) for number, group in enumerate(groups)]
     all_bytes = sum(unit.bytes for group in groups for unit in group)
-    at_once = max(LEAST_PARTITIONS_AT_ONCE, -(-len(partitions) // CHECKS))
+    per_check = max(MIN_PARTITIONS_PER_CHECK, -(-len(partitions) // CHECKS))
     results: list[PartitionResult] = []
-    for start in range(0, len(partitions), at_once):
-        function = partial(read_partition, config, all_bytes)
-        for result in context.partitions.map("read", function, partitions[start : start + at_once]):
+    for start in range(0, len(partitions), per_check):
+        read = partial(read_partition, config, all_bytes)
+        for result in context.partitions.map("read", read, partitions[start : start + per_check]):
             result.adopt_into(out)
             results.append(result)
         records, broken = out.counts.get("documents_in", 0), out.counts["broken_records"]
         share_read = out.counts["source_bytes"] / all_bytes if len(results) < len(partitions) and all_bytes else 1.0
-        if is_passed(config, records=records, broken=broken, share_read=share_read):
-            found = BrokenRecords()
+        if is_exceeded(config, records=records, broken=broken, share_read=share_read):
+            broken_records = BrokenRecords()
             for row in _rejects(results):
-                found.add(row)
-            raise found.error(config, records)
+                broken_records.add(row)
+            raise broken_records.error(config, records)
     return results
 
 
@@ -107,8 +107,8 @@ def _nothing_read(config: IngestConfig, out: ArtifactWriter, results: Sequence[P
     example = f", such as record {first['position']} of {first['path']}: {first['detail'] or ''}" if first else ""
     reasons = ", ".join(sorted(name.removeprefix("dropped.") for name in out.counts if name.startswith("dropped.")))
     if not out.counts.get("documents_in") and any(source.where for source in config.all_sources()):
-        return InputDataError(f"no document was read from {paths}: no record has the values that `where` asks for")
+        return InputDataError(f"no document was read from {paths}: no record has the values required by `where`")
     return InputDataError(
         f"no document was read from {paths}: {out.counts.get('documents_in', 0)} records were rejected ({reasons})"
-        f"{example}; ingest.fields.text names the field that holds the text"
+        f"{example}; set ingest.fields.text to the name of the field with the text"
     )

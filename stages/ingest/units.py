@@ -1,7 +1,7 @@
-"""What ingest reads, unit by unit: files of text, or modules and metadata of the installed Python packages.
+"""Units of input: files of text, or modules and metadata of the installed Python packages.
 
-- `list_units`: everything to read, in order
-- `fingerprints`, `text_bytes`: what `headrace plan` wants to know without reading any of it
+- `list_units`: all units to read, in order
+- `fingerprints`, `text_bytes`: state and estimated text of the sources for `headrace plan`, without reading them
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from stages.ingest.file_listing import SourceFile, list_files
 
 TEXT_SHARE_OF_PYTHON_SOURCE = 0.24
 UNNAMED = "files"
-"""Name of a source of files that has none."""
+"""Name of a source of files without a configured name."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A file, or a module, and which of the configured sources it belongs to."""
+    """A file or a module, and the index of its source in the config."""
 
     source: int
     file: python.Unit | SourceFile
@@ -34,36 +34,37 @@ class Unit:
 
 
 def list_units(config: IngestConfig) -> list[Unit]:
-    """Everything to read under the byte caps, source by source.
+    """All units to read within the byte limits, source by source.
 
     Raises:
-        InputDataError: where nothing matches the path of a source.
-        ConfigError: where documents of two sources would have the same id.
+        InputDataError: if no file matches the path of a source.
+        ConfigError: if documents of two sources would have the same id.
     """
     sources = config.all_sources()
     units = [Unit(number, file) for number, source in enumerate(sources) for file in _files(source)]
     names = Counter((collection(unit, sources[unit.source]), unit.file.path) for unit in units)
-    [((name, path), times)] = names.most_common(1)
-    if times > 1:
+    [((name, path), count)] = names.most_common(1)
+    if count > 1:
         raise ConfigError(
-            f"{times} files would give documents with the ids {name}/{path}#...: two entries of ingest.sources are "
-            "both called by that name and hold that path; give each its own `source`, such as source: my-books"
+            f"{count} files would have documents with the same ids, {name}/{path}#...: several entries of "
+            "ingest.sources have this name and contain this path; set a distinct `source` in each, such as "
+            "source: my-books"
         )
     return units
 
 
 def collection(unit: Unit, source: SourceConfig) -> str:
-    """Name that the ids of a unit's documents begin with; a record's own `source` does not change its id."""
+    """Prefix of the ids of a unit's documents; a record's own `source` does not change its id."""
     return source.source or (unit.file.package if isinstance(unit.file, python.Unit) else UNNAMED)
 
 
 def fingerprints(config: IngestConfig) -> dict[str, str]:
-    """Path of each source -> what changes when its files do, as far as that shows without reading them."""
+    """Path of each source -> fingerprint of its files, without reading them."""
     return {source.path: _fingerprint(source) for source in config.all_sources()}
 
 
 def text_bytes(config: IngestConfig, units: Sequence[Unit]) -> int:
-    """About how much text the units hold."""
+    """Estimated bytes of text in the units."""
     sources = config.all_sources()
     return sum(
         int(unit.bytes * TEXT_SHARE_OF_PYTHON_SOURCE)
@@ -74,7 +75,7 @@ def text_bytes(config: IngestConfig, units: Sequence[Unit]) -> int:
 
 
 def grouped(units: Sequence[Unit], partition_bytes: int) -> Iterator[Sequence[Unit]]:
-    """Cut a sequence of units into partitions of about `partition_bytes`, in order."""
+    """Group consecutive units into partitions of about `partition_bytes`."""
     group: list[Unit] = []
     size = 0
     for unit in units:
@@ -100,15 +101,15 @@ def _fingerprint(source: SourceConfig) -> str:
     return hashlib.sha256(rows.encode()).hexdigest()
 
 
-def _first_bytes(files: Sequence[SourceFile], most_bytes: int | None) -> Sequence[SourceFile]:
-    """Files in the order of their paths' hash until the cap, at least one; all in path order without a cap."""
-    if most_bytes is None:
+def _first_bytes(files: Sequence[SourceFile], max_bytes: int | None) -> Sequence[SourceFile]:
+    """Files in the order of their paths' hash up to the limit, at least one; all in path order without a limit."""
+    if max_bytes is None:
         return files
-    chosen: list[SourceFile] = []
+    selected: list[SourceFile] = []
     size = 0
-    for file in sorted(files, key=lambda one: hashlib.sha256(one.path.encode()).hexdigest()):
-        if chosen and size + file.bytes > most_bytes:
+    for file in sorted(files, key=lambda file: hashlib.sha256(file.path.encode()).hexdigest()):
+        if selected and size + file.bytes > max_bytes:
             break
-        chosen.append(file)
+        selected.append(file)
         size += file.bytes
-    return chosen
+    return selected

@@ -1,4 +1,4 @@
-"""The config section `tokenize`; apart from the stage's code so that a plan need not import that."""
+"""The config section `tokenize`."""
 
 from pydantic import Field
 
@@ -6,11 +6,13 @@ from data_schemas.config import StageConfig
 
 
 class TokenizeConfig(StageConfig):
-    """Size of the vocabulary and the text it is learnt from."""
+    """Size of the vocabulary, and the text to train it on."""
 
-    vocabulary_size: int = Field(4096, ge=257, description="entries, with the 256 bytes and the end-of-text token")
+    vocabulary_size: int = Field(
+        4096, ge=257, description="number of entries, including the 256 bytes and the end-of-text token"
+    )
     training_bytes: int | None = Field(
         None,
         gt=0,
-        description="learn the merges from the first so many bytes of each partition's share; all if left out",
+        description="bytes of training text, in corpus order, from which the merges are learned; all by default",
     )

@@ -1,4 +1,4 @@
-"""Tokenize: train a byte-level BPE on the training text, then write every document as token ids to Arrow shards."""
+"""Tokenize: train a byte-level BPE on the training text, then encode every document into Arrow shards."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,7 +19,7 @@ BYTES_PER_TOKEN = 3.3
 
 
 class TokenizeStage(Stage):
-    """Learn a vocabulary and encode the corpus with it."""
+    """Train a tokenizer and encode the corpus with it."""
 
     name = "tokenize"
     version = 1
@@ -28,18 +28,19 @@ class TokenizeStage(Stage):
     output = TOKENS
 
     def estimate(self, config: TokenizeConfig, volume: Volume) -> Estimate:
-        """By the bytes of text; learning the merges is one process with all cores."""
+        """Estimate from the bytes of text; the merges are learned in one process on all cores."""
         workers = workers_or_all(None)
-        learnt = min(volume.text_bytes, config.training_bytes or volume.text_bytes)
-        seconds = learnt / TRAINED_BYTES_PER_SECOND + volume.text_bytes / ENCODED_BYTES_PER_SECOND / workers + 1
+        training_bytes = min(volume.text_bytes, config.training_bytes or volume.text_bytes)
+        seconds = training_bytes / TRAINED_BYTES_PER_SECOND + volume.text_bytes / ENCODED_BYTES_PER_SECOND / workers + 1
         tokens = int(volume.text_bytes / BYTES_PER_TOKEN)
         output = volume.model_copy(update={"tokens": tokens, "vocabulary_size": config.vocabulary_size})
-        return Estimate(seconds=seconds, peak_memory_bytes=workers * DATA_PROCESS_BYTES + 40 * learnt, output=output)
+        memory = workers * DATA_PROCESS_BYTES + 40 * training_bytes
+        return Estimate(seconds=seconds, peak_memory_bytes=memory, output=output)
 
     def run(
         self, config: TokenizeConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """Learn, then encode partition by partition."""
+        """Learn the merges, then encode partition by partition."""
         from stages.tokenize.byte_level_bpe import to_json, train
         from stages.tokenize.shards import encode_partition, training_texts
 

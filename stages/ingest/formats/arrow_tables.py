@@ -1,4 +1,4 @@
-"""Parquet, and Arrow files and streams: a record a row, batch by batch."""
+"""Parquet, and Arrow IPC files and streams: a record per row, read in batches."""
 
 import shutil
 import tempfile
@@ -13,13 +13,13 @@ from stages.ingest.config import SourceConfig
 from stages.ingest.record_fields import record_of, top_level_columns
 from stages.ingest.records import Failure, Record
 
-MOST_ROWS = 1_000
+MAX_ROWS = 1_000
 BATCH_BYTES = 16_000_000
 ARROW_FILE_MAGIC = b"ARROW1"
 
 
 def read_parquet(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
-    """Rows of a Parquet file; only the columns that are mapped are read."""
+    """Rows of a Parquet file; only the configured columns are read."""
     with _seekable(stream) as file:
         parquet = pq.ParquetFile(file)
         columns = top_level_columns(parquet.schema_arrow.names, source)
@@ -31,7 +31,7 @@ def read_parquet(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | F
 
 
 def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
-    """Rows of an Arrow IPC file (Feather 2) or stream; its first bytes tell which."""
+    """Rows of an Arrow IPC file (Feather 2) or stream, distinguished by the magic bytes."""
     position = 0
     if stream.peek(6)[:6] == ARROW_FILE_MAGIC:  # type: ignore[attr-defined]
         with _seekable(stream) as file:
@@ -44,16 +44,16 @@ def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Fai
 
 
 def _of_batch(batch: pa.RecordBatch, position: int, source: SourceConfig) -> Any:
-    wanted = batch.select(top_level_columns(batch.schema.names, source))
-    for start in range(0, len(batch), MOST_ROWS):
-        yield from _records(wanted.slice(start, MOST_ROWS), position + start, source)
+    selected = batch.select(top_level_columns(batch.schema.names, source))
+    for start in range(0, len(batch), MAX_ROWS):
+        yield from _records(selected.slice(start, MAX_ROWS), position + start, source)
     return position + len(batch)
 
 
 def _records(batch: pa.RecordBatch, first: int, source: SourceConfig) -> Iterator[Record | Failure | None]:
     rows = _checked_rows(batch)
-    if rows is None:  # one row is damaged, or more: find out which
-        rows = [row for at in range(len(batch)) for row in _checked_rows(batch.slice(at, 1)) or [None]]
+    if rows is None:  # At least one row is damaged: check each.
+        rows = [row for index in range(len(batch)) for row in _checked_rows(batch.slice(index, 1)) or [None]]
     for position, row in enumerate(rows, first):
         if row is None:
             yield Failure(position, "damaged_row", "bytes that are not UTF-8, or a value out of range")
@@ -62,7 +62,7 @@ def _records(batch: pa.RecordBatch, first: int, source: SourceConfig) -> Iterato
 
 
 def _checked_rows(batch: pa.RecordBatch) -> list[Any] | None:
-    """Rows as dictionaries, or None where any is not valid: Arrow reads offsets and UTF-8 unchecked."""
+    """Rows as dictionaries; None if any is invalid, as Arrow does not check offsets and UTF-8 when reading."""
     if not batch.num_columns:
         return [{}] * len(batch)
     try:
@@ -73,13 +73,13 @@ def _checked_rows(batch: pa.RecordBatch) -> list[Any] | None:
 
 
 def _rows_at_once(group: Any) -> int:
-    """Rows whose columns, all together, are about `BATCH_BYTES`."""
-    return max(1, min(MOST_ROWS, BATCH_BYTES * int(group.num_rows) // max(int(group.total_byte_size), 1)))
+    """Number of rows that have about `BATCH_BYTES` over all columns."""
+    return max(1, min(MAX_ROWS, BATCH_BYTES * int(group.num_rows) // max(int(group.total_byte_size), 1)))
 
 
 @contextmanager
 def _seekable(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The stream, or a copy on the local disk where a web server cannot serve parts of a file."""
+    """The stream, or a copy on the local disk if it is not seekable (a web server without range requests)."""
     if stream.seekable():
         yield stream
         return

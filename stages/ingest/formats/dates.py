@@ -1,6 +1,6 @@
-"""Dates as people write them in headers.
+"""Dates in free form, as in headers.
 
-- `iso_date`: one as ISO 8601
+- `iso_date`: a date as ISO 8601
 """
 
 import re
@@ -13,11 +13,11 @@ _FORMS = (
 )  # fmt: skip
 
 
-def iso_date(said: str) -> str | None:
-    """Day or month of `2019-07-31 09:00:00`, `August 26, 2008 [EBook #1342]` or `13-Jun-2000`; None for other words."""
-    if found := _ISO.match(said):
-        return found[0]
-    words = " ".join(re.sub(r"\[.*|[,-]", " ", said).split())
+def iso_date(text: str) -> str | None:
+    """Day or month of `2019-07-31 09:00:00`, `August 26, 2008 [EBook #1342]` or `13-Jun-2000`; None for other text."""
+    if match := _ISO.match(text):
+        return match[0]
+    words = " ".join(re.sub(r"\[.*|[,-]", " ", text).split())
     for form, result in _FORMS:
         try:
             return datetime.strptime(words, form).strftime(result)

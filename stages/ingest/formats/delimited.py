@@ -1,6 +1,6 @@
-"""CSV and TSV: a record a row, as Python's csv module reads them.
+"""CSV and TSV: a record per row, parsed by Python's csv module.
 
-The csv module keeps its field limit for the whole process; readers of Headrace set it to the same value each time.
+The csv module has a field size limit for the whole process; it is set for each row and restored after it.
 """
 
 import csv
@@ -15,12 +15,12 @@ from stages.ingest.records import Failure, Record
 
 
 def read_csv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
-    """Comma-separated, fields quoted (RFC 4180), where the source does not say otherwise."""
+    """Comma-separated with quoted fields (RFC 4180) by default."""
     yield from _read(stream, source, max_bytes, source.delimiter or ",", source.quoting is not False)
 
 
 def read_tsv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
-    """Tab-separated, quotes taken as text (IANA text/tab-separated-values), where the source does not say otherwise."""
+    """Tab-separated with quotes as text (IANA text/tab-separated-values) by default."""
     yield from _read(stream, source, max_bytes, source.delimiter or "\t", source.quoting is True)
 
 
@@ -50,7 +50,7 @@ class _Broken:
 
 
 class _Lines:
-    """Lines for the csv module; one that is too long is passed on empty and remembered."""
+    """Lines for the csv module; a line that is too long becomes an empty one and sets `has_too_long`."""
 
     def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
         self._lines = capped_lines(stream, max_bytes)
@@ -67,7 +67,7 @@ class _Lines:
 
 def _rows(rows: Any, lines: _Lines, max_bytes: int) -> Iterator[Sequence[str] | _Broken]:
     while True:
-        others_limit = csv.field_size_limit(max_bytes)  # the module has one for the whole process
+        previous_limit = csv.field_size_limit(max_bytes)  # a limit for the whole process
         try:
             row = next(rows)
         except StopIteration:
@@ -75,7 +75,7 @@ def _rows(rows: Any, lines: _Lines, max_bytes: int) -> Iterator[Sequence[str] | 
         except csv.Error as error:
             row = _Broken("not_csv", str(error))
         finally:
-            csv.field_size_limit(others_limit)
+            csv.field_size_limit(previous_limit)
         if lines.has_too_long and not isinstance(row, _Broken):
             lines.has_too_long = False
             yield _Broken("too_long", "a line longer than max_document_bytes")

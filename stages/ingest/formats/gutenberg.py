@@ -1,9 +1,9 @@
-"""Project Gutenberg's plain texts: the book, without the project's header, credits, small print and licence.
+"""Project Gutenberg's plain texts: the book without the project's header, credits, small print and license.
 
-- `read`: one file, or a piece of one
+- `read`: a file, or a piece of a file
 
-The marks are those that its files have carried since 1991 (its Volunteers' FAQ, and the old "small print" of etexts).
-Chapters and their headings stay as they are.
+The markers are those in its files since 1991 (its Volunteers' FAQ, and the old "small print" of etexts). Chapters and
+their headings are unchanged.
 """
 
 import re
@@ -11,11 +11,11 @@ import re
 from stages.ingest.formats.dates import iso_date
 from stages.ingest.records import Failure, Record
 
-LICENCE_MENTIONS = 2
-"""The licence names its trademark in every other sentence, and no book does: so many mentions are a piece of it."""
+LICENSE_MENTIONS = 2
+"""Mentions of the trademark from which a text is a piece of the license, which names it in every other sentence."""
 _BEGIN = re.compile(r"^\W{0,4}\*{3} ?START OF TH(?:E|IS) PROJECT GUTENBERG E(?:BOOK|TEXT)[^*]*\*{3}.*$", re.I | re.M)
 _SMALL_PRINT_END = re.compile(r"^\*END\*? ?THE SMALL PRINT!.*$", re.I | re.M)
-"""The only mark of files from before 2002, whose small print came first; later it moved to the end."""
+"""The only marker of files before 2002, which have the small print first; later files have it at the end."""
 _TAIL = r"\*{3} ?END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:th(?:e|is) )?Project Gutenberg|\*\*The Legal Small Print"
 _END_OF_BOOK = re.compile(rf"^\W{{0,4}}(?:{_TAIL})", re.I | re.M)
 _END = re.compile(
@@ -46,35 +46,35 @@ _LANGUAGES = {
 
 
 def read(text: str) -> Record | Failure:
-    """The book's own text; one without any of the project's marks stays as it is.
+    """Text of the book; a text without any of the project's markers is unchanged.
 
-    Title, author, translator and number go to the metadata, language and release date to their fields.
+    Title, author, translator and number are stored in the metadata, language and release date in their fields.
     """
     begin = _begin(text)
-    end = next((mark.start() for mark in _END.finditer(text, begin)), len(text))
+    end = next((marker.start() for marker in _END.finditer(text, begin)), len(text))
     body = _without_credits(text[begin:end]) if begin else text[:end]
-    if len(_TRADEMARK.findall(body)) >= LICENCE_MENTIONS:
+    if len(_TRADEMARK.findall(body)) >= LICENSE_MENTIONS:
         return Failure(0, "licence_text")
     if not body.strip():
         return Failure(0, "licence_text" if begin or end < len(text) else "no_text")
     header = text[:begin]
-    said = {name: " ".join(value.split()) for name, value in _FIELD.findall(header) if value.strip()}
-    metadata = {name.lower(): said[name] for name in ("Title", "Author", "Editor", "Translator") if name in said}
+    fields = {name: " ".join(value.split()) for name, value in _FIELD.findall(header) if value.strip()}
+    metadata = {name.lower(): fields[name] for name in ("Title", "Author", "Editor", "Translator") if name in fields}
     if number := _NUMBER.search(header):
         metadata["ebook"] = number[1]
     return Record(
         0,
         body.strip("\n").rstrip(),
-        language=_LANGUAGES.get(said.get("Language", "").lower()),
-        date=iso_date(said.get("Release Date") or said.get("Posting Date") or ""),
+        language=_LANGUAGES.get(fields.get("Language", "").lower()),
+        date=iso_date(fields.get("Release Date") or fields.get("Posting Date") or ""),
         metadata=metadata,
     )
 
 
 def _begin(text: str) -> int:
-    """Where the book begins; 0 without a header, as in a book's later pieces."""
-    mark = _BEGIN.search(text) or _SMALL_PRINT_END.search(text)
-    return mark.end() if mark and not _END_OF_BOOK.search(text, 0, mark.start()) else 0
+    """Offset of the beginning of the book; 0 without a header, as in later pieces of a book."""
+    marker = _BEGIN.search(text) or _SMALL_PRINT_END.search(text)
+    return marker.end() if marker and not _END_OF_BOOK.search(text, 0, marker.start()) else 0
 
 
 def _without_credits(body: str) -> str:

@@ -1,4 +1,4 @@
-"""JSON: an object a line, or one array of objects; read object by object, never the whole file."""
+"""JSON lines, or a JSON array of objects; read object by object, never the whole file."""
 
 import codecs
 import json
@@ -19,7 +19,7 @@ _DECODER = json.JSONDecoder()
 
 
 def read(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
-    """Records by the line; what a line holds cannot spoil its neighbors."""
+    """A record per line; a damaged line does not affect the others."""
     for position, line in capped_lines(as_utf8(stream), max_bytes):
         if line is None:
             yield Failure(position, "too_long", f"a line of more than {max_bytes:,} bytes")
@@ -28,10 +28,10 @@ def read(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Re
 
 
 def read_array_or_lines(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
-    """Elements of the array where the file begins with `[`, else as `read`.
+    """Elements of the array if the file begins with `[`, else JSON lines.
 
     Raises:
-        ValueError: where the array is damaged: nothing says where its next element begins.
+        ValueError: if the array is damaged, as the beginning of the next element is unknown.
     """
     stream = as_utf8(stream)
     if stream.peek(64)[:64].lstrip()[:1] != b"[":  # type: ignore[attr-defined]
@@ -60,30 +60,30 @@ def _from_value(value: object, position: int, source: SourceConfig) -> Record | 
 
 
 def _elements(stream: IO[bytes], max_bytes: int) -> Iterator[object]:
-    """Elements of an array. Where one is not whole yet, twice as much is read on, so that the work stays linear."""
+    """Elements of an array; chunks double in size until an element is complete, so that the work is linear."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    text, at, wanted, is_end = "", 0, CHUNK_BYTES, False
+    text, position, chunk_bytes, is_end = "", 0, CHUNK_BYTES, False
     while True:
-        element = _element(text, at)
+        element = _element(text, position)
         if element is not None:
-            at, value = element
-            wanted = CHUNK_BYTES
+            position, value = element
+            chunk_bytes = CHUNK_BYTES
             yield value
             continue
         if is_end:
             break
-        if len(text) - at > max_bytes:
+        if len(text) - position > max_bytes:
             raise ValueError(f"damaged JSON, or an element of more than {max_bytes:,} bytes")
-        data = stream.read(wanted)
+        data = stream.read(chunk_bytes)
         is_end = not data
-        text, at, wanted = text[at:] + decoder.decode(data, final=is_end), 0, 2 * wanted
-    if not _ARRAY_END.fullmatch(text, at):
-        raise ValueError(f"damaged JSON, or cut off, after {text[at : at + 40]!r}")
+        text, position, chunk_bytes = text[position:] + decoder.decode(data, final=is_end), 0, 2 * chunk_bytes
+    if not _ARRAY_END.fullmatch(text, position):
+        raise ValueError(f"damaged JSON, or cut off, after {text[position : position + 40]!r}")
 
 
-def _element(text: str, at: int) -> tuple[int, object] | None:
-    """The element after the next bracket or comma and where it ends; None where the text does not hold it whole."""
-    before = _BEFORE_ELEMENT.match(text, at)
+def _element(text: str, position: int) -> tuple[int, object] | None:
+    """End and value of the element after the next bracket or comma; None if the text does not contain all of it."""
+    before = _BEFORE_ELEMENT.match(text, position)
     if before is None:
         return None
     try:

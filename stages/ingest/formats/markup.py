@@ -1,10 +1,10 @@
-"""Markdown and reStructuredText as plain text: prose, headings as lines, lists with dashes, code as it stands.
+"""Markdown and reStructuredText as plain text: prose, headings as lines, lists with dashes, code unchanged.
 
 - `read_markdown`: by markdown-it-py (CommonMark and tables)
-- `read_rst`: by docutils; what Sphinx adds keeps its content
+- `read_rst`: by docutils; Sphinx extensions keep their content
 
-Front matter (YAML, TOML, or the header of a Python Enhancement Proposal) goes to the metadata. Nothing outside the text
-is opened: includes and raw output are off.
+Front matter (YAML, TOML, or the header of a Python Enhancement Proposal) is stored in the metadata. No other files are
+read: includes and raw output are disabled.
 """
 
 import re
@@ -24,15 +24,15 @@ from markdown_it.tree import SyntaxTreeNode
 from stages.ingest.formats.dates import iso_date
 from stages.ingest.records import Failure, Record
 
-LARGEST_TEXT = 4_000_000
-"""Characters; documentation is far below, and both parsers' time grows faster than the text."""
+MAX_CHARACTERS = 4_000_000
+"""Documentation is far below, and the time of both parsers is superlinear."""
 _FRONT_MATTER = re.compile(r"\A\ufeff?(---|\+\+\+)[ \t]*\r?\n(.*?)^\1[ \t]*\r?(?:\n|\Z)", re.S | re.M)
 _MAIL_HEADER = re.compile(r"\A\ufeff?((?:[A-Z][A-Za-z-]*:(?: .*)?\n(?:[ \t]+\S.*\n)*){2,})\n")
 _MAIL_FIELD = re.compile(r"^([A-Z][A-Za-z-]*):(.*(?:\n[ \t]+.*)*)", re.M)
 _KEPT_FIELDS = {"title": "title", "author": "author", "authors": "author", "status": "status", "tags": "tags"}
 _LANGUAGE = re.compile(r"[a-z]{2}(?=[-_]|$)")
 _TEMPLATE_TAG = re.compile(r"\{\{[<%].*?[>%]\}\}|\{%.*?%\}|^\{:.*\}[ \t]*$|\{:[^}\n]*\}", re.S | re.M)
-"""Hugo's short codes, Liquid's tags and kramdown's attributes: parsers of Markdown take them for text."""
+"""Hugo's shortcodes, Liquid's tags and kramdown's attributes, which Markdown parsers treat as text."""
 _HTML_TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]*>", re.S | re.I)
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
@@ -40,7 +40,7 @@ _ROLE = re.compile(r":[\w:+.-]+:`([^`<]*?)\s*(?:<[^`]*>)?`")
 _DIRECTIVE = re.compile(r"\.\. (?:\|[^|]+\| )?([\w:+.-]+)::[^\n]*\n?(?:[ \t]+:[\w-]+:[^\n]*\n)*")
 _WITHOUT_PROSE = frozenset(("toctree", "index", "highlight", "tabularcolumns", "image", "ifconfig", "only", "plot"))
 _RST_SETTINGS = {
-    "report_level": 1,  # keeps in the tree what the parser did not know; nothing is printed
+    "report_level": 1,  # keeps unknown markup in the tree; nothing is printed
     "halt_level": 5,
     "warning_stream": "",
     "file_insertion_enabled": False,
@@ -59,22 +59,22 @@ _UNPRINTED = (
 
 
 def read_markdown(text: str) -> Record | Failure:
-    """One Markdown text; HTML in it loses its tags and keeps its words."""
+    """A Markdown text; HTML tags are removed, their content is kept."""
     matter, body = _split_front_matter(text)
-    if len(body) > LARGEST_TEXT:
+    if len(body) > MAX_CHARACTERS:
         return Failure(0, "too_long", f"{len(body)} characters of Markdown")
     tree = SyntaxTreeNode(_markdown().parse(_TEMPLATE_TAG.sub("", body)))
     return _record(matter, _markdown_blocks(tree.children))
 
 
 def read_rst(text: str) -> Record | Failure:
-    """One reStructuredText document; of directives and roles that docutils does not know, the content stays."""
+    """A reStructuredText document; directives and roles unknown to docutils are replaced by their content."""
     matter, body = _split_front_matter(text)
-    if len(body) > LARGEST_TEXT:
+    if len(body) > MAX_CHARACTERS:
         return Failure(0, "too_long", f"{len(body)} characters of reStructuredText")
     try:
         return _record(matter, _rst_blocks(_rst_tree(body)))
-    except (SystemMessage, RecursionError, AttributeError, ValueError, IndexError) as error:  # the parser's own faults
+    except (SystemMessage, RecursionError, AttributeError, ValueError, IndexError) as error:  # bugs of the parser
         return Failure(0, "unreadable_markup", f"{type(error).__name__}: {error}"[:200])
 
 
@@ -82,31 +82,31 @@ def _record(matter: Mapping[str, Any], blocks: Iterator[str]) -> Record | Failur
     text = "\n\n".join(block for block in blocks if block.strip())
     if not text:
         return Failure(0, "no_text")
-    date = iso_date(_said(matter.get("date") or matter.get("created")))
-    language = _LANGUAGE.match(_said(matter.get("lang") or matter.get("language")).lower())
-    licence = _said(matter.get("licence") or matter.get("license")) or None
-    metadata = {kept: said for name, kept in _KEPT_FIELDS.items() if (said := _said(matter.get(name)))}
+    date = iso_date(_one_line(matter.get("date") or matter.get("created")))
+    language = _LANGUAGE.match(_one_line(matter.get("lang") or matter.get("language")).lower())
+    licence = _one_line(matter.get("licence") or matter.get("license")) or None
+    metadata = {kept: value for name, kept in _KEPT_FIELDS.items() if (value := _one_line(matter.get(name)))}
     return Record(0, text, language=language[0] if language else None, licence=licence, date=date, metadata=metadata)
 
 
 def _split_front_matter(text: str) -> tuple[Mapping[str, Any], str]:
-    if found := _FRONT_MATTER.match(text):
+    if match := _FRONT_MATTER.match(text):
         try:
-            matter = yaml.safe_load(found[2]) if found[1] == "---" else tomllib.loads(found[2])
+            matter = yaml.safe_load(match[2]) if match[1] == "---" else tomllib.loads(match[2])
         except (yaml.YAMLError, tomllib.TOMLDecodeError, ValueError, RecursionError):
             matter = None
         if matter is None or isinstance(matter, dict):
-            return {str(name).lower(): value for name, value in (matter or {}).items()}, text[found.end() :]
-    if found := _MAIL_HEADER.match(text):
-        fields = _MAIL_FIELD.findall(found[1])
-        return {name.lower(): " ".join(value.split()) for name, value in fields}, text[found.end() :]
+            return {str(name).lower(): value for name, value in (matter or {}).items()}, text[match.end() :]
+    if match := _MAIL_HEADER.match(text):
+        fields = _MAIL_FIELD.findall(match[1])
+        return {name.lower(): " ".join(value.split()) for name, value in fields}, text[match.end() :]
     return {}, text
 
 
-def _said(value: object) -> str:
-    """A front matter value in one line."""
+def _one_line(value: object) -> str:
+    """Front matter value as a single line."""
     if isinstance(value, list):
-        return ", ".join(_said(one) for one in value)
+        return ", ".join(_one_line(item) for item in value)
     return "" if value is None or isinstance(value, dict) else " ".join(str(value).split())
 
 
@@ -144,7 +144,7 @@ def _markdown_inline(node: SyntaxTreeNode) -> str:
 
 
 def _rst_tree(text: str) -> n.document:
-    # Roles and directives in French or German exist: the parser's language stays English, as nearly all text's is.
+    # Roles and directives have localized names; the parser's language is English, as that of nearly all text.
     return docutils.core.publish_doctree(text, settings_overrides=_RST_SETTINGS)
 
 
@@ -190,7 +190,7 @@ def _rst_inline(node: n.Node) -> str:
 
 
 def _unknown_directive(message: n.system_message) -> Iterator[str]:
-    """What stands in a directive that the parser does not know; its other messages say nothing that is text."""
+    """Content of an unknown directive; other messages of the parser contain no text of the document."""
     source = next((child.astext() for child in message.children if isinstance(child, n.literal_block)), "")
     directive = _DIRECTIVE.match(source)
     if directive and directive[1] not in _WITHOUT_PROSE and "Unknown directive" in message.astext():
@@ -203,7 +203,7 @@ def _lines(block: n.line_block) -> Iterator[str]:
 
 
 def _listing(ordered: bool, items: Iterator[Iterator[str]]) -> str:
-    """Entries in lines of their own, further paragraphs and lists in them indented."""
+    """List with an item per line; further paragraphs and nested lists are indented."""
     lines: list[str] = []
     for number, blocks in enumerate(items, 1):
         marker = f"{number}. " if ordered else "- "

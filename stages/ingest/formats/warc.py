@@ -1,6 +1,6 @@
-"""Crawls as Common Crawl writes them: WARC (pages as the servers gave them) and WET (their text).
+"""Crawls in Common Crawl's formats: WARC (pages as sent by the servers) and WET (their text).
 
-- `read`: the pages or texts of one file (ISO 28500:2017)
+- `read`: pages or texts of a file (ISO 28500:2017)
 """
 
 import re
@@ -18,40 +18,40 @@ _PAGES = ("text/html", "application/xhtml+xml")
 
 
 def read(stream: IO[bytes]) -> Iterator[Record | Failure]:
-    """Records in the file's order; a file that breaks off keeps what came before.
+    """Records in file order; the records before damage or truncation are kept.
 
-    Responses with a page give its main text, `conversion` records (WET) their own text; requests, metadata, images
-    and answers other than 200 are passed over.
+    Responses with a page yield its main text, `conversion` records (WET) their own text; requests, metadata, images
+    and responses other than 200 are skipped.
 
     Args:
-        stream: the raw file: gzip and zstd members are one per record, and are recognized by their first bytes.
+        stream: the raw file; gzip and zstd have a member per record and are detected by their magic bytes.
     """
     position = -1
-    wanted = WarcRecordType.response | WarcRecordType.conversion
+    types = WarcRecordType.response | WarcRecordType.conversion
     try:
-        for record in ArchiveIterator(stream, record_types=wanted, parse_http=True, strict_mode=False):
-            found = _read_record(record)
-            if found is not None:
+        for record in ArchiveIterator(stream, record_types=types, parse_http=True, strict_mode=False):
+            result = _read_record(record)
+            if result is not None:
                 position += 1
-                yield replace(found, position=position)
-    except Exception as error:  # the library raises what its compression, its parser or the stream raise
+                yield replace(result, position=position)
+    except Exception as error:  # any exception of decompression, parser or stream
         yield Failure(position + 1, "unreadable_from_here", f"{type(error).__name__}: {error}"[:200])
 
 
 def _read_record(record: Any) -> Record | Failure | None:
     url = record.headers.get("WARC-Target-URI", "").strip("<>") or None
-    found: Record | Failure
+    result: Record | Failure
     if record.record_type == WarcRecordType.conversion:
         text = record.reader.read().decode("utf-8", "replace")
-        found = Record(0, text, url=url) if text.strip() else Failure(0, "empty_text")
+        result = Record(0, text, url=url) if text.strip() else Failure(0, "empty_text")
     elif _is_page(record):
-        found = html.read(_decoded(record.reader.read(), record.http_headers.get("Content-Type", "")), url)
+        result = html.read(_decoded(record.reader.read(), record.http_headers.get("Content-Type", "")), url)
     else:
         return None
-    if isinstance(found, Failure):
-        return replace(found, detail=found.detail or url)
-    date = found.date or record.headers.get("WARC-Date", "")[:10] or None
-    return replace(found, id=record.record_id, date=date)
+    if isinstance(result, Failure):
+        return replace(result, detail=result.detail or url)
+    date = result.date or record.headers.get("WARC-Date", "")[:10] or None
+    return replace(result, id=record.record_id, date=date)
 
 
 def _is_page(record: Any) -> bool:
@@ -61,7 +61,7 @@ def _is_page(record: Any) -> bool:
 
 
 def _decoded(page: bytes, content_type: str) -> bytes | str:
-    """By the server's word where it gives one that is known and true; else the page's own is looked for."""
+    """Decoded by the charset in the Content-Type if that is valid; otherwise the bytes, for detection from the page."""
     declared = _CHARSET.search(content_type)
     try:
         return page.decode(declared[1]) if declared else page

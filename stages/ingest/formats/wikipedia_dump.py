@@ -1,6 +1,6 @@
 """Wikipedia's XML dumps (MediaWiki export format), page by page in bounded memory.
 
-- `read`: the articles of one dump
+- `read`: articles of a dump
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from stages.ingest.formats import wikitext
 from stages.ingest.records import Failure, Record
 
 ARTICLES = "0"
-"""The namespace of articles; others hold talk, users, templates, files."""
+"""Namespace of articles; others are talk, users, templates, files."""
 
 
 def read(stream: IO[bytes]) -> Iterator[Record | Failure]:
-    """Articles in the dump's order, markup removed; redirects are failures, other namespaces are passed over.
+    """Articles in the order of the dump, as plain text; redirects are failures, other namespaces are skipped.
 
     Args:
-        stream: the decompressed dump. Entities are not expanded and nothing outside it is loaded.
+        stream: the decompressed dump; entities are not expanded and no external resource is loaded.
     """
     base, position = "", -1
     events = etree.iterparse(
@@ -47,18 +47,18 @@ def _read_page(page: etree._Element, base: str) -> Record | Failure:
     title, text = _child(page, "title"), _child(page, "text")
     if next(page.iterchildren("{*}redirect"), None) is not None:
         return Failure(0, "redirect", title)
-    found = wikitext.read(text)
-    if isinstance(found, Failure):
-        return replace(found, detail=found.detail or title)
+    article = wikitext.read(text)
+    if isinstance(article, Failure):
+        return replace(article, detail=article.detail or title)
     return replace(
-        found,
+        article,
         id=_child(page, "id") or None,
         url=base + quote(title.replace(" ", "_"), safe="/:()',") if base else None,
         date=_child(page, "timestamp")[:10] or None,
-        metadata={"title": title, **found.metadata},
+        metadata={"title": title, **article.metadata},
     )
 
 
 def _child(page: etree._Element, name: str) -> str:
-    found = next(page.iter(f"{{*}}{name}"), None)
-    return (found.text or "").strip() if found is not None else ""
+    child = next(page.iter(f"{{*}}{name}"), None)
+    return (child.text or "").strip() if child is not None else ""

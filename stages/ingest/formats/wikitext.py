@@ -1,9 +1,9 @@
-"""Wikitext: the prose, without templates, tables, references and links' targets, by mwparserfromhell.
+"""Prose of wikitext, without templates, tables, references and link targets, by mwparserfromhell.
 
-- `read`: one page
+- `read`: a page
 
-The library finds templates, tags and links; rules here decide what of them is prose, since its own `strip_code` keeps
-captions, categories and references' remains.
+The library parses templates, tags and links; the rules here select the prose, since its own `strip_code` keeps
+captions, categories and remains of references.
 """
 
 import html
@@ -25,10 +25,10 @@ from mwparserfromhell.wikicode import Wikicode
 
 from stages.ingest.records import Failure, Record
 
-LARGEST_PAGE = 2_000_000
-"""Characters; Wikipedia's own limit is 2 MiB of wikitext."""
+MAX_CHARACTERS = 2_000_000
+"""Wikipedia's own limit is 2 MiB of wikitext."""
 PROSE_WORDS = 25
-"""A longer line that is no list entry is a paragraph."""
+"""A line with more words that is not a list item is a paragraph."""
 _REDIRECT = re.compile(
     r"(?:[^\n]{0,255}\n)?\s*#\s*(?:redirect|weiterleitung|redirection|redirección|rinvia|перенаправление)\b", re.I
 )
@@ -40,11 +40,11 @@ _DROPPED_TAGS = frozenset(
      "noinclude", "templatestyles", "mapframe", "graph", "math", "chem", "ce")
 )  # fmt: skip
 _MARKERS = {"li": "- ", "dt": "", "dd": ""}
-"""What `*`, `#`, `;` and `:` at a line's beginning become; the library sees them as tags."""
+"""Replacement of `*`, `#`, `;` and `:` at the beginning of a line, which the library parses as tags."""
 _MAGIC_WORD = re.compile(r"__[A-Z]{3,}__")
 _LEFTOVER = re.compile(r"^\s*(?:\{\||\|[-}+]|!\s|\|).*$|\{\{|\}\}|\[\[|\]\]|</?[a-zA-Z][^<>\n]{0,200}>", re.M)
 _EMPTY_BRACKETS = re.compile(r"\(\s*[;,]?\s*\)|\[\s*\]")
-_OPENED_BY_MARK = re.compile(r"\(\s*[;,]\s*")
+_OPENING_PUNCTUATION = re.compile(r"\(\s*[;,]\s*")
 _SPACES = re.compile(r"[^\S\n]{2,}")
 _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
 _LINK_SECTIONS = frozenset(
@@ -54,10 +54,10 @@ _LINK_SECTIONS = frozenset(
 
 
 def read(text: str) -> Record | Failure:
-    """One page: paragraphs, headings as lines of their own, list entries with a dash."""
+    """A page: paragraphs, headings as separate lines, list items with a dash."""
     if _REDIRECT.match(text):
         return Failure(0, "redirect")
-    if len(text) > LARGEST_PAGE:
+    if len(text) > MAX_CHARACTERS:
         return Failure(0, "too_long", f"{len(text)} characters of wikitext")
     try:
         parsed = mwparserfromhell.parse(text, skip_style_tags=True)
@@ -103,14 +103,14 @@ def _tag_text(tag: Tag) -> str:
 
 
 def _tidied(prose: str) -> str:
-    """Without what an unclosed template, table or tag left behind."""
+    """Prose without remains of unclosed templates, tables and tags."""
     plain = _LEFTOVER.sub("", _MAGIC_WORD.sub("", html.unescape(prose)).replace("'''", "").replace("''", ""))
-    plain = _SPACES.sub(" ", _OPENED_BY_MARK.sub("(", _EMPTY_BRACKETS.sub("", plain)))
+    plain = _SPACES.sub(" ", _OPENING_PUNCTUATION.sub("(", _EMPTY_BRACKETS.sub("", plain)))
     return _BLANK_LINES.sub("\n\n", "\n".join(line.strip() for line in plain.split("\n"))).strip()
 
 
 def _without_link_sections(text: str) -> str:
-    """Without the sections at the end that hold links and notes only."""
+    """Text without the final sections that contain only links and notes."""
     lines = text.split("\n")
     last_prose = max((number for number, line in enumerate(lines) if _is_prose(line)), default=-1)
     for number in range(last_prose + 1, len(lines)):

@@ -40,11 +40,11 @@ def test_buckets_with_nothing_in_common():
     assert texts(read("memory://*-of-headrace/x.txt")) == ["text", "text"]
 
 
-def test_nothing_to_read_says_what_is_accepted(tmp_path):
-    with pytest.raises(InputDataError, match=r"no text files match .*Accepted are \.jsonl"):
+def test_an_error_without_files_lists_the_accepted_extensions(tmp_path):
+    with pytest.raises(InputDataError, match=r"no text files match .*accepted are \.jsonl"):
         listed(tmp_path / "*.jsonl")
     (tmp_path / "part-00000").write_bytes(json_lines({"text": "x"}))
-    with pytest.raises(InputDataError, match="1 files match, none of an accepted kind"):
+    with pytest.raises(InputDataError, match="1 files match, none with an accepted extension"):
         listed(tmp_path / "*")
     assert texts(read(tmp_path / "*", format="json_lines")) == ["x"], "a configured format needs no ending"
 

@@ -118,7 +118,7 @@ def test_csv(tmp_path, data, source, wanted):
     assert texts(read_bytes(tmp_path, "a.csv", data, **source)) == wanted
 
 
-def test_tsv_takes_quotes_as_text_unless_told(tmp_path):
+def test_quotes_are_text_in_tsv_by_default(tmp_path):
     data = b'label\ttext\n1\t"He said\n0\tso."\n1\n'
     found = read_bytes(tmp_path, "a.tsv", data)
     assert texts(found) == ['"He said', 'so."']
@@ -241,7 +241,7 @@ def test_a_failing_disk_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
         with monkeypatch.context() as patched, pytest.raises(ReadInterruptedError, match="Input/output error"):
             patched.setattr(LocalFileOpener, "read", fail, raising=False)
             read_bytes(tmp_path, name, data)
-    with pytest.raises(InputDataError, match="it was there when the files were listed"):
+    with pytest.raises(InputDataError, match="it existed when the files were listed"):
         list(_read_missing(tmp_path))
 
 

@@ -92,7 +92,7 @@ def test_what_a_record_says_wins_over_the_constant_and_never_changes_its_id(tmp_
 def test_sources_of_one_name_and_path_are_refused_and_other_names_mend_it(tmp_path):
     one, two = (write(tmp_path / name / "x.jsonl", {"text": name}) for name in ("one", "two"))
     with pytest.raises(
-        ConfigError, match=r"2 files would give documents with the ids files/x\.jsonl#.*its own `source`"
+        ConfigError, match=r"2 files would have documents with the same ids, files/x\.jsonl#.*a distinct `source`"
     ):
         ingest(IngestConfig(sources=[{"path": one}, {"path": two}]))
     writer = ingest(IngestConfig(sources=[{"path": one}, {"path": two, "source": "second"}]))
@@ -131,7 +131,7 @@ def test_the_share_of_broken_records_decides_at_the_end(tmp_path, broken, stops)
     with pytest.raises(InputDataError) as raised:
         ingest(config)
     assert str(raised.value).startswith(
-        "11 of 100 records read so far are broken, and ingest.max_reject_share (0.1) of all records is passed: "
+        "11 of 100 records read so far are broken, more than ingest.max_reject_share (0.1) of all records: "
         "11 not_an_object, first a.jsonl, record 89 (a JSON int)."
     )
     assert "--set ingest.max_reject_share=0.17" in str(raised.value)
@@ -156,14 +156,14 @@ def test_a_corpus_that_is_all_broken_stops_long_before_its_end_in_one_file_and_i
     assert "field 'text' is missing; the record has: body" in str(raised.value)
     for number in range(40):
         write(tmp_path / "many" / f"{number:02d}.jsonl", *({"body": "x"} for _ in range(50)))
-    monkeypatch.setattr(ingest_stage, "LEAST_PARTITIONS_AT_ONCE", 2)
+    monkeypatch.setattr(ingest_stage, "MIN_PARTITIONS_PER_CHECK", 2)
     with pytest.raises(InputDataError, match=r"^\S+ of \S+ records read") as raised:
         ingest(IngestConfig(path=f"{tmp_path}/many/*", partition_bytes=100))
     assert int(str(raised.value).split()[0].replace(",", "")) < 600
 
 
 def test_one_rotten_file_among_many_does_not_stop_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest_stage, "LEAST_PARTITIONS_AT_ONCE", 2)
+    monkeypatch.setattr(ingest_stage, "MIN_PARTITIONS_PER_CHECK", 2)
     for number in range(20):
         write(tmp_path / f"{number:02d}.jsonl", *([{"text": "x"}] * 200 if number else [{"tixt": "x"}] * 200))
     assert ingest(IngestConfig(path=f"{tmp_path}/*", partition_bytes=100)).counts["broken_records"] == 200

@@ -36,6 +36,6 @@ def test_merges_compress():
 
 def test_a_corpus_too_small_for_the_vocabulary_says_how_many_it_gives():
     with pytest.raises(
-        ConfigError, match=r"vocabulary_size is 5000, but this corpus gives 2\d\d entries .*set it to 2\d\d"
+        ConfigError, match=r"vocabulary_size is 5000, but this corpus yields 2\d\d entries .*set it to 2\d\d"
     ):
         train(["abab abab"], 5000)

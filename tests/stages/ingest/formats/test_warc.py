@@ -25,7 +25,7 @@ def read(data: bytes) -> list[Record | Failure]:
     return list(warc.read(io.BufferedReader(io.BytesIO(data))))  # type: ignore[arg-type]
 
 
-def test_pages_are_read_and_everything_else_is_passed_over() -> None:
+def test_pages_are_read_and_everything_else_is_skipped() -> None:
     found = read(
         record("warcinfo", b"software: x")
         + record("request", b"GET / HTTP/1.1\r\n\r\n", extra="Content-Type: application/http; msgtype=request\r\n")
