@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -32,12 +33,14 @@ def print_summary(store_url: str, record: RunRecord) -> None:
     console.print(_title(record), markup=False)
     if record.message:
         console.print(record.message, markup=False, width=width, soft_wrap=False)
-    for table in (_stage_table(stages, record), _headline_table(figures), _notes(stages, figures, not_run(scores))):
+    if record.stages:
+        console.print(_stage_table(stages, record), Text(), width=width, soft_wrap=False)
+    for table in (_headline_table(figures), _notes(stages, figures, not_run(scores))):
         if table.rows:
             console.print(table, width=width, soft_wrap=False)
     location = report_location(store_url, record)
     if location:  # not broken over lines, so that it can be copied
-        console.print(f"{'report':<{LABEL_WIDTH}}  {location}", markup=False)
+        console.print(f"{'report':<{LABEL_WIDTH}}  {_relative(location)}", markup=False)
     if scores:
         console.print(f"{'all scores':<{LABEL_WIDTH}}  headrace show {record.run_id} --scores", markup=False)
 
@@ -109,6 +112,12 @@ def _notes(stages: Mapping[str, Manifest], figures: Headline, reasons: list[NotR
     if len(reasons) > MAX_REASONS:
         grid.add_row("", f"and {sum(len(row.tasks) for row in reasons[MAX_REASONS:])} more tasks")
     return grid
+
+
+def _relative(location: str) -> str:
+    """A path below the working directory without it; any other path or URL as it is."""
+    path = Path(location)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else location
 
 
 def _names(tasks: list[str]) -> str:

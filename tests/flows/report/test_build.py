@@ -1,7 +1,4 @@
 import re
-import shutil
-import subprocess
-from html import escape
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,6 @@ from tests.flows.mini import mini_config, run_config, write_corpus
 from tests.flows.report import synthetic
 from tests.flows.report.page import Page
 
-CHROMIUM = shutil.which("chromium")
 SECTIONS = {
     "The corpus": "ingest",
     "Pretraining": "pretrain",
@@ -26,14 +22,6 @@ SECTIONS = {
     "Lineage": "ingest",
     "Config": "",
 }
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """(store, record) of a mini run of the real stages."""
-    folder = tmp_path_factory.mktemp("report")
-    session, _ = run_config(f"{folder}/store", mini_config(write_corpus(folder / "texts")))
-    return f"{folder}/store", session.record
 
 
 @pytest.fixture
@@ -104,28 +92,6 @@ def test_settings_of_passes_are_words_and_tables_scroll_in_their_box(finished):
     for written_out in ("{'", "': ", "None", "True"):
         assert written_out not in page.text.split("Generated text")[0], written_out
     assert page.html.count("<table") == page.html.count('<div class="scroll"><table')
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
-@pytest.mark.parametrize("width", [1200, 400])
-def test_nothing_is_cut_off(finished, tmp_path, width):
-    """Nothing is wider than the page, and at full width no table wider than its box; all details open."""
-    page = rendered(*finished).html.replace("<details", "<details open")
-    script = (
-        "const d = document.querySelector('iframe').contentDocument, w = d.documentElement.clientWidth;"
-        "const wide = [...d.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length;"
-        "document.title = [w, d.documentElement.scrollWidth, wide].join(' ')"
-    )
-    frame = f'<iframe style="width:{width}px;height:900px;border:0" srcdoc="{escape(page)}"></iframe>'
-    (tmp_path / "frame.html").write_text(f"{frame}<script>onload = () => {{ {script} }}</script>", encoding="utf-8")
-    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    arguments += [f"--user-data-dir={tmp_path}/profile", f"--window-size={width + 100},1000", "--dump-dom"]
-    done = subprocess.run(
-        [CHROMIUM, *arguments, f"file://{tmp_path}/frame.html"], capture_output=True, text=True, timeout=120
-    )
-    visible, content, wide = map(int, re.search(r"<title>([\d ]+)</title>", done.stdout)[1].split())
-    assert content <= visible
-    assert width == 400 or wide == 0
 
 
 @pytest.mark.parametrize("last", list(synthetic.SECONDS))
