@@ -1,7 +1,7 @@
-"""What a run looks like: a live view of stages and bars on a terminal, plain lines in a log.
+"""Progress of a run on the terminal: a live table of stages with bars, or plain lines in a log.
 
-- `console`: where commands print
-- `run_view`: one of the two views, chosen by where the output goes
+- `console`: the output of all commands
+- `run_view`: the live view on a terminal, else plain lines
 - `plan_table`, `amount`: what `plan` and `show` print
 - `TimeLeft`, `with_time_left`, `duration`: how long a phase will still take
 """
@@ -30,7 +30,7 @@ RECENT_ADVANCES = 20
 
 
 class PlainView:
-    """A line when a stage begins, one every few seconds while it works, one when it ends."""
+    """A line when a stage starts, one every few seconds while it runs, one when it ends."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -40,12 +40,12 @@ class PlainView:
         self.line("run", message)
 
     def stage_started(self, stage: str) -> ProgressListener:
-        """Announces the stage."""
-        self.line(stage, "begins")
+        """A line that the stage starts."""
+        self.line(stage, "starts")
         return _PlainListener(self, stage)
 
     def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
-        """Says what became of the stage."""
+        """A line with the outcome of the stage."""
         done = "reused" if outcome.action == "reuse" else f"done in {duration(outcome.seconds)}"
         self.line(stage, f"{done} ({outcome.why}) -> {outcome.artifact.label}")
 
@@ -72,7 +72,7 @@ class _PlainListener:
 
 
 class LiveView:
-    """A table of all stages that redraws itself."""
+    """A table of all stages, redrawn four times a second."""
 
     def __init__(self, stages: Sequence[str]) -> None:
         self._rows = {stage: _Row() for stage in stages}
@@ -83,14 +83,14 @@ class LiveView:
         self.live.console.print(message, markup=False)
 
     def stage_started(self, stage: str) -> ProgressListener:
-        """Puts the stage's row to work."""
+        """Marks the stage's row as running."""
         row = self._rows[stage]
         row.begun = time.monotonic()
         row.state = "running"
         return row
 
     def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
-        """Closes the stage's row."""
+        """Marks the stage's row as done."""
         row = self._rows[stage]
         row.state = "reused" if outcome.action == "reuse" else "done"
         row.seconds = outcome.seconds if outcome.action == "run" else 0.0
@@ -99,9 +99,8 @@ class LiveView:
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for stage, row in self._rows.items():
-            table.add_row(
-                row.mark(), Text(stage, style="bold"), row.bar(), row.clock(), row.left(), Text(row.note, style="dim")
-            )
+            note = Text(row.note, style="dim", no_wrap=True, overflow="ellipsis")
+            table.add_row(row.mark(), Text(stage, style="bold"), row.bar(), row.clock(), row.left(), note)
         return table
 
 
@@ -152,17 +151,17 @@ def run_view(stages: Sequence[str]) -> Iterator[RunView]:
 
 
 def plan_table(planned: Sequence[PlannedStage]) -> Table:
-    """Reuse or run, why, and what it will cost."""
+    """Action, reason and estimated cost of each stage."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("stage", "action", "seconds", "memory", "FLOPs", "why"):
-        table.add_column(title, justify="right" if title in ("seconds", "memory", "FLOPs") else "left")
+    for title in ("stage", "action", "time", "memory", "FLOPs", "why"):
+        table.add_column(title, justify="right" if title in ("time", "memory", "FLOPs") else "left")
     for row in planned:
         runs = row.action == "run"
         cost = row.estimate
         table.add_row(
             row.stage.name,
             Text(row.action, style="yellow" if runs else "green"),
-            f"{cost.seconds:.0f}" if runs else "",
+            duration(cost.seconds) if runs else "",
             amount(cost.peak_memory_bytes, "B") if runs else "",
             amount(cost.flops) if cost.flops else "",
             Text(row.why),
@@ -173,7 +172,7 @@ def plan_table(planned: Sequence[PlannedStage]) -> Table:
 def amount(number: float, unit: str = "") -> str:
     """`1.2 GB`: three digits and a decimal prefix."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
-        if abs(number) < 999.5:  # what would round to 1000 takes the next prefix
+        if abs(number) < 999.5:  # a number that rounds to 1000 takes the next prefix
             return f"{number:.3g} {prefix}{unit}".rstrip()
         number /= 1000
     return f"{number:.3g} Z{unit}"
@@ -182,8 +181,8 @@ def amount(number: float, unit: str = "") -> str:
 class TimeLeft:
     """Estimates the seconds left of a stage's current phase from the pace of its latest steps.
 
-    The pace excludes everything before a phase's first advance: startup takes other times than working, and a resumed
-    phase begins with what was done before.
+    The pace excludes everything before a phase's first advance: startup has another pace, and a resumed phase starts
+    with the work done before.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -215,7 +214,7 @@ class TimeLeft:
 
 
 def with_time_left(note: str, time_left: TimeLeft) -> str:
-    """The note, and behind it how long the phase will still take, where that is known."""
+    """The note, followed by the time left of the phase if there is an estimate."""
     seconds = time_left.seconds
     return note if seconds is None else f"{note}, {duration(seconds)} left"
 

@@ -1,7 +1,7 @@
 """`headrace compare`: two runs, or a run before and after compression, item by item.
 
-- `compare`: every score that both sides have for the same items: the paired difference and its interval
-- `print_comparison`, `as_json`: what the command prints
+- `compare`: the paired difference and its interval, for every score that both sides have on the same items
+- `print_comparison`, `as_json`: the output of the command
 """
 
 import json
@@ -29,29 +29,29 @@ STATISTICS = frozenset(METRICS) - {"accuracy"}
 COLUMNS = ("task", "metric", "model", "item", "numerator", "denominator", "output")
 RENAMED_TASKS = {"memorisation": "memorization"}
 """Task in results of earlier versions -> its name now."""
-RIGHT_ANSWERS = ("label", "accepted")
-"""Where an item's output has what is right."""
+CORRECT_ANSWERS = ("label", "accepted")
+"""Fields of an item's output that hold the correct answer."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One score of one model, and the items that it rests on."""
+    """A score of a model, and the items that it is computed from."""
 
     value: float
     higher_is_better: bool
     protocol: str | None
     items: dict[str, tuple[float, float, Any]]
-    """Item -> (numerator, denominator, what is right, None where the item does not say)."""
+    """Item -> (numerator, denominator, correct answer or None if the item records none)."""
     answers: dict[str, tuple[float, float]]
-    """Item -> (label, prediction), for scores that are no mean over their items, such as F1 and correlations."""
+    """Item -> (label, prediction), for scores that are not means over items, such as F1 and correlations."""
 
     @property
     def is_over_episodes(self) -> bool:
-        """Whether items are queries of episodes, which hang together."""
+        """Whether items are queries of episodes; queries of one episode are not independent."""
         return (self.protocol or "").endswith(OVER_EPISODES)
 
     @property
-    def adds_up(self) -> bool:
+    def is_mean(self) -> bool:
         """Whether the score is the sum of its items' numerators over that of their denominators."""
         numerators, denominators, _ = zip(*self.items.values(), strict=True)
         return math.isclose(math.fsum(numerators) / math.fsum(denominators), self.value, rel_tol=1e-6, abs_tol=1e-9)
@@ -68,13 +68,13 @@ class Side:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """`compressed of quiet-otter-3f9a`."""
         return f"{self.model} of {self.run_id}"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A score of the second side less that of the first, over the same items."""
+    """A score of the second side minus that of the first, over the same items."""
 
     task: str
     metric: str
@@ -86,10 +86,10 @@ class Difference:
     difference: float
     low: float
     high: float
-    """Ends of the 95 % interval of the difference: bootstrap over items, or Student's over episodes."""
+    """Upper end of the 95 % interval of the difference: bootstrap over items, or Student's t over episodes."""
     excludes_zero: bool
     second_is: str
-    """better or worse where the interval excludes 0, else 'not told apart'."""
+    """`better` or `worse` if the interval excludes 0, else `no clear difference`."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +109,21 @@ def compare(
     """Compare each model between two runs, and within each run the first model with the others.
 
     Args:
-        store_url: where the runs are.
+        store_url: the store with the runs.
         records: one or two runs.
-        models: names as in the score tables.
+        models: names of models as in the score tables.
 
     Raises:
-        NotFoundError: for a run without benchmark results, a model that no run has, and one model of one run.
-        ContractError: for results of an earlier version.
+        NotFoundError: if a run has no benchmark results, no run has a model, or there is only one model of one run.
+        ContractError: if the results are of an earlier version.
     """
     runs = {record.run_id: _sides(store_url, record) for record in records}
     known = {model for sides in runs.values() for model in sides}
     for model in models:
         if model not in known:
-            raise NotFoundError(f"no scores of {model!r} in {' or '.join(runs)}; there are: {', '.join(sorted(known))}")
+            raise NotFoundError(
+                f"no scores of {model!r} in {' or '.join(runs)}; available models: {', '.join(sorted(known))}"
+            )
     pairs = list(_pairs(list(runs.values()), models))
     if not pairs:
         raise NotFoundError(
@@ -159,8 +161,8 @@ def _sides(store_url: str, record: RunRecord) -> dict[str, Side]:
     for row in artifact.read_table("items.parquet").select(COLUMNS).to_pylist():
         name = _score_name(row)
         output = json.loads(row["output"])
-        right = next((output[key] for key in RIGHT_ANSWERS if key in output), None)
-        items.setdefault(name, {})[row["item"]] = (row["numerator"], row["denominator"], right)
+        correct = next((output[key] for key in CORRECT_ANSWERS if key in output), None)
+        items.setdefault(name, {})[row["item"]] = (row["numerator"], row["denominator"], correct)
         if row["metric"] in STATISTICS and {"label", "predicted"} <= output.keys():
             answers.setdefault(name, {})[row["item"]] = (output["label"], output["predicted"])
     sides: dict[str, Side] = {}
@@ -186,47 +188,47 @@ def _differences(first: Side, second: Side) -> Iterator[Difference | NotCompared
         if why:
             yield NotCompared(*names, why)
             continue
-        one, other = first.metrics[task, metric], second.metrics[task, metric]
-        interval = _paired(one, other, metric)
+        score, other = first.metrics[task, metric], second.metrics[task, metric]
+        interval = _paired(score, other, metric)
         excludes_zero = interval.low > 0 or interval.high < 0
-        direction = "better" if (interval.value > 0) is one.higher_is_better else "worse"
+        direction = "better" if (interval.value > 0) is score.higher_is_better else "worse"
         yield Difference(
-            *names, len(one.items), one.value, other.value, *interval, excludes_zero,
+            *names, len(score.items), score.value, other.value, *interval, excludes_zero,
             direction if excludes_zero else "not told apart",
         )  # fmt: skip
 
 
 def _obstacle(first: Side, second: Side, name: tuple[str, str]) -> str | None:
-    """Why a score cannot be compared item by item; None where it can."""
+    """Why a score cannot be compared item by item; None if it can."""
     for side, other in ((first, second), (second, first)):
         if name not in side.metrics:
             return f"only {other.label} has it"
-    one, other_one = first.metrics[name], second.metrics[name]
-    if not one.items or not other_one.items:
-        return "no items are kept for it"
-    only = [len(one.items.keys() - other_one.items), len(other_one.items.keys() - one.items)]
+    score, other_score = first.metrics[name], second.metrics[name]
+    if not score.items or not other_score.items:
+        return "its items were not recorded"
+    only = [len(score.items.keys() - other_score.items), len(other_score.items.keys() - score.items)]
     if any(only):
-        shared = len(one.items.keys() & other_one.items)
-        return f"other items: {shared} are in both, {only[0]} in the first only, {only[1]} in the second only"
-    if not _have_answers(one, other_one) and not (one.adds_up and other_one.adds_up):
+        shared = len(score.items.keys() & other_score.items)
+        return f"different items: {shared} are in both, {only[0]} in the first only, {only[1]} in the second only"
+    if not _have_answers(score, other_score) and not (score.is_mean and other_score.is_mean):
         return "the score is not a mean over its items"
-    if one.is_over_episodes and len({_episode(item) for item in one.items}) < 2:
+    if score.is_over_episodes and len({_episode(item) for item in score.items}) < 2:
         return "a single episode has no interval"
-    weights = [(one.items[item][1], other_one.items[item][1]) for item in one.items]
+    weights = [(score.items[item][1], other_score.items[item][1]) for item in score.items]
     different = sum(weight != other_weight for weight, other_weight in weights)
     if different:
-        return f"{different} of {len(weights)} items have another size (other text, or other tokens)"
-    # A model and a baseline of one run are never asked in the same way.
-    return _other_settings(one, other_one) if first.model == second.model else None
+        return f"{different} of {len(weights)} items differ in size (different text or tokens)"
+    # A model and a baseline of one run always have different protocols.
+    return _different_settings(score, other_score) if first.model == second.model else None
 
 
-def _other_settings(one: Metric, other: Metric) -> str | None:
-    """What sets the same score of two runs apart besides the model."""
-    if one.protocol != other.protocol:
-        return f"asked in another way: {one.protocol} in the first, {other.protocol} in the second"
-    answers = sum(one.items[item][2] != other.items[item][2] for item in one.items)
+def _different_settings(score: Metric, other: Metric) -> str | None:
+    """A difference between two runs' measurements of the same score; None if only the model differs."""
+    if score.protocol != other.protocol:
+        return f"different protocols: {score.protocol} in the first, {other.protocol} in the second"
+    answers = sum(score.items[item][2] != other.items[item][2] for item in score.items)
     if answers:
-        return f"{answers} of {len(one.items)} items have another right answer (other data under the same names)"
+        return f"{answers} of {len(score.items)} items have different correct answers (different data, same names)"
     return None
 
 
@@ -235,7 +237,7 @@ def _have_answers(first: Metric, second: Metric) -> bool:
 
 
 def _paired(first: Metric, second: Metric, name: str) -> Interval:
-    """The second less the first. Queries of an episode hang on the same examples: there, episodes are the sample."""
+    """The second score minus the first; resamples episodes if items are queries that share their examples."""
     names = sorted(first.items)
     if _have_answers(first, second):
         columns = np.array([(*first.answers[item], second.answers[item][1]) for item in names])
@@ -251,10 +253,10 @@ def _episode(item: str) -> str:
     return item.partition("/")[0]
 
 
-def print_comparison(differences: Sequence[Difference], left_out: Sequence[NotCompared]) -> None:
+def print_comparison(differences: Sequence[Difference], not_compared: Sequence[NotCompared]) -> None:
     """A table for each pair, then what was not compared."""
-    everything: list[Difference | NotCompared] = [*differences, *left_out]
-    for first, second in dict.fromkeys((row.first, row.second) for row in everything):
+    rows: list[Difference | NotCompared] = [*differences, *not_compared]
+    for first, second in dict.fromkeys((row.first, row.second) for row in rows):
         console.print(f"\n{second}, against {first}", markup=False, style="bold")
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
         for title in ("task", "metric", "items", "first", "second", "difference", "95 % interval", "second is"):
@@ -265,12 +267,12 @@ def print_comparison(differences: Sequence[Difference], left_out: Sequence[NotCo
                     row.task, row.metric, f"{row.items}", f"{row.first_value:.3f}", f"{row.second_value:.3f}",
                     f"{row.difference:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}", row.second_is,
                 )  # fmt: skip
-        console.print(table if table.rows else "no score is for the same items")
-        for missing in left_out:
+        console.print(table if table.rows else "no score has the same items in both")
+        for missing in not_compared:
             if (missing.first, missing.second) == (first, second):
                 console.print(f"not compared: {missing.task}, {missing.metric}: {missing.why}", markup=False)
 
 
-def as_json(differences: Sequence[Difference], left_out: Sequence[NotCompared]) -> dict[str, Any]:
+def as_json(differences: Sequence[Difference], not_compared: Sequence[NotCompared]) -> dict[str, Any]:
     """The object that `--json` prints."""
-    return {"differences": [asdict(row) for row in differences], "not_compared": [asdict(row) for row in left_out]}
+    return {"differences": [asdict(row) for row in differences], "not_compared": [asdict(row) for row in not_compared]}

@@ -1,6 +1,6 @@
-"""`headrace evaluate`: a model in a folder is asked what a run's models are asked, without a run.
+"""`headrace evaluate`: the benchmark tasks of a config on a model folder, without a run.
 
-- `evaluate`: measures, and writes `scores.parquet` and `items.parquet`
+- `evaluate`: runs the tasks, writes `scores.parquet` and `items.parquet`
 """
 
 from collections.abc import Iterator
@@ -17,21 +17,21 @@ from infra.store.filesystem import Folder
 
 
 def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = None) -> pa.Table:
-    """Put the tasks of a config's `benchmark` section to a model.
+    """Run the tasks of a config's `benchmark` section on a model.
 
     Args:
-        model: folder of a Hugging Face checkpoint or of an export of Headrace's.
-        config: whose `benchmark.tasks` and `benchmark.seed` count.
-        output: folder for the two tables, and for answers, so that a stopped evaluation goes on.
-        name: of the model in the tables; the folder's where left out.
+        model: folder with a Hugging Face checkpoint or an export of a run's model.
+        config: run config; `benchmark.tasks` and `benchmark.seed` are used.
+        output: folder for the two tables and the answers, from which a stopped evaluation resumes.
+        name: name of the model in the tables; by default the folder's name.
 
     Returns:
         The table `scores`.
 
     Raises:
-        NotFoundError, ContractError, EnvironmentProblem: where the folder holds no model that can be run.
-        ConfigError: where there is nothing to ask.
-        InputDataError: where data of a task cannot be read.
+        NotFoundError, ContractError, EnvironmentProblem: if the folder holds no model that can be run.
+        ConfigError: if there are no tasks.
+        InputDataError: if data of a task cannot be read.
     """
     from stages.benchmark.config import BenchmarkConfig
     from stages.benchmark.evaluated_models import checkpoint
@@ -39,13 +39,15 @@ def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = 
 
     if not Path(model).is_dir():
         raise NotFoundError(
-            f"there is no folder {model}; evaluate reads checkpoints of Hugging Face and exports: headrace export "
-            "latest FOLDER --format headrace"
+            f"there is no folder {model}; evaluate reads checkpoints of Hugging Face and exports, such as that of: "
+            "headrace export latest FOLDER --format headrace"
         )
     benchmark = config.stage_config("benchmark")
     assert isinstance(benchmark, BenchmarkConfig)
     if not benchmark.tasks:
-        raise ConfigError("benchmark.tasks is empty: there is nothing to ask; leave it out for the tasks of Headrace")
+        raise ConfigError(
+            "benchmark.tasks is empty, so there is no task to run; omit it for the tasks that come with Headrace"
+        )
     folder = Folder(output)
     progress = TaskProgress(PlainView().stage_started("evaluate"), _untimed, len(benchmark.tasks) + 1)
     evaluated = checkpoint(name or Path(model).resolve().name, Path(model))

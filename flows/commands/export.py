@@ -1,6 +1,6 @@
-"""`headrace export`: a run's model as a folder that transformers, llama.cpp, onnxruntime or Headrace itself reads.
+"""`headrace export`: a run's model as a folder for transformers, llama.cpp, onnxruntime or Headrace itself.
 
-The folder is written beside its place under another name and renamed when it is whole: half an export is none.
+The folder is written under a temporary name beside its target and renamed when it is complete.
 """
 
 import os
@@ -36,7 +36,7 @@ MEASURED_TOKENS = 4_096
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is asked for."""
+    """Arguments of the export."""
 
     store_url: str
     run_id: str
@@ -47,26 +47,26 @@ class ExportRequest:
 
 
 def export(request: ExportRequest) -> list[str]:
-    """Write the folder; returns lines about it.
+    """Write the folder; returns lines that describe it.
 
     Raises:
-        ConfigError: where the folder is in use, or format and dtype do not go together.
-        ContractError: where the format cannot express the network, or a weight is not finite.
-        NotFoundError: where there is no such run or model.
+        ConfigError: if the folder is not empty, or the format does not support the dtype.
+        ContractError: if the format cannot express the network, or a weight is not finite.
+        NotFoundError: if there is no such run or model.
     """
     from modeling.export.model_files import model_from_files
 
     target = _free_folder(request.folder)
     if request.format == "headrace" and request.dtype == "float16":
-        raise ConfigError("--dtype float16 goes with the other formats; headrace takes float32 or bfloat16")
+        raise ConfigError("--format headrace does not support --dtype float16; it supports float32 and bfloat16")
     record = RunStore(request.store_url).get(request.run_id)
     artifact = model_artifact(request.store_url, record, request.stage)
     model = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
-    with _whole_or_nothing(target) as building:
+    with _atomic_folder(target) as building:
         error = _write_model(request, model, artifact, building)
         facts = ModelFacts.collect(request.store_url, record, artifact, model)
-        written_for = Target(request.format, request.dtype, target.name, error)
-        (building / "README.md").write_text(model_card(facts, written_for), encoding="utf-8")
+        card_target = Target(request.format, request.dtype, target.name, error)
+        (building / "README.md").write_text(model_card(facts, card_target), encoding="utf-8")
         size = sum(path.stat().st_size for path in building.iterdir())
         names = ", ".join(sorted(path.name for path in building.iterdir()))
     lines = [f"{target}: {request.stage} of run {record.run_id} for {request.format}, {amount(size, 'B')}: {names}"]
@@ -74,7 +74,7 @@ def export(request: ExportRequest) -> list[str]:
 
 
 def _write_model(request: ExportRequest, model: "Transformer", artifact: Artifact, folder: Path) -> "GeluError | None":
-    """Network and tokenizer; returns what a GGUF file is off by."""
+    """Write network and tokenizer; returns the error of a GGUF file."""
     import torch
 
     from modeling.export.huggingface import to_gpt_neox, tokenizer_files
@@ -102,7 +102,7 @@ def _write_onnx(
 ) -> None:
     from modeling.export.onnx import write_onnx
 
-    description = f"{request.stage} of run {artifact.manifest.attempt}; the tokens' meaning is in tokenizer.json"
+    description = f"{request.stage} of run {artifact.manifest.attempt}; the tokenizer is tokenizer.json"
     write_onnx(model, folder / "model.onnx", description, dtype)
 
 
@@ -117,7 +117,7 @@ def _write_gguf(
     from modeling.export.gguf import gelu_error, write_gguf
     from modeling.export.gpt_neox import dense_weights
 
-    dense_weights(model, "llama.cpp's GPT-NeoX")  # refuses what there is no need to measure
+    dense_weights(model, "llama.cpp's GPT-NeoX")  # refuses unsupported networks before the measurement
     error = gelu_error(model, _held_out_tokens(request.store_url, artifact, model.config.context_length))
     name = f"{artifact.manifest.attempt} {request.stage}"
     write_gguf(model, tokenizer, folder / "model.gguf", name, error.sentence(), dtype, error.scale)
@@ -125,12 +125,12 @@ def _write_gguf(
 
 
 def _held_out_tokens(store_url: str, artifact: Artifact, length: int) -> "torch.Tensor":
-    """Rows of `length` tokens of text that the model has not seen; of training text where there is too little."""
+    """Rows of `length` held-out tokens; of training text if there are too few."""
     import torch
 
     tokens = ArtifactStore(store_url).open(artifact.manifest.inputs["tokens"])
     streams = [TokenStream(tokens, split) for split in ("held_out", "train")]
-    stream = next((one for one in streams if len(one) >= length), streams[-1])
+    stream = next((stream for stream in streams if len(stream) >= length), streams[-1])
     rows = max(1, min(MEASURED_TOKENS, len(stream)) // length)
     return torch.from_numpy(stream.slice(0, min(rows * length, len(stream)))).view(rows, -1)
 
@@ -138,14 +138,14 @@ def _held_out_tokens(store_url: str, artifact: Artifact, length: int) -> "torch.
 def _free_folder(folder: str) -> Path:
     target = Path(folder).expanduser().resolve()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        what = "is not empty" if target.is_dir() else "is a file"
-        raise ConfigError(f"{target} {what}; export writes a new folder: name another one, or remove it first")
+        problem = "is not empty" if target.is_dir() else "is a file"
+        raise ConfigError(f"{target} {problem}; export writes a new folder: name another one, or remove it first")
     return target
 
 
 @contextmanager
-def _whole_or_nothing(target: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `target` if all goes well and else is removed."""
+def _atomic_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, renamed to `target` on success and removed on an error."""
     building = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     building.mkdir(parents=True)
     try:

@@ -1,4 +1,4 @@
-"""`headrace generate`: a model goes on from a text, be it a run's or one in a folder."""
+"""`headrace generate`: text from a run's model or from a model folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 def continue_text(
     store_url: str, source: str, stage: str, prompt: str, tokens: int, temperature: float, top_k: int, seed: int
 ) -> str:
-    """The prompt and what the model makes of it.
+    """The prompt and its continuation.
 
     Args:
-        store_url: where runs are.
-        source: id of a run; or a folder with an export of Headrace's or a GPT-NeoX of Hugging Face's.
-        stage: whose model, of a run.
-        prompt: the text to go on from; nothing begins a new text.
-        tokens: new tokens at most.
-        temperature: 0 takes the likeliest token each time.
-        top_k: sample among this many likeliest tokens.
-        seed: of the sampling.
+        store_url: store of the runs.
+        source: id of a run, or a folder with an export or a GPT-NeoX checkpoint of Hugging Face.
+        stage: stage of the run's model.
+        prompt: beginning of the text; if empty, a new document begins.
+        tokens: new tokens, at most.
+        temperature: sampling temperature; 0 selects the most likely token.
+        top_k: sample from the k most likely tokens.
+        seed: seed of the sampling.
 
     Raises:
-        NotFoundError: where there is no such run, model or file.
-        ContractError: where a folder holds a network that Headrace does not run.
+        NotFoundError: if there is no such run, model or file.
+        ContractError: if the folder holds a network that Headrace does not run.
     """
     from modeling.decoding.generation import generate
 
@@ -38,8 +38,8 @@ def continue_text(
         model, tokenizer = _from_folder(Path(source))
     elif any((Path(source) / name).is_file() for name in ("model.gguf", "model.onnx")):
         raise ContractError(
-            f"{source} is an export for another program, and its README.md says how that runs it; generate reads the "
-            "formats headrace and huggingface, or a run's id"
+            f"{source} is an export for another program, described in its README.md; generate reads the formats "
+            "headrace and huggingface, or a run's id"
         )
     elif Path(source).is_dir() and "/" in source:
         raise NotFoundError(f"{source} holds no config.json; generate reads an export's folder, or a run's id")
@@ -48,7 +48,7 @@ def continue_text(
     if tokenizer.get_vocab_size() > model.config.vocabulary_size:
         raise ContractError(
             f"the tokenizer of {source} has {tokenizer.get_vocab_size():,} tokens and the network "
-            f"{model.config.vocabulary_size:,}; put the tokenizer.json there that it was trained with"
+            f"{model.config.vocabulary_size:,}; replace tokenizer.json by that of the training"
         )
     end = model.config.end_of_text
     start = tokenizer.encode(prompt).ids or [end]

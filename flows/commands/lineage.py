@@ -1,4 +1,4 @@
-"""From any artifact down to the sources it was made from."""
+"""`headrace lineage`: an artifact, its inputs and theirs, down to the sources."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from stages.registry import STAGES
 
 
 def find_artifact(store_url: str, name: str) -> Artifact:
-    """An artifact by `STAGE/KEY[/ATTEMPT]` (the key may be cut short), `RUN_ID:STAGE` or `latest:STAGE`.
+    """An artifact by `STAGE/KEY[/ATTEMPT]` (a prefix of the key suffices), `RUN_ID:STAGE` or `latest:STAGE`.
 
     Raises:
-        NotFoundError: saying how artifacts are named, or which attempts there are.
+        NotFoundError: if the name is malformed, or there is no such artifact.
     """
     store = ArtifactStore(store_url)
     if ":" in name and "/" not in name:
@@ -28,7 +28,7 @@ def find_artifact(store_url: str, name: str) -> Artifact:
         return store.open(record.stages[stage].artifact)
     stage, _, rest = name.partition("/")
     key, _, attempt = rest.partition("/")
-    if stage not in [one.name for one in STAGES] or not key:
+    if stage not in {known.name for known in STAGES} or not key:
         raise NotFoundError(f"{name!r} names no artifact; use STAGE/KEY[/ATTEMPT], RUN_ID:STAGE or latest:STAGE")
     matches = [
         artifact
@@ -71,12 +71,12 @@ def _label(artifact: Artifact) -> str:
 
 
 def lineage_json(store_url: str, artifact: Artifact) -> dict[str, Any]:
-    """The same as one object: every artifact once, with its inputs by label."""
+    """The same as one object, for `--json`: every artifact once, with its inputs by label."""
     store = ArtifactStore(store_url)
     rows: dict[str, dict[str, Any]] = {}
-    waiting: list[ArtifactRef] = [artifact.ref]
-    while waiting:
-        ref = waiting.pop()
+    pending: list[ArtifactRef] = [artifact.ref]
+    while pending:
+        ref = pending.pop()
         if ref.label in rows:
             continue
         try:
@@ -93,5 +93,5 @@ def lineage_json(store_url: str, artifact: Artifact) -> dict[str, Any]:
             "code": manifest.code,
             "inputs": {name: below.label for name, below in manifest.inputs.items()},
         }
-        waiting.extend(manifest.inputs.values())
+        pending.extend(manifest.inputs.values())
     return {"artifact": artifact.ref.label, "lineage": list(rows.values())}

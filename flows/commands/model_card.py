@@ -1,9 +1,9 @@
-"""The model card of an export (Mitchell et al. 2019, 1810.03993): what manifests say about a model, for Hugging Face.
+"""The model card of an export (Mitchell et al. 2019, 1810.03993), written from manifests, in Hugging Face's format.
 
-- `Target`: what the export is for
-- `model_card`: `README.md`
+- `Target`: the exported files
+- `model_card`: text of `README.md`
 
-Nothing is guessed: what no manifest says is left out. The licence of a model is its owner's to choose: none is named.
+Facts that no manifest records are omitted. The card names no license of the model, which is its owner's choice.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -34,14 +34,14 @@ print(tokenizer.decode(tokens))"""
 
 @dataclass(frozen=True)
 class Target:
-    """What the files beside the card are."""
+    """The files that the card describes."""
 
     format: str
     dtype: str
     folder: str
-    """Its name, without the path."""
+    """Name of the folder, without its path."""
     gelu_error: "GeluError | None" = None
-    """What a GGUF file is off by."""
+    """Error of a GGUF file, whose runtime has GELU in place of ReLU."""
 
 
 def model_card(facts: ModelFacts, target: Target) -> str:
@@ -75,7 +75,7 @@ def _introduction(facts: ModelFacts) -> str:
     run, config = facts.record.run_id, facts.record.config_name
     return (
         f"# {config}, {run}\n\n"
-        f"A language model{size} that goes on from a text. Headrace trained it from random weights in run `{run}` of "
+        f"A language model{size} that continues a text. Headrace trained it from random weights in run `{run}` of "
         f"the config `{config}`; these are the weights of the stage `{facts.manifest.stage}`. It was not trained to "
         "follow instructions."
     )
@@ -111,7 +111,7 @@ def _network(facts: ModelFacts) -> list[tuple[str, str]]:
         ("attention", ", ".join(kinds)),
         ("context length", f"{config.context_length:,} tokens"),
         ("vocabulary", f"{config.vocabulary_size:,} tokens, byte-level BPE"),
-        ("embedding and head", "one table" if config.tied_embeddings else "a table each"),
+        ("embedding and head", "tied" if config.tied_embeddings else "untied"),
     ]
     if facts.replaced:
         kinds_and_counts = (f"{kind} ({count})" if count > 1 else kind for kind, count in facts.replaced.items())
@@ -124,27 +124,27 @@ def _network(facts: ModelFacts) -> list[tuple[str, str]]:
 
 
 def _notes(facts: ModelFacts, target: Target) -> Iterable[str]:
-    """What a reader of the files should know about how they stand to the network that was trained."""
+    """Differences between the files and the trained network."""
     if target.format == "huggingface":
         yield (
             f"Stored in {target.dtype} as GPT-NeoX (`hidden_act` relu, sequential residual, rotary positions over "
-            "whole heads), which the network is exactly."
+            "whole heads), which expresses the network exactly."
         )
     if target.format == "onnx":
         yield (
             f"Matrices stored in {target.dtype}; `tokens` (batch, tokens) int64 in, `logits` (batch, tokens, "
-            f"{facts.config.vocabulary_size}) float32 out, for any number of rows and tokens. There is no cache: a "
-            "row is computed whole for each new token."
+            f"{facts.config.vocabulary_size}) float32 out, for any number of rows and tokens. There is no cache: "
+            "each new token recomputes its whole row."
         )
     if target.gelu_error:
         yield f"Stored in {target.dtype} as llama.cpp's `gptneox`. {target.gelu_error.sentence()}"
     if facts.config.separate_documents and target.format in ("huggingface", "gguf"):
         yield (
-            "In training, attention did not cross the border between documents (`separate_documents`). A text that "
-            "holds several documents, one behind another, is outside what the network has seen."
+            "In training, attention did not cross document boundaries (`separate_documents`). A text with several "
+            "documents in sequence is outside the training distribution."
         )
     if facts.config.base_width or facts.config.base_layers:
-        folded = "; its multipliers are drawn into these weights" if target.format in ("huggingface", "gguf") else ""
+        folded = "; its multipliers are folded into these weights" if target.format in ("huggingface", "gguf") else ""
         yield f"Learning rates were transferred from a smaller network (muP){folded}."
 
 
@@ -153,21 +153,21 @@ def _training(facts: ModelFacts) -> list[tuple[str, str]]:
     if pretrain is None:
         return []
     metrics = pretrain.metrics
-    written: dict[str, Callable[[Any], str]] = {
+    formats: dict[str, Callable[[Any], str]] = {
         "tokens": lambda value: f"{value:,}",
         "epochs": lambda value: f"{value:.3g}",
         "steps": lambda value: f"{value:,}",
         "final_loss": lambda value: f"{value:.4f} nats per token, on training text",
         "precision": str,
     }
-    rows = [(name.replace("_", " "), write(metrics[name])) for name, write in written.items() if name in metrics]
+    rows = [(name.replace("_", " "), write(metrics[name])) for name, write in formats.items() if name in metrics]
     if "peak_learning_rate" in pretrain.config:
         rows.append(("peak learning rate", f"{pretrain.config['peak_learning_rate']:g}"))
     if facts.manifest.stage == "compress":
         rows += [
-            (f"compression: {one['name']}", f"{amount(one['bytes'], 'B')}, {one['bits_per_byte']:.3f} bits per byte")
-            for one in facts.manifest.metrics.get("passes", [])
-            if {"name", "bytes", "bits_per_byte"} <= one.keys()
+            (f"compression: {row['name']}", f"{amount(row['bytes'], 'B')}, {row['bits_per_byte']:.3f} bits per byte")
+            for row in facts.manifest.metrics.get("passes", [])
+            if {"name", "bytes", "bits_per_byte"} <= row.keys()
         ]
     return rows
 
@@ -175,11 +175,11 @@ def _training(facts: ModelFacts) -> list[tuple[str, str]]:
 def _training_text(facts: ModelFacts) -> list[str]:
     tokenize = facts.made_by("tokenize")
     counts = tokenize.counts if tokenize else {}
-    said = []
+    lines = []
     if {"train_documents", "train_bytes", "train_tokens"} <= counts.keys():
-        said.append(
+        lines.append(
             f"{counts['train_documents']:,} documents, {amount(counts['train_bytes'], 'B')}, "
-            f"{counts['train_tokens']:,} tokens; the held-out documents are not among them."
+            f"{counts['train_tokens']:,} tokens; held-out documents excluded."
         )
     largest = facts.sources.most_common(SHOWN_SOURCES)
     rows = [(source, licence or "not stated", language, f"{count:,}") for (source, licence, language), count in largest]
@@ -187,7 +187,7 @@ def _training_text(facts: ModelFacts) -> list[str]:
     if others:
         rest = facts.sources.total() - sum(count for _, count in largest)
         rows.append((f"{others} other sources", "", "", f"{rest:,}"))
-    return [*said, _table(("source", "licence as stated there", "language", "documents"), rows)]
+    return [*lines, _table(("source", "license as stated there", "language", "documents"), rows)]
 
 
 def _score_rows(facts: ModelFacts) -> list[tuple[str, ...]]:
@@ -206,20 +206,20 @@ def _score_rows(facts: ModelFacts) -> list[tuple[str, ...]]:
 def _limits(facts: ModelFacts) -> str:
     length = facts.config.context_length
     lines = [
-        f"It was trained on stretches of {length:,} tokens; longer ones are outside what it knows.",
-        "It writes what is likely after a text, by the text above, not what is true.",
+        f"It was trained on sequences of {length:,} tokens; longer contexts are outside the training distribution.",
+        "It continues a text with what is likely by its training text, which need not be true.",
     ]
     if facts.scores:
-        lines.append("What was measured is the table above; neither bias nor safety is among it.")
+        lines.append("Only the scores above were measured; bias and safety were not.")
     else:
-        lines.append("This run measured no scores of this model, neither of quality nor of bias or safety.")
+        lines.append("This run measured no scores of this model: neither quality, bias nor safety.")
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _lineage_rows(facts: ModelFacts) -> list[tuple[str, ...]]:
     return [
-        (f"`{ref.label}`", f"`{ref.digest}`", f"{one.ended:%Y-%m-%d}" if one else "gone from the store")
-        for ref, one in facts.lineage
+        (f"`{ref.label}`", f"`{ref.digest}`", f"{manifest.ended:%Y-%m-%d}" if manifest else "gone from the store")
+        for ref, manifest in facts.lineage
     ]
 
 
@@ -233,13 +233,13 @@ def _origin(facts: ModelFacts) -> str:
 
 
 def _section(title: str, parts: Iterable[str]) -> str:
-    """Empty where all parts are."""
+    """A heading and its parts; empty if all parts are."""
     body = "\n\n".join(part for part in parts if part)
     return f"## {title}\n\n{body}" if body else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Empty without rows."""
+    """A Markdown table; empty without rows."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
     if not lines:
         return ""

@@ -1,4 +1,4 @@
-"""What a store knows about a run's model: what it was made from, on which text, with which scores."""
+"""Facts about a run's model from the manifests in the store: lineage, training text, scores."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,79 +21,79 @@ _BENCHMARK_INPUTS = {"pretrain": ("model", "pretrained"), "compress": ("compress
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known about a model."""
+    """Facts about a model; empty if no manifest records them."""
 
     record: RunRecord
     manifest: Manifest
     config: TransformerConfig
     replaced: Counter[str]
-    """Kinds of the modules that compression put in other modules' places -> how many."""
+    """Kind of the modules that compression replaced others by -> count."""
     lineage: list[tuple[ArtifactRef, Manifest | None]]
-    """The model's artifact and all it was made from, nearest first; without manifest what is gone from the store."""
+    """The model's artifact and its inputs, nearest first; the manifest is None if it is gone from the store."""
     sources: Counter[tuple[str, str, str]]
-    """(source, licence, language) of the training text -> documents; empty strings where unknown."""
+    """(source, licence, language) of the training text -> documents; unknown values are empty."""
     scores: list[dict[str, Any]]
     """Rows of the SCORES schema about this model."""
 
     @classmethod
     def collect(cls, store_url: str, record: RunRecord, artifact: Artifact, model: "Transformer") -> "ModelFacts":
-        """Look up everything in the store."""
+        """Read the facts from the store."""
         from modeling.replacements import replacements_of
 
         store = ArtifactStore(store_url)
         line = _lineage(store, artifact)
-        corpus = next((one for _, one in line if one and one.manifest.kind == CORPUS.name), None)
+        corpus = next((item for _, item in line if item and item.manifest.kind == CORPUS.name), None)
         return cls(
             record=record,
             manifest=artifact.manifest,
             config=model.config,
             replaced=Counter(description["kind"] for description in replacements_of(model).values()),
-            lineage=[(ref, one.manifest if one else None) for ref, one in line],
+            lineage=[(ref, item.manifest if item else None) for ref, item in line],
             sources=_sources(corpus) if corpus else Counter(),
             scores=_scores(store, record, artifact),
         )
 
     @property
     def parameters(self) -> int:
-        """Of a compressed model those that were counted behind the last pass."""
+        """Parameters; of a compressed model, after the last pass."""
         passes = self.manifest.metrics.get("passes", [])
         return int((passes[-1] if passes else {}).get("parameters", self.manifest.volume.parameters))
 
     def made_by(self, stage: str) -> Manifest | None:
-        """The manifest of a stage that the model was made from, or its own."""
-        return next((one for _, one in self.lineage if one and one.stage == stage), None)
+        """The manifest of a stage in the model's lineage, its own included."""
+        return next((manifest for _, manifest in self.lineage if manifest and manifest.stage == stage), None)
 
 
 def _lineage(store: ArtifactStore, artifact: Artifact) -> list[tuple[ArtifactRef, Artifact | None]]:
-    found: dict[str, tuple[ArtifactRef, Artifact | None]] = {}
-    waiting = [artifact.ref]
-    while waiting:
-        ref = waiting.pop(0)
-        if ref.label in found:
+    by_label: dict[str, tuple[ArtifactRef, Artifact | None]] = {}
+    pending = [artifact.ref]
+    while pending:
+        ref = pending.pop(0)
+        if ref.label in by_label:
             continue
         try:
             opened = store.open(ref)
         except NotFoundError:
-            found[ref.label] = ref, None
+            by_label[ref.label] = ref, None
             continue
-        found[ref.label] = ref, opened
-        waiting += opened.manifest.inputs.values()
-    return list(found.values())
+        by_label[ref.label] = ref, opened
+        pending += opened.manifest.inputs.values()
+    return list(by_label.values())
 
 
 def _sources(corpus: Artifact) -> Counter[tuple[str, str, str]]:
-    counted: Counter[tuple[str, str, str]] = Counter()
+    documents: Counter[tuple[str, str, str]] = Counter()
     columns = ["source", "licence", "language"]
     for path in corpus.paths("train/*.parquet"):
         with corpus.open(path) as file:
             table = pq.read_table(file, columns=columns)
         for row in table.group_by(columns).aggregate([([], "count_all")]).to_pylist():
-            counted[row["source"], row["licence"] or "", row["language"] or ""] += row["count_all"]
-    return counted
+            documents[row["source"], row["licence"] or "", row["language"] or ""] += row["count_all"]
+    return documents
 
 
 def _scores(store: ArtifactStore, record: RunRecord, artifact: Artifact) -> list[dict[str, Any]]:
-    """Of the run's benchmark, if it measured this very model."""
+    """Scores of the run's benchmark, if it measured this artifact."""
     name, model = _BENCHMARK_INPUTS[artifact.manifest.stage]
     try:
         benchmark = store.open(record.stages["benchmark"].artifact)

@@ -1,4 +1,4 @@
-"""`headrace verify`: read every file again and compare it with its manifest."""
+"""`headrace verify`: every file of the store, read again and compared with its manifest."""
 
 from flows.console import console
 from infra.store.artifacts import Artifact, ArtifactStore
@@ -7,7 +7,7 @@ from stages.registry import STAGES
 
 
 def verify_store(store_url: str, run_id: str | None) -> bool:
-    """Check the artifacts of one run, or all; print each damaged file and how to rebuild it. True if all is well."""
+    """Check the artifacts of one run, or all; prints each damaged file and how to rebuild it. True if none is."""
     artifacts = list(_artifacts(store_url, run_id))
     damaged = 0
     for artifact in artifacts:

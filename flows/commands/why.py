@@ -1,8 +1,8 @@
-"""What became of one document, stage by stage: kept, changed or left out, by which rule and why.
+"""`headrace why`: one document through the stages: kept, edited or rejected, and by which rule.
 
-- `Fate`: one stage's sentence about the document
-- `fates`: all of them, in the order of the stages
-- `print_fates`, `text_of`: what `headrace why` prints
+- `Fate`: what one stage did with the document
+- `fates`: one per stage, in order
+- `print_fates`, `text_of`, `as_json`: the output of the command
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,67 +25,67 @@ KEPT_UNDER = {
     "corpus": ("train/*.parquet", "held_out/*.parquet"),
     "tokens": ("train/*.arrow", "held_out/*.arrow"),
 }
-"""Kind of artifact -> where the documents that go on are."""
+"""Kind of artifact -> files with the documents that it keeps."""
 SHOWN_SUGGESTIONS = 3
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What one stage did with a document."""
+    """Decision of a stage about a document."""
 
     stage: str
     kept: bool
     file: str
-    """File of the artifact that says so."""
+    """File of the artifact that holds the row."""
     row: Mapping[str, Any]
-    """The document's row there: of the documents, the tokens or the rejects table."""
+    """The document's row in the documents, tokens or rejects table."""
     sentence: str
 
 
 def fates(store_url: str, record: RunRecord, document: str) -> list[Fate]:
-    """The document's way through the stages of a run, up to the one that left it out.
+    """Decisions of the run's stages about a document, up to the one that rejected it.
 
     Raises:
-        NotFoundError: where no stage of the run knows the id; with ids that contain what was given.
+        NotFoundError: if no stage of the run has the id; names ids that contain it.
     """
     artifacts = [
         (stage, artifact)
         for stage, artifact in stage_artifacts(store_url, record).items()
         if artifact.manifest.kind in KEPT_UNDER
     ]
-    found: list[Fate] = []
+    decisions: list[Fate] = []
     for stage, artifact in artifacts:
-        stem = PurePosixPath(found[-1].file).stem if found else ""
-        found += _stage_fates(stage, artifact, document, stem)
-        if found and not found[-1].kept:
+        stem = PurePosixPath(decisions[-1].file).stem if decisions else ""
+        decisions += _stage_fates(stage, artifact, document, stem)
+        if decisions and not decisions[-1].kept:
             break
-    if not found:
+    if not decisions:
         raise NotFoundError(_unknown(record, [artifact for _, artifact in artifacts[:1]], document))
-    return found
+    return decisions
 
 
-def print_fates(document: str, record: RunRecord, found: list[Fate]) -> None:
+def print_fates(document: str, record: RunRecord, decisions: list[Fate]) -> None:
     """A line per stage."""
     console.print(f"{document} in run {record.run_id} ({record.config_name})", markup=False)
-    for fate in found:
+    for fate in decisions:
         console.print(f"{'✓' if fate.kept else '✗'} {fate.stage:<10} {fate.sentence}", markup=False)
 
 
-def as_json(document: str, record: RunRecord, found: list[Fate]) -> dict[str, Any]:
-    """The object that `--json` prints; without the text."""
+def as_json(document: str, record: RunRecord, decisions: list[Fate]) -> dict[str, Any]:
+    """The object that `--json` prints, without the text."""
     rows = [
-        asdict(fate) | {"row": {k: v for k, v in fate.row.items() if k not in ("text", "tokens")}} for fate in found
+        asdict(fate) | {"row": {k: v for k, v in fate.row.items() if k not in ("text", "tokens")}} for fate in decisions
     ]
     return {"document": document, "run_id": record.run_id, "stages": rows}
 
 
-def text_of(found: list[Fate]) -> str:
-    """The text as the last stage that kept it left it.
+def text_of(decisions: list[Fate]) -> str:
+    """The text after the last stage that kept the document.
 
     Raises:
-        NotFoundError: for a record that never became a document.
+        NotFoundError: if the record was rejected before it became a document.
     """
-    texts = [fate.row["text"] for fate in found if "text" in fate.row]
+    texts = [fate.row["text"] for fate in decisions if "text" in fate.row]
     if not texts:
         raise NotFoundError("it was never read as a document, so there is no text")
     return str(texts[-1])
@@ -101,7 +101,7 @@ def _stage_fates(stage: str, artifact: Artifact, document: str, stem: str) -> It
 
 
 def _rows(artifact: Artifact, pattern: str, document: str, stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a document; files named as the one it stood in before come first, as most stages keep the name."""
+    """Rows of a document; searches files with the name of its previous file first, as most stages keep names."""
     for path in sorted(artifact.paths(pattern), key=lambda path: (PurePosixPath(path).stem != stem, path)):
         table = _matching(artifact, path, document)
         if len(table):
@@ -111,7 +111,7 @@ def _rows(artifact: Artifact, pattern: str, document: str, stem: str) -> Iterato
 
 
 def _matching(artifact: Artifact, path: str, document: str) -> pa.Table:
-    """Looks at the ids alone first: texts are read only where the document is."""
+    """Rows with the document's id; texts are read only from a file that has it."""
     if path.endswith(".arrow"):
         shard = artifact.read_table(path)
         return shard.filter(pc.equal(shard.column("document_id"), document))
@@ -136,14 +136,17 @@ def _reject_sentence(row: Mapping[str, Any], manifest: Manifest) -> str:
     measured = "" if row["score"] is None else f": {row['score']:.4g}{_limits(row, manifest.config)}"
     detail = f" ({row['detail']})" if row["detail"] else ""
     where = f", record {row['position']} of {row['path']}" if row["position"] >= 0 else ""
-    return f"left out by {row['reason']}{measured}{detail}{where}"
+    return f"rejected by {row['reason']}{measured}{detail}{where}"
 
 
 def _limits(row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """` (accepted: 3 to 10)`, as the config sets it for the document's genre."""
-    of_genre = config.get("by_genre", {}).get(row["genre"], {}).get("rules", {}).get(row["reason"]) or {}
-    general = config.get("rules", {}).get(row["reason"]) or {}
-    low, high = ((of_genre.get(end) if of_genre.get(end) is not None else general.get(end)) for end in ("min", "max"))
+    """` (accepted: from 3 up to 10)`: limits of the rule for the document's genre."""
+    genre_limits = config.get("by_genre", {}).get(row["genre"], {}).get("rules", {}).get(row["reason"]) or {}
+    default_limits = config.get("rules", {}).get(row["reason"]) or {}
+    low, high = (
+        (genre_limits.get(end) if genre_limits.get(end) is not None else default_limits.get(end))
+        for end in ("min", "max")
+    )
     if low is None and high is None:
         return ""
     ends = [f"from {low:g}" if low is not None else "", f"up to {high:g}" if high is not None else ""]

@@ -1,4 +1,4 @@
-"""Benchmark: one row per task with its models against the baselines, every score behind it, and generated text.
+"""Benchmark: a row per task with the models against the baselines, all its scores, and generated text.
 
 - `benchmark`: the section
 - `read_scores`, `bits_per_byte`, `not_run`: what the headline and the terminal take from the score table

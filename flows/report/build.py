@@ -22,29 +22,29 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def write_report(store_url: str, record: RunRecord) -> str:
-    """Write `<store>/reports/<run id>/report.html`; returns its path, or its URL where the store is not local.
+    """Write `<store>/reports/<run id>/report.html`; returns its path, or its URL if the store is not local.
 
     Raises:
-        DamagedArtifactError: where a file that the report reads is missing or has another size than it was written.
+        DamagedArtifactError: if a file that the report reads is missing or its size differs from the manifest.
     """
     artifacts = stage_artifacts(store_url, record)
-    page = render(record, artifacts, compressed_alike(store_url, artifacts))
+    page = render(record, artifacts, recipes_of_model(store_url, artifacts))
     report_folder(store_url, record.run_id).write(REPORT, page.encode())
     location = report_location(store_url, record)
     assert location is not None
     return location
 
 
-def compressed_alike(store_url: str, artifacts: dict[str, Artifact]) -> Recipes | None:
-    """What other recipes made of the model that this run compressed."""
+def recipes_of_model(store_url: str, artifacts: dict[str, Artifact]) -> Recipes | None:
+    """All compressions in the store of the model that this run compressed."""
     if "compress" not in artifacts:
         return None
-    everything = [artifact.manifest for artifact in ArtifactStore(store_url).all("compress")]
-    return recipes(artifacts["compress"].manifest, everything)
+    manifests = [artifact.manifest for artifact in ArtifactStore(store_url).all("compress")]
+    return recipes(artifacts["compress"].manifest, manifests)
 
 
-def render(record: RunRecord, artifacts: dict[str, Artifact], alike: Recipes | None = None) -> str:
-    """The page; a section is there if its stage is."""
+def render(record: RunRecord, artifacts: dict[str, Artifact], compressions: Recipes | None = None) -> str:
+    """The page, with a section per stage that the run reached."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(TEMPLATES)
@@ -63,7 +63,7 @@ def render(record: RunRecord, artifacts: dict[str, Artifact], alike: Recipes | N
         contamination=contamination(manifests),
         training=training(artifacts["pretrain"]) if "pretrain" in artifacts else None,
         compression=compression(manifests["compress"].metrics["passes"]) if "compress" in artifacts else None,
-        recipes=alike,
+        recipes=compressions,
         benchmark=benchmark(artifacts["benchmark"], scores) if "benchmark" in artifacts else None,
         costs=costs(manifests, record),
         lineage=lineage(manifests, record),

@@ -1,4 +1,4 @@
-"""What all commands share: the decorator that registers one, options with their completion, and exit statuses.
+"""Parts that all commands share: the decorator that registers them, options with completion, exit statuses.
 
 Nothing here imports the store, the stages or torch: `headrace --help` and shell completion answer at once.
 """

@@ -99,8 +99,8 @@ def test_higher_is_better_where_the_score_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("names", "sizes", "why"),
     [
-        ("abcdefg", BYTES, "other items: 7 are in both, 1 in the first only, 0 in the second only"),
-        ("abcdefgh", BYTES | {"c": 99.0}, "1 of 8 items have another size"),
+        ("abcdefg", BYTES, "different items: 7 are in both, 1 in the first only, 0 in the second only"),
+        ("abcdefgh", BYTES | {"c": 99.0}, "1 of 8 items differ in size"),
     ],
 )
 def test_scores_of_other_items_are_named_and_not_compared(tmp_path, names, sizes, why):
@@ -130,9 +130,9 @@ def answered(task, right, protocol, label=None):
         (
             ("likelihood, 0 examples", 1),
             ("likelihood, 5 examples", 1),
-            "asked in another way: likelihood, 0 examples",
+            "different protocols: likelihood, 0 examples",
         ),
-        (("greedy", "12"), ("greedy", "13"), "8 of 8 items have another right answer"),
+        (("greedy", "12"), ("greedy", "13"), "8 of 8 items have different correct answers"),
     ],
 )
 def test_runs_that_asked_otherwise_or_other_items_are_not_compared(tmp_path, one, two, why):
@@ -161,7 +161,7 @@ def test_refuses_runs_without_results_unknown_models_and_old_results(tmp_path):
     one = save_run(url, "one", results_of({"pretrained": bits(2.0)}))
     with pytest.raises(NotFoundError, match=r"run two has no benchmark results \(it has: no stage\); run its config"):
         compare(url, [one, save_run(url, "two")], MODELS[:1])
-    with pytest.raises(NotFoundError, match=r"no scores of 'compressed' in one; there are: pretrained"):
+    with pytest.raises(NotFoundError, match=r"no scores of 'compressed' in one; available models: pretrained"):
         compare(url, [one], MODELS)
     with pytest.raises(NotFoundError, match="nothing to compare: name a second run, or a second model of one"):
         compare(url, [one], MODELS[:1])

@@ -189,7 +189,7 @@ def test_a_card_leaves_out_what_nobody_knows(tmp_path, network):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| gone from the store |" in card
     assert "## Scores" not in card and "measured no scores of this model" in card
-    assert "language:" not in card and "licence as stated" not in card
+    assert "language:" not in card and "license as stated" not in card
 
 
 def test_an_export_for_llama_cpp_states_its_error(store, tmp_path):
@@ -315,7 +315,7 @@ def test_generate_says_what_a_folder_lacks(store, network, tmp_path):
     [
         (["export", "latest", "out"], 0, "for huggingface"),
         (["export", "latest", "out", "--format", "headrace", "--stage", "compress"], 0, "compress of run"),
-        (["export", "latest", "out", "--format", "headrace", "--dtype", "float16"], 2, "takes float32 or bfloat16"),
+        (["export", "latest", "out", "--format", "headrace", "--dtype", "float16"], 2, "supports float32 and bfloat16"),
         (["export", "latest", "out", "--stage", "dedup"], 2, "no model of stage 'dedup'; it has: compress, pretrain"),
         (["export", "other", "out"], 2, "no run 'other'"),
         (["export", "latest", "out", "--format", "onnx", "--stage", "compress"], 0, "for onnx"),

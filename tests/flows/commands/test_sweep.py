@@ -63,5 +63,5 @@ def test_recipes_share_what_they_have_in_common_and_meet_in_the_report(
     # The model of a run whose source has changed since.
     (tmp_path / "texts" / "part-0.jsonl.gz").unlink()
     other = {"pruned int8": RECIPES["pruned int8"]}
-    again = sweep(config, other, store, view, given=RunStore(store).get(done[0].run_id))
+    again = sweep(config, other, store, view, base=RunStore(store).get(done[0].run_id))
     assert applied == ["prune", "int8", "int4"] and again[0].result == done[0].result
