@@ -1,7 +1,7 @@
 """Where documents begin and end in rows of packed tokens.
 
-A document begins with the end-of-text token, as a prediction of its first token needs something to stand on. Of several
-end-of-text tokens in a row (empty documents, padding) the last begins one, if text follows.
+A document begins with the end-of-text token, so that the prediction of its first token has an input. Of several
+consecutive end-of-text tokens (empty documents, padding) the last begins a document, if text follows.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Documents:
     """Documents of a batch in which at least one row holds several."""
 
     starts: npt.NDArray[np.int64]
-    """(batch, tokens), for each token the place of its document's first one in the row."""
+    """(batch, tokens), position in the row of the first token of each token's document."""
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
         """(row, start, stop) of each document."""
@@ -29,7 +29,7 @@ class Documents:
 
 
 def find_documents(tokens: Tensor, end_of_text: int) -> Documents | None:
-    """The documents of (batch, tokens) int64 on any device; None where every row is one."""
+    """Documents of (batch, tokens) int64 on any device; None if every row is one document."""
     ids = tokens.cpu().numpy()
     begins = np.zeros(ids.shape, dtype=bool)
     begins[:, 1:-1] = (ids[:, 1:-1] == end_of_text) & (ids[:, 2:] != end_of_text)

@@ -1,8 +1,8 @@
 """Token ids to vectors and back, in one table or in bands of narrower tables for large vocabularies.
 
-- `build_embedding`, `build_head`: what the config calls for
+- `build_embedding`, `build_head`: by the config
 - `AdaptiveEmbedding`, `AdaptiveHead`: bands of tables (Baevski and Auli 2018, 1809.10853)
-- `head_bands`: hidden states and weights as `modeling.loss.cross_entropy.linear_cross_entropy` takes them
+- `head_bands`: hidden states and weights for `modeling.loss.cross_entropy.linear_cross_entropy`
 - `tie`, `tied_tensor`: the head uses the embedding's tables
 """
 
@@ -30,10 +30,10 @@ def build_head(config: TransformerConfig) -> nn.Module:
 
 
 class AdaptiveEmbedding(nn.Module):
-    """Each band of token ids has a table of its own width, and a matrix to the network's width where they differ."""
+    """Each band of token ids has a table of its own width, and a projection to the network's width if they differ."""
 
     def __init__(self, bands: Sequence[tuple[int, int]], width: int) -> None:
-        """Take (entries, width) of each band, in the order of the token ids, and the network's width."""
+        """Build from (entries, width) of each band, in the order of the token ids, and the network's width."""
         super().__init__()
         self.starts = [0, *accumulate(entries for entries, _ in bands)][:-1]
         self.tables = nn.ModuleList(nn.Embedding(entries, band_width) for entries, band_width in bands)
@@ -44,15 +44,15 @@ class AdaptiveEmbedding(nn.Module):
         if len(self.tables) == 1:
             return self._vectors(0, tokens)
         flat = tokens.reshape(-1)
-        bands = self._bands_of(flat)
+        bands = self._token_bands(flat)
         positions = [(bands == band).nonzero().squeeze(1) for band in range(len(self.tables))]
-        vectors = torch.cat([self._vectors(band, flat[where]) for band, where in enumerate(positions)])
-        # One scatter back into the tokens' order: its gradient is one gather, where indexing would have to add up.
+        vectors = torch.cat([self._vectors(band, flat[own]) for band, own in enumerate(positions)])
+        # One scatter back into the tokens' order: its gradient is a single gather, that of indexing would be a sum.
         ordered = torch.empty_like(vectors).index_copy_(0, torch.cat(positions), vectors)
         return ordered.view(*tokens.shape, vectors.shape[-1])
 
-    def _bands_of(self, tokens: Tensor) -> Tensor:
-        """The band of each token. Ids outside the vocabulary fall to the outer bands, whose tables raise."""
+    def _token_bands(self, tokens: Tensor) -> Tensor:
+        """Band of each token. Ids outside the vocabulary are in the outer bands, whose tables raise."""
         bands = torch.zeros_like(tokens)
         for start in self.starts[1:]:
             bands += tokens >= start
@@ -60,7 +60,7 @@ class AdaptiveEmbedding(nn.Module):
 
     def _vectors(self, band: int, tokens: Tensor) -> Tensor:
         vectors = self.tables[band](tokens - self.starts[band])
-        # Under autocast a projection gives a short dtype, but the residual stream begins in the table's.
+        # Under autocast a projection returns a shorter dtype, but the residual stream starts in the table's.
         projected: Tensor = self.projections[band](vectors).to(vectors.dtype)
         return projected
 
@@ -69,7 +69,7 @@ class AdaptiveHead(nn.Module):
     """Logits of an exact softmax over all bands; not the two-level softmax of Grave et al. 2016 (1609.04309)."""
 
     def __init__(self, bands: Sequence[tuple[int, int]], width: int) -> None:
-        """Take (entries, width) of each band, in the order of the token ids, and the network's width."""
+        """Build from (entries, width) of each band, in the order of the token ids, and the network's width."""
         super().__init__()
         self.projections = nn.ModuleList(_projection(width, band_width) for _, band_width in bands)
         self.tables = nn.ModuleList(nn.Linear(band_width, entries, bias=False) for entries, band_width in bands)
@@ -81,7 +81,7 @@ class AdaptiveHead(nn.Module):
 
 
 def head_bands(head: nn.Module, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """(hidden (..., band width), weight (entries, band width)) of each band of a float head; one for a plain head.
+    """(hidden (..., band width), weight (entries, band width)) of each band of a float head; one pair for a plain head.
 
     Args:
         head: from `build_head`.
@@ -94,10 +94,10 @@ def head_bands(head: nn.Module, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def tie(embedding: nn.Module, head: nn.Module) -> None:
-    """Let the head's tables be the embedding's own tensors; the projections stay apart.
+    """Make the head's tables the embedding's own tensors; the projections stay separate.
 
     Args:
-        embedding: from `build_embedding`, float or int8 (whose tables have scales as well).
+        embedding: from `build_embedding`, float or integer (whose tables have scales as well).
         head: from `build_head` by the same config.
     """
     for table, head_table in zip(_tables(embedding), _tables(head), strict=True):
@@ -106,7 +106,7 @@ def tie(embedding: nn.Module, head: nn.Module) -> None:
 
 
 def tied_tensor(name: str, config: TransformerConfig) -> bool:
-    """Whether the `Transformer`'s tensor of that name is the head's use of one of the embedding's."""
+    """Whether the `Transformer`'s tensor of that name is a tensor of the embedding that the head shares."""
     return config.tied_embeddings and name.startswith("head.tables." if config.embedding_bands else "head.")
 
 

@@ -1,7 +1,7 @@
-"""Numbers that are none (NaN) or infinite, found and named by tensor.
+"""Non-finite values (NaN or infinite), by tensor.
 
-- `check_finite`: at load, import and export
-- `first_non_finite`: for the message of a training step that diverged
+- `check_finite`: refuses them at load, import and export
+- `first_non_finite`: where they are, for the message of a training step that diverged
 - `to_dtype`: weights in the dtype of a file, unless they are too large for it
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from data_schemas.errors import ContractError
 
-NAMED = 4
+MAX_NAMED = 4
 """Tensors that a message names; the others are counted."""
 
 
@@ -21,27 +21,27 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
     Args:
         tensors: name -> weight of any dtype; integers are finite.
-        where: what holds them, such as a file's name.
+        where: their origin, such as a file's name.
 
     Raises:
-        ContractError: naming the tensors, with how many of their values are not finite.
+        ContractError: naming the tensors, with the number of their non-finite values.
     """
     bad = {name: count for name, tensor in tensors.items() if (count := _non_finite(tensor))}
     if not bad:
         return
-    named = ", ".join(_described(name, count, tensors[name]) for name, count in list(bad.items())[:NAMED])
-    others = f" and {len(bad) - NAMED} more tensors have such values" if len(bad) > NAMED else ""
+    named = ", ".join(_described(name, count, tensors[name]) for name, count in list(bad.items())[:MAX_NAMED])
+    others = f" and {len(bad) - MAX_NAMED} more tensors have such values" if len(bad) > MAX_NAMED else ""
     raise ContractError(
-        f"{where}: {named} that are not finite (NaN or infinite){others}; no text comes out of such weights: "
-        "take an earlier checkpoint, or train again with a lower peak learning rate"
+        f"{where}: {named} that are not finite (NaN or infinite){others}; such weights cannot generate text: "
+        "use an earlier checkpoint, or train again with a lower peak learning rate"
     )
 
 
 def first_non_finite(model: nn.Module) -> str | None:
-    """Where a network stopped being finite, as part of a sentence; None where weights and gradients all are finite.
+    """The first tensor with non-finite values, as part of a sentence; None if all weights and gradients are finite.
 
-    Weights come first, in the order of the forward pass. Where they are finite the gradient is named that is nearest to
-    the loss: the backward pass begins there, and spreads what is not finite to all before it.
+    Weights come first, in the order of the forward pass. If they are finite, the gradient nearest to the loss is named:
+    the backward pass starts there, and carries non-finite values to all gradients after it.
     """
     parameters = list(model.named_parameters())
     for name, parameter in parameters:
@@ -57,7 +57,7 @@ def to_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor in a file's dtype.
 
     Raises:
-        ContractError: where a value is beyond what the dtype holds.
+        ContractError: if a value is beyond the dtype's range.
     """
     largest = float(tensor.abs().amax())
     if largest > torch.finfo(dtype).max:
@@ -70,7 +70,7 @@ def to_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _non_finite(tensor: Tensor) -> int:
-    """How many values are NaN or infinite."""
+    """Number of values that are NaN or infinite."""
     if not tensor.is_floating_point():
         return 0
     return tensor.numel() - int(torch.isfinite(tensor.detach()).sum())

@@ -1,11 +1,11 @@
-"""How parameters begin, how fast they learn, and what keeps both right in a wider or deeper network.
+"""Initial values and learning rates of the parameters, and their transfer to a wider or deeper network.
 
 Standard parametrization, without `base_width` and `base_layers`: GPT-2's rule (Radford et al. 2019, 2.3). Norms are 1,
-biases 0, matrices N(0, s) with s = `initializer_std`; what is added to the residual stream begins smaller by
+biases 0, matrices N(0, s) with s = `initializer_std`; matrices that write to the residual stream start smaller by
 sqrt(2 layers). One learning rate, one weight decay and one epsilon for all.
 
-With them, what was tuned at the base shape holds at this one: muP for the width (Yang et al. 2022, 2203.03466, table 8)
-and CompleteP, its alpha = 1, for the depth (Dey et al. 2025, 2505.01618, table 1). At the base shape both
+With them, hyperparameters tuned at the base shape hold at this one: muP for the width (Yang et al. 2022, 2203.03466,
+table 8) and CompleteP, its alpha = 1, for the depth (Dey et al. 2025, 2505.01618, table 1). At the base shape both
 parametrizations are the same network and the same training step. With m = width / base_width, d = layers / base_layers:
 
     parameters                      initial std                          rate   decay   epsilon
@@ -15,7 +15,7 @@ parametrizations are the same network and the same training step. With m = width
     query_key_value, up             s / sqrt(m)                          1/m    m       1/(m d)
     output, down                    s / sqrt(m) / sqrt(2 base_layers)    1/m    m       1/(m d)
     router                          s / m                                1/m    m       1/(m d)
-    norms, biases, learnt pooling   1, 0, its own                        1      0       1/(m d); final norm 1/m
+    norms, biases, learned pooling  1, 0, its own                        1      0       1/(m d); final norm 1/m
 
     output of every attention and feed-forward, before it is added to the stream: times 1/d
     hidden state after the final norm, before the head: times 1/m
@@ -25,17 +25,17 @@ parametrizations are the same network and the same training step. With m = width
   of the width; its updates are aligned with its inputs, so what they add grows with the width itself. The embedding
   sums over nothing; the head has the multiplier 1/m for it, with which one table can serve both.
 - The router is an output like the head, with its 1/m drawn into the weights (the equivalent form in 2203.03466,
-  table 3). muP lets the first outputs shrink with the width and keeps what is learnt of them.
-- AdamW takes rate * decay of a weight per step. If that product stays, so does the number of steps that a weight
+  table 3). muP lets the initial outputs shrink with the width, but not what training adds to them.
+- AdamW takes rate * decay of a weight per step. If that product is constant, so is the number of steps that a weight
   averages over (Wang and Aitchison 2024, 2405.13698): the decay grows as the rate falls.
 - AdamW compares epsilon with the gradients, which fall as 1/m, in the layers as 1/(m d) (CompleteP, equation 40, as its
   code was corrected for embedding and head after Mlodozeniec et al. 2025, 2512.22382).
-- A band's projection keeps sizes, so that the product with its table has the std s of a plain embedding, and the table
-  is as large, against its learning rate, as a plain one.
+- A band's projection preserves the std, so that the product with its table has the std s of a plain embedding, and the
+  table is as large relative to its learning rate as a plain one.
 
 The initial std is tuned at the base as the rate, the decay and the epsilon are. At a base of width 32, whose sums are
-short, 0.1 is better than the usual 0.02, and a network 4 times as wide keeps the difference: 1.97 against 2.29 nats per
-byte (`benchmarks.learning_rate_transfer`).
+short, 0.1 is better than the usual 0.02, and a network 4 times as wide preserves the difference: 1.97 against 2.29 nats
+per byte (`benchmarks.learning_rate_transfer`).
 
 The rules hold if feed-forwards and experts grow with the width, while these stay: the width of a head (add heads), the
 number of experts, the active ones, and the widths of bands that are narrower than the network. With 4 heads of growing
@@ -62,8 +62,8 @@ def logit_multiplier(config: TransformerShape) -> float:
 def attention_scale(config: TransformerShape) -> float:
     """Factor on query . key (Vaswani et al. 2017, 1706.03762, 3.2.1).
 
-    muP has 1 / head width, because queries and keys become aligned in training; that is a constant times this where
-    heads keep their width, which is how a network is to be widened.
+    muP has 1 / head width, because queries and keys become aligned in training; with heads of constant width, which is
+    how a network is to be widened, the two differ by a constant.
     """
     return 1 / math.sqrt(config.head_width)
 
@@ -71,7 +71,7 @@ def attention_scale(config: TransformerShape) -> float:
 def initialize(model: nn.Module, config: TransformerConfig) -> None:
     """Set the parameters of a `Transformer` in place, from torch's global generator in the order of their names.
 
-    What is neither a weight nor a bias, such as learnt pooling, keeps what its module gave it.
+    Parameters that are neither weights nor biases, such as those of learned pooling, keep their module's values.
     """
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -83,18 +83,18 @@ def initialize(model: nn.Module, config: TransformerConfig) -> None:
 
 
 def initial_std(name: str, config: TransformerConfig) -> float:
-    """Standard deviation of a matrix's first values, by its name in `Transformer.named_parameters()`."""
-    std, wider = config.initializer_std, _width_ratio(config)
+    """Standard deviation of a matrix's initial values, by its name in `Transformer.named_parameters()`."""
+    std, width_ratio = config.initializer_std, _width_ratio(config)
     if ".projections." in name:
         _, band_width = config.bands[int(name.split(".")[-2])]
         return 1 / math.sqrt(band_width)
     if _is_outside_layers(name):
         return std
     if name.endswith("router.weight"):
-        return std / wider
+        return std / width_ratio
     if name.endswith((".output.weight", ".down.weight")):
         std /= math.sqrt(2 * (config.base_layers or config.layers))
-    return std / math.sqrt(wider)
+    return std / math.sqrt(width_ratio)
 
 
 def learning_rate_scale(name: str, parameter: nn.Parameter, config: TransformerShape) -> float:
@@ -103,7 +103,7 @@ def learning_rate_scale(name: str, parameter: nn.Parameter, config: TransformerS
 
 
 def weight_decay_scale(name: str, parameter: nn.Parameter, config: TransformerShape) -> float:
-    """Factor on the weight decay of one of `Transformer.named_parameters()`; 0 for what is not decayed.
+    """Factor on the weight decay of one of `Transformer.named_parameters()`; 0 without decay.
 
     Not decayed are norms, biases and the embedding (and with it a tied head): OLMo 2 (2501.00656) found that decay
     shrinks the embeddings until the first layers' gradients grow and training loses stability.
@@ -115,17 +115,17 @@ def weight_decay_scale(name: str, parameter: nn.Parameter, config: TransformerSh
 
 def epsilon_scale(name: str, config: TransformerShape) -> float:
     """Factor on AdamW's epsilon of one of `Transformer.named_parameters()`."""
-    deeper = _depth_ratio(config) if name.startswith("layers.") else 1.0
-    return 1 / (_width_ratio(config) * deeper)
+    depth_ratio = _depth_ratio(config) if name.startswith("layers.") else 1.0
+    return 1 / (_width_ratio(config) * depth_ratio)
 
 
 def _width_ratio(config: TransformerShape) -> float:
-    """How many times wider than the base; 1 in the standard parametrization."""
+    """Width over the base width; 1 in the standard parametrization."""
     return config.width / (config.base_width or config.width)
 
 
 def _depth_ratio(config: TransformerShape) -> float:
-    """How many times deeper than the base; 1 in the standard parametrization."""
+    """Layers over the base layers; 1 in the standard parametrization."""
     return config.layers / (config.base_layers or config.layers)
 
 
@@ -134,7 +134,7 @@ def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 
 def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
-    """A matrix whose inputs grow with the network."""
+    """Whether it is a matrix whose number of inputs grows with the network."""
     return _is_matrix(name, parameter) and not _is_outside_layers(name)
 
 

@@ -9,44 +9,44 @@ import torch
 from torch import Tensor
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines, each (..., positions, 1, 3, head_width): of queries, keys, and values, which are not turned."""
+"""Cosines and sines, each (..., positions, 1, 3, head_width): of queries, keys, and values, which are not rotated."""
 
 
 def rotation_at(positions: Tensor, head_width: int, base: float, like: Tensor) -> Rotation:
     """Rotation for integer positions (..., positions), on the device of `like`, in float32 or its wider dtype.
 
-    Computed anew in each forward pass, once for all layers: that is a thousandth of the pass, and it spares the
-    network buffers that every load, cast and move would have to carry. Never in bfloat16: it cannot tell neighboring
-    positions beyond 256 apart.
+    Computed in each forward pass, once for all layers: that takes a thousandth of the pass, and spares the network
+    buffers that every load, cast and move would carry along. Never in bfloat16, which cannot represent all integers
+    beyond 256.
     """
     exact = torch.promote_types(like.dtype, torch.float32)
     positions = positions.to(like.device, exact)
-    turning = turning_speeds(head_width, base, positions)
-    kinds = torch.stack((turning, turning, torch.zeros_like(turning)))
-    angles = positions[..., None, None, None] * kinds
+    signed = signed_frequencies(head_width, base, positions)
+    per_kind = torch.stack((signed, signed, torch.zeros_like(signed)))
+    angles = positions[..., None, None, None] * per_kind
     return angles.cos(), angles.sin()
 
 
-def turning_speeds(head_width: int, base: float, like: Tensor) -> Tensor:
+def signed_frequencies(head_width: int, base: float, like: Tensor) -> Tensor:
     """(head_width,) radians per position, in the dtype and on the device of `like`.
 
-    (a, b) turns to (a cos - b sin, b cos + a sin): the first half's sine is that of the angle turned backwards.
+    (a, b) is rotated to (a cos - b sin, b cos + a sin): the first half's sine is that of the negative angle.
     """
-    speeds = rotation_speeds(head_width, base, like)
-    return torch.cat((-speeds, speeds))
+    half = rotary_frequencies(head_width, base, like)
+    return torch.cat((-half, half))
 
 
-def rotation_speeds(head_width: int, base: float, like: Tensor | None = None) -> Tensor:
-    """(head_width / 2): the angle by which a position turns each pair; float32 on the CPU, or as `like`."""
+def rotary_frequencies(head_width: int, base: float, like: Tensor | None = None) -> Tensor:
+    """(head_width / 2,) radians per position by which each pair is rotated; float32 on the CPU, or as `like`."""
     like = torch.empty(0) if like is None else like
     return base ** (-torch.arange(0, head_width, 2, device=like.device, dtype=like.dtype) / head_width)
 
 
 def rotate(projected: Tensor, rotation: Rotation) -> Tensor:
-    """Turn each pair of numbers of queries and keys by its position's angle.
+    """Rotate each pair of numbers of queries and keys by its position's angle.
 
-    Queries, keys and values are taken in one piece and the gradient is written by hand, since autograd's way through
-    slices fills and adds whole tensors of zeros: 15 against 29 ms forward and backward for 4,096 tokens of width 256.
+    Queries, keys and values are one tensor and the gradient is written by hand, because autograd fills and adds whole
+    tensors of zeros for slices: 15 against 29 ms forward and backward for 4,096 tokens of width 256.
 
     Args:
         projected: (batch, positions, heads, 3, head_width): query, key, value.
@@ -56,23 +56,23 @@ def rotate(projected: Tensor, rotation: Rotation) -> Tensor:
         A tensor like `projected`.
     """
     cosines, sines = (part.to(projected.dtype) for part in rotation)
-    turned = _Rotate.apply(projected, cosines, sines)  # type: ignore[no-untyped-call]
-    assert isinstance(turned, Tensor)
-    return turned
+    rotated = _Rotate.apply(projected, cosines, sines)  # type: ignore[no-untyped-call]
+    assert isinstance(rotated, Tensor)
+    return rotated
 
 
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
         ctx.save_for_backward(cosines, sines)
-        return _turned(vectors, cosines, sines)
+        return _rotated(vectors, cosines, sines)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """A rotation's transpose is the rotation back."""
         cosines, sines = ctx.saved_tensors
-        return _turned(gradient, cosines, -sines), None, None
+        return _rotated(gradient, cosines, -sines), None, None
 
 
-def _turned(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def _rotated(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return torch.addcmul(vectors * cosines, vectors.roll(vectors.shape[-1] // 2, dims=-1), sines)

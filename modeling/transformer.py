@@ -1,7 +1,7 @@
 """The decoder: embedding, pre-norm layers, final norm, head.
 
 Laid out as GPT-NeoX with hidden_act="relu", use_parallel_residual=False and rotary_pct=1.0 (Black et al. 2022,
-2204.06745), tensor by tensor, so that export there is a matter of names.
+2204.06745), tensor by tensor, so that export to it only renames them.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modeling.attention.context_parallel import TokenShare
-from modeling.attention.key_value_cache import PIECE, CacheUse, DecoderCache
+from modeling.attention.key_value_cache import MAX_NEW_TOKENS, CacheUse, DecoderCache
 from modeling.attention.multi_head import Attention, LayerContext
 from modeling.documents import find_documents
 from modeling.embeddings import build_embedding, build_head, head_bands, tie
@@ -45,7 +45,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, hidden: Tensor, context: LayerContext, cache: CacheUse | None = None
     ) -> tuple[Tensor, RoutingReport | None]:
-        """(batch, tokens, width), the residual stream -> the same after this layer, and what experts say of routing."""
+        """(batch, tokens, width), the residual stream -> the same after this layer, and the experts' report."""
         hidden = self._add(hidden, self.attention(self.attention_norm(hidden), context, cache))
         update = self.feed_forward(self.feed_forward_norm(hidden))
         update, report = update if isinstance(update, tuple) else (update, None)
@@ -68,13 +68,13 @@ class Transformer(nn.Module):
         self.head = build_head(config)
         self.logit_multiplier = logit_multiplier(config)
         self.routing_reports: list[RoutingReport] = []
-        """Of the last forward pass, without gradient, for the log: one for each layer with experts."""
+        """From the last forward pass, without gradient, for the log: one for each layer with experts."""
         self.token_share: TokenShare | None = None
-        """Where several processes share each row's tokens; `tokens` and `targets` are whole rows all the same."""
+        """Set if several processes share each row's tokens; `tokens` and `targets` are whole rows nevertheless."""
         self.shared_loss: Callable[[nn.Module, Tensor, Tensor, float], TrainingLoss] | None = None
-        """(head, hidden, targets, z_loss) -> loss, where several processes share out the head's table."""
+        """(head, hidden, targets, z_loss) -> loss; set if several processes share the head's table."""
         self.recompute = False
-        """Layers keep their inputs alone and compute the rest again for the gradient (Chen et al. 2016, 1604.06174)."""
+        """Activation checkpointing: layers keep only their inputs for the gradient (Chen et al. 2016, 1604.06174)."""
         if config.tied_embeddings:
             self.tie_head()
         initialize(self, config)
@@ -133,7 +133,7 @@ class Transformer(nn.Module):
         Args:
             tokens: as in `forward`; or vectors (batch, tokens, width) in place of embeddings, such as parts of images,
                 whose rows are one document each.
-            cache: as in `forward`. More than `PIECE` tokens after those it holds are taken in pieces.
+            cache: as in `forward`. More than `MAX_NEW_TOKENS` tokens after those it holds are taken in pieces.
             counts: as in `forward`.
             reports: the layers with experts append their reports to it.
 
@@ -150,9 +150,14 @@ class Transformer(nn.Module):
                 tokens, positions = self.token_share.cut(tokens), self.token_share.cut(positions[None])[0]
         else:
             counts = torch.full(tokens.shape[:1], new) if counts is None else counts
-            if cache.longest > 0 and new > PIECE:
-                pieces = [(tokens[:, start : start + PIECE], counts - start) for start in range(0, new, PIECE)]
-                states = [self.hidden_states(piece, cache, left.clamp(0, PIECE), reports) for piece, left in pieces]
+            if cache.longest > 0 and new > MAX_NEW_TOKENS:
+                pieces = [
+                    (tokens[:, start : start + MAX_NEW_TOKENS], counts - start)
+                    for start in range(0, new, MAX_NEW_TOKENS)
+                ]
+                states = [
+                    self.hidden_states(piece, cache, left.clamp(0, MAX_NEW_TOKENS), reports) for piece, left in pieces
+                ]
                 return torch.cat(states, dim=1)
             if cache.longest > 0:
                 positions = cache.lengths[:, None] + positions
@@ -176,7 +181,7 @@ class Transformer(nn.Module):
         return layer(hidden, context, cache)  # type: ignore[no-any-return]
 
     def new_cache(self, batch: int, capacity: int | None = None) -> DecoderCache:
-        """An empty cache with room for so many tokens in each row; for the context length where left out."""
+        """An empty cache for rows of up to `capacity` tokens, by default the context length."""
         config = self.config
         capacity = config.context_length if capacity is None else capacity
         kinds = [config.layer_attention(layer) for layer in range(config.layers)]
@@ -184,12 +189,12 @@ class Transformer(nn.Module):
         heads = [getattr(attention, "heads", config.heads) for attention in attentions]
         like = self.final_norm.weight
         cache = DecoderCache(kinds, batch, capacity, heads, config.head_width, like)
-        for number, attention in enumerate(attentions):
+        for index, attention in enumerate(attentions):
             new_state: Any = getattr(attention, "new_state", None)
-            if new_state is not None:  # a recurrent state in place of keys and values
-                cache.layers[number] = new_state(batch, capacity, like)
+            if new_state is not None:  # a recurrent state, or keys and values in int8
+                cache.layers[index] = new_state(batch, capacity, like)
         return cache
 
     def tie_head(self) -> None:
-        """Let the head use the embedding's own tensors."""
+        """Make the head's tables the embedding's own tensors."""
         tie(self.embedding, self.head)

@@ -1,8 +1,9 @@
 """The network's config. Imports no torch.
 
-- `TransformerShape`: what a run config chooses; `EmbeddingBand`: embeddings that are narrower than the network
-- `TransformerConfig`: the shape and the vocabulary, which the tokenizer decides; `modeling.evaluation.config_counts`
-  counts it
+- `TransformerShape`: set by the run config; `EmbeddingBand`: embeddings that are narrower than the network
+- `TransformerConfig`: the shape with the vocabulary, which depends on the tokenizer
+
+`modeling.evaluation.config_counts` counts parameters and operations of a config.
 """
 
 from typing import Annotated, Any
@@ -14,15 +15,18 @@ from modeling.experts.config import ExpertsConfig
 
 
 class EmbeddingBand(BaseModel):
-    """A run of token ids whose vectors have the same width; a matrix takes them to the network's width and back.
+    """Consecutive token ids whose vectors have the same width; a matrix projects them to the network's width and back.
 
     One band for all tokens is a factorized embedding (ALBERT, Lan et al. 2019, 1909.11942, 3.1); several, narrower from
-    band to band, are an adaptive one (Baevski and Auli 2018, 1809.10853): ids of a BPE vocabulary go by rising rarity.
+    band to band, are an adaptive one (Baevski and Auli 2018, 1809.10853): token ids of a BPE vocabulary are roughly in
+    order of falling frequency.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    entries: int | None = Field(None, gt=0, description="token ids in this band; left out for the last: all the others")
+    entries: int | None = Field(
+        None, gt=0, description="token ids in this band; none for the last, which has all remaining"
+    )
     width: int = Field(gt=0, description="numbers per token id")
 
 
@@ -31,7 +35,7 @@ def _four_times_width(fields: dict[str, Any]) -> int:
 
 
 def _listed(kinds: Any) -> Any:
-    """One kind for all layers may stand without its list."""
+    """A single kind for all layers may be given without a list."""
     return kinds if isinstance(kinds, list | tuple) else (kinds,)
 
 
@@ -42,19 +46,21 @@ class TransformerShape(BaseModel):
 
     layers: int = Field(default=6, gt=0, description="decoder layers, each attention and feed-forward")
     width: int = Field(default=256, gt=0, description="numbers per token in the residual stream (d_model)")
-    heads: int = Field(default=4, gt=0, description="attention heads; each gets width / heads numbers, an even count")
+    heads: int = Field(default=4, gt=0, description="attention heads of width / heads numbers each, an even count")
     feed_forward_width: int = Field(
         default_factory=_four_times_width,
         gt=1,
-        description="neurons of the feed-forward; 4 x width where left out (Vaswani et al. 2017, 1706.03762, 3.3)",
+        description="neurons of the feed-forward; 4 x width by default (Vaswani et al. 2017, 1706.03762, 3.3)",
     )
-    context_length: int = Field(default=256, gt=0, description="tokens a prediction can look back on in training")
+    context_length: int = Field(
+        default=256, gt=0, description="tokens of a training row, the longest context of a prediction in training"
+    )
     attention: Annotated[tuple[AttentionKind, ...], BeforeValidator(_listed)] = Field(
         default=(FullAttention(),),
-        description="full, window or pooled; or a list of kinds that the layers take in turn, over and over",
+        description="full, window or pooled; or a list of kinds, repeated over the layers",
     )
     separate_documents: bool = Field(
-        default=False, description="attention stays inside a document, though training rows hold several"
+        default=False, description="attention does not cross document borders in training rows of several documents"
     )
     experts: ExpertsConfig | None = Field(default=None, description="mixture of experts in place of feed-forwards")
     rotary_base: float = Field(
@@ -65,17 +71,17 @@ class TransformerShape(BaseModel):
     )
     embedding_bands: tuple[EmbeddingBand, ...] = Field(
         default=(),
-        description="widths of the embedding by token id, for large vocabularies; the width for all if empty",
+        description="widths of the embedding by token id, for large vocabularies; if empty, `width` for all",
     )
     norm_epsilon: float = Field(default=1e-5, gt=0, description="added to the variance in LayerNorm (GPT-NeoX)")
     initializer_std: float = Field(
-        default=0.02, gt=0, description="standard deviation of initial weights (GPT-2); residual outputs get less"
+        default=0.02, gt=0, description="standard deviation of initial weights (GPT-2); less for residual outputs"
     )
     base_width: int | None = Field(
         default=None,
         gt=0,
         description="width at which learning rate and initialization were tuned, to transfer them to `width` "
-        "(muP, Yang et al. 2022, 2203.03466); none: the standard parametrization",
+        "(muP, Yang et al. 2022, 2203.03466); standard parametrization by default",
     )
     base_layers: int | None = Field(
         default=None,
@@ -87,14 +93,14 @@ class TransformerShape(BaseModel):
     def _heads_fit(self) -> "TransformerShape":
         if self.width % 2:
             raise ValueError(
-                f"width is {self.width}; it must be even, because rotary positions turn pairs of numbers: "
+                f"width is {self.width}; it must be even, because rotary positions rotate pairs of numbers: "
                 f"use {self.width - 1 or 2} or {self.width + 1}"
             )
         if self.width % (2 * self.heads):
             fitting = [heads for heads in range(1, self.width // 2 + 1) if self.width % (2 * heads) == 0]
             raise ValueError(
                 f"heads is {self.heads}, which does not divide width {self.width} into even head widths "
-                f"(rotary positions turn pairs); heads can be {', '.join(map(str, fitting))}"
+                f"(rotary positions rotate pairs of numbers); heads can be {', '.join(map(str, fitting))}"
             )
         return self
 
@@ -102,14 +108,14 @@ class TransformerShape(BaseModel):
     def _attention_fits(self) -> "TransformerShape":
         if not self.attention or self.layers % len(self.attention):
             raise ValueError(
-                f"attention lists {len(self.attention)} kinds, which {self.layers} layers cannot take in turn; "
+                f"attention lists {len(self.attention)} kinds, whose number must divide the {self.layers} layers; "
                 f"list {', '.join(map(str, _divisors(self.layers)))} kinds"
             )
         for kind in self.attention:
             for level in pool_levels(kind):
                 if level.stride > self.context_length:
                     raise ValueError(
-                        f"a level of pooled attention has the stride {level.stride}, but context_length is "
+                        f"a level of pooled attention has stride {level.stride}, but context_length is "
                         f"{self.context_length}; the stride can be 2 to {self.context_length}"
                     )
         return self
@@ -118,7 +124,7 @@ class TransformerShape(BaseModel):
     def _experts_fit(self) -> "TransformerShape":
         if self.experts is not None and self.experts.every > self.layers:
             raise ValueError(
-                f"experts.every is {self.experts.every}, so that none of the {self.layers} layers would have experts; "
+                f"experts.every is {self.experts.every}, with which none of the {self.layers} layers has experts; "
                 f"it can be 1 to {self.layers}"
             )
         return self
@@ -128,7 +134,7 @@ class TransformerShape(BaseModel):
         open_ended = [band.entries is None for band in self.embedding_bands]
         if open_ended and open_ended != [False] * (len(open_ended) - 1) + [True]:
             raise ValueError(
-                "every embedding band but the last needs `entries`, and the last must have none: it takes all other "
+                "every embedding band but the last needs `entries`, and the last must have none: it has all remaining "
                 f"tokens; entries are {[band.entries for band in self.embedding_bands]}"
             )
         return self
@@ -143,17 +149,17 @@ class TransformerShape(BaseModel):
         return self.attention[layer % len(self.attention)]
 
     def layer_experts(self, layer: int) -> ExpertsConfig | None:
-        """Experts of a layer, counted from 0; None where it has one feed-forward."""
+        """Experts of a layer, counted from 0; None if it has one feed-forward."""
         if self.experts is None or (layer + 1) % self.experts.every:
             return None
         return self.experts
 
 
 class TransformerConfig(TransformerShape):
-    """Everything that decides the network's tensors."""
+    """Everything that determines the network's tensors."""
 
-    vocabulary_size: int = Field(gt=1, description="tokens the network knows; the tokenizer's vocabulary")
-    end_of_text: int = Field(default=0, ge=0, description="id of the token that stands before every document")
+    vocabulary_size: int = Field(gt=1, description="entries of the tokenizer's vocabulary")
+    end_of_text: int = Field(default=0, ge=0, description="id of the token before every document")
 
     @model_validator(mode="after")
     def _vocabulary_fits(self) -> "TransformerConfig":
@@ -173,9 +179,9 @@ class TransformerConfig(TransformerShape):
     @property
     def bands(self) -> tuple[tuple[int, int], ...]:
         """(entries, width) of each embedding band, summing to the vocabulary; one of the full width if unset."""
-        given = [(band.entries or 0, band.width) for band in self.embedding_bands] or [(0, self.width)]
-        named = sum(entries for entries, _ in given)
-        return (*given[:-1], (self.vocabulary_size - named, given[-1][1]))
+        bands = [(band.entries or 0, band.width) for band in self.embedding_bands] or [(0, self.width)]
+        before_last = sum(entries for entries, _ in bands)
+        return (*bands[:-1], (self.vocabulary_size - before_last, bands[-1][1]))
 
 
 def _divisors(number: int) -> list[int]:

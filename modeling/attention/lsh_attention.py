@@ -1,14 +1,16 @@
-"""Reformer's attention: each token looks at those that a hash puts near it (Kitaev et al. 2020, 2001.04451, section 2).
+"""LSH attention of Reformer: each token sees the tokens with a similar hash (Kitaev et al. 2020, 2001.04451, section
+2).
 
-Queries are the keys' direction (shared QK), so that a token and what it looks for hash alike. Tokens are sorted by
-bucket and place and cut into chunks; a chunk looks at itself and at the one before it. Several rounds of hashing find
-what one has missed. A token looks at itself only where it has nothing else, as it would otherwise see little else.
+Keys are normalized queries (shared QK), so that a token and the tokens it attends to have similar hashes. Tokens are
+sorted by bucket and position and cut into chunks; a chunk sees itself and the chunk before it. Further rounds of
+hashing find pairs that one round has missed. A token sees itself only if it sees nothing else: its own score would
+dominate.
 
-- `LshAttention`: takes an `Attention`'s place
-- `LshPlan`: which tokens see each other; `lsh_attention`: the attention over it
+- `LshAttention`: replaces an `Attention`
+- `LshPlan`, `lsh_plan`: the sorted order and its chunks; `lsh_attention`: the attention over them
 
-Beyond the paper: a learnt factor for each head on the normed keys, which lets a trained layer keep its temperature; and
-rotary positions, which turn queries and keys before they are hashed.
+Beyond the paper: a learned factor for each head on the normalized keys, with which a trained layer keeps its
+temperature; and rotary positions, which rotate queries and keys before they are hashed.
 """
 
 import math
@@ -25,8 +27,8 @@ from modeling.attention.tiled_attention import HIDDEN
 from modeling.documents import Documents
 from modeling.rotary import rotate
 
-ITSELF = 1e5
-"""Taken from a token's score with itself (2001.04451, appendix A)."""
+SELF_PENALTY = 1e5
+"""Subtracted from a token's score with itself (2001.04451, appendix A)."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +36,32 @@ class LshPlan:
     """Chunks of each round, for `tokens` padded to a multiple of `chunk`."""
 
     order: Tensor
-    """(batch, heads, rounds, padded) int64: the token at each place of the sorted order."""
-    place: Tensor
-    """Its inverse: each token's place."""
+    """(batch, heads, rounds, padded) int64: the token at each index of the sorted order."""
+    rank: Tensor
+    """Its inverse: each token's index in the sorted order."""
     chunk: int
 
     @property
     def chunks(self) -> Tensor:
         """(batch, heads, rounds, padded): the chunk of each token."""
-        return self.place // self.chunk
+        return self.rank // self.chunk
 
     def visible(self, tokens: int, starts: Tensor | None = None) -> Tensor:
-        """(batch, heads, tokens, tokens) bool: pairs that some round lets see each other, for tests and figures."""
+        """(batch, heads, tokens, tokens) bool: pairs that see each other in some round, for tests and figures."""
         ids = self.chunks[..., :tokens]
-        apart = ids[..., :, None] - ids[..., None, :]
-        places = torch.arange(tokens, device=ids.device)
-        seen = ((apart == 0) | (apart == 1)).any(2) & (places <= places[:, None])
-        return seen if starts is None else seen & (places >= starts[..., None])[:, None]
+        distance = ids[..., :, None] - ids[..., None, :]
+        positions = torch.arange(tokens, device=ids.device)
+        seen = ((distance == 0) | (distance == 1)).any(2) & (positions <= positions[:, None])
+        return seen if starts is None else seen & (positions >= starts[..., None])[:, None]
 
 
 def lsh_plan(queries: Tensor, rounds: int, bucket_size: int, seed: int) -> LshPlan:
-    """Hash by random rotations: the bucket is the direction, of all and their opposites, that a query is nearest to.
+    """Hash by random rotations: the bucket is the direction, among all and their opposites, nearest to the query.
 
     Args:
         queries: (batch, heads, tokens, head_width).
         rounds: of hashing.
-        bucket_size: tokens per bucket on average; a chunk is twice as long, so that few buckets pass it.
+        bucket_size: tokens per bucket on average; a chunk is twice as long, so that few buckets exceed it.
         seed: of the rotations, which are the same in every call.
     """
     tokens, head_width = queries.shape[2:]
@@ -69,19 +71,19 @@ def lsh_plan(queries: Tensor, rounds: int, bucket_size: int, seed: int) -> LshPl
     generator = torch.Generator().manual_seed(seed)
     rotations = torch.randn(rounds, head_width, half, generator=generator, dtype=torch.float64).to(queries)
     with torch.no_grad():
-        turned = queries[:, :, None] @ rotations
-        buckets = torch.cat((turned, -turned), dim=-1).argmax(-1)
-        # Padding sorts behind all tokens.
+        rotated = queries[:, :, None] @ rotations
+        buckets = torch.cat((rotated, -rotated), dim=-1).argmax(-1)
+        # Padding sorts after all tokens.
         buckets = F.pad(buckets, (0, padded - tokens), value=2 * half)
         order = (buckets * padded + torch.arange(padded, device=queries.device)).argsort(-1)
-        place = torch.empty_like(order).scatter_(-1, order, torch.arange(padded, device=order.device).expand_as(order))
-    return LshPlan(order, place, chunk)
+        rank = torch.empty_like(order).scatter_(-1, order, torch.arange(padded, device=order.device).expand_as(order))
+    return LshPlan(order, rank, chunk)
 
 
 def lsh_attention(
     queries: Tensor, keys: Tensor, values: Tensor, plan: LshPlan, scale: float, starts: Tensor | None = None
 ) -> Tensor:
-    """Softmax attention over the keys that any round shows, each counted once (2001.04451, equations 4 to 6 and A).
+    """Softmax attention over the keys seen in any round, each counted once (2001.04451, equations 4 to 6 and A).
 
     Args:
         queries: (batch, heads, tokens, head_width).
@@ -89,43 +91,43 @@ def lsh_attention(
         values: the same shape.
         plan: of the queries.
         scale: of the scores.
-        starts: (batch, tokens) int64, the first token that each may see; None for all.
+        starts: (batch, tokens) int64, the first token that each may see; None if all tokens before it.
 
     Returns:
         (batch, heads, tokens, head_width).
     """
     tokens, padded = queries.shape[2], plan.order.shape[-1]
-    queries, keys, values = (F.pad(one, (0, 0, 0, padded - tokens)) for one in (queries, keys, values))
+    queries, keys, values = (F.pad(part, (0, 0, 0, padded - tokens)) for part in (queries, keys, values))
     if starts is not None:
         starts = F.pad(starts, (0, padded - tokens))
     means, log_sums = [], []
-    for number in range(plan.order.shape[2]):
-        mean, log_sum = _one_round(queries, keys, values, plan, number, scale, starts)
-        place = plan.place[:, :, number]
-        means.append(mean.gather(2, place[..., None].expand_as(mean)))
-        log_sums.append(log_sum.gather(2, place))
+    for index in range(plan.order.shape[2]):
+        mean, log_sum = _attend_in_round(queries, keys, values, plan, index, scale, starts)
+        rank = plan.rank[:, :, index]
+        means.append(mean.gather(2, rank[..., None].expand_as(mean)))
+        log_sums.append(log_sum.gather(2, rank))
     shares = torch.stack(log_sums).softmax(0).to(values.dtype)
     return (torch.stack(means) * shares[..., None]).sum(0)[:, :, :tokens]
 
 
-def _one_round(
-    queries: Tensor, keys: Tensor, values: Tensor, plan: LshPlan, number: int, scale: float, starts: Tensor | None
+def _attend_in_round(
+    queries: Tensor, keys: Tensor, values: Tensor, plan: LshPlan, index: int, scale: float, starts: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Means (batch, heads, padded, head_width) and log-sum-exps (batch, heads, padded), in the sorted order."""
-    order = plan.order[:, :, number]
-    places = torch.unflatten(order, 2, (-1, plan.chunk))
-    seen_places = _with_previous(places, fill=order.shape[-1])  # later than all tokens: not seen
+    order = plan.order[:, :, index]
+    positions = torch.unflatten(order, 2, (-1, plan.chunk))
+    key_positions = _with_previous(positions, fill=order.shape[-1])  # after all tokens: not seen
     sorted_queries, sorted_keys, sorted_values = (
-        torch.unflatten(one.gather(2, order[..., None].expand_as(one)), 2, (-1, plan.chunk))
-        for one in (queries, keys, values)
+        torch.unflatten(part.gather(2, order[..., None].expand_as(part)), 2, (-1, plan.chunk))
+        for part in (queries, keys, values)
     )
-    seen = seen_places[..., None, :] <= places[..., None]
+    seen = key_positions[..., None, :] <= positions[..., None]
     if starts is not None:
         first = starts[:, None].expand(-1, order.shape[1], -1).gather(2, order)
-        seen &= seen_places[..., None, :] >= torch.unflatten(first, 2, (-1, plan.chunk))[..., None]
+        seen &= key_positions[..., None, :] >= torch.unflatten(first, 2, (-1, plan.chunk))[..., None]
     scores = _scores(sorted_queries, _with_previous(sorted_keys), scale)
-    scores = scores - _times_seen(plan, places, seen_places).to(scores.dtype).log()
-    scores = scores - ITSELF * (seen_places[..., None, :] == places[..., None])
+    scores = scores - _times_seen(plan, positions, key_positions).to(scores.dtype).log()
+    scores = scores - SELF_PENALTY * (key_positions[..., None, :] == positions[..., None])
     scores = scores.masked_fill(~seen, HIDDEN)
     log_sum = scores.logsumexp(-1)
     mean = (scores - log_sum[..., None]).exp().to(values.dtype) @ _with_previous(sorted_values)
@@ -137,42 +139,42 @@ def _scores(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     return scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
 
 
-def _times_seen(plan: LshPlan, places: Tensor, seen_places: Tensor) -> Tensor:
-    """How many rounds show each pair, at least 1: (batch, heads, chunks, chunk, 2 chunk) int64."""
-    times = torch.zeros((), dtype=torch.int64, device=places.device)
+def _times_seen(plan: LshPlan, positions: Tensor, key_positions: Tensor) -> Tensor:
+    """Number of rounds in which each pair is seen, at least 1: (batch, heads, chunks, chunk, 2 chunk) int64."""
+    times = torch.zeros((), dtype=torch.int64, device=positions.device)
     padded = plan.order.shape[-1]
     for ids in plan.chunks.unbind(2):
-        own = ids.gather(2, places.flatten(2)).view(places.shape)
-        other = ids.gather(2, seen_places.clamp(max=padded - 1).flatten(2)).view(seen_places.shape)
-        apart = own[..., None] - other[..., None, :]
-        times = times + ((apart == 0) | (apart == 1)).long()
+        query_chunks = ids.gather(2, positions.flatten(2)).view(positions.shape)
+        key_chunks = ids.gather(2, key_positions.clamp(max=padded - 1).flatten(2)).view(key_positions.shape)
+        distance = query_chunks[..., None] - key_chunks[..., None, :]
+        times = times + ((distance == 0) | (distance == 1)).long()
     return times.clamp_min(1)
 
 
 def _with_previous(chunks: Tensor, fill: int = 0) -> Tensor:
-    """(batch, heads, chunks, chunk, ...) -> (..., 2 chunk, ...), the previous chunk in front; the first has `fill`."""
+    """(batch, heads, chunks, chunk, ...) -> (..., 2 chunk, ...), each after the previous one, the first after `fill`."""
     first = torch.full_like(chunks[:, :, :1], fill)
     return torch.cat((torch.cat((first, chunks[:, :, :-1]), dim=2), chunks), dim=3)
 
 
 class LshAttention(nn.Module):
-    """In place of an `Attention` that sees all tokens so far.
+    """Replacement of an `Attention` over all earlier tokens.
 
-    Tokens behind a cache look at all it holds: for one query, hashing would save nothing. What is generated is so the
-    attention that the hash approximates.
+    New tokens see all cached tokens: for one query, hashing would save nothing. Decode is therefore the attention that
+    the hash approximates.
     """
 
     def __init__(
         self, width: int, heads: int, head_width: int, rounds: int, bucket_size: int, seed: int, scale: float
     ) -> None:
-        """Make room.
+        """Allocate the tensors.
 
         Args:
             width: numbers per token.
             heads: of the layer, which may have lost some.
             head_width: numbers per head.
             rounds: of hashing.
-            bucket_size: tokens per bucket on average; each sees up to 4 times as many per round.
+            bucket_size: tokens per bucket on average; a token sees up to 4 times as many per round.
             seed: of the random rotations.
             scale: of the scores.
         """
@@ -192,7 +194,7 @@ class LshAttention(nn.Module):
         queries, values = projected.transpose(1, 2).unbind(3)
         keys = F.normalize(queries, dim=-1) * self.key_norms[:, None, None]
         if cache is not None and isinstance(cache.step, CacheStep):
-            mixed = self._behind_cache(queries, keys, values, cache.layer, cache.step)
+            mixed = self._after_cache(queries, keys, values, cache.layer, cache.step)
         else:
             if cache is not None:
                 cache.layer.write(0, _entries(keys, values), cache.step[0])  # type: ignore[index]
@@ -201,32 +203,30 @@ class LshAttention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        mine = {"rounds": self.rounds, "bucket_size": self.bucket_size, "seed": self.seed, "scale": self.scale}
-        return {**self._sizes, **mine}
+        """As in `modeling.layers.linear.Replacement`."""
+        hashing = {"rounds": self.rounds, "bucket_size": self.bucket_size, "seed": self.seed, "scale": self.scale}
+        return {**self._sizes, **hashing}
 
     def mixing_products(self, tokens: int) -> int:
-        """Multiply-accumulates per token of a row of `tokens`, projections not counted, hashing counted."""
+        """Multiply-accumulates per token of a row of `tokens`, with hashing, without projections."""
         chunk = min(2 * self.bucket_size, tokens)
         half = max(1, math.ceil((tokens + -tokens % chunk) / self.bucket_size / 2))
         return int(self._sizes["heads"] * self.rounds * self.head_width * (half + 4 * chunk))
 
-    def _behind_cache(
-        self, queries: Tensor, keys: Tensor, values: Tensor, cache: LayerCache, step: CacheStep
-    ) -> Tensor:
+    def _after_cache(self, queries: Tensor, keys: Tensor, values: Tensor, cache: LayerCache, step: CacheStep) -> Tensor:
         cache.write(0, _entries(keys, values), step.tokens)
-        held_keys, held_values = cache.keys_and_values(step.used).transpose(1, 2).unbind(3)
-        scores = _scores(queries, held_keys, self.scale)
+        all_keys, all_values = cache.keys_and_values(step.used).transpose(1, 2).unbind(3)
+        scores = _scores(queries, all_keys, self.scale)
         if step.mask is not None:
             scores = scores + step.mask
-        own = step.tokens[1]
-        own = torch.arange(own.start, own.stop, device=scores.device)[None] if isinstance(own, slice) else own
-        itself = own[:, None, :, None] == torch.arange(step.used, device=scores.device)
-        return (scores - ITSELF * itself).softmax(-1).to(values.dtype) @ held_values
+        slots = step.tokens[1]
+        slots = torch.arange(slots.start, slots.stop, device=scores.device)[None] if isinstance(slots, slice) else slots
+        is_self = slots[:, None, :, None] == torch.arange(step.used, device=scores.device)
+        return (scores - SELF_PENALTY * is_self).softmax(-1).to(values.dtype) @ all_values
 
 
 def _entries(keys: Tensor, values: Tensor) -> Tensor:
-    """(batch, heads, tokens, head_width) each -> (batch, tokens, heads, 2, head_width), as a cache takes them."""
+    """(batch, heads, tokens, head_width) each -> (batch, tokens, heads, 2, head_width), the layout of a cache."""
     return torch.stack((keys, values), dim=3).transpose(1, 2)
 
 

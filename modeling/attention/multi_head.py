@@ -18,19 +18,19 @@ from modeling.rotary import Rotation, rotate
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What all layers of a forward pass share."""
+    """Inputs that all layers of a forward pass share."""
 
     rotation: Rotation
     """Of the tokens' positions."""
     documents: Documents | None
-    """Which attention does not leave; None where every row is one."""
+    """Attention does not cross their borders; None if every row is one document."""
 
 
 class Attention(nn.Module):
-    """Each token looks at itself and at what its kind of attention lets it see of the tokens before it.
+    """Softmax attention: each token sees itself and the tokens before it that its kind of attention selects.
 
-    The rows of `query_key_value` go head by head (query, key and value of head 0, then of head 1), as in GPT-NeoX and
-    Megatron-LM: what belongs to one head lies together, and export copies the matrix as it is.
+    The rows of `query_key_value` are ordered by head (query, key and value of head 0, then of head 1), as in GPT-NeoX
+    and Megatron-LM: the rows of a head are adjacent, and export copies the matrix unchanged.
     """
 
     def __init__(self, kind: AttentionKind, width: int, heads: int, scale: float) -> None:
@@ -39,7 +39,7 @@ class Attention(nn.Module):
         self.kind, self.scale = kind, scale
         self.head_width = width // heads
         self.share: TokenShare | None = None
-        """Where several processes share each row's tokens."""
+        """Set if several processes share each row's tokens."""
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.poolings = nn.ModuleList(
@@ -50,38 +50,38 @@ class Attention(nn.Module):
 
     @property
     def heads(self) -> int:
-        """Heads that are here, whatever stands in place of the matrices."""
+        """Heads of this layer (on this process), also if its matrices have been replaced."""
         matrix = self.query_key_value
         outputs = matrix.out_features if isinstance(matrix, nn.Linear) else matrix.sizes()["outputs"]
         return int(outputs) // (3 * self.head_width)
 
     def forward(self, hidden: Tensor, context: LayerContext, cache: CacheUse | None = None) -> Tensor:
-        """Mix values over what each token sees.
+        """Weighted means of the values over the tokens that each token sees.
 
         Args:
             hidden: (batch, tokens, width), normed.
             context: rotation and documents of these tokens.
-            cache: earlier positions, which these tokens look at as well and are added to.
+            cache: of earlier tokens, which these tokens see too; they are added to it.
 
         Returns:
             (batch, tokens, width), to be added to the residual stream.
         """
-        # As many heads as are here: processes may share them out.
+        # -1: tensor-parallel processes have some of the heads each.
         projected = self.query_key_value(hidden).unflatten(-1, (-1, 3, self.head_width))
         projected = rotate(projected, context.rotation)
         if cache is not None and isinstance(cache.step, CacheStep):
-            mixed = self._behind_cache(projected, cache.layer, cache.step)
+            mixed = self._after_cache(projected, cache.layer, cache.step)
         else:
-            mixed = self._within(projected, context.documents, cache)
+            mixed = self._from_start(projected, context.documents, cache)
         return self.output(mixed.flatten(2))  # type: ignore[no-any-return]
 
-    def _within(self, projected: Tensor, documents: Documents | None, cache: CacheUse | None) -> Tensor:
-        """Attention of tokens that have none before them: (batch, tokens, heads, head_width)."""
+    def _from_start(self, projected: Tensor, documents: Documents | None, cache: CacheUse | None) -> Tensor:
+        """Attention of tokens without earlier tokens: (batch, tokens, heads, head_width)."""
         if cache is not None:
             assert isinstance(cache.step, list)
             levels = pooled_levels(projected[..., 1:, :], self._poolings, level_strides(self.kind), documents)
-            for level, (entries, places) in enumerate(zip(levels, cache.step, strict=True)):
-                cache.layer.write(level, entries, places)
+            for level, (entries, slots) in enumerate(zip(levels, cache.step, strict=True)):
+                cache.layer.write(level, entries, slots)
         if isinstance(self.kind, FullAttention) and documents is None and self.share is None:
             queries, keys, values = projected.transpose(1, 2).unbind(3)
             mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=self.scale)
@@ -92,8 +92,8 @@ class Attention(nn.Module):
     def _poolings(self) -> list[BlockPooling]:
         return list(self.poolings)  # type: ignore[arg-type]
 
-    def _behind_cache(self, projected: Tensor, cache: LayerCache, step: CacheStep) -> Tensor:
-        """Attention of new tokens to themselves and to what the cache holds: (batch, tokens, heads, head_width)."""
+    def _after_cache(self, projected: Tensor, cache: LayerCache, step: CacheStep) -> Tensor:
+        """Attention of new tokens to themselves and to the cached tokens: (batch, tokens, heads, head_width)."""
         cache.write(0, projected[..., 1:, :], step.tokens)
         for level, (blocks, pooling) in enumerate(zip(step.pooled, self.poolings, strict=True), start=1):
             if blocks is not None:

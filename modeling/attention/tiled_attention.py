@@ -1,10 +1,10 @@
-"""Attention over tiles: each is a dense attention of its own, and their softmaxes are joined into one.
+"""Attention over tiles: each is a dense attention of its own, and their softmaxes are merged into one.
 
-A tile gives each query the mean of its values and the log-sum-exp of its scores. Two tiles join exactly: the sums of
-exponentials add up, and each mean counts by its share of the sum (Milakov and Gimelshein 2018, 1805.02867;
-FlashAttention, Dao et al. 2022, 2205.14135, 3.1). For the way back a tile needs only the joined result: with it in
-place of its own, the kernel's own backward pass gives this tile's part of every gradient (Ring Attention, Liu et al.
-2023, 2310.01889, does the same across devices). Nothing of size queries x keys is kept, and no key is copied.
+A tile returns for each query the mean of its values and the log-sum-exp of its scores. Two tiles merge exactly: the
+sums of exponentials add up, and each mean is weighted by its share of the sum (Milakov and Gimelshein 2018, 1805.02867;
+FlashAttention, Dao et al. 2022, 2205.14135, 3.1). The backward pass of a tile needs only the merged result: with it in
+place of the tile's own, the kernel's backward pass returns this tile's part of every gradient (Ring Attention, Liu et
+al. 2023, 2310.01889, does the same across devices). Nothing of size queries x keys is kept, and no key is copied.
 """
 
 import math
@@ -20,11 +20,11 @@ from torch import Tensor
 from modeling.attention.context_parallel import TokenShare
 from modeling.attention.kinds import AttentionKind
 from modeling.attention.pooling import BlockPooling, add_pooling_gradients, pooled_levels
-from modeling.attention.tiles import Tile, VisibleKeys, document_tiles, level_strides, tiles_of
+from modeling.attention.tiles import Tile, VisibleKeys, document_tiles, level_strides, row_tiles
 from modeling.documents import Documents
 
 HIDDEN = -1e30
-"""Added to the score of a key that a query does not see; finite, so that a row without any key stays a number."""
+"""Added to the score of a key that a query does not see; finite, so that a row without any key is not NaN."""
 
 
 def tiled_attention(
@@ -35,15 +35,15 @@ def tiled_attention(
     scale: float,
     share: TokenShare | None = None,
 ) -> Tensor:
-    """Mix values over the keys that the kind of attention lets each query see.
+    """Weighted means of the values over the keys that each query sees in this kind of attention.
 
     Args:
         projected: (batch, tokens, heads, 3, head_width): query, key and value.
         poolings: one for each pooled level of the kind, finest first.
         kind: of attention.
-        documents: of the whole rows, which attention does not leave; None where every row is one.
+        documents: of the whole rows, whose borders attention does not cross; None if every row is one document.
         scale: of the scores.
-        share: which tokens `projected` has, if not whole rows.
+        share: set if `projected` has a part of each row's tokens.
 
     Returns:
         (batch, tokens, heads, head_width), contiguous.
@@ -52,14 +52,14 @@ def tiled_attention(
     row = None if share is None else share.gather(projected[..., 1:, :])
     first_query = 0 if share is None else share.first(projected.shape[1])
     plan = _Plan(kind, poolings, documents, scale, first_query)
-    mixed = _JoinedAttention.apply(plan, projected, row, *parameters)  # type: ignore[no-untyped-call]
+    mixed = _TiledAttention.apply(plan, projected, row, *parameters)  # type: ignore[no-untyped-call]
     assert isinstance(mixed, Tensor)
     return mixed
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Everything but the numbers."""
+    """All arguments but the tensors."""
 
     kind: AttentionKind
     poolings: Sequence[BlockPooling]
@@ -72,29 +72,29 @@ class _Plan:
         return level_strides(self.kind)
 
     def parts(self, queries: int, keys: int) -> Iterable["_Part"]:
-        """The tiles, the exact tokens' first."""
+        """Tiles, the exact tokens' first."""
         if self.documents is None and queries == keys:
-            tiles: Iterable[Tile] = tiles_of(self.kind, queries)
+            tiles: Iterable[Tile] = row_tiles(self.kind, queries)
         else:
-            here = slice(self.first_query, self.first_query + queries)
-            starts = np.zeros((1, queries), np.int64) if self.documents is None else self.documents.starts[:, here]
+            own = slice(self.first_query, self.first_query + queries)
+            starts = np.zeros((1, queries), np.int64) if self.documents is None else self.documents.starts[:, own]
             tiles = document_tiles(self.kind, starts, self.first_query)
         return (_Part(tile, math.log(self.strides[tile.level])) for tile in tiles)
 
 
-class _JoinedAttention(torch.autograd.Function):
+class _TiledAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, projected: Tensor, row: Tensor | None, *parameters: Tensor) -> Tensor:
-        """`row`: keys and values of whole rows, where `projected` has only a part of the tokens."""
+        """`row`: keys and values of whole rows, if `projected` has only a part of the tokens."""
         queries = projected[..., 0, :]
-        held = projected.detach()[..., 1:, :] if row is None else row.detach()
-        sources = pooled_levels(held, plan.poolings, plan.strides, plan.documents)
+        exact = projected.detach()[..., 1:, :] if row is None else row.detach()
+        sources = pooled_levels(exact, plan.poolings, plan.strides, plan.documents)
         mixed = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
         sums = torch.empty(queries.shape[:-1], dtype=_at_least_float32(queries.dtype), device=queries.device)
-        for part in plan.parts(projected.shape[1], held.shape[1]):
+        for part in plan.parts(projected.shape[1], exact.shape[1]):
             keys, values = part.keys(sources[part.tile.level])
             mean, log_sum = _tile_forward(part.queries(queries), keys, values, part.tile, plan.scale)
-            part.join(mixed, sums, mean, log_sum)
+            part.merge(mixed, sums, mean, log_sum)
         ctx.save_for_backward(projected, row, mixed, sums, *sources[1:])
         ctx.plan = plan
         return mixed
@@ -105,11 +105,13 @@ class _JoinedAttention(torch.autograd.Function):
         plan: _Plan = ctx.plan
         queries = projected[..., 0, :]
         sources = [projected[..., 1:, :] if row is None else row, *pooled]
-        # Several tiles add to one place: a shorter type would lose some of it each time.
-        total = _at_least_float32(projected.dtype)
-        projected_gradient = torch.zeros(projected.shape, dtype=total, device=projected.device)
+        # Several tiles add to the same elements: a shorter type would round each time.
+        dtype = _at_least_float32(projected.dtype)
+        projected_gradient = torch.zeros(projected.shape, dtype=dtype, device=projected.device)
         query_gradient = projected_gradient[..., 0, :]
-        source_gradients = [torch.zeros(one.shape, dtype=total, device=one.device) for one in sources[row is None :]]
+        source_gradients = [
+            torch.zeros(source.shape, dtype=dtype, device=source.device) for source in sources[row is None :]
+        ]
         if row is None:
             source_gradients.insert(0, projected_gradient[..., 1:, :])
         for part in plan.parts(projected.shape[1], sources[0].shape[1]):
@@ -126,11 +128,13 @@ class _JoinedAttention(torch.autograd.Function):
                 plan.scale,
             )
             targets = (part.queries(query_gradient), *part.keys(source_gradients[level]))
-            for target, one in zip(targets, gradients, strict=True):
-                target.add_(one)
-        of_parameters = add_pooling_gradients(sources, source_gradients, plan.poolings, plan.strides, plan.documents)
-        of_row = None if row is None else source_gradients[0].to(row.dtype)
-        return None, projected_gradient.to(projected.dtype), of_row, *of_parameters
+            for target, addend in zip(targets, gradients, strict=True):
+                target.add_(addend)
+        parameter_gradients = add_pooling_gradients(
+            sources, source_gradients, plan.poolings, plan.strides, plan.documents
+        )
+        row_gradient = None if row is None else source_gradients[0].to(row.dtype)
+        return None, projected_gradient.to(projected.dtype), row_gradient, *parameter_gradients
 
 
 @dataclass(frozen=True)
@@ -142,29 +146,30 @@ class _Part:
     """A pooled key weighs as much as the tokens it stands for."""
 
     def queries(self, tensor: Tensor) -> Tensor:
-        """(batch, tokens, heads, ...) -> this tile's (batch, heads, queries, ...), a view; phases count as heads."""
+        """(batch, tokens, heads, ...) -> (batch, heads, queries, ...) of this tile, a view; phases count as heads."""
         first, stop = self.tile.first_query, self.tile.query_stop
         return _by_head(tensor[:, first:stop], min(self.tile.phases, stop - first))
 
     def keys(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, entries, heads, 2, head_width) -> this tile's keys and values: (batch, heads, keys, head_width)."""
+        """(batch, entries, heads, 2, head_width) -> keys and values of this tile, (batch, heads, keys, head_width)."""
         entries = source[:, self.tile.first_key : self.tile.key_stop]
-        # The phases of an incomplete last window are the first ones.
+        # An incomplete last window has the first phases.
         heads = entries.shape[2] * min(self.tile.phases, self.tile.query_stop - self.tile.first_query)
-        keys, values = (_by_head(one, self.tile.phases)[:, :heads] for one in entries.unbind(3))
+        keys, values = (_by_head(part, self.tile.phases)[:, :heads] for part in entries.unbind(3))
         return keys, values
 
-    def join(self, mixed: Tensor, sums: Tensor, mean: Tensor, log_sum: Tensor) -> None:
-        """Add this tile's result to what its queries have so far; the exact tokens' tiles come first."""
-        so_far, log_so_far = self.queries(mixed), self.queries(sums)
+    def merge(self, mixed: Tensor, sums: Tensor, mean: Tensor, log_sum: Tensor) -> None:
+        """Merge this tile's result into its queries' running result; the exact tokens' tiles come first."""
+        running_mean, running_sum = self.queries(mixed), self.queries(sums)
         if self.tile.level == 0 and self.tile.phases == 1:
-            so_far.copy_(mean)
-            log_so_far.copy_(log_sum)
+            running_mean.copy_(mean)
+            running_sum.copy_(log_sum)
             return
         log_sum = log_sum + self.log_stride
-        joined = torch.logaddexp(log_so_far, log_sum)
-        so_far.mul_((log_so_far - joined).exp().unsqueeze(-1)).add_(mean * (log_sum - joined).exp().unsqueeze(-1))
-        log_so_far.copy_(joined)
+        merged = torch.logaddexp(running_sum, log_sum)
+        running_mean.mul_((running_sum - merged).exp().unsqueeze(-1))
+        running_mean.add_(mean * (log_sum - merged).exp().unsqueeze(-1))
+        running_sum.copy_(merged)
 
 
 def _by_head(tensor: Tensor, phases: int) -> Tensor:
@@ -176,7 +181,7 @@ def _by_head(tensor: Tensor, phases: int) -> Tensor:
 
 def _tile_forward(queries: Tensor, keys: Tensor, values: Tensor, tile: Tile, scale: float) -> tuple[Tensor, Tensor]:
     """Mean values (batch, heads, queries, head_width) and log-sum-exp of the scores (batch, heads, queries)."""
-    mask = _mask_of(tile, queries)
+    mask = _tile_mask(tile, queries)
     if _has_flash_kernel(queries):
         mean, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             queries, keys, values, 0.0, tile.causal, attn_mask=mask, scale=scale
@@ -197,8 +202,8 @@ def _tile_backward(
     tile: Tile,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """This tile's part of the gradients of queries, keys and values, given the joined result."""
-    mask = _mask_of(tile, queries)
+    """This tile's part of the gradients of queries, keys and values; `mixed` and `log_sum` are the merged results."""
+    mask = _tile_mask(tile, queries)
     if _has_flash_kernel(queries):
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(  # type: ignore[no-any-return]
             gradient, queries, keys, values, mixed, log_sum, 0.0, tile.causal, attn_mask=mask, scale=scale
@@ -210,7 +215,7 @@ def _tile_backward(
 
 
 def _has_flash_kernel(queries: Tensor) -> bool:
-    """False also inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, under which every product is countable."""
+    """False also in `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, with which FLOP counters see every product."""
     return queries.device.type == "cpu" and torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
 
 
@@ -222,33 +227,33 @@ def _scores(queries: Tensor, keys: Tensor, tile: Tile, mask: Tensor | None, scal
     return scores if mask is None else scores + mask
 
 
-def _mask_of(tile: Tile, queries: Tensor) -> Tensor | None:
+def _tile_mask(tile: Tile, queries: Tensor) -> Tensor | None:
     if tile.visible is None:
         return None
-    # Masks of documents are those of one batch; all others come again in every step and layer.
-    make = _repeated_mask if tile.visible.rows == 1 else _mask
-    return make(tile.visible, queries.dtype, queries.device)
+    # Masks of documents belong to one batch; all others recur in every step and layer.
+    build = _cached_mask if tile.visible.rows == 1 else _mask
+    return build(tile.visible, queries.dtype, queries.device)
 
 
 def _mask(visible: VisibleKeys, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(rows, 1, queries, keys), or (queries, keys) for all rows: 0 where a query sees a key, `HIDDEN` elsewhere."""
-    first, stop = (_numbers(places, visible.rows) for places in (visible.first, visible.stop))
-    places = torch.arange(visible.keys, dtype=torch.int32)
-    seen = (places >= first) & (places < stop)
+    """(rows, 1, queries, keys), or (queries, keys) for all rows: 0 if a query sees a key, else `HIDDEN`."""
+    first, stop = (_from_bytes(borders, visible.rows) for borders in (visible.first, visible.stop))
+    keys = torch.arange(visible.keys, dtype=torch.int32)
+    seen = (keys >= first) & (keys < stop)
     if visible.strided:
-        distance = stop - 1 - places
-        far = (distance >= 2 * visible.strided) & (distance % visible.strided == 0)
-        seen |= far & (places >= _numbers(visible.starts, visible.rows))
+        distance = stop - 1 - keys
+        on_stride = (distance >= 2 * visible.strided) & (distance % visible.strided == 0)
+        seen |= on_stride & (keys >= _from_bytes(visible.starts, visible.rows))
     mask = torch.full(seen.shape, HIDDEN if dtype != torch.float16 else -6e4, dtype=dtype).masked_fill_(seen, 0)
     return (mask.squeeze(0) if visible.rows == 1 else mask.unsqueeze(1)).to(device)
 
 
-_repeated_mask = lru_cache(maxsize=256)(_mask)
+_cached_mask = lru_cache(maxsize=256)(_mask)
 
 
-def _numbers(places: bytes, rows: int) -> Tensor:
+def _from_bytes(borders: bytes, rows: int) -> Tensor:
     """(rows, queries, 1) int32."""
-    return torch.frombuffer(bytearray(places), dtype=torch.int32).view(rows, -1, 1)
+    return torch.frombuffer(bytearray(borders), dtype=torch.int32).view(rows, -1, 1)
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

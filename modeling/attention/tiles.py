@@ -1,10 +1,10 @@
-"""Which queries meet which keys: attention of any kind as a list of dense tiles. Imports no torch.
+"""Tiles of attention: any kind of attention as a list of dense blocks of queries and keys. Imports no torch.
 
-- `tiles_of`: the tiles of rows that are one document each; `document_tiles`: of rows that hold several, or of a part
-- `computed_scores`: how many products of a query and a key they hold, masked ones included
+- `row_tiles`: for rows that are one document each; `document_tiles`: for rows of several documents, or parts of rows
+- `computed_scores`: products of a query and a key in all tiles, including masked ones
 
-A tile is a chunk of consecutive queries and the keys of one level that any of them sees. Small chunks waste few masked
-products, large ones run faster and are fewer: 4,096 tokens, window 256, forward and backward on two AVX2 cores took
+A tile is a chunk of consecutive queries and the keys of one level that any of them sees. Small chunks waste fewer
+masked products, large ones run faster: 4,096 tokens, window 256, forward and backward on two AVX2 cores took
 185, 200 and 243 ms with chunks of 64, 128 and 256 queries (full attention: 908 ms).
 """
 
@@ -22,15 +22,15 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class VisibleKeys:
-    """Which of a tile's keys each query sees: [first, stop); int32 (rows, queries) as bytes, to compare."""
+    """Keys of a tile that each query sees: [first, stop), int32 (rows, queries) as bytes, so that they are hashable."""
 
     first: bytes
     stop: bytes
     rows: int
-    """1 where all rows of the batch see the same."""
+    """1 if all rows of the batch see the same keys."""
     keys: int
     strided: int = 0
-    """Above 0: each query sees also those 2, 3, 4 ... times this before it, down to `starts`."""
+    """If above 0, each query also sees the keys 2, 3, 4 ... times this before it, back to `starts`."""
     starts: bytes = b""
 
 
@@ -44,23 +44,23 @@ class Tile:
     first_key: int
     key_stop: int
     visible: VisibleKeys | None = None
-    """None where every query sees every key, or those up to its own place if `causal`."""
+    """None if every query sees every key, or those up to its own position if `causal`."""
     causal: bool = False
     phases: int = 1
-    """Above 1: queries and keys meet only where their positions are equal modulo this."""
+    """If above 1, a query sees only keys whose positions equal its own modulo this."""
 
     @property
     def scores(self) -> int:
-        """Products of a query and a key, masked ones included."""
+        """Products of a query and a key, including masked ones."""
         keys_per_query = -(-(self.key_stop - self.first_key) // self.phases)
         return (self.query_stop - self.first_query) * keys_per_query
 
 
 @lru_cache(maxsize=256)
-def tiles_of(kind: AttentionKind, length: int) -> tuple[Tile, ...]:
+def row_tiles(kind: AttentionKind, length: int) -> tuple[Tile, ...]:
     """Tiles of rows of `length` tokens, the exact tokens' first.
 
-    Every query sees the keys that `kind.borders` gives it, each in exactly one tile.
+    Every query sees the keys within its `kind.borders`, each in exactly one tile.
     """
     if isinstance(kind, FullAttention) or length <= kind.window:
         return (Tile(0, 0, length, 0, length, causal=True),)
@@ -71,23 +71,23 @@ def tiles_of(kind: AttentionKind, length: int) -> tuple[Tile, ...]:
 
 
 def document_tiles(kind: AttentionKind, starts: Integers, first_query: int = 0) -> Iterator[Tile]:
-    """Tiles of rows that hold several documents, or of a part of the queries: borders count from each document's start.
+    """Tiles of rows of several documents, or of a part of the queries; borders count from each document's start.
 
-    One tile serves all rows, masked for each as its documents lie: a tile for each document costs more wherever
-    documents are short. Single tokens of the strided pattern are masked products here.
+    A tile covers all rows, with the mask of each row's documents: a tile for each document costs more if documents are
+    short. Single tokens of the strided pattern are masked products here.
 
     Args:
         kind: of attention.
-        starts: (rows, queries), place of the first token of each query's document.
-        first_query: place of the first query among the tokens; tiles count queries from it.
+        starts: (rows, queries), position of the first token of each query's document.
+        first_query: position of the first query in the row; tiles count queries from it.
     """
     positions = first_query + np.arange(starts.shape[1]) - starts
     return _level_tiles(kind, positions, starts, _strided_distance(kind))
 
 
 def computed_scores(kind: AttentionKind, length: int) -> int:
-    """Products of a query and a key that attention over `length` tokens computes, masked ones included."""
-    return sum(tile.scores for tile in tiles_of(kind, length))
+    """Products of a query and a key that attention over `length` tokens computes, including masked ones."""
+    return sum(tile.scores for tile in row_tiles(kind, length))
 
 
 def level_strides(kind: AttentionKind) -> list[int]:
@@ -96,17 +96,17 @@ def level_strides(kind: AttentionKind) -> list[int]:
 
 
 def level_start(start: Integers | int, stride: int) -> Integers | int:
-    """Place of a document's first entry of a level; the entries of a row's documents lie one behind the other."""
+    """Index of a document's first entry in a level, in which the entries of a row's documents follow one another."""
     return -(-start // stride)
 
 
 def _strided_distance(kind: AttentionKind) -> int:
-    """Tokens between the single tokens of the strided pattern; 0 where a kind has none."""
+    """Tokens between the single tokens of the strided pattern; 0 if the kind has none."""
     return kind.window if isinstance(kind, PooledAttention) and kind.strided else 0
 
 
 def _level_tiles(kind: AttentionKind, positions: Integers, starts: Integers, strided: int = 0) -> Iterator[Tile]:
-    """Tiles of all levels; `positions` (rows, queries) are those in the documents."""
+    """Tiles of all levels; `positions` (rows, queries) are positions in the documents."""
     borders = kind.borders(positions)
     uppers = [positions + 1, *borders]
     for level, (lower, upper, stride) in enumerate(zip(borders, uppers, level_strides(kind), strict=False)):
@@ -122,17 +122,17 @@ def _level_tiles(kind: AttentionKind, positions: Integers, starts: Integers, str
 
 
 def _chunk_queries(kind: AttentionKind, level: int, stride: int) -> int:
-    """Queries per tile: half a window of exact tokens, 16 entries of a pooled level, within what runs well."""
+    """Queries per tile: half a window of exact tokens, 16 entries of a pooled level, within the fastest range."""
     if isinstance(kind, FullAttention):
         return 256
     return min(max(kind.window // 2, 64), 256) if level == 0 else min(max(16 * stride, 256), 2048)
 
 
 def _chunk_tiles(level: int, queries: slice, first: Integers, stop: Integers) -> Iterator[Tile]:
-    """One tile, or two where many pooled keys are seen by all of the queries: those need no mask."""
+    """One tile, or two if all queries see many of the pooled keys: those need no mask."""
     lowest, highest = int(first.min()), int(stop.max())
-    alike = level > 0 and len(first) == 1 and int(first.max()) == lowest
-    seen_by_all = int(stop[0, 0]) if alike else lowest
+    same_first = level > 0 and len(first) == 1 and int(first.max()) == lowest
+    seen_by_all = int(stop[0, 0]) if same_first else lowest
     if seen_by_all > lowest:
         yield Tile(level, queries.start, queries.stop, lowest, seen_by_all)
     if highest > seen_by_all:
@@ -159,7 +159,7 @@ def _as_bytes(numbers: Integers) -> bytes:
 
 
 def _strided_tiles(window: int, length: int) -> Iterator[Tile]:
-    """Each token and those 2, 3, 4 ... windows before it; those of the last, incomplete window apart."""
+    """Each token and those 2, 3, 4 ... windows before it; the last, incomplete window has its own tile."""
     whole = length // window
     if whole > 2:
         yield Tile(0, 2 * window, whole * window, 0, (whole - 2) * window, causal=True, phases=window)

@@ -27,7 +27,7 @@ from modeling.layers.int8 import Int8Embedding, Int8Linear, StaticInt8Linear
 from modeling.layers.linear import LowRankLinear, ResizedLinear
 from modeling.layers.packed import PackedEmbedding, PackedLinear
 from modeling.layers.sparse_feed_forward import SparseFeedForward
-from modeling.rotary import rotation_speeds
+from modeling.rotary import rotary_frequencies
 from modeling.transformer import Transformer
 
 MOST_BYTES = 64 * 2**20
@@ -94,7 +94,7 @@ class NativeDecoder:
         self._layers = (_Layer * config.layers)(
             *(_layer(layer, entries) for layer, entries in zip(model.layers.children(), cache.layers, strict=True))
         )
-        self._speeds = rotation_speeds(config.head_width, config.rotary_base)
+        self._speeds = rotary_frequencies(config.head_width, config.rotary_base)
         places = cache.capacity + 1
         linears = [getattr(one, name) for one in self._layers for name in ("query_key_value", "output", "up", "down")]
         matrices = [matrix for one in linears for matrix in (one.first, one.second)]
@@ -108,7 +108,7 @@ class NativeDecoder:
             _linear(model.head), self._layers, self._scratch.data_ptr(),
         )  # fmt: skip
         self._at = ctypes.byref(self._decoder)
-        cache.fill_up_indices()
+        cache.assign_in_order()
 
     @classmethod
     def of(cls, model: Transformer, cache: DecoderCache) -> "NativeDecoder | None":
@@ -205,7 +205,7 @@ def _norm(module: nn.Module) -> _Norm:
 def _layer(layer: nn.Module, entries: LayerCache | Int8LayerCache) -> _Layer:
     attention: Any = layer.attention
     feed_forward: Any = layer.feed_forward
-    codes, scales = entries.memory()
+    codes, scales = entries.tensors()
     by_neuron = feed_forward.neuron_major() if isinstance(feed_forward, SparseFeedForward) else None
     return _Layer(
         _norm(layer.get_submodule("attention_norm")),

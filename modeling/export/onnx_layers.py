@@ -25,7 +25,7 @@ from modeling.layers.int8 import LARGEST, Int8Embedding, Int8Linear, StaticInt8L
 from modeling.layers.linear import LowRankLinear, ResizedLinear
 from modeling.layers.sparse_feed_forward import SparseFeedForward
 from modeling.replacements import kind_of
-from modeling.rotary import turning_speeds
+from modeling.rotary import signed_frequencies
 from modeling.transformer import DecoderLayer, Transformer
 from modeling.transformer_config import TransformerConfig
 
@@ -79,7 +79,7 @@ class _Rows:
         """Cosines and sines, (tokens, head_width) each."""
         graph, config = self.graph, self.config
         positions = graph.node("Unsqueeze", graph.cast(self._positions, torch.float32), graph.integers(1))
-        speeds = turning_speeds(config.head_width, config.rotary_base, torch.zeros(()))
+        speeds = signed_frequencies(config.head_width, config.rotary_base, torch.zeros(()))
         angles = graph.node("Mul", positions, graph.constant("rotary_speeds", speeds))
         return graph.node("Cos", angles), graph.node("Sin", angles)
 

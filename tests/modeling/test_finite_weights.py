@@ -26,7 +26,7 @@ def test_each_tensor_is_named_with_its_count(value):
         "model.safetensors: layers.1.feed_forward.up.weight has 2 of 1,536 values, final_norm.bias has 1 of 32 values "
         "that are not finite (NaN or infinite);"
     )
-    assert "take an earlier checkpoint" in str(error.value)
+    assert "use an earlier checkpoint" in str(error.value)
 
 
 def test_a_network_that_is_lost_altogether_is_reported_in_one_line():

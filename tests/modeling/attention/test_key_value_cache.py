@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling.attention.key_value_cache import PIECE, DecoderCache
+from modeling.attention.key_value_cache import MAX_NEW_TOKENS, DecoderCache
 from modeling.attention.kinds import FullAttention, PooledAttention, PoolLevel, WindowAttention
 from tests.modeling.attention.reference import kinds
 from tests.modeling.networks import random_tokens, small_network
@@ -72,11 +72,11 @@ def test_rows_that_stay_go_on_as_before():
     ("kind", "entries"),
     [
         (FullAttention(), 30_000),
-        (WindowAttention(window=256), 256 + PIECE),
+        (WindowAttention(window=256), 256 + MAX_NEW_TOKENS),
         # 256 + 16 + the piece exactly; of the finer level what lies within these, its 64 entries and a coarser block.
         (
             PooledAttention(window=256, levels=(PoolLevel(stride=16, entries=64), PoolLevel(stride=256))),
-            256 + 16 + PIECE + (256 + 16 + PIECE + 64 * 16 + 256) // 16 + 1 + 30_000 // 256 + 1,
+            256 + 16 + MAX_NEW_TOKENS + (256 + 16 + MAX_NEW_TOKENS + 64 * 16 + 256) // 16 + 1 + 30_000 // 256 + 1,
         ),
     ],
 )

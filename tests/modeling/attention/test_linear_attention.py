@@ -90,7 +90,7 @@ def test_documents_do_not_see_each_other():
     assert torch.equal(torch.from_numpy(found[0].documents.starts), torch.from_numpy(documents.starts))
     projected = torch.randn(2, 20, 2, 3, 16, dtype=torch.float64)
     exact = dense(*attention.features(projected), documents.starts)
-    torch.testing.assert_close(attention._within(projected, documents), exact, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attention._from_start(projected, documents), exact, rtol=0, atol=1e-12)
     changed = tokens.clone()
     changed[0, 8] += 1
     after = model.hidden_states(changed)

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from modeling.attention.kinds import FullAttention, PooledAttention, PoolLevel, WindowAttention
 from modeling.attention.pooling import BlockPooling
 from modeling.attention.tiled_attention import tiled_attention
-from modeling.attention.tiles import computed_scores, level_strides, tiles_of
+from modeling.attention.tiles import computed_scores, level_strides, row_tiles
 from modeling.documents import Documents
 from tests.modeling.attention.reference import dense_attention, kinds
 
@@ -185,7 +185,7 @@ def test_second_backward_gives_the_same():
 @given(kind=kinds, tokens=st.integers(1, 400))
 def test_tiles_hold_each_visible_pair_once_and_count_all_they_compute(kind, tokens):
     total = 0
-    for tile in tiles_of(kind, tokens):
+    for tile in row_tiles(kind, tokens):
         assert 0 <= tile.first_query < tile.query_stop <= tokens
         assert 0 <= tile.first_key < tile.key_stop <= tokens // level_strides(kind)[tile.level]
         total += tile.scores

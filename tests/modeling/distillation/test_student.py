@@ -189,7 +189,7 @@ def test_other_refusals():
     with pytest.raises(ConfigError, match=r"earlier pass has made .* int8_embedding.*: distill first"):
         student_from(quantize_int8(small_network()), SMALL, random_tokens(1, 8))
     mixed = SMALL.model_dump() | {"attention": ({"kind": "window", "window": 5}, {"kind": "full"})}
-    with pytest.raises(ConfigError, match="attention lists 2 kinds, which 1 layers cannot take in turn"):
+    with pytest.raises(ConfigError, match="attention lists 2 kinds, whose number must divide the 1 layers"):
         student_config(TransformerConfig.model_validate(mixed), layers=1)
     with pytest.raises(ConfigError, match="bands narrower than the teacher keep their width"):
         student_config(
