@@ -152,7 +152,7 @@ def _times_seen(plan: LshPlan, positions: Tensor, key_positions: Tensor) -> Tens
 
 
 def _with_previous(chunks: Tensor, fill: int = 0) -> Tensor:
-    """(batch, heads, chunks, chunk, ...) -> (..., 2 chunk, ...), each after the previous one, the first after `fill`."""
+    """(batch, heads, chunks, chunk, ...) -> (..., 2 chunk, ...), each after its predecessor, the first after `fill`."""
     first = torch.full_like(chunks[:, :, :1], fill)
     return torch.cat((torch.cat((first, chunks[:, :, :-1]), dim=2), chunks), dim=3)
 

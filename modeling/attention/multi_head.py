@@ -21,7 +21,7 @@ class LayerContext:
     """Inputs that all layers of a forward pass share."""
 
     rotation: Rotation
-    """Of the tokens' positions."""
+    """For the positions of the tokens."""
     documents: Documents | None
     """Attention does not cross their borders; None if every row is one document."""
 

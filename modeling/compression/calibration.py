@@ -1,9 +1,9 @@
-"""What linear layers get as inputs on sample text: the statistics that pruning and factorization are led by.
+"""Statistics of the inputs of linear layers on sample text, for pruning, factorization and quantization.
 
 - `InputStatistics`: count, sum and Gram matrix of the inputs of one linear layer
-- `walk_layers`: those of one decoder layer after the other, each behind the layers as they are by then
-- `layer_influence`: how much each decoder layer changes the residual stream
-- `damped_cholesky`: of a matrix of second moments that the sample may not fill
+- `walk_layers`: statistics layer by layer, each after the layers before it as they have become
+- `layer_influence`: change of the residual stream by each decoder layer
+- `damped_cholesky`: Cholesky factor of second moments that may be singular
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from modeling.transformer import Transformer
 
 BATCH_ROWS = 16
 LayerInputs = list[tuple[Tensor, LayerContext]]
-"""Batches of what a decoder layer is called with: (rows, tokens, width), and what all layers share."""
+"""Batches of a decoder layer's arguments: hidden states (rows, tokens, width) and the context of all layers."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class InputStatistics:
     """Sums over all tokens that reached a linear layer, float64."""
 
     rows: int
-    """Tokens; 0 for an expert that none was sent to."""
+    """Tokens; 0 for an expert without tokens."""
     total: Tensor
     """(inputs,)."""
     gram: Tensor
@@ -35,12 +35,12 @@ class InputStatistics:
 
     @classmethod
     def empty(cls, inputs: int, device: torch.device) -> "InputStatistics":
-        """Of no tokens yet."""
+        """Statistics of no tokens."""
         zeros = torch.zeros(inputs, inputs + 1, dtype=torch.float64, device=device)
         return cls(0, zeros[:, -1].clone(), zeros[:, :-1].clone())
 
     def add(self, inputs: Tensor) -> None:
-        """Take (..., inputs) more. In float64: a few large inputs would drown the small ones' products in float32."""
+        """Add (..., inputs), in float64: in float32, large inputs would round away the products of small ones."""
         flat = inputs.detach().flatten(0, -2).double()
         self.rows += len(flat)
         self.total += flat.sum(0)
@@ -72,8 +72,9 @@ def walk_layers(
 ) -> Iterator[tuple[str, nn.Module, dict[str, InputStatistics]]]:
     """Each decoder layer with the statistics of its linear layers' inputs.
 
-    A layer that is changed before the next one is asked for is run anew, so that later ones are measured behind the
-    changes (SparseGPT, Frantar and Alistarh 2023, 2301.00774, section 4). One layer's statistics are held at a time.
+    The caller may change a layer before it requests the next: the layer is then run again, so that later layers are
+    measured after the change (SparseGPT, Frantar and Alistarh 2023, 2301.00774, section 4). One layer's statistics are
+    held at a time.
 
     Args:
         model: any network whose linear layers are float; in evaluation mode.
@@ -81,12 +82,12 @@ def walk_layers(
         batch_rows: windows in one forward pass.
 
     Yields:
-        The layer's name in the network, the layer, and statistics by the name of each `nn.Linear` in the network, those
-        inside low-rank layers among them.
+        The layer's name in the network, the layer, and statistics by the name of each `nn.Linear` in the network,
+        including those inside low-rank layers.
     """
     batches = _first_layer_inputs(model, tokens, batch_rows)
-    for number, layer in enumerate(model.layers):
-        name = f"layers.{number}"
+    for index, layer in enumerate(model.layers):
+        name = f"layers.{index}"
         yield name, layer, _linear_statistics(layer, name, batches)
         batches = [(_run(layer, hidden, context), context) for hidden, context in batches]
 
@@ -115,11 +116,11 @@ def layer_influence(model: Transformer, tokens: Tensor, batch_rows: int = BATCH_
 
 
 def damped_cholesky(moments: Tensor, damping: float) -> Tensor:
-    """Lower Cholesky factor, float64, of a symmetric matrix (n, n) >= 0 to whose diagonal something is added.
+    """Lower Cholesky factor, float64, of a symmetric matrix (n, n) >= 0 after damping its diagonal.
 
     Args:
-        moments: second moments or a covariance; all zero counts as the identity.
-        damping: what is added, as a share of the diagonal's mean; more where that leaves the matrix singular.
+        moments: second moments or a covariance; the identity is used if all are zero.
+        damping: added to the diagonal, as a share of its mean; more if the matrix is still singular.
     """
     moments = moments.double()
     mean = moments.diagonal().mean()
@@ -136,36 +137,38 @@ def damped_cholesky(moments: Tensor, damping: float) -> Tensor:
 
 @torch.no_grad()
 def _first_layer_inputs(model: Transformer, tokens: Tensor, batch_rows: int) -> LayerInputs:
-    assert not model.training, "statistics are those of the network as it predicts"
-    found: LayerInputs = []
-    handle = model.layers[0].register_forward_pre_hook(lambda module, given: found.append((given[0], given[1])))
+    assert not model.training, "statistics are those of evaluation mode"
+    inputs: LayerInputs = []
+    handle = model.layers[0].register_forward_pre_hook(
+        lambda module, arguments: inputs.append((arguments[0], arguments[1]))
+    )
     try:
         for batch in torch.split(tokens.to(model.final_norm.weight.device), batch_rows):
             model.hidden_states(batch)
     finally:
         handle.remove()
-    return found
+    return inputs
 
 
 @torch.no_grad()
 def _linear_statistics(layer: nn.Module, name: str, batches: LayerInputs) -> dict[str, InputStatistics]:
-    found: dict[str, InputStatistics] = {}
+    statistics: dict[str, InputStatistics] = {}
     handles = []
     for inner, module in layer.named_modules():
         if isinstance(module, nn.Linear):
-            one = found[f"{name}.{inner}"] = InputStatistics.empty(module.in_features, module.weight.device)
-            handles.append(module.register_forward_pre_hook(_adder(one)))
+            own = statistics[f"{name}.{inner}"] = InputStatistics.empty(module.in_features, module.weight.device)
+            handles.append(module.register_forward_pre_hook(_add_inputs(own)))
     try:
         for hidden, context in batches:
             layer(hidden, context)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return statistics
 
 
-def _adder(statistics: InputStatistics) -> Any:
-    return lambda module, given: statistics.add(given[0])
+def _add_inputs(statistics: InputStatistics) -> Any:
+    return lambda module, arguments: statistics.add(arguments[0])
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
-"""Float networks from quantized ones, for what integers cannot do: training.
+"""Float networks from quantized ones, for training.
 
-- `dequantized`: a copy whose matrices are float32 again, with the values that the integers stand for
+- `dequantized`: a copy with float32 matrices of the same values
+- `integer_modules`: the quantized modules of a network
 """
 
 import torch
@@ -16,23 +17,23 @@ _PACKED = (PackedLinear, PackedEmbedding)
 
 
 def integer_modules(model: Transformer) -> dict[str, nn.Module]:
-    """The modules whose weights are integers, by name."""
+    """Modules with integer weights, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, _INT8 + _PACKED)}
 
 
 @torch.no_grad()
 def dequantized(model: Transformer) -> Transformer:
-    """A copy in evaluation mode in which every matrix is float32 and takes gradients; `model` stays as it is.
+    """A copy in evaluation mode with trainable float32 matrices; `model` stays as it is.
 
-    Weights have the very values that their codes and scales stand for. Activations are no longer rounded, and those
-    of a `StaticInt8Linear` no longer cut off, so the outputs are those of `model` up to that rounding.
+    Weights are dequantized exactly. Activations are no longer rounded, and those of a `StaticInt8Linear` no longer
+    clipped, so the outputs are those of `model` up to that rounding.
     """
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     replacements = replacements_of(model)
     for name, module in integer_modules(model).items():
         del replacements[name]
-        for own in dict(module.named_buffers()):
-            del state[f"{name}.{own}"]
+        for buffer in dict(module.named_buffers()):
+            del state[f"{name}.{buffer}"]
         state[f"{name}.weight"] = _weight(module)
         bias = getattr(module, "bias", None)
         if bias is not None:

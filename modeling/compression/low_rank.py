@@ -1,13 +1,13 @@
-"""Matrices as products of two thin ones, with ranks by one budget for the whole network.
+"""Low-rank factorization of matrices, with ranks chosen under one budget for the whole network.
 
-- `factorize`: a network whose decoder matrices are so many times smaller
+- `factorize`: a network whose decoder matrices have `times_smaller` times fewer parameters
 - `whitened_svd`: the best factors on given inputs (SVD-LLM, Wang et al. 2024, 2403.07378, section 3.1)
-- `choose_ranks`: which matrix gets which rank
+- `choose_ranks`: the rank of each matrix
 
 W x + b for inputs of mean m and covariance C = L L^T (Cholesky): the matrix of rank k with the smallest mean square
-error is U_k S_k V_k^T L^-1, where U S V^T is the SVD of W L; the error is the sum of the squares of the singular values
-left out. SVD-LLM whitens by the second moment, the mean in it; here the bias takes on what the mean loses, so that no
-rank is spent on it. A layer without bias is whitened by the second moment.
+error is U_k S_k V_k^T L^-1, where U S V^T is the SVD of W L; the error is the sum of the squares of the dropped
+singular values. SVD-LLM whitens by the second moment, which includes the mean; here the bias absorbs the error of the
+mean, so that no rank is spent on it. A layer without bias is whitened by the second moment.
 """
 
 import math
@@ -24,12 +24,12 @@ from modeling.layers.linear import Description, LowRankLinear
 from modeling.replacements import float_state, rebuild, replacements_of
 from modeling.transformer import Transformer
 
-SMALLEST_RANK = 2
-"""An int8 product over one number is not computed rightly (see `modeling.layers.int8`)."""
+MIN_RANK = 2
+"""torch computes wrong int8 products over a single number (see `modeling.layers.int8`)."""
 DAMPING = 1e-3
-"""Added to the diagonal of the covariance, as a share of its mean: directions that the text did not show count too."""
-MOST_ZEROS = 0.05
-"""Share of zeros above which a matrix is taken to be pruned."""
+"""Added to the diagonal of the covariance, as a share of its mean: directions that are absent in the text count too."""
+MAX_ZEROS = 0.05
+"""Share of zeros above which a matrix counts as pruned."""
 
 
 @dataclass(frozen=True)
@@ -39,35 +39,35 @@ class Factors:
     left: Tensor
     right: Tensor
     losses: Tensor
-    """(n,) float64, falling: the mean square error that leaving out each adds."""
+    """(n,) float64, falling: mean square error added by dropping each."""
 
 
 @dataclass(frozen=True)
 class RankCurve:
-    """What `choose_ranks` knows of a matrix."""
+    """Parameters and losses of a matrix by rank, for `choose_ranks`."""
 
     losses: Tensor
-    """As in `Factors`, in a unit that all matrices share."""
+    """As in `Factors`, in a unit common to all matrices."""
     parameters_per_rank: int
     parameters: int
-    """As the matrix stands there now."""
+    """Of the matrix as it is now."""
 
     @property
     def largest_rank(self) -> int:
-        """The largest at which it gets smaller; below `SMALLEST_RANK` where it cannot."""
+        """Largest rank at which it gets smaller; below `MIN_RANK` if there is none."""
         return min(len(self.losses), (self.parameters - 1) // self.parameters_per_rank)
 
 
 def whitened_svd(weight: Tensor, covariance: Tensor | None, damping: float = DAMPING) -> Factors:
-    """All factors of a matrix, so that the first k are the best of rank k on inputs with this covariance.
+    """Factors of a matrix, of which the first k are the best of rank k on inputs with this covariance.
 
     Args:
         weight: (outputs, inputs).
-        covariance: (inputs, inputs); None, or all zero, for a plain SVD, the best on inputs that know no direction.
+        covariance: (inputs, inputs); None, or all zero, for a plain SVD, the best on isotropic inputs.
         damping: on the covariance's diagonal, as a share of its mean.
 
     Returns:
-        Factors in float64; the singular values are shared between the two so that both are of one scale.
+        Factors in float64; the singular values are split evenly between the two, so that both have the same scale.
     """
     weight = weight.detach().double()
     if covariance is None or not covariance.any():
@@ -82,28 +82,28 @@ def whitened_svd(weight: Tensor, covariance: Tensor | None, damping: float = DAM
 
 
 def choose_ranks(curves: Mapping[str, RankCurve], budget: int) -> dict[str, int]:
-    """Ranks that together have at most `budget` parameters, for the smallest sum of losses that greed finds.
+    """Ranks with at most `budget` parameters together, for the smallest sum of losses by a greedy search.
 
-    The step that loses least per parameter saved is taken first. A matrix's first step leads from what it is to the
-    rank where loss per parameter saved is smallest, every other one down by a rank: along that path the price only
-    rises, so that greed is optimal but for the last step, which is taken in part where it can be.
+    The step with the least loss per parameter saved is taken first. A matrix's first step leads from its present form
+    to the rank with the smallest loss per parameter saved, every other step down by a rank: along that path the price
+    only rises, so that the greedy choice is optimal except for the last step, which is taken in part if possible.
 
     Returns:
         Name -> rank; a matrix that stays as it is has none.
 
     Raises:
-        ConfigError: where the budget is below what the smallest ranks need.
+        ConfigError: if the budget is below the parameters at the smallest ranks.
     """
     steps = sorted(
         (step for name, curve in curves.items() for step in _steps(name, curve)), key=lambda step: step.price
     )
     ranks: dict[str, int] = {}
     total = sum(curve.parameters for curve in curves.values())
-    least = total - sum(step.saved for step in steps)
-    if budget < least:
+    minimum = total - sum(step.saved for step in steps)
+    if budget < minimum:
         raise ConfigError(
             f"low_rank.times_smaller leaves the decoder's matrices {budget} of {total} parameters, but at rank "
-            f"{SMALLEST_RANK} they have {least}; times_smaller can be up to {math.floor(10 * total / least) / 10:g}"
+            f"{MIN_RANK} they have {minimum}; times_smaller can be up to {math.floor(10 * total / minimum) / 10:g}"
         )
     for step in steps:
         if total <= budget:
@@ -128,33 +128,33 @@ class _Step:
 
 def _steps(name: str, curve: RankCurve) -> Iterator[_Step]:
     largest, each = curve.largest_rank, curve.parameters_per_rank
-    if largest < SMALLEST_RANK:
+    if largest < MIN_RANK:
         return
     losses = curve.losses.tolist()
-    left_out = [math.fsum(losses[rank:]) for rank in range(len(losses) + 1)]
-    first = min(range(SMALLEST_RANK, largest + 1), key=lambda rank: left_out[rank] / (curve.parameters - rank * each))
+    dropped = [math.fsum(losses[rank:]) for rank in range(len(losses) + 1)]
+    first = min(range(MIN_RANK, largest + 1), key=lambda rank: dropped[rank] / (curve.parameters - rank * each))
     saved = curve.parameters - first * each
-    yield _Step(name, first, saved, left_out[first] / saved)
-    for rank in range(first - 1, SMALLEST_RANK - 1, -1):
+    yield _Step(name, first, saved, dropped[first] / saved)
+    for rank in range(first - 1, MIN_RANK - 1, -1):
         yield _Step(name, rank, each, losses[rank] / each)
 
 
 def factorize(
     model: Transformer, times_smaller: float, calibration: Tensor | None = None, whitened: bool = True
 ) -> Transformer:
-    """A network whose decoder matrices together have so many times fewer parameters. `model` stays as it is.
+    """A network whose decoder matrices have `times_smaller` times fewer parameters. `model` stays as it is.
 
-    A matrix that would not get smaller stays dense; low-rank layers that are there already get lower ranks.
-    A matrix's losses are taken relative to its own outputs' variance, so that matrices can be compared.
+    A matrix that would not get smaller stays dense; existing low-rank layers get lower ranks. A matrix's losses are
+    relative to the variance of its outputs, so that matrices can be compared.
 
     Args:
         model: a float network in evaluation mode.
-        times_smaller: parameters of the decoder layers' matrices before over those after; biases do not count.
-        calibration: (rows, tokens) int64, text that inputs are measured on; not needed for a plain SVD.
-        whitened: whether factors are the best on the calibration text, or the plain SVD's.
+        times_smaller: parameters of the decoder layers' matrices before over those after, without biases.
+        calibration: (rows, tokens) int64, text on which inputs are measured; not needed for a plain SVD.
+        whitened: whether factors are the best on the calibration text, or those of the plain SVD.
 
     Raises:
-        ConfigError: where the network has integers, is pruned or cannot get so small.
+        ConfigError: if the network has integers, is pruned or cannot become that small.
     """
     state = float_state(model, "low_rank")
     _check_not_pruned(model)
@@ -168,7 +168,7 @@ def factorize(
         factors[name] = whitened_svd(_dense(module), covariance)
         if statistics is not None and has_bias:
             means[name] = statistics.mean
-    curves = {name: _curve(matrices[name], one) for name, one in factors.items()}
+    curves = {name: _curve(matrices[name], matrix_factors) for name, matrix_factors in factors.items()}
     total = sum(curve.parameters for curve in curves.values())
     ranks = choose_ranks(curves, math.floor(total / times_smaller))
     replacements = replacements_of(model)
@@ -181,7 +181,7 @@ def factorize(
 
 
 def _matrices(model: Transformer) -> Iterator[tuple[str, nn.Linear | LowRankLinear]]:
-    """The decoder's matrices by name; a low-rank layer is one."""
+    """The decoder's matrices by name; a low-rank layer counts as one matrix."""
     inside: str | None = None
     for name, module in model.layers.named_modules(prefix="layers"):
         if inside is not None and name.startswith(inside):
@@ -211,15 +211,15 @@ def _dense(module: nn.Linear | LowRankLinear) -> Tensor:
 
 def _curve(module: nn.Linear | LowRankLinear, factors: Factors) -> RankCurve:
     outputs, inputs = len(factors.left), factors.right.shape[1]
-    now = module.sizes()["rank"] * (inputs + outputs) if isinstance(module, LowRankLinear) else inputs * outputs
+    present = module.sizes()["rank"] * (inputs + outputs) if isinstance(module, LowRankLinear) else inputs * outputs
     relative = factors.losses / factors.losses.sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return RankCurve(relative, inputs + outputs, now)
+    return RankCurve(relative, inputs + outputs, present)
 
 
 def _low_rank(
     module: nn.Linear | LowRankLinear, factors: Factors, rank: int, mean: Tensor | None
 ) -> tuple[dict[str, Tensor], Description]:
-    """Tensors and description of the layer that takes the module's place."""
+    """Tensors and description of the layer that replaces the module."""
     last = module.up if isinstance(module, LowRankLinear) else module
     left, right = factors.left[:, :rank], factors.right[:rank]
     dtype = last.weight.dtype
@@ -236,7 +236,7 @@ def _low_rank(
 def _check_not_pruned(model: Transformer) -> None:
     for name, weight in linear_weights(model).items():
         zeros = 1 - float(weight.count_nonzero()) / weight.numel()
-        if zeros > MOST_ZEROS:
+        if zeros > MAX_ZEROS:
             raise ConfigError(
                 f"the pass 'low_rank' found {zeros:.0%} zeros in {name}, which factors would lose; "
                 "put 'low_rank' before the pass that prunes"

@@ -1,11 +1,11 @@
-"""Pruning of the decoder's matrices: which weights become zero, and masks that recovery training keeps to.
+"""Pruning of the decoder's matrices, and the masks that recovery training preserves.
 
-- `prune`: once, by one of three criteria; `magnitude_masks`: the one that needs no text
-- `zero_masks`, `apply_masks`: what is zero stays zero
-- `cubic_sparsity`: how much goes in which round
+- `prune`: once, by one of three criteria; `magnitude_masks`: the criterion that needs no text
+- `zero_masks`, `apply_masks`: keep zeros at zero
+- `cubic_sparsity`: sparsity after each round
 
-Embedding, head, biases and norms are left alone: they are a small part of the products, and the embedding's rows
-are not comparable with a layer's. Both factors of a low-rank layer are pruned as matrices of their own.
+Embedding, head, biases and norms are not pruned: they are a small part of the products, and the embedding's rows
+are not comparable with a layer's. The two factors of a low-rank layer are pruned as separate matrices.
 """
 
 from typing import Literal
@@ -23,7 +23,7 @@ Criterion = Literal["magnitude", "wanda", "sparsegpt"]
 
 
 def cubic_sparsity(round: int, rounds: int, final: float) -> float:
-    """Sparsity after round 1 ... rounds: much at first, little at the end (Zhu and Gupta 2017, 1710.01878, eq. 1)."""
+    """Sparsity after round 1 ... rounds, fast at first, slowly at the end (Zhu and Gupta 2017, 1710.01878, eq. 1)."""
     return final * (1 - (1 - round / rounds) ** 3)
 
 
@@ -32,63 +32,63 @@ def prune(
 ) -> dict[str, Tensor]:
     """Set weights to zero, in place.
 
-    Weights that are zero already are among those that go, so that what rising sparsities leave lies in one another.
+    Weights that are zero already are pruned first, so that the masks of rising sparsities are nested.
 
     Args:
         model: a float network in evaluation mode.
-        sparsity: share of each matrix that goes, or groups.
-        criterion: what goes first: the smallest weights (`magnitude_masks`); the smallest |weight| x norm of its input
-            within each output row (Wanda, Sun et al. 2023, 2306.11695, section 3); or what costs least after the other
-            weights have made up for it, as they then do (`modeling.compression.sparse_gpt`).
-        calibration: (rows, tokens) int64, text that inputs are measured on; for all criteria but magnitude.
+        sparsity: share of each matrix to prune, or groups.
+        criterion: what is pruned first: the smallest weights (`magnitude_masks`); the smallest |weight| x norm of its
+            input within each output row (Wanda, Sun et al. 2023, 2306.11695, section 3); or the weights with the least
+            error after the other weights have compensated, which are then changed (`modeling.compression.sparse_gpt`).
+        calibration: (rows, tokens) int64, text on which inputs are measured; for all criteria except magnitude.
 
     Returns:
-        Parameter name -> bool tensor of its shape, True where the weight is kept.
+        Parameter name -> bool tensor of its shape, True if the weight is kept.
 
     Raises:
-        ConfigError: where groups do not divide a matrix's inputs.
+        ConfigError: if groups do not divide a matrix's inputs.
     """
     check_groups(model, sparsity)
     if criterion == "magnitude":
         masks = magnitude_masks(model, sparsity)
         apply_masks(model, masks)
         return masks
-    assert calibration is not None, f"{criterion} looks at activations"
+    assert calibration is not None, f"{criterion} needs activations"
     masks = {}
     for _, _, statistics in walk_layers(model, calibration):
-        for name, one in statistics.items():
+        for name, inputs in statistics.items():
             weight = model.get_parameter(f"{name}.weight").detach()
             if criterion == "wanda":
-                kept = wanda_mask(weight, one, sparsity)
+                kept = wanda_mask(weight, inputs, sparsity)
                 weight.masked_fill_(~kept, 0.0)
             else:
-                weight.copy_(sparse_gpt(weight, one.gram, sparsity))
+                weight.copy_(sparse_gpt(weight, inputs.gram, sparsity))
                 kept = weight != 0
             masks[f"{name}.weight"] = kept
     return masks
 
 
 def magnitude_masks(model: Transformer, sparsity: Sparsity) -> dict[str, Tensor]:
-    """Which weights to keep so that `sparsity` of each matrix go, the smallest first (Han et al. 2015, 1506.02626).
+    """Masks that prune the smallest weights of each matrix (Han et al. 2015, 1506.02626).
 
-    The share is each matrix's, not that of all together, which would empty those with small weights first: pruned to
-    80 % in three rounds with recovery, a 4-layer byte model had 2.15 against 2.32 bits per byte.
-    Weights that are zero already are among those that go, so that masks of rising sparsity lie in one another.
+    The share counts for each matrix and not for all together, which would empty those with small weights first: pruned
+    to 80 % in three rounds with recovery, a 4-layer byte model had 2.15 against 2.32 bits per byte.
+    Weights that are zero already are pruned first, so that the masks of rising sparsities are nested.
 
     Args:
         model: a float network.
-        sparsity: share of the weights that go, 0 to 1, exact up to rounding to whole weights; or groups.
+        sparsity: share of the weights to prune, 0 to 1, exact up to rounding to whole weights; or groups.
 
     Returns:
-        Parameter name -> bool tensor of its shape, True where the weight is kept.
+        Parameter name -> bool tensor of its shape, True if the weight is kept.
     """
     return {name: kept_largest(weight.abs(), sparsity) for name, weight in linear_weights(model).items()}
 
 
 def wanda_mask(weight: Tensor, inputs: InputStatistics, sparsity: Sparsity) -> Tensor:
-    """Which weights of (outputs, inputs) to keep by |weight| x norm of its input; by |weight| where there is no input.
+    """Mask of (outputs, inputs) by |weight| x norm of its input; by |weight| if there are no inputs.
 
-    Rows lose the same share each: a weight is compared with those it adds up with (2306.11695, section 3).
+    All rows lose the same share: a weight is compared with the weights of the same output (2306.11695, section 3).
     """
     norms = inputs.norms if inputs.rows else torch.ones_like(inputs.norms)
     scores = weight.abs() * norms.to(weight.dtype)
@@ -96,24 +96,24 @@ def wanda_mask(weight: Tensor, inputs: InputStatistics, sparsity: Sparsity) -> T
 
 
 def apply_masks(model: Transformer, masks: dict[str, Tensor]) -> None:
-    """Set what the masks drop to zero, in place; called after each optimizer step of the recovery."""
+    """Set masked weights to zero, in place; called after each optimizer step of the recovery."""
     for name, weight in linear_weights(model).items():
         if name in masks:
             weight.masked_fill_(~masks[name], 0.0)
 
 
 def zero_masks(model: Transformer) -> dict[str, Tensor]:
-    """Masks of what earlier passes set to zero: a matrix's zeros are their own record, in files too.
+    """Masks of the weights that earlier passes set to zero; the zeros themselves are the only record of them.
 
     Returns:
-        Parameter name -> bool tensor of its shape, True where the weight is not zero; only matrices that have zeros.
+        Parameter name -> bool tensor of its shape, True if the weight is not zero; only matrices that have zeros.
     """
     masks = {name: weight != 0 for name, weight in linear_weights(model).items()}
     return {name: kept for name, kept in masks.items() if not kept.all()}
 
 
 def linear_weights(model: Transformer) -> dict[str, Tensor]:
-    """The decoder layers' matrices by parameter name, detached but sharing memory; of low-rank layers both factors."""
+    """The decoder layers' matrices by parameter name, as detached views; of low-rank layers both factors."""
     return {
         f"layers.{name}.weight": module.weight.detach()
         for name, module in model.layers.named_modules()
@@ -125,7 +125,7 @@ def check_groups(model: Transformer, sparsity: Sparsity) -> None:
     """Groups must divide the inputs of every matrix.
 
     Raises:
-        ConfigError: where they do not.
+        ConfigError: if they do not.
     """
     if not isinstance(sparsity, GroupSparsity):
         return
@@ -133,6 +133,6 @@ def check_groups(model: Transformer, sparsity: Sparsity) -> None:
         if weight.shape[1] % sparsity.group:
             fitting = [size for size in range(2, weight.shape[1] + 1) if weight.shape[1] % size == 0]
             raise ConfigError(
-                f"prune.pattern asks for groups of {sparsity.group}, which do not divide the {weight.shape[1]} inputs "
-                f"of {name}; M of N:M can be {', '.join(map(str, fitting[:12]))}, or take the pattern 'unstructured'"
+                f"prune.pattern has groups of {sparsity.group}, which do not divide the {weight.shape[1]} inputs of "
+                f"{name}; M of N:M can be {', '.join(map(str, fitting[:12]))}, or use the pattern 'unstructured'"
             )

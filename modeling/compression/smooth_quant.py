@@ -1,10 +1,10 @@
-"""Large activations made smaller and their weights larger, before both are rounded; and how large activations get.
+"""SmoothQuant: scales of activation channels moved into the weights before both are quantized; ranges of activations.
 
 SmoothQuant (Xiao et al. 2022, 2211.10438, section 4): a few channels of the activations are far larger than the others
-and take the whole range of int8. Dividing channel j by s_j and multiplying the weights that read it by s_j leaves the
-product as it is; s_j = max |x_j|^alpha / max |w_j|^(1 - alpha) shares the difficulty out. The division costs nothing:
-it goes into the LayerNorm in front, or into the first matrix of a ReLU feed-forward for the second one, because
-relu(x / s) = relu(x) / s for s > 0.
+and use up the range of int8. Dividing channel j by s_j and multiplying the weights that read it by s_j leaves the
+product unchanged; s_j = max |x_j|^alpha / max |w_j|^(1 - alpha) splits the difficulty between the two. The division
+costs nothing: it is folded into the preceding LayerNorm, or, for the second matrix of a ReLU feed-forward, into the
+first, because relu(x / s) = relu(x) / s for s > 0.
 
 - `smooth`: a network, in place
 - `input_ranges`: largest input of each linear layer, by channel; `static_scales`: one scale for each layer from them
@@ -26,12 +26,12 @@ from modeling.layers.sparse_feed_forward import SparseFeedForward
 from modeling.transformer import Transformer
 
 ALPHA = 0.5
-"""Half of the difficulty to either side (2211.10438, section 4)."""
+"""Equal split between activations and weights (2211.10438, section 4)."""
 
 
 @torch.no_grad()
 def input_ranges(model: Transformer, tokens: Tensor, batch_rows: int = BATCH_ROWS) -> dict[str, Tensor]:
-    """Largest magnitude of each input of each linear layer, the head and projections among them.
+    """Largest magnitude of each input of each linear layer, including the head and projections.
 
     Args:
         model: any network; in evaluation mode.
@@ -39,33 +39,33 @@ def input_ranges(model: Transformer, tokens: Tensor, batch_rows: int = BATCH_ROW
         batch_rows: windows in one forward pass.
 
     Returns:
-        Name of the `nn.Linear` -> (inputs,); 0 for an expert that no token was sent to.
+        Name of the `nn.Linear` -> (inputs,); 0 for an expert without tokens.
     """
-    assert not model.training, "ranges are those of the network as it predicts"
-    found: dict[str, Tensor] = {}
+    assert not model.training, "ranges are those of evaluation mode"
+    ranges: dict[str, Tensor] = {}
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            found[name] = module.weight.new_zeros(module.in_features)
-            handles.append(module.register_forward_pre_hook(_taker(found[name])))
+            ranges[name] = module.weight.new_zeros(module.in_features)
+            handles.append(module.register_forward_pre_hook(_update_range(ranges[name])))
     try:
         for batch in torch.split(tokens.to(model.final_norm.weight.device), batch_rows):
             model.head(model.hidden_states(batch))
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return ranges
 
 
 def static_scales(model: Transformer, ranges: Mapping[str, Tensor]) -> dict[str, float]:
-    """One scale for all activations of a linear layer, by its name: the largest that was seen becomes 127.
+    """One scale for all activations of a linear layer, by its name: the largest activation becomes 127.
 
-    Layers that saw nothing have none, and those of a `SparseFeedForward` neither: its kernels, which save more time,
-    take a scale for each token.
+    Layers without inputs have none, nor do those of a `SparseFeedForward`: its kernels, which save more time, need a
+    scale for each token.
     """
-    skipping = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, SparseFeedForward))
-    largest = {name: float(one.max()) for name, one in ranges.items() if not name.startswith(skipping)}
-    return {name: one / LARGEST for name, one in largest.items() if one > 0}
+    sparse = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, SparseFeedForward))
+    largest = {name: float(values.max()) for name, values in ranges.items() if not name.startswith(sparse)}
+    return {name: value / LARGEST for name, value in largest.items() if value > 0}
 
 
 @torch.no_grad()
@@ -73,19 +73,19 @@ def smooth(model: Transformer, ranges: Mapping[str, Tensor], alpha: float = ALPH
     """Move the scales of channels from activations into weights, in place; the network stays the same function.
 
     Attention's projection, a feed-forward's first and second matrix and an untied head are smoothed. Attention's
-    output, whose inputs no norm precedes, is not, and neither is the second matrix behind a threshold above 0.
+    output, whose inputs follow no norm, is not, nor is the second matrix after a threshold above 0.
 
     Args:
         model: a float network, whose modules may have been replaced.
-        ranges: of `input_ranges`, as the network is now.
-        alpha: share of the difficulty that goes to the weights, 0 to 1.
+        ranges: from `input_ranges` of the network in its present state.
+        alpha: share of the difficulty that moves to the weights, 0 to 1.
     """
     names = {module: name for name, module in model.named_modules()}
     for pair in _pairs(model):
         activations = torch.stack([ranges[names[reader]] for reader in pair.readers]).amax(0)
         weights = torch.stack([reader.weight.abs().amax(0) for reader in pair.readers]).amax(0)
         scales = activations.pow(alpha) / weights.pow(1 - alpha)
-        # A channel that is never seen or never read has no difficulty to share.
+        # A channel that is always 0 or never read needs no scale.
         scales[(activations == 0) | (weights == 0)] = 1
         for tensor in pair.writers:
             tensor.div_(scales if tensor.ndim == 1 else scales[:, None])
@@ -95,13 +95,13 @@ def smooth(model: Transformer, ranges: Mapping[str, Tensor], alpha: float = ALPH
 
 @dataclass(frozen=True)
 class _Pair:
-    """Where channels come from, and the linear layers that read them."""
+    """The parameters that produce channels, and the linear layers that read them."""
 
     writers: list[Tensor]
     """Weight and bias of a norm, or of a linear layer: channels are the first dimension."""
     readers: list[nn.Linear]
     followers: list[Tensor]
-    """Other matrices on the same channels, whose precision does not matter: routers."""
+    """Other matrices on the same channels, which are not quantized: routers."""
 
 
 def _pairs(model: Transformer) -> Iterator[_Pair]:
@@ -111,11 +111,12 @@ def _pairs(model: Transformer) -> Iterator[_Pair]:
         entry = getattr(attention, "query_key_value", None) or attention.shared_key_value
         yield _Pair(_tensors(layer.attention_norm), [_first(entry)], [])
         feed_forwards, routers = _feed_forwards(layer.feed_forward)
-        # The first matrix is a writer here and a reader next: its rows must have their final scales by then.
-        for one in feed_forwards:
-            if getattr(one, "threshold", 0.0) == 0:
-                yield _Pair(_tensors(_last(one.up)), [_first(one.down)], [])
-        yield _Pair(_tensors(layer.feed_forward_norm), [_first(one.up) for one in feed_forwards], routers)
+        # The first matrix is a writer in this pair and a reader in the next, which needs its rows' final scales.
+        for feed_forward in feed_forwards:
+            if getattr(feed_forward, "threshold", 0.0) == 0:
+                yield _Pair(_tensors(_last(feed_forward.up)), [_first(feed_forward.down)], [])
+        readers = [_first(feed_forward.up) for feed_forward in feed_forwards]
+        yield _Pair(_tensors(layer.feed_forward_norm), readers, routers)
     if isinstance(model.head, nn.Linear) and not model.config.tied_embeddings:
         yield _Pair(_tensors(model.final_norm), [model.head], [])
 
@@ -147,10 +148,10 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [parameter for _, parameter in module.named_parameters(recurse=False)]
 
 
-def _taker(largest: Tensor) -> Any:
-    def take(_: nn.Module, given: tuple[Tensor]) -> None:
-        flat = given[0].detach().flatten(0, -2)
+def _update_range(largest: Tensor) -> Any:
+    def hook(_: nn.Module, arguments: tuple[Tensor]) -> None:
+        flat = arguments[0].detach().flatten(0, -2)
         if len(flat):
             largest.copy_(torch.maximum(largest, flat.abs().amax(0)))
 
-    return take
+    return hook

@@ -1,8 +1,8 @@
-"""SparseGPT: weights that stay make up for those that go (Frantar and Alistarh 2023, 2301.00774).
+"""SparseGPT: kept weights compensate for pruned ones (Frantar and Alistarh 2023, 2301.00774).
 
-The error of an output row w on inputs X is dw^T H dw with H = X X^T. Going through the inputs from first to last, each
-weight that is dropped has its error spread over the inputs that follow by the optimal brain surgeon's rule, with the
-rows of the Cholesky factor of H^-1, which are those of the inverses of all the trailing parts of H (section 3.3).
+The error of an output row w on inputs X is dw^T H dw with H = X X^T. From the first input to the last, the error of
+each pruned weight is spread over the following inputs by the optimal brain surgeon's rule, with the rows of the
+Cholesky factor of H^-1, which are those of the inverses of all the trailing parts of H (section 3.3).
 """
 
 import torch
@@ -12,7 +12,7 @@ from modeling.compression.calibration import damped_cholesky
 from modeling.compression.sparsity import GroupSparsity, Sparsity, kept_largest, zeros_first
 
 BLOCK = 128
-"""Inputs between two choices of what to drop (the paper's Bs, section 3.4)."""
+"""Inputs between two choices of weights to prune (the paper's Bs, section 3.4)."""
 DAMPING = 0.01
 """Added to H's diagonal, as a share of its mean (the paper's code)."""
 
@@ -20,15 +20,15 @@ DAMPING = 0.01
 def sparse_gpt(
     weight: Tensor, hessian: Tensor, sparsity: Sparsity, damping: float = DAMPING, block: int = BLOCK
 ) -> Tensor:
-    """A matrix with zeros and, on the inputs that `hessian` is of, nearly the same outputs.
+    """A pruned matrix with nearly the same outputs on the inputs of `hessian`.
 
     Args:
-        weight: (outputs, inputs); what is zero stays zero.
-        hessian: (inputs, inputs), sum or mean of x x^T over the inputs; all zero where nothing is known of them.
-        sparsity: groups, or the share of each block of inputs that goes, exact up to rounding; more than the share if
+        weight: (outputs, inputs); zeros stay zero.
+        hessian: (inputs, inputs), sum or mean of x x^T over the inputs; all zero if there are none.
+        sparsity: groups, or the share of each block of inputs to prune, exact up to rounding; more than the share if
             there are more zeros already.
         damping: on the diagonal of the hessian, as a share of its mean.
-        block: inputs that a share is a share of.
+        block: inputs for which a share counts.
 
     Returns:
         (outputs, inputs) in the dtype of `weight`; the work is done in float64.
@@ -49,11 +49,11 @@ def sparse_gpt(
 
 
 def drop_columns(weight: Tensor, kept: Tensor, factor: Tensor, start: int) -> None:
-    """Set what is not kept to zero and spread its error over the inputs behind it, in place.
+    """Set weights that are not kept to zero and spread their errors over the following inputs, in place.
 
     Args:
         weight: (outputs, inputs) float64.
-        kept: (outputs, columns) bool, of the columns from `start` on.
+        kept: (outputs, columns) bool, for the columns starting at `start`.
         factor: from `inverse_factor`.
         start: first of the columns.
     """

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class GroupSparsity:
-    """N:M: of each M consecutive inputs of an output, N weights stay (Mishra et al. 2021, 2104.08378: 2:4)."""
+    """N:M sparsity: N of each M consecutive inputs of an output are kept (Mishra et al. 2021, 2104.08378: 2:4)."""
 
     kept: int
     """N, 0 to M."""
@@ -20,16 +20,16 @@ class GroupSparsity:
 
 
 Sparsity = float | GroupSparsity
-"""Share of the weights that go, 0 to 1, wherever they are; or groups."""
+"""Share of the weights to prune, 0 to 1, unstructured; or groups."""
 
 
 def kept_largest(scores: Tensor, sparsity: Sparsity, per_row: bool = False) -> Tensor:
-    """Which weights stay: those of the largest scores; of equal ones those that come last.
+    """Mask of the weights to keep, those of the largest scores; of equal scores the last.
 
     Args:
         scores: (outputs, inputs).
-        sparsity: a share is that of the whole matrix, exact up to rounding to whole weights.
-        per_row: a share is that of each row.
+        sparsity: a share counts for the whole matrix, exact up to rounding to whole weights.
+        per_row: a share counts for each row.
 
     Returns:
         (outputs, inputs) bool.
@@ -45,5 +45,5 @@ def kept_largest(scores: Tensor, sparsity: Sparsity, per_row: bool = False) -> T
 
 
 def zeros_first(scores: Tensor, weight: Tensor) -> Tensor:
-    """Scores, none below 0, by which a weight that is zero already goes before all others and does not come back."""
+    """Scores, none below 0, changed so that weights that are zero already are pruned before all others."""
     return scores.masked_fill(weight == 0, -1.0)

@@ -6,29 +6,29 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class ExpertsConfig(BaseModel):
-    """Feed-forwards of which each token passes through few (Shazeer et al. 2017, 1701.06538)."""
+    """Mixture of experts: each token passes through a few of many feed-forwards (Shazeer et al. 2017, 1701.06538)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     experts: int = Field(8, gt=1, description="experts per layer")
     active: int = Field(2, gt=0, description="experts that each token passes through")
     expert_width: int | None = Field(
-        None, gt=1, description="neurons of each expert; the feed_forward_width where left out"
+        None, gt=1, description="neurons of each expert; the feed_forward_width by default"
     )
     shared_width: int = Field(
-        0, ge=0, description="neurons of one more expert that every token passes through (DeepSeekMoE, 2401.06066, 3.2)"
+        0, ge=0, description="neurons of a shared expert that every token passes through (DeepSeekMoE, 2401.06066, 3.2)"
     )
-    every: int = Field(1, gt=0, description="each so-many-th layer has experts, the others one feed-forward")
+    every: int = Field(1, gt=0, description="every n-th layer has experts, the others one feed-forward")
     routing: Literal["token_choice", "expert_choice"] = Field(
         "token_choice",
         description="tokens choose their experts, or experts their tokens (Zhou et al. 2022, 2202.09368); the latter "
-        "in training only, because it looks at later tokens: to predict, tokens choose",
+        "only in training, because it depends on later tokens: in evaluation, tokens choose",
     )
     capacity_factor: float | None = Field(
         None,
         gt=0,
-        description="most tokens of an expert in training, over an equal share; what is too much passes by the experts "
-        "(Switch, Fedus et al. 2021, 2101.03961, 2.2). None drops nothing; for expert_choice it means 1",
+        description="most tokens per expert in training, as a multiple of an equal share; the others skip the expert "
+        "(Switch, Fedus et al. 2021, 2101.03961, 2.2). None: no limit; for expert_choice, 1",
     )
     balance_loss: float = Field(
         0.01, ge=0, description="weight of the load-balancing loss (Switch, 2.2, equation 4); token_choice only"

@@ -1,8 +1,8 @@
 """A mixture of experts in place of a feed-forward.
 
 - `Experts`: router, experts and the shared expert
-- `Exchange`: how rows get to the experts and back; the all-to-all of expert parallelism is another one
-- `LocalExchange`: to experts that are all in this process
+- `Exchange`: moves rows to the experts and back
+- `LocalExchange`: for experts on this process; `modeling.experts.all_to_all` is for several processes
 """
 
 from collections.abc import Callable, Sequence
@@ -17,33 +17,33 @@ from modeling.feed_forward import FeedForward
 
 
 class Exchange(Protocol):
-    """The way of one layer's rows to their experts and back; made anew for each forward pass."""
+    """Exchange of one layer's rows with their experts; created for each forward pass."""
 
     def dispatch(self) -> Sequence[Tensor]:
-        """The rows (assignments of the expert, width) of each expert that this process holds."""
+        """Rows (assignments of the expert, width) of each expert of this process."""
 
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
         """Each expert's outputs, in the order of `dispatch` -> (tokens, width), their weighted sum for each token."""
 
 
 class LocalExchange:
-    """To experts that are all in this process: a gather and a scatter, both differentiable."""
+    """Exchange with experts on this process: a gather and a scatter, both differentiable."""
 
     def __init__(self, rows: Tensor, routing: Routing) -> None:
         self.rows = rows
         self.routing = routing
 
     def dispatch(self) -> Sequence[Tensor]:
-        """Views of one tensor (assignments, width) sorted by expert; that of an expert without tokens has no rows."""
+        """Views of one tensor (assignments, width) sorted by expert; without rows for an expert without tokens."""
         return torch.split(self.rows.index_select(0, self.routing.tokens), self.routing.counts.tolist())
 
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
         """Sum in the gates' dtype, float32 or more; the result has the outputs' dtype.
 
-        A token without expert gets 0. Up to two experts per token the sum has the same bits in any order of adding, so
-        also on CUDA, where `index_add` takes any.
+        The result of a token without expert is 0. With up to two experts per token the sum is bitwise deterministic,
+        also on CUDA, where `index_add` adds in any order.
         """
-        # Rows that no expert ran on have the dtype of the input and would spoil the outputs' one.
+        # Rows of skipped experts have the input's dtype, which would change that of the outputs.
         sorted_outputs = torch.cat([part for part in outputs if len(part) or part.requires_grad])
         weighted = sorted_outputs * self.routing.weights[:, None]
         total = weighted.new_zeros(self.rows.shape).index_add(0, self.routing.tokens, weighted)
@@ -53,9 +53,8 @@ class LocalExchange:
 class Experts(nn.Module):
     """FF_shared(x) + sum over the chosen experts of gate_e FF_e(x) (Shazeer et al. 2017, 1701.06538, 2; DeepSeekMoE).
 
-    Each expert is a `FeedForward` of its own and runs on the tokens that it gets, many or none, so that nothing is
-    padded. In training one without tokens runs too: its gradients are then zero and not missing, as data parallelism
-    needs them.
+    Each expert is a `FeedForward` and runs on its tokens without padding. In training, experts without tokens run too:
+    their gradients are then zero and not missing, as data parallelism requires.
     """
 
     def __init__(self, width: int, feed_forward_width: int, config: ExpertsConfig) -> None:
@@ -63,7 +62,7 @@ class Experts(nn.Module):
 
         Args:
             width: numbers per token.
-            feed_forward_width: neurons of each expert where the config does not say.
+            feed_forward_width: neurons of each expert, unless the config sets `expert_width`.
             config: number of experts, their widths and the routing.
         """
         super().__init__()
@@ -79,7 +78,7 @@ class Experts(nn.Module):
         """Pass each token through its experts.
 
         Args:
-            hidden: (batch, tokens, width), normed. Where the routing compares tokens, it does so over the whole batch.
+            hidden: (batch, tokens, width), normed. If the routing compares tokens, it does so over the whole batch.
 
         Returns:
             (batch, tokens, width), to be added to the residual stream, and the report, whose loss is to be added to

@@ -1,9 +1,9 @@
-"""Which experts compute which tokens, and with what weight.
+"""Routing of tokens to experts.
 
 - `Router`: one matrix from token to experts, in float32
 - `token_choice`, `expert_choice`: the two ways to route by its probabilities
-- `balance_loss`, `z_loss`: what keeps the experts in use and the logits small
-- `load_statistics`: how evenly the experts of each layer are used, for the log
+- `balance_loss`, `z_loss`: losses that keep all experts in use and the logits small
+- `load_statistics`: balance of the experts of each layer, for the log
 """
 
 import math
@@ -18,33 +18,33 @@ from modeling.experts.config import ExpertsConfig
 
 
 class Routing(NamedTuple):
-    """The assignments of tokens to experts, those of expert 0 first: all that bringing rows there and back needs.
+    """Assignments of tokens to experts, sorted by expert.
 
     Sorted lists as in MegaBlocks (Gale et al. 2022, 2211.15841), and not GShard's one-hot tensors (tokens, experts,
     capacity), whose memory and products grow with the experts.
     """
 
     tokens: Tensor
-    """(assignments,) int64, the row of each."""
+    """(assignments,) int64, row of each."""
     weights: Tensor
-    """(assignments,) at least float32, the gate of each; the router learns through it."""
+    """(assignments,) at least float32, gate of each, through which the router gets its gradient."""
     counts: Tensor
     """(experts,) int64, assignments of each expert."""
     load: Tensor
-    """(experts,) int64, assignments of each expert before the capacity took some away."""
+    """(experts,) int64, assignments of each expert before the capacity drops some."""
 
 
 class RoutingReport(NamedTuple):
-    """What one layer's routing adds to the loss and says in the log. All but `loss` carry no gradient."""
+    """Loss and statistics of one layer's routing. Only `loss` has a gradient."""
 
     loss: Tensor
     """Scalar, weighted: to be added to the cross-entropy. 0 in evaluation."""
     load: Tensor
-    """(experts,) int64, assignments of each expert before the capacity took some away."""
+    """(experts,) int64, assignments of each expert before the capacity drops some."""
     dropped: Tensor
-    """Scalar int64, assignments that the capacity took away."""
+    """Scalar int64, assignments dropped by the capacity."""
     unrouted: Tensor
-    """Scalar int64, tokens that pass by all experts: every choice dropped, or chosen by no expert."""
+    """Scalar int64, tokens without expert: every choice dropped, or chosen by no expert."""
     tokens: int
     """Rows that were routed."""
     entropy: Tensor
@@ -52,15 +52,16 @@ class RoutingReport(NamedTuple):
 
 
 class Router(nn.Module):
-    """softmax(W x) over the experts and the choice by it (Shazeer et al. 2017, 1701.06538, 2.1, without the noise).
+    """softmax(W x) over the experts, and routing by it (Shazeer et al. 2017, 1701.06538, 2.1, without the noise).
 
     Product and softmax are in float32 under autocast too: rounding to bfloat16 before the exponential made training
-    diverge (Switch, Fedus et al. 2021, 2101.03961, 2.4). The matrix is a parameter of this module, and no `nn.Linear`,
-    so that what quantizes or prunes linear layers leaves it alone: it is small, and its errors send tokens elsewhere.
+    diverge (Switch, Fedus et al. 2021, 2101.03961, 2.4). The matrix is a parameter of this module and not an
+    `nn.Linear`, so that quantization and pruning of linear layers skip it: it is small, and its errors change the
+    routing.
 
-    In training the choice may look at other tokens: for the capacity (see `token_choice`) and in expert choice. In
-    evaluation each token takes its likeliest `active` experts, whatever else is in the batch, and none is dropped:
-    prediction is causal, the same with and without cache, and padding takes no token's place.
+    In training, routing may depend on other tokens: by the capacity (see `token_choice`) and in expert choice. In
+    evaluation each token is routed to its top-k experts, k = `active`, and none is dropped: prediction is causal, the
+    same with and without cache, and padding displaces no token.
     """
 
     def __init__(self, width: int, config: ExpertsConfig) -> None:
@@ -69,7 +70,7 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.experts, width))
         nn.init.normal_(self.weight, std=width**-0.5)
         self.share_load: Callable[[Tensor], Tensor] | None = None
-        """Adds up the load of all processes in place, so that the balance loss is that of the whole batch."""
+        """Sums the load over all processes in place, so that the balance loss is that of the whole batch."""
 
     def forward(self, rows: Tensor) -> tuple[Routing, RoutingReport]:
         """(tokens, width) -> the routing of these rows."""
@@ -103,13 +104,13 @@ class Router(nn.Module):
         return token_choice(probabilities, config.active, self._normalized(), capacity)
 
     def _normalized(self) -> bool:
-        """Whether a token's gates sum to 1: not where there is one, through which the router would not learn (Switch),
-        and not after training in expert choice, whose gates are the bare probabilities.
+        """Whether a token's gates sum to 1: not for a single gate, through which the router would get no gradient
+        (Switch), and not after training in expert choice, whose gates are the plain probabilities.
         """
         return self.config.routing == "token_choice" and self.config.active > 1
 
     def _capacity(self, tokens: int, factor: float) -> int:
-        """Most tokens of an expert: `factor` equal shares (Switch, equation 3), at least 1."""
+        """Limit of tokens per expert: `factor` equal shares (Switch, equation 3), at least 1."""
         return math.ceil(factor * tokens * self.config.active / self.config.experts)
 
     def _loss(self, logits: Tensor, probabilities: Tensor, routing: Routing) -> Tensor:
@@ -121,19 +122,19 @@ class Router(nn.Module):
 
 
 def token_choice(probabilities: Tensor, active: int, normalized: bool, capacity: int | None = None) -> Routing:
-    """Each token takes its likeliest experts.
+    """Route each token to its top-k experts.
 
     An expert over its capacity keeps first choices before second ones and, among equal choices, earlier rows before
-    later (GShard, Lepikhin et al. 2020, 2006.16668, algorithm 1). Which tokens are dropped depends on the other
-    sequences of the batch. With active = 1 it depends on no later token of the same sequence; with active >= 2 it does,
-    as a later token's first choice displaces an earlier one's second. Without capacity a token's routing is its own.
+    later (GShard, Lepikhin et al. 2020, 2006.16668, algorithm 1). The dropped tokens depend on the other sequences of
+    the batch. With active = 1 they depend on no later token of the same sequence; with active >= 2 they do, as a later
+    token's first choice displaces an earlier one's second. Without capacity, tokens are routed independently.
 
     Args:
         probabilities: (tokens, experts).
         active: experts per token.
         normalized: divide a token's gates by their sum (GShard; Mixtral, Jiang et al. 2024, 2401.04088, 2.1), which
             they keep when one of them is dropped; otherwise the gates are the probabilities (Switch, equation 2).
-        capacity: most tokens of an expert; None keeps all.
+        capacity: limit of tokens per expert; None for no limit.
     """
     tokens, experts = probabilities.shape
     gates, chosen = probabilities.topk(active)
@@ -146,21 +147,20 @@ def token_choice(probabilities: Tensor, active: int, normalized: bool, capacity:
     counts = load
     if capacity is not None:
         starts = load.cumsum(0) - load
-        places = torch.arange(len(order), device=order.device) - starts[queued[order]]
-        order, counts = order[places < capacity], load.clamp_max(capacity)
+        ranks = torch.arange(len(order), device=order.device) - starts[queued[order]]
+        order, counts = order[ranks < capacity], load.clamp_max(capacity)
     return Routing(order % tokens, gates.T.flatten()[order], counts, load)
 
 
 def expert_choice(probabilities: Tensor, capacity: int) -> Routing:
-    """Each expert takes the tokens that are likeliest to choose it (Zhou et al. 2022, 2202.09368, 3.2).
+    """Route to each expert its top-k tokens, k = `capacity` (Zhou et al. 2022, 2202.09368, 3.2).
 
-    The load is equal by construction, a token passes through any number of experts, and whether it does depends on
-    later tokens: for training only. Of equal tokens, such as the first ones of documents in the first layer, the
-    earlier are taken.
+    The load is equal by construction. A token passes through any number of experts, which depends on later tokens: for
+    training only. Of equal tokens, such as the first ones of documents in the first layer, the earlier are chosen.
 
     Args:
         probabilities: (tokens, experts), summing to 1 over the experts; the gates.
-        capacity: tokens of each expert; all tokens at most.
+        capacity: tokens of each expert, at most all tokens.
     """
     gates, order = probabilities.T.sort(descending=True, stable=True)
     counts = torch.full_like(order[:, 0], min(capacity, len(probabilities)))
@@ -168,11 +168,11 @@ def expert_choice(probabilities: Tensor, capacity: int) -> Routing:
 
 
 def balance_loss(probabilities: Tensor, load: Tensor) -> Tensor:
-    """E sum_e f_e P_e: 1 where load and probabilities are equal for all experts, E where one expert has both.
+    """E sum_e f_e P_e: 1 if load and probabilities are equal for all experts, E if one expert has all.
 
     f_e is the share of all assignments, first and further choices alike, as in DeepSeekMoE (Dai et al. 2024,
     2401.06066, equations 12 to 14), because each costs the expert as much; with one choice that is Switch's equation 4.
-    P_e is the mean probability; the gradient comes through it.
+    P_e is the mean probability, which has the gradient.
 
     Args:
         probabilities: (tokens, experts).
@@ -188,7 +188,7 @@ def z_loss(logits: Tensor) -> Tensor:
 
 
 def load_statistics(reports: Sequence[RoutingReport]) -> dict[str, list[float] | list[list[float]]]:
-    """How evenly the experts are used, for the training log.
+    """Balance of the experts, for the training log.
 
     Args:
         reports: of the layers that have experts, in their order.

@@ -1,10 +1,11 @@
 """int8 weights and activations with real integer matrix products.
 
-All are symmetric: weights with a scale per output channel, fixed; activations with a scale per token, found as they
-come (LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1: vector-wise quantization), or with one scale that was
-measured beforehand. The products of int8 sum without error; float32 comes back with both scales and the bias.
+Quantization is symmetric: weights have a scale per output channel; activations have a dynamic scale per token
+(LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1: vector-wise quantization), or one static scale from
+calibration. int8 products are summed exactly, then dequantized to float32 with both scales, and the bias is added.
 
-- `Int8Linear`: activations by token; `StaticInt8Linear`: by a measured scale; `Int8Embedding`
+- `Int8Linear`: dynamic scales of activations; `StaticInt8Linear`: a static scale; `Int8Embedding`
+- `quantize_rows`, `integer_product`
 """
 
 from typing import Any
@@ -17,11 +18,11 @@ from modeling.kernels.compilation import library
 HAS_INT8_PRODUCT = torch.cpu._is_vnni_supported()
 """Whether `torch._int_mm` is fast on this processor; without int8 instructions it takes 10 times as long as float32."""
 ROWS_IN_C = 8 if HAS_INT8_PRODUCT else 32
-"""Up to which a plain loop in C beats the product for many rows (docs/results.md)."""
+"""Rows up to which a plain loop in C is faster than the product for many rows (docs/results.md)."""
 LARGEST = 127
 """-128 is not used, so that the range is symmetric."""
 OUTPUTS_AT_ONCE = 256
-"""Whose weights are float32 at a time, where a float product of integers takes the integer product's place."""
+"""Outputs whose weights are float32 at the same time, if a float product of integers replaces the integer product."""
 
 
 def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,7 +32,7 @@ def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
         rows: (..., columns) float.
 
     Returns:
-        int8 (..., columns) and scales (..., 1) float32, whose product differs from `rows` by half a scale at most.
+        int8 (..., columns) and scales (..., 1) float32, whose product differs from `rows` by at most half a scale.
     """
     rows = rows.float()
     scales = rows.abs().amax(-1, keepdim=True).div_(LARGEST)
@@ -40,9 +41,9 @@ def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def integer_product(codes: Tensor, weight: Tensor) -> Tensor:
-    """Activations times weights, summed exactly up to 1,040 inputs and everywhere with int8 instructions.
+    """Activations times weights; sums are exact with int8 instructions, without them up to 1,040 inputs.
 
-    Without them, float32 multiplies the integers: sums below 2^24 are exact, larger ones are rounded as any float32.
+    Without int8 instructions the product is in float32: sums below 2^24 are exact, larger ones are rounded.
 
     Args:
         codes: (rows, inputs) int8.
@@ -53,17 +54,17 @@ def integer_product(codes: Tensor, weight: Tensor) -> Tensor:
     """
     if HAS_INT8_PRODUCT or codes.device.type != "cpu":
         return torch._int_mm(codes, weight.T).float()
-    numbers = codes.float()
+    floats = codes.float()
     result = torch.empty(len(codes), len(weight))
     for start in range(0, len(weight), OUTPUTS_AT_ONCE):
-        some = slice(start, start + OUTPUTS_AT_ONCE)
-        torch.mm(numbers, weight[some].float().T, out=result[:, some])
+        outputs = slice(start, start + OUTPUTS_AT_ONCE)
+        torch.mm(floats, weight[outputs].float().T, out=result[:, outputs])
     return result
 
 
-def takes_few_rows(hidden: Tensor, most: int) -> bool:
-    """Whether the kernels in C are there and (..., inputs) has at most so many rows."""
-    return hidden.is_cpu and hidden.numel() <= most * hidden.shape[-1] and library() is not None
+def fits_c_kernel(hidden: Tensor, max_rows: int) -> bool:
+    """Whether the kernels in C are available and (..., inputs) has at most `max_rows` rows."""
+    return hidden.is_cpu and hidden.numel() <= max_rows * hidden.shape[-1] and library() is not None
 
 
 class _Int8Matrix(nn.Module):
@@ -74,27 +75,27 @@ class _Int8Matrix(nn.Module):
     bias: Tensor | None
 
     def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
-        """Make room for int8 (outputs, inputs), float32 scale (outputs) and, if wanted, bias (outputs)."""
+        """Allocate int8 (outputs, inputs), float32 scale (outputs) and optionally bias (outputs)."""
         super().__init__()
-        assert inputs > 1, "torch 2.13's _int_mm returns memory it never wrote where the inner dimension is 1"
+        assert inputs > 1, "torch 2.13's _int_mm returns uninitialized memory if the inner dimension is 1"
         self.register_buffer("weight", torch.empty(outputs, inputs, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(outputs))
         self.register_buffer("bias", torch.empty(outputs) if bias else None)
 
     def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """As in `modeling.layers.linear.Replacement`."""
         return {"inputs": self.weight.shape[1], "outputs": self.weight.shape[0], "bias": self.bias is not None}
 
     def _scaled(self, sums: Tensor) -> Tensor:
-        """Sums (rows, outputs), in the activations' scale, times the weights' scales, and the bias; `sums` is lost."""
+        """Sums (rows, outputs) of scaled activations, times the weights' scales, plus the bias; overwrites `sums`."""
         # addcmul does scale and bias in one pass over the result.
         return sums.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, sums, self.scale)
 
     def _few_rows(self, hidden: Tensor, input_scale: float = 0.0) -> Tensor:
-        """By `modeling.kernels`, contiguous float32 on the CPU: quantizing, product and scales in one call.
+        """Quantize, multiply and scale by one call of `modeling.kernels`; contiguous float32 on the CPU.
 
-        An `input_scale` of 0 is one for each row. For one row at width 128 the context of a call take longer than
-        the call: tensors come straight from the module's dict, and the arguments are not looked at again.
+        An `input_scale` of 0 means a scale for each row. For one row of width 128 the overhead in Python exceeds the
+        call itself: tensors are taken from the module's dict, and arguments are not checked again.
         """
         kernels, tensors = library(), self._buffers
         weight, scale, bias = tensors["weight"], tensors["scale"], tensors["bias"]
@@ -113,16 +114,16 @@ class _Int8Matrix(nn.Module):
             inputs,
         )
         if failed:
-            raise MemoryError(f"no memory for {inputs} activations")
+            raise MemoryError(f"cannot allocate {inputs} activations")
         return result
 
 
 class Int8Linear(_Int8Matrix):
-    """A linear layer whose matrix product is of integers; activations have a scale per token."""
+    """A linear layer with an integer matrix product; activations have a scale per token."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., inputs) float -> (..., outputs) float32."""
-        if takes_few_rows(hidden, ROWS_IN_C):
+        if fits_c_kernel(hidden, ROWS_IN_C):
             return self._few_rows(hidden.float().contiguous())
         codes, token_scales = quantize_rows(hidden.reshape(-1, hidden.shape[-1]))
         result = self._scaled(integer_product(codes, self.weight).mul_(token_scales))
@@ -130,19 +131,19 @@ class Int8Linear(_Int8Matrix):
 
 
 class StaticInt8Linear(_Int8Matrix):
-    """A linear layer whose matrix product is of integers; all activations have one scale, measured beforehand.
+    """A linear layer with an integer matrix product; all activations have one static scale from calibration.
 
-    What is larger than was measured is cut off. The scale is part of the layer's description, not a tensor.
+    Larger activations than in calibration are clipped. The scale is part of the layer's description, not a tensor.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool, input_scale: float) -> None:
-        """Make room; `input_scale` is what an activation of code 1 stands for, above 0."""
+        """Allocate the tensors; `input_scale` is the activation with code 1, above 0."""
         super().__init__(inputs, outputs, bias)
         self.input_scale = input_scale
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., inputs) float -> (..., outputs) float32."""
-        if takes_few_rows(hidden, ROWS_IN_C):
+        if fits_c_kernel(hidden, ROWS_IN_C):
             return self._few_rows(hidden.float().contiguous(), self.input_scale)
         rows = hidden.reshape(-1, hidden.shape[-1]).float()
         codes = rows.div(self.input_scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
@@ -150,7 +151,7 @@ class StaticInt8Linear(_Int8Matrix):
         return result.view(*hidden.shape[:-1], len(self.scale))
 
     def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """As in `modeling.layers.linear.Replacement`."""
         return {**super().sizes(), "input_scale": self.input_scale}
 
 
@@ -161,7 +162,7 @@ class Int8Embedding(nn.Module):
     scale: Tensor
 
     def __init__(self, vocabulary_size: int, width: int) -> None:
-        """Make room for int8 (vocabulary_size, width) and float32 scale (vocabulary_size)."""
+        """Allocate int8 (vocabulary_size, width) and float32 scale (vocabulary_size)."""
         super().__init__()
         self.register_buffer("weight", torch.empty(vocabulary_size, width, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(vocabulary_size))
@@ -171,5 +172,5 @@ class Int8Embedding(nn.Module):
         return self.weight[tokens] * self.scale[tokens, None]
 
     def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """As in `modeling.layers.linear.Replacement`."""
         return {"vocabulary_size": self.weight.shape[0], "width": self.weight.shape[1]}

@@ -1,8 +1,8 @@
-"""The integers that weights are rounded to: how many there are, and who shares a scale.
+"""Integer grids that weights are rounded to: bits, and the group of weights that share a scale.
 
-A weight is (code + offset) x scale. Two bits have four levels at -3/2, -1/2, 1/2 and 3/2 of the scale: with so few,
-none is spent on zero (ParetoQ, Liu et al. 2025, 2502.02631, section 3.2). Four and eight bits have a zero, so that
-what pruning left stays.
+A weight is (code + offset) x scale. Two bits have four levels at -3/2, -1/2, 1/2 and 3/2 of the scale: none of the few
+levels is zero (ParetoQ, Liu et al. 2025, 2502.02631, section 3.2). Four and eight bits have a zero, so that pruned
+weights stay zero.
 
 - `IntegerGrid`: `scales`, `codes`, `values`
 - `quantize`, `dequantize`: whole matrices; `round_trip`: both
@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TINY = torch.finfo(torch.float32).tiny
-SHRINKING = tuple(1 - step / 16 for step in range(11))
-"""Shares of the scale that leaves nothing out: with few levels, rounding the many better is worth cutting some off."""
+CLIP_FACTORS = tuple(1 - step / 16 for step in range(11))
+"""Factors tried on the scale of the largest weight: with few levels, clipping it can reduce the total error."""
 
 
 @dataclass(frozen=True)
 class IntegerGrid:
-    """The numbers that weights may become."""
+    """Values that weights are rounded to."""
 
     bits: int
     """8, 4 or 2."""
@@ -44,34 +44,34 @@ class IntegerGrid:
         return 0.5 if self.bits == 2 else 0.0
 
     def scales(self, weights: Tensor) -> Tensor:
-        """(..., weights that share one) float -> (...) float32.
+        """(..., weights that share a scale) float -> (...) float32.
 
-        Of eight bits the largest magnitude's, exactly; else bfloat16 numbers with the smallest squared error.
+        For eight bits from the largest magnitude, exactly; else bfloat16 numbers with the smallest squared error.
         """
         weights = weights.float()
         largest = weights.abs().amax(-1) / (self.highest + self.offset)
         if self.bits == 8:
             return largest
         best = largest.bfloat16().float()
-        least = self._squared_error(weights, best)
-        for share in SHRINKING[1:]:
-            scale = (largest * share).bfloat16().float()
+        best_error = self._squared_error(weights, best)
+        for factor in CLIP_FACTORS[1:]:
+            scale = (largest * factor).bfloat16().float()
             error = self._squared_error(weights, scale)
-            best = torch.where(error < least, scale, best)
-            least = torch.minimum(error, least)
+            best = torch.where(error < best_error, scale, best)
+            best_error = torch.minimum(error, best_error)
         return best
 
     def codes(self, weights: Tensor, scales: Tensor) -> Tensor:
-        """Nearest codes, in the dtype of `weights`; `scales` of the same shape, or one that broadcasts."""
+        """Nearest codes, in the dtype of `weights`; `scales` has the same shape or broadcasts to it."""
         # Weights that are all zero have scale 0; any positive divisor keeps them zero.
         return (weights / scales.clamp_min(TINY) - self.offset).round_().clamp_(self.lowest, self.highest)
 
     def values(self, codes: Tensor, scales: Tensor) -> Tensor:
-        """What codes stand for."""
+        """Weights of these codes."""
         return (codes + self.offset) * scales
 
     def grouped(self, matrix: Tensor) -> Tensor:
-        """(outputs, inputs) -> (outputs, groups, group), with zeros behind the last input."""
+        """(outputs, inputs) -> (outputs, groups, group), padded with zeros."""
         group = self.group or matrix.shape[1]
         return torch.unflatten(F.pad(matrix, (0, -matrix.shape[1] % group)), 1, (-1, group))
 
@@ -81,7 +81,7 @@ class IntegerGrid:
 
 
 def quantize(weight: Tensor, grid: IntegerGrid) -> tuple[Tensor, Tensor]:
-    """Round a matrix (outputs, inputs) to the nearest.
+    """Round a matrix (outputs, inputs) to nearest.
 
     Returns:
         Codes int8 (outputs, inputs) and scales float32 (outputs, groups).
@@ -93,11 +93,11 @@ def quantize(weight: Tensor, grid: IntegerGrid) -> tuple[Tensor, Tensor]:
 
 
 def dequantize(codes: Tensor, scales: Tensor, grid: IntegerGrid) -> Tensor:
-    """Float32 (outputs, inputs) that codes (outputs, inputs) and scales (outputs, groups) stand for."""
+    """Float32 (outputs, inputs) from codes (outputs, inputs) and scales (outputs, groups)."""
     inputs = codes.shape[1]
     return grid.values(codes.float(), scales.float().repeat_interleave(grid.group or inputs, dim=1)[:, :inputs])
 
 
 def round_trip(weight: Tensor, grid: IntegerGrid) -> Tensor:
-    """The float32 matrix that `weight` becomes."""
+    """`weight` quantized and dequantized, float32."""
     return dequantize(*quantize(weight, grid), grid)

@@ -1,11 +1,11 @@
 """int4 and int2 weights, packed into bytes, with int8 activations: the smallest matrices, and integer products.
 
-Some consecutive inputs of an output share a scale (GPTQ, Frantar et al. 2022, 2210.17323, section 4, "additional
+A group of consecutive inputs of an output shares a scale (GPTQ, Frantar et al. 2022, 2210.17323, section 4, "additional
 tricks"); activations have a scale per token. For few rows a plain loop in C unpacks and multiplies 16-bit integers; for
-many, float32 multiplies the same integers, and only some rows of the matrix are float32 at a time.
+many rows the same integers are multiplied in float32, with a part of the matrix in float32 at a time.
 
-torch's own product of int4 (`_weight_int4pack_mm_for_cpu`) takes a layout that depends on the processor, and 10 to 80
-times as long as float32 where there is no AVX512.
+torch's int4 product (`_weight_int4pack_mm_for_cpu`) needs a layout that depends on the processor, and without AVX512
+takes 10 to 80 times as long as float32.
 
 - `pack`, `unpack`: the layout
 - `PackedLinear`, `PackedEmbedding`
@@ -17,29 +17,29 @@ import torch
 from torch import Tensor, nn
 
 from modeling.kernels.compilation import library
-from modeling.layers.int8 import quantize_rows, takes_few_rows
+from modeling.layers.int8 import fits_c_kernel, quantize_rows
 from modeling.layers.integer_grid import IntegerGrid
 
 ROWS_IN_C = 16
-"""Up to which a plain loop in C beats making the weights float32 first."""
+"""Rows up to which a plain loop in C is faster than dequantizing the weights first."""
 WEIGHTS_AT_ONCE = 1 << 16
-"""Most that are float32 at a time, as 256 kB."""
+"""Weights that are float32 at the same time, 256 kB."""
 STEP = 32
-"""A group is a multiple of it: it fills whole vectors of the kernel."""
+"""A group is a multiple of it, to fill whole vectors of the kernel."""
 
 
 def pack(codes: Tensor, grid: IntegerGrid) -> Tensor:
     """int8 codes (outputs, inputs) -> uint8 (outputs, groups x group x bits / 8).
 
-    Of a group of g weights, byte j holds those of the inputs j, j + g/2 (four bits), or j, j + g/4, j + g/2, j + 3g/4
-    (two bits), the first in the lowest bits, each as code + 2^(bits - 1); inputs missing in the last group are code 0.
+    In a group of g weights, byte j holds those of the inputs j, j + g/2 (four bits), or j, j + g/4, j + g/2, j + 3g/4
+    (two bits), the first in the lowest bits, each as code + 2^(bits - 1); the last group is padded with code 0.
     """
     per_byte = 8 // grid.bits
     unsigned = grid.grouped(codes) + (1 << grid.bits - 1)
     parts = torch.unflatten(unsigned.to(torch.uint8), -1, (per_byte, -1)).unbind(-2)
     packed = parts[0]
-    for place, part in enumerate(parts[1:], start=1):
-        packed = packed | part << place * grid.bits
+    for position, part in enumerate(parts[1:], start=1):
+        packed = packed | part << position * grid.bits
     return packed.flatten(1)
 
 
@@ -52,12 +52,12 @@ def unpack(packed: Tensor, grid: IntegerGrid, inputs: int) -> Tensor:
 
 
 def padded(inputs: int) -> int:
-    """`inputs`, up to the next multiple of `STEP`."""
+    """`inputs`, rounded up to a multiple of `STEP`."""
     return -(-inputs // STEP) * STEP
 
 
 class _Packed(nn.Module):
-    """Weights (rows, columns) in bits, and bfloat16 scales (rows, groups); no gradient."""
+    """Packed weights (rows, columns) and bfloat16 scales (rows, groups); no gradient."""
 
     packed: Tensor
     scale: Tensor
@@ -66,18 +66,18 @@ class _Packed(nn.Module):
         super().__init__()
         self.grid, self.columns = IntegerGrid(bits, group), columns
         self.operand_bits = (bits, 8)
-        """Of a weight and of an activation, for `modeling.evaluation.network_counts`."""
+        """Bits of a weight and of an activation, for `modeling.evaluation.network_counts`."""
         groups = -(-columns // group)
         self.register_buffer("packed", torch.empty(rows, groups * group * bits // 8, dtype=torch.uint8))
         self.register_buffer("scale", torch.empty(rows, groups, dtype=torch.bfloat16))
 
     def nonzero_weights(self) -> int:
-        """Weights that are not zero."""
+        """Number of nonzero weights."""
         codes = unpack(self.packed, self.grid, self.columns)
         return codes.numel() if self.grid.offset else int(codes.count_nonzero())
 
     def weights(self, packed: Tensor, scale: Tensor) -> Tensor:
-        """Of some rows, (some, columns) float32."""
+        """Rows dequantized to float32, (rows, columns)."""
         codes = unpack(packed, self.grid, scale.shape[1] * (self.grid.group or 0))
         grouped = torch.unflatten(codes, 1, (-1, self.grid.group or 0))
         return self.grid.values(grouped.float(), scale.float()[..., None]).flatten(1)[:, : self.columns]
@@ -89,33 +89,33 @@ class PackedLinear(_Packed):
     bias: Tensor | None
 
     def __init__(self, inputs: int, outputs: int, bias: bool, bits: int, group: int) -> None:
-        """Make room for packed weights, their scales and, if wanted, a bfloat16 bias (outputs)."""
+        """Allocate packed weights, their scales and optionally a bfloat16 bias (outputs)."""
         super().__init__(outputs, inputs, bits, group)
         self.register_buffer("bias", torch.empty(outputs, dtype=torch.bfloat16) if bias else None)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., inputs) float -> (..., outputs) float32."""
-        if takes_few_rows(hidden, ROWS_IN_C):
+        if fits_c_kernel(hidden, ROWS_IN_C):
             return self._few_rows(hidden.float().contiguous())
         codes, token_scales = quantize_rows(hidden.reshape(-1, self.columns))
         rows, outputs = codes.float(), len(self.scale)
         result = rows.new_empty(len(rows), outputs)
         at_once = max(1, WEIGHTS_AT_ONCE // self.columns)
         for start in range(0, outputs, at_once):
-            some = slice(start, start + at_once)
-            torch.mm(rows, self.weights(self.packed[some], self.scale[some]).T, out=result[:, some])
+            part = slice(start, start + at_once)
+            torch.mm(rows, self.weights(self.packed[part], self.scale[part]).T, out=result[:, part])
         result *= token_scales
         if self.bias is not None:
             result += self.bias
         return result.view(*hidden.shape[:-1], outputs)
 
     def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """As in `modeling.layers.linear.Replacement`."""
         shape = {"inputs": self.columns, "outputs": len(self.scale), "bias": self.bias is not None}
         return {**shape, "bits": self.grid.bits, "group": self.grid.group}
 
     def _few_rows(self, hidden: Tensor) -> Tensor:
-        """By `modeling.kernels`, contiguous float32 on the CPU: as `modeling.layers.int8.Int8Linear` does it."""
+        """One call of `modeling.kernels`, as in `modeling.layers.int8`; contiguous float32 on the CPU."""
         kernels, tensors, grid = library(), self._buffers, self.grid
         packed, scale, bias = tensors["packed"], tensors["scale"], tensors["bias"]
         assert kernels is not None and packed is not None and scale is not None
@@ -133,7 +133,7 @@ class PackedLinear(_Packed):
             self.columns,
         )
         if failed:
-            raise MemoryError(f"no memory for {self.columns} activations")
+            raise MemoryError(f"cannot allocate {self.columns} activations")
         return result
 
 
@@ -141,7 +141,7 @@ class PackedEmbedding(_Packed):
     """An embedding in int4 or int2."""
 
     def __init__(self, vocabulary_size: int, width: int, bits: int, group: int) -> None:
-        """Make room."""
+        """Allocate packed weights and their scales."""
         super().__init__(vocabulary_size, width, bits, group)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -150,6 +150,6 @@ class PackedEmbedding(_Packed):
         return self.weights(self.packed[flat], self.scale[flat]).view(*tokens.shape, self.columns)
 
     def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """As in `modeling.layers.linear.Replacement`."""
         shape = {"vocabulary_size": len(self.scale), "width": self.columns}
         return {**shape, "bits": self.grid.bits, "group": self.grid.group}

@@ -61,16 +61,16 @@ def test_thresholds_give_the_target_layer_behind_layer():
 def test_the_penalty_by_hand():
     penalty = RisingPenalty(2.0, steps=4, target=0.75, scales={"a": 0.5, "b": 2.0})
     found = {"a": (torch.tensor(1.0), torch.tensor(0.5)), "b": (torch.tensor(1.0), torch.tensor(0.7))}
-    assert penalty.of(found) == 0 and penalty.weight == 0
+    assert penalty(found) == 0 and penalty.weight == 0
     weights = []
     for _ in range(6):
         penalty.advance(torch.nn.Module())
         weights.append(penalty.weight)
     assert weights == pytest.approx([2 * 0.146447, 1.0, 2 * 0.853553, 2.0, 2.0, 2.0], abs=1e-5), "half a cosine"
-    assert penalty.of(found).item() == pytest.approx(2.0 * (1 / 0.5 + 1 / 2.0) / 2)
+    assert penalty(found).item() == pytest.approx(2.0 * (1 / 0.5 + 1 / 2.0) / 2)
     before = penalty.zeros.item()
     more = {name: (mean, torch.tensor(1.0)) for name, (mean, _) in found.items()}
-    penalty.of(more, rows=3)
+    penalty(more, rows=3)
     penalty.advance(torch.nn.Module())
     seen = (0.6 + 3 * 1.0) / 4
     assert penalty.zeros.item() == pytest.approx(0.9 * before + 0.1 * seen), "of a step's batches, by their rows"
