@@ -22,7 +22,7 @@ def tokenizer_json():
 
 def trained(tokenizer_json, sampling, **changes):
     """Weights and random numbers after four steps, with samples before each or without."""
-    tiled_attention._repeated_mask.cache_clear()  # masks that sampling makes must serve training
+    tiled_attention._cached_mask.cache_clear()  # masks that sampling makes must serve training
     model = small_network(vocabulary_size=VOCABULARY, **changes).train()
     optimizer = build_adamw(model, 1e-3, (0.9, 0.95), 0.1)
     drawn = []
