@@ -82,9 +82,9 @@ class AveragedGradients(LocalGradients):
         return float(mean_loss / total_rows)
 
 
-def gradients_at(place: WorkerRank, model: nn.Module, loss_of: LossFunction) -> LocalGradients:
+def gradients_at(worker: WorkerRank, model: nn.Module, loss_of: LossFunction) -> LocalGradients:
     """Those of the whole step, with every `SummedOverProcesses` of the network summed over the processes."""
-    if place.count == 1:
+    if worker.count == 1:
         return LocalGradients(loss_of=loss_of)
     for module in model.modules():
         if isinstance(module, SummedOverProcesses):
