@@ -243,7 +243,7 @@ class DecoderCache:
         return sum(layer.bytes for layer in self.layers)
 
     def extend(self, counts: Tensor, new: int) -> list["CacheUse"]:
-        """Append `new` tokens to each row, of which the first `counts` (batch,) count; each layer's slots for them."""
+        """Append `new` tokens to each row, of which the first `counts` (batch,) count; returns each layer's slots."""
         assert int((self.lengths + counts).max()) <= self.capacity, "generation starts a new cache before one overflows"
         tables = self._tables.items()
         steps: dict[AttentionKind, CacheStep | list[CacheSlots]]

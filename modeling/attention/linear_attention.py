@@ -70,8 +70,7 @@ class HedgehogFeatures(nn.Module):
 def linear_attention(
     queries: Tensor, keys: Tensor, values: Tensor, sums: Tensor | None = None, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """Causal linear attention in chunks (Hua et al. 2022, 2202.10447, section 3.2; Yang et al. 2023, 2312.06635,
-    section 2).
+    """Causal, in chunks (Hua et al. 2022, 2202.10447, section 3.2; Yang et al. 2023, 2312.06635, section 2).
 
     Args:
         queries: features (batch, heads, tokens, features), not negative.

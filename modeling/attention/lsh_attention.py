@@ -1,5 +1,4 @@
-"""LSH attention of Reformer: each token sees the tokens with a similar hash (Kitaev et al. 2020, 2001.04451, section
-2).
+"""Reformer's LSH attention: each token sees tokens with a similar hash (Kitaev et al. 2020, 2001.04451, section 2).
 
 Keys are normalized queries (shared QK), so that a token and the tokens it attends to have similar hashes. Tokens are
 sorted by bucket and position and cut into chunks; a chunk sees itself and the chunk before it. Further rounds of

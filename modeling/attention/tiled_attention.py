@@ -143,7 +143,7 @@ class _Part:
 
     tile: Tile
     log_stride: float
-    """A pooled key weighs as much as the tokens it stands for."""
+    """Logarithm of the level's stride: a pooled key weighs as much as the tokens of its block."""
 
     def queries(self, tensor: Tensor) -> Tensor:
         """(batch, tokens, heads, ...) -> (batch, heads, queries, ...) of this tile, a view; phases count as heads."""

@@ -1,4 +1,4 @@
-"""Linear and LSH attention taken over from a trained layer's softmax attention.
+"""Initialization of linear and LSH attention from a trained layer's softmax attention.
 
 - `transfer_attention`: fits the feature maps of linear attention (Hedgehog, Zhang et al. 2024, 2402.04347, equation 4)
 - `share_query_key`, `match_norms`: the nearest shared query-key projection for LSH attention, and its keys' norms

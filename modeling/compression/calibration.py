@@ -1,7 +1,7 @@
 """Statistics of the inputs of linear layers on sample text, for pruning, factorization and quantization.
 
 - `InputStatistics`: count, sum and Gram matrix of the inputs of one linear layer
-- `walk_layers`: statistics layer by layer, each after the layers before it as they have become
+- `walk_layers`: statistics layer by layer, each measured after the changed layers before it
 - `layer_influence`: change of the residual stream by each decoder layer
 - `damped_cholesky`: Cholesky factor of second moments that may be singular
 """

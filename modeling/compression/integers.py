@@ -38,7 +38,7 @@ def quantize_int8(
 ) -> Transformer:
     """A network with every matrix, embedding and head in int8. `model` stays as it is.
 
-    Norms, biases, routers and learnt pooling stay float32.
+    Norms, biases, routers and learned pooling stay float32.
 
     A tied head uses the embedding's table: a row is a token's vector in the embedding and an output channel in the
     head, so that one scale per row serves both.

@@ -50,7 +50,7 @@ class RankCurve:
     """As in `Factors`, in a unit common to all matrices."""
     parameters_per_rank: int
     parameters: int
-    """Of the matrix as it is now."""
+    """Of the matrix in its present form."""
 
     @property
     def largest_rank(self) -> int:

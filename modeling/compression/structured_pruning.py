@@ -1,5 +1,4 @@
-"""Structured pruning of layers, heads and neurons by their activations on sample text (Minitron, 2407.14679, section
-2).
+"""Structured pruning of layers, heads and neurons by their activations (Minitron, 2407.14679, section 2).
 
 - `remove_layers`: those that change the residual stream least
 - `remove_heads_and_neurons`: those with the smallest activations; the matrices that read them are fitted again
