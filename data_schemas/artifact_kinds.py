@@ -1,7 +1,7 @@
-"""The kinds of artifact that stages hand to one another, and the check that both ends agree.
+"""Kinds of artifacts that stages write and read, and the check that both ends agree.
 
-A kind lists the tables (path pattern -> accepted Arrow schemas) and the other files an artifact must hold.
-A stage's input is wired to the nearest earlier stage whose output has the input's kind.
+A kind lists the tables (path pattern -> accepted Arrow schemas) and the other files that an artifact must contain.
+A stage's input is wired to the nearest preceding stage whose output has the input's kind.
 """
 
 from collections.abc import Mapping
@@ -16,32 +16,32 @@ from data_schemas.tables import CONTAMINATION, DOCUMENTS, FUNNEL, ITEMS, REJECTS
 
 @dataclass(frozen=True)
 class ArtifactKind:
-    """What an artifact holds, by path pattern inside its folder."""
+    """Contents of an artifact, by path pattern inside its folder."""
 
     name: str
     version: int
     tables: Mapping[str, tuple[pa.Schema, ...]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     optional: Mapping[str, tuple[pa.Schema, ...]] = field(default_factory=dict)
-    """Tables that may be there, by path pattern; without schemas where only the stage itself reads and checks them."""
+    """Optional tables by path pattern; without schemas if only the stage itself reads and checks them."""
 
     @property
     def label(self) -> str:
-        """`documents v1`."""
+        """Name and version, such as `documents v1`."""
         return f"{self.name} v{self.version}"
 
     def accepted_schemas(self, path: str) -> tuple[pa.Schema, ...] | None:
-        """Schemas a table at `path` may have; None where the kind knows no table there."""
+        """Schemas that a table at `path` may have; None if the kind declares no table there."""
         for pattern, schemas in (*self.tables.items(), *self.optional.items()):
             if fnmatchcase(path, pattern):
                 return schemas
         return None
 
     def check_table(self, path: str, schema: pa.Schema, writer: str, reader: str | None = None) -> None:
-        """Hold one table against the kind.
+        """Check the schema of one table.
 
         Raises:
-            ContractError: naming both sides, the field and the two types.
+            ContractError: if the kind declares no such table, or another schema; names the field and both types.
         """
         accepted = self.accepted_schemas(path)
         if accepted is None:
@@ -55,26 +55,26 @@ class ArtifactKind:
             )
 
     def check_files(self, paths: list[str], writer: str) -> None:
-        """Every declared file and table pattern must be matched by at least one path.
+        """Check that every declared file and table pattern matches at least one path.
 
         Raises:
-            ContractError: naming the pattern that nothing matches.
+            ContractError: naming the pattern without a match.
         """
         for pattern in (*self.tables, *self.files):
             if not any(fnmatchcase(path, pattern) for path in paths):
                 raise ContractError(f"{writer} declares the kind {self.label} but wrote no file {pattern}")
 
 
-def _difference(found: pa.Schema, declared: pa.Schema) -> str | None:
-    if schema_label(found) != schema_label(declared):
-        return f"schema {schema_label(found)} is not {schema_label(declared)}"
-    for wanted in declared:
-        position = found.get_field_index(wanted.name)
-        if position < 0:
-            return f"field {wanted.name!r} ({wanted.type}) is missing"
-        if found.field(position).type != wanted.type:
-            return f"field {wanted.name!r} is {found.field(position).type}, declared {wanted.type}"
-    extra = set(found.names) - set(declared.names)
+def _difference(schema: pa.Schema, declared: pa.Schema) -> str | None:
+    if schema_label(schema) != schema_label(declared):
+        return f"schema {schema_label(schema)} is not {schema_label(declared)}"
+    for field in declared:
+        index = schema.get_field_index(field.name)
+        if index < 0:
+            return f"field {field.name!r} ({field.type}) is missing"
+        if schema.field(index).type != field.type:
+            return f"field {field.name!r} is {schema.field(index).type}, declared {field.type}"
+    extra = set(schema.names) - set(declared.names)
     return f"field {sorted(extra)[0]!r} is not declared" if extra else None
 
 

@@ -1,24 +1,24 @@
-"""Everything a user can cause, as one family of exceptions.
+"""Errors that a user can cause or fix.
 
-Each message is one clear sentence or two: the file, field or row, what was found, what is accepted,
-and the command that helps. Our own invariants are `assert`s, never these.
+Each message is one or two sentences: the file, field or row, what was found, what is accepted, and the command that
+helps. Internal invariants are `assert`s instead.
 """
 
 
 class HeadraceError(Exception):
-    """Base of every error a user can cause; the command line prints it without a traceback and exits with 2."""
+    """Base of all errors that a user can cause; the command line prints it without a traceback and exits with 2."""
 
 
 class ConfigError(HeadraceError):
-    """A run config, a `--set` or a model config that cannot be right; retrying does not help."""
+    """An invalid run config, `--set` or model config; retrying does not help."""
 
 
 class ContractError(HeadraceError):
-    """What one stage wrote is not what the next one declares; retrying does not help."""
+    """A stage's output does not match the kind or schema that its reader declares; retrying does not help."""
 
 
 class DamagedArtifactError(HeadraceError):
-    """A committed artifact's file is missing, truncated or altered."""
+    """A file of a committed artifact is missing, truncated or altered."""
 
 
 class NotFoundError(HeadraceError):
@@ -26,12 +26,12 @@ class NotFoundError(HeadraceError):
 
 
 class InputDataError(HeadraceError):
-    """The user's own data cannot be read or hold nothing usable."""
+    """The user's data cannot be read, or nothing in it can be used."""
 
 
 class EnvironmentProblem(HeadraceError):
-    """The machine lacks what the work needs: a package, memory, a device, a reachable service."""
+    """The machine lacks a requirement: a package, memory, a device, a reachable service."""
 
 
 class TrainingDivergedError(HeadraceError):
-    """Loss or gradient are no longer finite numbers; the same config diverges again."""
+    """Loss or gradient became non-finite; the same config diverges again."""

@@ -1,8 +1,8 @@
-"""The manifest: the one file that makes an artifact exist, and the record of a run.
+"""The manifest, whose presence makes an artifact exist, and the record of a run.
 
-- `FileEntry`, `ArtifactRef`, `Manifest`: what an artifact is made of and came from
-- `RunRecord`: which artifact each stage of a run used
-- `Estimate`, `Volume`: what `plan` foresees and the report holds against the measurement
+- `FileEntry`, `ArtifactRef`, `Manifest`: files and provenance of an artifact
+- `RunRecord`: the artifact that each stage of a run used
+- `Estimate`, `Volume`: costs and sizes that `plan` predicts and the report compares with the measured ones
 """
 
 import hashlib
@@ -26,31 +26,31 @@ class FileEntry(_Record):
     path: str = Field(description="name inside the artifact, with forward slashes")
     bytes: int = Field(description="size in bytes")
     sha256: str = Field(description="hex digest of the content")
-    part: str | None = Field(None, description="path under <stage>/<key>/ where a shared partition output holds it")
+    part: str | None = Field(None, description="path under <stage>/<key>/ if it is the output of a shared partition")
 
 
 def content_digest(files: list[FileEntry]) -> str:
-    """sha256 over the sorted list of (path, bytes, sha256): equal content gives equal digests wherever it lies."""
+    """sha256 over the sorted list of (path, bytes, sha256); independent of where the files are stored."""
     rows = sorted((entry.path, entry.bytes, entry.sha256) for entry in files)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 class ArtifactRef(_Record):
-    """Names one committed artifact."""
+    """Identifies one committed artifact."""
 
     stage: str
     key: str = Field(description="sha256 of stage, version, config and input digests")
-    attempt: str = Field(description="the run that made it")
+    attempt: str = Field(description="id of the run that made it")
     digest: str = Field(description="content digest")
 
     @property
     def label(self) -> str:
-        """`dedup/3f9a01c2b4de/quiet-otter-3f9a`, the short form that commands print and take."""
+        """Short form that commands print and accept, such as `dedup/3f9a01c2b4de/quiet-otter-3f9a`."""
         return f"{self.stage}/{self.key[:12]}/{self.attempt}"
 
 
 class Volume(_Record):
-    """How much of everything there is at a stage border; what estimates are made of."""
+    """Amount of data in a stage's output; estimates are computed from it."""
 
     documents: int = 0
     text_bytes: int = 0
@@ -61,16 +61,16 @@ class Volume(_Record):
 
 
 class Estimate(_Record):
-    """What a stage is expected to need."""
+    """Predicted costs of a stage."""
 
     seconds: float = Field(description="wall time")
-    peak_memory_bytes: int = Field(description="resident memory of the driver and its workers together")
+    peak_memory_bytes: int = Field(description="resident memory of the driver and its workers in total")
     flops: float = Field(0.0, description="floating-point operations of the network; 0 for data stages")
-    output: Volume = Field(description="what the stage is expected to hand on")
+    output: Volume = Field(description="predicted output of the stage")
 
 
 class Manifest(_Record):
-    """Everything about one artifact; written last, so what has no manifest does not exist."""
+    """Contents and provenance of one artifact; written last, so an artifact without a manifest does not exist."""
 
     manifest_version: int = MANIFEST_VERSION
     stage: str
@@ -98,22 +98,22 @@ class Manifest(_Record):
 
     @property
     def ref(self) -> ArtifactRef:
-        """How other records name this artifact."""
+        """Reference to this artifact in other records."""
         return ArtifactRef(stage=self.stage, key=self.key, attempt=self.attempt, digest=self.digest)
 
     @property
     def seconds(self) -> float:
-        """Wall time from start to commit, the last attempt's only."""
+        """Wall time from start to commit of the last attempt."""
         return (self.ended - self.started).total_seconds()
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all files."""
+        """Total size of all files in bytes."""
         return sum(entry.bytes for entry in self.files)
 
 
 class StageOutcome(_Record):
-    """What one stage did in a run."""
+    """Outcome of one stage in a run."""
 
     action: Literal["reuse", "run"]
     why: str
@@ -122,7 +122,7 @@ class StageOutcome(_Record):
 
 
 class RunRecord(_Record):
-    """Pins each stage of a run to the artifact it used."""
+    """State of a run, with the artifact that each of its stages used."""
 
     run_record_version: int = RUN_RECORD_VERSION
     run_id: str
@@ -130,12 +130,12 @@ class RunRecord(_Record):
     config: dict[str, Any] = Field(description="the resolved run config")
     config_digest: str
     status: Literal["running", "finished", "failed", "interrupted"]
-    base_run: str | None = Field(None, description="the run this one reran")
-    forced: str | None = Field(None, description="stage that a rerun forced")
-    last_stage: str | None = Field(None, description="where --until or --only stopped the run")
+    base_run: str | None = Field(None, description="id of the run that this run reran")
+    forced: str | None = Field(None, description="stage that the rerun forced")
+    last_stage: str | None = Field(None, description="last stage of the run, by --until or --only")
     host: str
     pid: int
-    process_started: float = Field(description="start time of the process, so that a reused pid is not taken for it")
+    process_started: float = Field(description="start time of the process, which distinguishes it from a later one with the same pid")
     started: datetime
     ended: datetime | None = None
     message: str | None = None

@@ -1,11 +1,13 @@
-"""The Arrow schemas of every table that crosses a stage border; each field carries its documentation.
+"""Arrow schemas of all tables that stages write for one another, with documentation in each field's metadata.
 
-- `DOCUMENTS`: text, one row a document
-- `REJECTS`: what a stage left out, and why; `reject_row` makes one
-- `FUNNEL`: how many documents and bytes of each source and genre went where
-- `CONTAMINATION`: which benchmark items stand in the text
-- `token_shard_schema`: token ids, one row a document, in uint16 or uint32 by the vocabulary's size
-- `SCORES`, `ITEMS`: benchmark results, one row a score and one row a test item
+- `DOCUMENTS`: text, one row per document
+- `REJECTS`: documents that a stage rejected, with the reason; `reject_row` makes a row
+- `FUNNEL`: documents and bytes per source, genre and outcome
+- `CONTAMINATION`: benchmark items found in the text
+- `token_shard_schema`: token ids, one row per document, in uint16 or uint32 by vocabulary size
+- `SCORES`, `ITEMS`: benchmark results, one row per score and one row per test item
+
+A column's documentation is part of the bytes of every file: reword it only together with a stage's `version`.
 """
 
 from collections.abc import Mapping
@@ -19,17 +21,17 @@ DOC_KEY = b"doc"
 
 
 def column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
-    """An Arrow field with its documentation in the field's metadata."""
+    """Arrow field with its documentation in the metadata."""
     return pa.field(name, kind, nullable=nullable, metadata={DOC_KEY: doc.encode()})
 
 
 def table_schema(name: str, version: int, *columns: pa.Field) -> pa.Schema:
-    """An Arrow schema that carries its own name and version in its metadata."""
+    """Arrow schema with its name and version in the metadata."""
     return pa.schema(columns, metadata={NAME_KEY: name.encode(), VERSION_KEY: str(version).encode()})
 
 
 def schema_label(schema: pa.Schema) -> str:
-    """`documents v1`, read from the schema's metadata, or `unnamed`."""
+    """Name and version from the schema's metadata, such as `documents v1`; `unnamed` without."""
     metadata = schema.metadata or {}
     if NAME_KEY not in metadata:
         return "unnamed"
@@ -78,7 +80,7 @@ def reject_row(
     score: float | None = None,
     detail: str | None = None,
 ) -> dict[str, Any]:
-    """A row of `REJECTS` for a document (at least id, source, path and genre) of `size` bytes."""
+    """Row of `REJECTS` for a document of `size` bytes, of which at least id, source, path and genre are needed."""
     named = {name: document[name] for name in ("id", "source", "path", "genre")}
     return {**named, "position": position, "reason": reason, "score": score, "detail": detail, "bytes": size}
 
@@ -109,7 +111,7 @@ CONTAMINATION = table_schema(
 
 
 def token_shard_schema(token_type: pa.DataType) -> pa.Schema:
-    """Rows are documents in corpus order; the list's flat values are the packed training stream."""
+    """One row per document in corpus order; the flat values of `tokens` are the packed training stream."""
     return table_schema(
         "tokens",
         1,
@@ -127,27 +129,27 @@ SCORES = table_schema(
     column("task", pa.string(), "what was measured, such as held-out text or GLUE CoLA"),
     column("model", pa.string(), "pretrained, compressed, or the name of a baseline"),
     column("metric", pa.string(), "bits per byte, accuracy ..."),
-    column("value", pa.float64(), "the score; null where it was not measured, and `note` says why", nullable=True),
+    column("value", pa.float64(), "the score; null if it was not measured, and `note` says why", nullable=True),
     column("low", pa.float64(), "lower end of the 95 % bootstrap interval", nullable=True),
     column("high", pa.float64(), "upper end of the 95 % bootstrap interval", nullable=True),
-    column("items", pa.int64(), "documents or test items it rests on"),
+    column("items", pa.int64(), "documents or test items that the score is computed from"),
     column("higher_is_better", pa.bool_(), "direction of the metric"),
-    column("protocol", pa.string(), "how the model was asked, such as likelihood, 0 examples", nullable=True),
-    column("note", pa.string(), "why there is no value, or what a reader must know of it", nullable=True),
-    column("overlapping", pa.int64(), "of its items, those that stand in the training text", nullable=True),
-    column("without_overlap", pa.float64(), "the score without those; null where none is left", nullable=True),
+    column("protocol", pa.string(), "how the model was prompted, such as likelihood, 0 examples", nullable=True),
+    column("note", pa.string(), "why there is no value, or a remark on it", nullable=True),
+    column("overlapping", pa.int64(), "items that are also in the training text", nullable=True),
+    column("without_overlap", pa.float64(), "the score without those; null if none is left", nullable=True),
 )
 
 ITEMS = table_schema(
     "items",
     3,
     column("task", pa.string(), "task the item belongs to"),
-    column("metric", pa.string(), "metric whose score the item is part of"),
+    column("metric", pa.string(), "metric that the item counts in"),
     column("item", pa.string(), "the item's id in its own data set, or the document id"),
     column("model", pa.string(), "as in scores"),
-    column("output", pa.string(), "JSON: what the model gave for the item, enough to recompute the score"),
+    column("output", pa.string(), "JSON: the model's output for the item, enough to recompute the score"),
     column("numerator", pa.float64(), "bits, or 1 for a right answer"),
     column("denominator", pa.float64(), "bytes, or 1; scores are sums of numerators over sums of denominators"),
-    column("prompt", pa.string(), "the text that the model was given, where it was given one", nullable=True),
-    column("overlap", pa.int64(), "words of its longest run that the training text holds, 0 below 5", nullable=True),
+    column("prompt", pa.string(), "prompt of the model; null without one", nullable=True),
+    column("overlap", pa.int64(), "words of its longest run that is also in the training text, 0 below 5", nullable=True),
 )

@@ -1,4 +1,4 @@
-"""Rates that estimates are made of, measured on one reference core (docs/results.md); reports hold them to account."""
+"""Hardware rates for estimates, measured on a reference core (docs/results.md); reports compare both with measurements."""
 
 import functools
 import time
@@ -10,10 +10,10 @@ from infra.workers.ray_session import cpu_count
 
 @dataclass(frozen=True)
 class CpuRates:
-    """What one core does in a second."""
+    """Throughput of one core in FLOPs per second."""
 
     fp32_flops: float
-    """Training step, fp32, including everything that is not a matrix product."""
+    """Training step in fp32, including everything that is not a matrix product."""
     bf16_flops: float
     """The same under bfloat16 autocast."""
 
@@ -21,17 +21,17 @@ class CpuRates:
 # A training step of the demo's shape on one core, the other core busy with the second worker.
 AVX512 = CpuRates(fp32_flops=78e9, bf16_flops=45e9)
 AVX512_FAST_BF16 = CpuRates(fp32_flops=60e9, bf16_flops=120e9)
-# Without AVX512: two cores of a Zen 1 EPYC; bfloat16 is computed one number at a time there.
+# Without AVX512: two cores of a Zen 1 EPYC, which has no vector instructions for bfloat16.
 AVX2 = CpuRates(fp32_flops=23e9, bf16_flops=2e9)
 
 START_RAY_SECONDS = 6.0
 START_RAY_TRAIN_SECONDS = 15.0
 RUNTIME_BYTES = 1_000 * 2**20
-"""Resident memory of the command, the temporary Prefect server and an idle Ray, whatever the stage."""
+"""Resident memory of the command, the temporary Prefect server and an idle Ray, in every stage."""
 DATA_PROCESS_BYTES = 130 * 2**20
-"""Of a worker process that handles text and Arrow tables."""
+"""Resident memory of a worker process that handles text and Arrow tables."""
 PROCESS_BYTES = 600 * 2**20
-"""Of a process that computes with torch."""
+"""Resident memory of a process that computes with torch."""
 
 TENSOR_CORE_FLOPS = {
     "H200": 989e12,
@@ -57,17 +57,17 @@ def cpu_rates() -> CpuRates:
 
 @functools.cache
 def has_fast_bf16() -> bool:
-    """True where bfloat16 matrix products are faster than fp32 ones.
+    """True if bfloat16 matrix products are faster than fp32 ones.
 
     Intel's AMX and AMD's AVX512_BF16 are (425 against 186 GFLOP/s on two Zen 4 cores); Intel's AVX512_BF16 without
     AMX runs at half the speed of fp32 (84 against 161 GFLOP/s on one core).
     """
-    this = device()
-    return "amx_bf16" in this["flags"] or ("avx512_bf16" in this["flags"] and this["vendor"] == "AuthenticAMD")
+    flags, vendor = device()["flags"], device()["vendor"]
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and vendor == "AuthenticAMD")
 
 
 def workers_or_all(workers: int | None) -> int:
-    """A configured number of workers, or one per core."""
+    """The configured number of workers, by default one per core."""
     return workers or cpu_count()
 
 
@@ -87,10 +87,10 @@ def matmul_ceiling(device_type: str, precision: str) -> float:
             return peak
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     size = MATMUL_SIZE if device_type == "cpu" else 8 * MATMUL_SIZE
-    left = torch.ones(size, size, device=device_type, dtype=dtype)
+    matrix = torch.ones(size, size, device=device_type, dtype=dtype)
     seconds = []
     for _ in range(MATMUL_ROUNDS):
-        begun = time.perf_counter()
-        float((left @ left)[0, 0])
-        seconds.append(time.perf_counter() - begun)
+        start = time.perf_counter()
+        float((matrix @ matrix)[0, 0])
+        seconds.append(time.perf_counter() - start)
     return 2.0 * size**3 / min(seconds)

@@ -1,4 +1,4 @@
-"""What a stage cost: seconds per phase and the peak memory of this process and its workers."""
+"""Costs of a stage: seconds per phase, and peak memory of this process and its workers."""
 
 import contextlib
 import threading
@@ -17,16 +17,16 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a block."""
-        begun = time.perf_counter()
+        """Time the block."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begun
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - start
 
 
 class PeakMemory:
-    """Samples the resident memory of this process and everything it started; shared pages count once (PSS)."""
+    """Samples the resident memory of this process and its descendants; shared pages count once (PSS)."""
 
     def __init__(self, interval: float = 2.0) -> None:
         self.peak_bytes = 0
@@ -50,7 +50,7 @@ class PeakMemory:
 
 
 def family_memory() -> int:
-    """Bytes held now by this process and its descendants."""
+    """Current resident memory of this process and its descendants, in bytes."""
     total = 0
     this = psutil.Process()
     for process in [this, *this.children(recursive=True)]:

@@ -1,10 +1,10 @@
-"""The artifact store: immutable folders that exist from the moment their manifest does.
+"""The artifact store: immutable folders that exist once their manifest is written.
 
 - `ArtifactStore`: finds and opens artifacts at `<store>/<stage>/<key>/<attempt>/`
-- `Artifact`: one committed artifact, opened for reading
-- `ArtifactWriter`: one attempt in the making; hashes while it writes, commits last
+- `Artifact`: a committed artifact, opened for reading
+- `ArtifactWriter`: an attempt that is not committed yet; hashes while writing
 - `artifact_key`: stage, version, config and input digests -> key
-- `artifact_at`: one artifact by the URL of its folder, whatever store it lies in
+- `artifact_at`: an artifact by the URL of its folder, in any store
 """
 
 import fnmatch
@@ -32,12 +32,12 @@ MANIFEST = "manifest.json"
 def artifact_key(
     stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str], sources: Mapping[str, str]
 ) -> str:
-    """The cache key: sha256 over everything that decides the bytes.
+    """Cache key: sha256 over everything that decides the bytes.
 
     Args:
         stage: name of the stage.
-        version: the stage's code version.
-        config: its key fields as JSON values.
+        version: code version of the stage.
+        config: key fields of its config as JSON values.
         inputs: input name -> content digest.
         sources: fingerprints of data outside the store.
     """
@@ -47,29 +47,29 @@ def artifact_key(
 
 @dataclass(frozen=True)
 class Artifact:
-    """A committed artifact; picklable, so that workers can open it."""
+    """A committed artifact; picklable for worker processes."""
 
     folder: Folder
     manifest: Manifest
 
     @property
     def ref(self) -> ArtifactRef:
-        """Its name in other records."""
+        """Reference to it in other records."""
         return self.manifest.ref
 
     def paths(self, pattern: str) -> list[str]:
-        """Paths of its files that match, sorted."""
+        """Sorted paths of its files that match."""
         return sorted(entry.path for entry in self.manifest.files if fnmatch.fnmatchcase(entry.path, pattern))
 
     def location(self, path: str) -> str:
-        """Where a file lies relative to `folder`, which is `<store>/<stage>/<key>`."""
+        """Path of a file relative to `folder`, which is `<store>/<stage>/<key>`."""
         for entry in self.manifest.files:
             if entry.path == path:
                 return entry.part or f"{self.manifest.attempt}/{path}"
-        raise ContractError(f"the artifact {self.ref.label} holds no file {path}")
+        raise ContractError(f"the artifact {self.ref.label} contains no file {path}")
 
     def read(self, path: str) -> bytes:
-        """The whole file."""
+        """Content of the whole file."""
         return self.folder.read(self.location(path))
 
     def open(self, path: str) -> BinaryIO:
@@ -77,7 +77,7 @@ class Artifact:
         return self.folder.open(self.location(path))
 
     def read_table(self, path: str) -> pa.Table:
-        """A Parquet or Arrow file as a table; Arrow files on a local disk are memory-mapped."""
+        """Read a Parquet or Arrow file; Arrow files on a local disk are memory-mapped."""
         if path.endswith(".parquet"):
             with self.open(path) as file:
                 return pq.read_table(file)
@@ -87,7 +87,7 @@ class Artifact:
         return pa.ipc.open_file(pa.py_buffer(self.read(path))).read_all()
 
     def check_sizes(self) -> None:
-        """A cheap look before use: every file is there with the size the manifest states.
+        """Check that all files exist with the sizes in the manifest, without reading them.
 
         Raises:
             DamagedArtifactError: naming the file and the command that rebuilds it.
@@ -95,18 +95,18 @@ class Artifact:
         self._raise_first(self._wrong_sizes())
 
     def damage(self) -> list[str]:
-        """Every file that is missing, of the wrong size or altered, by reading all of it; a sentence each."""
+        """Read all files; returns a sentence for each that is missing, of the wrong size or altered."""
         problems = dict(self._wrong_sizes())
         for entry in self.manifest.files:
             if entry.path not in problems and _sha256(self.open(entry.path)) != entry.sha256:
-                problems[entry.path] = "its content is not what was written (sha256 differs)"
+                problems[entry.path] = "the content was altered (its sha256 differs from the manifest)"
         return [f"{self.folder.full(self.location(path))}: {problem}" for path, problem in problems.items()]
 
     def check_contract(self, kind: ArtifactKind, reader: str) -> None:
-        """Hold what the writer recorded against what `reader` declares.
+        """Check kind and tables against the kind that `reader` declares.
 
         Raises:
-            ContractError: naming both sides.
+            ContractError: if they differ, naming both sides.
         """
         written = f"{self.manifest.kind} v{self.manifest.kind_version}"
         if written != kind.label:
@@ -124,11 +124,11 @@ class Artifact:
 
     def _wrong_sizes(self) -> Iterator[tuple[str, str]]:
         for entry in self.manifest.files:
-            found = self.folder.size(self.location(entry.path))
-            if found is None:
+            size = self.folder.size(self.location(entry.path))
+            if size is None:
                 yield entry.path, "the file is missing"
-            elif found != entry.bytes:
-                yield entry.path, f"it has {found} bytes, the manifest says {entry.bytes}"
+            elif size != entry.bytes:
+                yield entry.path, f"the file has {size} bytes, in the manifest it has {entry.bytes}"
 
     def _raise_first(self, problems: Iterator[tuple[str, str]]) -> None:
         for path, problem in problems:
@@ -139,7 +139,7 @@ class Artifact:
 
 
 class ArtifactWriter:
-    """One attempt at an artifact. Nothing of it counts until `commit`."""
+    """An attempt at an artifact; the artifact exists after `commit`."""
 
     def __init__(self, folder: Folder, stage: str, attempt: str, kind: ArtifactKind) -> None:
         self.folder = folder
@@ -153,7 +153,7 @@ class ArtifactWriter:
 
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
-        """Open a file of the artifact for writing; it is hashed on the way."""
+        """Open a file of the artifact for writing; it is hashed while it is written."""
         with self.folder.create(f"{self.attempt}/{path}") as file:
             hashing = HashingFile(file)
             yield hashing  # type: ignore[misc]
@@ -165,16 +165,16 @@ class ArtifactWriter:
             file.write(data)
 
     def write_table(self, path: str, table: pa.Table) -> None:
-        """Write a Parquet or Arrow file, by the path's ending.
+        """Write a table as Parquet or Arrow, by the suffix of the path.
 
         Raises:
-            ContractError: where the table is not what the artifact's kind declares.
+            ContractError: if the artifact's kind declares another schema, or no such table.
         """
         self.kind.check_table(path, table.schema, self.stage)
         self.write(path, table_bytes(path, table))
 
     def adopt(self, entry: FileEntry) -> None:
-        """Take in a file that a partition committed under `<stage>/<key>/parts/`."""
+        """Add a file that a partition committed under `<stage>/<key>/parts/`."""
         self.files[entry.path] = entry
 
     def count(self, name: str, amount: int) -> None:
@@ -182,34 +182,34 @@ class ArtifactWriter:
         self.counts[name] = self.counts.get(name, 0) + amount
 
     def commit(self, manifest: Manifest) -> None:
-        """Make the artifact exist.
+        """Write the manifest, after which the artifact exists.
 
         Raises:
-            ContractError: where a file that the kind declares was not written.
+            ContractError: if a file that the kind declares was not written.
         """
         self.kind.check_files(list(self.files), self.stage)
         self.folder.write(f"{self.attempt}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
 
 
 class ArtifactStore:
-    """All artifacts and runs under one URL."""
+    """All artifacts under one URL."""
 
     def __init__(self, url: str) -> None:
         self.root = Folder(url)
 
     def key_folder(self, stage: str, key: str) -> Folder:
-        """`<store>/<stage>/<key>`, which holds the attempts and the partitions they share."""
+        """`<store>/<stage>/<key>`, the folder of all attempts and of the partitions that they share."""
         return self.root.child(f"{stage}/{key}")
 
     def writer(self, stage: str, key: str, attempt: str, kind: ArtifactKind) -> ArtifactWriter:
-        """Begin or continue an attempt."""
+        """Start or continue an attempt."""
         return ArtifactWriter(self.key_folder(stage, key), stage, attempt, kind)
 
     def open(self, ref: ArtifactRef) -> Artifact:
         """Open a committed artifact.
 
         Raises:
-            NotFoundError: where it was deleted or never committed.
+            NotFoundError: if it was deleted or never committed.
         """
         artifact = self._load(ref.stage, ref.key, ref.attempt)
         if artifact is None:
@@ -221,18 +221,20 @@ class ArtifactStore:
     def committed(self, stage: str, key: str) -> list[Artifact]:
         """All committed attempts at a key, newest first."""
         folder = self.key_folder(stage, key)
-        found = [self._load(stage, key, name) for name in folder.names() if name != "parts"]
-        artifacts = [artifact for artifact in found if artifact is not None]
-        return sorted(artifacts, key=lambda one: (one.manifest.ended, one.manifest.attempt), reverse=True)
+        attempts = [self._load(stage, key, name) for name in folder.names() if name != "parts"]
+        artifacts = [artifact for artifact in attempts if artifact is not None]
+        return sorted(
+            artifacts, key=lambda artifact: (artifact.manifest.ended, artifact.manifest.attempt), reverse=True
+        )
 
     def keys(self, stage: str) -> list[str]:
-        """Keys of a stage that anything was ever written for."""
+        """Keys of a stage with any files."""
         return self.root.names(stage)
 
     def all(self, stage: str) -> list[Artifact]:
         """All committed artifacts of a stage, newest first."""
         artifacts = [artifact for key in self.keys(stage) for artifact in self.committed(stage, key)]
-        return sorted(artifacts, key=lambda one: one.manifest.ended, reverse=True)
+        return sorted(artifacts, key=lambda artifact: artifact.manifest.ended, reverse=True)
 
     def _load(self, stage: str, key: str, attempt: str) -> Artifact | None:
         folder = self.key_folder(stage, key)
@@ -250,10 +252,10 @@ class ArtifactStore:
 
 
 def artifact_at(url: str) -> Artifact:
-    """Open the artifact whose folder this is: `<store>/<stage>/<key>/<attempt>`.
+    """Open the artifact in the folder `<store>/<stage>/<key>/<attempt>`.
 
     Raises:
-        NotFoundError: where no committed artifact lies there.
+        NotFoundError: if there is no committed artifact.
     """
     store, *names = url.rstrip("/").rsplit("/", 3)
     if len(names) == 3:
@@ -268,7 +270,7 @@ def artifact_at(url: str) -> Artifact:
 
 
 class HashingFile:
-    """Passes writes on to a file and hashes them, so that nothing is read twice to be hashed."""
+    """Hashes data while writing it to a file, so that it need not be read again."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -285,7 +287,7 @@ class HashingFile:
 
 
 def table_bytes(path: str, table: pa.Table) -> bytes:
-    """Serialize a table as Parquet (zstd) or an Arrow file in one record batch, by the path's ending."""
+    """Serialize a table as Parquet (zstd) or as an Arrow file of one record batch, by the suffix of the path."""
     buffer = io.BytesIO()
     if path.endswith(".parquet"):
         pq.write_table(table, buffer, compression="zstd")

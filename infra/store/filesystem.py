@@ -1,4 +1,4 @@
-"""Any fsspec filesystem behind one small interface: a folder by URL, with atomic whole-file writes."""
+"""A small interface to any fsspec filesystem: a folder by URL, with atomic writes of whole files."""
 
 import os
 import uuid
@@ -14,7 +14,7 @@ from data_schemas.errors import EnvironmentProblem
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder named by URL (`./x`, `file://`, `s3://`, `memory://`); picklable, opened where it is used."""
+    """A folder by URL (`./x`, `file://`, `s3://`, `memory://`); picklable, opened by the process that uses it."""
 
     url: str
 
@@ -38,16 +38,16 @@ class Folder:
 
     @property
     def is_in_process(self) -> bool:
-        """True for `memory://`, which other processes cannot see."""
+        """True for `memory://`, which other processes cannot access."""
         return "memory" in _protocols(self.filesystem)
 
     def full(self, path: str = "") -> str:
-        """The filesystem's own name for `path` inside this folder."""
+        """Path inside the filesystem of `path` inside this folder."""
         root = self._opened[1]
         return f"{root}/{path}" if path else root
 
     def local_path(self, path: str = "") -> Path:
-        """The same as a `Path`; only on a local disk."""
+        """The full path as a `Path`; only on a local disk."""
         assert self.is_local, self.url
         return Path(self.full(path))
 
@@ -56,18 +56,18 @@ class Folder:
         return Folder(f"{self.url.rstrip('/')}/{path}")
 
     def exists(self, path: str) -> bool:
-        """True if the file or folder is there."""
+        """True if the file or folder exists."""
         return bool(self.filesystem.exists(self.full(path)))
 
     def size(self, path: str) -> int | None:
-        """Size in bytes, or None where there is no such file."""
+        """Size in bytes; None if there is no such file."""
         try:
             return int(self.filesystem.info(self.full(path))["size"])
         except FileNotFoundError:
             return None
 
     def names(self, path: str = "") -> list[str]:
-        """Names directly inside `path`, sorted; empty where there is no such folder."""
+        """Sorted names directly inside `path`; empty if there is no such folder."""
         self.filesystem.invalidate_cache()
         try:
             listing = self.filesystem.ls(self.full(path), detail=False)
@@ -76,7 +76,7 @@ class Folder:
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in listing)
 
     def read(self, path: str) -> bytes:
-        """The whole file."""
+        """Content of the whole file."""
         return cast(bytes, self.filesystem.cat_file(self.full(path)))
 
     def open(self, path: str) -> BinaryIO:
@@ -84,12 +84,12 @@ class Folder:
         return cast(BinaryIO, self.filesystem.open(self.full(path), "rb"))
 
     def create(self, path: str) -> BinaryIO:
-        """Open for writing; its folders are made. Not atomic: only for files that a later commit makes count."""
+        """Open for writing, creating parent folders. Not atomic: only for files that a later commit makes valid."""
         self._make_parent(path)
         return cast(BinaryIO, self.filesystem.open(self.full(path), "wb"))
 
     def write(self, path: str, data: bytes) -> None:
-        """Write the whole file so that a reader sees the old one, the new one or none, never a part.
+        """Write the whole file so that a reader sees the old one, the new one or none, but never a part.
 
         Local: a synced temporary file and a rename. Elsewhere: one PUT, which object stores make atomic.
         """
@@ -106,7 +106,7 @@ class Folder:
         temporary.replace(target)
 
     def remove(self, path: str = "") -> None:
-        """Delete a file or a whole folder; nothing happens where there is none."""
+        """Delete a file or a whole folder, if it exists."""
         if self.filesystem.exists(self.full(path)):
             self.filesystem.rm(self.full(path), recursive=True)
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: the code's commit, the packages that matter, the machine."""
+"""Provenance of a result: commit of the code, versions of packages, the machine."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ PACKAGES_THAT_MATTER = (
 
 @functools.cache
 def code_version() -> dict[str, Any]:
-    """The git commit of the code and whether its tree was dirty; the package version where there is no git."""
+    """Git commit of the code and whether its tree was dirty; without git the version of the package."""
     root = Path(__file__).resolve().parents[2]
     try:
         commit = _git(root, "rev-parse", "HEAD")
@@ -44,7 +44,7 @@ def package_versions() -> dict[str, str]:
 
 @functools.cache
 def device() -> dict[str, Any]:
-    """The machine in words and numbers."""
+    """Description of the machine."""
     return {
         "processor": _processor_name(),
         "vendor": _cpuinfo("vendor_id"),

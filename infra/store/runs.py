@@ -1,7 +1,7 @@
-"""Runs: records under `<store>/runs/` that pin each stage to the artifact it used.
+"""Run records under `<store>/runs/`, with the artifact that each stage used.
 
-- `RunStore`: begins, finds and saves records
-- `is_alive`: whether the process that works on a run is still there
+- `RunStore`: finds and saves records
+- `claim`, `close`: a record at the start and the end of its process; `is_alive`: whether that process still runs
 """
 
 import os
@@ -30,26 +30,28 @@ class RunStore:
         return sorted(records, key=lambda record: record.started, reverse=True)
 
     def get(self, run_id: str) -> RunRecord:
-        """One run by its id, a unique beginning of it, or `latest`.
+        """A run by its id, a unique prefix of it, or `latest`.
 
         Raises:
-            NotFoundError: listing the runs there are.
+            NotFoundError: if no run or several match; lists the available ones.
         """
         runs = self.all()
         if run_id == "latest" and runs:
             return runs[0]
-        found = [record for record in runs if record.run_id == run_id]
-        found = found or [record for record in runs if record.run_id.startswith(run_id)]
-        if len(found) == 1:
-            return found[0]
-        if len(found) > 1:
-            names = ", ".join(record.run_id for record in found[:5])
-            raise NotFoundError(f"{len(found)} runs in {self.folder.url} begin with {run_id!r}: {names}; write one out")
+        matches = [record for record in runs if record.run_id == run_id]
+        matches = matches or [record for record in runs if record.run_id.startswith(run_id)]
+        if len(matches) == 1:
+            return matches[0]
+        if len(matches) > 1:
+            names = ", ".join(record.run_id for record in matches[:5])
+            raise NotFoundError(
+                f"{len(matches)} runs in {self.folder.url} begin with {run_id!r}: {names}; give the full id"
+            )
         known = ", ".join(record.run_id for record in runs[:5]) or "none yet; begin with: headrace run CONFIG"
         raise NotFoundError(f"no run {run_id!r} in {self.folder.url}; the newest are: {known}")
 
     def save(self, record: RunRecord) -> None:
-        """Write the record, atomically."""
+        """Write the record atomically."""
         self.folder.write(f"{record.run_id}.json", record.model_dump_json(indent=1).encode())
 
 
@@ -59,14 +61,14 @@ def new_run_id() -> str:
 
 
 def claim(record: RunRecord) -> RunRecord:
-    """The record as worked on by this process from now on."""
-    this = psutil.Process()
+    """The record with this process as the one that works on the run."""
+    process = psutil.Process()
     return record.model_copy(
         update={
             "status": "running",
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "process_started": this.create_time(),
+            "process_started": process.create_time(),
             "ended": None,
             "message": None,
         }
@@ -79,7 +81,7 @@ def close(record: RunRecord, status: str, message: str | None = None) -> RunReco
 
 
 def is_alive(record: RunRecord) -> bool:
-    """True while the process that claimed the run lives on this host (same pid and same start time)."""
+    """True if the process that claimed the run is alive on this host (same pid and start time)."""
     if record.status != "running" or record.host != socket.gethostname():
         return False
     try:

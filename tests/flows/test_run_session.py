@@ -159,7 +159,7 @@ def test_damage_is_found_before_use_and_a_rerun_heals_it(tmp_path, capsys):
     location = artifact.folder.local_path(artifact.location("documents/00000.parquet"))
     whole = location.read_bytes()
     location.write_bytes(whole[:-10])
-    with pytest.raises(DamagedArtifactError, match=r"bytes, the manifest says .*headrace rerun ingest"):
+    with pytest.raises(DamagedArtifactError, match=r"bytes, in the manifest it has .*headrace rerun ingest"):
         run_config(store, mini_config(path), last_stage="clean")
     location.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     assert not verify_store(store, None)
