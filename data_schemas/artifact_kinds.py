@@ -68,12 +68,12 @@ class ArtifactKind:
 def _difference(schema: pa.Schema, declared: pa.Schema) -> str | None:
     if schema_label(schema) != schema_label(declared):
         return f"schema {schema_label(schema)} is not {schema_label(declared)}"
-    for field in declared:
-        index = schema.get_field_index(field.name)
+    for expected in declared:
+        index = schema.get_field_index(expected.name)
         if index < 0:
-            return f"field {field.name!r} ({field.type}) is missing"
-        if schema.field(index).type != field.type:
-            return f"field {field.name!r} is {schema.field(index).type}, declared {field.type}"
+            return f"field {expected.name!r} ({expected.type}) is missing"
+        if schema.field(index).type != expected.type:
+            return f"field {expected.name!r} is {schema.field(index).type}, declared {expected.type}"
     extra = set(schema.names) - set(declared.names)
     return f"field {sorted(extra)[0]!r} is not declared" if extra else None
 

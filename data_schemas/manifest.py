@@ -135,7 +135,7 @@ class RunRecord(_Record):
     last_stage: str | None = Field(None, description="last stage of the run, by --until or --only")
     host: str
     pid: int
-    process_started: float = Field(description="start time of the process, which distinguishes it from a later one with the same pid")
+    process_started: float = Field(description="start time of the process, to detect a reused pid")
     started: datetime
     ended: datetime | None = None
     message: str | None = None

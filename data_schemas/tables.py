@@ -151,5 +151,5 @@ ITEMS = table_schema(
     column("numerator", pa.float64(), "bits, or 1 for a right answer"),
     column("denominator", pa.float64(), "bytes, or 1; scores are sums of numerators over sums of denominators"),
     column("prompt", pa.string(), "prompt of the model; null without one", nullable=True),
-    column("overlap", pa.int64(), "words of its longest run that is also in the training text, 0 below 5", nullable=True),
+    column("overlap", pa.int64(), "words of its longest run in the training text too, 0 below 5", nullable=True),
 )

@@ -1,4 +1,4 @@
-"""Hardware rates for estimates, measured on a reference core (docs/results.md); reports compare both with measurements."""
+"""Hardware rates for estimates, measured on one core (docs/results.md); reports compare them with measurements."""
 
 import functools
 import time

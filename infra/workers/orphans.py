@@ -1,7 +1,7 @@
-"""Processes that a killed run left behind.
+"""Cleanup of processes that a killed run has left running.
 
-The temporary Prefect server is a child that outlives a `kill -9` of its parent: idle, but 200 MB each. Every child of
-a run inherits a mark with the run's process id; the next run ends marked processes whose owner is gone.
+The temporary Prefect server is a child that survives a `kill -9` of its parent, idle but with 200 MB. Every child of a
+run inherits an environment variable with the run's process id; the next run ends such processes if their owner is gone.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ MARK = "HEADRACE_OWNER_PID"
 
 
 def mark_children() -> None:
-    """Let every process started from here on carry this process's id."""
+    """Pass this process's id to all processes that it starts from now on."""
     os.environ[MARK] = str(os.getpid())
 
 
 def end_orphans() -> list[int]:
-    """End this user's processes whose marked owner is gone; returns their ids."""
+    """Terminate this user's marked processes whose owner is gone; returns their ids."""
     ended = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

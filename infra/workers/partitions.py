@@ -1,9 +1,10 @@
-"""Partition by partition: bounded memory, a cap on what is in flight, each output committed by itself.
+"""Parallel map over partitions: bounded memory, a cap on partitions in flight, each output committed by itself.
 
-The same stage code runs in this process, in local processes or as Ray tasks; the stage cannot tell which.
+The same stage code runs in this process, in local processes or as Ray tasks.
+
 A partition's files are stored under `<stage>/<key>/parts/data/` by their sha256 and listed in a marker
-`parts/<phase>/<partition>.json`, written last: a partition with a marker is done and is skipped on resume.
-Two attempts that write the same partition write the same bytes to the same names, so neither can harm the other.
+`parts/<phase>/<partition>.json`, which is written last: on resume, partitions with a marker are skipped. Two attempts
+write the same bytes of a partition to the same names, so neither can damage the other's output.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ Engine = Literal["inline", "processes", "ray"]
 
 
 class PartitionMarker(BaseModel):
-    """Says that a partition is done and what it left."""
+    """Marks a partition as finished and lists its output."""
 
     attempt: str
     files: list[FileEntry]
@@ -38,7 +39,7 @@ class PartitionMarker(BaseModel):
 
 
 class PartitionWriter:
-    """Where one partition puts its files; bounded by the partition's size, so files are built in memory."""
+    """Writes the output files of one partition, which are small enough to be built in memory."""
 
     def __init__(self, folder: Folder, stage: str, kind: ArtifactKind) -> None:
         self._folder = folder
@@ -51,11 +52,11 @@ class PartitionWriter:
         """Write a whole file."""
         sha256 = hashlib.sha256(data).hexdigest()
         part = f"parts/data/{sha256}{PurePosixPath(path).suffix}"
-        self._folder.write(part, data)  # though it may be there already: this heals a damaged one
+        self._folder.write(part, data)  # even if it exists already: this repairs a damaged file
         self.files.append(FileEntry(path=path, bytes=len(data), sha256=sha256, part=part))
 
     def write_table(self, path: str, table: pa.Table) -> None:
-        """Write a Parquet or Arrow table, held against the artifact's kind where the kind declares it."""
+        """Write a Parquet or Arrow table; its schema is checked if the artifact's kind declares the table."""
         if self._kind.accepted_schemas(path) is not None:
             self._kind.check_table(path, table.schema, self._stage)
         self.write(path, table_bytes(path, table))
@@ -67,7 +68,7 @@ class PartitionWriter:
 
 @dataclass(frozen=True)
 class Partition:
-    """One unit of work: a name that is stable over reruns, and what the function needs."""
+    """One unit of work: a name that is the same in every rerun, and the input of the function."""
 
     name: str
     payload: Any
@@ -75,21 +76,21 @@ class Partition:
 
 @dataclass(frozen=True)
 class PartitionResult:
-    """What one partition left; picklable."""
+    """Output of one partition; picklable."""
 
     name: str
     folder: Folder
     marker: PartitionMarker
 
     def read_table(self, path: str) -> pa.Table:
-        """One of its tables, by the path that the partition function gave."""
+        """Read a table by the path that the partition function wrote it to."""
         entry = next(entry for entry in self.marker.files if entry.path == path)
         assert entry.part is not None
         with self.folder.open(entry.part) as file:
             return pq.read_table(file) if path.endswith(".parquet") else pa.ipc.open_file(file).read_all()
 
     def adopt_into(self, out: ArtifactWriter) -> None:
-        """Make its files and counts part of the artifact."""
+        """Add its files and counts to the artifact."""
         for entry in self.marker.files:
             out.adopt(entry)
         for name, amount in self.marker.counts.items():
@@ -101,7 +102,7 @@ PartitionFunction = Callable[[Any, PartitionWriter], None]
 
 @dataclass(frozen=True)
 class _Task:
-    """A picklable order to do one partition wherever it is sent."""
+    """Picklable function of one partition, for any worker process."""
 
     folder: Folder
     stage: str
@@ -132,32 +133,32 @@ class PartitionMap:
     listener: ProgressListener = field(default_factory=SilentListener)
 
     def map(self, phase: str, function: PartitionFunction, partitions: Sequence[Partition]) -> list[PartitionResult]:
-        """Do every partition that is not done yet; results come in the order of `partitions`.
+        """Run the function on every unfinished partition; results are in the order of `partitions`.
 
         Args:
-            phase: names this step of the stage; part of the markers' path.
+            phase: name of this step of the stage; part of the markers' path.
             function: a module-level function (or `functools.partial` of one) of (payload, writer).
-            partitions: what to work on; names must be unique.
+            partitions: units of work with unique names.
 
         Raises:
-            ConfigError: where the engine cannot reach the store.
-            Exception: whatever the function raised; the partitions done so far stay done.
+            ConfigError: if the engine cannot access the store.
+            Exception: raised by the function; partitions finished before it stay finished.
         """
         assert len({partition.name for partition in partitions}) == len(partitions), "partition names repeat"
         if self.folder.is_in_process and self.engine != "inline":
             raise ConfigError(
                 f"execution.engine is {self.engine!r}, but the store {self.folder.url} exists in this process only; "
-                "use execution.engine=inline or a store that workers can reach"
+                "use execution.engine=inline or a store that workers can access"
             )
         done: dict[str, PartitionMarker] = {}
         for partition in partitions:
             marker = self._finished(phase, partition.name)
             if marker is not None:
                 done[partition.name] = marker
-        waiting = [partition for partition in partitions if partition.name not in done]
+        pending = [partition for partition in partitions if partition.name not in done]
         task = _Task(self.folder, self.stage, self.kind, self.attempt, phase, function)
         self._report(phase, len(done), len(partitions))
-        for name, marker in self._run(task, waiting):
+        for name, marker in self._run(task, pending):
             done[name] = marker
             self._report(phase, len(done), len(partitions))
         return [PartitionResult(partition.name, self.folder, done[partition.name]) for partition in partitions]
@@ -172,40 +173,40 @@ class PartitionMap:
             return None
         if self.fresh and marker.attempt != self.attempt:
             return None
-        whole = all(self.folder.size(entry.part or "") == entry.bytes for entry in marker.files)
-        return marker if whole else None
+        is_complete = all(self.folder.size(entry.part or "") == entry.bytes for entry in marker.files)
+        return marker if is_complete else None
 
-    def _run(self, task: _Task, waiting: list[Partition]) -> Iterator[tuple[str, PartitionMarker]]:
-        if self.engine == "inline" or len(waiting) == 0:
-            return ((partition.name, task(partition)) for partition in waiting)
+    def _run(self, task: _Task, pending: list[Partition]) -> Iterator[tuple[str, PartitionMarker]]:
+        if self.engine == "inline" or len(pending) == 0:
+            return ((partition.name, task(partition)) for partition in pending)
         if self.engine == "processes":
-            return _run_in_processes(task, waiting, self.workers)
-        return _run_on_ray(task, waiting, self.workers)
+            return _run_in_processes(task, pending, self.workers)
+        return _run_on_ray(task, pending, self.workers)
 
 
 def _marker_path(phase: str, name: str) -> str:
     return f"parts/{phase}/{name}.json"
 
 
-def _run_in_processes(task: _Task, waiting: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
+def _run_in_processes(task: _Task, pending: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
     spawn = multiprocessing.get_context("spawn")  # fork is unsafe beside the flow engine's threads
-    with ProcessPoolExecutor(min(workers, len(waiting)), mp_context=spawn) as pool:
-        flying: dict[Future[PartitionMarker], str] = {}
-        for partition in waiting:
-            flying[pool.submit(task, partition)] = partition.name
-            if len(flying) >= 2 * workers:
-                yield from _collect(flying)
-        while flying:
-            yield from _collect(flying)
+    with ProcessPoolExecutor(min(workers, len(pending)), mp_context=spawn) as pool:
+        in_flight: dict[Future[PartitionMarker], str] = {}
+        for partition in pending:
+            in_flight[pool.submit(task, partition)] = partition.name
+            if len(in_flight) >= 2 * workers:
+                yield from _collect(in_flight)
+        while in_flight:
+            yield from _collect(in_flight)
 
 
-def _collect(flying: dict[Future[PartitionMarker], str]) -> Iterator[tuple[str, PartitionMarker]]:
-    finished, _ = wait(flying, return_when=FIRST_COMPLETED)
+def _collect(in_flight: dict[Future[PartitionMarker], str]) -> Iterator[tuple[str, PartitionMarker]]:
+    finished, _ = wait(in_flight, return_when=FIRST_COMPLETED)
     for future in finished:
-        yield flying.pop(future), future.result()
+        yield in_flight.pop(future), future.result()
 
 
-def _run_on_ray(task: _Task, waiting: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
+def _run_on_ray(task: _Task, pending: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
     import ray
 
     from infra.workers.ray_session import ensure_ray
@@ -213,25 +214,25 @@ def _run_on_ray(task: _Task, waiting: list[Partition], workers: int) -> Iterator
     ensure_ray()
     shared = ray.put(task)
     submit = ray.remote(_call).options(num_cpus=1, max_retries=2).remote
-    flying: dict[Any, str] = {}
-    for partition in waiting:
-        flying[submit(shared, partition)] = partition.name
-        if len(flying) >= 2 * workers:
-            yield from _collect_ray(flying)
-    while flying:
-        yield from _collect_ray(flying)
+    in_flight: dict[Any, str] = {}
+    for partition in pending:
+        in_flight[submit(shared, partition)] = partition.name
+        if len(in_flight) >= 2 * workers:
+            yield from _collect_ray(in_flight)
+    while in_flight:
+        yield from _collect_ray(in_flight)
 
 
-def _collect_ray(flying: dict[Any, str]) -> Iterator[tuple[str, PartitionMarker]]:
+def _collect_ray(in_flight: dict[Any, str]) -> Iterator[tuple[str, PartitionMarker]]:
     import ray
 
-    finished, _ = ray.wait(list(flying), num_returns=1)
+    finished, _ = ray.wait(list(in_flight), num_returns=1)
     for reference in finished:
         try:
             marker = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
-        yield flying.pop(reference), marker
+        yield in_flight.pop(reference), marker
 
 
 def _call(task: _Task, partition: Partition) -> PartitionMarker:

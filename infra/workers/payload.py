@@ -1,6 +1,6 @@
-"""What worker processes are to train, as a file: networks may be larger than Ray's object store is meant for.
+"""Input of worker processes as a file, since networks can exceed what Ray's object store is meant for.
 
-- `save_payload`, `load_payload`: anything that cloudpickle takes
+- `save_payload`, `load_payload`: any object that cloudpickle serializes
 """
 
 import io
@@ -12,16 +12,16 @@ import torch
 
 from infra.store.filesystem import Folder
 
-ORDER = "training-order.pt"
+PAYLOAD = "payload.pt"
 
 
-def save_payload(work: Folder, order: Any) -> None:
-    """Keep it for workers."""
+def save_payload(work: Folder, payload: Any) -> None:
+    """Write an object for the workers."""
     buffer = io.BytesIO()
-    torch.save(order, buffer, pickle_module=cloudpickle, pickle_protocol=pickle.HIGHEST_PROTOCOL)
-    work.write(ORDER, buffer.getvalue())
+    torch.save(payload, buffer, pickle_module=cloudpickle, pickle_protocol=pickle.HIGHEST_PROTOCOL)
+    work.write(PAYLOAD, buffer.getvalue())
 
 
 def load_payload(work: Folder, device: torch.device) -> Any:
-    """What `save_payload` of the same run left, its tensors on `device`."""
-    return torch.load(io.BytesIO(work.read(ORDER)), map_location=device, weights_only=False)
+    """Read the object that `save_payload` wrote to the same folder, its tensors on `device`."""
+    return torch.load(io.BytesIO(work.read(PAYLOAD)), map_location=device, weights_only=False)

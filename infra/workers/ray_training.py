@@ -1,9 +1,9 @@
-"""Training on worker processes of Ray Train, for any stage; workers that die are started again.
+"""Training on worker processes of Ray Train, for any stage; dead workers are restarted.
 
-- `TrainingWorkers`: how many a stage asks for; `Worker`: one of them, as the function that trains is told
-- `check_room`: refuses more than the cluster can hold; `ray_trainer`: what starts them; `fit`: runs them to the end
+- `TrainingWorkers`: number and resources of a stage's workers; `Worker`: rank and device inside one of them
+- `check_room`: refuses more workers than fit on the cluster; `ray_trainer`, `fit`: start them and wait for the end
 
-What is trained must keep its own progress: workers that start again begin their function anew.
+The training function must save its own progress: a restarted worker calls it again.
 """
 
 import os
@@ -21,22 +21,22 @@ from infra.workers.ray_session import cpu_count, ensure_ray
 
 @dataclass(frozen=True)
 class TrainingWorkers:
-    """What a stage asks of Ray Train."""
+    """Number and resources of a stage's workers."""
 
     stage: str
-    """Its name, for messages: the fields are `<stage>.workers` and `<stage>.cpus_per_worker`."""
-    most: int = 1
-    fewest: int = 1
-    """Training goes on with as few while the cluster has no more."""
-    cpus_each: float = 1.0
-    """Processors that Ray sets aside for each worker where there are no GPUs; else each has one GPU."""
+    """Name for error messages, whose config fields are `<stage>.workers` and `<stage>.cpus_per_worker`."""
+    max_workers: int = 1
+    min_workers: int = 1
+    """Training continues with as few as this while the cluster has no room for more."""
+    cpus_per_worker: float = 1.0
+    """Processors that Ray reserves for each worker on a cluster without GPUs; with GPUs each worker has one."""
     max_failures: int = 3
-    """Times that dead workers are started again before training fails."""
+    """Restarts of dead workers before training fails."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One of the processes that train together; torch.distributed joins them."""
+    """One of the processes that train together, connected by torch.distributed."""
 
     rank: int
     count: int
@@ -44,52 +44,53 @@ class Worker:
 
 
 def check_room(workers: TrainingWorkers) -> None:
-    """Refuse more workers than the cluster has room for; Ray is joined or started.
+    """Refuse more workers than fit on the cluster; connects to Ray or starts it.
 
     Raises:
-        EnvironmentProblem: with the number that it has room for, or where there is no Ray.
+        EnvironmentProblem: if they do not fit, with the number that does, or if Ray cannot be reached or started.
     """
     ensure_ray()
     import ray
 
     resource = "GPU" if torch.cuda.is_available() else "CPU"
-    each = 1.0 if resource == "GPU" else workers.cpus_each
-    there, fewest = ray.cluster_resources().get(resource, 0.0), workers.fewest
-    if fewest * each > there:
-        also = f", or {workers.stage}.cpus_per_worker {there / fewest:.2g}" if resource == "CPU" else ""
+    per_worker = 1.0 if resource == "GPU" else workers.cpus_per_worker
+    available, count = ray.cluster_resources().get(resource, 0.0), workers.min_workers
+    if count * per_worker > available:
+        also = f", or {workers.stage}.cpus_per_worker {available / count:.2g}" if resource == "CPU" else ""
         raise EnvironmentProblem(
-            f"{workers.stage}.workers is {fewest} with {each:g} {resource} each, and the cluster has {there:g}; "
-            f"use {int(there / each)} workers or fewer{also}"
+            f"{workers.stage}.workers is {count} with {per_worker:g} {resource} each, and the cluster has "
+            f"{available:g}; use {int(available / per_worker)} workers or fewer{also}"
         )
 
 
 def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work: Folder) -> Any:
-    """A trainer for `fit`; Ray is joined or started.
+    """Trainer for `fit`; connects to Ray or starts it.
 
     Args:
-        train: runs on every worker, over gloo, or NCCL on GPUs; travels by cloudpickle, through Ray's object store.
-        workers: how many, and what each gets.
-        work: where Ray Train keeps its own records.
+        train: function that every worker calls, with gloo, or NCCL on GPUs; serialized with cloudpickle and sent
+            through Ray's object store.
+        workers: number and resources of the workers.
+        work: folder for Ray Train's own records.
 
     Raises:
-        EnvironmentProblem: where the cluster has no room for the fewest workers, or there is no Ray.
+        EnvironmentProblem: if `min_workers` do not fit on the cluster, or Ray cannot be reached or started.
     """
     check_room(workers)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
     gpus = torch.cuda.is_available()
-    resources = {"GPU": 1.0} if gpus else {"CPU": workers.cpus_each}
-    most, fewest = workers.most, workers.fewest
+    resources = {"GPU": 1.0} if gpus else {"CPU": workers.cpus_per_worker}
+    least, most = workers.min_workers, workers.max_workers
     return _trainer_class()(
         _run_worker,
         train_loop_config={"train": train},
         scaling_config=ScalingConfig(
-            num_workers=most if most == fewest else (fewest, most), use_gpu=gpus, resources_per_worker=resources
+            num_workers=most if least == most else (least, most), use_gpu=gpus, resources_per_worker=resources
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         run_config=RunConfig(
-            # Progress is the stage's own. Ray would not start a run again whose name it knows as finished.
+            # Stages resume by themselves. Ray would not start a run again whose name it knows as finished.
             name=f"ray-{uuid.uuid4().hex[:8]}",
             storage_path=work.full() if work.is_local else work.url,
             failure_config=FailureConfig(max_failures=workers.max_failures),
@@ -98,11 +99,11 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
 
 
 def fit(trainer: Any) -> None:
-    """Run the workers until all are done.
+    """Run the workers until all have finished.
 
     Raises:
-        HeadraceError: what a worker said the user can mend.
-        ray.train.TrainingFailedError: where workers died more often than `max_failures`.
+        HeadraceError: an error of a worker that the user can fix.
+        ray.train.TrainingFailedError: if workers died more often than `max_failures`.
     """
     import ray.train
 
@@ -123,10 +124,10 @@ def _run_worker(train_loop_config: dict[str, Any]) -> None:
 
 
 def _trainer_class() -> Any:
-    """`TorchTrainer`; on a Ray that this process started, without the placement group cleaner.
+    """`TorchTrainer`; without the placement group cleaner if this process started Ray.
 
-    The cleaner frees resources after a dead controller, which on one machine dies with its driver. It asks the
-    dashboard every second, which is off here, fills the log with its failures and has a 12 s stop time-out.
+    The cleaner frees resources of a dead controller, which on one machine dies with its driver. It polls the dashboard,
+    which is disabled here, every second, fills the log with its failures and takes 12 s to stop.
     """
     from ray.train.torch import TorchTrainer
 
@@ -136,13 +137,13 @@ def _trainer_class() -> Any:
     class LocalTorchTrainer(TorchTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
-            return [one for one in callbacks if type(one).__name__ != "PlacementGroupCleanerCallback"]
+            return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
     return LocalTorchTrainer
 
 
 def _user_error(error: BaseException) -> HeadraceError | None:
-    """What a worker raised for the user, out of the trainer's wrapping."""
+    """The user's error that a worker raised, without the trainer's wrapping."""
     failures = getattr(error, "worker_failures", {})
     for failure in failures.values():
         cause = failure

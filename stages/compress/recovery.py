@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from infra.hardware import has_fast_bf16
 from infra.progress import RelayedListener, SilentListener, relayed
-from infra.workers.payload import ORDER, load_payload, save_payload
+from infra.workers.payload import PAYLOAD, load_payload, save_payload
 from infra.workers.ray_training import Worker, fit, ray_trainer
 from modeling.distillation.loss import distillation_loss
 from modeling.loss.cross_entropy import next_token_loss
@@ -132,11 +132,11 @@ def train_on_workers(train: Training, count: int, context: PassContext) -> None:
     """
     save_payload(context.work, train)
     worker_context = replace(context, workers=THIS_PROCESS, listener=SilentListener())
-    workers = replace(context.workers, most=count, fewest=count)
+    workers = replace(context.workers, max_workers=count, min_workers=count)
     trainer = ray_trainer(partial(_train_on_worker, worker_context), workers, context.work)
     with relayed(context.work, context.listener):
         fit(trainer)
-    context.work.remove(ORDER)
+    context.work.remove(PAYLOAD)
 
 
 def _train_on_worker(context: PassContext, worker: Worker) -> None:
@@ -147,7 +147,7 @@ def _train_on_worker(context: PassContext, worker: Worker) -> None:
 
 def _useful_workers(context: PassContext, rows: int, rows_apart: bool) -> int:
     """Number of workers, at most as many as have a part in each step."""
-    requested, useful = context.workers.most, most_shares(rows, rows_apart)
+    requested, useful = context.workers.max_workers, most_shares(rows, rows_apart)
     if useful < requested:
         parts = f"{rows} rows" if rows_apart else f"{rows} rows in whole micro-batches of {MICRO_BATCH_ROWS}"
         context.listener.logged(

