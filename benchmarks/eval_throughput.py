@@ -29,7 +29,7 @@ from stages.benchmark.data_files import OWN_DATA, find_file
 from stages.benchmark.harness.headrace_lm import HeadraceLM
 from stages.benchmark.harness.run_task import load_task
 from stages.benchmark.tasks.glue.data import SETS, read_examples
-from stages.benchmark.tasks.word_problems.data import READERS
+from stages.benchmark.tasks.word_problems.data import WORD_PROBLEM_SETS
 from stages.tokenize import byte_level_bpe
 
 BATCH_SIZES = (8, 32)
@@ -81,10 +81,10 @@ def request_sets(quick: bool) -> dict[str, list[Instance]]:
         path = find_file(OWN_DATA / "glue" / dataset.folder, *dataset.files)
         assert path is not None
         items = read_examples(path, dataset).items
-        sets["GLUE, 0 examples"] += build_requests(dataset.harness, items[5:], [])
-        sets["GLUE, 5 examples"] += build_requests(dataset.harness, items[5:], items[:5])
+        sets["GLUE, 0 examples"] += build_requests(dataset.harness_task, items[5:], [])
+        sets["GLUE, 5 examples"] += build_requests(dataset.harness_task, items[5:], items[:5])
     settings = {"until": ["Question:"], "max_gen_toks": 16 if quick else 64, "do_sample": False}
-    problems = READERS["gsm8k"].read(OWN_DATA / "gsm8k" / "test.jsonl")
+    problems = WORD_PROBLEM_SETS["gsm8k"].read(OWN_DATA / "gsm8k" / "test.jsonl")
     sets["GSM8K, 3 examples"] = build_requests("gsm8k", problems[3:], problems[:3], generation_kwargs=settings)
     return sets
 

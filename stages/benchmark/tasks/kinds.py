@@ -1,4 +1,4 @@
-"""The kinds of task that `benchmark.tasks` takes; a new kind is one line here and one file."""
+"""The task kinds that `benchmark.tasks` accepts; a new kind is one line here and one file."""
 
 from typing import Annotated
 
@@ -35,4 +35,4 @@ OWN_TASKS: tuple[AnyTask, ...] = (
     CodeTask(data="algorithms"),
     FewShotImagesTask(),
 )
-"""All kinds on the few items that come with Headrace: enough to see that everything works, too few to rank models."""
+"""All kinds on the few items that come with Headrace: enough to check that everything works, too few to rank models."""

@@ -1,7 +1,7 @@
-"""Programs that models wrote, judged in the sandbox and nowhere else, several at a time.
+"""Grading of generated programs: tests run in the sandbox only, several programs at a time.
 
-- `sandbox_refusal`: why this machine cannot judge, with what helps
-- `grade`: verdicts, each kept as it comes
+- `sandbox_problem`: why this machine cannot run the sandbox, and what helps
+- `grade`: grades of programs, stored one by one
 - `pass_at_k`: the unbiased estimator of pass@k
 """
 
@@ -16,60 +16,60 @@ from stages.benchmark.harness.answer_store import AnswerStore, request_key
 from stages.benchmark.tasks.code.problems import CodeProblem
 
 LIMITS = Limits(cpu_seconds=15, wall_seconds=60)
-"""Of a program and of its tests, each. The slowest solution (MBPP 123) needs 7 s of a slow core; an endless program
-costs them all."""
+"""Limits of the program and of its tests, each. The slowest solution (MBPP 123) needs 7 s of a slow core; a program
+that does not terminate uses them up."""
 
 
 class Grade(NamedTuple):
-    """Whether a program passed, and if not, what went wrong in one line."""
+    """Whether a program passed its tests; if not, with the reason in one line."""
 
     passed: bool
     reason: str
 
 
-def sandbox_refusal() -> str | None:
-    """What is missing and the way to get it; None where the sandbox works."""
+def sandbox_problem() -> str | None:
+    """What is missing and how to install it; None if the sandbox works."""
     try:
         check_sandbox()
-    except SandboxUnavailable as refusal:
-        return str(refusal)
+    except SandboxUnavailable as error:
+        return str(error)
     return None
 
 
 def grade(
     programs: Sequence[tuple[CodeProblem, str]],
-    verdicts: AnswerStore,
+    store: AnswerStore,
     advanced: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Grade]:
-    """A grade for each program, in their order.
+    """The grade of each program, in their order.
 
     Args:
-        programs: with the problem that each is to solve.
-        verdicts: where verdicts are kept and looked for. They do not depend on who wrote a program, so that a program
-            that several samples or models have in common is run once.
-        advanced: told (programs judged, all programs).
+        programs: (problem, program) pairs.
+        store: grades from earlier calls are read from it and new ones added. They do not depend on the model, so a
+            program that several samples or models have in common runs once.
+        advanced: progress callback, (programs graded, all programs).
 
     Raises:
-        SandboxUnavailable: where the machine cannot build the box.
+        SandboxUnavailable: if the machine cannot build the sandbox.
     """
     keys = [_key(problem, program) for problem, program in programs]
-    new = {key: one for key, one in zip(keys, programs, strict=True) if key not in verdicts}
+    new = {key: pair for key, pair in zip(keys, programs, strict=True) if key not in store}
     done = len(set(keys)) - len(new)
-    with verdicts, ThreadPoolExecutor(workers_or_all(None)) as pool:
-        running = {pool.submit(_judge, *one): key for key, one in new.items()}
+    with store, ThreadPoolExecutor(workers_or_all(None)) as pool:
+        running = {pool.submit(_grade_program, problem, program): key for key, (problem, program) in new.items()}
         try:
             for future in as_completed(running):
-                verdicts.add({running[future]: list(future.result())})
+                store.add({running[future]: list(future.result())})
                 done += 1
                 advanced(done, len(set(keys)))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [Grade(*verdicts[key]) for key in keys]
+    return [Grade(*store[key]) for key in keys]
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """Probability that at least one of `k` programs is right, drawn from `samples` of which `passed` are.
+    """Probability that at least one of `k` programs, drawn from `samples` of which `passed` are correct, is correct.
 
     The unbiased estimator 1 - C(samples - passed, k) / C(samples, k) (Chen et al. 2021, 2107.03374, equation 1), as a
     product, since the binomials exceed the range of floats.
@@ -81,14 +81,14 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     """
     assert 0 <= passed <= samples and 1 <= k <= samples, (samples, passed, k)
     if samples - passed < k:
-        return 1.0  # every draw holds a right one
+        return 1.0  # every draw contains a correct program
     all_wrong = 1.0
-    for right in range(passed):
-        all_wrong *= 1 - k / (samples - right)
+    for correct in range(passed):
+        all_wrong *= 1 - k / (samples - correct)
     return 1 - all_wrong
 
 
-def _judge(problem: CodeProblem, program: str) -> Grade:
+def _grade_program(problem: CodeProblem, program: str) -> Grade:
     verdict = run_tests(program, problem.tests, problem.names, LIMITS, problem.context)
     return Grade(verdict.passed, verdict.reason)
 

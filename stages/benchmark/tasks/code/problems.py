@@ -1,7 +1,7 @@
-"""Problems whose answers are programs: HumanEval and MBPP as their authors give them out, and algorithms of our own.
+"""Programming problems: HumanEval and MBPP in the layouts of their authors, and classic algorithms of our own.
 
-- `CodeProblem`: what a model is shown, and the code that judges what it writes
-- `CODE_SETS`: each set's files, and how its problems and worked examples are read
+- `CodeProblem`: the prompt's fields, a reference solution and the tests
+- `CODE_SETS`: file, readers and prompt of each set
 """
 
 import ast
@@ -20,70 +20,70 @@ from stages.benchmark.data_files import read_json_lines, read_text
 MBPP_TEST = range(11, 511)
 """Task ids of MBPP's test split (Austin et al. 2021, 2108.07732, section 2.1)."""
 MBPP_EXAMPLES = (2, 3, 4)
-"""Those of the worked examples before each problem."""
-SHOWN_TESTS = 3
-"""As many as every problem of the full set has."""
+"""Task ids of the few-shot examples."""
+TESTS_IN_PROMPT = 3
+"""Number of tests that every problem of the full set has."""
 
 
 @dataclass(frozen=True)
 class CodeProblem:
-    """One problem. The tests are trusted; what a model writes is not."""
+    """A programming problem. Its tests are trusted code; programs that models write are not."""
 
     item: str
     document: Mapping[str, Any]
     """Fields for the prompt in `harness_tasks`."""
-    opening: str
-    """Code that a model goes on from; empty where it writes the program from its first line."""
+    prefix: str
+    """Code that a model continues; empty if it writes the whole program."""
     reference: str
-    """A right program."""
+    """A correct program."""
     tests: str
-    """Code that raises nothing if a program is right."""
+    """Code that raises nothing if a program is correct."""
     names: tuple[str, ...]
-    """Functions and classes that the tests take from a program."""
+    """Functions and classes of a program that the tests use."""
     context: str
     """Trusted code that runs before the tests."""
 
     @property
-    def empty(self) -> str:
-        """A program that does nothing."""
+    def empty_program(self) -> str:
+        """A program whose functions do nothing."""
         return "\n".join(f"def {name}(*_, **__): pass" for name in self.names)
 
 
 @dataclass(frozen=True)
 class CodeSet:
-    """One set of problems."""
+    """Files and readers of a set of problems."""
 
     name: str
     file: str
     read: Callable[[Path], list[CodeProblem]]
-    asked: str
-    """Name of its prompt in `harness_tasks`."""
+    harness_task: str
+    """Name of the task in `harness_tasks` with its prompt."""
     read_examples: Callable[[Path], list[dict[str, Any]]] | None
-    """Worked examples as documents; None where the prompt has none."""
-    get: str
+    """Few-shot examples as documents; None if the prompt has none."""
+    download_command: str
 
 
 def read_humaneval(path: Path) -> list[CodeProblem]:
-    """`{"task_id", "prompt", "entry_point", "canonical_solution", "test"}` a line (Chen et al. 2021, 2107.03374)."""
+    """JSON lines `{"task_id", "prompt", "entry_point", "canonical_solution", "test"}` (2107.03374)."""
     problems = []
-    for where, row in read_json_lines(path, ("task_id", "prompt", "entry_point", "canonical_solution", "test")):
-        name, prompt, solution, test = _texts(row, where, "entry_point", "prompt", "canonical_solution", "test")
+    for location, row in read_json_lines(path, ("task_id", "prompt", "entry_point", "canonical_solution", "test")):
+        name, prompt, solution, test = _texts(row, location, "entry_point", "prompt", "canonical_solution", "test")
         tests = f"{test}\ncheck({name})"
-        _parsed(tests, where, "test")
+        _parse(tests, location, "test")
         problems.append(
-            # The prompt has imports and helpers that some tests use.
+            # The prompt contains imports and helpers that some tests use.
             CodeProblem(str(row["task_id"]), {"prompt": prompt}, prompt, prompt + solution, tests, (name,), prompt)
         )
     return problems
 
 
 def read_mbpp(path: Path) -> list[CodeProblem]:
-    """The test split, full set or the sanitized one, which says "prompt" for "text" (Austin et al. 2021, 2108.07732).
+    """The test split of the full or the sanitized set, which has "prompt" for "text" (Austin et al. 2021, 2108.07732).
 
-    Rows: `{"task_id", "text", "code", "test_list"}` and maybe "test_setup_code" or "test_imports".
+    Rows: `{"task_id", "text", "code", "test_list"}`, optionally "test_setup_code" or "test_imports".
     """
     problems = [
-        _mbpp_problem(row, where) for where, row in _mbpp_rows(path) if row["task_id"] in MBPP_TEST
+        _mbpp_problem(row, location) for location, row in _mbpp_rows(path) if row["task_id"] in MBPP_TEST
     ]  # fmt: skip
     if not problems:
         raise InputDataError(
@@ -93,41 +93,47 @@ def read_mbpp(path: Path) -> list[CodeProblem]:
 
 
 def read_mbpp_examples(path: Path) -> list[dict[str, Any]]:
-    """The rows that Austin et al. show before each problem."""
-    rows = {row["task_id"]: _mbpp_document(row, where) for where, row in _mbpp_rows(path)}
+    """The rows that Austin et al. use as few-shot examples."""
+    rows = {row["task_id"]: _mbpp_document(row, location) for location, row in _mbpp_rows(path)}
     missing = [str(number) for number in MBPP_EXAMPLES if number not in rows]
     if missing:
         raise InputDataError(
-            f"{path} has no row with task_id {', '.join(missing)}, a worked example of MBPP; or set examples: 0"
+            f"{path} has no row with task_id {', '.join(missing)}, a few-shot example of MBPP; add it or set examples: "
+            "0"
         )
     return [rows[number] for number in MBPP_EXAMPLES]
 
 
 def read_algorithms(path: Path) -> list[CodeProblem]:
-    """Our own layout in YAML: see the head of `data/algorithms/algorithms.yaml`."""
+    """Our own YAML layout, described at the top of `data/algorithms/algorithms.yaml`."""
     try:
         content = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
-        raise InputDataError(f"{path} is not YAML ({error})") from error
+        raise InputDataError(f"{path} is not valid YAML ({error})") from error
     rows = content.get("problems") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not rows:
-        raise InputDataError(f"{path} has no list 'problems'; expected the layout of Headrace's own algorithms.yaml")
+        raise InputDataError(f"{path} has no list 'problems'; expected is the layout of Headrace's own algorithms.yaml")
     context = str(content.get("context", ""))
     return [_algorithm(row, f"{path}, problem {number}", context) for number, row in enumerate(rows, start=1)]
 
 
-def _algorithm(row: Any, where: str, context: str) -> CodeProblem:
+def _algorithm(row: Any, location: str, context: str) -> CodeProblem:
     if not isinstance(row, dict):
-        raise InputDataError(f"{where} is {type(row).__name__}; expected signature, description, reference and tests")
-    signature, description, reference, tests = _texts(row, where, "signature", "description", "reference", "tests")
+        raise InputDataError(
+            f"{location} is {type(row).__name__}; expected is an object with signature, description, reference and "
+            "tests"
+        )
+    signature, description, reference, tests = _texts(row, location, "signature", "description", "reference", "tests")
     functions = [
-        node for node in _parsed(f"{signature} pass", where, "signature").body if isinstance(node, ast.FunctionDef)
+        node for node in _parse(f"{signature} pass", location, "signature").body if isinstance(node, ast.FunctionDef)
     ]
     if len(functions) != 1:
-        raise InputDataError(f"{where}: field 'signature' is {signature!r}; expected such as 'def gcd(a, b):'")
-    _parsed(tests, where, "tests")
-    words = textwrap.wrap(description, 100, initial_indent="# ", subsequent_indent="# ")
-    prompt = "\n".join([*words, signature, ""])
+        raise InputDataError(
+            f"{location}: field 'signature' is {signature!r}; expected is one function, such as 'def gcd(a, b):'"
+        )
+    _parse(tests, location, "tests")
+    comment = textwrap.wrap(description, 100, initial_indent="# ", subsequent_indent="# ")
+    prompt = "\n".join([*comment, signature, ""])
     name = functions[0].name
     return CodeProblem(name, {"prompt": prompt}, prompt, reference, tests, (name,), context)
 
@@ -136,45 +142,49 @@ def _mbpp_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return read_json_lines(path, ("task_id", "code", "test_list"))
 
 
-def _mbpp_document(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    text, code = _texts(row, where, "text" if "text" in row else "prompt", "code")
+def _mbpp_document(row: Mapping[str, Any], location: str) -> dict[str, Any]:
+    text, code = _texts(row, location, "text" if "text" in row else "prompt", "code")
     tests = row["test_list"]
     if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
-        raise InputDataError(f"{where}: field 'test_list' is {tests!r}; expected a list of at least one test as text")
-    return {"text": text, "shown_tests": "\n".join(tests[:SHOWN_TESTS]), "code": code}
+        raise InputDataError(
+            f"{location}: field 'test_list' is {tests!r}; expected is a list of at least one test as text"
+        )
+    return {"text": text, "shown_tests": "\n".join(tests[:TESTS_IN_PROMPT]), "code": code}
 
 
-def _mbpp_problem(row: Mapping[str, Any], where: str) -> CodeProblem:
-    document = _mbpp_document(row, where)
-    before = [row.get("test_setup_code") or "", *(row.get("test_imports") or [])]
-    if not all(isinstance(line, str) for line in before):
-        raise InputDataError(f"{where}: fields 'test_setup_code' and 'test_imports' are {before!r}; expected text")
-    tests = "\n".join([*before, *row["test_list"]])
-    used = {node.id for node in ast.walk(_parsed(tests, where, "test_list")) if isinstance(node, ast.Name)}
-    top = _parsed(document["code"], where, "code").body
-    defined = [node.name for node in top if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+def _mbpp_problem(row: Mapping[str, Any], location: str) -> CodeProblem:
+    document = _mbpp_document(row, location)
+    setup = [row.get("test_setup_code") or "", *(row.get("test_imports") or [])]
+    if not all(isinstance(line, str) for line in setup):
+        raise InputDataError(f"{location}: fields 'test_setup_code' and 'test_imports' are {setup!r}; expected is text")
+    tests = "\n".join([*setup, *row["test_list"]])
+    used = {node.id for node in ast.walk(_parse(tests, location, "test_list")) if isinstance(node, ast.Name)}
+    definitions = _parse(document["code"], location, "code").body
+    defined = [node.name for node in definitions if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     names = tuple(dict.fromkeys(name for name in defined if name in used))
     if not names:
-        raise InputDataError(f"{where}: the tests use nothing that field 'code' defines ({', '.join(defined)})")
-    # Some tests use what the solution imports.
-    imports = "\n".join(ast.unparse(node) for node in top if isinstance(node, ast.Import | ast.ImportFrom))
+        raise InputDataError(
+            f"{location}: the tests use none of the names defined in field 'code' ({', '.join(defined)})"
+        )
+    # Some tests use modules that the solution imports.
+    imports = "\n".join(ast.unparse(node) for node in definitions if isinstance(node, ast.Import | ast.ImportFrom))
     return CodeProblem(str(row["task_id"]), document, "", document["code"], tests, names, imports)
 
 
-def _texts(row: Mapping[str, Any], where: str, *fields: str) -> list[str]:
+def _texts(row: Mapping[str, Any], location: str, *fields: str) -> list[str]:
     for field in fields:
         if not isinstance(row.get(field), str):
-            raise InputDataError(f"{where}: field {field!r} is {row.get(field)!r}; expected text")
+            raise InputDataError(f"{location}: field {field!r} is {row.get(field)!r}; expected is text")
     return [row[field] for field in fields]
 
 
-def _parsed(code: str, where: str, field: str) -> ast.Module:
+def _parse(code: str, location: str, field: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes such as "\\w", which MBPP's solutions have
+            warnings.simplefilter("ignore")  # about escapes such as "\\w" in MBPP's solutions
             return ast.parse(code)
     except (SyntaxError, ValueError) as error:
-        raise InputDataError(f"{where}: field {field!r} is no Python program: {error}") from error
+        raise InputDataError(f"{location}: field {field!r} is not a Python program: {error}") from error
 
 
 CODE_SETS = {

@@ -1,9 +1,9 @@
-"""Sets of labeled images: which there are, in which class, and which of them are to learn from.
+"""Sets of labeled images, split into candidates for examples and for queries.
 
 - `ImageSet`: ids by class, in two disjoint parts
-- `halved`: the two parts where a set has no split of its own
+- `split_by_hash`: the two parts of a set without an official split
 - `digits`: the 1,797 handwritten digits of scikit-learn, 8 x 8 pixels
-- `square_pixels`: an image as a square of numbers
+- `square_pixels`: an image as a square array
 """
 
 import hashlib
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = npt.NDArray[np.float32]
-LEARNT_SHARE = 2 / 3
-"""Of each class, where a set has no split of its own: as 10 examples and 5 queries are."""
+SUPPORT_SHARE = 2 / 3
+"""Share of each class for examples, for a set without an official split: the ratio of 10 examples and 5 queries."""
 
 
 @dataclass(frozen=True)
@@ -27,33 +27,33 @@ class ImageSet:
     """Ids of images by class; no id is in both parts."""
 
     support: Mapping[str, Sequence[str]]
-    """Class -> images that examples are drawn from."""
+    """Class -> images that examples are sampled from."""
     queries: Mapping[str, Sequence[str]]
-    """Class -> images that are asked about; the same classes."""
+    """Class -> images that queries are sampled from; the same classes."""
     split: str
-    """Where the two parts come from, for the protocol."""
+    """Origin of the two parts, as stated in the protocol."""
     read: Callable[[str, int], Pixels]
     """(id, side) -> the image, (side, side, channels), 0 to 1."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """Class -> what it is called, where the class is an id."""
+    """Class -> its name, if the class is an id."""
 
     def pixels(self, images: Sequence[str], side: int) -> Pixels:
         """(images, side, side, channels)."""
         return np.stack([self.read(image, side) for image in images])
 
 
-def halved(classes: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Two thirds of each class and the rest, by the sha256 of class and id, each in that order."""
+def split_by_hash(classes: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """(two thirds, the other third) of each class, in the order of the sha256 of class and id."""
     support, queries = {}, {}
     for name, images in classes.items():
         order = sorted(images, key=lambda image: hashlib.sha256(f"{name}/{image}".encode()).digest())
-        border = round(len(order) * LEARNT_SHARE)
-        support[name], queries[name] = order[:border], order[border:]
+        boundary = round(len(order) * SUPPORT_SHARE)
+        support[name], queries[name] = order[:boundary], order[boundary:]
     return support, queries
 
 
 def digits() -> ImageSet:
-    """Alpaydin and Kaynak 1998: the test part of the UCI optical digits, as it comes with scikit-learn."""
+    """The test part of the UCI optical digits (Alpaydin and Kaynak 1998), from scikit-learn."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -63,14 +63,14 @@ def digits() -> ImageSet:
         classes[str(digit)].append(str(number))
 
     def read(image: str, side: int) -> Pixels:
-        grey = np.asarray(data.images[int(image)] / 16, dtype=np.float32)
-        return square_pixels(Image.fromarray(grey), side)[..., None]
+        gray = np.asarray(data.images[int(image)] / 16, dtype=np.float32)
+        return square_pixels(Image.fromarray(gray), side)[..., None]
 
-    return ImageSet(*halved(classes), "split by sha256", read)
+    return ImageSet(*split_by_hash(classes), "split by sha256", read)
 
 
 def square_pixels(image: "Image", side: int) -> Pixels:
-    """The middle square, scaled to `side` pixels a side by the mean of the pixels that fall together."""
+    """The center square, (side, side, ...), resized by averaging pixels."""
     from PIL.Image import Resampling
 
     width, height = image.size

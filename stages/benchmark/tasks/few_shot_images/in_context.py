@@ -1,9 +1,9 @@
-"""Classification of images in context: examples with their labels, then a query, and which label is likeliest.
+"""Classification of images in context: examples with their labels, then a query; the most likely label is predicted.
 
-- `Labels`: tokens that stand for classes
-- `Room`: how many classes and examples of each a context holds
-- `order_of`, `shown`: examples one after the other
-- `label_scores`: of each query
+- `Labels`: tokens that represent classes
+- `ContextFit`: number of classes and of examples per class that fit into a context
+- `interleaved_order`, `embed_examples`: the sequence of examples
+- `label_scores`: log-likelihood of each label for each query
 """
 
 from collections.abc import Sequence
@@ -26,86 +26,90 @@ BATCH_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Labels:
-    """What stands behind an image: a letter for its class, and what ends the line."""
+    """The tokens after an image: a letter for its class, and the end of the line."""
 
     tokens: tuple[int, ...]
-    """A, B, C ...: letters, so that every label is one token and no class is known by its name."""
+    """A, B, C ...: letters, so that every label is a single token that does not reveal the class."""
     end: tuple[int, ...]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "Labels":
-        """The letters that are one token each."""
+    def from_tokenizer(cls, tokenizer: Tokenizer) -> "Labels":
+        """The letters that are a single token each."""
         letters = [tokenizer.encode(letter, add_special_tokens=False).ids for letter in ascii_uppercase]
         single = [ids[0] for ids in letters if len(ids) == 1]
         return cls(tuple(dict.fromkeys(single)), tuple(tokenizer.encode("\n", add_special_tokens=False).ids))
 
 
-class Room(NamedTuple):
-    """What is shown before each query."""
+class ContextFit(NamedTuple):
+    """Classes, and examples of each class, before each query."""
 
     ways: int
     shots: int
 
     @classmethod
-    def of(cls, context: int, start: int, image: int, labels: Labels, ways: int, shots: int) -> "Room | None":
-        """As many examples of each class as fit, of fewer classes where not one of each does; None below two.
+    def largest(
+        cls, context: int, prefix: int, image: int, labels: Labels, ways: int, shots: int
+    ) -> "ContextFit | None":
+        """The most examples per class that fit; fewer classes if one of each does not fit, None below two classes.
 
         Args:
-            context: most tokens that the network reads at once.
-            start: tokens at the beginning.
-            image: tokens of an image.
-            labels: what stands behind an example.
-            ways: most classes.
-            shots: most examples of each.
+            context: context length of the network.
+            prefix: tokens before the first image.
+            image: tokens per image.
+            labels: the tokens after an example.
+            ways: limit of the classes.
+            shots: limit of the examples per class.
         """
-        fit = (context - start - image) // (image + 1 + len(labels.end))
+        fit = (context - prefix - image) // (image + 1 + len(labels.end))
         ways = min(ways, fit, len(labels.tokens))
         return cls(ways, min(shots, fit // ways)) if ways >= 2 else None
 
 
 @torch.inference_mode()
-def shown(network: Transformer, start: Tensor, images: Tensor, classes: Sequence[int], labels: Labels) -> Tensor:
-    """Examples one after the other, each before its label, as vectors (tokens, width).
+def embed_examples(
+    network: Transformer, prefix: Tensor, images: Tensor, classes: Sequence[int], labels: Labels
+) -> Tensor:
+    """The sequence of examples, each followed by its label, as vectors (tokens, width).
 
     Args:
-        network: whose embedding the labels take.
-        start: (tokens, width), what stands before everything.
-        images: (examples, patches, width), in the order in which they are shown.
-        classes: of each.
-        labels: of the classes.
+        network: embeds the labels.
+        prefix: (tokens, width), embeddings before the first example.
+        images: (examples, patches, width), in the order of the sequence.
+        classes: class index of each example.
+        labels: labels of the classes.
     """
-    parts = [start]
-    for image, place in zip(images, classes, strict=True):
-        written = torch.tensor([labels.tokens[place], *labels.end], device=images.device)
-        parts += [image, network.embedding(written).to(image)]
+    parts = [prefix]
+    for image, class_index in zip(images, classes, strict=True):
+        label = torch.tensor([labels.tokens[class_index], *labels.end], device=images.device)
+        parts += [image, network.embedding(label).to(image)]
     return torch.cat(parts)
 
 
-def order_of(classes: Sequence[int], seed: tuple[int, int]) -> list[int]:
-    """Places of all examples in the order in which they are shown: rounds of one of each class, each round shuffled.
+def interleaved_order(classes: Sequence[int], seed: tuple[int, int]) -> list[int]:
+    """Indices of all examples in the order of the sequence: rounds with one of each class, each round shuffled.
 
     Args:
-        classes: of each example, from 0 and with as many of each.
-        seed: of the shuffling.
+        classes: class index of each example, from 0, with equal numbers of each.
+        seed: seed of the shuffling.
     """
     generator = np.random.default_rng(seed)
     by_class = [np.flatnonzero(np.asarray(classes) == number) for number in range(max(classes) + 1)]
-    return [int(place) for one in zip(*by_class, strict=True) for place in generator.permutation(one)]
+    return [int(index) for indices in zip(*by_class, strict=True) for index in generator.permutation(indices)]
 
 
 @torch.inference_mode()
 def label_scores(
     network: Transformer, examples: Tensor, queries: Tensor, labels: Sequence[int]
 ) -> npt.NDArray[np.float64]:
-    """Log-likelihood of each label behind the examples and a query, (queries, labels).
+    """Log-likelihood of each label after the examples and a query, (queries, labels).
 
-    The examples are read once for a batch of queries where the network's cache is exact.
+    If the network's cache is exact, a batch of queries shares one forward pass over the examples.
 
     Args:
         network: in `eval` mode.
-        examples: from `shown`.
+        examples: vectors from `embed_examples`.
         queries: (queries, patches, width).
-        labels: tokens.
+        labels: tokens of the labels.
     """
     rows = max(1, BATCH_TOKENS // (len(examples) + queries.shape[1]))
     exact, scores = caches_exactly(network), []

@@ -1,11 +1,11 @@
-"""Images as the decoder reads them: patches, each projected to one vector in the place of a token's embedding.
+"""Images as input of the decoder: patches, each projected to a vector that replaces a token's embedding.
 
-- `PatchEmbedding`: the projection, fixed by a seed and by an episode's examples
+- `PatchEmbedding`: the projection, determined by a seed and the examples of an episode
 
 As in ViT (Dosovitskiy et al. 2021, 2010.11929, section 3.1) an image is a row of square patches; as in Frozen
-(Tsimpoukelis et al. 2021, 2106.13884) the language model's own weights stay as they are. Nothing is trained here: the
-projection is random, because a trained one would be measured instead of the network. docs/decisions.md has the figures
-against colors as tokens.
+(Tsimpoukelis et al. 2021, 2106.13884) the language model's own weights are frozen. Nothing is trained: the projection
+is random, because a trained one would be measured instead of the network. docs/decisions.md has a comparison with
+colors as tokens.
 """
 
 import numpy as np
@@ -16,40 +16,40 @@ from torch import Tensor
 from modeling.transformer import Transformer
 from stages.benchmark.tasks.few_shot_images.image_sets import Pixels
 
-MOST_ROWS = 4_096
-"""Of the embedding, to learn how long its vectors are."""
+MAX_ROWS = 4_096
+"""Limit of the embedding rows whose mean length is measured."""
 
 
 class PatchEmbedding:
-    """Pixels to vectors as long as the network's own embeddings."""
+    """Projects pixels to vectors with the length of the network's own embeddings."""
 
     def __init__(self, network: Transformer, examples: Pixels, patches: int, seed: int) -> None:
-        """Draw the projection, and take center and scale from the examples.
+        """Sample the projection; center and scale are those of the examples.
 
         Args:
-            network: whose width, and root mean square length of embeddings, the vectors have.
-            examples: (images, side, side, channels); queries have no part in it.
-            patches: along each side.
-            seed: of the projection; the same for every network of this width.
+            network: determines the width and the root mean square length of the vectors.
+            examples: (images, side, side, channels); queries are not used.
+            patches: patches along each side.
+            seed: seed of the projection, which is the same for every network of this width.
         """
         self._patches = patches
-        self._like = network.final_norm.weight
-        pieces = cut(examples, patches)
-        self._centre = pieces.mean((0, 1))
+        self._reference_weight = network.final_norm.weight
+        vectors = to_patches(examples, patches)
+        self._center = vectors.mean((0, 1))
         width = network.config.width
-        self._projection = np.random.default_rng(seed).standard_normal((pieces.shape[-1], width))
-        projected = (pieces - self._centre) @ self._projection
+        self._projection = np.random.default_rng(seed).standard_normal((vectors.shape[-1], width))
+        projected = (vectors - self._center) @ self._projection
         length = float(np.sqrt((projected**2).sum(-1).mean()))
         self._projection *= embedding_length(network) / max(length, 1e-12)
 
     def __call__(self, images: Pixels) -> Tensor:
-        """(images, side, side, channels) -> (images, patches * patches, width), as the network's weights are."""
-        vectors = (cut(images, self._patches) - self._centre) @ self._projection
-        return torch.from_numpy(vectors).to(self._like)
+        """(images, side, side, channels) -> (images, patches * patches, width), dtype and device as the weights."""
+        vectors = (to_patches(images, self._patches) - self._center) @ self._projection
+        return torch.from_numpy(vectors).to(self._reference_weight)
 
 
-def cut(images: Pixels, patches: int) -> npt.NDArray[np.float64]:
-    """(images, side, side, channels) -> (images, patches * patches, numbers in a patch), row by row."""
+def to_patches(images: Pixels, patches: int) -> npt.NDArray[np.float64]:
+    """(images, side, side, channels) -> (images, patches * patches, values per patch), in row-major order."""
     count, side, _, channels = images.shape
     edge = side // patches
     grid = images.astype(np.float64).reshape(count, patches, edge, patches, edge, channels)
@@ -58,6 +58,6 @@ def cut(images: Pixels, patches: int) -> npt.NDArray[np.float64]:
 
 @torch.inference_mode()
 def embedding_length(network: Transformer) -> float:
-    """Root mean square length of the vectors of the first tokens."""
-    tokens = torch.arange(min(network.config.vocabulary_size, MOST_ROWS), device=network.final_norm.weight.device)
+    """Root mean square length of the embeddings of the first tokens."""
+    tokens = torch.arange(min(network.config.vocabulary_size, MAX_ROWS), device=network.final_norm.weight.device)
     return float(network.embedding(tokens).double().square().sum(-1).mean().sqrt())

@@ -1,7 +1,8 @@
-"""What a trained network is held against on GLUE: a linear model of words, the commonest class, random choice.
+"""Baselines of fine-tuning on GLUE: a linear model of words, the majority class, random choice.
 
-- `of_tf_idf`: learnt from the same training items (`tf_idf.py`)
-- `guessed`: what needs no text
+- `TrainedSet`: a set with the training items for it
+- `tf_idf_results`: a linear model of the same training items (`tf_idf.py`)
+- `guess_results`: baselines that do not read the texts
 """
 
 from collections.abc import Callable, Sequence
@@ -16,55 +17,62 @@ from stages.benchmark.tasks.glue.scores import (
     Score,
     average,
     average_result,
-    guess,
-    is_right,
-    majority,
+    is_correct,
+    majority_class,
+    random_choice,
     score,
     score_result,
 )
-from stages.benchmark.tasks.glue.tf_idf import NAME, NAME_OF_SCALE, PROTOCOL, tf_idf_predictions
+from stages.benchmark.tasks.glue.tf_idf import NAME, PROTOCOL, REGRESSION_NAME, tf_idf_predictions
 from stages.benchmark.tasks.glue.training import TrainingSet
 
 Item = dict[str, Any]
-Learnt = tuple[GlueSet, TrainingSet, Sequence[Item]]
-"""A set, what is learnt from for it, and the items that are asked."""
+TrainedSet = tuple[GlueSet, TrainingSet, Sequence[Item]]
+"""(set, training items for it, scored items)."""
 TaskName = Callable[[GlueSet], str]
 
 
-def of_tf_idf(learnt: Sequence[Learnt], task: TaskName, average_task: str, seed: int) -> list[TaskResult]:
-    """Every metric of every set with its interval and items, then the average."""
+def tf_idf_results(
+    trained_sets: Sequence[TrainedSet], task: TaskName, average_task: str, seed: int
+) -> list[TaskResult]:
+    """All metrics of all sets with interval and items, then the average."""
     results: list[TaskResult] = []
     scores: dict[str, list[Score]] = {}
-    for of, training, items in learnt:
-        name = NAME if of.labels else NAME_OF_SCALE
+    for dataset, training, items in trained_sets:
+        name = NAME if dataset.labels else REGRESSION_NAME
         labels = _labels(items)
-        known = [sentences(item) for item in training.items]
-        predicted = tf_idf_predictions(known, training.labels, [sentences(item) for item in items], not of.labels)
-        scores[of.name] = [score(of, metric, labels, predicted, seed) for metric in of.metrics]
+        training_texts, texts = ([sentences(item) for item in some_items] for some_items in (training.items, items))
+        predicted = tf_idf_predictions(training_texts, training.labels, texts, not dataset.labels)
+        scores[dataset.name] = [score(dataset, metric, labels, predicted, seed) for metric in dataset.metrics]
         rows = [
             item_row(
-                task(of), item["id"], name, {"predicted": guessed, "label": label}, is_right(of, guessed, label), 1.0
+                task(dataset),
+                item["id"],
+                name,
+                {"predicted": prediction, "label": label},
+                is_correct(dataset, prediction, label),
+                1.0,
             )
-            for item, guessed, label in zip(items, predicted.tolist(), labels.tolist(), strict=True)
+            for item, prediction, label in zip(items, predicted.tolist(), labels.tolist(), strict=True)
         ]
-        for one in scores[of.name]:
-            results.append(score_result(task(of), name, one, PROTOCOL, training.note(), rows))
+        for result in scores[dataset.name]:
+            results.append(score_result(task(dataset), name, result, PROTOCOL, training.note(), rows))
     return [*results, *average_result(average_task, NAME, scores, PROTOCOL)]
 
 
-def guessed(learnt: Sequence[Learnt], task: TaskName, average_task: str) -> list[TaskResult]:
-    """The commonest class of the training items, and all classes with equal chances; then their averages."""
+def guess_results(trained_sets: Sequence[TrainedSet], task: TaskName, average_task: str) -> list[TaskResult]:
+    """The majority class of the training items and random choice, per set and metric; then their averages."""
     results: list[TaskResult] = []
     values: dict[str, dict[str, list[float]]] = {"majority class": {}, "random choice": {}}
-    for of, training, items in learnt:
+    for dataset, training, items in trained_sets:
         labels = _labels(items)
-        rules = (majority(of, labels, training.labels), guess(of, labels))
-        for (name, by_set), by_metric in zip(values.items(), rules, strict=True):
-            by_set[of.name] = list(by_metric.values())
-            results += [single_value(task(of), name, metric, value) for metric, value in by_metric.items()]
+        scores = (majority_class(dataset, labels, training.labels), random_choice(dataset, labels))
+        for (name, by_set), by_metric in zip(values.items(), scores, strict=True):
+            by_set[dataset.name] = list(by_metric.values())
+            results += [single_value(task(dataset), name, metric, value) for metric, value in by_metric.items()]
     for name, by_set in values.items():
-        if found := average(by_set):
-            results.append(single_value(average_task, name, found.metric, found.value, note=found.note))
+        if mean := average(by_set):
+            results.append(single_value(average_task, name, mean.metric, mean.value, note=mean.note))
     return results
 
 

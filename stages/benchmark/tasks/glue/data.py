@@ -1,10 +1,10 @@
-"""The files of GLUE (Wang et al. 2019, 1804.07461) as its authors give them out, one folder a task.
+"""GLUE (Wang et al. 2019, 1804.07461) in the layout of its authors, one folder per task.
 
-- `SETS`: each task's files, columns, labels and metrics
-- `known_sets`: refuses names of others
+- `SETS`: files, columns, labels and metrics of each set
+- `check_set_names`: validator of set names
 - `read_examples`: items of a file; `sentences`: the one or two texts of an item
 
-The files are tab-separated without quoting: a tab ends a field, whatever stands around it.
+The files are tab-separated without quoting: every tab ends a field.
 """
 
 from collections.abc import Mapping
@@ -19,34 +19,34 @@ DOWNLOAD = "https://dl.fbaipublicfiles.com/glue/data"
 BINARY = ("0", "1")
 NLI = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not_entailment")
-HIGHEST = 5
-"""Of the scale of STS-B."""
+MAX_SCORE = 5
+"""Highest score of STS-B."""
 
 
 @dataclass(frozen=True)
 class GlueSet:
-    """One task of GLUE, or one of its test sets."""
+    """A task of GLUE, or one of its development sets if it has two."""
 
     name: str
-    """As GLUE's table calls it."""
+    """Name in the table of GLUE."""
     folder: str
-    harness: str
-    """The YAML in `harness_tasks` with its prompt."""
+    harness_task: str
+    """Name of the task in `harness_tasks` with its prompt."""
     files: tuple[str, ...]
     columns: Mapping[str, str]
     """Field of an item -> column of the file."""
     labels: tuple[str, ...]
-    """In the order of the answers in the YAML; empty for a scale."""
+    """In the order of the answers in the YAML; empty for scores (regression)."""
     metrics: tuple[str, ...]
     source: str
     train: tuple[str, ...] = ("train.tsv", "train.kshot.tsv")
-    """Files that few-shot examples are drawn from and networks are trained on, the first that is there."""
+    """Candidates for the file of training items and few-shot examples; the first that exists is used."""
     json_columns: Mapping[str, str] = field(default_factory=dict)
-    """The same for JSON lines, where a release has them."""
+    """Field of an item -> field of JSON lines, for sets that are also released in this form."""
 
     @property
-    def get(self) -> str:
-        """Command that fetches the data."""
+    def download_command(self) -> str:
+        """Command that downloads the data."""
         if self.source.endswith(".zip"):
             return f"curl -LO {self.source} && unzip {self.source.rsplit('/', 1)[-1]}"
         if self.source.startswith("https"):
@@ -108,88 +108,89 @@ SETS = (
         "https://www.dropbox.com/s/ju7d95ifb072q9f/diagnostic-full.tsv?dl=1", train=(),
     ),
 )  # fmt: skip
-"""The nine tasks, MNLI with both its sets, and the diagnostic set, which is no part of the average."""
-BY_NAME = {one.name: one for one in SETS}
+"""The nine tasks, MNLI with both its sets, and the diagnostic set, which is not part of the average."""
+SETS_BY_NAME = {dataset.name: dataset for dataset in SETS}
 
 
-def known_sets(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, if GLUE has them all.
+def check_set_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if all are sets of GLUE.
 
     Raises:
-        ValueError: naming one that it has not.
+        ValueError: naming the first that is not.
     """
-    unknown = [name for name in names if name not in BY_NAME]
+    unknown = [name for name in names if name not in SETS_BY_NAME]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is no set of GLUE; accepted are {', '.join(BY_NAME)}")
+        raise ValueError(f"{unknown[0]!r} is not a set of GLUE; accepted are {', '.join(SETS_BY_NAME)}")
     return names
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Items of a file, and how many rows of it are none."""
+    """Items of a file, and the number of rows that were skipped."""
 
     items: list[dict[str, Any]]
-    """`id`, the texts as they stand in the file, as the harness shows them (SST-2's end in a space), and `label`: place
-    among the set's labels, or the score of a scale."""
-    left_out: int
-    """Rows with another number of fields than the header, as the official QQP has them, or without a gold label."""
+    """`id`, the texts as in the file, which the harness uses too (SST-2's end in a space), and `label`: index among the
+    set's labels, or score."""
+    skipped_rows: int
+    """Rows with another number of fields than the header, as in the official QQP, or without a gold label."""
 
 
-def read_examples(path: Path, of: GlueSet) -> Examples:
-    """Read a data file of a task.
+def read_examples(path: Path, dataset: GlueSet) -> Examples:
+    """Read a data file of a set.
 
     Raises:
-        InputDataError: where columns are missing or a label is none of the task's, naming the place.
+        InputDataError: if columns are missing or a label is not one of the set's, naming the location.
     """
     json_lines = ".jsonl" in path.suffixes
-    columns = of.json_columns if json_lines else of.columns
-    rows, left_out = (_json_rows(path, columns), 0) if json_lines else _tsv_rows(path, of)
+    columns = dataset.json_columns if json_lines else dataset.columns
+    rows, skipped = (_json_rows(path, columns), 0) if json_lines else _tsv_rows(path, dataset)
     items = []
-    for number, (where, row) in enumerate(rows):
+    for number, (location, row) in enumerate(rows):
         label = row[columns["label"]].strip()
-        if label == "-":  # annotators of SNLI and MNLI did not agree
-            left_out += 1
+        if label == "-":  # the annotators of SNLI and MNLI did not agree
+            skipped += 1
             continue
         texts = {name: row[column] for name, column in columns.items() if name not in ("id", "label")}
-        own_id = row[columns["id"]] if "id" in columns and columns["id"] != "0" else str(number)
-        items.append({"id": own_id, **texts, "label": _label(label, of, where)})
+        item_id = row[columns["id"]] if "id" in columns and columns["id"] != "0" else str(number)
+        items.append({"id": item_id, **texts, "label": _label(label, dataset, location)})
     if not items:
-        raise InputDataError(f"{path} holds no items of {of.name}")
-    return Examples(items, left_out)
+        raise InputDataError(f"{path} contains no items of {dataset.name}; expected are rows with a label")
+    return Examples(items, skipped)
 
 
 def sentences(item: Mapping[str, Any]) -> list[str]:
-    """One sentence or two, in the order of the set's columns, without spaces around them."""
+    """The one or two texts of an item, in the order of the set's columns, stripped."""
     return [value.strip() for name, value in item.items() if name not in ("id", "label")]
 
 
 def _json_rows(path: Path, columns: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
-    return [(where, {key: str(row[key]) for key in columns.values()}) for where, row in
+    return [(location, {key: str(row[key]) for key in columns.values()}) for location, row in
             read_json_lines(path, list(columns.values()))]  # fmt: skip
 
 
-def _tsv_rows(path: Path, of: GlueSet) -> tuple[list[tuple[str, dict[str, str]]], int]:
+def _tsv_rows(path: Path, dataset: GlueSet) -> tuple[list[tuple[str, dict[str, str]]], int]:
     lines = [(number, line.split("\t")) for number, line in enumerate(read_lines(path), start=1) if line]
-    # CoLA alone has no header; its columns go by number.
-    header = [str(place) for place in range(4)] if of.name == "CoLA" else lines.pop(0)[1] if lines else []
-    lacking = [column for column in of.columns.values() if column not in header]
-    if lacking:
+    # Only CoLA has no header; its columns are named by their numbers.
+    header = [str(number) for number in range(4)] if dataset.name == "CoLA" else lines.pop(0)[1] if lines else []
+    missing = [column for column in dataset.columns.values() if column not in header]
+    if missing:
         raise InputDataError(
-            f"{path}: column {lacking[0]!r} is missing; found {', '.join(header)}, needed for {of.name} "
-            f"{', '.join(of.columns.values())}" + ("; the test sets have none" if lacking[0] == "label" else "")
+            f"{path}: column {missing[0]!r} is missing; found {', '.join(header)}, required for {dataset.name} are "
+            f"{', '.join(dataset.columns.values())}"
+            + ("; the test sets have no labels" if missing[0] == "label" else "")
         )
-    whole = [(f"{path}, line {number}", dict(zip(header, cells, strict=True))) for number, cells in lines
+    rows = [(f"{path}, line {number}", dict(zip(header, cells, strict=True))) for number, cells in lines
              if len(cells) == len(header)]  # fmt: skip
-    return whole, len(lines) - len(whole)
+    return rows, len(lines) - len(rows)
 
 
-def _label(text: str, of: GlueSet, where: str) -> int | float:
+def _label(text: str, dataset: GlueSet, location: str) -> int | float:
     try:
-        if of.labels:
-            return of.labels.index(text)
-        if 0 <= float(text) <= HIGHEST:  # neither does "nan" lie there
+        if dataset.labels:
+            return dataset.labels.index(text)
+        if 0 <= float(text) <= MAX_SCORE:  # false for "nan" too
             return float(text)
     except ValueError:
         pass
-    accepted = ", ".join(of.labels) or f"a number from 0 to {HIGHEST}"
-    raise InputDataError(f"{where}: the label is {text!r}; accepted for {of.name}: {accepted}")
+    accepted = " or ".join(dataset.labels) or f"a number from 0 to {MAX_SCORE}"
+    raise InputDataError(f"{location}: the label is {text!r}; accepted for {dataset.name} is {accepted}")

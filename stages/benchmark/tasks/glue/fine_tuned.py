@@ -1,8 +1,8 @@
 """GLUE, fine-tuned: all weights and a head on the last token are trained on each task's training set.
 
-- `FineTunedGlueTask`: which sets, from where, how they are trained
+- `FineTunedGlueTask`: config and measurement
 
-The diagnostic set AX, which has no training set, is asked of what was trained on MNLI, as in the benchmark's own table
+The diagnostic set AX has no training set; it is scored on the network trained on MNLI, as in the benchmark's own table
 (Wang et al. 2019, 1804.07461, section 4); so are both of MNLI's development sets.
 """
 
@@ -17,7 +17,7 @@ from stages.benchmark.data_files import find_file, missing_data_message, sample_
 from stages.benchmark.fine_tuning.config import FineTunedTask
 from stages.benchmark.remote_files import local_folder
 from stages.benchmark.task import EvaluatedModel, TaskContext
-from stages.benchmark.tasks.glue.data import BY_NAME, NLI, SETS, GlueSet, known_sets, read_examples, sentences
+from stages.benchmark.tasks.glue.data import NLI, SETS, SETS_BY_NAME, GlueSet, check_set_names, read_examples, sentences
 
 if TYPE_CHECKING:
     from stages.benchmark.results import TaskResult
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from stages.benchmark.tasks.glue.training import TrainingSet
 
 ITEM_BYTES, ITEM_TOKENS = 150, 50
-COMPRESSED = 3
-"""Times that a file of sentences is smaller as gzip."""
+GZIP_RATIO = 3
+"""Compression ratio of a file of sentences."""
 AVERAGE = "GLUE average, fine-tuned"
 
 
@@ -35,54 +35,56 @@ class FineTunedGlueTask(FineTunedTask):
 
     kind: Literal["glue_fine_tuned"] = "glue_fine_tuned"
     path: str = Field(
-        description="folder with GLUE's own folders, such as RTE/train.tsv and RTE/dev.tsv; train.kshot.tsv is taken "
-        "where there is no train.tsv"
+        description="folder with GLUE's own folders, such as RTE/train.tsv and RTE/dev.tsv; train.kshot.tsv is used "
+        "if there is no train.tsv"
     )
-    sets: tuple[str, ...] = Field(tuple(BY_NAME), description="which sets are measured", min_length=1)
-    limit: int | None = Field(None, gt=0, description="most items of a set that are scored, drawn by the seed")
+    sets: tuple[str, ...] = Field(tuple(SETS_BY_NAME), description="sets to measure", min_length=1)
+    limit: int | None = Field(
+        None, gt=0, description="limit of a set's scored items, sampled by the seed; by default all"
+    )
 
-    _sets_exist = field_validator("sets")(known_sets)
+    _sets_exist = field_validator("sets")(check_set_names)
 
     @property
     def folder(self) -> Path:
-        """Where the sets are."""
+        """Folder of the sets."""
         return local_folder(self.path)
 
     @property
     def protocol(self) -> str:
-        """How the network is trained and asked."""
+        """Training and evaluation, as stated in the results."""
         return (
             f"fine-tuned: all weights and a linear head on the last token, {self.training_description()}; "
             "sentences stand on lines of their own, too long a row loses the beginning of its first sentence"
         )
 
     def names(self) -> list[str]:
-        """`GLUE CoLA, fine-tuned` ..."""
-        return [*(_task(of) for of in self._sets()), AVERAGE]
+        """Names of the sets, such as `GLUE CoLA, fine-tuned`, and of the average."""
+        return [*(_task_name(dataset) for dataset in self._sets()), AVERAGE]
 
     def tokens(self) -> int:
-        """By the size of the files, a training step counted as three readings."""
+        """Estimated from the sizes of the files; a training token counts as three."""
         total = 0
         for source, sets in self._trainings():
-            training = self.used_training_items(_items_in(find_file(self.folder / source.folder, *source.train)))
-            asked = [_items_in(find_file(self.folder / of.folder, *of.files)) for of in sets]
-            most = sum(min(self.limit or items, items) for items in asked)
-            total += self.equivalent_tokens(training * ITEM_TOKENS, most * ITEM_TOKENS)
+            training = self.used_training_items(_estimate_items(find_file(self.folder / source.folder, *source.train)))
+            in_files = [_estimate_items(find_file(self.folder / dataset.folder, *dataset.files)) for dataset in sets]
+            scored = sum(min(self.limit or items, items) for items in in_files)
+            total += self.equivalent_tokens(training * ITEM_TOKENS, scored * ITEM_TOKENS)
         return total
 
     def data_files(self) -> list[Path]:
         """Development and training files of every set."""
         paths = dict.fromkeys(
-            self.folder / one.folder / f"{name}{ending}"
-            for of in self._sets()
-            for one, names in ((of, of.files), (_source(of), _source(of).train))
+            self.folder / folder / f"{name}{ending}"
+            for dataset in self._sets()
+            for folder, names in ((dataset.folder, dataset.files), (_source(dataset).folder, _source(dataset).train))
             for name in names
             for ending in ("", ".gz")
         )
         return list(paths)
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
-        """Every set that has data, then the average."""
+        """All sets that have data, then the average."""
         from stages.benchmark.results import TaskResult, missing_score
         from stages.benchmark.tasks.glue.scores import average_result
 
@@ -94,64 +96,75 @@ class FineTunedGlueTask(FineTunedTask):
                     scores[name] = [score for score, _ in pairs]
                     results += [result for _, result in pairs]
             except TrainingDivergedError as error:
-                for task, metric in ((_task(of), metric) for of in sets for metric in of.metrics):
+                for task, metric in ((_task_name(dataset), metric) for dataset in sets for metric in dataset.metrics):
                     results.append(missing_score(task, metric, f"not run: {error}", self.protocol, model.name))
         return [*results, *average_result(AVERAGE, model.name, scores, self.protocol)]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
-        """TF-IDF, the commonest class of the training items, random choice; a row for every set without data."""
+        """TF-IDF, the majority class of the training items, random choice; a row for every set without data."""
         from stages.benchmark.results import missing_score
-        from stages.benchmark.tasks.glue.baselines import guessed, of_tf_idf
+        from stages.benchmark.tasks.glue.baselines import guess_results, tf_idf_results
 
-        learnt = [
-            (of, training, self._asked(of, context.seed))
+        trained_sets = [
+            (dataset, training, self._scored_items(dataset, context.seed))
             for source, sets in self._trainings()
             for training in (self._training(source, context.seed),)
-            for of in sets
+            for dataset in sets
         ]
-        results = [*of_tf_idf(learnt, _task, AVERAGE, context.seed), *guessed(learnt, _task, AVERAGE)]
-        for of in self._sets():
-            if reason := self._missing(of):
-                results += [missing_score(_task(of), metric, reason, self.protocol) for metric in of.metrics]
+        results = [
+            *tf_idf_results(trained_sets, _task_name, AVERAGE, context.seed),
+            *guess_results(trained_sets, _task_name, AVERAGE),
+        ]
+        for dataset in self._sets():
+            if reason := self._missing(dataset):
+                results += [
+                    missing_score(_task_name(dataset), metric, reason, self.protocol) for metric in dataset.metrics
+                ]
         return results
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
         """The sentences."""
-        present = [of for of in self._sets() if not self._missing(of)]
-        return {_task(of): {item["id"]: sentences(item) for item in self._asked(of, seed)} for of in present}
+        present = [dataset for dataset in self._sets() if not self._missing(dataset)]
+        return {
+            _task_name(dataset): {item["id"]: sentences(item) for item in self._scored_items(dataset, seed)}
+            for dataset in present
+        }
 
     def _measure(
         self, source: GlueSet, sets: Sequence[GlueSet], model: EvaluatedModel, context: TaskContext
     ) -> "dict[str, list[tuple[Score, TaskResult]]]":
         from stages.benchmark.tasks.glue.training import predictions_by_seed, set_results
 
-        asked = {of.name: self._asked(of, context.seed) for of in sets}
-        together = [item for items in asked.values() for item in items]
-        by_seed, note = predictions_by_seed(self._training(source, context.seed), together, self, model, context)
+        items = {dataset.name: self._scored_items(dataset, context.seed) for dataset in sets}
+        all_items = [item for set_items in items.values() for item in set_items]
+        by_seed, note = predictions_by_seed(self._training(source, context.seed), all_items, self, model, context)
         results, first = {}, 0
-        for of in sets:
-            own = slice(first, first + len(asked[of.name]))
-            of_set = [one.of_items(own) for one in by_seed]
-            results[of.name] = set_results(of, asked[of.name], of_set, _task(of), model, self.protocol, note)
-            first = own.stop
+        for dataset in sets:
+            indices = slice(first, first + len(items[dataset.name]))
+            of_set = [predictions.of_items(indices) for predictions in by_seed]
+            results[dataset.name] = set_results(
+                dataset, items[dataset.name], of_set, _task_name(dataset), model, self.protocol, note
+            )
+            first = indices.stop
         return results
 
     def _sets(self) -> list[GlueSet]:
-        return [of for of in SETS if of.name in self.sets]
+        return [dataset for dataset in SETS if dataset.name in self.sets]
 
-    def _missing(self, of: GlueSet) -> str | None:
-        for one, names in ((of, of.files), (_source(of), _source(of).train)):
-            if not find_file(self.folder / one.folder, *names):
-                return missing_data_message(self.folder / one.folder, names, one.get)
+    def _missing(self, dataset: GlueSet) -> str | None:
+        source = _source(dataset)
+        for needed, names in ((dataset, dataset.files), (source, source.train)):
+            if not find_file(self.folder / needed.folder, *names):
+                return missing_data_message(self.folder / needed.folder, names, needed.download_command)
         return None
 
     def _trainings(self) -> list[tuple[GlueSet, list[GlueSet]]]:
-        """(the set whose training file is used, the sets that are asked), of those that have data."""
+        """(set whose training file is used, sets that are scored), for all sets that have data."""
         by_source: dict[str, list[GlueSet]] = {}
-        for of in self._sets():
-            if not self._missing(of):
-                by_source.setdefault(_source(of).name, []).append(of)
-        return [(BY_NAME[name], sets) for name, sets in by_source.items()]
+        for dataset in self._sets():
+            if not self._missing(dataset):
+                by_source.setdefault(_source(dataset).name, []).append(dataset)
+        return [(SETS_BY_NAME[name], sets) for name, sets in by_source.items()]
 
     def _training(self, source: GlueSet, seed: int) -> "TrainingSet":
         from stages.benchmark.tasks.glue.training import TrainingSet
@@ -160,25 +173,25 @@ class FineTunedGlueTask(FineTunedTask):
         assert path is not None
         examples = read_examples(path, source)
         items = sample_items(examples.items, self.most_training_items, seed)
-        return TrainingSet(source, items, len(examples.items), examples.left_out, path.name)
+        return TrainingSet(source, items, len(examples.items), examples.skipped_rows, path.name)
 
-    def _asked(self, of: GlueSet, seed: int) -> list[dict[str, Any]]:
-        path = find_file(self.folder / of.folder, *of.files)
+    def _scored_items(self, dataset: GlueSet, seed: int) -> list[dict[str, Any]]:
+        path = find_file(self.folder / dataset.folder, *dataset.files)
         assert path is not None
-        return sample_items(read_examples(path, of).items, self.limit, seed)
+        return sample_items(read_examples(path, dataset).items, self.limit, seed)
 
 
-def _task(of: GlueSet) -> str:
-    return f"GLUE {of.name}, fine-tuned"
+def _task_name(dataset: GlueSet) -> str:
+    return f"GLUE {dataset.name}, fine-tuned"
 
 
-def _source(of: GlueSet) -> GlueSet:
-    """The set whose training file is learnt from."""
-    return BY_NAME["MNLI matched"] if of.labels == NLI else of
+def _source(dataset: GlueSet) -> GlueSet:
+    """The set whose training file is used."""
+    return SETS_BY_NAME["MNLI matched"] if dataset.labels == NLI else dataset
 
 
-def _items_in(path: Path | None) -> int:
-    """About how many, by the size of the file."""
+def _estimate_items(path: Path | None) -> int:
+    """Estimated number of items in a file, from its size."""
     if path is None:
         return 0
-    return path.stat().st_size * (COMPRESSED if path.suffix == ".gz" else 1) // ITEM_BYTES + 1
+    return path.stat().st_size * (GZIP_RATIO if path.suffix == ".gz" else 1) // ITEM_BYTES + 1

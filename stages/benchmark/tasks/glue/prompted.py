@@ -1,7 +1,7 @@
-"""GLUE by likelihood: the network chooses among worded answers, with or without examples before the question.
+"""GLUE by likelihood: the most likely of several verbal answers is predicted, zero- or few-shot.
 
-- `GlueTask`: which sets, from where, how
-- `predictions`: what the answers' likelihoods say
+- `GlueTask`: config and measurement
+- `predictions`: predictions from the likelihoods of the answers
 """
 
 import random
@@ -16,14 +16,14 @@ from stages.benchmark.data_files import OWN_DATA, find_file, missing_data_messag
 from stages.benchmark.metrics import Values
 from stages.benchmark.remote_files import local_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
-from stages.benchmark.tasks.glue.data import BY_NAME, SETS, GlueSet, known_sets, read_examples, sentences
+from stages.benchmark.tasks.glue.data import SETS, SETS_BY_NAME, GlueSet, check_set_names, read_examples, sentences
 
 if TYPE_CHECKING:
     from stages.benchmark.harness.run_task import ItemResponses
     from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.glue.scores import Score
 
-ITEM_BYTES, ITEM_TOKENS, MOST_ITEMS = 150, 90, 10_000
+ITEM_BYTES, ITEM_TOKENS, MAX_ITEMS = 150, 90, 10_000
 AVERAGE = "GLUE average"
 
 
@@ -32,110 +32,122 @@ class GlueTask(BenchmarkTask):
 
     kind: Literal["glue"] = "glue"
     path: str | None = Field(
-        None, description="folder with GLUE's own folders, such as CoLA/dev.tsv; a few items of ours where left out"
+        None,
+        description="folder with GLUE's own folders, such as CoLA/dev.tsv; by default a few items of Headrace's own",
     )
-    sets: tuple[str, ...] = Field(tuple(BY_NAME), description="which sets are measured", min_length=1)
-    examples: int = Field(0, ge=0, description="training items shown with their answers before each question")
-    limit: int | None = Field(None, gt=0, description="most items of a set, drawn by the seed; all where left out")
+    sets: tuple[str, ...] = Field(tuple(SETS_BY_NAME), description="sets to measure", min_length=1)
+    examples: int = Field(
+        0, ge=0, description="few-shot examples, training items with their answers, before each question"
+    )
+    limit: int | None = Field(None, gt=0, description="limit of a set's items, sampled by the seed; by default all")
 
-    _sets_exist = field_validator("sets")(known_sets)
+    _sets_exist = field_validator("sets")(check_set_names)
 
     @property
     def folder(self) -> Path:
-        """Where the sets are."""
+        """Folder of the sets."""
         return local_folder(self.path) if self.path else OWN_DATA / "glue"
 
     @property
     def protocol(self) -> str:
-        """How the network is asked."""
+        """Prompting, as stated in the results."""
         return f"likelihood, {self.examples} examples"
 
     def names(self) -> list[str]:
-        """`GLUE CoLA` ..."""
+        """Names of the sets, such as `GLUE CoLA`, and of the average."""
         return [*(f"GLUE {name}" for name in self.sets), AVERAGE]
 
     def tokens(self) -> int:
-        """By the size of the files: every answer is a token or two behind its question."""
-        known = (find_file(self.folder / of.folder, *of.files) for of in self._sets())
-        items = [min(self.limit or MOST_ITEMS, path.stat().st_size // ITEM_BYTES + 1) for path in known if path]
+        """Estimated from the sizes of the files; an answer adds one or two tokens to its question."""
+        paths = (find_file(self.folder / dataset.folder, *dataset.files) for dataset in self._sets())
+        items = [min(self.limit or MAX_ITEMS, path.stat().st_size // ITEM_BYTES + 1) for path in paths if path]
         return sum(items) * ITEM_TOKENS * (1 + self.examples)
 
     def data_files(self) -> list[Path]:
         """Development and training files of every set."""
         paths = dict.fromkeys(
-            self.folder / one.folder / f"{name}{ending}"
-            for of in self._sets()
-            for one, names in ((of, of.files), (_source(of), _source(of).train if self.examples else ()))
+            self.folder / folder / f"{name}{ending}"
+            for dataset in self._sets()
+            for folder, names in (
+                (dataset.folder, dataset.files),
+                (_source(dataset).folder, _source(dataset).train if self.examples else ()),
+            )
             for name in names
             for ending in ("", ".gz")
         )
         return list(paths)
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
-        """Every set that has data, then the average."""
+        """All sets that have data, then the average."""
         from stages.benchmark.harness.run_task import harness_model, run_task
         from stages.benchmark.tasks.glue.scores import average_result, score_result
 
         results: list[TaskResult] = []
         scores: dict[str, list[Score]] = {}
         lm = harness_model(model, context)
-        for of in self._with_data():
-            items, left_out = self._items(of, context.seed)
-            asked = run_task(of.harness, items, self._shots(of, context.seed), lm)
-            scores[of.name] = _scores(of, asked, context.seed)
-            note = f"{left_out} malformed or unlabelled rows left out" if left_out else None
-            rows = [_item(of, one, model.name) for one in asked]
-            for one in scores[of.name]:
-                results.append(score_result(f"GLUE {of.name}", model.name, one, self.protocol, note, rows))
+        for dataset in self._with_data():
+            items, skipped = self._items(dataset, context.seed)
+            responses = run_task(dataset.harness_task, items, self._shots(dataset, context.seed), lm)
+            scores[dataset.name] = _scores(dataset, responses, context.seed)
+            note = f"{skipped} malformed or unlabelled rows left out" if skipped else None
+            rows = [_item_row(dataset, response, model.name) for response in responses]
+            for score in scores[dataset.name]:
+                results.append(score_result(f"GLUE {dataset.name}", model.name, score, self.protocol, note, rows))
         return [*results, *average_result(AVERAGE, model.name, scores, self.protocol)]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
-        """The commonest class and random choice; a row for every set without data."""
+        """The majority class and random choice; a row for every set without data."""
         from stages.benchmark.results import missing_score, single_value
-        from stages.benchmark.tasks.glue.scores import average, guess, majority
+        from stages.benchmark.tasks.glue.scores import average, majority_class, random_choice
 
         results: list[TaskResult] = []
         present = self._with_data()
         guesses: dict[str, dict[str, list[float]]] = {"majority class": {}, "random choice": {}}
-        for of in present:
-            labels = np.array([item["label"] for item in self._items(of, context.seed)[0]], dtype=np.float64)
+        for dataset in present:
+            labels = np.array([item["label"] for item in self._items(dataset, context.seed)[0]], dtype=np.float64)
             for (name, by_set), values in zip(
-                guesses.items(), (majority(of, labels, labels), guess(of, labels)), strict=True
+                guesses.items(),
+                (majority_class(dataset, labels, labels), random_choice(dataset, labels)),
+                strict=True,
             ):
-                by_set[of.name] = list(values.values())
-                results += [single_value(f"GLUE {of.name}", name, metric, value) for metric, value in values.items()]
+                by_set[dataset.name] = list(values.values())
+                results += [
+                    single_value(f"GLUE {dataset.name}", name, metric, value) for metric, value in values.items()
+                ]
         for name, by_set in guesses.items():
-            found = average(by_set)
-            if found:
-                results.append(single_value(AVERAGE, name, found.metric, found.value, note=found.note))
-        for of in self._sets():
-            if of not in present:
-                reason = missing_data_message(self.folder / of.folder, of.files, of.get)
-                results += [missing_score(f"GLUE {of.name}", metric, reason, self.protocol) for metric in of.metrics]
+            if mean := average(by_set):
+                results.append(single_value(AVERAGE, name, mean.metric, mean.value, note=mean.note))
+        for dataset in self._sets():
+            if dataset not in present:
+                folder = self.folder / dataset.folder
+                reason = missing_data_message(folder, dataset.files, dataset.download_command)
+                results += [
+                    missing_score(f"GLUE {dataset.name}", metric, reason, self.protocol) for metric in dataset.metrics
+                ]
         return results
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
         """The sentences."""
         return {
-            f"GLUE {of.name}": {item["id"]: sentences(item) for item in self._items(of, seed)[0]}
-            for of in self._with_data()
+            f"GLUE {dataset.name}": {item["id"]: sentences(item) for item in self._items(dataset, seed)[0]}
+            for dataset in self._with_data()
         }
 
     def _sets(self) -> list[GlueSet]:
-        return [of for of in SETS if of.name in self.sets]
+        return [dataset for dataset in SETS if dataset.name in self.sets]
 
     def _with_data(self) -> list[GlueSet]:
-        return [of for of in self._sets() if find_file(self.folder / of.folder, *of.files)]
+        return [dataset for dataset in self._sets() if find_file(self.folder / dataset.folder, *dataset.files)]
 
-    def _items(self, of: GlueSet, seed: int) -> tuple[list[dict[str, Any]], int]:
-        path = find_file(self.folder / of.folder, *of.files)
+    def _items(self, dataset: GlueSet, seed: int) -> tuple[list[dict[str, Any]], int]:
+        path = find_file(self.folder / dataset.folder, *dataset.files)
         assert path is not None
-        examples = read_examples(path, of)
-        return sample_items(examples.items, self.limit, seed), examples.left_out
+        examples = read_examples(path, dataset)
+        return sample_items(examples.items, self.limit, seed), examples.skipped_rows
 
-    def _shots(self, of: GlueSet, seed: int) -> list[dict[str, Any]]:
-        """Training items, the same before every question; fewer where there are not so many."""
-        source = _source(of)
+    def _shots(self, dataset: GlueSet, seed: int) -> list[dict[str, Any]]:
+        """Few-shot examples from the training items, the same for every question; fewer if the set has fewer."""
+        source = _source(dataset)
         path = find_file(self.folder / source.folder, *source.train) if self.examples else None
         if path is None:
             return []
@@ -143,37 +155,37 @@ class GlueTask(BenchmarkTask):
         return random.Random(seed).sample(items, min(self.examples, len(items)))
 
 
-def _source(of: GlueSet) -> GlueSet:
-    """The set whose training items are shown: the diagnostic set has none of its own, it is a test of MNLI's."""
-    return BY_NAME["MNLI matched"] if of.name == "AX" else of
+def _source(dataset: GlueSet) -> GlueSet:
+    """The set whose training items are used: the diagnostic set has none and uses those of MNLI, whose task it has."""
+    return SETS_BY_NAME["MNLI matched"] if dataset.name == "AX" else dataset
 
 
-def predictions(of: GlueSet, asked: "Sequence[ItemResponses]") -> Values:
-    """The likeliest answer's place; for a scale the mean of 0, 1 ... under the answers' likelihoods. (items,)."""
-    likelihoods = np.array([[likelihood for likelihood, _ in one.responses] for one in asked])
-    if of.labels:
+def predictions(dataset: GlueSet, responses: "Sequence[ItemResponses]") -> Values:
+    """Index of the most likely answer; for scores the mean of 0, 1 ... weighted by likelihood. (items,)."""
+    likelihoods = np.array([[likelihood for likelihood, _ in item.responses] for item in responses])
+    if dataset.labels:
         return np.asarray(likelihoods.argmax(1), dtype=np.float64)
     weights = np.exp(likelihoods - likelihoods.max(1, keepdims=True))
     return np.asarray(weights @ np.arange(weights.shape[1]) / weights.sum(1), dtype=np.float64)
 
 
-def _scores(of: GlueSet, asked: "Sequence[ItemResponses]", seed: int) -> "list[Score]":
+def _scores(dataset: GlueSet, responses: "Sequence[ItemResponses]", seed: int) -> "list[Score]":
     from stages.benchmark.tasks.glue.scores import score
 
-    labels = np.array([one.document["label"] for one in asked], dtype=np.float64)
-    predicted = predictions(of, asked)
-    return [score(of, metric, labels, predicted, seed) for metric in of.metrics]
+    labels = np.array([item.document["label"] for item in responses], dtype=np.float64)
+    predicted = predictions(dataset, responses)
+    return [score(dataset, metric, labels, predicted, seed) for metric in dataset.metrics]
 
 
-def _item(of: GlueSet, asked: "ItemResponses", model: str) -> dict[str, Any]:
+def _item_row(dataset: GlueSet, item: "ItemResponses", model: str) -> dict[str, Any]:
     from stages.benchmark.results import item_row
-    from stages.benchmark.tasks.glue.scores import is_right
+    from stages.benchmark.tasks.glue.scores import is_correct
 
-    predicted = float(predictions(of, [asked])[0])
-    label = float(asked.document["label"])
+    predicted = float(predictions(dataset, [item])[0])
+    label = float(item.document["label"])
     output = {
-        "choices": asked.choices, "log_likelihoods": [likelihood for likelihood, _ in asked.responses],
+        "choices": item.choices, "log_likelihoods": [likelihood for likelihood, _ in item.responses],
         "predicted": predicted, "label": label,
     }  # fmt: skip
-    right = is_right(of, predicted, label)
-    return item_row(f"GLUE {of.name}", asked.document["id"], model, output, right, 1.0, asked.prompt)
+    correct = is_correct(dataset, predicted, label)
+    return item_row(f"GLUE {dataset.name}", item.document["id"], model, output, correct, 1.0, item.prompt)

@@ -1,11 +1,11 @@
-"""From labels and predictions to rows of the result, for both protocols of GLUE.
+"""Scores of GLUE from labels and predictions, for both protocols.
 
-- `score`: a metric with its bootstrap draws; `score_result`: its row
-- `average`: over the benchmark's tasks; `average_result`: its row
-- `majority`, `guess`: what a constant and random choice give
+- `score`: a metric with its bootstrap samples; `score_result`: its row
+- `average`: the mean over tasks; `average_result`: its row
+- `majority_class`, `random_choice`: scores of baselines
 
-The average is the benchmark's own (Wang et al. 2019, 1804.07461, section 3): over nine tasks, the metrics of a task
-averaged first. With fewer tasks it is no GLUE score, and the row says so.
+The average is that of the benchmark (Wang et al. 2019, 1804.07461, section 3): the mean over nine tasks, after that
+over the metrics of a task. With fewer tasks it is not a GLUE score, which the row's note states.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ import numpy as np
 
 from stages.benchmark.metrics import METRICS, Values
 from stages.benchmark.results import TaskResult, score_row
-from stages.benchmark.tasks.glue.data import BY_NAME, GlueSet
+from stages.benchmark.tasks.glue.data import SETS_BY_NAME, GlueSet
 from stages.common.statistics import bootstrap_draws, percentile_interval, wilson_interval
 
-GUESSED = {"Matthews correlation": 0.0, "Pearson correlation": 0.0, "Spearman correlation": 0.0}
+ZERO_CORRELATIONS = {"Matthews correlation": 0.0, "Pearson correlation": 0.0, "Spearman correlation": 0.0}
 AVERAGED_SETS: Mapping[str, tuple[str, ...]] = {
     "CoLA": ("CoLA",), "SST-2": ("SST-2",), "MRPC": ("MRPC",), "QQP": ("QQP",), "STS-B": ("STS-B",),
     "MNLI": ("MNLI matched", "MNLI mismatched"), "QNLI": ("QNLI",), "RTE": ("RTE",), "WNLI": ("WNLI",),
@@ -32,78 +32,80 @@ class Score(NamedTuple):
     metric: str
     value: float
     draws: Values
-    """Of the bootstrap."""
+    """The metric on each bootstrap sample."""
     items: int
 
 
 class Average(NamedTuple):
-    """Over those tasks that have scores."""
+    """The mean over the tasks that have scores."""
 
     value: float
     metric: str
     note: str | None
     sets: list[tuple[str, ...]]
-    """Of each task that is in it."""
+    """Sets of each averaged task."""
 
 
-def score(of: GlueSet, metric: str, labels: Values, predicted: Values, seed: int) -> Score:
-    """A metric of predictions; both (items,), classes by their places, or numbers of a scale."""
-    # A seed of its own for every set: in the average their samples are independent.
-    draws = bootstrap_draws(METRICS[metric], (labels, predicted), seed + 1000 * list(BY_NAME).index(of.name))
+def score(dataset: GlueSet, metric: str, labels: Values, predicted: Values, seed: int) -> Score:
+    """A metric of predictions; labels and predictions are (items,), class indices or scores."""
+    # Every set has its own seed, so that the samples are independent in the average.
+    draws = bootstrap_draws(METRICS[metric], (labels, predicted), seed + 1000 * list(SETS_BY_NAME).index(dataset.name))
     return Score(metric, METRICS[metric](labels, predicted), draws, len(labels))
 
 
 def score_result(
-    task: str, model: str, one: Score, protocol: str | None, note: str | None, items: list[dict[str, Any]]
+    task: str, model: str, score: Score, protocol: str | None, note: str | None, items: list[dict[str, Any]]
 ) -> TaskResult:
-    """The score's row, with the items behind it."""
-    # Where all or none are right, all draws are alike.
-    alike = one.metric == "accuracy" and one.value in (0, 1)
+    """The row of a score, with its items."""
+    # If all or no items are correct, the bootstrap samples are all equal.
+    constant = score.metric == "accuracy" and score.value in (0, 1)
     interval = (
-        wilson_interval(round(one.value * one.items), one.items) if alike else percentile_interval(one.value, one.draws)
+        wilson_interval(round(score.value * score.items), score.items)
+        if constant
+        else percentile_interval(score.value, score.draws)
     )
-    return TaskResult(score_row(task, model, one.metric, interval, one.items, True, protocol, note), items)
+    return TaskResult(score_row(task, model, score.metric, interval, score.items, True, protocol, note), items)
 
 
 def average(values: Mapping[str, Sequence[float]]) -> Average | None:
-    """Of the tasks whose sets all have values: metrics of a task first, then tasks."""
+    """Mean over the tasks whose sets all have values, after the mean over the metrics of each task."""
     present = {task: names for task, names in AVERAGED_SETS.items() if all(name in values for name in names)}
     if not present:
         return None
-    of_tasks = [np.mean([value for name in names for value in values[name]]) for names in present.values()]
+    task_scores = [np.mean([value for name in names for value in values[name]]) for names in present.values()]
     absent = [task for task in AVERAGED_SETS if task not in present]
     metric = "mean of nine tasks" if not absent else f"mean of {len(present)} tasks"
     note = f"no GLUE score, which needs all nine tasks: {', '.join(absent)} not run" if absent else None
-    return Average(float(np.mean(of_tasks)), metric, note, list(present.values()))
+    return Average(float(np.mean(task_scores)), metric, note, list(present.values()))
 
 
 def average_result(
     task: str, model: str, scores: Mapping[str, Sequence[Score]], protocol: str | None
 ) -> list[TaskResult]:
-    """The average's row, where any task is whole."""
-    found = average({name: [one.value for one in rows] for name, rows in scores.items()})
-    if not found:
+    """The row of the average; none if no task is complete."""
+    mean = average({name: [score.value for score in set_scores] for name, set_scores in scores.items()})
+    if not mean:
         return []
-    draws = [np.mean([one.draws for name in names for one in scores[name]], axis=0) for names in found.sets]
-    interval = percentile_interval(found.value, np.mean(draws, axis=0))
-    items = sum(scores[name][0].items for names in found.sets for name in names)
-    return [TaskResult(score_row(task, model, found.metric, interval, items, True, protocol, found.note), [])]
+    draws = [np.mean([score.draws for name in names for score in scores[name]], axis=0) for names in mean.sets]
+    interval = percentile_interval(mean.value, np.mean(draws, axis=0))
+    items = sum(scores[name][0].items for names in mean.sets for name in names)
+    return [TaskResult(score_row(task, model, mean.metric, interval, items, True, protocol, mean.note), [])]
 
 
-def majority(of: GlueSet, labels: Values, known: Values) -> dict[str, float]:
-    """The commonest label of `known` for all items; a constant has no correlation with anything."""
-    values, counts = np.unique(known, return_counts=True)
+def majority_class(dataset: GlueSet, labels: Values, training_labels: Values) -> dict[str, float]:
+    """Scores of predicting the most common training label for all items; the correlations of a constant are 0."""
+    values, counts = np.unique(training_labels, return_counts=True)
     constant = np.full_like(labels, values[counts.argmax()])
-    return {metric: METRICS[metric](labels, constant) for metric in of.metrics}
+    return {metric: METRICS[metric](labels, constant) for metric in dataset.metrics}
 
 
-def guess(of: GlueSet, labels: Values) -> dict[str, float]:
-    """What all labels with equal chances give: 1/k right, no correlation; F1 of expected counts."""
+def random_choice(dataset: GlueSet, labels: Values) -> dict[str, float]:
+    """Expected scores of uniformly random labels: accuracy 1/k, no correlation; F1 of the expected counts."""
     share = float((labels == 1).mean())
-    chances = GUESSED | {"accuracy": 1 / max(len(of.labels), 1), "F1": share / (share + 0.5)}
-    return {metric: chances[metric] for metric in of.metrics}
+    expected = ZERO_CORRELATIONS | {"accuracy": 1 / max(len(dataset.labels), 1), "F1": share / (share + 0.5)}
+    return {metric: expected[metric] for metric in dataset.metrics}
 
 
-def is_right(of: GlueSet, predicted: float, label: float) -> float:
-    """1 for the right class, or on a scale for the right whole number; else 0."""
-    return float(predicted == label if of.labels else round(predicted) == round(label))
+def is_correct(dataset: GlueSet, predicted: float, label: float) -> float:
+    """1 for the correct class, or for a score that rounds to the correct integer; otherwise 0."""
+    return float(predicted == label if dataset.labels else round(predicted) == round(label))

@@ -1,6 +1,6 @@
-"""SQuAD 2.0, fine-tuned: start and end of the answer as a span of the passage (1810.04805, section 4.3).
+"""SQuAD 2.0, fine-tuned: the answer is a span of the passage, by its start and end (1810.04805, section 4.3).
 
-- `FineTunedSquadTask`: from which files, how it is trained
+- `FineTunedSquadTask`: config and measurement
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from stages.benchmark.data_files import sample_items
 from stages.benchmark.fine_tuning.config import FineTunedTask
 from stages.benchmark.remote_files import display_path, is_available, local_file
 from stages.benchmark.task import EvaluatedModel, TaskContext
-from stages.benchmark.tasks.squad.data import questions_in
+from stages.benchmark.tasks.squad.data import estimate_questions
 
 if TYPE_CHECKING:
     from stages.benchmark.results import TaskResult
@@ -26,41 +26,43 @@ QUESTION_TOKENS = 220
 
 
 class FineTunedSquadTask(FineTunedTask):
-    """Questions about a passage, some of which it does not answer, after training on others."""
+    """Questions about a passage, some of them unanswerable, after training on other questions."""
 
     kind: Literal["squad_fine_tuned"] = "squad_fine_tuned"
     path: str = Field(description="dev-v2.0.json, plain or .gz")
     train_path: str | None = Field(
-        None, description="train-v2.0.json, plain or .gz; may be `path` itself where train_articles splits it"
+        None, description="train-v2.0.json, plain or .gz; may be `path` itself if train_articles splits it"
     )
     train_articles: int | None = Field(
-        None, gt=0, description="train on the first so many articles of `path` and score the others"
+        None, gt=0, description="train on this number of articles from the start of `path` and score the others"
     )
-    limit: int | None = Field(None, gt=0, description="most questions that are scored, drawn by the seed")
-    stride: int = Field(128, gt=0, description="tokens between the beginnings of a passage's stretches where it is cut")
+    limit: int | None = Field(
+        None, gt=0, description="limit of the scored questions, sampled by the seed; by default all"
+    )
+    stride: int = Field(128, gt=0, description="tokens between the starts of the windows of a long passage")
     max_question_tokens: int = Field(
-        64, gt=0, description="most tokens of a question, and never more than half of the network's context"
+        64, gt=0, description="limit of a question's tokens; at most half of the network's context is used"
     )
-    max_answer_tokens: int = Field(30, gt=0, description="most tokens of an answer")
+    max_answer_tokens: int = Field(30, gt=0, description="limit of an answer's tokens")
 
     @model_validator(mode="after")
     def _trains_on_other_questions(self) -> "FineTunedSquadTask":
         same = self.train_path is not None and Path(self.train_path).resolve() == Path(self.path).resolve()
         if same and self.train_articles is None:
             raise ValueError(
-                f"train_path is path, {self.path}: the network would be scored on what it was trained on; name the "
-                "training file, or set train_articles to train on the first articles and score the others"
+                f"train_path is path, {self.path}: the network would be scored on its training questions; set another "
+                "training file, or train_articles to train on the first articles and score the others"
             )
         if self.train_articles is not None and self.train_path is not None and not same:
             raise ValueError(
-                f"train_articles splits path, {self.path}, and train_path is another file, {self.train_path}; "
-                "leave one of the two out"
+                f"train_articles splits path, {self.path}, but train_path is another file, {self.train_path}; "
+                "remove one of the two"
             )
         return self
 
     @property
     def protocol(self) -> str:
-        """How the network is trained and asked."""
+        """Training and evaluation, as stated in the results."""
         split = f"; trained on the first {self.train_articles} articles of the file, scored on the others"
         return (
             "fine-tuned: all weights and a span head, question before passage, no answer where the last token scores "
@@ -69,25 +71,25 @@ class FineTunedSquadTask(FineTunedTask):
         )
 
     def names(self) -> list[str]:
-        """One name."""
+        """`SQuAD 2.0, fine-tuned`."""
         return [TASK]
 
     def tokens(self) -> int:
-        """By the size of the files, a training step counted as three readings."""
+        """Estimated from the sizes of the files; a training token counts as three."""
         if self._missing():
             return 0
-        training, asked = questions_in(self._training_file()), questions_in(local_file(self.path))
+        training, scored = estimate_questions(self._training_file()), estimate_questions(local_file(self.path))
         if self.train_articles:
             training //= 2
-        most = min(self.limit or asked, asked)
-        return self.equivalent_tokens(self.used_training_items(training) * QUESTION_TOKENS, most * QUESTION_TOKENS)
+        scored = min(self.limit or scored, scored)
+        return self.equivalent_tokens(self.used_training_items(training) * QUESTION_TOKENS, scored * QUESTION_TOKENS)
 
     def data_files(self) -> list[Path]:
-        """Both files, or the one."""
+        """Files of the scored and the training questions, which may be the same."""
         return list(dict.fromkeys((local_file(self.path), self._training_file())))
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
-        """The official scores, of the seed with the median F1."""
+        """The official scores of the seed with the median F1."""
         if self._missing():
             return []
         from stages.benchmark.results import missing_score
@@ -99,23 +101,23 @@ class FineTunedSquadTask(FineTunedTask):
             return [missing_score(TASK, metric, reason, self.protocol, model.name) for metric in METRICS]
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
-        """No answer to any question; for each the sentence that shares most words with it."""
+        """No answer to any question, and the most similar sentence."""
         from stages.benchmark.results import missing_score
         from stages.benchmark.tasks.squad.answers import always_no_answer, most_similar_sentence, squad_results
 
         if reason := self._missing():
             return [missing_score(TASK, metric, reason, self.protocol) for metric in METRICS]
-        _, asked = self._questions(context.seed)
+        _, scored = self._questions(context.seed)
         return [
             result
-            for name, rule in (("no answer", always_no_answer), ("most similar sentence", most_similar_sentence))
-            for result in squad_results(name, asked, rule(asked), context.seed, TASK)
+            for name, answer in (("no answer", always_no_answer), ("most similar sentence", most_similar_sentence))
+            for result in squad_results(name, scored, answer(scored), context.seed, TASK)
         ]
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
-        """Question and passage."""
-        asked = [] if self._missing() else self._questions(seed)[1]
-        return {TASK: {one.question_id: [one.question, one.context] for one in asked}}
+        """Questions and their passages."""
+        scored = [] if self._missing() else self._questions(seed)[1]
+        return {TASK: {question.question_id: [question.question, question.context] for question in scored}}
 
     def _measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
         from stages.benchmark.fine_tuning.workers import median_index, seeds_note
@@ -124,10 +126,10 @@ class FineTunedSquadTask(FineTunedTask):
         from stages.benchmark.tasks.squad.spans import RowSettings
         from stages.benchmark.tasks.squad.training import span_answers
 
-        training, asked = self._questions(context.seed)
-        by_seed, remarks = span_answers(
+        training, scored = self._questions(context.seed)
+        answers_by_seed, remarks = span_answers(
             training,
-            asked,
+            scored,
             self,
             RowSettings(self.stride, self.max_question_tokens),
             self.max_answer_tokens,
@@ -135,13 +137,13 @@ class FineTunedSquadTask(FineTunedTask):
             context,
         )
         f1 = [
-            sum(question_scores(question, answer.text).f1 for question, answer in zip(asked, answers, strict=True))
-            / len(asked)
-            for answers in by_seed
+            sum(question_scores(question, answer.text).f1 for question, answer in zip(scored, answers, strict=True))
+            / len(scored)
+            for answers in answers_by_seed
         ]
         note = "; ".join([f"trained on {len(training):,} questions", *remarks, f"F1 of {seeds_note(f1, context.seed)}"])
-        median = by_seed[median_index(f1)]
-        return squad_results(model.name, asked, median, context.seed, TASK, self.protocol, note)
+        median = answers_by_seed[median_index(f1)]
+        return squad_results(model.name, scored, median, context.seed, TASK, self.protocol, note)
 
     def _training_file(self) -> Path:
         return local_file(self.train_path or self.path)
@@ -157,14 +159,14 @@ class FineTunedSquadTask(FineTunedTask):
         return None
 
     def _questions(self, seed: int) -> "tuple[list[SquadQuestion], list[SquadQuestion]]":
-        """Those that are trained on, and those that are asked."""
+        """(training questions, scored questions)."""
         from stages.benchmark.tasks.squad.data import read_questions
         from stages.benchmark.tasks.squad.training import check_training, first_articles
 
-        asked = read_questions(local_file(self.path))
+        scored = read_questions(local_file(self.path))
         if self.train_articles:
-            training, asked = first_articles(asked, self.train_articles, self.path)
+            training, scored = first_articles(scored, self.train_articles, self.path)
         else:
             training = read_questions(self._training_file())
-        check_training(training, asked, self._training_file())
-        return sample_items(training, self.most_training_items, seed), sample_items(asked, self.limit, seed)
+        check_training(training, scored, self._training_file())
+        return sample_items(training, self.most_training_items, seed), sample_items(scored, self.limit, seed)

@@ -1,10 +1,10 @@
 """The arithmetic of SQuAD 2.0's official evaluation script (`evaluate-v2.0.py`; 1806.03822, sec. 3 and 5.1).
 
-- `normalize_answer`, `exact_match`, `f1_score`: one prediction against one marked answer
-- `question_scores`: the best of both over a question's marked answers
-- `best_threshold`: predictions replaced by no answer if their no-answer score is high
+- `normalize_answer`, `exact_match`, `f1_score`: scores of a prediction against a reference answer
+- `question_scores`: maximum over a question's reference answers
+- `best_threshold`: best score if predictions above a threshold of the no-answer score count as no answer
 
-A prediction is a text; the empty one says that the context holds no answer.
+A prediction is a text; the empty text means that the context contains no answer.
 """
 
 import re
@@ -21,19 +21,19 @@ NO_ANSWER = ""
 
 
 class QuestionScore(NamedTuple):
-    """What a prediction is worth, 0 to 1."""
+    """Scores of a prediction, 0 to 1."""
 
     exact: float
     f1: float
 
 
 class Threshold(NamedTuple):
-    """The best total that giving up above a threshold reaches."""
+    """The best score over all no-answer thresholds."""
 
     score: float
     """Mean over the questions, in percent."""
     threshold: float
-    """No-answer scores above it are predictions of no answer."""
+    """Predictions with a higher no-answer score count as no answer."""
 
 
 def normalize_answer(text: str) -> str:
@@ -42,24 +42,24 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(gold: str, prediction: str) -> float:
-    """1 where both are equal once normalized."""
+    """1 if both are equal after normalization."""
     return float(normalize_answer(gold) == normalize_answer(prediction))
 
 
 def f1_score(gold: str, prediction: str) -> float:
-    """Harmonic mean of precision and recall over the multisets of words; with no words on a side, 1 if on both."""
-    wanted, found = normalize_answer(gold).split(), normalize_answer(prediction).split()
-    if not wanted or not found:
-        return float(wanted == found)
-    same = sum((Counter(wanted) & Counter(found)).values())
-    if same == 0:
+    """Harmonic mean of precision and recall over the multisets of words; if a side is empty, 1 if both are."""
+    gold_words, predicted_words = normalize_answer(gold).split(), normalize_answer(prediction).split()
+    if not gold_words or not predicted_words:
+        return float(gold_words == predicted_words)
+    common = sum((Counter(gold_words) & Counter(predicted_words)).values())
+    if common == 0:
         return 0.0
-    precision, recall = same / len(found), same / len(wanted)
+    precision, recall = common / len(predicted_words), common / len(gold_words)
     return 2 * precision * recall / (precision + recall)
 
 
 def question_scores(question: SquadQuestion, prediction: str) -> QuestionScore:
-    """The best over the marked answers, each score for itself; answers without words are left out, as in the script."""
+    """Maximum of each score over the reference answers; answers without words are skipped, as in the script."""
     golds = [answer for answer in question.answers if normalize_answer(answer)] or [NO_ANSWER]
     return QuestionScore(
         max(exact_match(gold, prediction) for gold in golds), max(f1_score(gold, prediction) for gold in golds)
@@ -72,19 +72,19 @@ def best_threshold(
     predictions: Sequence[str],
     no_answer_scores: Sequence[float],
 ) -> Threshold:
-    """The threshold with the highest total, chosen on the same questions that it is scored on.
+    """The threshold with the highest score, chosen on the questions that are scored.
 
-    Begins with every question given up and takes predictions up in the order of their no-answer scores. As in the
-    script, questions with equal scores are taken one by one, in their order in the file, although no threshold parts
-    them, and 0 is the threshold where nothing is won.
+    Starts with no answer to every question and adds predictions in the order of their no-answer scores. As in the
+    script, questions with equal scores are added one by one, in the order of the file, although no threshold separates
+    them, and the threshold is 0 if no prediction improves the score.
     """
     total = best = float(sum(not question.has_answer for question in questions))
     threshold = 0.0
-    for place in sorted(range(len(questions)), key=lambda place: no_answer_scores[place]):
-        if questions[place].has_answer:
-            total += scores[place]
-        elif predictions[place]:
+    for index in sorted(range(len(questions)), key=lambda index: no_answer_scores[index]):
+        if questions[index].has_answer:
+            total += scores[index]
+        elif predictions[index]:
             total -= 1
         if total > best:
-            best, threshold = total, no_answer_scores[place]
+            best, threshold = total, no_answer_scores[index]
     return Threshold(100 * best / len(questions), threshold)

@@ -1,7 +1,7 @@
-"""SQuAD 2.0 by prompting: a question's prompt, cut to fit the network's context, and what its answer says.
+"""Prompts for SQuAD 2.0, truncated to the network's context, and the answer extracted from a generation.
 
-The prompt names the convention for unanswerable questions, then shows title, passage and question under the headings
-that lm-evaluation-harness's `squadv2` task uses. A passage that does not fit is cut to the run of words that shares the
+The prompt states the convention for unanswerable questions, then title, passage and question under the headings of
+lm-evaluation-harness's `squadv2` task. A passage that does not fit is truncated to the window of words that shares the
 most words with the question.
 """
 
@@ -18,72 +18,72 @@ INSTRUCTION = f"Answer with words of the background, or with '{UNANSWERABLE}' wh
 CountTokens = Callable[[str], int]
 
 
-def prompt(question: SquadQuestion, count_tokens: CountTokens, room: int) -> str:
-    """The text that the network goes on from.
+def prompt(question: SquadQuestion, count_tokens: CountTokens, max_tokens: int) -> str:
+    """Prompt for a question, with as much of the passage as fits.
 
     Args:
-        question: what is asked.
-        count_tokens: length of a text in the network's tokens.
-        room: most tokens of the prompt: the context length less the tokens to be generated.
+        question: the question with its passage.
+        count_tokens: number of a text's tokens.
+        max_tokens: limit of the prompt's tokens: the context length less the tokens to be generated.
 
     Returns:
-        A prompt that fits, with as much of the passage as does; without any of it where not even the rest fits.
+        The prompt; without a passage, and possibly over the limit, if the other parts leave no tokens for it.
     """
-    whole = _filled(question, question.context)
-    if count_tokens(whole) <= room:
+    whole = _fill(question, question.context)
+    if count_tokens(whole) <= max_tokens:
         return whole
     words = question.context.split()
-    # Most tokenizers cut at spaces, so that the words' counts add up; where they do not, the loop below mends it.
+    # Most tokenizers split at spaces, so the words' counts add up; if they do not, the loop reduces the budget.
     counts = [count_tokens(f" {word}") for word in words]
-    budget = room - count_tokens(_filled(question, ""))
+    budget = max_tokens - count_tokens(_fill(question, ""))
     while budget > 0:
         first, last = best_window(words, counts, budget, question.question)
-        text = _filled(question, " ".join(words[first:last]))
-        excess = count_tokens(text) - room
+        text = _fill(question, " ".join(words[first:last]))
+        excess = count_tokens(text) - max_tokens
         if excess <= 0:
             return text
         budget -= excess
-    return _filled(question, "")
+    return _fill(question, "")
 
 
 def best_window(words: Sequence[str], counts: Sequence[int], budget: int, question: str) -> tuple[int, int]:
-    """The run of words [first, last) within the budget that holds the most distinct words of the question.
+    """The window of words [first, last) within the budget that contains the most distinct words of the question.
 
-    Of equally good ones the middle one, so that the shared words do not lie at its edge.
+    Of equally good windows the middle one, so that the shared words are not at its edge.
 
     Args:
-        words: of the passage.
+        words: words of the passage.
         counts: tokens of each word.
-        budget: most tokens of the run.
-        question: its words count once normalized, so that neither articles nor punctuation do.
+        budget: limit of the window's tokens.
+        question: the question, normalized for the comparison, without articles and punctuation.
     """
-    asked = set(normalize_answer(question).split())
-    shared = [asked & set(normalize_answer(word).split()) for word in words]
+    question_words = set(normalize_answer(question).split())
+    shared = [question_words & set(normalize_answer(word).split()) for word in words]
     sums = [0, *accumulate(counts)]
     inside: Counter[str] = Counter()
-    best, equal, first = -1, [(0, 0)], 0
+    best, windows, first = -1, [(0, 0)], 0
     for last in range(1, len(words) + 1):
         inside.update(shared[last - 1])
         while sums[last] - sums[first] > budget:
             inside.subtract(shared[first])
             first += 1
         if last < len(words) and sums[last + 1] - sums[first] <= budget:
-            continue  # one more word fits
+            continue  # another word fits
         overlap = sum(count > 0 for count in inside.values())
         if overlap > best:
-            best, equal = overlap, []
+            best, windows = overlap, []
         if overlap == best:
-            equal.append((first, last))
-    return equal[len(equal) // 2]
+            windows.append((first, last))
+    return windows[len(windows) // 2]
 
 
 def predicted_answer(generated: str) -> str:
-    """The generation up to the end of its line; `NO_ANSWER` where that is empty or says unanswerable."""
+    """The generated text up to the end of the line; `NO_ANSWER` if that is empty or 'unanswerable'."""
     text = generated.partition("\n")[0].strip()
     return NO_ANSWER if normalize_answer(text) in ("", UNANSWERABLE) else text
 
 
-def _filled(question: SquadQuestion, passage: str) -> str:
+def _fill(question: SquadQuestion, passage: str) -> str:
     return (
         f"{INSTRUCTION}\n\nTitle: {question.title}\n\nBackground: {passage}\n\n"
         f"Question: {question.question.strip()}\n\nAnswer:"

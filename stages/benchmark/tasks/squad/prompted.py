@@ -1,4 +1,4 @@
-"""SQuAD 2.0 by prompting, as a task of the benchmark: the network writes its answer behind passage and question."""
+"""SQuAD 2.0 by prompting, as a benchmark task: the network generates an answer after passage and question."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,33 +11,34 @@ from pydantic import Field
 from stages.benchmark.data_files import OWN_DATA, find_file, missing_data_message, sample_items
 from stages.benchmark.remote_files import local_file
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
-from stages.benchmark.tasks.squad.data import TASK, questions_in
+from stages.benchmark.tasks.squad.data import TASK, estimate_questions
 
 if TYPE_CHECKING:
     from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.squad.data import SquadQuestion
 
 PROMPT_TOKENS = 220
-"""Of a question with its passage."""
+"""Tokens of a question with its passage."""
 PROTOCOL = "zero-shot prompt, greedy"
-GET = "curl -LO https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json"
+DOWNLOAD_COMMAND = "curl -LO https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json"
 
 
 class SquadTask(BenchmarkTask):
-    """Questions about a passage, some of which it does not answer."""
+    """Questions about a passage, some of them unanswerable, by prompting."""
 
     kind: Literal["squad"] = "squad"
     path: str | None = Field(
-        None, description="dev-v2.0.json, or any file in its layout, plain or .gz; 20 questions of ours where left out"
+        None,
+        description="dev-v2.0.json, or any file in its layout, plain or .gz; by default 20 questions of Headrace's own",
     )
-    limit: int | None = Field(None, gt=0, description="most questions, drawn by the seed; all where left out")
+    limit: int | None = Field(None, gt=0, description="limit of the questions, sampled by the seed; by default all")
     max_new_tokens: int = Field(
-        24, gt=0, description="most tokens of an answer; never more than half of the network's context"
+        24, gt=0, description="limit of an answer's tokens; at most half of the network's context is used"
     )
 
     @property
     def file(self) -> Path:
-        """Where the questions are."""
+        """File of the questions."""
         return local_file(self.path) if self.path else OWN_DATA / "squad" / "dev-v2.0.json"
 
     def names(self) -> list[str]:
@@ -45,23 +46,23 @@ class SquadTask(BenchmarkTask):
         return [TASK]
 
     def tokens(self) -> int:
-        """A token that is written costs about as much time as ten that are read together."""
-        found = self._found()
-        if found is None:
+        """Estimated tokens; a generated one costs about as much time as ten of the prompt."""
+        path = self._existing_file()
+        if path is None:
             return 0
-        questions = questions_in(found)
+        questions = estimate_questions(path)
         return min(self.limit or questions, questions) * (PROMPT_TOKENS + 10 * self.max_new_tokens)
 
     def data_files(self) -> list[Path]:
-        """The one file."""
+        """The file of the questions, plain or gzip."""
         return [self.file, self.file.with_name(f"{self.file.name}.gz")]
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
-        """Exact match and F1, all and with and without answer."""
-        if self._found() is None:
+        """Exact match and F1, over all questions and over those with and without answer."""
+        if self._existing_file() is None:
             return []
         from stages.benchmark.harness.run_task import harness_model
-        from stages.benchmark.tasks.squad.answers import prompted, squad_results
+        from stages.benchmark.tasks.squad.answers import prompted_answers, squad_results
 
         lm = harness_model(model, context)
         new_tokens = min(self.max_new_tokens, max(lm.max_length // 2, 1))
@@ -69,51 +70,54 @@ class SquadTask(BenchmarkTask):
 
         def generate(prompts: Sequence[str]) -> list[str]:
             settings = {"until": ["\n"], "do_sample": False, "max_gen_toks": new_tokens}
-            return lm.generate_until([_instance("generate_until", (text, settings)) for text in prompts])
+            return lm.generate_until([_request("generate_until", (text, settings)) for text in prompts])
 
         def log_likelihood(pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
-            return np.array([one for one, _ in lm.loglikelihood([_instance("loglikelihood", pair) for pair in pairs])])
+            requests = [_request("loglikelihood", pair) for pair in pairs]
+            return np.array([likelihood for likelihood, _ in lm.loglikelihood(requests)])
 
-        answers = prompted(
+        answers = prompted_answers(
             questions, generate, log_likelihood, lambda text: len(lm.tok_encode(text)), lm.max_length - new_tokens
         )
         return squad_results(model.name, questions, answers, context.seed, protocol=PROTOCOL)
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
-        """Never an answer (the majority class where it is), and the sentence with most words of the question."""
+        """No answer to any question (the majority class, if most have none), and the most similar sentence."""
         from stages.benchmark.results import missing_score
         from stages.benchmark.tasks.squad.answers import always_no_answer, most_similar_sentence, squad_results
 
-        if self._found() is None:
-            reason = missing_data_message(self.file.parent, [self.file.name], GET)
+        if self._existing_file() is None:
+            reason = missing_data_message(self.file.parent, [self.file.name], DOWNLOAD_COMMAND)
             return [missing_score(TASK, metric, reason, PROTOCOL) for metric in ("exact", "f1")]
         questions = self._questions(context.seed)
-        rules = {"no answer": always_no_answer, "most similar sentence": most_similar_sentence}
+        baselines = {"no answer": always_no_answer, "most similar sentence": most_similar_sentence}
         return [
             result
-            for name, rule in rules.items()
-            for result in squad_results(name, questions, rule(questions), context.seed)
+            for name, answer in baselines.items()
+            for result in squad_results(name, questions, answer(questions), context.seed)
         ]
 
     def texts(self, seed: int) -> dict[str, dict[str, list[str]]]:
-        """Question and passage."""
-        if self._found() is None:
+        """Questions and their passages."""
+        if self._existing_file() is None:
             return {}
-        return {TASK: {one.question_id: [one.question, one.context] for one in self._questions(seed)}}
+        return {
+            TASK: {question.question_id: [question.question, question.context] for question in self._questions(seed)}
+        }
 
-    def _found(self) -> Path | None:
+    def _existing_file(self) -> Path | None:
         return find_file(self.file.parent, self.file.name)
 
     def _questions(self, seed: int) -> "list[SquadQuestion]":
         from stages.benchmark.tasks.squad.data import read_questions
 
-        path = self._found()
+        path = self._existing_file()
         assert path is not None
         return sample_items(read_questions(path), self.limit, seed)
 
 
-def _instance(kind: str, arguments: tuple[Any, ...]) -> Any:
-    """A request as the harness makes them."""
+def _request(kind: str, arguments: tuple[Any, ...]) -> Any:
+    """A request in the harness's form."""
     from lm_eval.api.instance import Instance
 
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)

@@ -1,10 +1,11 @@
-"""Questions of SQuAD as rows of tokens in which an answer is a span, and spans as answers (1810.04805, section 4.3).
+"""SQuAD as span prediction: questions as rows of tokens, and predicted spans as answers (1810.04805, section 4.3).
 
-- `windows`: stretches of a passage that fit
-- `SpanRow`, `span_rows`: question and stretch as tokens; `span_targets`: what is to be found in them
-- `best_span`, `answer_of`: what start and end logits say
+- `windows`: overlapping windows of a passage
+- `SpanRow`, `span_rows`: a question and a window as tokens; `span_targets`: positions of the answer in the rows
+- `best_span`, `best_answer`: span and answer with the highest start and end logits
 
-A decoder's token sees only what is before it: the question stands before the passage, and no answer is the last token.
+A decoder's token attends only to earlier ones: the question precedes the passage, and the last token stands for no
+answer.
 """
 
 from collections.abc import Sequence
@@ -25,115 +26,115 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SpanRow:
-    """A question and a stretch of its passage."""
+    """A question and a window of its passage."""
 
     question: int
-    """Its place among the questions."""
+    """Index of the question."""
     tokens: list[int]
-    """The last one stands for no answer."""
+    """Tokens of the row; the last one represents no answer."""
     first: int
-    """Place of the stretch's first token in the row."""
+    """Position of the window's first token in the row."""
     characters: list[tuple[int, int]]
-    """[begin, end) in the context, of each token of the stretch."""
+    """[begin, end) in the context of each token of the window, in characters."""
 
 
 @dataclass(frozen=True)
 class RowSettings:
-    """How rows are cut."""
+    """Limits of a row's parts."""
 
     stride: int
-    """Tokens from one stretch's beginning to the next one's."""
-    question_tokens: int
-    """Most of a question, which loses its end."""
+    """Tokens between the starts of consecutive windows."""
+    max_question_tokens: int
+    """Limit of a question's tokens; a longer one is truncated at its end."""
 
 
-def windows(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """Stretches [first, last) of at most `room` tokens that together cover all of `tokens`, `stride` apart."""
-    step = min(stride, room)
-    found = [(0, min(room, tokens))]
-    while found[-1][1] < tokens:
-        first = found[-1][0] + step
-        found.append((first, min(first + room, tokens)))
-    return found
+def windows(tokens: int, size: int, stride: int) -> list[tuple[int, int]]:
+    """Windows [first, last) of up to `size` tokens, `stride` apart, that together cover `tokens`."""
+    step = min(stride, size)
+    bounds = [(0, min(size, tokens))]
+    while bounds[-1][1] < tokens:
+        first = bounds[-1][0] + step
+        bounds.append((first, min(first + size, tokens)))
+    return bounds
 
 
 def span_rows(questions: Sequence[SquadQuestion], model: EvaluatedModel, settings: RowSettings) -> list[SpanRow]:
-    """All rows of all questions, in their order; none is longer than the network's context."""
+    """Rows of all questions, in their order, each at most as long as the network's context."""
     context = model.network.config.context_length
     separator = list(model.tokenizer.encode(SEPARATOR, add_special_tokens=False).ids) or [model.end_of_text]
-    begin = [model.end_of_text] if model.prepend_end_of_text else []
+    prefix = [model.end_of_text] if model.prepend_end_of_text else []
     rows = []
     passages: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
-    for place, question in enumerate(questions):
+    for index, question in enumerate(questions):
         if question.context not in passages:
             encoded = model.tokenizer.encode(question.context, add_special_tokens=False)
             passages[question.context] = (list(encoded.ids), list(encoded.offsets))
         passage, characters = passages[question.context]
-        asked = model.tokenizer.encode(question.question.strip(), add_special_tokens=False).ids
-        before = begin + list(asked[: min(settings.question_tokens, context // 2)]) + separator
-        room = context - len(before) - len(separator)
-        for first, last in windows(len(passage), max(1, room), settings.stride):
+        question_ids = model.tokenizer.encode(question.question.strip(), add_special_tokens=False).ids
+        before = prefix + list(question_ids[: min(settings.max_question_tokens, context // 2)]) + separator
+        window_size = context - len(before) - len(separator)
+        for first, last in windows(len(passage), max(1, window_size), settings.stride):
             tokens = before + passage[first:last] + separator
-            rows.append(SpanRow(place, tokens, len(before), characters[first:last]))
+            rows.append(SpanRow(index, tokens, len(before), characters[first:last]))
     return rows
 
 
 def span_targets(rows: Sequence[SpanRow], questions: Sequence[SquadQuestion]) -> npt.NDArray[np.int64]:
-    """(rows, 3): places in the row of the stretch's first token, the answer's first and its last.
+    """(rows, 3): positions in the row of the window's first token, the answer's first token and its last.
 
-    The answer is the first marked one; both places are the last token where the stretch does not hold all of it.
+    The answer is the first reference answer; both positions are the row's last token if the window does not contain
+    all of it.
     """
     return np.array([(row.first, *_target(row, questions[row.question])) for row in rows], dtype=np.int64)
 
 
 def _target(row: SpanRow, question: SquadQuestion) -> tuple[int, int]:
-    nothing = len(row.tokens) - 1
+    no_answer = len(row.tokens) - 1
     if not question.has_answer:
-        return nothing, nothing
+        return no_answer, no_answer
     begin = question.answer_starts[0]
     end = begin + len(question.answers[0])
     if not row.characters or begin < row.characters[0][0] or end > row.characters[-1][1]:
-        return nothing, nothing
-    # A token may begin with the space before the answer's first word, and end with a mark behind its last.
-    inside = [place for place, (first, last) in enumerate(row.characters) if first < end and last > begin]
+        return no_answer, no_answer
+    # The tokens may extend over the answer, by a space before it or a punctuation mark after it.
+    inside = [index for index, (first, last) in enumerate(row.characters) if first < end and last > begin]
     return row.first + inside[0], row.first + inside[-1]
 
 
-def best_span(start: Logits, end: Logits, most_tokens: int) -> tuple[float, int, int]:
-    """(score, first, last) of the span of at most so many tokens with the largest sum of both logits, (tokens,) each.
+def best_span(start: Logits, end: Logits, max_tokens: int) -> tuple[float, int, int]:
+    """(score, first, last) of the span of up to `max_tokens` tokens with the highest sum of start and end logit.
 
-    Of equal ones the first.
+    `start` and `end` are (tokens,). Of equal spans the first.
     """
     lengths = np.arange(len(end))[None, :] - np.arange(len(start))[:, None]
-    scores = np.where((lengths >= 0) & (lengths < most_tokens), start[:, None] + end[None, :], -np.inf)
+    scores = np.where((lengths >= 0) & (lengths < max_tokens), start[:, None] + end[None, :], -np.inf)
     first, last = np.unravel_index(int(scores.argmax()), scores.shape)
     return float(scores[first, last]), int(first), int(last)
 
 
-def answer_of(
-    question: SquadQuestion, rows: Sequence[SpanRow], logits: Sequence[Logits], most_tokens: int
+def best_answer(
+    question: SquadQuestion, rows: Sequence[SpanRow], logits: Sequence[Logits], max_tokens: int
 ) -> SquadAnswer:
-    """The best span over a question's rows, given up where no answer scores higher.
+    """The best span over a question's rows, or no answer if that scores higher.
+
+    The no-answer score is s_null - s_best of 1810.04805, section 4.3: the lowest sum of both logits of a row's last
+    token, as only the row with the answer is evidence against no answer, less the highest sum of a span.
 
     Args:
-        question: what was asked.
+        question: the question.
         rows: all of its rows.
-        logits: of each row (tokens, 2), of start and end.
-        most_tokens: of an answer.
-
-    Returns:
-        The no-answer score is s_null - s_best of 1810.04805, section 4.3: the lowest sum of both logits of a row's last
-        token, as only the row with the answer speaks against there being none, less the highest one of a span.
+        logits: (tokens, 2) of each row, for start and end.
+        max_tokens: limit of an answer's tokens.
     """
     spans = []
-    for number, (row, of_row) in enumerate(zip(rows, logits, strict=True)):
-        inside = of_row[row.first : -1]
-        if len(inside):
-            score, first, last = best_span(inside[:, 0], inside[:, 1], most_tokens)
+    for number, (row, row_logits) in enumerate(zip(rows, logits, strict=True)):
+        window = row_logits[row.first : -1]
+        if len(window):
+            score, first, last = best_span(window[:, 0], window[:, 1], max_tokens)
             spans.append((score, -number, (row.characters[first][0], row.characters[last][1])))
-    nothing = min(float(of_row[-1].sum()) for of_row in logits)
+    null_score = min(float(row_logits[-1].sum()) for row_logits in logits)
     score, _, (begin, end) = max(spans)
     text = question.context[begin:end].strip()
-    doubt = nothing - score
-    evidence = {"characters": [begin, end], "best_text": text, "span_score": score, "no_span_score": nothing}
-    return SquadAnswer(NO_ANSWER if doubt > 0 else text, doubt, evidence, best_text=text)
+    no_answer_score = null_score - score
+    evidence = {"characters": [begin, end], "best_text": text, "span_score": score, "no_span_score": null_score}
+    return SquadAnswer(NO_ANSWER if no_answer_score > 0 else text, no_answer_score, evidence, best_text=text)

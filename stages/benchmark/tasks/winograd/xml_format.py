@@ -1,8 +1,10 @@
-"""The Winograd Schema Challenge in its authors' XML (Levesque et al. 2012; WSCollection.xml, 285 sentences).
+"""The Winograd Schema Challenge in its authors' XML (Levesque et al. 2012; WSCollection.xml).
 
-- `read_xml`: as items with a blank, like those of the JSON lines
+Of its 285 sentences the first 273 are WSC273.
 
-The pronoun's place becomes the blank. Where it is possessive, the options get "'s", as in the harness's wsc273.
+- `read_xml`: its items, in the form of the JSON lines
+
+The pronoun becomes the blank. If it is possessive, the options get "'s", as in the harness's wsc273.
 """
 
 from pathlib import Path
@@ -12,15 +14,13 @@ from data_schemas.errors import InputDataError
 from stages.benchmark.tasks.winograd.partial_scoring import BLANK, WinogradItem
 
 POSSESSIVE = ("my", "his", "her", "our", "their")
-FIRST_SET = 273
-"""WSC273 is the first 273 sentences; 12 came later."""
 
 
 def read_xml(path: Path) -> list[WinogradItem]:
     """Read a collection of schemas.
 
     Raises:
-        InputDataError: naming the schema and what it lacks.
+        InputDataError: naming the schema and its fault.
     """
     try:
         root = ElementTree.fromstring(path.read_bytes())
@@ -28,31 +28,33 @@ def read_xml(path: Path) -> list[WinogradItem]:
         raise InputDataError(f"{path} cannot be read as XML: {error}") from error
     schemas = root.findall("schema")
     if not schemas:
-        raise InputDataError(f"{path} holds no <schema>; expected <collection> with <schema> elements")
+        raise InputDataError(f"{path} contains no <schema>; expected is a <collection> of <schema> elements")
     return [_item(schema, number, f"{path}, schema {number}") for number, schema in enumerate(schemas, start=1)]
 
 
-def _item(schema: ElementTree.Element, number: int, where: str) -> WinogradItem:
-    before, pronoun, after = (_text(schema, f"text/{name}", where) for name in ("txt1", "pron", "txt2"))
+def _item(schema: ElementTree.Element, number: int, location: str) -> WinogradItem:
+    before, pronoun, after = (_text(schema, f"text/{name}", location) for name in ("txt1", "pron", "txt2"))
     options = [" ".join((answer.text or "").split()) for answer in schema.findall("answers/answer")]
     if len(options) != 2 or not all(options):
-        raise InputDataError(f"{where}: <answers> holds {len(options)} answers; accepted are two that are not empty")
-    right = _text(schema, "correctAnswer", where).rstrip(".")
-    if right not in ("A", "B"):
-        raise InputDataError(f"{where}: <correctAnswer> is {right!r}; accepted are A and B")
-    gap = "" if after[0] in ".,;:!?" else " "
+        raise InputDataError(f"{location}: <answers> contains {len(options)} answers; accepted are two non-empty ones")
+    correct = _text(schema, "correctAnswer", location).rstrip(".")
+    if correct not in ("A", "B"):
+        raise InputDataError(f"{location}: <correctAnswer> is {correct!r}; accepted are A and B")
+    space = "" if after[0] in ".,;:!?" else " "
     first, second = (_possessive(option) if pronoun.lower() in POSSESSIVE else option for option in options)
-    sentence = f"{before} {BLANK}{gap}{after}".strip()
+    sentence = f"{before} {BLANK}{space}{after}".strip()
     if sentence.count(BLANK) != 1:
-        raise InputDataError(f"{where}: the text holds a `{BLANK}`, which stands for the pronoun here")
-    return WinogradItem(str(number), sentence, (first, second), 1 if right == "A" else 2)
+        raise InputDataError(
+            f"{location}: the text contains `{BLANK}`, which is reserved for the pronoun; accepted is a text without it"
+        )
+    return WinogradItem(str(number), sentence, (first, second), 1 if correct == "A" else 2)
 
 
-def _text(schema: ElementTree.Element, name: str, where: str) -> str:
-    found = schema.find(name)
-    text = " ".join((found.text or "").split()) if found is not None else ""
+def _text(schema: ElementTree.Element, name: str, location: str) -> str:
+    element = schema.find(name)
+    text = " ".join((element.text or "").split()) if element is not None else ""
     if not text and name != "text/txt1":  # a sentence can begin with its pronoun
-        raise InputDataError(f"{where}: <{name}> is missing or empty")
+        raise InputDataError(f"{location}: <{name}> is missing or empty; accepted is text")
     return text
 
 

@@ -1,10 +1,11 @@
-"""Word problems by chain of thought: GSM8K, SVAMP and AQuA-RAT, with each set's own way to mark an answer.
+"""Word problems by chain of thought: GSM8K, SVAMP and AQuA-RAT, with each set's own mark of the final answer.
 
-- `WordProblemTask`: which set, how many worked examples, one answer or a vote over several
+- `WordProblemTask`: config and measurement
+- `majority_votes`: self-consistency
 
-Prompts follow Cobbe et al. 2021 (2110.14168) for GSM8K and Wei et al. 2022 (2201.11903) for the others; the rules of
-extraction stand in `harness_tasks`. The vote is self-consistency (Wang et al. 2023, 2203.11171): the commonest of
-several sampled answers, where answers that no rule could read do not vote.
+Prompts follow Cobbe et al. 2021 (2110.14168) for GSM8K and Wei et al. 2022 (2201.11903) for the others; the extraction
+rules are in `harness_tasks`. Self-consistency (Wang et al. 2023, 2203.11171) takes the most common of several sampled
+answers; answers that could not be extracted do not vote.
 """
 
 import re
@@ -20,63 +21,63 @@ from pydantic import Field
 from stages.benchmark.data_files import OWN_DATA, find_file, missing_data_message, sample_items
 from stages.benchmark.remote_files import local_folder
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
-from stages.benchmark.tasks.word_problems.data import READERS, WordProblemSet, final_answer
+from stages.benchmark.tasks.word_problems.data import WORD_PROBLEM_SETS, WordProblemSet, final_answer
 
 if TYPE_CHECKING:
     from stages.benchmark.results import TaskResult
 
 ITEM_BYTES, ITEM_TOKENS = 400, 120
-UNREAD = "[invalid]"
-"""What the harness's rules give where they find nothing."""
+NO_MATCH = "[invalid]"
+"""Result of the harness's extraction rules without a match."""
+RULES = ("strict", "flexible")
+"""Filters of `harness_tasks` that extract the answer."""
 
 
 class WordProblemTask(BenchmarkTask):
-    """Mathematics in words, solved step by step in text."""
+    """Mathematical word problems, solved step by step in text."""
 
     kind: Literal["word_problems"] = "word_problems"
-    data: Literal["gsm8k", "svamp", "aqua"] = Field(description="which set")
+    data: Literal["gsm8k", "svamp", "aqua"] = Field(description="set of problems")
     path: str | None = Field(
-        None, description="folder with the set's own files, such as test.jsonl; a few problems of ours where left out"
+        None, description="folder with the set's own files, such as test.jsonl; by default a few of Headrace's own"
     )
-    examples: int = Field(4, ge=0, description="worked examples before each problem; fewer where there are not so many")
-    limit: int | None = Field(None, gt=0, description="most problems, drawn by the seed; all where left out")
+    examples: int = Field(4, ge=0, description="few-shot examples before each problem; fewer if the set has fewer")
+    limit: int | None = Field(None, gt=0, description="limit of the problems, sampled by the seed; by default all")
     max_new_tokens: int = Field(
-        256, gt=0, description="most tokens of an answer; never more than half of the network's context"
+        256, gt=0, description="limit of an answer's tokens; at most half of the network's context is used"
     )
-    votes: int = Field(
-        1, ge=1, description="answers sampled for each problem, of which the commonest counts; 1: greedy"
-    )
-    temperature: float = Field(0.7, gt=0, description="of sampling where there are votes (2203.11171, section 3.1)")
+    votes: int = Field(1, ge=1, description="answers sampled per problem, of which the most common counts; 1: greedy")
+    temperature: float = Field(0.7, gt=0, description="sampling temperature if votes > 1 (2203.11171, section 3.1)")
 
     @property
     def folder(self) -> Path:
-        """Where the set is."""
+        """Folder of the set."""
         return local_folder(self.path) if self.path else OWN_DATA / self.data
 
     @property
     def protocol(self) -> str:
-        """How the network is asked."""
-        way = "greedy" if self.votes == 1 else f"vote of {self.votes} at temperature {self.temperature:g}"
-        return f"chain of thought, {self.examples} examples, {way}"
+        """Prompting and sampling, as stated in the results."""
+        sampling = "greedy" if self.votes == 1 else f"vote of {self.votes} at temperature {self.temperature:g}"
+        return f"chain of thought, {self.examples} examples, {sampling}"
 
     def names(self) -> list[str]:
-        """`GSM8K` ..."""
+        """Name of the set, such as `GSM8K`."""
         return [self._set.name]
 
     def tokens(self) -> int:
-        """A token that is written costs about as much time as ten that are read together."""
+        """Estimated tokens; a generated one costs about as much time as ten of the prompt."""
         path = find_file(self.folder, *self._set.files)
         items = path.stat().st_size // ITEM_BYTES + 1 if path else 0
-        each = ITEM_TOKENS * (1 + self.examples) + 10 * self.max_new_tokens * self.votes
-        return min(self.limit or items, items) * each
+        per_item = ITEM_TOKENS * (1 + self.examples) + 10 * self.max_new_tokens * self.votes
+        return min(self.limit or items, items) * per_item
 
     def data_files(self) -> list[Path]:
-        """Problems and examples."""
+        """Files of problems and of few-shot examples."""
         names = (*self._set.files, *self._set.examples)
         return [self.folder / f"{name}{ending}" for name in names for ending in ("", ".gz")]
 
     def measure(self, model: EvaluatedModel, context: TaskContext) -> "list[TaskResult]":
-        """Accuracy by each rule of extraction."""
+        """Accuracy by each extraction rule."""
         if self._missing():
             return []
         from stages.benchmark.harness.run_task import harness_model, run_task
@@ -85,41 +86,41 @@ class WordProblemTask(BenchmarkTask):
 
         problems, examples = self._problems(context.seed), self._examples()
         lm = harness_model(model, context)
-        asked = run_task(self.data, problems, examples, lm, **self._overrides())
+        items = run_task(self.data, problems, examples, lm, **self._overrides())
         results = []
-        for rule in ("strict", "flexible"):
-            right = [float(one.metrics[rule]["exact_match"]) for one in asked]
+        for rule in RULES:
+            correct = [float(item.metrics[rule]["exact_match"]) for item in items]
             rows = [
                 item_row(
-                    self._set.name, one.document["id"], model.name,
-                    {"responses": one.responses, "extracted": one.extracted, "label": one.document["answer"]},
-                    value, 1.0, one.prompt,
+                    self._set.name, item.document["id"], model.name,
+                    {"responses": item.responses, "extracted": item.extracted, "label": item.document["answer"]},
+                    value, 1.0, item.prompt,
                 )
-                for one, value in zip(asked, right, strict=True)
+                for item, value in zip(items, correct, strict=True)
             ]  # fmt: skip
-            interval = bootstrap_interval(right, np.ones(len(right)), context.seed)
+            interval = bootstrap_interval(correct, np.ones(len(correct)), context.seed)
             row = score_row(
-                self._set.name, model.name, f"accuracy, {rule}", interval, len(right), True, self.protocol
+                self._set.name, model.name, f"accuracy, {rule}", interval, len(correct), True, self.protocol
             )  # fmt: skip
             results.append(TaskResult(row, rows))
         return results
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
-        """The commonest answer, and random choice where there are choices."""
+        """The most common answer, and random choice for multiple-choice sets."""
         from stages.benchmark.results import missing_score, single_value
 
         reason = self._missing()
         if reason:
             return [missing_score(self._set.name, f"accuracy, {rule}", reason, self.protocol)
-                    for rule in ("strict", "flexible")]  # fmt: skip
+                    for rule in RULES]  # fmt: skip
         problems = self._problems(context.seed)
-        commonest = Counter(final_answer(problem) for problem in problems).most_common(1)[0][1]
-        values = {"majority class": commonest / len(problems)}
+        highest_count = Counter(final_answer(problem) for problem in problems).most_common(1)[0][1]
+        values = {"majority class": highest_count / len(problems)}
         if self._set.choices:
             values["random choice"] = 1 / self._set.choices
         return [
             single_value(self._set.name, name, f"accuracy, {rule}", value, self.protocol)
-            for rule in ("strict", "flexible")
+            for rule in RULES
             for name, value in values.items()
         ]
 
@@ -131,13 +132,13 @@ class WordProblemTask(BenchmarkTask):
 
     @property
     def _set(self) -> WordProblemSet:
-        return READERS[self.data]
+        return WORD_PROBLEM_SETS[self.data]
 
     def _missing(self) -> str | None:
         if not find_file(self.folder, *self._set.files):
-            return missing_data_message(self.folder, self._set.files, self._set.get)
+            return missing_data_message(self.folder, self._set.files, self._set.download_command)
         if self.examples and self._set.examples and not find_file(self.folder, *self._set.examples):
-            reason = missing_data_message(self.folder, self._set.examples, self._set.get)
+            reason = missing_data_message(self.folder, self._set.examples, self._set.download_command)
             return f"{reason}; or set examples: 0"
         return None
 
@@ -147,13 +148,13 @@ class WordProblemTask(BenchmarkTask):
         return sample_items(self._set.read(path), self.limit, seed)
 
     def _examples(self) -> list[dict[str, Any]]:
-        """The first worked examples: always the same, as in the papers."""
+        """The first few-shot examples, the same for every problem, as in the papers."""
         if not self.examples:
             return []
         return self._set.read_examples(find_file(self.folder, *self._set.examples))[: self.examples]
 
     def _overrides(self) -> dict[str, Any]:
-        """What differs from the YAML."""
+        """Fields that replace those of the YAML."""
         from stages.benchmark.harness.run_task import task_settings
 
         settings = task_settings(self.data)
@@ -161,30 +162,31 @@ class WordProblemTask(BenchmarkTask):
         if self.votes == 1:
             return {"generation_kwargs": generation}
         generation |= {"do_sample": True, "temperature": self.temperature}
-        # The answer of each text is read by the same rule, then they vote.
+        # Each text's answer is extracted by the same rule; then the answers vote.
         ignored = settings["metric_list"][0].get("regexes_to_ignore", [])
-        vote = {"function": "custom", "filter_fn": partial(votes, ignored=ignored)}
+        vote = {"function": "custom", "filter_fn": partial(majority_votes, ignored=ignored)}
         rules = [
             {**rule, "filter": [*rule["filter"][:-1], vote, rule["filter"][-1]]} for rule in settings["filter_list"]
         ]
         return {"generation_kwargs": generation, "repeats": self.votes, "filter_list": rules}
 
 
-def votes(answers: Iterable[Sequence[str]], documents: object, ignored: Sequence[str] = ()) -> list[list[str]]:
-    """[the commonest answer] of each problem's, as it was first written; of equally common ones the first.
+def majority_votes(answers: Iterable[Sequence[str]], documents: object, ignored: Sequence[str] = ()) -> list[list[str]]:
+    """[the most common answer] of each problem, in the form that occurred first; of equally common ones the first.
 
     Args:
-        answers: of each problem, those that were read.
-        documents: the problems; the harness gives them.
-        ignored: patterns of what makes no difference, as in the set's metric: $1,072 and 1072. are one answer.
+        answers: the extracted answers of each problem.
+        documents: the problems, which the harness passes and the vote does not use.
+        ignored: regular expressions removed before comparison, as in the set's metric: $1,072 and 1072. are equal.
     """
 
-    def plain(answer: str) -> str:
+    def normalize(answer: str) -> str:
         return reduce(lambda text, pattern: re.sub(pattern, "", text), ignored, answer).lower()
 
     results = []
-    for each in answers:
-        read = {plain(answer): answer for answer in reversed(each) if answer != UNREAD}  # as first written
-        counts = Counter(plain(answer) for answer in each if answer != UNREAD)
-        results.append([read[counts.most_common(1)[0][0]] if read else UNREAD])
+    for of_problem in answers:
+        extracted = [answer for answer in of_problem if answer != NO_MATCH]
+        first_forms = {normalize(answer): answer for answer in reversed(extracted)}
+        counts = Counter(normalize(answer) for answer in extracted)
+        results.append([first_forms[counts.most_common(1)[0][0]] if extracted else NO_MATCH])
     return results

@@ -1,4 +1,4 @@
-"""Small folders of images in the layouts that real ones have."""
+"""Small folders of images in the layouts of real ones."""
 
 import numpy as np
 from PIL import Image
@@ -12,9 +12,9 @@ def write_image(path, value, mode="RGB", size=(12, 10)):
 
 
 def image_folder(root, split, classes=("cat", "dog"), images=3):
-    for place, name in enumerate(classes):
+    for index, name in enumerate(classes):
         for number in range(images):
-            write_image(root / split / name / f"{name}_{number}.JPEG", 40 + 100 * place + number)
+            write_image(root / split / name / f"{name}_{number}.JPEG", 40 + 100 * index + number)
     return root
 
 
@@ -32,7 +32,7 @@ def tiny_imagenet(root):
 
 
 def imagenet(root, truth=("2", "1", "2"), train=True):
-    """`meta.mat` has an inner node with the id 3, which is no label."""
+    """`meta.mat` has an inner node with the id 3, which is not a label."""
     data = root / "ILSVRC2012_devkit_t12" / "data"
     data.mkdir(parents=True)
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]

@@ -13,9 +13,9 @@ from stages.benchmark.config import BenchmarkConfig
 from stages.benchmark.data_files import OWN_DATA, find_file
 from stages.benchmark.metrics import METRICS
 from stages.benchmark.task import TaskContext
-from stages.benchmark.tasks.glue.data import BY_NAME, read_examples, sentences
+from stages.benchmark.tasks.glue.data import SETS_BY_NAME, read_examples, sentences
 from stages.benchmark.tasks.glue.fine_tuned import FineTunedGlueTask
-from stages.benchmark.tasks.glue.tf_idf import NAME, NAME_OF_SCALE, tf_idf_predictions
+from stages.benchmark.tasks.glue.tf_idf import NAME, REGRESSION_NAME, tf_idf_predictions
 from stages.benchmark.tasks.glue.training import sentence_row
 from tests.modeling.compressed_networks import COMPRESSIONS
 from tests.stages.benchmark.networks import evaluated
@@ -42,23 +42,23 @@ def write_toy(folder, rows, name="RTE", labels=("entailment", "not_entailment"),
 def own_as_training(folder, *names):
     """The own development files as training files and development files."""
     for name in names:
-        of = BY_NAME[name]
-        (folder / of.folder).mkdir(exist_ok=True)
-        data = find_file(OWN_DATA / "glue" / of.folder, *of.files).read_bytes()
-        for file in (of.files[0], *of.train[:1]):
-            (folder / of.folder / file).write_bytes(data)
+        dataset = SETS_BY_NAME[name]
+        (folder / dataset.folder).mkdir(exist_ok=True)
+        data = find_file(OWN_DATA / "glue" / dataset.folder, *dataset.files).read_bytes()
+        for file in (dataset.files[0], *dataset.train[:1]):
+            (folder / dataset.folder / file).write_bytes(data)
 
 
 @pytest.mark.usefixtures("fast_bf16")
-def test_a_keyword_is_learnt_and_stands_beside_baselines(tmp_path):
+def test_a_keyword_is_learned_and_scored_with_baselines(tmp_path):
     write_toy(tmp_path, 240)
     task = FineTunedGlueTask(
         path=str(tmp_path), sets=("RTE",), learning_rate=8e-3, epochs=6, batch_size=16, seeds=1, limit=60
     )
-    score, average = (one.score for one in task.measure(evaluated(), TaskContext(0)))
+    score, average = (result.score for result in task.measure(evaluated(), TaskContext(0)))
     rows = {
         row["model"]: row
-        for row in (one.score for one in task.baselines(TaskContext(0)))
+        for row in (result.score for result in task.baselines(TaskContext(0)))
         if row["task"] == score["task"]
     }
     assert score["task"] == "GLUE RTE, fine-tuned" and score["items"] == 60
@@ -68,30 +68,30 @@ def test_a_keyword_is_learnt_and_stands_beside_baselines(tmp_path):
 
 
 @pytest.mark.usefixtures("fast_bf16")
-def test_scores_are_of_the_median_seeds_and_their_items_say_how(tmp_path):
+def test_scores_and_items_are_those_of_the_median_seeds(tmp_path):
     own_as_training(tmp_path, "MRPC", "STS-B")
     task = FineTunedGlueTask(path=str(tmp_path), sets=("MRPC", "STS-B"), seeds=3, learning_rate=5e-3, **SHORT)
     context = TaskContext(4, Folder(str(tmp_path / "work")))
     results = task.measure(evaluated(), context)
-    assert [one.score["metric"] for one in results] == [
+    assert [result.score["metric"] for result in results] == [
         "accuracy", "F1", "Pearson correlation", "Spearman correlation", "mean of 2 tasks",
     ]  # fmt: skip
     for result in results[:4]:
-        of_seeds = [float(one.split(": ")[1]) for one in result.score["note"].partition("; ")[2].split(", ")]
-        assert result.score["value"] == pytest.approx(sorted(of_seeds)[1], abs=1e-4)
+        seed_values = [float(part.split(": ")[1]) for part in result.score["note"].partition("; ")[2].split(", ")]
+        assert result.score["value"] == pytest.approx(sorted(seed_values)[1], abs=1e-4)
         count = len(result.items)
         assert result.score["note"].startswith(f"trained on {count} items of train.tsv; seed 4: ")
         outputs = [json.loads(item["output"]) for item in result.items]
-        columns = (np.array([one[key] for one in outputs]) for key in ("label", "predicted"))
+        columns = (np.array([output[key] for output in outputs]) for key in ("label", "predicted"))
         assert METRICS[result.score["metric"]](*columns) == pytest.approx(result.score["value"])
     assert results[0].items[0]["prompt"].count("\n") == 2
     model = evaluated()
     model.network.embedding = None
-    assert [one.score for one in task.measure(model, context)] == [one.score for one in results]
+    assert [result.score for result in task.measure(model, context)] == [result.score for result in results]
 
 
 @pytest.mark.usefixtures("fast_bf16")
-def test_mnli_is_trained_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch):
+def test_mnli_is_trained_once_for_all_its_scored_sets(tmp_path, monkeypatch):
     own_as_training(tmp_path, "MNLI matched", "MNLI mismatched")
     (tmp_path / "AX").mkdir()
     for file in ("diagnostic-full.tsv",):
@@ -103,7 +103,7 @@ def test_mnli_is_trained_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch)
     original = fine_tuning_workers.fine_tune
     monkeypatch.setattr(fine_tuning_workers, "fine_tune", lambda *all: trained.append(1) or original(*all))
     task = FineTunedGlueTask(path=str(tmp_path), sets=("MNLI matched", "AX", "MNLI mismatched"), seeds=2, **SHORT)
-    results = [one.score for one in task.measure(evaluated(), TaskContext(0))]
+    results = [result.score for result in task.measure(evaluated(), TaskContext(0))]
     assert [row["task"] for row in results] == [
         "GLUE MNLI matched, fine-tuned", "GLUE MNLI mismatched, fine-tuned", "GLUE AX, fine-tuned",
         "GLUE average, fine-tuned",
@@ -112,7 +112,7 @@ def test_mnli_is_trained_once_for_all_that_is_asked_of_it(tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("fast_bf16")
-def test_networks_of_integers_and_zeros_say_what_became_of_them(tmp_path):
+def test_notes_describe_the_training_of_compressed_networks(tmp_path):
     write_toy(tmp_path, 16)
     task = FineTunedGlueTask(path=str(tmp_path), sets=("RTE",), seeds=1, **SHORT)
     model = evaluated()
@@ -125,21 +125,21 @@ def test_networks_of_integers_and_zeros_say_what_became_of_them(tmp_path):
 def test_a_training_that_diverges_is_a_row_without_score(tmp_path):
     write_toy(tmp_path, 16)
     task = FineTunedGlueTask(path=str(tmp_path), sets=("RTE",), seeds=1, learning_rate=1e20, **SHORT)
-    (row,) = (one.score for one in task.measure(evaluated(), TaskContext(0)))
+    (row,) = (result.score for result in task.measure(evaluated(), TaskContext(0)))
     assert (row["model"], row["value"]) == ("pretrained", None) and "diverged at step" in row["note"]
 
 
-def test_what_is_absent_is_said_with_the_file_that_lacks(tmp_path):
+def test_missing_data_are_reported_with_the_file(tmp_path):
     write_toy(tmp_path, 8, files=("dev.tsv",))
     task = FineTunedGlueTask(path=str(tmp_path), sets=("RTE", "CoLA"))
     assert task.measure(evaluated(), TaskContext(0)) == [] and task.tokens() == 0
-    notes = [one.score["note"] for one in task.baselines(TaskContext(0))]
+    notes = [result.score["note"] for result in task.baselines(TaskContext(0))]
     assert notes[0].startswith(f"not run: no data at {tmp_path}/CoLA/dev.tsv; get it with: ")
     assert notes[1].startswith(f"not run: no data at {tmp_path}/RTE/train.tsv or {tmp_path}/RTE/train.kshot.tsv; get")
     assert {tmp_path / "RTE" / "train.tsv", tmp_path / "CoLA" / "dev.tsv.gz"} <= set(task.data_files())
 
 
-def test_rows_end_alike_and_lose_the_first_sentence_s_beginning():
+def test_rows_end_alike_and_truncate_the_first_sentence_s_beginning():
     model = evaluated(context_length=16)
 
     def encode(text):
@@ -158,32 +158,32 @@ def test_rows_end_alike_and_lose_the_first_sentence_s_beginning():
 
 @pytest.mark.parametrize("name", ["CoLA", "MRPC", "STS-B"])
 def test_tf_idf_is_scikit_learn_s(name):
-    of = BY_NAME[name]
-    items = read_examples(find_file(OWN_DATA / "glue" / of.folder, *of.files), of).items
-    known, labels = [sentences(item) for item in items], np.array([item["label"] for item in items], dtype=float)
-    found = tf_idf_predictions(known[:12], labels[:12], known[12:], not of.labels)
+    dataset = SETS_BY_NAME[name]
+    items = read_examples(find_file(OWN_DATA / "glue" / dataset.folder, *dataset.files), dataset).items
+    texts, labels = [sentences(item) for item in items], np.array([item["label"] for item in items], dtype=float)
+    predictions = tf_idf_predictions(texts[:12], labels[:12], texts[12:], not dataset.labels)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(
-        [text for one in known[:12] for text in one]
+        [text for item_texts in texts[:12] for text in item_texts]
     )
-    parts = [vectorizer.transform(column) for column in zip(*known, strict=True)]
+    parts = [vectorizer.transform(column) for column in zip(*texts, strict=True)]
     if len(parts) == 2:
         dense = [part.toarray() for part in parts]
         parts += [abs(dense[0] - dense[1]), dense[0] * dense[1]]
     features = hstack(parts).tocsr()
-    model = LogisticRegression(C=1, max_iter=1000) if of.labels else Ridge()
+    model = LogisticRegression(C=1, max_iter=1000) if dataset.labels else Ridge()
     expected = model.fit(features[:12], labels[:12]).predict(features[12:])
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(predictions, expected, rtol=1e-5)
 
 
 def test_texts_without_words_and_labels_of_one_class():
-    with pytest.raises(InputDataError, match="hold no words of two letters or more"):
+    with pytest.raises(InputDataError, match="contain no words of two letters or more"):
         tf_idf_predictions([["?"], ["!"]], np.array([0.0, 1.0]), [["?"]], False)
     assert tf_idf_predictions([["fox"]], np.array([1.0]), [["?"], ["fox"]], False).tolist() == [1, 1]
 
 
-def test_both_protocols_of_glue_stand_in_one_config():
+def test_both_protocols_of_glue_can_be_in_one_config():
     tasks = [{"kind": "glue"}, {"kind": "glue_fine_tuned", "path": "glue"}]
     names = [name for task in BenchmarkConfig(tasks=tasks).tasks for name in task.names()]
-    assert "GLUE CoLA" in names and "GLUE CoLA, fine-tuned" in names and NAME != NAME_OF_SCALE
-    with pytest.raises(ValidationError, match="'Cola' is no set of GLUE"):
+    assert "GLUE CoLA" in names and "GLUE CoLA, fine-tuned" in names and NAME != REGRESSION_NAME
+    with pytest.raises(ValidationError, match="'Cola' is not a set of GLUE"):
         FineTunedGlueTask(path="glue", sets=("Cola",))

@@ -7,7 +7,7 @@ from stages.benchmark.tasks.squad.official_scores import QuestionScore, best_thr
 
 
 def with_threshold(question: SquadQuestion, score: float, no_answer_score: float, threshold: float) -> float:
-    """The score once a prediction whose no-answer score is above the threshold is given up."""
+    """The score if a prediction with a no-answer score above the threshold counts as no answer."""
     return float(not question.has_answer) if no_answer_score > threshold else score
 
 
@@ -20,31 +20,31 @@ def official_scores(
     """The script's output.
 
     Args:
-        questions: at least one.
+        questions: the questions, at least one.
         predictions: question id -> text, for every question.
-        no_answer_scores: question id -> how likely it is that there is no answer; the script's `--na-prob-file`.
+        no_answer_scores: question id -> probability of no answer; the script's `--na-prob-file`.
         threshold: the script's `--na-prob-thresh`.
 
     Returns:
-        Percentages `exact`, `f1` and the count `total`; the same with `HasAns_` and `NoAns_` before them, for the
-        questions with and without answer (left out where there are none); with no-answer scores also `best_exact`,
+        Percentages `exact`, `f1` and the count `total`; the same with the prefixes `HasAns_` and `NoAns_`, for the
+        questions with and without answer (if there are any); with no-answer scores also `best_exact`,
         `best_exact_thresh`, `best_f1`, `best_f1_thresh`.
     """
     texts = [predictions[question.question_id] for question in questions]
-    given_up = no_answer_scores or {}
-    chances = [given_up.get(question.question_id, 0.0) for question in questions]
+    scores_by_id = no_answer_scores or {}
+    no_answer = [scores_by_id.get(question.question_id, 0.0) for question in questions]
     raw = [question_scores(question, text) for question, text in zip(questions, texts, strict=True)]
     kept = [
-        QuestionScore(*(with_threshold(question, score, chance, threshold) for score in scores))
-        for question, scores, chance in zip(questions, raw, chances, strict=True)
+        QuestionScore(*(with_threshold(question, score, no_answer_score, threshold) for score in scores))
+        for question, scores, no_answer_score in zip(questions, raw, no_answer, strict=True)
     ]
     output = _means("", kept)
-    for prefix, wanted in (("HasAns_", True), ("NoAns_", False)):
-        chosen = [score for question, score in zip(questions, kept, strict=True) if question.has_answer is wanted]
-        output |= _means(prefix, chosen) if chosen else {}
+    for prefix, has_answer in (("HasAns_", True), ("NoAns_", False)):
+        selected = [score for question, score in zip(questions, kept, strict=True) if question.has_answer is has_answer]
+        output |= _means(prefix, selected) if selected else {}
     if no_answer_scores is not None:
         for name, scores in zip(QuestionScore._fields, zip(*raw, strict=True), strict=True):
-            best = best_threshold(questions, scores, texts, chances)
+            best = best_threshold(questions, scores, texts, no_answer)
             output |= {f"best_{name}": best.score, f"best_{name}_thresh": best.threshold}
     return output
 

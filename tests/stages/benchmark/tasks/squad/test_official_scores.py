@@ -46,7 +46,7 @@ def test_reads_the_official_layout(tmp_path, name):
     [
         ("{", "dev.json cannot be read as JSON"),
         ([], 'dev.json is a JSON list; expected is {"version"'),
-        ({"data": []}, "dev.json holds no questions"),
+        ({"data": []}, "dev.json contains no questions"),
         ({"data": [{"paragraphs": []}]}, "dev.json, article 0: field 'title' is missing; accepted is a string"),
         ({"data": ["Mills"]}, "dev.json, article 0 is \"Mills\"; accepted is an object with 'title'"),
         (
@@ -54,9 +54,12 @@ def test_reads_the_official_layout(tmp_path, name):
             "article 0 ('Mills'), paragraph 0: field 'context' is 3; accepted is a string that is not empty",
         ),
         (document(id=7), "article 0 ('Mills'), paragraph 0, question 1: field 'id' is 7; accepted is a string"),
-        (document(id="q1"), "question 'q1': its 'id' is also that of an earlier question"),
+        (document(id="q1"), "question 'q1': field 'id' equals that of an earlier question"),
         (document(question=" "), "paragraph 0, question 'q2': field 'question' is \" \""),
-        (document(answers=...), "question 'q2': field 'answers' is missing; accepted is a list (the official test"),
+        (
+            document(answers=...),
+            "question 'q2': field 'answers' is missing; accepted is a list (the answers of the official test",
+        ),
         (document(answers=[{"text": None}]), "question 'q2', answer 0: field 'text' is null"),
         (document(answers=[{"text": "wheel"}]), "field 'is_impossible' is true with 1 answers"),
         (
@@ -70,7 +73,7 @@ def test_reads_the_official_layout(tmp_path, name):
         (document(answers=[{"text": "wheel", "answer_start": "15"}], is_impossible=False), "'answer_start' is \"15\""),
         (
             document(answers=[{"text": "wheel", "answer_start": 15}, {"text": "mill"}], is_impossible=False),
-            "question 'q2': 1 of 2 answers have a field 'answer_start'; accepted is all or none",
+            "question 'q2': 1 of 2 answers have a field 'answer_start'; accepted are all or none",
         ),
         (document(is_impossible=...), "field 'is_impossible' is false with 0 answers"),
         (document(is_impossible="yes"), "field 'is_impossible' is \"yes\"; accepted is true or false"),
@@ -122,7 +125,7 @@ def test_scores_by_hand(gold, prediction, exact, f1):
 def test_the_best_marked_answer_counts_and_answers_without_words_do_not():
     assert question_scores(question("q", "water wheel", "wheel"), "the wheel") == (1, 1)
     assert question_scores(question("q", "wheel", "the"), "") == (0, 0)
-    # Nothing but an article: as if there were no answer, and yet a question with one.
+    # Nothing but an article: scored as no answer, for a question that has one.
     assert question_scores(question("q", "the"), "") == (1, 1)
 
 
@@ -132,22 +135,22 @@ PREDICTIONS = {"a": "the mill wheel", "b": "cold water", "c": "", "d": "mill", "
 
 def test_the_whole_table_by_hand():
     # f1 of b: precision 1/2, recall 1, so 2/3; a, c right; d, e wrong.
-    found = official_scores(QUESTIONS, PREDICTIONS)
-    assert found == pytest.approx({
+    results = official_scores(QUESTIONS, PREDICTIONS)
+    assert results == pytest.approx({
         "exact": 40, "f1": 100 * (1 + 2 / 3 + 1) / 5, "total": 5,
         "HasAns_exact": 100 / 3, "HasAns_f1": 100 * (1 + 2 / 3) / 3, "HasAns_total": 3,
         "NoAns_exact": 50, "NoAns_f1": 50, "NoAns_total": 2,
     })  # fmt: skip
-    given_up = {"a": -2.0, "b": 0.5, "c": 0.1, "d": 0.7, "e": 3.0}
-    found = official_scores(QUESTIONS, PREDICTIONS, given_up, threshold=0.6)
-    # d is given up, rightly; e too, which changes nothing.
-    assert (found["exact"], found["NoAns_exact"]) == (60, 100)
-    # Begins with 2 right of 5; a makes 3; b adds 2/3 of f1 and nothing of exact; d would take 1.
-    assert (found["best_exact"], found["best_exact_thresh"]) == (60, -2.0)
-    assert (found["best_f1"], found["best_f1_thresh"]) == (pytest.approx(100 * (3 + 2 / 3) / 5), 0.5)
+    no_answer_scores = {"a": -2.0, "b": 0.5, "c": 0.1, "d": 0.7, "e": 3.0}
+    results = official_scores(QUESTIONS, PREDICTIONS, no_answer_scores, threshold=0.6)
+    # d counts as no answer, which is correct; e too, which changes nothing.
+    assert (results["exact"], results["NoAns_exact"]) == (60, 100)
+    # Starts with 2 correct of 5; a makes 3; b adds 2/3 of f1 and nothing of exact; d would subtract 1.
+    assert (results["best_exact"], results["best_exact_thresh"]) == (60, -2.0)
+    assert (results["best_f1"], results["best_f1_thresh"]) == (pytest.approx(100 * (3 + 2 / 3) / 5), 0.5)
 
 
-def test_one_kind_of_question_has_no_row_for_the_other():
+def test_questions_of_one_kind_have_no_scores_of_the_other():
     assert not [name for name in official_scores(QUESTIONS[:2], PREDICTIONS) if name.startswith("NoAns")]
 
 
@@ -165,22 +168,22 @@ rows = st.lists(st.tuples(st.sampled_from([(), ("mill wheel",), ("a", "race")]),
 
 @given(rows, st.data())
 def test_best_threshold_is_the_best_of_all_thresholds(drawn, data):
-    questions = [question(str(place), *answers) for place, (answers, _) in enumerate(drawn)]
+    questions = [question(str(index), *answers) for index, (answers, _) in enumerate(drawn)]
     predictions = [prediction for _, prediction in drawn]
-    # Distinct scores: where some are equal, the script counts cuts that no threshold makes.
-    given_up = data.draw(st.permutations([float(place) for place in range(1, len(drawn) + 1)]))
-    scores = [question_scores(one, text).f1 for one, text in zip(questions, predictions, strict=True)]
+    # Distinct scores: with equal ones, the script counts cuts that no threshold makes.
+    no_answer_scores = data.draw(st.permutations([float(score) for score in range(1, len(drawn) + 1)]))
+    scores = [question_scores(item, text).f1 for item, text in zip(questions, predictions, strict=True)]
 
     def mean(threshold: float) -> float:
-        kept = [with_threshold(*row, threshold) for row in zip(questions, scores, given_up, strict=True)]
+        kept = [with_threshold(*row, threshold) for row in zip(questions, scores, no_answer_scores, strict=True)]
         return 100 * sum(kept) / len(kept)
 
-    found = best_threshold(questions, scores, predictions, given_up)
-    # The script takes any text for a wrong answer to a question without one, "the" too, whose own score is 1.
+    results = best_threshold(questions, scores, predictions, no_answer_scores)
+    # The script counts any text as a wrong answer to an unanswerable question, "the" too, whose own score is 1.
     if not any(text and not normalize_answer(text) for text in predictions):
-        assert found.score == pytest.approx(max(mean(threshold) for threshold in (0.0, *given_up)))
-        assert found.score == pytest.approx(mean(found.threshold))
-    assert found.score >= 100 * sum(not one.has_answer for one in questions) / len(questions)
+        assert results.score == pytest.approx(max(mean(threshold) for threshold in (0.0, *no_answer_scores)))
+        assert results.score == pytest.approx(mean(results.threshold))
+    assert results.score >= 100 * sum(not item.has_answer for item in questions) / len(questions)
 
 
 def test_a_broken_gzip_file_is_named(tmp_path):

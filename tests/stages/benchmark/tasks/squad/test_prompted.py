@@ -15,15 +15,15 @@ def test_scores_are_the_official_ones_of_the_answers_in_the_items():
     task = SquadTask(max_new_tokens=6)
     model = evaluated(context_length=512)
     results = task.measure(model, TaskContext(0))
-    scores = {one.score["metric"]: one.score for one in results}
-    answers = {item["item"]: json.loads(item["output"]) for item in results[0].items}
+    scores = {result.score["metric"]: result.score for result in results}
+    outputs = {item["item"]: json.loads(item["output"]) for item in results[0].items}
     official = official_scores(
         read_questions(task.file),
-        {name: one["predicted"] for name, one in answers.items()},
-        {name: one["no_answer_score"] for name, one in answers.items()},
+        {name: output["predicted"] for name, output in outputs.items()},
+        {name: output["no_answer_score"] for name, output in outputs.items()},
         threshold=math.inf,
     )
-    assert len(answers) == 20 and scores["exact"]["protocol"] == PROTOCOL
+    assert len(outputs) == 20 and scores["exact"]["protocol"] == PROTOCOL
     for metric in ("exact", "f1", "HasAns_f1", "NoAns_f1", "best_exact", "best_f1"):
         assert 100 * scores[metric]["value"] == pytest.approx(official[metric])
     prompt = results[0].items[0]["prompt"]
@@ -32,13 +32,13 @@ def test_scores_are_the_official_ones_of_the_answers_in_the_items():
 
 
 def test_a_baseline_without_answers_has_half_of_our_questions():
-    found = SquadTask().baselines(TaskContext(0))
-    rows = {(one.score["model"], one.score["metric"]): one.score["value"] for one in found}
+    results = SquadTask().baselines(TaskContext(0))
+    rows = {(result.score["model"], result.score["metric"]): result.score["value"] for result in results}
     assert rows[("no answer", "exact")] == 8 / 20
     assert rows[("no answer", "NoAns_f1")] == 1
 
 
-def test_a_file_that_is_not_there_is_said_and_one_that_is_no_squad_refused(tmp_path):
+def test_a_missing_file_is_reported_and_an_invalid_one_refused(tmp_path):
     task = SquadTask(path=str(tmp_path / "dev-v2.0.json"))
     assert task.measure(evaluated(), TaskContext(0)) == []
     row = task.baselines(TaskContext(0))[0].score

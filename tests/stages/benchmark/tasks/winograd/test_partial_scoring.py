@@ -1,6 +1,5 @@
 import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +7,11 @@ import pytest
 from data_schemas.errors import InputDataError
 from modeling.evaluation.bits_per_byte import log_likelihoods
 from stages.benchmark.task import TaskContext
-from stages.benchmark.tasks.winograd.partial_scoring import OWN_ITEMS, WinogradItem, read_items, score, twins
+from stages.benchmark.tasks.winograd.partial_scoring import OWN_ITEMS, WinogradItem, read_items, score, twin_pairs
 from stages.benchmark.tasks.winograd.task import WinogradTask
-from stages.benchmark.tasks.winograd.xml_format import FIRST_SET, read_xml
+from stages.benchmark.tasks.winograd.xml_format import read_xml
 from tests.stages.benchmark.networks import evaluated
 
-SHARED = Path(__file__).parents[6] / "shared" / "data" / "benchmarks"
 GOOD = {"qID": "a-1", "sentence": "The _ is here.", "option1": "cat", "option2": "dog", "answer": "1"}
 
 
@@ -25,19 +23,12 @@ def pair_consistency(results, pairs):
     return sum(results[first].correct * results[second].correct for first, second in pairs) / len(pairs)
 
 
-@pytest.fixture
-def shared_winograd() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip("the shared benchmark data are not there")
-    return SHARED
-
-
 def encode(text: str) -> list[int]:
     return list(text.encode())
 
 
 def knows(*true_sentences: str):
-    """A model that finds these sentences likelier than any other."""
+    """A model for which these sentences are more likely than any other."""
 
     def log_likelihood(requests):
         return np.array([0.0 if bytes(prefix + rest).decode() in true_sentences else -1.0 for prefix, rest in requests])
@@ -47,39 +38,39 @@ def knows(*true_sentences: str):
 
 def test_own_items_are_pairs_one_word_apart_with_opposite_answers():
     items = read_items(OWN_ITEMS)
-    pairs = twins(items)
+    pairs = twin_pairs(items)
     assert len(items) == 40
     assert len(pairs) == 20
     assert Counter(item.answer for item in items) == {1: 20, 2: 20}
     assert Counter(items[first].answer for first, _ in pairs) == {1: 10, 2: 10}
-    for first, second in ((items[one], items[other]) for one, other in pairs):
+    for first, second in ((items[i], items[j]) for i, j in pairs):
         ours, theirs = first.sentence.split(), second.sentence.split()
-        different = [place for place, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other]
+        different = [index for index, (word, other) in enumerate(zip(ours, theirs, strict=True)) if word != other]
         assert len(different) == 1
-        # Behind the blank, where partial scoring looks.
-        assert different[0] > next(place for place, word in enumerate(ours) if "_" in word)
+        # After the blank, in the words that partial scoring compares.
+        assert different[0] > next(index for index, word in enumerate(ours) if "_" in word)
         assert first.options == second.options
         assert first.answer != second.answer
         assert all(option.casefold() in first.sentence.casefold() for option in first.options)
 
 
-def test_partial_scoring_asks_for_the_same_words_after_either_option():
-    asked = []
+def test_partial_scoring_requests_the_same_words_after_either_option():
+    requested = []
 
     def log_likelihood(requests):
-        asked.extend((bytes(prefix).decode(), bytes(rest).decode()) for prefix, rest in requests)
+        requested.extend((bytes(prefix).decode(), bytes(rest).decode()) for prefix, rest in requests)
         return np.array([-3.0, -2.0])
 
     item = WinogradItem("x-1", "The trophy does not fit because _ is too large.", ("The trophy", "Ann's case"), 1)
     (result,) = score([item], encode, log_likelihood)
-    assert asked == [
+    assert requested == [
         ("The trophy does not fit because the trophy", " is too large."),
         ("The trophy does not fit because Ann's case", " is too large."),
     ]
     assert (result.log_likelihoods, result.predicted, result.correct) == ((-3.0, -2.0), 2, 0.0)
 
 
-def test_articles_keep_their_capital_where_a_sentence_starts():
+def test_articles_stay_capitalized_at_the_start_of_a_sentence():
     item = WinogradItem("x-1", 'It rained. "_ is wet."', ("The dog", "A cat"), 1)
     assert item.completions()[0] == ('It rained. "The dog', ' is wet."')
 
@@ -96,18 +87,18 @@ def test_scores_and_pairs_by_hand():
     results = score(items, encode, model)
     assert [result.predicted for result in results] == [1, 2, 1, 0, 1]
     assert accuracy(results) == (3 + 0.5) / 5
-    assert twins(items) == [(0, 1), (2, 4)]
-    assert pair_consistency(results, twins(items)) == 0.5
+    assert twin_pairs(items) == [(0, 1), (2, 4)]
+    assert pair_consistency(results, twin_pairs(items)) == 0.5
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2 is not JSON"),
-        ("[1]", "line 2 is a JSON list; expected an object with qID, sentence, option1, option2, answer"),
-        ({"option2": None}, "line 2: field 'option2' is missing; accepted is a string"),
+        ("{", "line 2 is not valid JSON"),
+        ("[1]", "line 2 is a JSON list; expected is an object with qID, sentence, option1, option2, answer"),
+        ({"option2": None}, "line 2: field 'option2' is missing; accepted is a non-empty string"),
         ({"option1": " "}, "line 2: field 'option1' is ' '"),
-        ({"answer": 1}, "line 2: field 'answer' is 1; accepted is a string"),
+        ({"answer": 1}, "line 2: field 'answer' is 1; accepted is a non-empty string"),
         ({"answer": ""}, "the official test split has no public answers"),
         ({"answer": "3"}, "line 2: field 'answer' is '3'; accepted are \"1\" and \"2\""),
         ({"sentence": "No gap."}, "line 2: field 'sentence' has 0 blanks `_`; accepted is exactly one"),
@@ -129,23 +120,23 @@ def test_unreadable_and_empty_files_are_user_errors(tmp_path):
     with pytest.raises(InputDataError, match="cannot be read"):
         read_items(tmp_path / "absent.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(InputDataError, match="holds no items"):
+    with pytest.raises(InputDataError, match="contains no items"):
         read_items(tmp_path / "empty.jsonl")
 
 
-def test_the_real_files_are_read(shared_winograd):
-    wsc = read_items(shared_winograd / "winograd" / "wsc273.jsonl")
+def test_the_real_files_are_read(shared_data):
+    wsc = read_items(shared_data / "benchmarks" / "winograd" / "wsc273.jsonl")
     assert len(wsc) == 273
-    assert all(wsc[one].sentence != wsc[other].sentence for one, other in twins(wsc))
-    winogrande = read_items(shared_winograd / "winogrande" / "dev.jsonl")
-    assert (len(winogrande), len(twins(winogrande))) == (1267, 284)
+    assert all(wsc[first].sentence != wsc[second].sentence for first, second in twin_pairs(wsc))
+    winogrande = read_items(shared_data / "benchmarks" / "winogrande" / "dev.jsonl")
+    assert (len(winogrande), len(twin_pairs(winogrande))) == (1267, 284)
 
 
-def test_the_xml_is_the_same_challenge_as_the_json_lines(shared_winograd):
-    items = read_xml(shared_winograd / "winograd" / "WSCollection.xml")
-    lines = read_items(shared_winograd / "winograd" / "wsc273.jsonl")
-    assert len(items) == 285 and len(lines) == FIRST_SET
-    assert len(twins(items)) > 120
+def test_the_xml_is_the_same_challenge_as_the_json_lines(shared_data):
+    items = read_xml(shared_data / "benchmarks" / "winograd" / "WSCollection.xml")
+    lines = read_items(shared_data / "benchmarks" / "winograd" / "wsc273.jsonl")
+    assert len(items) == 285 and len(lines) == 273
+    assert len(twin_pairs(items)) > 120
     first, second = items[0].completions()
     assert first == (
         "The city councilmen refused the demonstrators a permit because the city councilmen",
@@ -171,21 +162,21 @@ def test_a_schema_of_the_xml(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<answer>Ann</answer>", "", "schema 1: <answers> holds 1 answers"),
+        ("<answer>Ann</answer>", "", "schema 1: <answers> contains 1 answers"),
         (" B. ", "C", "<correctAnswer> is 'C'; accepted are A and B"),
         ("had helped.", "", "<text/txt2> is missing or empty"),
         ("</collection>", "", "cannot be read as XML"),
     ],
 )
-def test_what_is_no_schema_is_named(tmp_path, old, new, message):
+def test_errors_name_the_schema(tmp_path, old, new, message):
     (tmp_path / "w.xml").write_text(SCHEMA.replace(old, new))
     with pytest.raises(InputDataError, match=message):
         read_xml(tmp_path / "w.xml")
 
 
-def test_as_a_task_it_scores_what_partial_scoring_says(tmp_path):
+def test_the_task_reports_partial_scores(tmp_path):
     model = evaluated(context_length=256)
-    accuracy_row, pairs_row = (one.score for one in WinogradTask().measure(model, TaskContext(0)))
+    accuracy_row, pairs_row = (result.score for result in WinogradTask().measure(model, TaskContext(0)))
     tests = read_items(OWN_ITEMS)
 
     def log_likelihood(requests):
@@ -193,8 +184,8 @@ def test_as_a_task_it_scores_what_partial_scoring_says(tmp_path):
 
     results = score(tests, lambda text: model.tokenizer.encode(text).ids, log_likelihood)
     assert accuracy_row["value"] == accuracy(results) and accuracy_row["items"] == 40
-    assert pairs_row["value"] == pair_consistency(results, twins(tests)) and pairs_row["items"] == 20
-    chances = [one.score["value"] for one in WinogradTask().baselines(TaskContext(0))]
+    assert pairs_row["value"] == pair_consistency(results, twin_pairs(tests)) and pairs_row["items"] == 20
+    chances = [result.score["value"] for result in WinogradTask().baselines(TaskContext(0))]
     assert chances == [0.5, 0.25]
     absent = WinogradTask(path=f"{tmp_path}/no.jsonl")
     assert absent.measure(model, TaskContext(0)) == []
