@@ -86,7 +86,7 @@ def main() -> None:
     """Alternate ours and the peers; print the table and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three rounds over 2,000 documents, not seven over 7,500")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds corpus/")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that contains corpus/")
     add_peers_argument(parser)
     arguments = parser.parse_args()
     rounds, count = (3, 2000) if arguments.quick else (7, 7500)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,9 +68,8 @@ class WinogradTask(BenchmarkTask):
         if not is_available(self.file):
             return []
         from stages.benchmark.harness.run_task import harness_model
-        from stages.benchmark.results import TaskResult, item_row, score_row
+        from stages.benchmark.results import item_row
         from stages.benchmark.tasks.winograd.partial_scoring import score, twin_pairs
-        from stages.common.statistics import bootstrap_interval
 
         lm = harness_model(model, context)
         prefix = [model.end_of_text] if model.prepend_end_of_text else []
@@ -89,27 +88,22 @@ class WinogradTask(BenchmarkTask):
             )
             for result, item in zip(results, items, strict=True)
         ]  # fmt: skip
-        values_and_rows = {"accuracy": ([result.correct for result in results], rows)}
-        if pairs := twin_pairs(items):
-            both_correct = [results[first].correct * results[second].correct for first, second in pairs]
-            names = [f"{items[first].item_id} {items[second].item_id}" for first, second in pairs]
-            values_and_rows["both of a pair"] = (
-                both_correct,
-                [
-                    item_row(self.name, name, model.name, {}, value, 1.0)
-                    for name, value in zip(names, both_correct, strict=True)
-                ],
+        pair_rows = [
+            item_row(
+                self.name, f"{items[first].item_id} {items[second].item_id}", model.name, {},
+                results[first].correct * results[second].correct, 1.0,
             )
-        return [
-            TaskResult(
-                score_row(
-                    self.name, model.name, metric, bootstrap_interval(values, np.ones(len(values)), context.seed),
-                    len(values), True, PROTOCOL,
-                ),
-                rows,
-            )
-            for metric, (values, rows) in values_and_rows.items()
+            for first, second in twin_pairs(items)
         ]  # fmt: skip
+        metrics = {"accuracy": rows} | ({"both of a pair": pair_rows} if pair_rows else {})
+        return [self._result(model.name, metric, rows, context.seed) for metric, rows in metrics.items()]
+
+    def _result(self, model: str, metric: str, rows: list[dict[str, Any]], seed: int) -> "TaskResult":
+        from stages.benchmark.results import TaskResult, score_row
+        from stages.common.statistics import bootstrap_interval
+
+        interval = bootstrap_interval([row["numerator"] for row in rows], np.ones(len(rows)), seed)
+        return TaskResult(score_row(self.name, model, metric, interval, len(rows), True, PROTOCOL), rows)
 
     def baselines(self, context: TaskContext) -> "list[TaskResult]":
         """Random choice; no majority class, as the order of options has no meaning (in WSC273 option 1 is correct)."""
