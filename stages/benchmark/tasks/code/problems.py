@@ -64,7 +64,10 @@ class CodeSet:
 
 
 def read_humaneval(path: Path) -> list[CodeProblem]:
-    """JSON lines `{"task_id", "prompt", "entry_point", "canonical_solution", "test"}` (2107.03374)."""
+    """Read HumanEval (Chen et al. 2021, 2107.03374).
+
+    JSON lines `{"task_id", "prompt", "entry_point", "canonical_solution", "test"}`.
+    """
     problems = []
     for location, row in read_json_lines(path, ("task_id", "prompt", "entry_point", "canonical_solution", "test")):
         name, prompt, solution, test = _texts(row, location, "entry_point", "prompt", "canonical_solution", "test")
@@ -159,15 +162,15 @@ def _mbpp_problem(row: Mapping[str, Any], location: str) -> CodeProblem:
         raise InputDataError(f"{location}: fields 'test_setup_code' and 'test_imports' are {setup!r}; expected is text")
     tests = "\n".join([*setup, *row["test_list"]])
     used = {node.id for node in ast.walk(_parse(tests, location, "test_list")) if isinstance(node, ast.Name)}
-    definitions = _parse(document["code"], location, "code").body
-    defined = [node.name for node in definitions if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    statements = _parse(document["code"], location, "code").body
+    defined = [node.name for node in statements if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     names = tuple(dict.fromkeys(name for name in defined if name in used))
     if not names:
         raise InputDataError(
             f"{location}: the tests use none of the names defined in field 'code' ({', '.join(defined)})"
         )
     # Some tests use modules that the solution imports.
-    imports = "\n".join(ast.unparse(node) for node in definitions if isinstance(node, ast.Import | ast.ImportFrom))
+    imports = "\n".join(ast.unparse(node) for node in statements if isinstance(node, ast.Import | ast.ImportFrom))
     return CodeProblem(str(row["task_id"]), document, "", document["code"], tests, names, imports)
 
 

@@ -58,7 +58,7 @@ class CodeTask(BenchmarkTask):
     )
 
     @model_validator(mode="after")
-    def _k_are_drawn_from_samples(self) -> Self:
+    def _check_k(self) -> Self:
         for k in self.k:
             if not 1 <= k <= self.samples or self.k.count(k) > 1:
                 raise ValueError(

@@ -52,7 +52,7 @@ class FewShotImagesTask(BenchmarkTask):
     )
 
     @model_validator(mode="after")
-    def _patches_are_whole(self) -> "FewShotImagesTask":
+    def _check_image_size(self) -> "FewShotImagesTask":
         if self.side % self.patches:
             raise ValueError(
                 f"image_size {self.side} is not a multiple of patches, {self.patches}; set an image_size such as "
@@ -195,9 +195,9 @@ class FewShotImagesTask(BenchmarkTask):
         return f"in context{reduced}, {self._patches_text}, likeliest of the labels A, B, C ..."
 
     def _protocol(self, episodes: "Sequence[Episode]", seed: int, images: "ImageSet", method: str) -> str:
-        sampled = f"{len(episodes)} episodes of {len(episodes[0].queries)} queries by seed {seed} ({images.split})"
         from stages.benchmark.tasks.few_shot_images.episodes import OVER_EPISODES
 
+        sampled = f"{len(episodes)} episodes of {len(episodes[0].queries)} queries by seed {seed} ({images.split})"
         shots = len(episodes[0].examples) // len(episodes[0].classes)
         return (
             f"{len(episodes[0].classes)}-way, {shots} examples per class, {sampled}, {self.side} x {self.side} "

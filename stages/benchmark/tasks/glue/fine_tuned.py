@@ -43,7 +43,7 @@ class FineTunedGlueTask(FineTunedTask):
         None, gt=0, description="limit of a set's scored items, sampled by the seed; by default all"
     )
 
-    _sets_exist = field_validator("sets")(check_set_names)
+    _check_sets = field_validator("sets")(check_set_names)
 
     @property
     def folder(self) -> Path:

@@ -46,7 +46,7 @@ class FineTunedSquadTask(FineTunedTask):
     max_answer_tokens: int = Field(30, gt=0, description="limit of an answer's tokens")
 
     @model_validator(mode="after")
-    def _trains_on_other_questions(self) -> "FineTunedSquadTask":
+    def _check_training_file(self) -> "FineTunedSquadTask":
         same = self.train_path is not None and Path(self.train_path).resolve() == Path(self.path).resolve()
         if same and self.train_articles is None:
             raise ValueError(

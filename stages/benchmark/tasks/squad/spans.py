@@ -4,7 +4,7 @@
 - `SpanRow`, `span_rows`: a question and a window as tokens; `span_targets`: positions of the answer in the rows
 - `best_span`, `best_answer`: span and answer with the highest start and end logits
 
-A decoder's token attends only to earlier ones: the question precedes the passage, and the last token stands for no
+A decoder's token attends only to earlier ones: the question precedes the passage, and the last token represents no
 answer.
 """
 
