@@ -1,7 +1,7 @@
 """One run: its record, its decisions and the execution of its stages, independent of the flow engine.
 
 - `RunView`: callbacks for progress; `RunRequest`: what to run
-- `RunSession`: begins or continues a run, executes stages one by one, closes the run
+- `RunSession`: begins or continues a run, executes its stages, closes the run
 """
 
 import hashlib
@@ -54,7 +54,7 @@ class SilentView:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run: a config, and for a rerun the run it starts from and the stage that must run."""
+    """A config to run, and for a rerun the run that it starts from and the stage that must run."""
 
     config: RunConfigBase
     store_url: str

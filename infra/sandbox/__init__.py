@@ -1,7 +1,7 @@
-"""Where model-written code runs, and the only place: bubblewrap, a seccomp filter and resource limits.
+"""Sandbox for model-written code, which never runs outside it: bubblewrap, a seccomp filter and resource limits.
 
-`run_python` runs a program; `call_function` gives what its functions return; `run_tests` judges it by tests that are
-code. `check_sandbox` says whether this machine can; where it cannot, nothing is run.
+`run_python` runs a program; `call_function` calls its functions and returns their values; `run_tests` grades it with
+tests that are code. `check_sandbox` checks that this machine can build the sandbox; if not, nothing is run.
 """
 
 from infra.sandbox.grading import Verdict, run_tests

@@ -1,4 +1,4 @@
-"""One running box: its process, its pipes, read up to a cap, and the watch over what the kernel does not cap."""
+"""A running box: its process, its pipes, read up to a cap, and the limits that the kernel does not enforce."""
 
 import contextlib
 import dataclasses
@@ -18,12 +18,12 @@ from infra.sandbox.limits import Limits, Outcome, SandboxUnavailable, Status
 from infra.sandbox.seccomp import filter_program
 
 SCRATCH_ENTRIES = 4096
-"""Files, links and folders in the scratch folder: an empty one has no bytes there, but takes a kilobyte of memory."""
+"""Files, links and folders in the scratch folder: an empty one has no bytes, but takes a kilobyte of memory."""
 GRACE_SECONDS = 0.5
 
 
 class Stream:
-    """A pipe whose far end is in a box."""
+    """A pipe whose writer is in a box."""
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
@@ -32,20 +32,20 @@ class Stream:
         os.set_blocking(self.reader, False)
 
     def read(self) -> bool:
-        """Take what waits; False at the end of the stream."""
+        """Read the available bytes; False at the end of the stream."""
         with contextlib.suppress(BlockingIOError):
-            piece = os.read(self.reader, 1 << 16)
-            self.data += piece
-            return bool(piece)
+            chunk = os.read(self.reader, 1 << 16)
+            self.data += chunk
+            return bool(chunk)
         return True
 
     @property
     def over(self) -> bool:
-        """Whether more came than the cap."""
+        """Whether the stream exceeds its cap."""
         return len(self.data) > self.cap
 
     def text(self) -> str:
-        """What was read, up to the cap."""
+        """Text read so far, up to the cap."""
         return bytes(self.data[: self.cap]).decode("utf-8", "replace")
 
 
@@ -54,12 +54,14 @@ class Box:
 
     Args:
         module: name of the module.
-        arguments: what it is given after the limits.
-        files: name in the scratch folder to content.
-        keeps: descriptors that the box inherits under their own numbers.
-        answers: pipe that is read like standard output, its writer being one of `keeps`.
+        limits: caps on the box.
+        files: file name in the scratch folder -> content.
+        stdin: standard input.
+        arguments: command-line arguments after the limits.
+        inherited: descriptors that the box inherits under their own numbers.
+        answers: pipe that is read like standard output; its writer is one of `inherited`.
 
-    The kernel kills the box when the thread that made it ends, so that nothing outlives us.
+    The kernel kills the box when the thread that started it ends, so that it cannot outlive this process.
     """
 
     def __init__(
@@ -69,14 +71,14 @@ class Box:
         files: Mapping[str, bytes],
         stdin: bytes = b"",
         arguments: Sequence[str] = (),
-        keeps: Sequence[int] = (),
+        inherited: Sequence[int] = (),
         answers: Stream | None = None,
     ) -> None:
         self.limits = limits
         self.killed_for: Status | None = None
         self.stdout, self.stderr, self.started = (Stream(limits.output_bytes) for _ in range(3))
         self.answers = answers
-        self.begun = time.monotonic()
+        self.start = time.monotonic()
         info = os.dup(self.started.writer)
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, info)
@@ -90,7 +92,7 @@ class Box:
                 stdout=self.stdout.writer,
                 stderr=self.stderr.writer,
                 env={"PATH": os.environ.get("PATH", os.defpath)},
-                pass_fds=[*scratch.values(), seccomp, info, self.started.writer, *keeps],
+                pass_fds=[*scratch.values(), seccomp, info, self.started.writer, *inherited],
             )
         self.ended = os.pidfd_open(self.process.pid)
         for stream in self.streams:
@@ -98,17 +100,17 @@ class Box:
 
     @property
     def streams(self) -> list[Stream]:
-        """All pipes that are read."""
+        """All pipes to read."""
         return [self.stdout, self.stderr, self.started, *([self.answers] if self.answers else [])]
 
     def kill(self, status: Status | None = None) -> None:
-        """End everything in the box; its namespace dies with bubblewrap."""
+        """Kill all processes of the box; its namespace ends with bubblewrap."""
         self.killed_for = self.killed_for or status
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.ended, signal.SIGKILL)
 
     def end(self) -> None:
-        """Let it end by itself, which it does when its requests end, so that the outcome says how; else kill it."""
+        """Wait until it ends by itself after its last request, so that its outcome is known; else kill it."""
         try:
             self.process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -117,16 +119,16 @@ class Box:
 
     @property
     def has_started(self) -> bool:
-        """Whether its interpreter runs."""
+        """Whether its interpreter has started."""
         return self.started.data.endswith(b"started")
 
     def watch(self) -> None:
-        """Kill the box when it has passed a limit that the kernel does not hold (threads: it does not for root)."""
+        """Kill the box if it exceeds a limit that the kernel does not enforce (for root also the number of threads)."""
         if any(stream.over for stream in self.streams):
             self.kill("output")
-        elif found := re.search(rb'"child-pid": (\d+)', self.started.data):
-            process = Path("/proc") / found[1].decode()
-            with contextlib.suppress(OSError):  # it has just ended
+        elif match := re.search(rb'"child-pid": (\d+)', self.started.data):
+            process = Path("/proc") / match[1].decode()
+            with contextlib.suppress(OSError):  # the process has just ended
                 scratch = os.statvfs(process / "root" / SCRATCH[1:])
                 if scratch.f_files - scratch.f_ffree > SCRATCH_ENTRIES:
                     self.kill("files")
@@ -135,17 +137,17 @@ class Box:
                     self.kill("processes")
 
     def outcome(self) -> Outcome:
-        """How it went, once `supervise` has seen it end.
+        """Outcome of the program, after `supervise`.
 
         Raises:
-            SandboxUnavailable: when the box was not built, so that nobody takes that for a wrong answer.
+            SandboxUnavailable: if the box was not built, which must not count as a wrong answer.
         """
         if not self.has_started:
             raise SandboxUnavailable(f"the sandbox did not start: {self.stderr.text().strip() or 'out of time'}")
         code = self.process.returncode
         code = 128 - code if 128 < code <= 128 + signal.NSIG else code
         stderr = self.stderr.text()
-        return Outcome(self._status(code, stderr), code, self.stdout.text(), stderr, time.monotonic() - self.begun)
+        return Outcome(self._status(code, stderr), code, self.stdout.text(), stderr, time.monotonic() - self.start)
 
     def _status(self, code: int, stderr: str) -> Status:
         if self.killed_for:
@@ -153,7 +155,7 @@ class Box:
         if any(stream.over for stream in self.streams):
             return "output"
         if code == -signal.SIGKILL:
-            return "time"  # by RLIMIT_CPU, or by its own hand
+            return "time"  # by RLIMIT_CPU, or it killed itself
         if stderr.rstrip().endswith("MemoryError"):
             return "memory"
         return "crashed" if code < 0 else "failed" if code else "finished"
@@ -172,7 +174,7 @@ class Box:
 
 @contextlib.contextmanager
 def _sealed(content: bytes) -> Iterator[int]:
-    """A descriptor of a file in memory that nobody can change or let grow."""
+    """Descriptor of a file in memory that cannot be changed or resized."""
     descriptor = os.memfd_create("box", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:
@@ -186,7 +188,7 @@ def _sealed(content: bytes) -> Iterator[int]:
 
 
 def _threads(process: Path) -> int:
-    """Threads of the program in the box whose first process, its parent, this is."""
+    """Number of threads of the program in a box; `process` is the box's first process, the program's parent."""
     children = (process / "task" / process.name / "children").read_text().split()
     return sum(
         int(line.split()[1]) for child in children for line in _status_lines(child) if line.startswith("Threads")

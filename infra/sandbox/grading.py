@@ -1,13 +1,13 @@
-"""Tests that are code (`assert f(1) == 2`, `check(candidate)`) against a candidate, with a verdict it cannot forge.
+"""Grading by tests that are code (`assert f(1) == 2`, `check(candidate)`), with a verdict that it cannot forge.
 
-Two boxes: the candidate's, which answers calls, and the judge's, which runs the tests with stand-ins for the
-candidate's names. They share two pipes and nothing else. In one interpreter a candidate could end the process with
-code 0, print the pass marker, replace `check`, `isinstance` or `AssertionError`, or return an object equal to all; from
-its own box it can only answer calls, with values that arrive as plain data.
+Two boxes: the candidate's, which answers calls, and the judge's, which runs the tests with proxies for the candidate's
+names. They share two pipes and nothing else. In one interpreter a candidate could end the process with code 0, print
+the pass marker, replace `check`, `isinstance` or `AssertionError`, or return an object that equals everything; from its
+own box it can only answer calls, with values that arrive as plain data.
 
-What differs from one interpreter: arguments go by value, so a test does not see a candidate change its list; a function
-of the test's own cannot be passed; objects of the candidate's classes are equal to themselves only; a call that raises
-StopIteration does not end a loop of the test's.
+Differences from one interpreter: arguments are passed by value, so a test does not see a candidate modify its list; a
+function of the test cannot be passed; objects of the candidate's classes are equal only to themselves; a call that
+raises StopIteration does not end a loop of the test.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ class Verdict:
 
     passed: bool
     reason: str
-    """"passed", or what went wrong in one line."""
+    """"passed", or the failure in one line."""
     candidate: Outcome
-    """Of the candidate's box; its output, and the limit it passed if it did."""
+    """Outcome of the candidate's box, with its output and the limit that it exceeded, if any."""
 
 
 def run_tests(
@@ -40,15 +40,15 @@ def run_tests(
     """Run tests against a candidate program.
 
     Args:
-        program: the candidate's code.
-        tests: the task's code, which raises nothing if the candidate is right.
-        names: what `tests` takes from the program: the functions and classes under test.
-        limits: of each of the two boxes.
-        context: trusted code that runs before `tests` in the same namespace, such as the task's imports and helpers;
-            `names` replace what it defines.
+        program: code of the candidate.
+        tests: code of the task, which raises nothing if the candidate is right.
+        names: functions and classes under test, which `tests` takes from the program.
+        limits: caps on each of the two boxes.
+        context: trusted code that runs before `tests` in the same namespace, such as imports and helpers of the task;
+            `names` replace its definitions.
 
     Raises:
-        SandboxUnavailable: where the machine cannot build the box.
+        SandboxUnavailable: if the machine cannot build the box.
     """
     check_sandbox()
     limits = limits or Limits()
@@ -56,12 +56,14 @@ def run_tests(
     verdict = Stream(limits.output_bytes)
     with contextlib.ExitStack() as stack:
         with contextlib.ExitStack() as ends:
-            asked, ask = _pipe(ends)
-            answered, answer = _pipe(ends)
+            request_reader, request_writer = _pipe(ends)
+            reply_reader, reply_writer = _pipe(ends)
+            candidate_ends = (request_reader, reply_writer)
+            source = {PROGRAM: encode_source(program)}
             candidate = stack.enter_context(
-                Box("candidate", limits, {PROGRAM: encode_source(program)}, b"", _text(asked, answer), (asked, answer))
+                Box("candidate", limits, source, b"", _text(*candidate_ends), candidate_ends)
             )
-            judge_ends = (ask, answered, verdict.writer)
+            judge_ends = (request_writer, reply_reader, verdict.writer)
             arguments = _text(*judge_ends, limits.output_bytes)
             judge = stack.enter_context(Box("judge", limits, {"tests.json": task}, b"", arguments, judge_ends, verdict))
         supervise(judge, candidate)
@@ -77,7 +79,7 @@ def _verdict(judge: Outcome, candidate: Outcome, text: str) -> Verdict:
 
 
 def _pipe(ends: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe whose two ends are closed here when both boxes have theirs."""
+    """A pipe whose two ends are closed in this process once both boxes have inherited theirs."""
     reader, writer = os.pipe()
     ends.callback(os.close, reader)
     ends.callback(os.close, writer)

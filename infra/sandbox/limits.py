@@ -1,4 +1,4 @@
-"""What a program in the sandbox may use, and what became of it."""
+"""Resource limits of a program in the sandbox, and its outcome."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ Status = Literal["finished", "failed", "crashed", "time", "memory", "output", "p
 
 
 class SandboxUnavailable(EnvironmentProblem):
-    """This machine cannot build the box; nothing is run outside it instead."""
+    """This machine cannot build the box; nothing was run."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """Caps on one box; each is a positive whole number.
 
-    There is only ever one process in a box: fork is closed. `processes` therefore counts the threads of that process.
+    A box has only one process, since fork is forbidden; `processes` therefore counts the threads of that process.
     """
 
     cpu_seconds: int = 10
-    """Processor time of all threads together; the kernel then kills the process, which cannot catch it."""
+    """Total processor time of all threads; the kernel then kills the process, which cannot catch it."""
     wall_seconds: int = 30
     memory_bytes: int = 512 << 20
-    """Address space; the scratch folder is memory too and counts beside it, up to `file_bytes`."""
+    """Address space; the scratch folder adds up to `file_bytes` of memory."""
     processes: int = 16
     output_bytes: int = 1 << 20
-    """Of standard output, of standard error and of what a grader is answered, each."""
+    """Standard output, standard error and answers to a grader, each."""
     file_bytes: int = 16 << 20
-    """All files of the scratch folder together."""
+    """Total size of the files in the scratch folder."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -40,14 +40,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a box ended. Nothing in it proves that a program is right: the program can write and return what it likes."""
+    """Result of a box. It does not prove that a program is right: the program can write and return anything."""
 
     status: Status
-    """finished: exit code 0; failed: another exit code; crashed: a signal; otherwise the limit that was passed
-    (a program that kills itself with SIGKILL reads as time, one that prints "MemoryError" last and fails as memory)."""
+    """finished: exit code 0; failed: another exit code; crashed: a signal; otherwise the limit that was exceeded
+    (a program that kills itself with SIGKILL counts as time, one that fails after printing "MemoryError" as memory)."""
     exit_code: int
     """Negative for a signal."""
     stdout: str
     stderr: str
     seconds: float
-    """Wall-clock time with the start of the box."""
+    """Wall-clock time, including the start of the box."""

@@ -1,4 +1,4 @@
-"""Whether this machine can build the box: found out by building one and trying to get out of it."""
+"""Check that this machine can build the box: it builds one and tries to escape from it."""
 
 import functools
 import os
@@ -25,14 +25,14 @@ NAMESPACES = (
     "user namespaces are closed: set sysctl user.max_user_namespaces (on Debian also "
     "kernel.unprivileged_userns_clone=1); in a container, allow them, in Docker by --security-opt seccomp=unconfined"
 )
-REASONS = {
+ADVICE = {
     "nknown option": BUBBLEWRAP,
     "setting up uid map": APPARMOR,
     "loopback: Failed": APPARMOR,
     "reating new namespace failed": NAMESPACES,
     "No permissions to": NAMESPACES,
 }
-"""What bubblewrap says to what helps."""
+"""Part of bubblewrap's error message -> advice."""
 
 ATTEMPTS = """
 import os, socket
@@ -58,32 +58,32 @@ print(", ".join(name for name, action in attempts.items() if works(action)) or "
 
 @functools.cache
 def check_sandbox() -> None:
-    """Build a box and try to leave it; once in a process.
+    """Build a box and try to escape from it; once per process.
 
     Raises:
-        SandboxUnavailable: where that fails, with what helps. There is no other way to run such programs.
+        SandboxUnavailable: if the box cannot be built or does not contain the program, with advice.
     """
     if not hasattr(os, "pidfd_open") or platform.machine() not in COLUMN:
-        here = f"{sys.platform} on {platform.machine()}"
-        raise _refusal(f"it needs Linux 5.3 or newer on {' or '.join(COLUMN)}; this is {here}")
+        system = f"{sys.platform} on {platform.machine()}"
+        raise _refusal(f"it needs Linux 5.3 or newer on {' or '.join(COLUMN)}; this is {system}")
     if not shutil.which("bwrap"):
         raise _refusal(BUBBLEWRAP)
     with tempfile.NamedTemporaryFile() as canary:
         source = f"CANARY = {canary.name!r}\n{ATTEMPTS}"
         with Box("program", Limits(), {"program.py": source.encode()}) as box:
             supervise(box)
-            said = box.stderr.text().strip()
+            message = box.stderr.text().strip()
             if not box.has_started:
-                help_ = next((reason for sign, reason in REASONS.items() if sign in said), "")
-                raise _refusal(f"bubblewrap failed: {said or 'out of time'}" + (f". {help_}" if help_ else ""))
-            found = box.outcome().stdout.strip()
-    if found != "contained":
-        raise _refusal(f"a program in it could {found}" if found else f"its interpreter failed: {said[-500:]}")
+                advice = next((advice for part, advice in ADVICE.items() if part in message), "")
+                raise _refusal(f"bubblewrap failed: {message or 'out of time'}" + (f". {advice}" if advice else ""))
+            escapes = box.outcome().stdout.strip()
+    if escapes != "contained":
+        raise _refusal(f"a program in it could {escapes}" if escapes else f"its interpreter failed: {message[-500:]}")
     if os.geteuid() == 0 and not Path(f"/proc/self/task/{os.getpid()}/children").exists():
         raise _refusal(
             "root's threads cannot be counted without CONFIG_PROC_CHILDREN in the kernel; run as another user"
         )
 
 
-def _refusal(why: str) -> SandboxUnavailable:
-    return SandboxUnavailable(f"The sandbox for model-written code cannot be used: {why}. Nothing was run.")
+def _refusal(reason: str) -> SandboxUnavailable:
+    return SandboxUnavailable(f"The sandbox for model-written code cannot be used: {reason}. Nothing was run.")

@@ -1,4 +1,4 @@
-"""Programs in a box: what they print, and what their functions return."""
+"""Running programs in a box: their output, and the return values of their functions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,24 @@ from infra.sandbox.supervision import supervise
 
 PROGRAM = "program.py"
 ANSWER_BYTES = 1 << 16
-"""Of one call's value: keys that collide can make a set of a megabyte of numbers take half a minute here, outside."""
+"""Limit on one call's value: a set of a megabyte of numbers with colliding hashes takes this process half a minute."""
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 def run_python(
     source: str, limits: Limits | None = None, stdin: str = "", files: Mapping[str, bytes] = NO_FILES
 ) -> Outcome:
-    """Run a Python program with the standard library, as this interpreter's version, in an empty folder of its own.
+    """Run a Python program with this interpreter's version and standard library, in an empty folder of its own.
 
     Args:
-        files: name, relative to that folder, to content.
+        source: code of the program.
+        limits: caps on the box.
+        stdin: standard input.
+        files: file name, relative to that folder -> content.
 
     Raises:
-        SandboxUnavailable: where the machine cannot build the box.
-        ConfigError: for a file name that leaves the folder.
+        SandboxUnavailable: if the machine cannot build the box.
+        ConfigError: for a file name outside the folder.
     """
     check_sandbox()
     for name in files:
@@ -45,32 +48,33 @@ def run_python(
 
 @dataclass(frozen=True)
 class Call:
-    """What one call of a candidate's function gave."""
+    """Result of one call of a candidate's function."""
 
     value: Any = None
-    """Plain data only: None, numbers, text, bytes, and lists, tuples, sets, dicts and ranges of them."""
+    """Plain data: None, numbers, text, bytes, and lists, tuples, sets, dicts and ranges of them."""
     error: str | None = None
-    """Why there is no value: the exception raised, a limit, or a result that is no plain data."""
+    """Reason for a missing value: an exception, an exceeded limit, or a result that is not plain data."""
 
 
 def call_function(
     program: str, name: str, arguments: Sequence[tuple[Any, ...]], limits: Limits | None = None
 ) -> list[Call]:
-    """Call a program's function once for each tuple of arguments, in one box; compare the values with yours here.
+    """Call a program's function once for each tuple of arguments, in one box; the caller compares the values.
 
-    The program can return what it likes, and nothing but: no exit code, printed text or changed `assert` is trusted.
+    Return values are the only thing taken from the program: its exit code and output are not trusted.
 
     Raises:
-        SandboxUnavailable: where the machine cannot build the box.
-        TypeError: for arguments that are no plain data.
+        SandboxUnavailable: if the machine cannot build the box.
+        TypeError: for arguments that are not plain data.
     """
     check_sandbox()
     limits = limits or Limits()
-    requests = [["call", ["reference", name], encode(one, _no_reference), ["dict", []]] for one in arguments]
+    requests = [["call", ["reference", name], encode(values, _no_reference), ["dict", []]] for values in arguments]
     lines = "".join(json.dumps(request) + "\n" for request in requests).encode()
     answers = Stream(limits.output_bytes)
-    numbers = ["0", str(answers.writer)]  # requests come on standard input
-    with Box("candidate", limits, {PROGRAM: encode_source(program)}, lines, numbers, [answers.writer], answers) as box:
+    descriptors = ["0", str(answers.writer)]  # requests are read from standard input
+    scratch = {PROGRAM: encode_source(program)}
+    with Box("candidate", limits, scratch, lines, descriptors, [answers.writer], answers) as box:
         supervise(box)
         outcome = box.outcome()
     calls = [_read(line) for line in answers.text().split("\n")[:-1]]
@@ -81,17 +85,17 @@ def call_function(
 
 
 def encode_source(source: str) -> bytes:
-    """The file of a program; text that is no valid Unicode becomes a program that does not compile."""
+    """Content of a program's file; text that is not valid Unicode becomes a program that does not compile."""
     return source.encode("utf-8", "surrogatepass")
 
 
 def one_line(text: str) -> str:
-    """What code of others had to say, such as an exception's message, safe to print and to store.
+    """Untrusted text, such as an exception's message, in a form that is safe to print and store.
 
-    Line ends become spaces; lone surrogates, which UTF-8 cannot hold, and control characters, which terminals obey,
-    become "?".
+    Line ends become spaces; lone surrogates, which UTF-8 cannot encode, and control characters, which terminals
+    interpret, become "?".
     """
-    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
 def _read(line: str) -> Call:
@@ -100,7 +104,7 @@ def _read(line: str) -> Call:
     try:
         kind, *parts = json.loads(line)
         return Call(decode(parts[0], _no_object)) if kind == "value" else Call(error=one_line(str(parts[1])))
-    except Exception as error:  # whatever the candidate wrote
+    except Exception as error:  # the candidate can write anything
         return Call(error=one_line(f"the answer is no plain value: {error}")[:500])
 
 

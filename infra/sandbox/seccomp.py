@@ -1,7 +1,7 @@
 """The seccomp filter of the sandbox: a classic BPF program over `syscalls.ALLOWED`, for `bwrap --seccomp`.
 
-Written by hand and not by libseccomp, whose Python binding would be one more dependency on a system library for what
-is a list of comparisons (see docs/decisions.md). Format: struct sock_filter of linux/filter.h, over struct seccomp_data
+Written without libseccomp, whose Python binding would add a dependency on a system library for a list of comparisons
+(see docs/decisions.md). Format: struct sock_filter of linux/filter.h, over struct seccomp_data
 of linux/seccomp.h.
 """
 
@@ -20,14 +20,14 @@ KILL, ALLOW, ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
 
 CLONE_THREAD = 0x00010000
 CLONE_NAMESPACES = 0x7E020080  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME
-# Terminal attributes and size (isatty), bytes that wait, non-blocking, close-on-exec: not TIOCSTI, which types for one.
+# Terminal attributes and size (isatty), available bytes, non-blocking, close-on-exec; not TIOCSTI, which fakes input.
 IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
-# Duplicate, descriptor and status flags: not locks, whose number nothing limits, nor larger pipes.
+# Duplicate, descriptor and status flags; not locks, whose number has no limit, nor larger pipes.
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
 
 
 def filter_program(machine: str = "") -> bytes:
-    """The filter for this processor, or for `machine` ("x86_64" or "aarch64").
+    """Filter program for this processor, or for `machine` ("x86_64" or "aarch64").
 
     Raises:
         KeyError: for another processor.
@@ -46,13 +46,13 @@ def filter_program(machine: str = "") -> bytes:
     code += _only_with(IOCTL[column], IOCTL_REQUESTS, errno.ENOTTY)
     code += _only_with(FCNTL[column], FCNTL_COMMANDS, errno.EINVAL)
     code += _threads_only(CLONE[column])
-    # "Not implemented" lets the C library fall back to older calls: from clone3, for one, to clone.
+    # "Not implemented" lets the C library fall back to older calls, such as from clone3 to clone.
     return b"".join([*code, _step(RETURN, ERRNO | errno.ENOSYS)])
 
 
 def _only_with(number: int, accepted: tuple[int, ...], error: int) -> list[bytes]:
-    """Allow call `number` where its second argument is one of `accepted`."""
-    choices = [part for value in accepted for part in (_step(EQUAL, value, 0, 1), _step(RETURN, ALLOW))]
+    """Allow call `number` if its second argument is one of `accepted`."""
+    choices = [step for value in accepted for step in (_step(EQUAL, value, 0, 1), _step(RETURN, ALLOW))]
     body = [_step(LOAD, SECOND_ARGUMENT), *choices, _step(RETURN, ERRNO | error)]
     return [_step(EQUAL, number, 0, len(body)), *body]
 

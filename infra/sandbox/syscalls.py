@@ -1,13 +1,13 @@
-"""The system calls that a program in the sandbox may make, with their numbers on each processor.
+"""System calls that a program in the sandbox may make, with their numbers on each processor.
 
-An allow-list: what is missing answers "not implemented", so that a call which a later kernel adds is closed too. What
-a single Python process needs is in it. Not in it, among others: fork, sockets, ptrace, process_vm_readv, mount, setns,
+An allow-list of what a single Python process needs: other calls, including those that later kernels add, return "not
+implemented". Not in the list, among others: fork, sockets, ptrace, process_vm_readv, mount, setns,
 unshare, bpf, io_uring, userfaultfd, keyctl, perf_event_open, memfd_create, shmget, inotify, extended attributes (each
 of the last four keeps memory that no limit counts).
 """
 
 X86_64, AARCH64 = 0, 1
-"""Columns of `ALLOWED`, from asm/unistd_64.h and asm-generic/unistd.h; None where there is no such call."""
+"""Columns of `ALLOWED`, from asm/unistd_64.h and asm-generic/unistd.h; None if the processor has no such call."""
 
 ALLOWED: dict[str, tuple[int | None, int | None]] = {
     # Open files and the scratch folder.

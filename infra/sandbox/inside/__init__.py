@@ -1,4 +1,4 @@
-"""What runs inside the box: the standard library only, mounted there read-only.
+"""Code that runs inside the box, where it is mounted read-only; it uses the standard library only.
 
-Each box starts an interpreter anew, so these modules do without what is slow to import, such as pathlib.
+Each box starts a new interpreter, so these modules avoid slow imports such as pathlib.
 """

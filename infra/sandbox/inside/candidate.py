@@ -1,6 +1,6 @@
-"""Runs a candidate program and answers calls of what it defines, one JSON line each way.
+"""Runs a candidate program and answers calls of its functions, one JSON line each way.
 
-The program shares this process, so it can forge any answer; an answer is only ever data that others judge.
+The program shares this process, so it can forge any answer; answers are only data, which other processes judge.
 
 Request: [operation, target, arguments, keyword arguments]. Reply: ["value", value], or ["raised", name of the first
 built-in type the exception descends from, its own type and message]. The first reply comes when the program has run.
@@ -26,7 +26,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 class Candidate:
-    """The names of a program and the objects that its calls gave."""
+    """The names of a program and the objects that its calls returned."""
 
     def __init__(self) -> None:
         self.module = sys.modules["program"] = ModuleType("program")
@@ -37,7 +37,7 @@ class Candidate:
         exec(compile(source, "program.py", "exec"), self.module.__dict__)
 
     def answer(self, line: str) -> Any:
-        """What the operation in `line` gives, as JSON data."""
+        """Result of the operation in `line`, as JSON data."""
         operation, *operands = json.loads(line)
         target, arguments, named = (decode(operand, self._resolve) for operand in operands)
         return encode(OPERATIONS[operation](target, *arguments, **named), self._reference)
@@ -55,7 +55,7 @@ class Candidate:
 
 
 def reply_to(action: Callable[..., Any], *arguments: Any) -> str:
-    """The reply line for what the action returns or raises."""
+    """Reply line with the value or the exception of the action."""
     try:
         return json.dumps(["value", action(*arguments)])
     except BaseException as error:  # SystemExit too: a program that ends itself fails that call
@@ -68,7 +68,7 @@ def reply_to(action: Callable[..., Any], *arguments: Any) -> str:
 
 
 def main() -> None:
-    """Serve until the requests end."""
+    """Answer requests until there are no more."""
     requests, replies = (int(text) for text in confine())
     candidate = Candidate()
     with open("program.py", "rb") as file:

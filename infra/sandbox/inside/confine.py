@@ -1,6 +1,6 @@
-"""The limits that the kernel holds, set by the process itself before it meets any code of others.
+"""Limits that the kernel enforces; the process sets them before it runs any untrusted code.
 
-Hard limits are set with the soft ones, and nothing in the box has the right to raise them.
+Hard limits are set with the soft ones, and no process in the box has the right to raise them.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 
 def confine() -> list[str]:
-    """Set the limits named in the arguments and report that the box has started; returns the arguments after those."""
+    """Set the limits in the first argument and report that the box has started; returns the remaining arguments."""
     limits = {name: int(value) for name, value in (part.split("=") for part in sys.argv[1].split(","))}
     started = int(sys.argv[2])
     os.write(started, b"started")
@@ -18,10 +18,10 @@ def confine() -> list[str]:
         resource.RLIMIT_AS: limits["memory_bytes"],
         resource.RLIMIT_CPU: limits["cpu_seconds"],
         resource.RLIMIT_FSIZE: limits["file_bytes"],
-        resource.RLIMIT_NPROC: limits["processes"] + 1,  # and the box's first process, which only waits
+        resource.RLIMIT_NPROC: limits["processes"] + 1,  # plus the box's first process, which only waits
         resource.RLIMIT_NOFILE: 64,
-        # A core_pattern that is a pipe ignores 0: for each crash a program of the host would run, as root, and keep the
-        # dump on the disk. For 1 the kernel makes none at all (fs/coredump.c).
+        # A core_pattern that is a pipe ignores 0: at each crash a program of the host would run as root and write the
+        # dump to disk. With 1 the kernel writes none at all (fs/coredump.c).
         resource.RLIMIT_CORE: 1,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,

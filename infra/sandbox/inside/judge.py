@@ -1,7 +1,7 @@
-"""Runs a task's tests against a candidate that lives in another box, and writes the verdict.
+"""Runs a task's tests against a candidate in another box, and writes the verdict.
 
-The candidate's process reaches nothing here but by answers to calls, which `wire` reads as plain values; the verdict
-goes to a descriptor that only this process has, after the last assertion held.
+The candidate's process affects this one only by its answers to calls, which `wire` reads as plain values; the verdict
+is written to a descriptor that only this process has, after the last assertion held.
 """
 
 import builtins
@@ -14,22 +14,22 @@ from infra.sandbox.inside.wire import Reference, decode, encode
 
 
 class CandidateError(Exception):
-    """The candidate ended, answered nonsense or raised what is no built-in exception."""
+    """The candidate ended, sent an invalid answer or raised an exception that is not built in."""
 
 
 class Connection:
-    """Calls into the candidate's box."""
+    """Calls of the candidate's box."""
 
     def __init__(self, requests: int, replies: int, line_bytes: int) -> None:
         self.requests = os.fdopen(requests, "w", encoding="utf-8")
         self.replies = os.fdopen(replies, "rb")
         self.line_bytes = line_bytes
 
-    def ask(self, operation: str, target: Any, *arguments: Any, **named: Any) -> Any:
-        """What the operation gives in the candidate, or raises the built-in exception that it raised."""
-        request = [operation, *(encode(part, _reference) for part in (target, arguments, named))]
+    def request(self, operation: str, target: Any, *arguments: Any, **named: Any) -> Any:
+        """Result of the operation in the candidate; raises the built-in exception that it raised."""
+        message = [operation, *(encode(operand, _reference) for operand in (target, arguments, named))]
         try:
-            print(json.dumps(request), file=self.requests, flush=True)
+            print(json.dumps(message), file=self.requests, flush=True)
         except BrokenPipeError:
             raise CandidateError("the candidate's process has ended") from None
         try:
@@ -37,11 +37,11 @@ class Connection:
         except (StopIteration, StopAsyncIteration) as end:
             if operation == "next":
                 raise
-            # It would end `map` or `all` of a test early, with the cases that follow never tried.
+            # It would end a test's `map` or `all` early, and the following cases would not be tried.
             raise CandidateError(f"a call raised {type(end).__name__}") from None
 
     def reply(self) -> Any:
-        """The next reply's value."""
+        """Value of the next reply."""
         line = self.replies.readline(self.line_bytes)
         if not line.endswith(b"\n"):
             raise CandidateError("the answer is too long" if line else "the candidate's process has ended")
@@ -57,36 +57,36 @@ class Connection:
         if isinstance(raised, type) and issubclass(raised, Exception):
             try:
                 exception = raised(message)
-            except TypeError:  # UnicodeDecodeError and its like take five arguments
+            except TypeError:  # UnicodeDecodeError and similar ones take five arguments
                 exception = CandidateError(message)
             raise exception
         raise CandidateError(message)
 
 
 class Remote:
-    """A function or an object in the candidate's process; equal to itself only, whatever its class says."""
+    """Proxy of a function or an object in the candidate's process; equal only to itself, whatever its class defines."""
 
     def __init__(self, connection: Connection, reference: Reference) -> None:
         object.__setattr__(self, "_connection", connection)
         object.__setattr__(self, "_reference", reference)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """What the call gives there."""
-        return self._connection.ask("call", self, *arguments, **named)
+        """Call it in the candidate's process."""
+        return self._connection.request("call", self, *arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._connection.ask("getattr", self, name)
+        return self._connection.request("getattr", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._connection.ask("setattr", self, name, value)
+        self._connection.request("setattr", self, name, value)
 
     def __iter__(self) -> Any:
-        return self._connection.ask("iter", self)
+        return self._connection.request("iter", self)
 
     def __next__(self) -> Any:
-        return self._connection.ask("next", self)
+        return self._connection.request("next", self)
 
 
 def _reference(value: Any) -> Reference:
@@ -97,7 +97,7 @@ def _reference(value: Any) -> Reference:
 
 
 def judge(task: dict[str, Any], connection: Connection) -> tuple[bool, str]:
-    """Whether all tests held, and if not, what went wrong."""
+    """Whether all tests passed, and the reason of the failure if not."""
     namespace: dict[str, Any] = {"__name__": "tests"}
     try:
         connection.reply()  # the program has run
@@ -110,15 +110,15 @@ def judge(task: dict[str, Any], connection: Connection) -> tuple[bool, str]:
 
 
 def _explain(error: BaseException, tests: str) -> str:
-    """The exception in one line, with the line of the tests where it arose."""
+    """The exception in one line, with the line of the tests that raised it."""
     import traceback
 
-    places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "tests"]
-    said = traceback.format_exception_only(error)[-1].strip()
+    numbers = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "tests"]
+    message = traceback.format_exception_only(error)[-1].strip()
     lines = tests.splitlines()
-    if places and places[-1] and places[-1] <= len(lines):
-        said += f" at test line {places[-1]}: {lines[places[-1] - 1].strip()}"
-    return said[:1000]
+    if numbers and numbers[-1] and numbers[-1] <= len(lines):
+        message += f" at test line {numbers[-1]}: {lines[numbers[-1] - 1].strip()}"
+    return message[:1000]
 
 
 def main() -> None:

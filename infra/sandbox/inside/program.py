@@ -7,7 +7,7 @@ from infra.sandbox.inside.confine import confine
 
 
 def main() -> None:
-    """The program sees itself as `__main__`, without arguments."""
+    """Run the program as `__main__`, without arguments."""
     confine()
     sys.argv[:] = ["program.py"]
     module = sys.modules["__main__"] = ModuleType("__main__")

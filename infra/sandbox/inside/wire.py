@@ -1,8 +1,9 @@
-"""Plain Python values as JSON that both ends can trust to hold nothing but data.
+"""Plain Python values as JSON, which can contain nothing but data.
 
-Scalars that JSON has go as they are; what it lacks is a list [tag, ...]. An instance of a subclass (namedtuple,
-Counter, IntEnum) goes as its base type, so that no `__eq__` of a candidate ever judges a test. What is no plain value
-stays where it is and goes as a reference, by number (an object that a call gave) or by name (a global of the program).
+Scalars of JSON are sent as they are, other values as a list [tag, ...]. An instance of a subclass (namedtuple, Counter,
+IntEnum) is sent as its base type, so that no `__eq__` of a candidate decides a test. An object that is not a plain
+value stays in its process and is sent as a reference, by number (an object that a call returned) or by name (a global
+of the program).
 """
 
 from collections.abc import Callable
@@ -12,10 +13,10 @@ Reference = int | str
 
 
 def encode(value: Any, reference: Callable[[Any], Reference]) -> Any:
-    """JSON form of `value`; `reference` names what is not plain data, or raises.
+    """JSON form of `value`; `reference` names an object that is not plain data, or raises.
 
     Raises:
-        RecursionError: for a value that is nested too deeply or holds itself.
+        RecursionError: for a value that is nested too deeply or contains itself.
     """
     if value is None or value is True or value is False:
         return value
@@ -34,10 +35,10 @@ def encode(value: Any, reference: Callable[[Any], Reference]) -> Any:
 
 
 def decode(data: Any, resolve: Callable[[Reference], Any]) -> Any:
-    """The value that `encode` was given; `resolve` gives what a reference stands for.
+    """Inverse of `encode`; `resolve` returns the object of a reference.
 
     Raises:
-        Exception: of many kinds, for what `encode` never writes.
+        Exception: of many types, for data that `encode` does not write.
     """
     if not isinstance(data, list):
         return data
@@ -53,7 +54,7 @@ def decode(data: Any, resolve: Callable[[Reference], Any]) -> Any:
 
 def _integer(value: int) -> Any:
     plain = int.__index__(value)
-    # JSON's decimal numbers stop at 4,300 digits in Python, hexadecimal ones do not.
+    # Python reads decimal numbers up to 4,300 digits, hexadecimal ones without limit.
     return plain if -(2**63) <= plain < 2**63 else ["int", hex(plain)]
 
 

@@ -244,7 +244,7 @@ def test_values_of_calls_equal_those_outside(sandbox):
     source = """
 def f(x):
     print("noise")
-    return {(1, x): [{x, 2.5}, 1j, -0.0, 10**30, b"\\x00", None, frozenset({x}), "\\ud800", range(3)]}
+    return {(1, x): [{x}, {1, 2.5}, 1j, -0.0, 10**30, b"\\x00", None, frozenset({x}), "\\ud800", range(3)]}
 """
     here: dict = {}
     exec(source, here)
