@@ -39,7 +39,7 @@ def prefect_home(tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, prefect_home):
+def workspace(tmp_path, prefect_home):
     """A folder with a corpus and a config; the environment for its commands."""
     values = mini_values(write_corpus(tmp_path / "texts"))
     (tmp_path / "mini.yaml").write_text(yaml.safe_dump(values))
@@ -62,8 +62,8 @@ def undisturbed_log(tmp_path_factory, prefect_home):
     return training_log(folder / "store")
 
 
-def headrace(place, *arguments: str, expect: int = 0) -> tuple[str, dict]:
-    folder, environment = place
+def headrace(workspace, *arguments: str, expect: int = 0) -> tuple[str, dict]:
+    folder, environment = workspace
     command = [HEADRACE, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == expect, done.stdout + done.stderr
@@ -72,74 +72,75 @@ def headrace(place, *arguments: str, expect: int = 0) -> tuple[str, dict]:
 
 
 @pytest.mark.slow
-def test_a_users_first_session(place):
-    folder, _ = place
-    _, planned = headrace(place, "plan", "mini.yaml", "--json")
+def test_a_users_first_session(workspace):
+    folder, _ = workspace
+    _, planned = headrace(workspace, "plan", "mini.yaml", "--json")
     assert [(row["stage"], row["action"]) for row in planned["stages"]] == [(name, "run") for name in NAMES]
-    said, done = headrace(place, "run", "mini.yaml", "--json")
+    output, done = headrace(workspace, "run", "mini.yaml", "--json")
     assert [row["action"] for row in done["stages"]] == ["run"] * len(NAMES)
-    assert "bits per byte" in said
+    assert "bits per byte" in output
     assert Path(done["report"]).read_text().startswith("<!doctype html>")
-    said, again = headrace(place, "run", "mini.yaml", "--json")
+    output, again = headrace(workspace, "run", "mini.yaml", "--json")
     assert [row["action"] for row in again["stages"]] == ["reuse"] * len(NAMES)
     override = ("--set", "compress.passes.0.sparsity=0.8")
-    _, rerun = headrace(place, "rerun", "compress", "--run", done["run_id"], *override, "--json")
+    _, rerun = headrace(workspace, "rerun", "compress", "--run", done["run_id"], *override, "--json")
     assert [row["stage"] for row in rerun["stages"] if row["action"] == "run"] == ["compress", "benchmark"]
-    assert headrace(place, "runs", "--json")[1]["runs"][0]["run_id"] == rerun["run_id"]
-    assert headrace(place, "show", "latest", "--json")[1]["metrics"]["compress"]["passes"][1]["name"] == "prune"
-    assert headrace(place, "lineage", "latest:benchmark", "--json")[1]["lineage"]
-    assert "0 damaged" in headrace(place, "verify")[0]
-    assert headrace(place, "report", "latest")[0].strip().endswith("report.html")
-    assert headrace(place, "generate", "latest", "The value", "--tokens", "4")[0].startswith("The value")
+    assert headrace(workspace, "runs", "--json")[1]["runs"][0]["run_id"] == rerun["run_id"]
+    assert headrace(workspace, "show", "latest", "--json")[1]["metrics"]["compress"]["passes"][1]["name"] == "prune"
+    assert headrace(workspace, "lineage", "latest:benchmark", "--json")[1]["lineage"]
+    assert "0 damaged" in headrace(workspace, "verify")[0]
+    assert headrace(workspace, "report", "latest")[0].strip().endswith("report.html")
+    assert headrace(workspace, "generate", "latest", "The value", "--tokens", "4")[0].startswith("The value")
     assert {path.name for path in folder.iterdir()} == {"texts", "mini.yaml", "store"}
 
 
-def test_what_the_user_can_mend_is_one_sentence_and_exit_status_2(place):
-    said, _ = headrace(place, "run", "none.yaml", expect=2)
-    assert said.startswith("error: cannot read the run config none.yaml")
-    assert "Traceback" not in said
-    said, _ = headrace(place, "plan", "mini.yaml", "--set", "pretrain.workers=-1", expect=2)
-    assert "pretrain.workers: Input should be greater than or equal to 0, found -1" in said
-    assert "no run 'x'" in headrace(place, "show", "x", expect=2)[0]
-    assert "no stage 'train'" in headrace(place, "rerun", "train", expect=2)[0]
-    assert "names no artifact" in headrace(place, "lineage", "nonsense", expect=2)[0]
+def test_a_user_error_is_one_sentence_and_exit_status_2(workspace):
+    output, _ = headrace(workspace, "run", "none.yaml", expect=2)
+    assert output.startswith("error: cannot read the run config none.yaml")
+    assert "Traceback" not in output
+    output, _ = headrace(workspace, "plan", "mini.yaml", "--set", "pretrain.workers=-1", expect=2)
+    assert "pretrain.workers: Input should be greater than or equal to 0, found -1" in output
+    assert "no run 'x'" in headrace(workspace, "show", "x", expect=2)[0]
+    assert "no stage 'train'" in headrace(workspace, "rerun", "train", expect=2)[0]
+    assert "names no artifact" in headrace(workspace, "lineage", "nonsense", expect=2)[0]
 
 
 @pytest.mark.slow
-def test_an_error_of_the_users_is_not_retried_and_leaves_the_run_to_be_continued(place):
-    folder, _ = place
-    said, _ = headrace(place, "run", "mini.yaml", "--set", "pretrain.batch_tokens=500", expect=2)
-    assert said.count("error:") == 1
-    assert "use 256 or 512" in said, "the batch is refused with the sizes that fit"
+def test_a_user_error_is_found_before_anything_starts(workspace):
+    folder, _ = workspace
+    output, _ = headrace(workspace, "run", "mini.yaml", "--set", "pretrain.batch_tokens=500", expect=2)
+    assert output.count("error:") == 1
+    assert "use 256 or 512" in output, "the batch is refused with the sizes that fit"
     assert RunStore(str(folder / "store")).all() == [], "and before anything starts"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_run_is_continued_with_the_same_bytes(place, stop):
-    folder, environment = place
+def test_a_stopped_run_is_continued_with_the_same_bytes(workspace, stop):
+    folder, environment = workspace
     whole = str(folder / "whole")
-    headrace(place, "run", "mini.yaml", "--store", whole, "--until", "pretrain")
+    headrace(workspace, "run", "mini.yaml", "--store", whole, "--until", "pretrain")
     command = [HEADRACE, "run", "mini.yaml", "--until", "pretrain"]
-    process = subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=hear_interrupts)
+    process = subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=restore_interrupts)
     wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
     process.send_signal(stop)
     status = process.wait(60)
     assert status == (-signal.SIGKILL if stop == signal.SIGKILL else 130)
-    assert "interrupted" in headrace(place, "runs")[0] or "killed" in headrace(place, "runs")[0]
-    said, done = headrace(place, "run", "mini.yaml", "--until", "pretrain", "--json")
-    assert f"continues run {done['run_id']}" in said
+    assert "interrupted" in headrace(workspace, "runs")[0] or "killed" in headrace(workspace, "runs")[0]
+    output, done = headrace(workspace, "run", "mini.yaml", "--until", "pretrain", "--json")
+    assert f"continues run {done['run_id']}" in output
     assert digests(str(folder / "store"), done["run_id"]) == digests(whole, RunStore(whole).get("latest").run_id)
 
 
 @pytest.mark.slow
-def test_a_killed_training_worker_resumes_with_the_same_losses(place, undisturbed_log):
+def test_a_killed_training_worker_resumes_with_the_same_losses(workspace, undisturbed_log):
     """Ray Train, two workers: one is killed after the first checkpoint."""
-    folder, environment = place
+    folder, environment = workspace
     command = [HEADRACE, "run", "mini.yaml", *ON_RAY, "--until", "pretrain"]
     process = subprocess.Popen(command, cwd=folder, env=environment)
     wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
-    workers = [one for one in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in name_of(one)]
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in children if "RayTrainWorker" in name_of(child)]
     assert len(workers) == 2
     workers[0].kill()
     assert process.wait(240) == 0
@@ -149,11 +150,11 @@ def test_a_killed_training_worker_resumes_with_the_same_losses(place, undisturbe
 
 
 @pytest.mark.slow
-def test_a_run_that_is_asked_to_end_saves_and_goes_on_in_another_layout(place, undisturbed_log):
+def test_a_terminated_run_saves_and_resumes_in_another_layout(workspace, undisturbed_log):
     """Two Ray workers with a shard each; SIGTERM; on with matrices shared: the same losses up to rounding."""
-    folder, environment = place
-    asked = [*ON_RAY, "--set", "pretrain.checkpoint_every_steps=100", "--until", "pretrain"]
-    command = [HEADRACE, "run", "mini.yaml", *asked, "--set", "pretrain.layout.shard=2"]
+    folder, environment = workspace
+    options = [*ON_RAY, "--set", "pretrain.checkpoint_every_steps=100", "--until", "pretrain"]
+    command = [HEADRACE, "run", "mini.yaml", *options, "--set", "pretrain.layout.shard=2"]
     process = subprocess.Popen(command, cwd=folder, env=environment)
     logs = (folder / "store").glob
     wait_for(lambda: [log for log in logs("pretrain/*/*/work/log.json") if '"step"' in log.read_text()])
@@ -161,35 +162,35 @@ def test_a_run_that_is_asked_to_end_saves_and_goes_on_in_another_layout(place, u
     assert process.wait(120) == 130
     [marker] = (folder / "store").glob("pretrain/*/*/work/train/*/complete.json")
     assert 0 < json.loads(marker.read_text())["step"] < 128, "saved on request: no checkpoint was due"
-    said, _ = headrace(place, "run", "mini.yaml", *asked, "--set", "pretrain.layout.tensor=2")
-    assert "continues run" in said
+    output, _ = headrace(workspace, "run", "mini.yaml", *options, "--set", "pretrain.layout.tensor=2")
+    assert "continues run" in output
     rows = [
         [json.loads(line) for line in log.splitlines()] for log in (training_log(folder / "store"), undisturbed_log)
     ]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
-    for found, expected in zip(*rows, strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+    for resumed, expected in zip(*rows, strict=True):
+        assert resumed["loss"] == pytest.approx(expected["loss"], rel=1e-3)
 
 
 @pytest.mark.slow
-def test_a_run_whose_every_process_is_killed_goes_on_with_the_same_losses(place, undisturbed_log):
+def test_a_run_whose_every_process_is_killed_resumes_with_the_same_losses(workspace, undisturbed_log):
     """The driver, Ray's processes and the workers all at once, as when a machine loses power."""
-    folder, environment = place
+    folder, environment = workspace
     command = [HEADRACE, "run", "mini.yaml", *ON_RAY, "--until", "pretrain"]
     process = subprocess.Popen(command, cwd=folder, env=environment)
     wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
-    for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+    for running in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
         with suppress(psutil.NoSuchProcess):
-            one.kill()
+            running.kill()
     process.wait(60)
-    said, _ = headrace(place, *command[1:])
-    assert "continues run" in said
+    output, _ = headrace(workspace, *command[1:])
+    assert "continues run" in output
     assert training_log(folder / "store") == undisturbed_log
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_on_one_store_do_not_disturb_each_other(place):
-    folder, environment = place
+def test_two_runs_at_once_on_one_store_do_not_disturb_each_other(workspace):
+    folder, environment = workspace
     command = [HEADRACE, "run", "mini.yaml", "--until", "tokenize"]
     both = [subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
@@ -197,12 +198,12 @@ def test_two_runs_at_once_on_one_store_do_not_disturb_each_other(place):
     runs = RunStore(store).all()
     assert len(runs) == 2
     assert digests(store, runs[0].run_id) == digests(store, runs[1].run_id)
-    assert "0 damaged" in headrace(place, "verify")[0]
+    assert "0 damaged" in headrace(workspace, "verify")[0]
 
 
 @pytest.mark.slow
-def test_a_prefect_server_sees_tasks_cached_states_and_artifacts(place):
-    folder, environment = place
+def test_a_prefect_server_sees_tasks_cached_states_and_artifacts(workspace):
+    folder, environment = workspace
     port = free_port()
     environment = {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     prefect = str(Path(sys.executable).with_name("prefect"))
@@ -216,7 +217,9 @@ def test_a_prefect_server_sees_tasks_cached_states_and_artifacts(place):
         ours = [run.run_id for run in RunStore(str(folder / "store")).all()]
 
         def states() -> list[tuple[str, str]]:
-            tasks = [run for run in asked(port, "task_runs/filter") if any(run_id in run["name"] for run_id in ours)]
+            tasks = [
+                run for run in prefect_rows(port, "task_runs/filter") if any(run_id in run["name"] for run_id in ours)
+            ]
             return sorted((run["name"].split()[0], run["state_name"]) for run in tasks)
 
         expected = [("clean", "Cached"), ("clean", "Completed"), ("ingest", "Cached"), ("ingest", "Completed")]
@@ -227,7 +230,9 @@ def test_a_prefect_server_sees_tasks_cached_states_and_artifacts(place):
         assert [(run.config_name, run.forced, list(run.stages)) for run in runs[:2]] == [
             ("mini", "clean", ["ingest", "clean"]), ("mini", None, ["ingest", "clean"]),
         ]  # fmt: skip
-        tables = [artifact["data"] for artifact in asked(port, "artifacts/filter") if artifact["type"] == "markdown"]
+        tables = [
+            artifact["data"] for artifact in prefect_rows(port, "artifacts/filter") if artifact["type"] == "markdown"
+        ]
         assert any("| documents out |" in table for table in tables)
     finally:
         server.terminate()
@@ -248,7 +253,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def asked(port: int, path: str) -> list[dict]:
+def prefect_rows(port: int, path: str) -> list[dict]:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/{path}", data=b"{}", headers={"Content-Type": "application/json"}
     )
@@ -256,7 +261,7 @@ def asked(port: int, path: str) -> list[dict]:
         return json.loads(response.read())
 
 
-def hear_interrupts() -> None:
+def restore_interrupts() -> None:
     """A shell starts what runs in its background deaf to Ctrl-C, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -276,5 +281,5 @@ def name_of(process: psutil.Process) -> str:
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never happened"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.05)

@@ -75,7 +75,7 @@ def test_differences_are_paired_by_item_and_told_apart_by_their_interval(tmp_pat
     right = dict(zip(BYTES, [1, 1, 1, 0, 0, 1, 0, 1.0], strict=True))
     one = save_run(url, "one", results_of({"pretrained": before, "compressed": shuffled}, right={"pretrained": right}))
     two = save_run(url, "two", results_of({"pretrained": before, "xz": before}, right={"pretrained": right}))
-    differences, left_out = compare(url, [one, two], MODELS)
+    differences, not_compared = compare(url, [one, two], MODELS)
     across = {row.metric: row for row in differences if row.second == "pretrained of two"}
     assert (across["bits per byte"].difference, across["bits per byte"].second_is) == (0, "not told apart")
     assert across["accuracy"].first_value == 5 / 8
@@ -84,7 +84,7 @@ def test_differences_are_paired_by_item_and_told_apart_by_their_interval(tmp_pat
     assert (within.difference, within.low, within.high) == pytest.approx(expected)
     # More bits are worse.
     assert (within.first, within.second_is, within.excludes_zero) == ("pretrained of one", "worse", True)
-    reasons = {(row.metric, row.second): row.why for row in left_out}
+    reasons = {(row.metric, row.second): row.why for row in not_compared}
     assert reasons["Matthews correlation", "pretrained of two"] == "the score is not a mean over its items"
     assert reasons["accuracy", "compressed of one"] == "only pretrained of one has it"
 
@@ -177,8 +177,8 @@ def test_the_command_prints_the_table_and_one_json_object(tmp_path):
     save_run(url, "two", results_of({"pretrained": bits(1.5), "compressed": bits(2.0)}))
     done = CliRunner().invoke(app, ["compare", "one", "two", "--store", url, "--json"])
     assert done.exit_code == 0, done.output
-    found = json.loads(done.output.strip().splitlines()[-1])
-    assert [(row["first"], row["second"], row["second_is"]) for row in found["differences"]] == [
+    printed = json.loads(done.output.strip().splitlines()[-1])
+    assert [(row["first"], row["second"], row["second_is"]) for row in printed["differences"]] == [
         ("pretrained of one", "pretrained of two", "better"),
         ("compressed of one", "compressed of two", "better"),
         ("pretrained of one", "compressed of one", "worse"),
@@ -201,11 +201,11 @@ def test_statistics_are_resampled_with_their_labels(tmp_path):
         for name, one in guesses.items() for item, guess in one.items()
     ]  # fmt: skip
     tables = [
-        pa.Table.from_pylist([dict(zip(schema.names, row, strict=False)) for row in found], schema)
-        for schema, found in ((scores, rows), (items, of_items))
+        pa.Table.from_pylist([dict(zip(schema.names, row, strict=False)) for row in rows_], schema)
+        for schema, rows_ in ((scores, rows), (items, of_items))
     ]
-    differences, left_out = compare(str(tmp_path), [save_run(str(tmp_path), "one", tables)], MODELS)
-    assert not left_out and [row.metric for row in differences] == ["F1"]
+    differences, not_compared = compare(str(tmp_path), [save_run(str(tmp_path), "one", tables)], MODELS)
+    assert not not_compared and [row.metric for row in differences] == ["F1"]
     # 3 right of 4 and 1 false positive; then 4 of 4 and 4 false positives.
     assert (differences[0].first_value, differences[0].second_value) == (pytest.approx(6 / 8), pytest.approx(8 / 12))
     assert differences[0].difference == pytest.approx(8 / 12 - 6 / 8)

@@ -24,29 +24,31 @@ def finished(tmp_path_factory):
     return f"{folder}/store", session.record
 
 
-def told(finished, document: str) -> list[tuple[str, bool]]:
+def decisions(finished, document: str) -> list[tuple[str, bool]]:
     return [(fate.stage, fate.kept) for fate in fates(*finished, document)]
 
 
 def test_a_kept_document_is_followed_to_its_tokens(finished):
-    found = fates(*finished, "files/part-0.jsonl.gz#1")
-    assert [(fate.stage, fate.kept) for fate in found] == [
+    steps = fates(*finished, "files/part-0.jsonl.gz#1")
+    assert [(fate.stage, fate.kept) for fate in steps] == [
         ("ingest", True), ("clean", True), ("dedup", True), ("tokenize", True),
     ]  # fmt: skip
-    assert "tokens, in train/" in found[-1].sentence or "tokens, in held_out/" in found[-1].sentence
-    assert len(text_of(found)) > 100
-    json.dumps(as_json("files/part-0.jsonl.gz#1", finished[1], found))
+    assert "tokens, in train/" in steps[-1].sentence or "tokens, in held_out/" in steps[-1].sentence
+    assert len(text_of(steps)) > 100
+    json.dumps(as_json("files/part-0.jsonl.gz#1", finished[1], steps))
 
 
 def test_a_short_document_names_the_rule_the_measure_and_the_threshold(finished):
-    found = fates(*finished, "files/odd.jsonl#1")
-    assert [(fate.stage, fate.kept) for fate in found] == [("ingest", True), ("clean", False)]
-    assert "2 (accepted: from 50 up to 100000)" in found[-1].sentence
-    assert text_of(found) == "too short"
+    steps = fates(*finished, "files/odd.jsonl#1")
+    assert [(fate.stage, fate.kept) for fate in steps] == [("ingest", True), ("clean", False)]
+    assert "2 (accepted: from 50 up to 100000)" in steps[-1].sentence
+    assert text_of(steps) == "too short"
 
 
 def test_a_duplicate_names_the_document_that_stayed(finished):
-    rejected = [name for name in ("files/odd.jsonl#0", "files/odd.jsonl#2") if told(finished, name)[-1][0] == "dedup"]
+    rejected = [
+        name for name in ("files/odd.jsonl#0", "files/odd.jsonl#2") if decisions(finished, name)[-1][0] == "dedup"
+    ]
     assert len(rejected) == 1
     [other] = {"files/odd.jsonl#0", "files/odd.jsonl#2"} - set(rejected)
     assert other in fates(*finished, rejected[0])[-1].sentence
