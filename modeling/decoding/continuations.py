@@ -1,13 +1,13 @@
-"""How likely continuations are after their prefixes, with what several of them share computed once.
+"""Log-likelihoods of continuations after their prefixes; shared beginnings are computed once.
 
-- `score_continuations`: log-likelihood of each continuation, and whether greedy decoding would give it
-- `pieces`: a continuation longer than the context in several
-- `caches_exactly`: whether a network can read a beginning once for several
+- `score_continuations`: log-likelihood of each continuation, and whether it is the greedy continuation
+- `split_request`: a continuation longer than the context as several requests
+- `caches_exactly`: whether the key-value cache of a network reproduces its forward pass
 
-Shared is, without a change of any answer: a whole request that is asked again; a prefix with several continuations
-(multiple choice), which is read once into the key-value cache; and the beginning that all prefixes of a batch have in
-common (the examples of a few-shot prompt). lm-evaluation-harness's backend for Hugging Face models reads every request
-from its first token, save continuations of one token.
+Computed once, without changing any score: equal requests; a prefix with several continuations (multiple choice), which
+is read once into the key-value cache; and the common beginning of all prefixes of a batch (the examples of a few-shot
+prompt). lm-evaluation-harness's backend for Hugging Face models reads every request from its first token, except for
+continuations of one token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,35 +22,36 @@ from modeling.attention.multi_head import Attention
 from modeling.loss.logit_tiles import TILING, softmax_ready
 from modeling.transformer import Transformer
 
-SHARED_BEGINNING = 48
-"""Tokens that a batch's prefixes must have in common to be worth a step of their own."""
+MIN_COMMON_TOKENS = 48
+"""Common tokens of a batch's prefixes from which a separate forward pass for them pays off."""
 
 Tokens = tuple[int, ...]
 
 
 class Request(NamedTuple):
-    """What is asked: how likely `continuation` is after `prefix`; neither is empty."""
+    """A prefix and the continuation to score after it; neither is empty."""
 
     prefix: Tokens
     continuation: Tokens
 
 
-class Answer(NamedTuple):
-    """Natural-log likelihood of all of a continuation, and whether each of its tokens was the likeliest."""
+class Score(NamedTuple):
+    """Natural log-likelihood of a continuation, and whether each of its tokens is the most likely one."""
 
     log_likelihood: float
-    greedy: bool
+    is_greedy: bool
 
 
 @dataclass
 class _Trunk:
-    """A row of tokens, the continuations that can be judged on it, and those that branch off at its end."""
+    """A row of tokens: continuations that are scored on the row, and branches that follow its end."""
 
     tokens: Tokens
-    known: int
-    """Tokens of the prefix; what follows is of the longest continuation on the row."""
-    on_row: list[Tokens]
+    prefix_length: int
+    """Tokens of the prefix; the tokens after it are of the longest continuation on the row."""
+    continuations: list[Tokens]
     branches: list[Tokens] = field(default_factory=list)
+    """Continuations that read the row from the key-value cache."""
 
     @property
     def rows(self) -> int:
@@ -61,8 +62,8 @@ class _Trunk:
         return len(self.tokens) + max(map(len, self.branches), default=0)
 
 
-class _Judged(NamedTuple):
-    """The hidden states before each token of a continuation."""
+class _ContinuationStates(NamedTuple):
+    """Hidden states that predict the tokens of a continuation."""
 
     trunk: _Trunk
     continuation: Tokens
@@ -70,10 +71,10 @@ class _Judged(NamedTuple):
     """(tokens, width)."""
 
 
-def pieces(request: Request, context: int) -> list[Request]:
-    """The request, or several whose answers together are its own, where its continuation is longer than the context.
+def split_request(request: Request, context: int) -> list[Request]:
+    """Split a request with a continuation longer than the context; the log-likelihoods of the parts add up to its own.
 
-    Each piece is half a context long, so that it is read behind at least another half; as in `bits_per_byte`.
+    Each part is half a context long and is scored after at least another half, as in `bits_per_byte`.
     """
     prefix, continuation = request
     if len(continuation) <= context:
@@ -85,93 +86,91 @@ def pieces(request: Request, context: int) -> list[Request]:
 
 def score_continuations(
     model: Transformer, requests: Sequence[Request], batch_tokens: int
-) -> Iterator[list[tuple[int, Answer]]]:
-    """Answers batch by batch, the longest first, so that the caller can keep what it has.
+) -> Iterator[list[tuple[int, Score]]]:
+    """Score requests batch by batch, the longest first, so that the caller can store partial results.
 
-    A prefix that is too long for the context loses its beginning, as in lm-evaluation-harness.
+    A prefix that is too long for the context is truncated from the left, as in lm-evaluation-harness.
 
     Args:
-        model: in `eval` mode.
-        requests: in any order; equal ones cost nothing more.
-        batch_tokens: most tokens of a batch, padding included; one request may have more.
+        model: network in `eval` mode.
+        requests: requests in any order; duplicates cost nothing.
+        batch_tokens: maximum number of tokens per batch, padding included; a single request may have more.
 
     Yields:
-        (index of the request, its answer) of every request that the batch answers.
-
+        (index of the request, its score) for every request of the batch.
     """
-    may_cache = _CacheRule(model)
-    asked: dict[Tokens, dict[Tokens, list[int]]] = {}
-    for number, request in enumerate(requests):
-        prefix, continuation = _fitted(request, model.config.context_length)
-        asked.setdefault(prefix, {}).setdefault(continuation, []).append(number)
-    trunks = [trunk for prefix, ends in asked.items() for trunk in _trunks(prefix, list(ends), may_cache)]
-    for batch in (batch for family in _families(trunks) for batch in _batches(family, batch_tokens)):
-        common = _common_beginning(batch) if all(may_cache(trunk.tokens) for trunk in batch) else 0
+    can_cache = _CacheRule(model)
+    indices: dict[Tokens, dict[Tokens, list[int]]] = {}
+    for index, request in enumerate(requests):
+        prefix, continuation = _truncate(request, model.config.context_length)
+        indices.setdefault(prefix, {}).setdefault(continuation, []).append(index)
+    trunks = [trunk for prefix, ends in indices.items() for trunk in _trunks(prefix, list(ends), can_cache)]
+    for batch in (batch for group in _group_by_beginning(trunks) for batch in _batches(group, batch_tokens)):
+        common = _common_tokens(batch) if all(can_cache(trunk.tokens) for trunk in batch) else 0
         yield [
-            (number, answer)
-            for one, answer in _answers(model, batch, common)
-            for number in asked[one.trunk.tokens[: one.trunk.known]][one.continuation]
+            (index, score)
+            for states, score in _scores(model, batch, common)
+            for index in indices[states.trunk.tokens[: states.trunk.prefix_length]][states.continuation]
         ]
 
 
-def _fitted(request: Request, context: int) -> Request:
+def _truncate(request: Request, context: int) -> Request:
     prefix, continuation = map(tuple, request)
-    assert prefix and continuation, "a continuation of at least one token stands behind a prefix of at least one"
-    assert len(continuation) <= context, "`pieces` cuts longer ones"
+    assert prefix and continuation, "prefix and continuation have at least one token each"
+    assert len(continuation) <= context, "`split_request` splits longer ones"
     # The last token is predicted, not read.
     return Request(prefix[-(context + 1 - len(continuation)) :], continuation)
 
 
 def caches_exactly(model: Transformer) -> bool:
-    """Whether what the cache holds gives what reading it again gives."""
-    # What stands in for attention may keep less than it reads: integers, the newest hashes.
+    """Whether reading tokens from the key-value cache gives the same results as computing them again."""
+    # Replacements of attention may cache less than they read: integers, the newest hashes.
     return all(type(layer.attention) is Attention for layer in model.layers.children())
 
 
 class _CacheRule:
-    """Says whether a prefix read into the cache gives what reading it again gives."""
+    """Decides whether a prefix can be read from the key-value cache."""
 
     def __init__(self, model: Transformer) -> None:
         config = model.config
         self._exact = caches_exactly(model)
-        self._divider = config.end_of_text if config.separate_documents else None
+        self._separator = config.end_of_text if config.separate_documents else None
 
     def __call__(self, tokens: Tokens) -> bool:
-        """True for tokens that attention takes for one document; a cache knows no borders inside its rows."""
-        return self._exact and self._divider not in tokens[1:]
+        """True if attention treats the tokens as one document; a cache has no document borders inside its rows."""
+        return self._exact and self._separator not in tokens[1:]
 
 
-def _trunks(prefix: Tokens, continuations: list[Tokens], may_cache: _CacheRule) -> list[_Trunk]:
-    short: list[Tokens] = [one for one in continuations if len(one) == 1]
-    long: list[Tokens] = [one for one in continuations if len(one) > 1]
+def _trunks(prefix: Tokens, continuations: list[Tokens], can_cache: _CacheRule) -> list[_Trunk]:
+    """Rows of a prefix: a single one with branches if it can be cached, else one for each longer continuation."""
+    short: list[Tokens] = [tokens for tokens in continuations if len(tokens) == 1]
+    long: list[Tokens] = [tokens for tokens in continuations if len(tokens) > 1]
     if not long:
         return [_Trunk(prefix, len(prefix), short)]
-    if len(long) > 1 and all(may_cache(prefix + one) for one in long):
+    if len(long) > 1 and all(can_cache(prefix + tokens) for tokens in long):
         return [_Trunk(prefix, len(prefix), short, long)]
-    rows = [_Trunk(prefix + one[:-1], len(prefix), [one]) for one in long]
-    rows[0].on_row += short
-    return rows
+    trunks = [_Trunk(prefix + tokens[:-1], len(prefix), [tokens]) for tokens in long]
+    trunks[0].continuations += short
+    return trunks
 
 
-def _families(trunks: Sequence[_Trunk]) -> list[list[_Trunk]]:
-    """Trunks that begin alike, such as those behind the same examples; last all that begin like no other."""
+def _group_by_beginning(trunks: Sequence[_Trunk]) -> list[list[_Trunk]]:
+    """Groups of trunks with a common beginning, such as the same few-shot examples; the last group has the others."""
     by_beginning: dict[Tokens, list[_Trunk]] = {}
     for trunk in trunks:
-        by_beginning.setdefault(trunk.tokens[: trunk.known - 1][:SHARED_BEGINNING], []).append(trunk)
-    alike = [
-        family for key, family in by_beginning.items() if len(family) > 1 and len(key) == SHARED_BEGINNING
-    ]  # fmt: skip
-    met = {id(trunk) for family in alike for trunk in family}
-    return [*alike, [trunk for trunk in trunks if id(trunk) not in met]]
+        by_beginning.setdefault(trunk.tokens[: trunk.prefix_length - 1][:MIN_COMMON_TOKENS], []).append(trunk)
+    groups = [group for key, group in by_beginning.items() if len(group) > 1 and len(key) == MIN_COMMON_TOKENS]
+    grouped = {id(trunk) for group in groups for trunk in group}
+    return [*groups, [trunk for trunk in trunks if id(trunk) not in grouped]]
 
 
 def _batches(trunks: Sequence[_Trunk], batch_tokens: int) -> Iterator[list[_Trunk]]:
-    """Rows of like length together, the longest first, so that little is padded and memory runs out at once."""
+    """Batches of rows of similar length, the longest first: little padding, and memory runs out early if at all."""
     batch: list[_Trunk] = []
     rows = 0
     for trunk in sorted(trunks, key=lambda trunk: (not trunk.branches, -trunk.length)):
-        alike = not batch or bool(batch[0].branches) == bool(trunk.branches)
-        if batch and (not alike or (rows + trunk.rows) * batch[0].length > batch_tokens):
+        same_kind = not batch or bool(batch[0].branches) == bool(trunk.branches)
+        if batch and (not same_kind or (rows + trunk.rows) * batch[0].length > batch_tokens):
             yield batch
             batch, rows = [], 0
         batch.append(trunk)
@@ -181,64 +180,66 @@ def _batches(trunks: Sequence[_Trunk], batch_tokens: int) -> Iterator[list[_Trun
 
 
 @torch.inference_mode()
-def _answers(model: Transformer, batch: Sequence[_Trunk], common: int) -> list[tuple[_Judged, Answer]]:
-    judged = _judge(model, batch, common)
-    hidden = torch.cat([one.hidden for one in judged])
-    targets = torch.tensor([token for one in judged for token in one.continuation], device=hidden.device)
-    likelihoods, likeliest = _token_log_likelihoods(model, hidden, targets)
-    sizes = [len(one.continuation) for one in judged]
+def _scores(model: Transformer, batch: Sequence[_Trunk], common: int) -> list[tuple[_ContinuationStates, Score]]:
+    continuations = _continuation_states(model, batch, common)
+    hidden = torch.cat([states.hidden for states in continuations])
+    targets = torch.tensor([token for states in continuations for token in states.continuation], device=hidden.device)
+    log_likelihoods, is_greedy = _token_log_likelihoods(model, hidden, targets)
+    sizes = [len(states.continuation) for states in continuations]
     return [
-        (one, Answer(float(values.sum()), bool(greedy.all())))
-        for one, values, greedy in zip(
-            judged, torch.split(likelihoods, sizes), torch.split(likeliest, sizes), strict=True
+        (states, Score(float(values.sum()), bool(greedy.all())))
+        for states, values, greedy in zip(
+            continuations, torch.split(log_likelihoods, sizes), torch.split(is_greedy, sizes), strict=True
         )
     ]
 
 
 def _token_log_likelihoods(model: Transformer, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(positions, width), (positions,) -> float64 log-likelihoods and whether no token was likelier, on the CPU."""
-    likelihoods, likeliest = [], []
+    """(positions, width), (positions,) -> float64 log-likelihoods, and whether each token is the argmax, on the CPU."""
+    log_likelihoods, is_greedy = [], []
     chunk = TILING.whole_rows(model.config.vocabulary_size)
-    for states, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
+    for states, tokens in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
         logits = softmax_ready(model.head(states))
-        chosen = logits.gather(1, wanted[:, None])[:, 0]
-        likelihoods.append((chosen - logits.logsumexp(1)).double().cpu())
-        likeliest.append((logits.argmax(1) == wanted).cpu())
-    return torch.cat(likelihoods), torch.cat(likeliest)
+        token_logits = logits.gather(1, tokens[:, None])[:, 0]
+        log_likelihoods.append((token_logits - logits.logsumexp(1)).double().cpu())
+        is_greedy.append((logits.argmax(1) == tokens).cpu())
+    return torch.cat(log_likelihoods), torch.cat(is_greedy)
 
 
-def _judge(model: Transformer, batch: Sequence[_Trunk], common: int) -> list[_Judged]:
-    branches = [(row, one) for row, trunk in enumerate(batch) for one in trunk.branches]
+def _continuation_states(model: Transformer, batch: Sequence[_Trunk], common: int) -> list[_ContinuationStates]:
+    branches = [(row, tokens) for row, trunk in enumerate(batch) for tokens in trunk.branches]
     cache = _cache(model, batch, common) if common or branches else None
     hidden = _hidden_states(model, [trunk.tokens[common:] for trunk in batch], cache)
-    judged = []
+    results = []
     for trunk, states in zip(batch, hidden, strict=True):
-        first = trunk.known - 1 - common
-        judged += [_Judged(trunk, one, states[first : first + len(one)]) for one in trunk.on_row]
+        first = trunk.prefix_length - 1 - common
+        results += [
+            _ContinuationStates(trunk, tokens, states[first : first + len(tokens)]) for tokens in trunk.continuations
+        ]
     if branches:
         assert cache is not None
         cache.keep([row for row, _ in branches])
-        behind = _hidden_states(model, [one[:-1] for _, one in branches], cache)
-        for (row, one), states in zip(branches, behind, strict=True):
-            last = hidden[row, batch[row].known - 1 - common]
-            judged.append(_Judged(batch[row], one, torch.cat((last[None], states[: len(one) - 1]))))
-    return judged
+        branch_hidden = _hidden_states(model, [tokens[:-1] for _, tokens in branches], cache)
+        for (row, tokens), states in zip(branches, branch_hidden, strict=True):
+            last = hidden[row, batch[row].prefix_length - 1 - common]
+            results.append(_ContinuationStates(batch[row], tokens, torch.cat((last[None], states[: len(tokens) - 1]))))
+    return results
 
 
-def _common_beginning(batch: Sequence[_Trunk]) -> int:
-    """Tokens with which all rows begin, if they are many; at least one of each prefix is left over."""
+def _common_tokens(batch: Sequence[_Trunk]) -> int:
+    """Length of the common beginning of all prefixes without their last tokens; 0 if it is too short to pay off."""
     if len(batch) == 1:
         return 0
-    first, *others = (trunk.tokens[: trunk.known - 1] for trunk in batch)
+    first, *others = (trunk.tokens[: trunk.prefix_length - 1] for trunk in batch)
     common = min(map(len, (first, *others)))
     for other in others:
         while first[:common] != other[:common]:
-            common = next(place for place in range(common) if first[place] != other[place])
-    return common if common >= SHARED_BEGINNING else 0
+            common = next(index for index in range(common) if first[index] != other[index])
+    return common if common >= MIN_COMMON_TOKENS else 0
 
 
 def _cache(model: Transformer, batch: Sequence[_Trunk], common: int) -> DecoderCache:
-    """A cache for each row, which holds the common beginning."""
+    """Key-value cache with a row for each trunk, filled with the common beginning."""
     capacity = max(trunk.length for trunk in batch)
     if not common:
         return model.new_cache(len(batch), capacity)
@@ -249,10 +250,10 @@ def _cache(model: Transformer, batch: Sequence[_Trunk], common: int) -> DecoderC
 
 
 def _hidden_states(model: Transformer, rows: Sequence[Tokens], cache: DecoderCache | None) -> Tensor:
-    """(rows, longest row, width); what stands behind a row's end means nothing."""
+    """(rows, longest row, width); entries after the end of a row are undefined."""
     counts = torch.tensor([len(row) for row in rows])
     padded = torch.zeros(len(rows), int(counts.max()), dtype=torch.int64)
-    for place, row in zip(padded, rows, strict=True):
-        place[: len(row)] = torch.tensor(row)
+    for padded_row, row in zip(padded, rows, strict=True):
+        padded_row[: len(row)] = torch.tensor(row)
     tokens = padded.to(model.final_norm.weight.device)
     return model.hidden_states(tokens) if cache is None else model.hidden_states(tokens, cache, counts)

@@ -1,10 +1,11 @@
-"""Decoding of small networks in one call of C per token, in place of a hundred calls of torch.
+"""Native decoding of small networks: a single call of C per token instead of a hundred torch operations.
 
-At width 128 a token takes torch a millisecond or more, nearly all of it between the products (docs/results.md). The C
-loop (`modeling/kernels/decoder.c`) works on the same tensors and on the same cache; it takes networks on the CPU with
-full attention and float32, int8, packed or low-rank matrices. All others go on with torch.
+At width 128 a token takes torch a millisecond or more, nearly all of it overhead between the matrix products
+(docs/results.md). The C kernel (`modeling/kernels/decoder.c`) works on the same tensors and the same key-value cache.
+It supports networks on the CPU with full attention and float32, int8, packed or low-rank matrices; all others are
+computed by torch.
 
-- `NativeDecoder.of`: a decoder for a network and its cache, or None
+- `NativeDecoder.create`: a decoder for a network and its cache, or None
 """
 
 import ctypes
@@ -30,10 +31,10 @@ from modeling.layers.sparse_feed_forward import SparseFeedForward
 from modeling.rotary import rotary_frequencies
 from modeling.transformer import Transformer
 
-MOST_BYTES = 64 * 2**20
-"""Of weights: beyond, products take most of the time, and torch's use all cores."""
-MOST_BYTES_FOR_PROMPTS = 2**21
-"""Of weights that are read again for each token of a prompt: they stay in the processor's cache."""
+MAX_BYTES = 64 * 2**20
+"""Maximum size of the weights: in larger networks products dominate, and torch's use all cores."""
+MAX_BYTES_FOR_PREFILL = 2**21
+"""Maximum size of weights that stay in the processor's cache while they are read for each token of a prompt."""
 ABSENT, FLOAT, INT8, PACKED = range(4)
 
 
@@ -69,9 +70,9 @@ class _Layer(Structure):
 
 class _Decoder(Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("layers_count", "width", "head_width", "places", "most_between")),
+        *((name, c_int64) for name in ("layers_count", "width", "head_width", "capacity", "max_width")),
         *((name, c_float) for name in ("epsilon", "residual_multiplier", "logit_multiplier")),
-        ("speeds", c_void_p),
+        ("frequencies", c_void_p),
         ("embedding", _Matrix),
         ("final_norm", _Norm),
         ("head", _Linear),
@@ -81,68 +82,73 @@ class _Decoder(Structure):
 
 
 class NativeDecoder:
-    """Takes tokens into a cache and predicts what follows; the cache is as torch would have left it."""
+    """Appends tokens to a key-value cache and predicts the next ones; leaves the cache in the same state as torch."""
 
     def __init__(self, model: Transformer, cache: DecoderCache) -> None:
-        """Look up where everything lies; `of` says whether it can be done."""
+        """Collect the addresses of weights and cache; use `create`, which checks that the network is supported."""
         config = model.config
         kernels = library()
         assert kernels is not None
         self._cache, self._kernels, self._model = cache, kernels, model
-        self.takes_prompts = tensor_bytes(model) <= MOST_BYTES_FOR_PROMPTS
-        """Whether it is as fast as torch's products of many tokens, and needs no memory for their activations."""
+        self.fast_prefill = tensor_bytes(model) <= MAX_BYTES_FOR_PREFILL
+        """Whether prompts are processed as fast as by torch, without memory for the activations of many tokens."""
         self._layers = (_Layer * config.layers)(
             *(_layer(layer, entries) for layer, entries in zip(model.layers.children(), cache.layers, strict=True))
         )
-        self._speeds = rotary_frequencies(config.head_width, config.rotary_base)
-        places = cache.capacity + 1
-        linears = [getattr(one, name) for one in self._layers for name in ("query_key_value", "output", "up", "down")]
-        matrices = [matrix for one in linears for matrix in (one.first, one.second)]
-        most = max(config.width, *(max(one.outputs, one.inputs) for one in matrices))
-        self._scratch = torch.empty(3 * config.width + places + config.head_width + 3 * most)
+        self._frequencies = rotary_frequencies(config.head_width, config.rotary_base)
+        capacity = cache.capacity + 1
+        names = ("query_key_value", "output", "up", "down")
+        linears = [getattr(layer, name) for layer in self._layers for name in names]
+        matrices = [matrix for linear in linears for matrix in (linear.first, linear.second)]
+        max_width = max(config.width, *(max(matrix.outputs, matrix.inputs) for matrix in matrices))
+        self._scratch = torch.empty(3 * config.width + capacity + config.head_width + 3 * max_width)
         self._logits = torch.empty(len(cache.lengths), config.vocabulary_size)
         self._decoder = _Decoder(
-            config.layers, config.width, config.head_width, places, most,
+            config.layers, config.width, config.head_width, capacity, max_width,
             config.norm_epsilon, residual_multiplier(config), logit_multiplier(config),
-            self._speeds.data_ptr(), _matrix(model.embedding), _norm(model.final_norm),
+            self._frequencies.data_ptr(), _matrix(model.embedding), _norm(model.final_norm),
             _linear(model.head), self._layers, self._scratch.data_ptr(),
         )  # fmt: skip
-        self._at = ctypes.byref(self._decoder)
+        self._pointer = ctypes.byref(self._decoder)
         cache.assign_in_order()
 
     @classmethod
-    def of(cls, model: Transformer, cache: DecoderCache) -> "NativeDecoder | None":
-        """The decoder of an unchanged network and its cache, until rows of the cache are dropped; None without one."""
-        return cls(model, cache) if _can(model) and library() is not None else None
+    def create(cls, model: Transformer, cache: DecoderCache) -> "NativeDecoder | None":
+        """Decoder of a network and its cache, or None if it is not supported or there are no kernels.
 
-    def predict(self, unseen: Sequence[Sequence[int]]) -> Tensor:
-        """Take the tokens of each row, at least one; logits (rows, vocabulary) float32 behind the last of each.
-
-        The next call overwrites them.
+        It is valid until the network changes or rows of the cache are dropped.
         """
-        assert len(unseen) == len(self._cache.lengths)
-        for row, tokens in enumerate(unseen):
+        return cls(model, cache) if _is_supported(model) and library() is not None else None
+
+    def predict(self, inputs: Sequence[Sequence[int]]) -> Tensor:
+        """Append the tokens of each row, at least one, to the cache.
+
+        Returns:
+            Logits (rows, vocabulary) float32 after the last token of each row; the next call overwrites them.
+        """
+        assert len(inputs) == len(self._cache.lengths)
+        for row, tokens in enumerate(inputs):
             for token in tokens[:-1]:
                 self._decode(row, [token], None)
-        self._decode(0, [tokens[-1] for tokens in unseen], self._logits.data_ptr())
+        self._decode(0, [tokens[-1] for tokens in inputs], self._logits.data_ptr())
         return self._logits
 
     def _decode(self, first: int, tokens: Sequence[int], logits: int | None) -> None:
         lengths = self._cache.lengths[first : first + len(tokens)]
-        assert int(lengths.max()) < self._cache.capacity, "generation starts a new cache before one overflows"
-        given = (c_int64 * len(tokens))(*tokens)
-        failed = self._kernels.decode(self._at, first, len(tokens), given, lengths.data_ptr(), logits)
+        assert int(lengths.max()) < self._cache.capacity, "generation creates a new cache before this one overflows"
+        token_array = (c_int64 * len(tokens))(*tokens)
+        failed = self._kernels.decode(self._pointer, first, len(tokens), token_array, lengths.data_ptr(), logits)
         if failed:
             raise MemoryError("no memory for a token's activations")
         lengths += 1
 
 
-def _can(model: Transformer) -> bool:
+def _is_supported(model: Transformer) -> bool:
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        return False  # somebody watches the modules
+        return False  # hooks need the modules to be called
     config = model.config
     full = all(isinstance(config.layer_attention(layer), FullAttention) for layer in range(config.layers))
-    norms = [one for one in model.modules() if isinstance(one, nn.LayerNorm)]
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     linears: list[Any] = [model.head]
     layers: list[Any] = list(model.layers.children())
     for layer in layers:
@@ -154,11 +160,11 @@ def _can(model: Transformer) -> bool:
             linears.append(feed_forward.down)
     return bool(
         full
-        and _is_plain(model.final_norm.weight)
-        and all(one.elementwise_affine for one in norms)
+        and _is_cpu_float32(model.final_norm.weight)
+        and all(norm.elementwise_affine for norm in norms)
         and type(model.embedding) in _TABLES
-        and all(_takes(one) for one in linears)
-        and tensor_bytes(model) <= MOST_BYTES
+        and all(_is_supported_linear(linear) for linear in linears)
+        and tensor_bytes(model) <= MAX_BYTES
     )
 
 
@@ -168,28 +174,32 @@ _TABLES = (nn.Embedding, Int8Embedding, PackedEmbedding)
 _MATRICES = (nn.Linear, ResizedLinear, Int8Linear, StaticInt8Linear, PackedLinear)
 
 
-def _takes(module: nn.Module) -> bool:
+def _is_supported_linear(module: nn.Module) -> bool:
     if type(module) is LowRankLinear:
-        return _takes(module.down) and _takes(module.up)
+        return _is_supported_linear(module.down) and _is_supported_linear(module.up)
     tensors = (*module._parameters.values(), *module._buffers.values())
-    return type(module) in _MATRICES and all(one is None or one.is_contiguous() for one in tensors)
+    return type(module) in _MATRICES and all(tensor is None or tensor.is_contiguous() for tensor in tensors)
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def _is_cpu_float32(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.dtype == torch.float32
 
 
 def _matrix(module: nn.Module) -> _Matrix:
-    """Of a linear layer or an embedding."""
+    """Matrix of a linear layer or an embedding."""
     tensors: dict[str, Any] = {**module._parameters, **module._buffers}
-    at = {name: None if one is None else one.data_ptr() for name, one in tensors.items()}
+    address = {name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()}
     if isinstance(module, PackedLinear | PackedEmbedding):
         outputs, columns, grid = len(module.scale), module.columns, module.grid
-        return _Matrix(PACKED, outputs, columns, grid.bits, grid.group, at["packed"], at["scale"], at.get("bias"))
+        return _Matrix(
+            PACKED, outputs, columns, grid.bits, grid.group, address["packed"], address["scale"], address.get("bias")
+        )
     outputs, inputs = tensors["weight"].shape
     kind = INT8 if tensors["weight"].dtype == torch.int8 else FLOAT
     input_scale = getattr(module, "input_scale", 0.0)
-    return _Matrix(kind, outputs, inputs, 0, 0, at["weight"], at.get("scale"), at.get("bias"), input_scale)
+    return _Matrix(
+        kind, outputs, inputs, 0, 0, address["weight"], address.get("scale"), address.get("bias"), input_scale
+    )
 
 
 def _linear(module: nn.Module) -> _Linear:

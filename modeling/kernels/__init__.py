@@ -1,12 +1,12 @@
-"""Products of few rows, in C: the weights of neurons that are zero are not read, and int8 ones not converted.
+"""Matrix products of few rows in C, which skip the weights of neurons with activation zero.
 
-- `sparse_product`: float activations with the second matrix
-- `feed_forward_int8`: both matrices and what is between them
-- `available`: whether there is a library; the others need it
+- `sparse_product`: float activations times the second matrix
+- `feed_forward_int8`: a whole int8 feed-forward
+- `available`: whether the library could be compiled; the others require it
 
-torch's own ways are slower than dense products: a gather copies the rows it picks, and `_int_mm` is for many rows. The
-system's C compiler builds the library at first use. (A float feed-forward in one call was tried: as fast as torch's
-first product and `sparse_product` for one row, slower for more.)
+torch's alternatives are slower than dense products: a gather copies the selected rows, and `_int_mm` is made for many
+rows. The system's C compiler builds the library at first use. (A float feed-forward in a single call was tried: as fast
+as torch's first product and `sparse_product` for one row, slower for more.)
 """
 
 import torch
@@ -16,12 +16,12 @@ from modeling.kernels.compilation import library
 
 
 def available() -> bool:
-    """Whether the kernels are there; where they are not, the first call says so in a warning."""
+    """Whether the kernels are available; if not, the first call warns."""
     return library() is not None
 
 
 def sparse_product(active: Tensor, down: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear(active, down.T, bias)`, reading the weights of living neurons only. On the CPU, without gradient.
+    """`F.linear(active, down.T, bias)`, reading only the weights of active neurons. On the CPU, without gradient.
 
     Args:
         active: (rows, neurons) float32.
@@ -29,14 +29,14 @@ def sparse_product(active: Tensor, down: Tensor, bias: Tensor | None) -> Tensor:
         bias: (width) float32.
 
     Returns:
-        (rows, width) float32; the order of adding, and so the last bits, differ from the dense product's.
+        (rows, width) float32; the summation order, and thus the last bits, differ from the dense product.
     """
     kernels = library()
     assert kernels is not None and down.is_contiguous() and active.dtype == down.dtype == torch.float32
     active = active.contiguous()
     (rows, neurons), width = active.shape, down.shape[1]
     result = torch.empty(rows, width)
-    kernels.sparse_product(active.data_ptr(), down.data_ptr(), _at(bias), result.data_ptr(), rows, neurons, width)
+    kernels.sparse_product(active.data_ptr(), down.data_ptr(), _address(bias), result.data_ptr(), rows, neurons, width)
     return result
 
 
@@ -46,13 +46,13 @@ def feed_forward_int8(
     threshold: float,
     down: tuple[Tensor, Tensor, Tensor | None],
 ) -> Tensor:
-    """FATReLU(hidden up^T + up_bias) down + down_bias, quantized as `modeling.layers.int8.Int8Linear` does it.
+    """FATReLU(hidden up^T + up_bias) down + down_bias, quantized as in `modeling.layers.int8.Int8Linear`.
 
     Args:
         hidden: (rows, width) float32.
-        up: int8 (neurons, width), contiguous, without -128; its scales and biases (neurons) float32.
-        threshold: 0 or more; activations up to it are zero.
-        down: int8 (neurons, width), contiguous, without -128; its scales and biases (width) float32.
+        up: int8 (neurons, width), contiguous, without -128; scales and biases (neurons) float32.
+        threshold: 0 or more; activations up to it are set to zero.
+        down: int8 (neurons, width), contiguous, without -128; scales and biases (width) float32.
 
     Returns:
         (rows, width) float32; sums are exact, scaling may differ in the last bit.
@@ -63,12 +63,12 @@ def feed_forward_int8(
     (rows, width), neurons = hidden.shape, up[0].shape[0]
     result = torch.empty(rows, width)
     failed = kernels.feed_forward_int8(
-        hidden.data_ptr(), *map(_at, up), threshold, *map(_at, down), result.data_ptr(), rows, neurons, width
+        hidden.data_ptr(), *map(_address, up), threshold, *map(_address, down), result.data_ptr(), rows, neurons, width
     )
     if failed:
         raise MemoryError(f"no memory for {neurons} activations")
     return result
 
 
-def _at(tensor: Tensor | None) -> int | None:
+def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()

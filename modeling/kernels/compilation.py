@@ -1,4 +1,4 @@
-"""The C files become a library of this machine, once for each processor, compiler and version of the files."""
+"""Compile the C kernels into a shared library, once for each processor, compiler and version of the sources."""
 
 import ctypes
 import functools
@@ -19,43 +19,43 @@ COMPILE_SECONDS = 60
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None, and one warning, where they cannot be had."""
+    """The compiled kernels; None, with a single warning, if they cannot be compiled or loaded."""
     try:
-        return _declared(_load())
+        return _with_signatures(_load())
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         warnings.warn(
-            f"the kernels that skip zeros could not be compiled ({detail.strip():.300}); dense products take their "
-            "place, with the same results and no speed from zeros: install gcc or clang, or name a compiler in CC",
+            f"the C kernels could not be compiled ({detail.strip():.300}); torch's operations replace them, with the "
+            "same results but slower: install gcc or clang, or set CC to a C compiler",
             stacklevel=2,
         )
         return None
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept between processes: $XDG_CACHE_HOME or ~/.cache, headrace/kernels."""
+    """Folder of compiled libraries: headrace/kernels in $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "kernels"
 
 
 def compiler() -> list[str]:
-    """The command in CC, or the first of cc, gcc and clang.
+    """Compiler command: that in CC, or the first of cc, gcc and clang.
 
     Raises:
-        FileNotFoundError: where there is none.
+        FileNotFoundError: if there is none.
     """
     if os.environ.get("CC"):
         return shlex.split(os.environ["CC"])
     for name in ("cc", "gcc", "clang"):
-        if found := shutil.which(name):
-            return [found]
+        if path := shutil.which(name):
+            return [path]
     raise FileNotFoundError("there is no C compiler: no CC, cc, gcc or clang")
 
 
 def build(folder: Path) -> Path:
-    """The library's path in `folder`, compiled if it is not there; whole or absent, however many processes build it.
+    """Path of the library in `folder`, compiled if it does not exist; safe with several processes.
 
     Raises:
-        OSError, subprocess.SubprocessError: no compiler, an unwritable folder, or a compiler that fails.
+        OSError, subprocess.SubprocessError: if there is no compiler, it fails, or the folder is not writable.
     """
     command = compiler()
     texts = [source.read_text() for source in SOURCES]
@@ -64,15 +64,15 @@ def build(folder: Path) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            fresh = Path(scratch) / path.name
+            temporary = Path(scratch) / path.name
             subprocess.run(
-                [*command, "-o", str(fresh), *(str(one) for one in SOURCES if one.suffix == ".c"), *FLAGS],
+                [*command, "-o", str(temporary), *(str(source) for source in SOURCES if source.suffix == ".c"), *FLAGS],
                 check=True,
                 capture_output=True,
                 text=True,
                 timeout=COMPILE_SECONDS,
             )
-            fresh.replace(path)
+            temporary.replace(path)
     return path
 
 
@@ -81,28 +81,28 @@ def _load() -> ctypes.CDLL:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError:
-        with tempfile.TemporaryDirectory() as passing:  # a loaded library outlives its file
-            return ctypes.CDLL(str(build(Path(passing))))
+        with tempfile.TemporaryDirectory() as scratch:  # a loaded library outlives its file
+            return ctypes.CDLL(str(build(Path(scratch))))
     return ctypes.CDLL(str(build(folder)))
 
 
-def _declared(kernels: ctypes.CDLL) -> ctypes.CDLL:
-    """With the types of the arguments, so that plain numbers can be given."""
-    at, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-    kernels.sparse_product.argtypes = [at] * 4 + [size] * 3
-    kernels.feed_forward_int8.argtypes = [at] * 4 + [number] + [at] * 4 + [size] * 3
-    kernels.linear_int8.argtypes = [at] * 5 + [number] + [size] * 3
-    kernels.linear_packed.argtypes = [at] * 5 + [size] * 5
-    kernels.decode.argtypes = [at, size, size, at, at, at]
+def _with_signatures(kernels: ctypes.CDLL) -> ctypes.CDLL:
+    """Declare the argument types, so that calls can pass Python numbers."""
+    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+    kernels.sparse_product.argtypes = [pointer] * 4 + [size] * 3
+    kernels.feed_forward_int8.argtypes = [pointer] * 4 + [number] + [pointer] * 4 + [size] * 3
+    kernels.linear_int8.argtypes = [pointer] * 5 + [number] + [size] * 3
+    kernels.linear_packed.argtypes = [pointer] * 5 + [size] * 5
+    kernels.decode.argtypes = [pointer, size, size, pointer, pointer, pointer]
     kernels.sparse_product.restype = None
     return kernels
 
 
 def _processor() -> str:
-    """What -march=native depends on."""
+    """Identity of the processor, on which -march=native depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    wanted = ("flags", "Features", "model name")
-    return platform.machine() + "".join(sorted({line for line in lines if line.startswith(wanted)}))
+    fields = ("flags", "Features", "model name")
+    return platform.machine() + "".join(sorted({line for line in lines if line.startswith(fields)}))

@@ -1,7 +1,7 @@
-/* One token through a whole decoder, row by row: what takes torch a hundred calls for a small network is one here.
+/* Forward pass of a whole decoder for a token per row, in a single call instead of a hundred torch operations.
 
-   Layouts are those of `modeling.transformer`: queries, keys and values head by head, a cache (rows, places, heads, 2,
-   head_width) for each layer. The structures are mirrored in `modeling.decoding.native_decoder`. */
+   Layouts are those of `modeling.transformer`: queries, keys and values head by head, a key-value cache (rows,
+   capacity, heads, 2, head_width) per layer. The structures are mirrored in `modeling.decoding.native_decoder`. */
 
 #include "products.h"
 
@@ -20,7 +20,7 @@ struct matrix {
     float input_scale;
 };
 
-/* second(first(x)); a plain layer has no second. */
+/* second(first(x)) if low-rank; a plain layer has no second matrix. */
 struct linear {
     struct matrix first, second;
 };
@@ -32,18 +32,18 @@ struct norm {
 struct layer {
     struct norm attention_norm, feed_forward_norm;
     struct linear query_key_value, output, up, down;
-    const void *down_by_neuron; /* (neurons, width), where dead neurons are skipped; else NULL */
+    const void *down_by_neuron; /* (neurons, width) if neurons with activation zero are skipped, else NULL */
     int64_t heads;
     float threshold; /* activations up to it are zero */
     float scale;
     void *entries;
-    float *entry_scales; /* NULL where the cache is float */
+    float *entry_scales; /* NULL if the cache is float */
 };
 
 struct decoder {
-    int64_t layers_count, width, head_width, places, most_between;
+    int64_t layers_count, width, head_width, capacity, max_width;
     float epsilon, residual_multiplier, logit_multiplier;
-    const float *speeds; /* (head_width / 2): by which a position turns each pair */
+    const float *frequencies; /* (head_width / 2): rotation angle of each pair per position */
     struct matrix embedding;
     struct norm final_norm;
     struct linear head;
@@ -85,11 +85,11 @@ static void embed(const struct matrix *table, int64_t token, float *out)
         const int64_t groups = (width + group - 1) / group, bytes = group * table->bits / 8;
         const uint8_t *packed = (const uint8_t *)table->weights + token * groups * bytes;
         const uint16_t *scales = (const uint16_t *)table->scales + token * groups;
-        const float centre = table->bits == 4 ? 8.0f : 1.5f;
+        const float zero_point = table->bits == 4 ? 8.0f : 1.5f;
         for (int64_t i = 0; i < width; i++) {
-            const int64_t place = i % group;
-            const int code = packed[i / group * bytes + place % bytes] >> place / bytes * table->bits;
-            out[i] = ((float)(code & ((1 << table->bits) - 1)) - centre) * from_bfloat16(scales[i / group]);
+            const int64_t index = i % group;
+            const int code = packed[i / group * bytes + index % bytes] >> index / bytes * table->bits;
+            out[i] = ((float)(code & ((1 << table->bits) - 1)) - zero_point) * from_bfloat16(scales[i / group]);
         }
     }
 }
@@ -107,7 +107,7 @@ static void normalize(const struct norm *norm, const float *in, float *out, int6
         out[i] = (in[i] - (float)mean) * factor * norm->weight[i] + norm->bias[i];
 }
 
-/* (a, b) turns to (a cos - b sin, b cos + a sin). */
+/* Rotate each pair (a, b) to (a cos - b sin, b cos + a sin). */
 static void rotate(float *vector, const float *cosines, const float *sines, int64_t pairs)
 {
     for (int64_t i = 0; i < pairs; i++) {
@@ -117,8 +117,8 @@ static void rotate(float *vector, const float *cosines, const float *sines, int6
     }
 }
 
-/* A key or value into the cache, and how it is read. */
-static void keep(const struct layer *layer, int64_t entry, const float *vector, int64_t width)
+/* Write a key or value to the cache; `score` and `add_value` read them. */
+static void store(const struct layer *layer, int64_t entry, const float *vector, int64_t width)
 {
     if (!layer->entry_scales) {
         memcpy((float *)layer->entries + entry * width, vector, width * sizeof *vector);
@@ -151,33 +151,33 @@ static void add_value(const struct layer *layer, int64_t entry, float share, flo
         out[i] += share * codes[i];
 }
 
-/* Each head looks at the entries up to its own position; `mixed` is (heads, head_width). */
+/* Attention of each head over the entries up to `position`; `mixed` is (heads, head_width). */
 static void attend(const struct decoder *decoder, const struct layer *layer, int64_t row, int64_t position,
                    const float *rotation, float *projected, float *mixed, float *scores)
 {
-    const int64_t width = decoder->head_width, first = row * decoder->places, step = layer->heads * 2;
+    const int64_t width = decoder->head_width, first = row * decoder->capacity, step = layer->heads * 2;
     const float *cosines = rotation, *sines = rotation + width / 2;
     for (int64_t head = 0; head < layer->heads; head++, mixed += width) {
         float *query = projected + head * 3 * width, *key = query + width, *value = key + width;
         const int64_t own = (first + position) * step + head * 2;
         rotate(query, cosines, sines, width / 2);
         rotate(key, cosines, sines, width / 2);
-        keep(layer, own, key, width);
-        keep(layer, own + 1, value, width);
+        store(layer, own, key, width);
+        store(layer, own + 1, value, width);
         float largest = -INFINITY, total = 0;
-        for (int64_t place = 0; place <= position; place++) {
-            scores[place] = score(layer, (first + place) * step + head * 2, query, width) * layer->scale;
-            largest = scores[place] > largest ? scores[place] : largest;
+        for (int64_t i = 0; i <= position; i++) {
+            scores[i] = score(layer, (first + i) * step + head * 2, query, width) * layer->scale;
+            largest = scores[i] > largest ? scores[i] : largest;
         }
-        for (int64_t place = 0; place <= position; place++)
-            total += scores[place] = expf(scores[place] - largest);
+        for (int64_t i = 0; i <= position; i++)
+            total += scores[i] = expf(scores[i] - largest);
         memset(mixed, 0, width * sizeof *mixed);
-        for (int64_t place = 0; place <= position; place++)
-            add_value(layer, (first + place) * step + head * 2 + 1, scores[place] / total, mixed, width);
+        for (int64_t i = 0; i <= position; i++)
+            add_value(layer, (first + i) * step + head * 2 + 1, scores[i] / total, mixed, width);
     }
 }
 
-/* `wide` has room for the neurons. */
+/* `wide` is a buffer (neurons). */
 static int feed_forward(const struct layer *layer, const float *normed, float *update, float *wide, float *between,
                         int64_t width)
 {
@@ -196,25 +196,25 @@ static int feed_forward(const struct layer *layer, const float *normed, float *u
     return failed | apply(&layer->down, wide, update, between);
 }
 
-/* Logits (rows, vocabulary) behind a token each of the rows from `first_row` on, whose positions are given; without
-   `logits` the tokens are only taken into the cache. Returns 0, or 1 without memory. */
+/* Append a token to each of the rows from `first_row` on, at the given positions, and compute the logits (rows,
+   vocabulary) after it, unless `logits` is NULL. Returns 0, or 1 if out of memory. */
 int decode(const struct decoder *decoder, int64_t first_row, int64_t rows, const int64_t *tokens,
            const int64_t *positions, float *logits)
 {
     const int64_t width = decoder->width;
     float *stream = decoder->scratch, *normed = stream + width, *update = normed + width, *scores = update + width;
-    float *rotation = scores + decoder->places, *between = rotation + decoder->head_width;
-    float *wide = between + decoder->most_between, *mixed = wide + decoder->most_between;
+    float *rotation = scores + decoder->capacity, *between = rotation + decoder->head_width;
+    float *wide = between + decoder->max_width, *mixed = wide + decoder->max_width;
     int failed = 0;
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t i = 0; i < decoder->head_width / 2; i++) {
-            const float angle = (float)positions[row] * decoder->speeds[i];
+            const float angle = (float)positions[row] * decoder->frequencies[i];
             rotation[i] = cosf(angle);
             rotation[i + decoder->head_width / 2] = sinf(angle);
         }
         embed(&decoder->embedding, tokens[row], stream);
-        for (int64_t number = 0; number < decoder->layers_count; number++) {
-            const struct layer *layer = decoder->layers + number;
+        for (int64_t index = 0; index < decoder->layers_count; index++) {
+            const struct layer *layer = decoder->layers + index;
             normalize(&layer->attention_norm, stream, normed, width, decoder->epsilon);
             failed |= apply(&layer->query_key_value, normed, wide, between);
             attend(decoder, layer, first_row + row, positions[row], rotation, wide, mixed, scores);

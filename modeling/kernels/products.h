@@ -1,4 +1,4 @@
-/* What the kernels share: products of short vectors. Vector types are those of gcc and clang, for any processor. */
+/* Products of short vectors, used by all kernels. Vector types are extensions of gcc and clang, for any processor. */
 
 #pragma once
 
@@ -8,23 +8,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LARGEST 127
+#define MAX_CODE 127
 #define LANES 8
 
 typedef int8_t signed_bytes __attribute__((vector_size(LANES)));
 typedef float floats __attribute__((vector_size(4 * LANES)));
 
-static inline floats load_floats(const float *at)
+static inline floats load_floats(const float *source)
 {
     floats loaded;
-    memcpy(&loaded, at, sizeof loaded);
+    memcpy(&loaded, source, sizeof loaded);
     return loaded;
 }
 
-static inline floats load_int8(const int8_t *at)
+static inline floats load_int8(const int8_t *source)
 {
     signed_bytes loaded;
-    memcpy(&loaded, at, sizeof loaded);
+    memcpy(&loaded, source, sizeof loaded);
     return __builtin_convertvector(loaded, floats);
 }
 
@@ -70,13 +70,13 @@ static inline int32_t dot_int8(const int16_t *restrict a, const int8_t *restrict
     return sum;
 }
 
-/* The scale by which `count` numbers fit -127 to 127, as `quantize_rows` has it. */
+/* Scale by which `count` numbers are in -127 to 127, as in `quantize_rows`. */
 static inline float scale_of(const float *restrict numbers, int64_t count)
 {
     float largest = 0;
     for (int64_t i = 0; i < count; i++)
         largest = fabsf(numbers[i]) > largest ? fabsf(numbers[i]) : largest;
-    return largest / LARGEST;
+    return largest / MAX_CODE;
 }
 
 static inline float divisor_of(float scale)
@@ -84,14 +84,14 @@ static inline float divisor_of(float scale)
     return scale < FLT_MIN ? FLT_MIN : scale;
 }
 
-/* Codes (count) of activations with the scale given, beyond which they are cut off, or where that is 0 with their own.
-   Returns the scale. */
-static inline float quantize(const float *restrict hidden, int16_t *restrict codes, int64_t count, float given_scale)
+/* Quantize `count` activations to codes by a static scale, with clipping, or by their own scale if that is 0. Returns
+   the scale. */
+static inline float quantize(const float *restrict hidden, int16_t *restrict codes, int64_t count, float static_scale)
 {
-    const float scale = given_scale > 0 ? given_scale : scale_of(hidden, count), divisor = divisor_of(scale);
+    const float scale = static_scale > 0 ? static_scale : scale_of(hidden, count), divisor = divisor_of(scale);
     for (int64_t i = 0; i < count; i++) {
         const float code = rintf(hidden[i] / divisor);
-        codes[i] = (int16_t)(code > LARGEST ? LARGEST : code < -LARGEST ? -LARGEST : code);
+        codes[i] = (int16_t)(code > MAX_CODE ? MAX_CODE : code < -MAX_CODE ? -MAX_CODE : code);
     }
     return scale;
 }
@@ -104,9 +104,9 @@ static inline float from_bfloat16(uint16_t bits)
     return number;
 }
 
-/* Codes x activations of a group, side by side, added to `sums` times `scale`; int4 and int2 lie as
-   `modeling.layers.packed.pack` has them. Products of unsigned and signed bytes (SSSE3) fit 16 bits in pairs: 2 x 15 x
-   127. The plain loops are for other processors. */
+/* Add `scale` times the products of a group's codes and activations to `sums`, lane by lane; int4 and int2 codes are
+   packed as by `modeling.layers.packed.pack`. Pairs of products of unsigned and signed bytes (SSSE3) fit 16 bits:
+   2 x 15 x 127. Other processors use the plain loops. */
 #if defined(__SSSE3__) && !defined(PLAIN_C)
 #include <immintrin.h>
 
@@ -147,7 +147,7 @@ static inline partial_sums add_int2(partial_sums sums, const uint8_t *packed, co
     return add_products(sums, products, scale);
 }
 
-static inline float total_of(partial_sums sums)
+static inline float sum_of_partial(partial_sums sums)
 {
     return sums[0] + sums[1] + sums[2] + sums[3];
 }
@@ -175,31 +175,32 @@ static inline partial_sums add_int2(partial_sums sums, const uint8_t *packed, co
     return add_codes(sums, packed, a, scale, group, 2);
 }
 
-static inline float total_of(partial_sums sums)
+static inline float sum_of_partial(partial_sums sums)
 {
     return sums;
 }
 #endif
 
-/* Sums of `ROWS_AT_ONCE` outputs, or of one, side by side: each group's addition waits for the one before. */
+/* Outputs computed together: additions for the same output depend on each other, those for several outputs do not. */
 #define ROWS_AT_ONCE 4
 
-/* out[] = the sum over groups of scale x (codes - centre) x activations. `totals` are the activations' sums. */
+/* out[] = sum over groups of scale x (codes - zero point) x activations; `totals` are the sums of each group's
+   activations. */
 static inline __attribute__((always_inline)) void dots_packed(
     const uint8_t *packed, const uint16_t *scales, const int8_t *codes, const float *totals, float *out, int64_t bits,
     int64_t group, int64_t groups, int rows)
 {
     const int64_t bytes = group * bits / 8;
     partial_sums sums[ROWS_AT_ONCE] = {0};
-    float below[ROWS_AT_ONCE] = {0};
-    for (int64_t one = 0; one < groups; one++)
+    float offsets[ROWS_AT_ONCE] = {0};
+    for (int64_t g = 0; g < groups; g++)
         for (int row = 0; row < rows; row++) {
-            const uint8_t *at = packed + (row * groups + one) * bytes;
-            const float scale = from_bfloat16(scales[row * groups + one]);
-            sums[row] = bits == 4 ? add_int4(sums[row], at, codes + one * group, scale, group)
-                                  : add_int2(sums[row], at, codes + one * group, scale, group);
-            below[row] += scale * totals[one];
+            const uint8_t *block = packed + (row * groups + g) * bytes;
+            const float scale = from_bfloat16(scales[row * groups + g]);
+            sums[row] = bits == 4 ? add_int4(sums[row], block, codes + g * group, scale, group)
+                                  : add_int2(sums[row], block, codes + g * group, scale, group);
+            offsets[row] += scale * totals[g];
         }
     for (int row = 0; row < rows; row++)
-        out[row] = total_of(sums[row]) - below[row] * (bits == 4 ? 8.0f : 1.5f);
+        out[row] = sum_of_partial(sums[row]) - offsets[row] * (bits == 4 ? 8.0f : 1.5f);
 }

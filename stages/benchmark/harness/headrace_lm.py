@@ -18,7 +18,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tokenizers import Tokenizer
 
-from modeling.decoding.continuations import Request, pieces, score_continuations
+from modeling.decoding.continuations import Request, score_continuations, split_request
 from modeling.decoding.generation import generate_batch
 from modeling.transformer import Transformer
 from stages.benchmark.harness.answer_store import AnswerStore, request_key
@@ -100,7 +100,7 @@ class HeadraceLM(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(self, requests: Sequence[EncodedPair], **_: Any) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is the greedy one."""
         encoded = [Request(tuple(context), tuple(continuation)) for _, context, continuation in requests]
-        windows = [pieces(request, self.max_length) for request in encoded]
+        windows = [split_request(request, self.max_length) for request in encoded]
         pairs = [pair for request_windows in windows for pair in request_windows]
         keys = [request_key("loglikelihood", *pair) for pair in pairs]
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self.answers}

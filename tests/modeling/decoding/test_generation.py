@@ -19,17 +19,17 @@ def greedy_without_cache(model, tokens, count):
 
 def test_greedy_equals_full_forwards_up_to_the_context():
     model = small_network().double()
-    found = generate(model, [3, 1, 4], CONTEXT - 3, temperature=0, top_k=0, seed=0)
-    assert found == greedy_without_cache(model, [3, 1, 4], CONTEXT - 3)
+    tokens = generate(model, [3, 1, 4], CONTEXT - 3, temperature=0, top_k=0, seed=0)
+    assert tokens == greedy_without_cache(model, [3, 1, 4], CONTEXT - 3)
 
 
-def test_beyond_the_context_the_newest_half_goes_on():
+def test_beyond_the_context_the_newest_half_is_kept():
     model = small_network().double()
     prompt = list(range(CONTEXT + 5))
-    found = generate(model, prompt, 6, temperature=0, top_k=0, seed=0)
+    tokens = generate(model, prompt, 6, temperature=0, top_k=0, seed=0)
     first = greedy_without_cache(model, prompt[-CONTEXT:], 1)
     half = (prompt + first)[-CONTEXT // 2 :]
-    assert found == first + greedy_without_cache(model, half, 5)
+    assert tokens == first + greedy_without_cache(model, half, 5)
     assert len(generate(model, prompt, 3 * CONTEXT, temperature=1, top_k=0, seed=0)) == 3 * CONTEXT
 
 
@@ -49,26 +49,26 @@ def test_prompts_of_any_lengths_are_each_continued_as_if_alone(attention):
         for number, prompt in enumerate(prompts)
     ]
     assert generate_batch(model, prompts, 2 * CONTEXT, temperature=0.7, top_k=0, seed=9, stop_token=7) == alone
-    assert len({len(one) for one in alone}) > 1
+    assert len({len(tokens) for tokens in alone}) > 1
 
 
 def test_separate_documents_do_not_look_back_past_their_start():
     model = small_network(separate_documents=True).double()
-    behind, alone = ([6, 7, 8, 0, 5, 4], [0, 5, 4])
+    after, alone = ([6, 7, 8, 0, 5, 4], [0, 5, 4])
     greedy = {"temperature": 0, "top_k": 0, "seed": 0}
-    assert generate(model, behind, 8, **greedy) == generate(model, alone, 8, **greedy)
+    assert generate(model, after, 8, **greedy) == generate(model, alone, 8, **greedy)
     with torch.no_grad():
         model.head.weight[0] = 0
         model.final_norm.bias[0] += 100
-        model.head.weight[0, 0] = 1  # the end of text is likeliest: every token begins a document
-    assert generate(model, behind, 30, **greedy) == [0] * 30
+        model.head.weight[0, 0] = 1  # the end of text is most likely: every token begins a document
+    assert generate(model, after, 30, **greedy) == [0] * 30
 
 
 @pytest.mark.parametrize("quantize", [lambda model: model, quantize_int8])
 def test_a_seed_repeats_and_another_differs(quantize):
     model = quantize(small_network())
-    one, again, other = (generate(model, [5], 20, temperature=1.0, top_k=0, seed=seed) for seed in (7, 7, 8))
-    assert one == again != other
+    first, again, other = (generate(model, [5], 20, temperature=1.0, top_k=0, seed=seed) for seed in (7, 7, 8))
+    assert first == again != other
 
 
 def test_top_1_is_greedy_and_low_temperature_nearly():
@@ -95,8 +95,8 @@ def test_stops_before_the_stop_token():
 
 
 @pytest.mark.parametrize(("prompt", "temperature", "top_k"), [([], 1.0, 0), ([1], -1.0, 0), ([1], 1.0, -1)])
-def test_what_cannot_be_sampled_is_refused(prompt, temperature, top_k):
-    with pytest.raises(ConfigError, match="at least 1 token"):
+def test_invalid_settings_are_refused(prompt, temperature, top_k):
+    with pytest.raises(ConfigError, match="prompts of at least 1 token"):
         generate(small_network(), prompt, 3, temperature=temperature, top_k=top_k, seed=0)
 
 

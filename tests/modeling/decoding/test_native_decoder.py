@@ -20,15 +20,15 @@ def packed(model, bits=4):
 
 
 def static(model):
-    scales = {name: 0.03 for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    scales = {name: 0.03 for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     return quantize_int8(model, input_scales=scales)
 
 
 def sparse(model):
     use_sparse_feed_forwards(model)
-    for one in model.modules():
-        if isinstance(one, SparseFeedForward):
-            one.threshold = 0.1
+    for module in model.modules():
+        if isinstance(module, SparseFeedForward):
+            module.threshold = 0.1
     return model
 
 
@@ -56,9 +56,10 @@ def test_logits_and_cache_are_those_of_torch(name):
     model = NETWORKS[name]().eval()
     prompts, further = [[3, 1, 4, 1, 5], [9, 2]], [[6, 5], [3, 5]]
     ours, theirs = model.new_cache(2), model.new_cache(2)
-    native = NativeDecoder.of(model, ours)
+    native = NativeDecoder.create(model, ours)
     assert native is not None
-    found = [native.predict(prompts).clone(), *(native.predict([[one] for one in row]).clone() for row in further)]
+    logits = [native.predict(prompts).clone()]
+    logits += [native.predict([[token] for token in tokens]).clone() for tokens in further]
     padded = torch.tensor([prompts[0], [*prompts[1], 0, 0, 0]])
     counts = torch.tensor([5, 2])
     expected = [model(padded, cache=theirs, counts=counts)[torch.arange(2), counts - 1]]
@@ -66,20 +67,20 @@ def test_logits_and_cache_are_those_of_torch(name):
     # Sums in another order may round an integer the other way.
     bound = 1e-5 if name.split(",")[0] in ("float", "untied", "scaled", "fewer heads", "low rank", "sparse") else 0.02
     bound = 0.01 if "int8 cache" in name and bound < 0.01 else bound
-    for one, other in zip(found, expected, strict=True):
-        assert float((one - other).norm() / other.norm()) < bound
+    for actual, reference in zip(logits, expected, strict=True):
+        assert float((actual - reference).norm() / reference.norm()) < bound
     assert ours.lengths.tolist() == theirs.lengths.tolist() == [7, 4]
-    # Torch goes on from what the kernel left.
-    one, other = (model(torch.tensor([[7], [7]]), cache=cache) for cache in (ours, theirs))
-    assert float((one - other).norm() / other.norm()) < bound
+    # torch continues from the cache that the kernel filled.
+    actual, reference = (model(torch.tensor([[7], [7]]), cache=cache) for cache in (ours, theirs))
+    assert float((actual - reference).norm() / reference.norm()) < bound
 
 
-def test_batches_go_on_as_with_torch_past_the_context_and_when_rows_end(monkeypatch):
+def test_batches_continue_as_with_torch_past_the_context_and_when_rows_end(monkeypatch):
     model = small_network(separate_documents=True).eval()
     prompts = [[3, 1, 4], [5], list(range(1, model.config.context_length + 5)), [8, 0, 2]]
     settings = {"max_new_tokens": 60, "temperature": 0.8, "top_k": 5, "seed": 3, "stop_token": 7}
     native = generate_batch(model, prompts, **settings)
-    monkeypatch.setattr(NativeDecoder, "of", lambda model, cache: None)
+    monkeypatch.setattr(NativeDecoder, "create", lambda model, cache: None)
     assert generate_batch(model, prompts, **settings) == native
 
 
@@ -93,16 +94,16 @@ def test_batches_go_on_as_with_torch_past_the_context_and_when_rows_end(monkeypa
 )
 def test_other_networks_are_left_to_torch(changes):
     model = small_network(**changes)
-    assert NativeDecoder.of(model, model.new_cache(1)) is None
+    assert NativeDecoder.create(model, model.new_cache(1)) is None
 
 
-def test_large_wide_and_watched_networks_are_left_to_torch(monkeypatch):
+def test_large_double_and_hooked_networks_are_left_to_torch(monkeypatch):
     model = small_network()
-    assert NativeDecoder.of(model, model.new_cache(1)) is not None
-    assert NativeDecoder.of(model.double(), model.new_cache(1)) is None
-    watched = small_network()
-    watched.head.register_forward_hook(lambda *_: None)
-    assert NativeDecoder.of(watched, watched.new_cache(1)) is None
-    monkeypatch.setattr("modeling.decoding.native_decoder.MOST_BYTES", 100)
+    assert NativeDecoder.create(model, model.new_cache(1)) is not None
+    assert NativeDecoder.create(model.double(), model.new_cache(1)) is None
+    hooked = small_network()
+    hooked.head.register_forward_hook(lambda *_: None)
+    assert NativeDecoder.create(hooked, hooked.new_cache(1)) is None
+    monkeypatch.setattr("modeling.decoding.native_decoder.MAX_BYTES", 100)
     model = small_network()
-    assert NativeDecoder.of(model, model.new_cache(1)) is None
+    assert NativeDecoder.create(model, model.new_cache(1)) is None

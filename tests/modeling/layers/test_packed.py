@@ -80,7 +80,7 @@ def test_the_plain_loops_give_what_the_vector_instructions_give(monkeypatch, tmp
     if compilation.library() is None:
         pytest.skip("needs a C compiler")
     monkeypatch.setattr(compilation, "FLAGS", (*compilation.FLAGS, "-DPLAIN_C"))
-    plain = compilation._declared(ctypes.CDLL(str(compilation.build(tmp_path))))
+    plain = compilation._with_signatures(ctypes.CDLL(str(compilation.build(tmp_path))))
     for grid in (INT4, IntegerGrid(2, 64)):
         made, hidden = layer(torch.randn(40, 200), torch.randn(40), grid), torch.randn(3, 200)
         found = made(hidden)

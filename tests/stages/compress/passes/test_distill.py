@@ -136,4 +136,4 @@ def test_the_student_decodes_natively(context):
     model = student(context)
     assert all(parameter.is_contiguous() for parameter in model.parameters())
     if available():
-        assert NativeDecoder.of(model, model.new_cache(1)) is not None
+        assert NativeDecoder.create(model, model.new_cache(1)) is not None
