@@ -11,7 +11,10 @@ from modeling.layers.int8 import Int8Linear, StaticInt8Linear, quantize_rows
 
 sizes = st.integers(1, 70)
 inner_sizes = st.integers(2, 70)
-ways = st.sampled_from(["loop in C", "int8 instructions", "floats"])
+WAYS = ["loop in C", "floats"]
+if int8_linear.HAS_INT8_PRODUCT:  # without int8 instructions torch's product saturates sums of two products at 16 bits
+    WAYS.append("int8 instructions")
+ways = st.sampled_from(WAYS)
 
 
 @contextmanager

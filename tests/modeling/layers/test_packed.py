@@ -1,14 +1,11 @@
-import ctypes
 from unittest.mock import patch
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from modeling.compression.integers import packed_layer
-from modeling.kernels import compilation
 from modeling.layers import packed as packed_linear
 from modeling.layers.integer_grid import IntegerGrid, dequantize, quantize
 from modeling.layers.packed import PackedLinear, pack, unpack
@@ -74,15 +71,3 @@ def test_sums_of_the_largest_numbers_do_not_overflow():
         made = layer(torch.full((2, 1024), value), None, grid)
         hidden = torch.full((1, 1024), -127.0)
         assert made(hidden).tolist() == [[-127 * 1024 * value] * 2]
-
-
-def test_the_plain_loops_give_what_the_vector_instructions_give(monkeypatch, tmp_path):
-    if compilation.library() is None:
-        pytest.skip("needs a C compiler")
-    monkeypatch.setattr(compilation, "FLAGS", (*compilation.FLAGS, "-DPLAIN_C"))
-    plain = compilation._with_signatures(ctypes.CDLL(str(compilation.build(tmp_path))))
-    for grid in (INT4, IntegerGrid(2, 64)):
-        made, hidden = layer(torch.randn(40, 200), torch.randn(40), grid), torch.randn(3, 200)
-        found = made(hidden)
-        with patch.object(packed_linear, "library", lambda: plain):
-            torch.testing.assert_close(made(hidden), found)

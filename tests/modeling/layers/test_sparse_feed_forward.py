@@ -1,5 +1,4 @@
 import copy
-import warnings
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from modeling.compression.activation_sparsity import use_sparse_feed_forwards
 from modeling.compression.integers import quantize_int8
 from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
 from modeling.feed_forward import FeedForward
-from modeling.kernels import compilation
 from modeling.layers.linear import LowRankLinear
 from modeling.layers.sparse_feed_forward import FEW_ROWS, SparseFeedForward, thresholded_relu
 from tests.modeling.networks import random_tokens, small_network
@@ -23,45 +21,6 @@ def with_kernels(request, monkeypatch):
     elif not kernels.available():
         pytest.skip("needs a C compiler")
     return request.param
-
-
-needs_kernels = pytest.mark.skipif("not kernels.available()", reason="needs a C compiler")
-
-
-def mostly_zero(rows, neurons, zeros):
-    torch.manual_seed(0)
-    return torch.rand(rows, neurons) * (torch.rand(rows, neurons) >= zeros)
-
-
-@needs_kernels
-@pytest.mark.parametrize("zeros", [0.0, 0.9, 1.0])
-@pytest.mark.parametrize(("rows", "neurons", "width"), [(1, 7, 5), (3, 130, 33), (2, 64, 8)])
-def test_the_skipping_product_is_the_dense_one(zeros, rows, neurons, width):
-    active, weight, bias = mostly_zero(rows, neurons, zeros), torch.randn(neurons, width), torch.randn(width)
-    exact = active.double() @ weight.double()
-    for given, added in ((bias, bias.double()), (None, 0.0)):
-        found = kernels.sparse_product(active, weight, given).double()
-        torch.testing.assert_close(found, exact + added, rtol=0, atol=1e-5)
-
-
-@needs_kernels
-def test_int8_sums_of_the_largest_numbers_do_not_overflow():
-    """All products are 127 x 127 or its negative: two of them just fit 16 bits, and all of them 32."""
-    neurons, width = 301, 40
-    up = torch.full((neurons, width), 127, dtype=torch.int8)
-    down = torch.randint(0, 2, (neurons, width)).mul(254).sub(127).to(torch.int8)
-    ones = torch.ones(neurons), torch.ones(width)
-    found = kernels.feed_forward_int8(torch.ones(2, width), (up, ones[0], None), 0.0, (down, ones[1], None))
-    active = 127 * width  # each neuron's, quantized to 127 again
-    exact = (down.double().sum(0) * active).expand(2, -1)
-    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=0.1)
-
-
-@needs_kernels
-def test_dead_neurons_are_not_read():
-    active, weight = torch.zeros(1, 8), torch.full((8, 4), torch.nan)
-    active[0, 3], weight[3] = 2.0, 1.5
-    assert kernels.sparse_product(active, weight, None).tolist() == [[3.0] * 4]
 
 
 def test_threshold_by_hand():
@@ -133,29 +92,3 @@ def test_a_sparse_network_comes_back_as_it_was(int8, experts):
     for tokens in (random_tokens(2, 9), random_tokens(1, 2)):
         assert torch.equal(loaded(tokens), model(tokens))
     assert not torch.equal(loaded(tokens), small_network(experts=experts)(tokens)), "the threshold counts"
-
-
-def test_without_a_compiler_one_warning_says_what_is_lost(monkeypatch, tmp_path):
-    monkeypatch.setenv("CC", "no-such-compiler")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compilation.library.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match=r"could not be compiled \(.*no-such-compiler.*install gcc or clang"):
-            assert compilation.library() is None
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            hidden, plain = torch.randn(1, 4), FeedForward(4, 6)
-            with torch.no_grad():
-                assert torch.equal(SparseFeedForward.from_feed_forward(plain)(hidden), plain(hidden))
-    finally:
-        compilation.library.cache_clear()
-
-
-@needs_kernels
-def test_the_library_is_compiled_once_and_cached(monkeypatch, tmp_path):
-    path = compilation.build(tmp_path)
-    made = path.stat().st_mtime_ns
-    assert compilation.build(tmp_path) == path and path.stat().st_mtime_ns == made
-    assert [one.name for one in tmp_path.iterdir()] == [path.name], "nothing half-made is left"
-    monkeypatch.setattr(compilation, "_processor", lambda: "another")
-    assert compilation.build(tmp_path) != path

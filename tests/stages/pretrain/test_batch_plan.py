@@ -4,6 +4,7 @@ from pydantic import ValidationError
 from data_schemas.errors import ConfigError
 from modeling.experts.config import ExpertsConfig
 from modeling.transformer_config import TransformerShape
+from stages.pretrain import batch_plan
 from stages.pretrain.batch_plan import elastic_plans, plan_batches
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.parallel.layout import ParallelLayout
@@ -22,6 +23,14 @@ def test_accumulation_and_steps_follow_from_the_token_budget():
     assert plan.warmup_steps == 2
     alone = plan_batches(config(workers=0, tokens=10_001))
     assert (alone.layout.world_size, alone.accumulation, alone.steps) == (1, 8, 5)
+
+
+@pytest.mark.parametrize(("fast_bf16", "automatic"), [(True, "bf16"), (False, "fp32")])
+def test_automatic_precision_depends_on_the_processor_and_others_do_not(monkeypatch, fast_bf16, automatic):
+    monkeypatch.setattr(batch_plan, "has_fast_bf16", lambda: fast_bf16)
+    assert plan_batches(config()).precision == automatic
+    for precision in ("bf16", "fp16", "fp32"):
+        assert plan_batches(config(precision=precision)).precision == precision
 
 
 def test_a_batch_that_does_not_divide_names_the_sizes_that_do():
