@@ -134,6 +134,7 @@ class Planner:
         return PlannedStage(stage, "reuse", why, key, artifact, free)
 
     def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
+        stage.check(config)
         estimate = stage.estimate(config, volume)
         with_runtime = estimate.model_copy(update={"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES})
         return PlannedStage(stage, "run", why, key, None, with_runtime)

@@ -54,6 +54,14 @@ class Stage(Protocol):
         """Fingerprints of data outside the store that the stage reads; part of the key."""
         return {}
 
+    def check(self, config: Any) -> None:
+        """Check quickly what the stage needs from outside the store; called before any stage of a run starts.
+
+        Raises:
+            HeadraceError: for what a user has to mend before the stage can run.
+        """
+        return
+
     def estimate(self, config: Any, volume: Volume) -> Estimate:
         """Time, memory and output volume for an input of this volume; rates are in `infra/hardware.py`."""
         ...

@@ -6,13 +6,15 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import ValidationError
 
 from data_schemas.errors import ContractError
 from modeling.transformer_config import TransformerConfig
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG = "config.json"
 MODEL_TYPE = "gpt_neox"
@@ -26,7 +28,7 @@ _FIELDS = {
 }
 
 
-def to_huggingface(config: TransformerConfig, dtype: torch.dtype) -> dict[str, Any]:
+def to_huggingface(config: TransformerConfig, dtype: "torch.dtype") -> dict[str, Any]:
     """The fields of `config.json`, for transformers 4 and 5."""
     name = str(dtype).removeprefix("torch.")
     return {

@@ -20,12 +20,11 @@ from torch import Tensor
 from data_schemas.errors import ContractError, NotFoundError
 from modeling.export.gpt_neox import Weights, dense_weights, tensor_names
 from modeling.export.gpt_neox_config import CONFIG, from_huggingface, to_huggingface
+from modeling.export.weight_files import WEIGHTS, weight_files
 from modeling.finite_weights import check_finite, to_dtype
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 EMBEDDING = "gpt_neox.embed_in.weight"
 
 _OUTER = {"embedding": "gpt_neox.embed_in", "final_norm": "gpt_neox.final_layer_norm", "head": "embed_out"}
@@ -139,31 +138,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_tensors(folder: Path) -> Weights:
     """All tensors of one file, or of the files that an index names."""
-    if (folder / WEIGHTS).exists():
-        return _read_file(folder / WEIGHTS)
-    if (folder / INDEX).exists():
-        files = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
-        tensors: Weights = {}
-        for file in files:
-            if Path(file).name != file:
-                raise ContractError(f"{folder / INDEX} names the file {file}; its files lie beside it")
-            tensors |= _read_file(folder / file)
-        return tensors
-    pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-    if pickled:
-        raise ContractError(
-            f"{folder} holds {pickled[0].name}, which runs code when it is read, and no {WEIGHTS}; convert it where "
-            'you trust it: python -c "from transformers import AutoModelForCausalLM as M; '
-            "M.from_pretrained('FOLDER').save_pretrained('NEW_FOLDER')\""
-        )
-    raise NotFoundError(f"{folder} holds neither {WEIGHTS} nor {INDEX}")
+    tensors: Weights = {}
+    for path in weight_files(folder):
+        tensors |= _read_file(path)
+    return tensors
 
 
 def _read_file(path: Path) -> Weights:
     try:
         return safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise NotFoundError(f"{path} is missing, which {INDEX} names; copy the whole folder") from None
     except SafetensorError as error:
         raise ContractError(f"{path} is not a readable safetensors file ({error}); copy it again") from None
 

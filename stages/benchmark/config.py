@@ -33,8 +33,8 @@ class BenchmarkConfig(StageConfig):
     )
     checkpoints: dict[str, str] = Field(
         {},
-        description="name in the results -> folder of a Hugging Face checkpoint to evaluate too: GPT-NeoX is loaded as "
-        "a network of Headrace, other architectures need the extra `transformers`",
+        description="name in the results -> folder of a Hugging Face checkpoint to evaluate too; what is no network of "
+        "Headrace, also published GPT-NeoX models such as Pythia, needs the extra `transformers`",
     )
     prompts: tuple[str, ...] = Field(
         ("Return a new array", "This function", "The following example shows how to", "Raises ValueError if"),

@@ -76,5 +76,7 @@ def missing_score(task: str, metric: str, reason: str, protocol: str | None = No
 
 def unsupported_model(task: str, model: str) -> TaskResult:
     """A row without value for a task that does not support the architecture of a checkpoint."""
-    reason = f"not run on {model}: it needs a network of Headrace's own or GPT-NeoX, and transformers runs this one"
+    reason = (
+        f"not run on {model}: it needs a network that Headrace itself can represent, and transformers runs this one"
+    )
     return missing_score(task, "", reason, model=model)

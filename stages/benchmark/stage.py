@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS, ArtifactKind
-from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
+from stages.benchmark.checkpoint_folder import check_checkpoint
 from stages.benchmark.config import BenchmarkConfig
 from stages.benchmark.data_files import folder_state
 from stages.stage import Stage, StageContext
@@ -39,20 +39,15 @@ class BenchmarkStage(Stage):
     output = RESULTS
 
     def sources(self, config: BenchmarkConfig) -> dict[str, str]:
-        """Digests of the tasks' data and of checkpoints.
-
-        Raises:
-            NotFoundError: if a checkpoint does not exist; raised before the hours that the run's own networks take.
-        """
+        """Digests of the tasks' data and of checkpoints."""
         digests = {f"task {number} ({task.kind})": task.fingerprint() for number, task in enumerate(config.tasks)}
+        checkpoints = {name: folder_state(Path(folder)) for name, folder in config.checkpoints.items()}
+        return digests | {f"checkpoint {name}": state for name, state in checkpoints.items()}
+
+    def check(self, config: BenchmarkConfig) -> None:
+        """Check that every checkpoint is whole and can be run, before the hours that the run's own networks take."""
         for name, folder in config.checkpoints.items():
-            if not Path(folder).is_dir():
-                raise NotFoundError(
-                    f"benchmark.checkpoints {name!r}: the folder {folder} does not exist; download the checkpoint, or "
-                    "remove it from the config"
-                )
-            digests[f"checkpoint {name}"] = folder_state(Path(folder))
-        return digests
+            check_checkpoint(name, Path(folder))
 
     def estimate(self, config: BenchmarkConfig, volume: Volume) -> Estimate:
         """Forward passes over held-out text, continuations and tasks, and the baselines."""
@@ -74,7 +69,7 @@ class BenchmarkStage(Stage):
     ) -> None:
         """Score every model on held-out text and all tasks, one model at a time; then the baselines and overlaps."""
         from stages.benchmark.contamination.contamination import find_overlaps, with_overlap
-        from stages.benchmark.evaluated_models import evaluated_models
+        from stages.benchmark.evaluated_models import check_checkpoints, evaluated_models
         from stages.benchmark.held_out.baselines import score_baselines
         from stages.benchmark.held_out.calibration_and_memorization import (
             by_genre,
@@ -84,6 +79,7 @@ class BenchmarkStage(Stage):
         from stages.benchmark.held_out.documents import held_out_documents, samples, score_held_out
         from stages.benchmark.measure_tasks import TaskProgress, item_texts, measure_baselines, measure_model
 
+        check_checkpoints(config.checkpoints)
         seed = config.seed
         held_out = held_out_documents(inputs["corpus"], inputs["tokens"], config.held_out_bytes)
         training = training_sample(inputs["tokens"], config.memorization_documents, seed)

@@ -42,9 +42,9 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class TransformersCheckpoint(EvaluatedModel):
-    """A checkpoint folder of an architecture that Headrace does not implement; transformers runs it.
+    """A checkpoint folder that no network of Headrace's own can represent; transformers runs it.
 
-    It has no `network`, so tasks with `needs_network` do not support it.
+    It has no `network` and no `tokenizer`, so tasks with `needs_network` do not support it.
     """
 
     folder: Path = Path()

@@ -1,7 +1,4 @@
-"""Checkpoints of architectures that Headrace does not implement, run by lm-evaluation-harness's own backend.
-
-- `TransformersLM`: that backend, with stored answers
-- `read_checkpoint`: a folder as an `EvaluatedModel`
+"""`TransformersLM`: checkpoints that no network of Headrace's own can represent, run by the harness's own backend.
 
 Requires transformers and accelerate (extra `transformers`), so it is only imported for such checkpoints.
 """
@@ -10,51 +7,18 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
-from data_schemas.errors import ContractError
-from stages.benchmark.data_files import folder_state
 from stages.benchmark.harness.answer_store import AnswerStore, request_key
-from stages.benchmark.task import TransformersCheckpoint
-
-if TYPE_CHECKING:
-    from modeling.transformer import Transformer
+from stages.benchmark.harness.transformers_checkpoint import quiet_transformers
 
 BATCH_ROWS = 8
 REQUESTS_PER_FLUSH = 64
 """Requests between two writes to the store, which are lost if the process is killed."""
-
-
-def read_checkpoint(name: str, folder: Path) -> TransformersCheckpoint:
-    """A folder with a causal language model and its fast tokenizer; weights are loaded when a task runs.
-
-    Raises:
-        ContractError: if the tokenizer cannot be read.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        backend = tokenizer.backend_tokenizer
-    except (OSError, ValueError, AttributeError, KeyError) as error:
-        raise ContractError(
-            f"benchmark.checkpoints {name!r}: the tokenizer in {folder} cannot be read ({error}); accepted are folders "
-            "of transformers with tokenizer.json"
-        ) from error
-    end = tokenizer.eos_token_id
-    return TransformersCheckpoint(
-        name,
-        cast("Transformer", None),
-        backend,
-        end if end is not None else 0,
-        folder_state(folder),
-        prepend_end_of_text=False,
-        folder=folder,
-    )
 
 
 class TransformersLM(HFLM):  # type: ignore[misc]
@@ -72,13 +36,13 @@ class TransformersLM(HFLM):  # type: ignore[misc]
             advanced: progress callback: (requests answered, all requests) of the current call.
         """
         on_gpu = torch.cuda.is_available()
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        super().__init__(
-            pretrained=str(folder),
-            device="cuda" if on_gpu else "cpu",
-            dtype="auto" if on_gpu else "float32",
-            batch_size=BATCH_ROWS,
-        )
+        with quiet_transformers():
+            super().__init__(
+                pretrained=str(folder),
+                device="cuda" if on_gpu else "cpu",
+                dtype="auto" if on_gpu else "float32",
+                batch_size=BATCH_ROWS,
+            )
         self.answers = answers
         self._sampling_seed = seed
         self._advanced = advanced or (lambda done, total: None)

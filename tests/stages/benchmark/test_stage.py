@@ -6,8 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from data_schemas.errors import NotFoundError
+from flows.planning import Planner
+from flows.run_config import build_run_config
 from infra.progress import SilentListener
+from infra.store.artifacts import ArtifactStore
 from infra.store.filesystem import Folder
+from infra.store.runs import RunStore
 from stages.benchmark.config import BenchmarkConfig
 from stages.benchmark.measure_tasks import TaskProgress, measure_baselines, measure_model
 from stages.benchmark.stage import BenchmarkStage
@@ -65,5 +69,11 @@ def test_a_checkpoint_cannot_have_the_name_of_the_run_s_own_network():
 
 def test_a_missing_checkpoint_is_reported_before_anything_is_measured(tmp_path):
     config = BenchmarkConfig(tasks=(), checkpoints={"pythia": str(tmp_path / "absent")})
-    with pytest.raises(NotFoundError, match=r"benchmark\.checkpoints 'pythia': the folder .* does not exist"):
-        BenchmarkStage().sources(config)
+    with pytest.raises(NotFoundError, match=r"checkpoint 'pythia': the folder .* does not exist"):
+        BenchmarkStage().check(config)
+    run_config = build_run_config({"benchmark": {"tasks": [], "checkpoints": config.checkpoints}}, "test")
+    store = str(tmp_path / "store")
+    planner = Planner(ArtifactStore(store), RunStore(store), run_config, None, None)
+    with pytest.raises(NotFoundError, match="checkpoint 'pythia'"):
+        planner.plan()
+    assert planner.plan(last_stage="compress")
