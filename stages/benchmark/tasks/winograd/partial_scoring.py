@@ -25,9 +25,8 @@ FIELDS = ("qID", "sentence", "option1", "option2", "answer")
 BLANK = "_"
 LOWER_CASED_WORDS = {"A", "An", "The", "He", "She", "It", "They", "My", "His", "Her", "Their"}
 
-Encode = Callable[[str], list[int]]
-LogLikelihood = Callable[[Sequence[tuple[list[int], list[int]]]], npt.NDArray[np.float64]]
-"""(prefix tokens, continuation tokens) pairs -> natural-log likelihoods of the continuations, (pairs,)."""
+LogLikelihood = Callable[[Sequence[tuple[str, str]]], npt.NDArray[np.float64]]
+"""(text, its continuation) pairs -> natural-log likelihoods of the continuations, (pairs,)."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +87,14 @@ def read_items(path: Path) -> list[WinogradItem]:
     return items
 
 
-def score(items: Sequence[WinogradItem], encode: Encode, log_likelihood: LogLikelihood) -> list[WinogradResult]:
+def score(items: Sequence[WinogradItem], log_likelihood: LogLikelihood) -> list[WinogradResult]:
     """Predict an option for each item.
 
     Args:
         items: the items.
-        encode: text -> token ids, without special tokens; the words after the blank are encoded separately, leading
-            space included, so that they are the same tokens after either option.
         log_likelihood: the model; called once, for all items.
     """
-    requests = [(encode(before), encode(after)) for item in items for before, after in item.completions()]
+    requests = [completion for item in items for completion in item.completions()]
     pairs = np.asarray(log_likelihood(requests)).reshape(-1, 2)
     return [_result(item, float(first), float(second)) for item, (first, second) in zip(items, pairs, strict=True)]
 

@@ -13,6 +13,8 @@ from stages.benchmark.remote_files import is_available, local_file
 from stages.benchmark.task import BenchmarkTask, EvaluatedModel, TaskContext
 
 if TYPE_CHECKING:
+    from stages.benchmark.harness.headrace_lm import HeadraceLM
+    from stages.benchmark.harness.transformers_lm import TransformersLM
     from stages.benchmark.results import TaskResult
     from stages.benchmark.tasks.winograd.partial_scoring import WinogradItem
 
@@ -72,14 +74,13 @@ class WinogradTask(BenchmarkTask):
         from stages.benchmark.tasks.winograd.partial_scoring import score, twin_pairs
 
         lm = harness_model(model, context)
-        prefix = [model.end_of_text] if model.prepend_end_of_text else []
 
-        def log_likelihood(requests: Sequence[tuple[list[int], list[int]]]) -> npt.NDArray[np.float64]:
-            pairs = [(None, prefix + before or [model.end_of_text], after) for before, after in requests]
+        def log_likelihood(requests: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
+            pairs = [(pair, *_encode(lm, *pair)) for pair in requests]
             return np.array([likelihood for likelihood, _ in lm._loglikelihood_tokens(pairs)])
 
         items = self._items(context.seed)
-        results = score(items, lambda text: lm.tok_encode(text, add_special_tokens=False), log_likelihood)
+        results = score(items, log_likelihood)
         rows = [
             item_row(
                 self.name, result.item_id, model.name,
@@ -128,3 +129,13 @@ class WinogradTask(BenchmarkTask):
 
         items = read_xml(self.file) if self.file.suffix == ".xml" else read_items(self.file)
         return sample_items(items[: self.first], self.limit, seed)
+
+
+def _encode(lm: "HeadraceLM | TransformersLM", before: str, after: str) -> tuple[list[int], list[int]]:
+    """Tokens of both parts as the harness splits them: encoded as one text that begins as the tokenizer has it.
+
+    Llama's and Gemma's tokenizers put a token first, and SentencePiece would put a space before words encoded alone.
+    """
+    context, continuation = lm._encode_pair(before, after)
+    # Letters right after the blank may join the option's last token; the harness has no score for that.
+    return context, continuation or lm.tok_encode(after, add_special_tokens=False)

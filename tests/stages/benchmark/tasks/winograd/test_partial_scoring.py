@@ -23,15 +23,11 @@ def pair_consistency(results, pairs):
     return sum(results[first].correct * results[second].correct for first, second in pairs) / len(pairs)
 
 
-def encode(text: str) -> list[int]:
-    return list(text.encode())
-
-
 def knows(*true_sentences: str):
     """A model for which these sentences are more likely than any other."""
 
     def log_likelihood(requests):
-        return np.array([0.0 if bytes(prefix + rest).decode() in true_sentences else -1.0 for prefix, rest in requests])
+        return np.array([0.0 if before + after in true_sentences else -1.0 for before, after in requests])
 
     return log_likelihood
 
@@ -58,11 +54,11 @@ def test_partial_scoring_requests_the_same_words_after_either_option():
     requested = []
 
     def log_likelihood(requests):
-        requested.extend((bytes(prefix).decode(), bytes(rest).decode()) for prefix, rest in requests)
+        requested.extend(requests)
         return np.array([-3.0, -2.0])
 
     item = WinogradItem("x-1", "The trophy does not fit because _ is too large.", ("The trophy", "Ann's case"), 1)
-    (result,) = score([item], encode, log_likelihood)
+    (result,) = score([item], log_likelihood)
     assert requested == [
         ("The trophy does not fit because the trophy", " is too large."),
         ("The trophy does not fit because Ann's case", " is too large."),
@@ -84,7 +80,7 @@ def test_scores_and_pairs_by_hand():
         WinogradItem("b-1", "The _ swam.", ("boat", "cork"), 2),
     ]
     model = knows("The cat bit.", "The dog barked.", "The boat sank.", "The boat swam.")
-    results = score(items, encode, model)
+    results = score(items, model)
     assert [result.predicted for result in results] == [1, 2, 1, 0, 1]
     assert accuracy(results) == (3 + 0.5) / 5
     assert twin_pairs(items) == [(0, 1), (2, 4)]
@@ -180,9 +176,10 @@ def test_the_task_reports_partial_scores(tmp_path):
     tests = read_items(OWN_ITEMS)
 
     def log_likelihood(requests):
-        return log_likelihoods(model.network, requests, 256, 500, model.end_of_text)
+        tokens = [tuple(model.tokenizer.encode(text).ids for text in pair) for pair in requests]
+        return log_likelihoods(model.network, tokens, 256, 500, model.end_of_text)
 
-    results = score(tests, lambda text: model.tokenizer.encode(text).ids, log_likelihood)
+    results = score(tests, log_likelihood)
     assert accuracy_row["value"] == accuracy(results) and accuracy_row["items"] == 40
     assert pairs_row["value"] == pair_consistency(results, twin_pairs(tests)) and pairs_row["items"] == 20
     chances = [result.score["value"] for result in WinogradTask().baselines(TaskContext(0))]
@@ -190,3 +187,10 @@ def test_the_task_reports_partial_scores(tmp_path):
     absent = WinogradTask(path=f"{tmp_path}/no.jsonl")
     assert absent.measure(model, TaskContext(0)) == []
     assert absent.baselines(TaskContext(0))[0].score["note"].startswith("not run: no data at")
+
+
+def test_letters_that_join_the_option_have_a_score(tmp_path):
+    path = tmp_path / "joined.jsonl"
+    path.write_text(json.dumps(GOOD | {"sentence": "The _es are here.", "option1": "fox", "option2": "dog"}))
+    (result, *_) = WinogradTask(path=str(path)).measure(evaluated(context_length=256), TaskContext(0))
+    assert np.isfinite(json.loads(result.items[0]["output"])["log_likelihoods"]).all()
