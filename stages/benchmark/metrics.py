@@ -1,9 +1,15 @@
-"""The metrics of GLUE (Wang et al. 2019, 1804.07461, section 3); `METRICS` maps names to functions."""
+"""The metrics of GLUE (Wang et al. 2019, 1804.07461, section 3); `METRICS` maps names to functions.
 
+- `metric_draws`: draws of a metric for its interval, also if it is undefined on the items or on part of the samples
+"""
+
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
+
+from stages.common.statistics import bootstrap_draws
 
 Values = npt.NDArray[np.float64]
 Statistic = Callable[[Values, Values], float]
@@ -56,3 +62,72 @@ METRICS: Mapping[str, Statistic] = {
     "Pearson correlation": pearson,
     "Spearman correlation": spearman,
 }
+
+RESAMPLES = 1000
+PRIOR = 0.5
+"""Items added to every cell of a confusion matrix: Jeffreys' prior."""
+
+
+def metric_draws(name: str, labels: Values, predictions: Values, classes: int, seed: int) -> Values:
+    """Draws of a metric, float64 (1000,), whose central 95 % are its interval.
+
+    They are bootstrap samples over the items. If every sample has the same value, or the metric is undefined on one
+    (0 / 0: Matthews and correlations of constant labels or predictions, F1 without class 1 in either), the bootstrap
+    would claim certainty or count a convention as a measurement. The draws are then those of a posterior:
+
+    - accuracy, F1, Matthews: the confusion matrix is Dirichlet with Jeffreys' prior of half an item per cell (for F1
+      Goutte & Gaussier 2005; for Matthews Toetsch & Hoffmann 2021, PeerJ CS 7:e398)
+    - correlations: Fisher's z is normal with variance 1 / (items - 3); uniform from -1 to 1 for up to 3 items
+
+    Args:
+        name: key of `METRICS`.
+        labels: class indices or scores, (items,).
+        predictions: the same, (items,).
+        classes: number of classes that labels and predictions can have; 0 for scores.
+        seed: seed of the draws; metrics of the same items with the same seed see the same bootstrap samples.
+    """
+
+    def statistic(labels: Values, predictions: Values) -> float:
+        return METRICS[name](labels, predictions) if _is_defined(name, labels, predictions) else math.nan
+
+    draws = bootstrap_draws(statistic, (labels, predictions), seed, RESAMPLES)
+    if not np.isnan(draws).any() and (draws != draws[0]).any():
+        return draws
+    generator = np.random.default_rng(seed)
+    if name.endswith("correlation") and name != "Matthews correlation":
+        return _fisher_draws(METRICS[name](labels, predictions), len(labels), generator)
+    return _confusion_draws(name, labels, predictions, max(classes, 2), generator)
+
+
+def _is_defined(name: str, labels: Values, predictions: Values) -> bool:
+    if name == "accuracy":
+        return True
+    if name == "F1":
+        return bool((labels == 1).any() or (predictions == 1).any())
+    return bool((labels != labels[0]).any() and (predictions != predictions[0]).any())
+
+
+def _confusion_draws(
+    name: str, labels: Values, predictions: Values, classes: int, generator: np.random.Generator
+) -> Values:
+    """A metric of confusion matrices drawn from their posterior; shares of items, (draws, label, prediction)."""
+    if name == "accuracy":
+        correct = float((labels == predictions).sum())
+        return generator.beta(correct + PRIOR, len(labels) - correct + PRIOR, RESAMPLES)
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (labels.astype(int), predictions.astype(int)), 1)
+    shares = generator.dirichlet(counts.ravel() + PRIOR, RESAMPLES).reshape(-1, classes, classes)
+    actual, predicted, correct_shares = shares.sum(2), shares.sum(1), np.trace(shares, axis1=1, axis2=2)
+    if name == "F1":
+        return np.asarray(2 * shares[:, 1, 1] / (actual[:, 1] + predicted[:, 1]))
+    variance = (1 - (actual**2).sum(1)) * (1 - (predicted**2).sum(1))
+    return np.asarray((correct_shares - (actual * predicted).sum(1)) / np.sqrt(variance))
+
+
+def _fisher_draws(correlation: float, items: int, generator: np.random.Generator) -> Values:
+    """Correlations by Fisher's z; a correlation of 1 or -1 has no z and is moved by half an item's share."""
+    if items <= 3:
+        return generator.uniform(-1, 1, RESAMPLES)
+    limit = 1 - 1 / (2 * items)
+    center = math.atanh(min(max(correlation, -limit), limit))
+    return np.asarray(np.tanh(center + generator.normal(size=RESAMPLES) / math.sqrt(items - 3)))

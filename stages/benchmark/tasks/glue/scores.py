@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.benchmark.metrics import METRICS, Values
+from stages.benchmark.metrics import METRICS, Values, metric_draws
 from stages.benchmark.results import TaskResult, score_row
 from stages.benchmark.tasks.glue.data import SETS_BY_NAME, GlueSet
-from stages.common.statistics import bootstrap_draws, percentile_interval, wilson_interval
+from stages.common.statistics import Interval, percentile_interval, wilson_interval
 
 ZERO_CORRELATIONS = {"Matthews correlation": 0.0, "Pearson correlation": 0.0, "Spearman correlation": 0.0}
 AVERAGED_SETS: Mapping[str, tuple[str, ...]] = {
@@ -32,7 +32,7 @@ class Score(NamedTuple):
     metric: str
     value: float
     draws: Values
-    """The metric on each bootstrap sample."""
+    """Draws of the metric (`metric_draws`)."""
     items: int
 
 
@@ -49,7 +49,8 @@ class Average(NamedTuple):
 def score(dataset: GlueSet, metric: str, labels: Values, predicted: Values, seed: int) -> Score:
     """A metric of predictions; labels and predictions are (items,), class indices or scores."""
     # Every set has its own seed, so that the samples are independent in the average.
-    draws = bootstrap_draws(METRICS[metric], (labels, predicted), seed + 1000 * list(SETS_BY_NAME).index(dataset.name))
+    set_seed = seed + 1000 * list(SETS_BY_NAME).index(dataset.name)
+    draws = metric_draws(metric, labels, predicted, len(dataset.labels), set_seed)
     return Score(metric, METRICS[metric](labels, predicted), draws, len(labels))
 
 
@@ -62,7 +63,7 @@ def score_result(
     interval = (
         wilson_interval(round(score.value * score.items), score.items)
         if constant
-        else percentile_interval(score.value, score.draws)
+        else _interval(score.value, score.draws)
     )
     return TaskResult(score_row(task, model, score.metric, interval, score.items, True, protocol, note), items)
 
@@ -87,9 +88,15 @@ def average_result(
     if not mean:
         return []
     draws = [np.mean([score.draws for name in names for score in scores[name]], axis=0) for names in mean.sets]
-    interval = percentile_interval(mean.value, np.mean(draws, axis=0))
+    interval = _interval(mean.value, np.mean(draws, axis=0))
     items = sum(scores[name][0].items for names in mean.sets for name in names)
     return [TaskResult(score_row(task, model, mean.metric, interval, items, True, protocol, mean.note), [])]
+
+
+def _interval(value: float, draws: Values) -> Interval:
+    """The percentile interval, extended to the value: draws of a posterior never reach a value at the scale's end."""
+    interval = percentile_interval(value, draws)
+    return Interval(value, min(interval.low, value), max(interval.high, value))
 
 
 def majority_class(dataset: GlueSet, labels: Values, training_labels: Values) -> dict[str, float]:
