@@ -56,6 +56,15 @@ def test_changing_a_field_runs_that_stage_and_what_depends_on_it_and_says_why(fi
     assert rows["pretrain"].estimate.flops > 0
 
 
+def test_a_change_is_explained_against_the_newest_run_of_the_same_name(finished):
+    store, path, _ = finished
+    run_config(store, mini_config(path, "name=other", "tokenize.vocabulary_size=420"), last_stage="tokenize")
+    rows = plan(store, mini_config(path, "tokenize.vocabulary_size=410"))
+    assert rows["tokenize"].why == "vocabulary_size: 400 -> 410"
+    rows = plan(store, mini_config(path, "name=third", "tokenize.vocabulary_size=410"))
+    assert rows["tokenize"].why == "vocabulary_size: 420 -> 410", "else against the newest run"
+
+
 def test_fields_that_change_no_bytes_run_nothing(finished):
     store, path, _ = finished
     rows = plan(store, mini_config(path, "pretrain.max_failures=7", "execution.workers=1"))
