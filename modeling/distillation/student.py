@@ -1,10 +1,10 @@
-"""A smaller network cut from a larger one, as a student to distil into.
+"""Initialize a student for distillation by pruning its teacher.
 
-- `student_from`: the network; `cut`: the network of a plan from `modeling.distillation.student_plan`
+- `student_from`: the student of a config; `cut`: the student of a plan from `modeling.distillation.student_plan`
 
-The parts that stay are chosen by what they do on calibration windows, as in Minitron (Muralidharan et al. 2024,
-2407.14679) and Sheared LLaMA (Xia et al. 2023, 2310.06694). What goes is not lost without trace: as far as the parts
-that stay predict it (ridge regression on the same windows), the matrices that read both take it from those that stay.
+The kept parts are selected by their activations on calibration windows, as in Minitron (Muralidharan et al. 2024,
+2407.14679) and Sheared LLaMA (Xia et al. 2023, 2310.06694). Removed parts are compensated: as far as the kept parts
+predict them (ridge regression on the same windows), the matrices that read both are corrected.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 
 CONSTANT = 0.1
-"""What a norm adds to each number where it has to stand in for biases."""
+"""Bias of each channel of a norm that replaces the biases of the matrices that read it."""
 
 
 def student_from(
@@ -32,17 +32,17 @@ def student_from(
     stream: StreamChoice = "importance",
     layers: LayerChoice = "even",
 ) -> Transformer:
-    """A smaller network of the teacher's parts; of the teacher's own size it is the teacher, bit for bit.
+    """A smaller network from parts of the teacher; at the teacher's own size it equals the teacher, bit for bit.
 
     Args:
-        teacher: a float network, as pretraining leaves it.
-        config: the student's, such as from `student_config`.
+        teacher: float network, uncompressed.
+        config: config of the student, such as from `student_config`.
         calibration: (rows, tokens) int64 of training text; some ten thousand tokens.
         stream: channels of the residual stream by importance, or its principal components.
-        layers: evenly spread with the first and the last, or those that change the stream most.
+        layers: evenly spaced layers including the first and the last, or those that change the stream most.
 
     Raises:
-        ConfigError: where the student cannot be cut from the teacher.
+        ConfigError: if the student cannot be cut from the teacher.
     """
     return cut(teacher, plan_student(teacher, config, calibration, stream, layers))
 
@@ -53,15 +53,17 @@ def cut(teacher: Transformer, plan: StudentPlan) -> Transformer:
     state: dict[str, Tensor] = {}
     with torch.no_grad():
         _cut_ends(_Weights(teacher), plan, state)
-        for place, layer in enumerate(plan.layers):
-            own: dict[str, Tensor] = {}
-            _cut_attention(_Weights(teacher, f"layers.{layer}."), plan, place, own)
-            _cut_feed_forward(_Weights(teacher, f"layers.{layer}."), plan, place, own)
-            state |= {f"layers.{place}.{name}": tensor for name, tensor in own.items()}
+        for index, layer in enumerate(plan.layers):
+            layer_state: dict[str, Tensor] = {}
+            _cut_attention(_Weights(teacher, f"layers.{layer}."), plan, index, layer_state)
+            _cut_feed_forward(_Weights(teacher, f"layers.{layer}."), plan, index, layer_state)
+            state |= {f"layers.{index}.{name}": tensor for name, tensor in layer_state.items()}
     student = empty_network(plan.config, {})
-    # Kernels want rows in order; projections come transposed.
-    order = torch.contiguous_format
-    state = {name: one.to(device, torch.float32).clone(memory_format=order) for name, one in state.items()}
+    # Kernels need contiguous rows; projections are transposed.
+    state = {
+        name: tensor.to(device, torch.float32).clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
     missing, unexpected = student.load_state_dict(state, strict=False, assign=True)
     assert not unexpected and all(tied_tensor(name, plan.config) for name in missing), (missing, unexpected)
     if plan.config.tied_embeddings:
@@ -70,7 +72,7 @@ def cut(teacher: Transformer, plan: StudentPlan) -> Transformer:
 
 
 class _Weights:
-    """The teacher's tensors below a name, in float64 on the CPU."""
+    """The teacher's tensors with a name prefix, in float64 on the CPU."""
 
     def __init__(self, teacher: Transformer, prefix: str = "") -> None:
         self.teacher, self.prefix = teacher, prefix
@@ -80,48 +82,47 @@ class _Weights:
         tensor: Tensor = self._state[self.prefix + name]
         return tensor.detach().double().cpu()
 
-    def under(self, name: str) -> list[str]:
-        """Names of the tensors below a name."""
-        whole = f"{self.prefix}{name}."
-        return [full.removeprefix(self.prefix) for full in self._state if full.startswith(whole)]
+    def names(self, module: str) -> list[str]:
+        """Names of the tensors of a submodule."""
+        prefix = f"{self.prefix}{module}."
+        return [name.removeprefix(self.prefix) for name in self._state if name.startswith(prefix)]
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """How what a teacher's norm gives is read from the student's norm n': as matrix n' + offset."""
+    """Prediction of the output of a teacher's norm from the output n' of the student's norm: matrix n' + offset."""
 
     weight: Tensor
     bias: Tensor
-    """Of the student's norm."""
+    """Weight and bias of the student's norm."""
     matrix: Tensor | None
-    """(teacher's width, student's width); None where it is the unit matrix."""
+    """(teacher's width, student's width); None for the identity."""
     offset: Tensor | None
-    """(teacher's width,), what is left for the biases of those that read."""
+    """(teacher's width,), to be added through the biases of the matrices that read the norm."""
 
-    def of(self, matrix: Tensor) -> Tensor:
-        """A matrix (outputs, teacher's width) as the student's (outputs, student's width)."""
+    def cut_matrix(self, matrix: Tensor) -> Tensor:
+        """The student's matrix (outputs, student's width) for the teacher's (outputs, teacher's width)."""
         return matrix if self.matrix is None else matrix @ self.matrix
 
-    def bias_of(self, matrix: Tensor, bias: Tensor) -> Tensor:
-        """The bias (outputs,) that goes with it."""
+    def cut_bias(self, matrix: Tensor, bias: Tensor) -> Tensor:
+        """The student's bias (outputs,) for the teacher's matrix and bias."""
         return bias if self.offset is None else bias + matrix @ self.offset
 
 
 def _reading(weights: _Weights, plan: StudentPlan, name: str, all_have_biases: bool = True) -> _Reading:
-    """Of a norm by name; whether all that read it have biases."""
+    """Reading of a norm by name; `all_have_biases`: all matrices that read it have biases."""
     weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    if plan.stream.whole:
+    if plan.stream.is_identity:
         return _Reading(weight, bias, None, None)
     moments, wide, narrow = plan.norms[weights.prefix + name], *plan.stream.matrix.shape
     matrix, offset = moments.prediction(
         torch.arange(wide), torch.arange(wide, wide + narrow), weight[:, None] * plan.stream.matrix
     )
-    # What the student's norm can add is read without a bias too, as by a router or the head.
-    # Before weight and bias a norm gives mean 0, so that what a matrix does with a constant is free.
+    # Before weight and bias the output of a norm has mean 0, so that the effect of a matrix on a constant is free.
     matrix = matrix - matrix.mean(1, keepdim=True)
     if all_have_biases:
         return _Reading(torch.ones(narrow), torch.zeros(narrow), matrix, offset)
-    # It carries the offset to those that have no bias.
+    # The bias of the norm carries the offset to matrices without a bias, such as a router or the head.
     constant = torch.full((narrow,), CONSTANT, dtype=torch.float64)
     return _Reading(torch.ones(narrow), constant, matrix + offset[:, None] / (CONSTANT * narrow), None)
 
@@ -142,17 +143,17 @@ def _cut_ends(weights: _Weights, plan: StudentPlan, state: dict[str, Tensor]) ->
         state[f"embedding.{table}"] = plan.stream.project(vectors) if is_wide else vectors
         if not config.tied_embeddings:
             vectors = weights[f"head.{table}"]
-            state[f"head.{table}"] = reading.of(vectors) if is_wide else vectors
+            state[f"head.{table}"] = reading.cut_matrix(vectors) if is_wide else vectors
         if not is_wide:
             name = f"projections.{band}.weight"
             state[f"embedding.{name}"] = plan.stream.project(weights[f"embedding.{name}"].T).T
-            state[f"head.{name}"] = reading.of(weights[f"head.{name}"])
+            state[f"head.{name}"] = reading.cut_matrix(weights[f"head.{name}"])
 
 
 def _diagonal_reading(weights: _Weights, plan: StudentPlan) -> _Reading:
-    """Of the final norm where the head's table is the embedding's, which takes no matrix: each number by itself."""
+    """Reading of the final norm for a tied head, whose table is fixed: regression of each channel by itself."""
     projection = plan.stream.matrix
-    if plan.stream.whole:
+    if plan.stream.is_identity:
         return _reading(weights, plan, "final_norm")
     moments, wide = plan.norms["final_norm"], len(projection)
     covariance, mean = moments.covariance, moments.mean
@@ -162,23 +163,23 @@ def _diagonal_reading(weights: _Weights, plan: StudentPlan) -> _Reading:
     return _Reading(weight, bias, projection, None)
 
 
-def _cut_attention(weights: _Weights, plan: StudentPlan, place: int, state: dict[str, Tensor]) -> None:
+def _cut_attention(weights: _Weights, plan: StudentPlan, index: int, state: dict[str, Tensor]) -> None:
     teacher, student = weights.teacher.config, plan.config
-    heads, values = plan.heads[place], plan.values[place]
+    heads, values = plan.heads[index], plan.values[index]
     reading = _reading(weights, plan, "attention_norm")
     rows, scale = query_key_value_rows(teacher, student, heads, values)
     matrix = weights["attention.query_key_value.weight"][rows] * scale[:, None]
     bias = weights["attention.query_key_value.bias"][rows] * scale
     mixed = (heads[:, None] * teacher.head_width + values).flatten()
-    moments = plan.activations.layers[plan.layers[place]].heads
+    moments = plan.activations.layers[plan.layers[index]].heads
     output = _cut_inputs(weights["attention.output.weight"], weights["attention.output.bias"], moments, mixed)
     state |= {"attention_norm.weight": reading.weight, "attention_norm.bias": reading.bias}
     state |= {
-        "attention.query_key_value.weight": reading.of(matrix),
-        "attention.query_key_value.bias": reading.bias_of(matrix, bias),
+        "attention.query_key_value.weight": reading.cut_matrix(matrix),
+        "attention.query_key_value.bias": reading.cut_bias(matrix, bias),
     }
-    state |= _written("attention.output", output, plan, teacher)
-    for name in weights.under("attention.poolings"):
+    state |= _output_linear("attention.output", output, plan, teacher)
+    for name in weights.names("attention.poolings"):
         parameter = weights[name][heads]
         state[name] = parameter.gather(1, values) if name.endswith("content") else parameter
 
@@ -188,14 +189,14 @@ def query_key_value_rows(
 ) -> tuple[Tensor, Tensor]:
     """Rows of the teacher's matrix that a student's layer keeps, and the factor on each.
 
-    Where heads get narrower, every r-th rotary pair of queries and keys stays (see `student_shape.fitting_heads`), and
-    scores of those pairs keep their size, though attention divides by the root of a smaller head width.
+    If heads get narrower, every r-th rotary pair of queries and keys is kept (see `student_config.fitting_heads`), and
+    the factor keeps the scale of the scores, which attention divides by the root of a smaller head width.
 
     Args:
-        teacher: its config.
-        student: its config.
-        heads: (heads,) int64 that stay.
-        values: (heads, head_width) int64, numbers of their values that stay.
+        teacher: config of the teacher.
+        student: config of the student.
+        heads: (heads,) int64, indices of the kept heads.
+        values: (heads, head_width) int64, indices of the kept channels of their values.
 
     Returns:
         (3 x width,) int64 and float64.
@@ -209,33 +210,36 @@ def query_key_value_rows(
     return (heads[:, None, None] * 3 * wide + within).flatten(), scale.flatten()
 
 
-def _cut_feed_forward(weights: _Weights, plan: StudentPlan, place: int, state: dict[str, Tensor]) -> None:
-    layer = plan.layers[place]
-    routed = "feed_forward.router.weight" in weights.under("feed_forward")
+def _cut_feed_forward(weights: _Weights, plan: StudentPlan, index: int, state: dict[str, Tensor]) -> None:
+    layer = plan.layers[index]
+    routed = "feed_forward.router.weight" in weights.names("feed_forward")
     reading = _reading(weights, plan, "feed_forward_norm", all_have_biases=not routed)
     state |= {"feed_forward_norm.weight": reading.weight, "feed_forward_norm.bias": reading.bias}
     if routed:
-        state["feed_forward.router.weight"] = reading.of(weights["feed_forward.router.weight"])
-    for name, kept in plan.neurons[place].items():
-        whole = f"feed_forward.{name}".rstrip(".")
-        matrix, bias = weights[f"{whole}.up.weight"][kept], weights[f"{whole}.up.bias"][kept]
-        state |= {f"{whole}.up.weight": reading.of(matrix), f"{whole}.up.bias": reading.bias_of(matrix, bias)}
+        state["feed_forward.router.weight"] = reading.cut_matrix(weights["feed_forward.router.weight"])
+    for name, kept in plan.neurons[index].items():
+        module = f"feed_forward.{name}".rstrip(".")
+        matrix, bias = weights[f"{module}.up.weight"][kept], weights[f"{module}.up.bias"][kept]
+        state |= {
+            f"{module}.up.weight": reading.cut_matrix(matrix),
+            f"{module}.up.bias": reading.cut_bias(matrix, bias),
+        }
         moments = plan.activations.layers[layer].neurons[name]
-        down = _cut_inputs(weights[f"{whole}.down.weight"], weights[f"{whole}.down.bias"], moments, kept)
-        state |= _written(f"{whole}.down", down, plan, weights.teacher.config)
+        down = _cut_inputs(weights[f"{module}.down.weight"], weights[f"{module}.down.bias"], moments, kept)
+        state |= _output_linear(f"{module}.down", down, plan, weights.teacher.config)
 
 
 def _cut_inputs(matrix: Tensor, bias: Tensor, moments: Moments, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrix (outputs, kept inputs) and bias that do best what those of all inputs do."""
+    """Matrix (outputs, kept inputs) and bias that approximate those of all inputs by least squares."""
     inputs = matrix.shape[1]
     if len(kept) == inputs:
         return matrix, bias
-    among = torch.eye(inputs, dtype=torch.float64)[:, kept]
-    predicted, offset = moments.prediction(torch.arange(inputs), kept, among)
+    identity = torch.eye(inputs, dtype=torch.float64)[:, kept]
+    predicted, offset = moments.prediction(torch.arange(inputs), kept, identity)
     return matrix @ predicted, bias + matrix @ offset
 
 
-def _written(
+def _output_linear(
     name: str, linear: tuple[Tensor, Tensor], plan: StudentPlan, teacher: TransformerConfig
 ) -> Mapping[str, Tensor]:
     """Weight and bias of a linear layer whose outputs are added to the residual stream."""

@@ -1,8 +1,8 @@
-"""What a network's activations say of its parts, measured on calibration windows.
+"""Activation statistics of a network on calibration windows.
 
-- `Moments`: means and covariance of a vector, and what part of it predicts the rest
-- `Activations`, `measure`: of a whole network, on which a student's parts are chosen
-- `norm_moments`: of what the norms give in a teacher and will give in its student
+- `Moments`: mean and covariance of a vector, and the linear prediction of some channels from others
+- `Activations`, `measure`: statistics of a whole network, by which a student's parts are selected
+- `norm_moments`: joint statistics of the norms' outputs in a teacher and in its student
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +19,11 @@ from modeling.transformer import DecoderLayer, Transformer
 
 BATCH_ROWS = 8
 RIDGE = 1e-2
-"""Added to the covariance, as a share of its mean diagonal: fewer calibration tokens lean on the prior."""
+"""Ridge added to the covariance, as a share of its mean diagonal; with few tokens the prior dominates."""
 
 
 class Moments:
-    """Mean and covariance of row vectors, added up in float64."""
+    """Mean and covariance of row vectors, accumulated in float64."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -48,35 +48,35 @@ class Moments:
         return self._products / max(self.count, 1) - torch.outer(self.mean, self.mean)
 
     def prediction(self, targets: Tensor, inputs: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Affine least squares of some numbers by others, drawn to a prior (ridge regression).
+        """Affine least squares prediction of some channels from others, with a prior (ridge regression).
 
         Args:
-            targets: (t,) int64, numbers to predict.
-            inputs: (i,) int64, by which.
-            prior: (t, i), the matrix where little was measured, but for its scale, which is fitted.
+            targets: (t,) int64, indices of the channels to predict.
+            inputs: (i,) int64, indices of the channels to predict from.
+            prior: (t, i), prior of the matrix up to its scale, which is fitted.
 
         Returns:
             matrix (t, i) and offset (t,) float64.
         """
         covariance = self.covariance
-        among = covariance[inputs][:, inputs]
-        ridge = RIDGE * among.diagonal().mean() + torch.finfo(torch.float32).tiny
-        across = covariance[targets][:, inputs]
-        scale = (prior * across).sum() / (prior @ among * prior).sum() if self.count else 1.0
-        across = across + ridge * scale * prior
-        among = among + ridge * torch.eye(len(inputs), dtype=torch.float64)
-        matrix = torch.linalg.solve(among, across.T).T
+        input_covariance = covariance[inputs][:, inputs]
+        ridge = RIDGE * input_covariance.diagonal().mean() + torch.finfo(torch.float32).tiny
+        cross_covariance = covariance[targets][:, inputs]
+        scale = (prior * cross_covariance).sum() / (prior @ input_covariance * prior).sum() if self.count else 1.0
+        cross_covariance = cross_covariance + ridge * scale * prior
+        input_covariance = input_covariance + ridge * torch.eye(len(inputs), dtype=torch.float64)
+        matrix = torch.linalg.solve(input_covariance, cross_covariance.T).T
         return matrix, self.mean[targets] - matrix @ self.mean[inputs]
 
 
 @dataclass
 class LayerActivations:
-    """Of one decoder layer."""
+    """Statistics of a decoder layer."""
 
     heads: Moments
-    """What the heads mixed, before the output matrix: (heads x head_width)."""
+    """Outputs of the heads, before the output matrix: (heads x head_width)."""
     neurons: dict[str, Moments] = field(default_factory=dict)
-    """Name of each `FeedForward` in the layer, such as "experts.3" or "" -> its neurons after the ReLU."""
+    """Name of each `FeedForward` in the layer, such as "experts.3" or "" -> activations of its neurons."""
     _change: float = 0.0
     _tokens: int = 0
 
@@ -93,58 +93,58 @@ class LayerActivations:
 
 @dataclass
 class Activations:
-    """Of a whole network."""
+    """Statistics of a whole network."""
 
     layers: list[LayerActivations]
     channels: Tensor
-    """(width,) float64: sum over norms and tokens of the magnitude of each number a norm gives, by which Minitron ranks
-    the residual stream's channels (Muralidharan et al. 2024, 2407.14679, 2.2)."""
+    """(width,) float64: sum over norms and tokens of the magnitude of each channel of the norms' outputs, by which
+    Minitron ranks the channels of the residual stream (Muralidharan et al. 2024, 2407.14679, section 2.2)."""
     stream: Moments
-    """Of the residual stream as the norms see it: mean 0 and variance 1 in each token, of all norms together."""
+    """Moments of the normalized residual stream (mean 0 and variance 1 in each token), over all norms."""
 
 
 def measure(model: Transformer, calibration: Tensor) -> Activations:
     """Run a float network over calibration windows (rows, tokens) int64."""
     width, epsilon = model.config.width, model.config.norm_epsilon
-    found = Activations(
+    statistics = Activations(
         [LayerActivations(Moments(width)) for _ in model.layers],
         torch.zeros(width, dtype=torch.float64),
         Moments(width),
     )
     before: dict[nn.Module, Any] = {}
     after: dict[nn.Module, Any] = {}
-    for layer, own in zip(layers_of(model), found.layers, strict=True):
+    for layer, own in zip(layers_of(model), statistics.layers, strict=True):
         before[layer.attention.output] = lambda inputs, own=own: own.heads.add(inputs)
         after[layer] = lambda inputs, outputs, own=own: own.compare(inputs, outputs[0])
         for name, feed_forward in feed_forwards(layer).items():
             neurons = own.neurons[name] = Moments(feed_forward.down.in_features)
             before[feed_forward.down] = neurons.add
     for norm in norms(model).values():
-        after[norm] = lambda inputs, outputs: _see_norm(found, inputs, outputs, epsilon)
-    _watch(model, calibration, before, after)
-    return found
+        after[norm] = lambda inputs, outputs: _add_norm(statistics, inputs, outputs, epsilon)
+    _run_with_hooks(model, calibration, before, after)
+    return statistics
 
 
 def norm_moments(model: Transformer, calibration: Tensor, project: Callable[[Tensor], Tensor]) -> dict[str, Moments]:
-    """Of each norm by name: what it gives, and behind it what a norm of the projected stream would give.
+    """Moments of each norm by name: its output, followed by the normalized projection of its input.
 
     Args:
-        model: the teacher, `width` numbers in its residual stream.
+        model: the teacher.
         calibration: (rows, tokens) int64.
-        project: (..., width) -> (..., student's width).
+        project: projection of the residual stream, (..., width) -> (..., student's width).
     """
     narrow = project(model.final_norm.weight.detach()[None]).shape[-1]
-    found = {name: Moments(model.config.width + narrow) for name in norms(model)}
+    moments_by_name = {name: Moments(model.config.width + narrow) for name in norms(model)}
 
-    def see(moments: Moments, inputs: Tensor, outputs: Tensor) -> None:
+    def add(moments: Moments, inputs: Tensor, outputs: Tensor) -> None:
         moments.add(torch.cat([outputs, standardized(project(inputs), model.config.norm_epsilon)], -1))
 
     after: dict[nn.Module, Any] = {
-        norm: lambda inputs, outputs, moments=found[name]: see(moments, inputs, outputs)
+        norm: lambda inputs, outputs, moments=moments_by_name[name]: add(moments, inputs, outputs)
         for name, norm in norms(model).items()
     }
-    _watch(model, calibration, {}, after)
-    return found
+    _run_with_hooks(model, calibration, {}, after)
+    return moments_by_name
 
 
 def norms(model: Transformer) -> dict[str, nn.LayerNorm]:
@@ -153,26 +153,26 @@ def norms(model: Transformer) -> dict[str, nn.LayerNorm]:
 
 
 def feed_forwards(layer: DecoderLayer) -> dict[str, FeedForward]:
-    """Name below `feed_forward` -> each feed-forward, one or many; "" where it is the layer's own."""
+    """Feed-forwards of a layer by their names in `feed_forward`; "" for a dense layer, several for experts."""
     modules = layer.feed_forward.named_modules()
     return {name: module for name, module in modules if isinstance(module, FeedForward)}
 
 
 def standardized(stream: Tensor, epsilon: float) -> Tensor:
-    """A norm without weight and bias."""
+    """LayerNorm without weight and bias."""
     return F.layer_norm(stream, stream.shape[-1:], eps=epsilon)
 
 
-def _see_norm(found: Activations, inputs: Tensor, outputs: Tensor, epsilon: float) -> None:
-    found.channels += outputs.abs().sum((0, 1), dtype=torch.float64).cpu()
-    found.stream.add(standardized(inputs, epsilon))
+def _add_norm(statistics: Activations, inputs: Tensor, outputs: Tensor, epsilon: float) -> None:
+    statistics.channels += outputs.abs().sum((0, 1), dtype=torch.float64).cpu()
+    statistics.stream.add(standardized(inputs, epsilon))
 
 
 @torch.no_grad()
-def _watch(
+def _run_with_hooks(
     model: Transformer, calibration: Tensor, before: Mapping[nn.Module, Any], after: Mapping[nn.Module, Any]
 ) -> None:
-    """Run the network; `before` of a module is given its input, `after` its input and output."""
+    """Run the network with callbacks per module: `before` receives the input, `after` input and output."""
     device = model.final_norm.weight.device
     was_training = model.training
     model.eval()
@@ -184,14 +184,14 @@ def _watch(
 
 @contextmanager
 def _hooks(before: Mapping[nn.Module, Any], after: Mapping[nn.Module, Any]) -> Iterator[None]:
-    def forwarded(see: Any) -> Any:
-        return lambda _, inputs, outputs: see(inputs[0], outputs)
+    def pre_hook(callback: Any) -> Any:
+        return lambda _, inputs: callback(inputs[0])
 
-    def called(see: Any) -> Any:
-        return lambda _, inputs: see(inputs[0])
+    def hook(callback: Any) -> Any:
+        return lambda _, inputs, outputs: callback(inputs[0], outputs)
 
-    handles = [module.register_forward_pre_hook(called(see)) for module, see in before.items()]
-    handles += [module.register_forward_hook(forwarded(see)) for module, see in after.items()]
+    handles = [module.register_forward_pre_hook(pre_hook(callback)) for module, callback in before.items()]
+    handles += [module.register_forward_hook(hook(callback)) for module, callback in after.items()]
     try:
         yield
     finally:
@@ -200,5 +200,5 @@ def _hooks(before: Mapping[nn.Module, Any], after: Mapping[nn.Module, Any]) -> I
 
 
 def layers_of(model: Transformer) -> list[DecoderLayer]:
-    """The decoder layers, as the type checker knows them."""
+    """Decoder layers, typed."""
     return list(model.layers)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""Which smaller networks can be cut from a network: sizes, heads and layers that fit. Imports no torch.
+"""Configs of students that can be cut from a teacher: sizes, heads and layers. Imports no torch.
 
 - `student_config`: the teacher's config with other sizes
-- `check_student`: refuses what cannot be cut, and names what can
-- `evenly_spread`, `most_influential`: which of the teacher's layers a student keeps
+- `check_student`: checks that a student can be cut, and names the sizes that can
+- `evenly_spread`, `most_influential`: layers of the teacher that a student keeps
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,9 @@ from modeling.experts.config import ExpertsConfig
 from modeling.transformer_config import EmbeddingBand, TransformerConfig
 
 CUT_FIELDS = frozenset({"layers", "width", "heads", "feed_forward_width", "attention", "experts", "embedding_bands"})
-"""Where student and teacher may differ, besides a shorter context, the initial weights and what is tuned at a base."""
+"""Fields in which student and teacher may differ by cutting."""
 FREE_FIELDS = frozenset({"context_length", "initializer_std", "base_width", "base_layers"})
+"""Fields that may differ without cutting: a shorter context, initialization, the base sizes of tuned settings."""
 
 
 def student_config(
@@ -25,17 +26,17 @@ def student_config(
     heads: int | None = None,
     feed_forward_width: int | None = None,
 ) -> TransformerConfig:
-    """The teacher's config with other sizes; what is left out follows from the others.
+    """The teacher's config with other sizes.
 
     Args:
-        teacher: whose vocabulary, attention, experts and embedding stay.
-        layers: the teacher's where left out.
-        width: the teacher's where left out. Embedding bands of the teacher's width take it as well.
-        heads: as many as keep the width of a head where left out, or the nearest to it that can be cut.
-        feed_forward_width: in the teacher's ratio to `width` where left out; experts go by the same ratio.
+        teacher: config of the teacher; vocabulary, attention, experts and embedding are kept.
+        layers: by default those of the teacher.
+        width: by default that of the teacher. Embedding bands of the teacher's width get this width.
+        heads: by default the number that keeps the head width, or comes nearest to it.
+        feed_forward_width: by default in the teacher's ratio to `width`; experts are scaled by the same ratio.
 
     Raises:
-        ConfigError: where no such student can be cut.
+        ConfigError: if no such student can be cut.
     """
     layers, width = layers or teacher.layers, width or teacher.width
     if width > teacher.width:
@@ -66,15 +67,17 @@ def student_config(
 
 
 def check_student(teacher: TransformerConfig, student: TransformerConfig) -> None:
-    """Refuse a student that cannot be cut from the teacher.
+    """Check that a student can be cut from the teacher.
 
     Raises:
-        ConfigError: naming what differs or is larger, and what can be cut.
+        ConfigError: if a field differs or is larger; names the values that can be cut.
     """
     for name in TransformerConfig.model_fields:
-        ours, theirs = getattr(student, name), getattr(teacher, name)
-        if name not in CUT_FIELDS | FREE_FIELDS and ours != theirs:
-            raise ConfigError(f"the student's {name} is {ours}, the teacher's {theirs}; only the teacher's can be cut")
+        value, required = getattr(student, name), getattr(teacher, name)
+        if name not in CUT_FIELDS | FREE_FIELDS and value != required:
+            raise ConfigError(
+                f"the student's {name} is {value}, the teacher's {required}; accepted is only the teacher's"
+            )
     for name in ("layers", "width", "heads", "feed_forward_width", "context_length"):
         if getattr(student, name) > getattr(teacher, name):
             raise _larger(name, getattr(student, name), getattr(teacher, name))
@@ -86,10 +89,10 @@ def check_student(teacher: TransformerConfig, student: TransformerConfig) -> Non
 
 
 def fitting_heads(teacher: TransformerConfig, width: int) -> list[int]:
-    """Numbers of heads that a student of this width can have, the one nearest to the teacher's head width first.
+    """Numbers of heads that a student of this width can have, ordered from the teacher's head width on.
 
-    A head keeps its width, or a divisor of it: pair i of a head of w numbers turns at the speed of pair i r of a head
-    of r w numbers, so that every r-th rotary pair finds its own speed again, and no other cut has that.
+    A head keeps its width, or a divisor of it: pair i of a head of width w rotates at the speed of pair i r of a head
+    of width r w, so that every r-th rotary pair keeps its speed; no other cut does.
     """
     return [
         heads
@@ -99,24 +102,24 @@ def fitting_heads(teacher: TransformerConfig, width: int) -> list[int]:
 
 
 def evenly_spread(teacher: TransformerConfig, student: TransformerConfig) -> tuple[int, ...]:
-    """Layers of the teacher, ascending: the first, the last and even steps between, as far as their kinds allow.
+    """Layers of the teacher, ascending: the first, the last and evenly spaced ones between, as far as kinds allow.
 
     Raises:
-        ConfigError: where the teacher's layers do not hold the student's kinds in order.
+        ConfigError: if the teacher's layers do not contain the student's kinds in order.
     """
     step = (teacher.layers - 1) / max(student.layers - 1, 1)
-    return _best_layers(teacher, student, lambda place, layer: -((layer - place * step) ** 2))
+    return _best_layers(teacher, student, lambda index, layer: -((layer - index * step) ** 2))
 
 
 def most_influential(
     teacher: TransformerConfig, student: TransformerConfig, influence: Sequence[float]
 ) -> tuple[int, ...]:
-    """Layers of the teacher, ascending, with the most influence together (ShortGPT, Men et al. 2024, 2403.03853).
+    """Layers of the teacher, ascending, with the largest total influence (ShortGPT, Men et al. 2024, 2403.03853).
 
     Args:
-        teacher: whose layers they are.
-        student: the kinds of whose layers have to be met.
-        influence: of each of the teacher's layers.
+        teacher: config of the teacher.
+        student: config of the student, whose layers must have the same kinds.
+        influence: influence of each of the teacher's layers.
     """
     return _best_layers(teacher, student, lambda _, layer: influence[layer])
 
@@ -124,28 +127,28 @@ def most_influential(
 def _best_layers(
     teacher: TransformerConfig, student: TransformerConfig, value: Callable[[int, int], float]
 ) -> tuple[int, ...]:
-    """The ascending choice of like layers with the greatest sum of value(place in the student, teacher's layer)."""
-    best: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}
-    for place in range(student.layers):
-        further: dict[int, tuple[float, tuple[int, ...]]] = {}
+    """Ascending layers of equal kinds with the largest sum of value(student's layer, teacher's layer)."""
+    best: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}  # by the last layer
+    for index in range(student.layers):
+        extended: dict[int, tuple[float, tuple[int, ...]]] = {}
         for layer in range(teacher.layers):
             before = [choice for last, choice in best.items() if last < layer]
-            if before and _alike(teacher, layer, student, place):
-                total, chosen = max(before, key=lambda choice: choice[0])
-                further[layer] = (total + value(place, layer), (*chosen, layer))
-        best = further
+            if before and _same_kind(teacher, layer, student, index):
+                total, layers = max(before, key=lambda choice: choice[0])
+                extended[layer] = (total + value(index, layer), (*layers, layer))
+        best = extended
     if not best:
         raise ConfigError(
-            f"the teacher's {teacher.layers} layers do not hold, in order, the kinds of attention and feed-forward "
-            f"that a student of {student.layers} layers has; layers can be {teacher.layers}, or the student's "
-            "attention and experts have to follow the layers that it keeps"
+            f"the teacher's {teacher.layers} layers do not contain, in order, the kinds of attention and feed-forward "
+            f"of a student of {student.layers} layers; set layers to {teacher.layers}, or choose the student's "
+            "attention and experts by the layers that it keeps"
         )
     return max(best.values(), key=lambda choice: choice[0])[1]
 
 
-def _alike(teacher: TransformerConfig, layer: int, student: TransformerConfig, place: int) -> bool:
-    same_experts = (teacher.layer_experts(layer) is None) == (student.layer_experts(place) is None)
-    return same_experts and teacher.layer_attention(layer) == student.layer_attention(place)
+def _same_kind(teacher: TransformerConfig, layer: int, student: TransformerConfig, index: int) -> bool:
+    same_experts = (teacher.layer_experts(layer) is None) == (student.layer_experts(index) is None)
+    return same_experts and teacher.layer_attention(layer) == student.layer_attention(index)
 
 
 def _cut_band(band: EmbeddingBand, teacher_width: int, width: int) -> EmbeddingBand:
@@ -170,48 +173,46 @@ def _check_experts(teacher: ExpertsConfig | None, student: ExpertsConfig | None)
 
     if routing(teacher) != routing(student):
         raise ConfigError(
-            f"the student's experts are {student}, the teacher's {teacher}; only their widths and `every` can differ"
+            f"the student's experts are {student}; accepted are the teacher's, {teacher}, with other widths and `every`"
         )
 
 
 def _check_bands(teacher: TransformerConfig, student: TransformerConfig) -> None:
-    for (entries, width), (own_entries, own_width) in zip(teacher.bands, student.bands, strict=False):
-        kept = own_width == width and (own_width == student.width) == (width == teacher.width)
-        cut = width == teacher.width and own_width == student.width
-        if entries != own_entries or not (kept or cut):
+    for (entries, width), (student_entries, student_width) in zip(teacher.bands, student.bands, strict=False):
+        kept = student_width == width and (student_width == student.width) == (width == teacher.width)
+        cut = width == teacher.width and student_width == student.width
+        if entries != student_entries or not (kept or cut):
             raise ConfigError(
                 f"the student's embedding bands are {student.bands}, the teacher's {teacher.bands} (entries, width): "
-                "bands narrower than the teacher keep their width, and the student's width must be another; those as "
-                "wide as the teacher become as wide as the student"
+                "bands narrower than the teacher keep their width, which must differ from the student's width; bands "
+                "of the teacher's width get the student's width"
             )
     if len(teacher.bands) != len(student.bands):
         raise ConfigError(
-            f"the student has {len(student.bands)} embedding bands; it needs the teacher's {len(teacher.bands)}"
+            f"the student has {len(student.bands)} embedding bands, the teacher {len(teacher.bands)}; the numbers must be equal"
         )
 
 
-def _larger(name: str, ours: int, theirs: int) -> ConfigError:
-    return ConfigError(f"the student's {name} is {ours}, the teacher's {theirs}; a student can have 1 to {theirs}")
+def _larger(name: str, value: int, limit: int) -> ConfigError:
+    return ConfigError(f"the student's {name} is {value}, the teacher's {limit}; accepted are 1 to {limit}")
 
 
 def _no_heads(teacher: TransformerConfig, width: int, heads: int | None) -> ConfigError:
-    found = f"width {width}" if heads is None else f"width {width} with {heads} heads"
+    size = f"width {width}" if heads is None else f"width {width} with {heads} heads"
     rule = (
-        f"a head is cut to {_listed(_head_widths(teacher))} of the teacher's {teacher.head_width} numbers, whose "
-        f"rotary positions stay right, and there are at most {teacher.heads} heads"
+        f"a head of the teacher, of width {teacher.head_width}, can be cut to {_listed(_head_widths(teacher))}, which "
+        f"keeps its rotary positions, and there are at most {teacher.heads} heads"
     )
     fitting = fitting_heads(teacher, width)
     if fitting:
-        return ConfigError(f"a student of {found} cannot be cut: {rule}; at this width heads can be {_listed(fitting)}")
-    widths = {heads * part for heads in range(1, teacher.heads + 1) for part in _head_widths(teacher)}
-    nearest = sorted(sorted(widths, key=lambda one: abs(one - width))[:4])
-    return ConfigError(
-        f"a student of {found} cannot be cut: {rule}; the nearest widths that can are {_listed(nearest)}"
-    )
+        return ConfigError(f"a student of {size} cannot be cut: {rule}; at this width heads can be {_listed(fitting)}")
+    widths = {heads * head_width for heads in range(1, teacher.heads + 1) for head_width in _head_widths(teacher)}
+    nearest = sorted(sorted(widths, key=lambda candidate: abs(candidate - width))[:4])
+    return ConfigError(f"a student of {size} cannot be cut: {rule}; the nearest widths that can are {_listed(nearest)}")
 
 
 def _head_widths(teacher: TransformerConfig) -> list[int]:
-    return [part for part in range(2, teacher.head_width + 1, 2) if teacher.head_width % part == 0]
+    return [width for width in range(2, teacher.head_width + 1, 2) if teacher.head_width % width == 0]
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
-"""What of a network becomes its student: which layers, channels, heads and neurons, by what they do.
+"""Select the layers, channels, heads and neurons of a teacher that its student keeps.
 
-- `plan_student`: chooses them on calibration windows
-- `Stream`: how the teacher's residual stream becomes the student's; `StudentPlan`: all that is chosen
+- `plan_student`: selection by activations on calibration windows
+- `Stream`: projection of the teacher's residual stream to the student's; `StudentPlan`: the whole selection
 """
 
 from collections.abc import Mapping
@@ -31,35 +31,34 @@ LayerChoice = Literal["even", "influence"]
 
 @dataclass(frozen=True)
 class Stream:
-    """The student's residual stream as a product of the teacher's: x P."""
+    """The student's residual stream as a projection of the teacher's: x P."""
 
     matrix: Tensor
-    """P, (teacher's width, student's width) float64; of norm 1 in each column."""
-    whole: bool
-    """P is the unit matrix."""
+    """P, (teacher's width, student's width) float64; columns have norm 1."""
+    is_identity: bool
 
     def project(self, vectors: Tensor) -> Tensor:
         """(..., teacher's width) -> (..., student's width), in the same dtype."""
-        return vectors if self.whole else (vectors.double() @ self.matrix.to(vectors.device)).to(vectors.dtype)
+        return vectors if self.is_identity else (vectors.double() @ self.matrix.to(vectors.device)).to(vectors.dtype)
 
 
 @dataclass(frozen=True)
 class StudentPlan:
-    """What stays of the teacher."""
+    """Parts of the teacher that the student keeps."""
 
     config: TransformerConfig
     layers: tuple[int, ...]
-    """The teacher's layer in the place of each of the student's."""
+    """The teacher's layer for each of the student's layers."""
     stream: Stream
     heads: tuple[Tensor, ...]
-    """Of each student's layer: the heads that stay, (heads,) int64."""
+    """Indices of the kept heads of each layer of the student, (heads,) int64."""
     values: tuple[Tensor, ...]
-    """Of each student's layer: the numbers of those heads' values that stay, (heads, head_width) int64."""
+    """Indices of the kept channels of those heads' values, (heads, head_width) int64."""
     neurons: tuple[Mapping[str, Tensor], ...]
-    """Of each student's layer and each of its feed-forwards: the neurons that stay, int64."""
+    """Indices of the kept neurons by feed-forward, of each layer of the student, int64."""
     activations: Activations
     norms: Mapping[str, Moments]
-    """From `norm_moments`; empty where the stream is whole."""
+    """Result of `norm_moments`; empty if the stream is the identity."""
 
 
 def plan_student(
@@ -69,52 +68,54 @@ def plan_student(
     stream: StreamChoice = "importance",
     layers: LayerChoice = "even",
 ) -> StudentPlan:
-    """Choose what stays; arguments and errors as in `modeling.distillation.student.student_from`."""
+    """Select the kept parts; arguments and errors as in `modeling.distillation.student.student_from`."""
     for name, description in replacements_of(teacher).items():
         raise ConfigError(
-            f"an earlier pass has made the teacher's {name} {description['kind']}, but a "
-            "student can only be cut from a network as pretraining leaves it: distill first"
+            f"the teacher's {name} was replaced by {description['kind']} in an earlier pass, but a student can only be "
+            "cut from an uncompressed network: distill first"
         )
     check_student(teacher.config, config)
-    found = measure(teacher, calibration)
-    influence = [layer.influence for layer in found.layers]
+    activations = measure(teacher, calibration)
+    influence = [layer.influence for layer in activations.layers]
     kept = evenly_spread(teacher.config, config)
     if layers == "influence":
         kept = most_influential(teacher.config, config, influence)
-    own_stream = _stream(teacher.config, config, found, stream)
-    moments = {} if own_stream.whole else norm_moments(teacher, calibration, own_stream.project)
-    parts = [_choose_heads(teacher, config, layer, found.layers[layer].heads) for layer in kept]
-    neurons = [_choose_neurons(teacher, config, place, layer, found) for place, layer in enumerate(kept)]
-    heads, values = zip(*parts, strict=True)
-    return StudentPlan(config, kept, own_stream, heads, values, tuple(neurons), found, moments)
+    projection = _stream(teacher.config, config, activations, stream)
+    moments = {} if projection.is_identity else norm_moments(teacher, calibration, projection.project)
+    attention = [_select_heads(teacher, config, layer, activations.layers[layer].heads) for layer in kept]
+    neurons = [_select_neurons(teacher, config, index, layer, activations) for index, layer in enumerate(kept)]
+    heads, values = zip(*attention, strict=True)
+    return StudentPlan(config, kept, projection, heads, values, tuple(neurons), activations, moments)
 
 
-def _stream(teacher: TransformerConfig, student: TransformerConfig, found: Activations, choice: StreamChoice) -> Stream:
-    """Channels, or principal components of the normed stream.
+def _stream(
+    teacher: TransformerConfig, student: TransformerConfig, activations: Activations, choice: StreamChoice
+) -> Stream:
+    """Most important channels, or principal components of the normalized stream.
 
-    Principal components as in SliceGPT (Ashkboos et al. 2024, 2401.15024), but with LayerNorm kept as it is: norms
-    subtract the mean, so the stream's mean is nothing that any matrix reads, and the components are embedded so that
-    their mean is 0 for every token: P = Q B^T, where the columns of Q are components and those of B a basis of what is
-    orthogonal to (1, ..., 1). The student's norms then subtract nothing, and its variance is that of the components
-    that are kept. With all of them it would be the teacher's but for epsilon.
+    Principal components as in SliceGPT (Ashkboos et al. 2024, 2401.15024), but with LayerNorm unchanged: norms subtract
+    the mean, so no matrix reads the mean of the stream, and the components are embedded so that their mean is 0 for
+    every token: P = Q B^T, where the columns of Q are components and those of B a basis of the orthogonal complement of
+    (1, ..., 1). The student's norms then subtract 0, and its variance is that of the kept components. With all
+    components it would equal the teacher's except for epsilon.
     """
     width, narrow = teacher.width, student.width
     if choice == "importance":
-        channels = _largest(found.channels, narrow)
-        return Stream(torch.eye(width, dtype=torch.float64)[:, channels], whole=narrow == width)
-    components = torch.linalg.eigh(found.stream.covariance).eigenvectors[:, width - (narrow - 1) :]
+        channels = _largest(activations.channels, narrow)
+        return Stream(torch.eye(width, dtype=torch.float64)[:, channels], is_identity=narrow == width)
+    components = torch.linalg.eigh(activations.stream.covariance).eigenvectors[:, width - (narrow - 1) :]
     ones_first = torch.cat([torch.ones(narrow, 1), torch.eye(narrow)[:, 1:]], 1).double()
     basis = torch.linalg.qr(ones_first).Q[:, 1:]
-    return Stream(components @ basis.T, whole=False)
+    return Stream(components @ basis.T, is_identity=False)
 
 
-def _choose_heads(
+def _select_heads(
     teacher: Transformer, student: TransformerConfig, layer: int, mixed: Moments
 ) -> tuple[Tensor, Tensor]:
-    """The heads, and the numbers of their values, that add most to the stream: by variance, as a mean is a bias."""
+    """Heads, and channels of their values, that contribute most variance to the stream; means become biases."""
     shape = (teacher.config.heads, teacher.config.head_width)
     output = layers_of(teacher)[layer].attention.output.weight.detach().double().cpu()
-    # Variance of what a head adds: the trace of W C W^T over its own numbers.
+    # Variance of a head's contribution: the trace of W C W^T over its own channels.
     products = (output.T @ output * mixed.covariance).view(*shape, *shape)
     within = torch.stack([products[head, :, head] for head in range(shape[0])])
     heads = _largest(within.sum((1, 2)), student.heads)
@@ -122,21 +123,21 @@ def _choose_heads(
     return heads, values
 
 
-def _choose_neurons(
-    teacher: Transformer, student: TransformerConfig, place: int, layer: int, found: Activations
+def _select_neurons(
+    teacher: Transformer, student: TransformerConfig, index: int, layer: int, activations: Activations
 ) -> dict[str, Tensor]:
-    """The neurons that add most to the stream: by the variance of their activation times that of the weights."""
-    experts, chosen = student.layer_experts(place), {}
+    """Neurons that contribute most to the stream: variance of the activation times squared norm of the weights."""
+    experts, selected = student.layer_experts(index), {}
     for name, feed_forward in feed_forwards(layers_of(teacher)[layer]).items():
         neurons = student.feed_forward_width
         if experts is not None:
             neurons = experts.shared_width if name == "shared" else experts.expert_width or neurons
         weights = feed_forward.down.weight.detach().double().cpu()
-        added = found.layers[layer].neurons[name].covariance.diagonal() * weights.square().sum(0)
-        chosen[name] = _largest(added, neurons)
-    return chosen
+        contribution = activations.layers[layer].neurons[name].covariance.diagonal() * weights.square().sum(0)
+        selected[name] = _largest(contribution, neurons)
+    return selected
 
 
 def _largest(values: Tensor, count: int) -> Tensor:
-    """Their places, ascending."""
+    """Indices of the `count` largest values, ascending."""
     return values.argsort(descending=True, stable=True)[:count].sort().values

@@ -1,7 +1,7 @@
-"""A teacher's predictions of a batch, as far as they are known.
+"""A teacher's predictions for a batch.
 
-- `Predictions`: log-probabilities of a tile of tokens
-- `TeacherHead`: all of them, from hidden states; `TopPredictions`: the likeliest, and what the others have together
+- `Predictions`: interface: log-probabilities of a tile of tokens
+- `TeacherHead`: full distributions, from hidden states; `TopPredictions`: the top k and the total of the others
 """
 
 from typing import NamedTuple, Protocol
@@ -13,18 +13,18 @@ from modeling.loss.logit_tiles import softmax_ready
 
 
 class Predictions(Protocol):
-    """A teacher's predictions for the tokens of a batch, one after the other."""
+    """A teacher's predictions for the tokens of a batch."""
 
     def log_probabilities(self, rows: slice, student: Tensor) -> Tensor:
-        """Of a tile.
+        """Log-probabilities of a tile.
 
         Args:
-            rows: of the flat tokens.
-            student: (rows, vocabulary), log-probabilities of the student at the same temperature, from which a teacher
-                that knows only some of its own takes how the others share what is left.
+            rows: rows of the flattened tokens.
+            student: (rows, vocabulary), log-probabilities of the student at the same temperature, by which incomplete
+                predictions distribute their remaining probability.
 
         Returns:
-            (rows, vocabulary), like `student`; may be overwritten.
+            (rows, vocabulary), of the dtype of `student`; may be overwritten.
         """
 
 
@@ -43,25 +43,25 @@ class TeacherHead(NamedTuple):
 
 
 class TopPredictions(NamedTuple):
-    """Predictions of which the k likeliest are known, and what all others have together.
+    """Predictions of the k most likely tokens, and the total probability of all others, the tail.
 
-    The others share it as the student has it: the divergences are then exactly those between the distributions over
-    k + 1 outcomes, the tail one of them. Leaving the tail out, as is usual, teaches a student to be too sure of the
-    likeliest (Anshumann et al. 2025, 2503.16870, section 3).
+    The tail is distributed in proportion to the student's probabilities: the divergences are then exactly those between
+    distributions over k + 1 outcomes. Omitting the tail, as is usual, makes a student overconfident in the most likely
+    tokens (Anshumann et al. 2025, 2503.16870, section 3).
     """
 
     tokens: Tensor
-    """(tokens, k) int64, different ones in each row."""
+    """(tokens, k) int64, distinct in each row."""
     log_probabilities_of: Tensor
     """(tokens, k), at the temperature of the comparison."""
     tail: Tensor
-    """(tokens,) log-probability of all others; -inf where k is the vocabulary."""
+    """(tokens,) log-probability of all other tokens together; -inf if k is the vocabulary size."""
 
     def log_probabilities(self, rows: slice, student: Tensor) -> Tensor:
         """As in `Predictions`."""
-        own, tail = self.tokens[rows], self.tail[rows, None].to(student.dtype)
-        rest = student.scatter(1, own, -torch.inf)
-        share = rest.logsumexp(1, keepdim=True)
-        # Nothing is left where the k are the vocabulary; -inf less -inf would be no number.
-        shift = torch.where(torch.isfinite(share), tail - share, 0.0)
-        return rest.add_(shift).scatter_(1, own, self.log_probabilities_of[rows].to(student.dtype))
+        top, tail = self.tokens[rows], self.tail[rows, None].to(student.dtype)
+        others = student.scatter(1, top, -torch.inf)
+        student_tail = others.logsumexp(1, keepdim=True)
+        # There is no tail if k is the vocabulary size; -inf minus -inf would be NaN.
+        shift = torch.where(torch.isfinite(student_tail), tail - student_tail, 0.0)
+        return others.add_(shift).scatter_(1, top, self.log_probabilities_of[rows].to(student.dtype))

@@ -54,8 +54,8 @@ def test_tiles_do_not_show_and_any_head_gives_the_same():
     head, teacher = nn.Linear(6, 11, bias=False).double(), nn.Linear(4, 11).double()
     predictions = TeacherHead(teacher, torch.randn(18, 4).double(), 1.5)
     results = []
-    for one, tiling in ((head, Tiling()), (head, Tiling(rows=4)), (nn.Sequential(head), Tiling(rows=5))):
-        loss = head_loss(one, hidden, predictions, targets, Comparison(0.6, 1.5, "mixed"), 0.01, tiling)
+    for any_head, tiling in ((head, Tiling()), (head, Tiling(rows=4)), (nn.Sequential(head), Tiling(rows=5))):
+        loss = head_loss(any_head, hidden, predictions, targets, Comparison(0.6, 1.5, "mixed"), 0.01, tiling)
         results.append([loss.cross_entropy, loss.total, *torch.autograd.grad(loss.total, [hidden, head.weight])])
     for other in results[1:]:
         torch.testing.assert_close(other, results[0])
@@ -82,7 +82,7 @@ def test_a_student_that_predicts_as_its_teacher_has_no_divergence_and_no_gradien
     for kind in ("forward", "reverse", "mixed"):
         loss = distillation_loss(small_network().double(), 1.0, 2.0, kind)(model, random_tokens(2, 25), 0.0)
         assert abs(float(loss.total)) < 1e-12
-        assert max(float(one.abs().max()) for one in gradients(loss.total, model)) < 1e-12
+        assert max(float(gradient.abs().max()) for gradient in gradients(loss.total, model)) < 1e-12
 
 
 def test_without_the_teacher_it_is_the_loss_of_the_text():
@@ -128,7 +128,7 @@ def test_top_predictions_are_the_divergence_of_k_outcomes_and_the_tail(kind):
             q = torch.cat([q.gather(1, top.indices), (q.exp() * rest).sum(1, keepdim=True).log()], 1)
         expected = (p.exp() * (p - q)).sum(-1).mean() if kind == "forward" else (q.exp() * (q - p)).sum(-1).mean()
         torch.testing.assert_close(loss.total, expected)
-        torch.testing.assert_close(*(torch.autograd.grad(one, logits)[0] for one in (loss.total, expected)))
+        torch.testing.assert_close(*(torch.autograd.grad(total, logits)[0] for total in (loss.total, expected)))
 
 
 def test_streams_match_where_the_student_is_the_teacher_and_relations_too():
@@ -160,10 +160,10 @@ def test_relations_look_back_only_and_do_not_depend_on_the_number_of_heads():
         relation_divergence(teacher[:, :5], student[:, :5], 4, 2),
     )
     queries = [
-        one[0].unflatten(-1, (heads, 3, -1))[:, :, 0].reshape(6, 2, -1)[:, 0]
-        for one, heads in ((teacher, 4), (student, 2))
+        projected[0].unflatten(-1, (heads, 3, -1))[:, :, 0].reshape(6, 2, -1)[:, 0]
+        for projected, heads in ((teacher, 4), (student, 2))
     ]
-    theirs, ours = ((one[:3] @ one[2]) / one.shape[-1] ** 0.5 for one in queries)
+    theirs, ours = ((vectors[:3] @ vectors[2]) / vectors.shape[-1] ** 0.5 for vectors in queries)
     third = F.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), reduction="sum", log_target=True)
     parts = [relation_divergence(teacher[:, :n], student[:, :n], 4, 2) * n * 6 for n in (2, 3)]
     assert float(parts[1] - parts[0]) > float(third) > 0, "one of the three, one of two relation heads"
@@ -171,7 +171,7 @@ def test_relations_look_back_only_and_do_not_depend_on_the_number_of_heads():
 
 def test_relations_of_window_attention_are_refused():
     window = small_network(attention=({"kind": "window", "window": 4},))
-    with pytest.raises(ConfigError, match=r"is of the kind 'window'.*full attention.*relation_weight to 0"):
+    with pytest.raises(ConfigError, match=r"is of kind 'window'.*full attention.*relation_weight to 0"):
         Matching(window, (0, 1), torch.eye(32), relation_weight=1.0).check(SMALL)
     Matching(window, (0, 1), torch.eye(32), hidden_weight=1.0).check(SMALL)
 

@@ -136,8 +136,8 @@ def test_prediction_is_least_squares_with_its_prior_where_little_is_known():
     moments = Moments(5)
     for part in torch.cat([inputs @ matrix.T + torch.tensor([4.0, -2.0]), inputs + 1], 1).split(700):
         moments.add(part)
-    found, offset = moments.prediction(torch.tensor([0, 1]), torch.tensor([2, 3, 4]), matrix.double())
-    torch.testing.assert_close(found, matrix.double(), rtol=0, atol=2e-3)
+    prediction, offset = moments.prediction(torch.tensor([0, 1]), torch.tensor([2, 3, 4]), matrix.double())
+    torch.testing.assert_close(prediction, matrix.double(), rtol=0, atol=2e-3)
     torch.testing.assert_close(offset, torch.tensor([3.0, -3.5]).double(), rtol=0, atol=1e-2)
     nothing, _ = Moments(5).prediction(torch.tensor([0, 1]), torch.tensor([2, 3, 4]), matrix.double())
     torch.testing.assert_close(nothing, matrix.double())
@@ -157,24 +157,24 @@ def test_a_student_is_much_better_than_random_weights():
         assert divergence(student_from(teacher, config, random_tokens(32, 24), stream)) < 0.75 * fresh
 
 
-def test_sizes_that_are_left_out_follow():
+def test_omitted_sizes_have_defaults():
     teacher = TransformerConfig(
         layers=4, width=64, heads=4, vocabulary_size=50, experts=EXPERTS, embedding_bands=[{"width": 64}]
     )
     student = student_config(teacher, width=32)
     assert (student.layers, student.heads, student.feed_forward_width, student.head_width) == (4, 2, 128, 16)
     assert (student.experts.expert_width, student.experts.shared_width, student.bands) == (10, 4, ((50, 32),))
-    assert student_config(teacher, width=24).heads == 3, "the only one: 8 of 16 numbers"
+    assert student_config(teacher, width=24).heads == 3, "the only possibility: head width 8 of 16"
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"layers": 3}, r"layers is 3, the teacher's 2; a student can have 1 to 2"),
+        ({"layers": 3}, r"layers is 3, the teacher's 2; accepted are 1 to 2"),
         ({"width": 34}, r"width is 34, the teacher's 32"),
         ({"feed_forward_width": 49}, r"feed_forward_width is 49, the teacher's 48"),
         ({"heads": 4}, r"heads is 4, the teacher's 2"),
-        ({"heads": 1}, r"32 with 1 heads cannot be cut.*2, 4, 8, 16 of the teacher's 16.*heads can be 2"),
+        ({"heads": 1}, r"32 with 1 heads cannot be cut.*of width 16, can be cut to 2, 4, 8, 16.*heads can be 2"),
         ({"width": 20}, r"width 20 cannot be cut.*at most 2 heads; the nearest widths that can are 4, 8, 16, 32"),
     ],
 )  # fmt: skip
@@ -186,7 +186,7 @@ def test_what_cannot_be_cut_is_refused_with_what_can(sizes, message):
 def test_other_refusals():
     with pytest.raises(ConfigError, match=r"norm_epsilon is 0\.1, the teacher's 1e-05"):
         student_from(small_network(), SMALL.model_copy(update={"norm_epsilon": 0.1}), random_tokens(1, 8))
-    with pytest.raises(ConfigError, match=r"earlier pass has made .* int8_embedding.*: distill first"):
+    with pytest.raises(ConfigError, match=r"replaced by int8_embedding in an earlier pass.*: distill first"):
         student_from(quantize_int8(small_network()), SMALL, random_tokens(1, 8))
     mixed = SMALL.model_dump() | {"attention": ({"kind": "window", "window": 5}, {"kind": "full"})}
     with pytest.raises(ConfigError, match="attention lists 2 kinds, whose number must divide the 1 layers"):
@@ -206,5 +206,5 @@ def test_layers_keep_their_order_and_kind():
     assert evenly_spread(config(8, (full,)), config(3, (full,))) == (0, 3, 7)
     assert evenly_spread(config(8, (full, window)), config(4, (full, window))) == (0, 3, 4, 7)
     assert most_influential(config(4, (full,)), config(2, (full,)), [0.1, 0.5, 0.2, 0.4]) == (1, 3)
-    with pytest.raises(ConfigError, match="do not hold, in order"):
+    with pytest.raises(ConfigError, match="do not contain, in order"):
         evenly_spread(config(2, (full, window)), config(2, (window,)))
