@@ -51,7 +51,7 @@ class Matching:
                 problem = "separates documents" if config.separate_documents else f"is of kind {kind.kind!r}"
                 raise ConfigError(
                     f"attention in the {name}'s last layer {problem}, but the relation loss needs full attention, "
-                    "which compares all pairs of tokens; set relation_weight to 0 (hidden_weight works with any attention)"
+                    "which compares all pairs of tokens; set relation_weight to 0 (hidden_weight has no such limit)"
                 )
 
     @contextmanager

@@ -189,7 +189,8 @@ def _check_bands(teacher: TransformerConfig, student: TransformerConfig) -> None
             )
     if len(teacher.bands) != len(student.bands):
         raise ConfigError(
-            f"the student has {len(student.bands)} embedding bands, the teacher {len(teacher.bands)}; the numbers must be equal"
+            f"the student has {len(student.bands)} embedding bands, the teacher has "
+            f"{len(teacher.bands)}; the numbers must be equal"
         )
 
 

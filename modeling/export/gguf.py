@@ -1,14 +1,14 @@
-"""Dense networks as GGUF for llama.cpp, whose GPT-NeoX has GELU built in where ours has ReLU.
+"""Export dense networks as GGUF for llama.cpp, whose GPT-NeoX has a fixed GELU instead of our ReLU.
 
-- `write_gguf`: network and tokenizer in one file
-- `rescaled`: weights with which GELU acts as ReLU
-- `gelu_error`: what is left of the difference, measured
+- `write_gguf`: network and tokenizer in a single file
+- `rescaled`: weights scaled so that GELU approximates ReLU
+- `gelu_error`: the remaining difference, measured
 
-For a large c, GELU(c x) is c ReLU(x) but for x near 0: it is off by less than 0.17 / c, and beyond 10 / c by nothing,
-since ggml's GELU is exactly 0 or x there. The factor must go again: here the whole residual stream is c times as large,
-and every norm after it divides it out, its epsilon times c^2. With c a power of two all of this is exact in floating
-point. Dividing `down` by c would do as well in float32, but weights of 0.02 / 1024 are no normal float16 numbers, and
-the scales of quantized blocks, which are float16, would vanish.
+For a large c, GELU(c x) equals c ReLU(x) except for x near 0: the error is below 0.17 / c, and 0 beyond 10 / c, since
+ggml's GELU is exactly 0 or x there. The factor has to be removed again: the whole residual stream is c times as large,
+and every norm after it divides it out, with c^2 times the epsilon. With c a power of two all of this is exact in
+floating point. Dividing `down` by c would also work in float32, but weights of 0.02 / 1024 are subnormal in float16,
+and the float16 scales of quantized blocks would underflow.
 """
 
 import json
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
 
 GELU_SCALE = 1024
-"""c. With float16 activations (some GPU back ends) a feed-forward value beyond 65,504 / c = 64 overflows."""
+"""c. With float16 activations (some GPU back ends) feed-forward activations beyond 65,504 / c = 64 overflow."""
 
 PRE_TOKENIZERS = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "dbrx",
 }
-"""Split pattern -> llama.cpp's name for it. `llama-bpe` has the same one, but takes whole words past the merges."""
+"""Split pattern -> its name in llama.cpp. `llama-bpe` has the same pattern but skips the merges for whole words."""
 
 _OUTER = {"embedding": "token_embd", "final_norm": "output_norm", "head": "output"}
 _INNER = {
@@ -51,32 +51,32 @@ _INNER = {
     "feed_forward.down": "ffn_down",
 }
 LOGIT_ROWS = 256
-"""Positions whose logits are held at once."""
-_GGML_GELU_BORDER = 10.0
+"""Positions per computation of logits."""
+_GGML_GELU_LIMIT = 10.0
 
 
 @dataclass(frozen=True)
 class GeluError:
-    """How far the rescaled network under GELU is from the network."""
+    """Difference between the rescaled network with GELU and the original."""
 
     scale: int
     """c."""
     tokens: int
-    """Predictions compared."""
+    """Number of compared predictions."""
     relative: float
     """Norm of the difference of all logits over the norm of the logits."""
     agreement: float
-    """Share of the predictions with the same likeliest token."""
+    """Share of predictions with the same most likely token."""
     largest_activation: float
-    """Of the feed-forwards on these tokens, c times ours."""
+    """Largest feed-forward activation on these tokens, scaled by c."""
 
     def sentence(self) -> str:
-        """For people."""
+        """Summary of the error for the user."""
         changed = 100 * (1 - self.agreement)
         return (
-            f"llama.cpp has GELU where the network has ReLU. With inputs {self.scale:,} times as large, it changes the "
-            f"logits by {self.relative:.1e} of their size and {changed:.2f} % of the likeliest tokens, measured on "
-            f"{self.tokens:,} tokens. The largest activation there is {self.largest_activation:,.0f}; a back end that "
+            f"llama.cpp has GELU instead of the network's ReLU. With inputs scaled by {self.scale:,}, this changes the "
+            f"logits by {self.relative:.1e} of their norm and {changed:.2f} % of the most likely tokens, measured on "
+            f"{self.tokens:,} tokens. The largest activation is {self.largest_activation:,.0f}; a back end that "
             f"computes in float16 overflows at {torch.finfo(torch.float16).max:,.0f}."
         )
 
@@ -90,22 +90,22 @@ def write_gguf(
     dtype: torch.dtype = torch.float32,
     scale: int = GELU_SCALE,
 ) -> None:
-    """Write one file that llama.cpp runs.
+    """Write a GGUF file that llama.cpp runs.
 
     Args:
-        model: a dense float network.
-        tokenizer_json: its tokenizer, of the `tokenizers` package.
-        path: of the new file.
-        name: of the model, for the file's metadata.
-        description: the same.
-        dtype: of the matrices: float32, bfloat16 or float16; vectors are float32. In a float16 file `ffn_down` is
-            float32 too: ggml rounds what a float16 matrix is multiplied with to float16, and c times an activation may
-            be too large for that.
+        model: dense float network.
+        tokenizer_json: tokenizer of the network, in the format of the `tokenizers` package.
+        path: path of the new file.
+        name: name of the model in the file's metadata.
+        description: description of the model in the file's metadata.
+        dtype: dtype of matrices: float32, bfloat16 or float16; vectors are float32. In a float16 file `ffn_down` is
+            float32 too: ggml rounds the activations multiplied with a float16 matrix to float16, and scaled by c they
+            may overflow.
         scale: c, a power of two.
 
     Raises:
-        ContractError: where llama.cpp cannot express network or tokenizer, or `dtype` cannot hold a weight.
-        EnvironmentProblem: where the `gguf` package is missing.
+        ContractError: if llama.cpp does not support the network or tokenizer, or a weight overflows `dtype`.
+        EnvironmentProblem: if the `gguf` package is missing.
     """
     gguf = _gguf()
     config = model.config
@@ -116,8 +116,8 @@ def write_gguf(
     try:
         _add_network(writer, config, name, description, scale, dtype)
         _add_tokenizer(writer, tokenizer_json, config)
-        for ours, tensor in weights.items():
-            _add_tensor(writer, names[ours], tensor, dtype)
+        for weight, tensor in weights.items():
+            _add_tensor(writer, names[weight], tensor, dtype)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -126,22 +126,22 @@ def write_gguf(
 
 
 def rescaled(weights: Mapping[str, Tensor], config: TransformerConfig, scale: int) -> Weights:
-    """Weights in llama.cpp's layout, with which GELU acts as ReLU; the epsilon of the norms must be c^2 times ours.
+    """Weights in llama.cpp's layout, scaled so that GELU approximates ReLU; norms need c^2 times the epsilon.
 
     Args:
-        weights: of `dense_weights`.
-        config: of the network.
+        weights: result of `dense_weights`.
+        config: config of the network.
         scale: c, a power of two.
 
     Returns:
-        Tensors under our names, the head always among them, `query_key_value` as all queries, all keys, all values.
+        Tensors under our names, including the head, with `query_key_value` as all queries, all keys, all values.
     """
-    assert scale > 0 and scale & (scale - 1) == 0, f"{scale} is no power of two, so that weights would be rounded"
+    assert scale > 0 and scale & (scale - 1) == 0, f"{scale} is not a power of two; weights would be rounded"
     result = dict(weights)
     result.setdefault("head.weight", weights["embedding.weight"])
-    enlarged = ("embedding.weight", "attention.output.weight", "attention.output.bias", "feed_forward.down.bias")
+    scaled = ("embedding.weight", "attention.output.weight", "attention.output.bias", "feed_forward.down.bias")
     for name, tensor in weights.items():
-        if name.endswith((*enlarged, "feed_forward.up.weight", "feed_forward.up.bias")):
+        if name.endswith((*scaled, "feed_forward.up.weight", "feed_forward.up.bias")):
             result[name] = tensor * scale
         elif name.endswith(("query_key_value.weight", "query_key_value.bias")):
             by_head = tensor.view(config.heads, 3, config.head_width, -1)
@@ -151,34 +151,36 @@ def rescaled(weights: Mapping[str, Tensor], config: TransformerConfig, scale: in
 
 @torch.inference_mode()
 def gelu_error(model: Transformer, tokens: Tensor, scale: int = GELU_SCALE) -> GeluError:
-    """Compare a network with itself as llama.cpp computes it on a CPU, but for the order of sums and the cache's dtype.
+    """Compare a network with itself as computed by llama.cpp on a CPU, except for summation order and cache dtype.
 
     Args:
-        model: a dense float network in evaluation mode.
-        tokens: (rows, length) int64, in the network's own language; one row is predicted at a time.
+        model: dense float network in evaluation mode.
+        tokens: (rows, length) int64 of typical text; processed row by row.
         scale: c.
     """
     difference = total = agreed = largest = 0.0
-    for number in range(len(tokens)):
-        row = tokens[number : number + 1]
+    for index in range(len(tokens)):
+        row = tokens[index : index + 1]
         exact_states = model.hidden_states(row)[0]
-        with _under_gelu(model, scale) as feed_forwards:
-            states = model.hidden_states(row)[0]
-        largest = max(largest, *(one.largest for one in feed_forwards))
-        for start in range(0, len(states), LOGIT_ROWS):
-            exact, found = (model.head(one[start : start + LOGIT_ROWS]).double() for one in (exact_states, states))
-            difference += float((found - exact).square().sum())
+        with _gelu_feed_forwards(model, scale) as feed_forwards:
+            gelu_states = model.hidden_states(row)[0]
+        largest = max(largest, *(feed_forward.largest for feed_forward in feed_forwards))
+        for start in range(0, len(row[0]), LOGIT_ROWS):
+            exact, logits = (
+                model.head(states[start : start + LOGIT_ROWS]).double() for states in (exact_states, gelu_states)
+            )
+            difference += float((logits - exact).square().sum())
             total += float(exact.square().sum())
-            agreed += float((found.argmax(-1) == exact.argmax(-1)).sum())
+            agreed += float((logits.argmax(-1) == exact.argmax(-1)).sum())
     return GeluError(scale, tokens.numel(), (difference / total) ** 0.5, agreed / tokens.numel(), largest)
 
 
 class _GeluFeedForward(nn.Module):
-    """A feed-forward of ours under ggml's GELU. Scaling before and after is scaling the weights, c being 2^n."""
+    """A feed-forward with ggml's GELU. Scaling activations by c = 2^n is equivalent to scaling the weights."""
 
-    def __init__(self, ours: nn.Module, scale: int) -> None:
+    def __init__(self, feed_forward: nn.Module, scale: int) -> None:
         super().__init__()
-        self.up, self.down = ours.get_submodule("up"), ours.get_submodule("down")
+        self.up, self.down = feed_forward.get_submodule("up"), feed_forward.get_submodule("down")
         self.scale = scale
         self.largest = 0.0
 
@@ -190,22 +192,22 @@ class _GeluFeedForward(nn.Module):
 
 
 def ggml_gelu(values: Tensor) -> Tensor:
-    """GELU as ggml computes it on a CPU (ggml-cpu/vec.h): by tanh, from and to float16; exact beyond -10 and 10."""
+    """GELU as computed by ggml on a CPU (ggml-cpu/vec.h): tanh approximation in float16; exact beyond -10 and 10."""
     rounded = F.gelu(values.half().float(), approximate="tanh").half().to(values.dtype)
-    return torch.where(values.abs() < _GGML_GELU_BORDER, rounded, values.relu())
+    return torch.where(values.abs() < _GGML_GELU_LIMIT, rounded, values.relu())
 
 
 @contextmanager
-def _under_gelu(model: Transformer, scale: int) -> Iterator[list[_GeluFeedForward]]:
-    """`model` with other feed-forwards, until the block ends."""
-    ours = {name: module for name, module in model.named_modules() if name.endswith(".feed_forward")}
-    theirs = {name: _GeluFeedForward(module, scale) for name, module in ours.items()}
+def _gelu_feed_forwards(model: Transformer, scale: int) -> Iterator[list[_GeluFeedForward]]:
+    """Replace the feed-forwards of `model` during the block."""
+    originals = {name: module for name, module in model.named_modules() if name.endswith(".feed_forward")}
+    replacements = {name: _GeluFeedForward(module, scale) for name, module in originals.items()}
     try:
-        for name, module in theirs.items():
+        for name, module in replacements.items():
             model.set_submodule(name, module)
-        yield list(theirs.values())
+        yield list(replacements.values())
     finally:
-        for name, original in ours.items():
+        for name, original in originals.items():
             model.set_submodule(name, original)
 
 
@@ -214,7 +216,7 @@ def _gguf() -> Any:
         import gguf
     except ImportError:
         raise EnvironmentProblem(
-            "GGUF files are written with llama.cpp's package gguf, which is not installed; "
+            "GGUF export needs llama.cpp's package gguf, which is not installed; "
             "install it with: pip install 'headrace[gguf]'"
         ) from None
     return gguf
@@ -223,7 +225,7 @@ def _gguf() -> Any:
 def _add_network(
     writer: "GGUFWriter", config: TransformerConfig, name: str, description: str, scale: int, dtype: torch.dtype
 ) -> None:
-    """What llama.cpp asks of a GPT-NeoX file (its `llama_model_gptneox::load_arch_hparams`)."""
+    """Add the metadata that llama.cpp requires of GPT-NeoX (its `llama_model_gptneox::load_arch_hparams`)."""
     file_types = {torch.float32: "ALL_F32", torch.float16: "MOSTLY_F16", torch.bfloat16: "MOSTLY_BF16"}
     writer.add_name(name)
     writer.add_description(description)
@@ -241,9 +243,9 @@ def _add_network(
 
 
 def _add_tensor(writer: "GGUFWriter", name: str, tensor: Tensor, dtype: torch.dtype) -> None:
-    is_wide = tensor.ndim < 2 or dtype == torch.float32 or (dtype == torch.float16 and ".ffn_down." in name)
-    stored = to_dtype(name, tensor, torch.float32 if is_wide else dtype)
-    if stored.dtype == torch.bfloat16:  # numpy has no such type
+    keeps_float32 = tensor.ndim < 2 or (dtype == torch.float16 and ".ffn_down." in name)
+    stored = to_dtype(name, tensor, torch.float32 if keeps_float32 else dtype)
+    if stored.dtype == torch.bfloat16:  # numpy has no bfloat16
         kind: GGMLQuantizationType = _gguf().GGMLQuantizationType.BF16
         writer.add_tensor(name, stored.view(torch.uint8).numpy(), raw_dtype=kind)
     else:
@@ -251,15 +253,15 @@ def _add_tensor(writer: "GGUFWriter", name: str, tensor: Tensor, dtype: torch.dt
 
 
 def _add_tokenizer(writer: "GGUFWriter", tokenizer_json: bytes, config: TransformerConfig) -> None:
-    """Byte-level BPE as llama.cpp's `gpt2`; ids that only pad the network's vocabulary become unused tokens."""
+    """Add byte-level BPE as llama.cpp's `gpt2`; ids that only pad the network's vocabulary become unused tokens."""
     kinds = _gguf().TokenType
     end_of_text_token(tokenizer_json, config)
     tokenizer = json.loads(tokenizer_json)
     pre_tokenizer = _pre_tokenizer(tokenizer)
-    tokens = [f"[PAD{number}]" for number in range(config.vocabulary_size)]
+    tokens = [f"[PAD{index}]" for index in range(config.vocabulary_size)]
     types = [kinds.UNUSED] * config.vocabulary_size
-    for token, number in tokenizer["model"]["vocab"].items():
-        tokens[number], types[number] = token, kinds.NORMAL
+    for token, index in tokenizer["model"]["vocab"].items():
+        tokens[index], types[index] = token, kinds.NORMAL
     for added in tokenizer["added_tokens"]:
         kind = kinds.CONTROL if added["special"] else kinds.USER_DEFINED
         tokens[added["id"]], types[added["id"]] = added["content"], kind
@@ -277,21 +279,21 @@ def _add_tokenizer(writer: "GGUFWriter", tokenizer_json: bytes, config: Transfor
 
 
 def _pre_tokenizer(tokenizer: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how the tokenizer splits text; files cannot carry a pattern of their own.
+    """llama.cpp's name of the tokenizer's split pattern; GGUF files cannot contain a custom pattern.
 
     Raises:
-        ContractError: where llama.cpp has no such rule, so that it would give other tokens.
+        ContractError: if llama.cpp does not know the pattern and would tokenize differently.
     """
     model = tokenizer["model"]
-    split, *rest = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers", [{}])
+    split, *others = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers", [{}])
     pattern = split.get("pattern", {}).get("Regex")
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
-    as_ours = [{name: one.get(name) for name in byte_level} for one in rest] == [byte_level]
+    is_byte_level = [{name: step.get(name) for name in byte_level} for step in others] == [byte_level]
     plain = not (tokenizer.get("normalizer") or model.get("ignore_merges") or model.get("byte_fallback"))
-    if model.get("type") != "BPE" or pattern not in PRE_TOKENIZERS or not (as_ours and plain):
+    if model.get("type") != "BPE" or pattern not in PRE_TOKENIZERS or not (is_byte_level and plain):
         raise ContractError(
-            f"the tokenizer is {model.get('type')} that splits text by {pattern!r}, and llama.cpp has no name for such "
-            "a one, so that it would give other tokens; byte-level BPE as the stage tokenize makes it works; "
+            f"the tokenizer is {model.get('type')} with the split pattern {pattern!r}, which llama.cpp does not know, "
+            "so that it would tokenize differently; accepted is byte-level BPE from the stage tokenize; "
             f"{EXPORT_HEADRACE}"
         )
     return PRE_TOKENIZERS[pattern]

@@ -1,7 +1,7 @@
-"""`config.json` of a GPT-NeoX network as transformers reads and writes it, and what of it ours can be.
+"""Convert between our config and transformers' `config.json` of GPT-NeoX.
 
-- `to_huggingface`: our config -> the fields of `config.json`
-- `from_huggingface`: the other way, refusing what would predict something else
+- `to_huggingface`: our config -> fields of `config.json`
+- `from_huggingface`: fields of `config.json` -> our config, refusing networks that ours cannot reproduce
 """
 
 import json
@@ -29,7 +29,7 @@ _FIELDS = {
 
 
 def to_huggingface(config: TransformerConfig, dtype: "torch.dtype") -> dict[str, Any]:
-    """The fields of `config.json`, for transformers 4 and 5."""
+    """Fields of `config.json`, for transformers 4 and 5."""
     name = str(dtype).removeprefix("torch.")
     return {
         "architectures": ["GPTNeoXForCausalLM"],
@@ -37,7 +37,7 @@ def to_huggingface(config: TransformerConfig, dtype: "torch.dtype") -> dict[str,
         "dtype": name,
         "torch_dtype": name,
         "vocab_size": config.vocabulary_size,
-        **{theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()},
+        **{name: getattr(config, field) for field, name in _FIELDS.items()},
         "hidden_act": "relu",
         "use_parallel_residual": False,
         "attention_bias": True,
@@ -57,22 +57,22 @@ def to_huggingface(config: TransformerConfig, dtype: "torch.dtype") -> dict[str,
 
 
 def from_huggingface(fields: Mapping[str, Any], vocabulary_size: int | None) -> TransformerConfig:
-    """Our config of the network that `config.json` describes; a field left out has transformers' default.
+    """Our config of the network that `config.json` describes; missing fields have transformers' defaults.
 
     Args:
-        fields: of `config.json`.
-        vocabulary_size: rows of the embedding, which may be padded; None to take the file's word.
+        fields: fields of `config.json`.
+        vocabulary_size: rows of the embedding, which may be padded; None: `vocab_size` of the file.
 
     Raises:
-        ContractError: naming the field that our network has otherwise, the value found and the one accepted.
+        ContractError: if a field has a value that our network does not support; names the accepted value.
     """
     _check_fields(fields)
-    missing = [theirs for theirs in _FIELDS.values() if theirs not in fields]
+    missing = [name for name in _FIELDS.values() if name not in fields]
     if missing:
-        raise ContractError(f"{CONFIG} does not say {', '.join(missing)}; save the model again with save_pretrained")
+        raise ContractError(f"{CONFIG} has no {', '.join(missing)}; save the model again with save_pretrained")
     try:
         return TransformerConfig(
-            **{ours: fields[theirs] for ours, theirs in _FIELDS.items()},
+            **{field: fields[name] for field, name in _FIELDS.items()},
             vocabulary_size=fields.get("vocab_size", 0) if vocabulary_size is None else vocabulary_size,
             rotary_base=_rope(fields)["rope_theta"],
             tied_embeddings=fields.get("tie_word_embeddings", False),
@@ -81,27 +81,27 @@ def from_huggingface(fields: Mapping[str, Any], vocabulary_size: int | None) -> 
             end_of_text=_end_of_text(fields),
         )
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ContractError(f"{CONFIG} describes a network that Headrace's cannot be: {problems}") from None
+        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise ContractError(f"{CONFIG} describes a network that Headrace does not support: {problems}") from None
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:
-    """Hold what transformers would build against what our network is."""
+    """Check that the network that transformers would build is one of ours."""
     if fields.get("model_type") != MODEL_TYPE:
         raise ContractError(
-            f"{CONFIG} describes a network of the type {fields.get('model_type')!r}; Headrace reads its own exports "
-            f"and networks of the type {MODEL_TYPE!r} (GPTNeoXForCausalLM)"
+            f"{CONFIG} describes a network of the type {fields.get('model_type')!r}; accepted are Headrace's own "
+            f"exports and networks of the type {MODEL_TYPE!r} (GPTNeoXForCausalLM)"
         )
-    for field, found, accepted in _decisive(fields):
-        if found != accepted:
+    for field, value, accepted in _required_fields(fields):
+        if value != accepted:
             raise ContractError(
-                f"{CONFIG}: {field} is {json.dumps(found)}, and Headrace's network has {json.dumps(accepted)}; a "
-                "network that was trained otherwise would predict something else, so it is not read"
+                f"{CONFIG}: {field} is {json.dumps(value)}; accepted is only {json.dumps(accepted)}, the value in "
+                "Headrace's network, which otherwise would predict differently from the trained network"
             )
 
 
-def _decisive(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(field, value found or transformers' default, the one value that our network has)."""
+def _required_fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(field, its value or transformers' default, the value in our network)."""
     yield "hidden_act", fields.get("hidden_act", "gelu"), "relu"
     yield "use_parallel_residual", fields.get("use_parallel_residual", True), False
     yield "attention_bias", fields.get("attention_bias", True), True
@@ -112,7 +112,7 @@ def _decisive(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _rope(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary positions, as transformers 5 puts the spellings together."""
+    """Settings of the rotary embedding, merged from all spellings as in transformers 5."""
     rope = dict(fields.get("rope_scaling") or fields.get("rope_parameters") or {})
     rope.setdefault("rope_theta", fields.get("rotary_emb_base", fields.get("rope_theta", 10_000)))
     rope.setdefault("partial_rotary_factor", fields.get("rotary_pct", 0.25))
@@ -120,7 +120,7 @@ def _rope(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _end_of_text(fields: Mapping[str, Any]) -> int:
-    """The token that ends a text; the one that begins it, or 0, where none is named."""
+    """End-of-text token; by default the token that begins a text, else 0."""
     end = fields.get("eos_token_id")
     end = end[0] if isinstance(end, list) and end else end
-    return int(next((one for one in (end, fields.get("bos_token_id")) if isinstance(one, int)), 0))
+    return int(next((token for token in (end, fields.get("bos_token_id")) if isinstance(token, int)), 0))

@@ -1,10 +1,10 @@
-"""Dense networks as Hugging Face transformers reads them (`GPTNeoXForCausalLM`), and back.
+"""Export dense networks to Hugging Face transformers (`GPTNeoXForCausalLM`) and import them.
 
-- `to_gpt_neox`: the network's files; `tokenizer_files`: the tokenizer's
-- `from_gpt_neox`: a network from such a folder, ours or another's
+- `to_gpt_neox`: files of the network; `tokenizer_files`: files of the tokenizer
+- `from_gpt_neox`: network from such a folder, ours or third-party
 
-Read by transformers 4 and 5: `config.json` says rotary positions and `dtype` in both spellings, and the head goes by
-the name that version 4 knows and version 5 still writes.
+Compatible with transformers 4 and 5: `config.json` has rotary settings and `dtype` in both spellings, and the head has
+the name that version 4 reads and version 5 still writes.
 """
 
 import json
@@ -37,18 +37,18 @@ _INNER = {
     "feed_forward.down": "mlp.dense_4h_to_h",
 }
 _BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
-"""Constants that old versions of transformers saved beside the weights."""
+"""Constants that old versions of transformers saved with the weights."""
 
 
 def to_gpt_neox(model: Transformer, dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
     """File name -> bytes of a dense network; the same model gives the same bytes.
 
     Raises:
-        ContractError: where GPT-NeoX cannot express the network, a weight is not finite, or `dtype` cannot hold it.
+        ContractError: if GPT-NeoX cannot express the network, or a weight is not finite or overflows `dtype`.
     """
     weights = dense_weights(model, "Hugging Face's GPT-NeoX")
     names = _names(model.config)
-    tensors = {names[ours]: to_dtype(ours, tensor, dtype) for ours, tensor in weights.items()}
+    tensors = {names[name]: to_dtype(name, tensor, dtype) for name, tensor in weights.items()}
     end = model.config.end_of_text
     return {
         CONFIG: _json(to_huggingface(model.config, dtype)),
@@ -58,17 +58,17 @@ def to_gpt_neox(model: Transformer, dtype: torch.dtype = torch.float32) -> dict[
 
 
 def tokenizer_files(tokenizer_json: bytes, config: TransformerConfig) -> dict[str, bytes]:
-    """File name -> bytes of the tokenizer beside `to_gpt_neox`'s files.
+    """File name -> bytes of the tokenizer, to be stored with the files of `to_gpt_neox`.
 
     Args:
-        tokenizer_json: of the `tokenizers` package.
-        config: of the network.
+        tokenizer_json: tokenizer in the format of the `tokenizers` package.
+        config: config of the network.
 
     Raises:
-        ContractError: where it has no token for the end of a text, or more tokens than the network knows.
+        ContractError: if it has no end-of-text token, or more tokens than the network's vocabulary.
     """
     end = end_of_text_token(tokenizer_json, config)
-    described = {
+    fields = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end,
         "eos_token": end,
@@ -76,14 +76,14 @@ def tokenizer_files(tokenizer_json: bytes, config: TransformerConfig) -> dict[st
         "model_max_length": config.context_length,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    return {"tokenizer.json": tokenizer_json, "tokenizer_config.json": _json(described)}
+    return {"tokenizer.json": tokenizer_json, "tokenizer_config.json": _json(fields)}
 
 
 def end_of_text_token(tokenizer_json: bytes, config: TransformerConfig) -> str:
-    """The token whose id the network takes for the end of a text, such as `<|endoftext|>`.
+    """Token with the network's end-of-text id, such as `<|endoftext|>`.
 
     Raises:
-        ContractError: where the tokenizer has none, or more tokens than the network knows.
+        ContractError: if the tokenizer has none, or more tokens than the network's vocabulary.
     """
     tokenizer = json.loads(tokenizer_json)
     added = {int(token["id"]): str(token["content"]) for token in tokenizer["added_tokens"]}
@@ -91,18 +91,18 @@ def end_of_text_token(tokenizer_json: bytes, config: TransformerConfig) -> str:
     if max(tokens) >= config.vocabulary_size or config.end_of_text not in added:
         raise ContractError(
             f"tokenizer.json has token ids up to {max(tokens)} and the special tokens {sorted(added)}, but the network "
-            f"has {config.vocabulary_size} tokens and {config.end_of_text} for the end of a text; take the tokenizer "
-            "that the network was trained with"
+            f"has {config.vocabulary_size} tokens and the end-of-text id {config.end_of_text}; use the tokenizer that "
+            "the network was trained with"
         )
     return added[config.end_of_text]
 
 
 def from_gpt_neox(folder: Path) -> Transformer:
-    """The network in a folder with `config.json` and safetensors, in evaluation mode on the CPU, in float32.
+    """Network from a folder with `config.json` and safetensors, in evaluation mode on the CPU, in float32.
 
     Raises:
-        NotFoundError: where a file is missing.
-        ContractError: where the folder holds a network that ours cannot express, naming the field, or damaged files.
+        NotFoundError: if a file is missing.
+        ContractError: if ours does not support the network (names the field), or files are damaged.
     """
     fields = _read_json(folder / CONFIG)
     tensors = {name: tensor for name, tensor in _read_tensors(folder).items() if not name.endswith(_BUFFERS)}
@@ -126,18 +126,18 @@ def _names(config: TransformerConfig) -> dict[str, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise NotFoundError(f"{path.parent} has no {path.name}; a network is {CONFIG} and {WEIGHTS}") from None
+        raise NotFoundError(f"{path.parent} has no {path.name}; a network needs {CONFIG} and {WEIGHTS}") from None
     except ValueError as error:
         raise ContractError(f"{path} is not JSON ({error}); save the model again") from None
-    if not isinstance(read, dict):
-        raise ContractError(f"{path} holds a {type(read).__name__}, not an object; save the model again")
-    return read
+    if not isinstance(value, dict):
+        raise ContractError(f"{path} contains a {type(value).__name__}, not an object; save the model again")
+    return value
 
 
 def _read_tensors(folder: Path) -> Weights:
-    """All tensors of one file, or of the files that an index names."""
+    """All tensors of a single file, or of the files in an index."""
     tensors: Weights = {}
     for path in weight_files(folder):
         tensors |= _read_file(path)
@@ -152,33 +152,33 @@ def _read_file(path: Path) -> Weights:
 
 
 def _drop_tied_head(tensors: Weights) -> None:
-    """Forget a head that is the embedding's table, and refuse one that says it is and is not."""
+    """Drop a head that equals the embedding table; refuse a different one."""
     for name in ("embed_out.weight", "lm_head.weight"):
         head = tensors.pop(name, None)
         if head is not None and EMBEDDING in tensors and not torch.equal(head, tensors[EMBEDDING]):
             raise ContractError(
-                f"{CONFIG}: tie_word_embeddings is true, but {name} is not the embedding's table; set the one that the "
-                "network was trained with"
+                f"{CONFIG}: tie_word_embeddings is true, but {name} is not the embedding table; set it as in the "
+                "network's training"
             )
 
 
 def _our_weights(config: TransformerConfig, model: Transformer, tensors: Weights) -> Weights:
-    """Our name -> weight in float32, after holding names, shapes and dtypes against the config."""
+    """Our name -> weight in float32, after checking names, shapes and dtypes by the config."""
     if "lm_head.weight" in tensors:
         tensors["embed_out.weight"] = tensors.pop("lm_head.weight")
     names = _names(config)
     expected = model.state_dict()
     problems = [
-        f"has a tensor {name} that the config has no place for" for name in sorted({*tensors} - {*names.values()})
+        f"has a tensor {name} that is not in the config's network" for name in sorted({*tensors} - {*names.values()})
     ]
-    for ours, theirs in names.items():
-        found, shape = tensors.get(theirs), tuple(expected[ours].shape)
-        if found is None or tuple(found.shape) != shape or not found.is_floating_point():
-            problems.append(f"has {_described(found)} for {theirs}, and the config calls for floats {shape}")
+    for name, stored_name in names.items():
+        tensor, shape = tensors.get(stored_name), tuple(expected[name].shape)
+        if tensor is None or tuple(tensor.shape) != shape or not tensor.is_floating_point():
+            problems.append(f"has {_described(tensor)} for {stored_name}; the config requires floats {shape}")
     if problems:
-        more = f" ({len(problems) - 1} more such)" if len(problems) > 1 else ""
-        raise ContractError(f"{WEIGHTS} {problems[0]}{more}; the files are not of one model")
-    return {ours: tensors[theirs].to(torch.float32, copy=True) for ours, theirs in names.items()}
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ContractError(f"{WEIGHTS} {problems[0]}{more}; the files are not of the same model")
+    return {name: tensors[stored_name].to(torch.float32, copy=True) for name, stored_name in names.items()}
 
 
 def _described(tensor: Tensor | None) -> str:

@@ -1,9 +1,9 @@
-"""A network as two files, and back: `config.json` and `model.safetensors`. No pickle.
+"""Save and load a network as two files: `config.json` and `model.safetensors`. No pickle.
 
-`config.json` holds {"transformer": the TransformerConfig, "modules": name -> description of what took a module's place
-(see `modeling.replacements`)}. The tensors carry the names of the network's state dict, a tied head's left out; an
-int8 matrix `x.weight` has its float32 `x.scale`, one for each row; a matrix of 4 or 2 bits is `x.packed` (see
-`modeling.layers.packed.pack`) with a bfloat16 `x.scale`, one for each row and group. Routers are float32 always.
+`config.json` is {"transformer": the TransformerConfig, "modules": name -> description of the replacement of a module
+(see `modeling.replacements`)}. Tensors have the names of the network's state dict, without a tied head; an int8 matrix
+`x.weight` has a float32 `x.scale` per row; an int4 or int2 matrix is `x.packed` (see `modeling.layers.packed.pack`)
+with a bfloat16 `x.scale` per row and group. Routers are always float32.
 """
 
 import json
@@ -27,7 +27,7 @@ WEIGHTS = "model.safetensors"
 
 
 class SavedConfig(BaseModel):
-    """What `config.json` says."""
+    """Content of `config.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,12 +39,12 @@ def model_to_files(model: Transformer, dtype: torch.dtype = torch.float32) -> di
     """File name -> bytes; the same model gives the same bytes.
 
     Args:
-        model: any network, whatever stands in place of its modules.
-        dtype: how floats are stored, float32 or bfloat16; int8 scales are float32 always.
+        model: any network, compressed or not.
+        dtype: dtype of stored floats, float32 or bfloat16; int8 scales are always float32.
     """
     saved = SavedConfig(transformer=model.config, modules=replacements_of(model))
     tensors = {
-        name: tensor.to("cpu", dtype if _is_shortened(name, tensor) else tensor.dtype).contiguous()
+        name: tensor.to("cpu", dtype if _has_stored_dtype(name, tensor) else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
         if not tied_tensor(name, model.config)
     }
@@ -53,28 +53,28 @@ def model_to_files(model: Transformer, dtype: torch.dtype = torch.float32) -> di
 
 
 def model_from_files(config_json: bytes, safetensors_bytes: bytes) -> Transformer:
-    """The network in evaluation mode on the CPU, floats as float32; one with integers takes no gradients.
+    """Network in evaluation mode on the CPU, floats as float32; a quantized network has no gradients.
 
     Raises:
-        ContractError: where the config cannot be right, the tensors are not those it calls for or not finite.
+        ContractError: if the config is invalid, or tensors do not match it or are not finite.
     """
     saved = _read_config(config_json)
     model = empty_network(saved.transformer, saved.modules)
     expected = {name: tensor for name, tensor in model.state_dict().items() if not tied_tensor(name, saved.transformer)}
-    found = _read_tensors(safetensors_bytes)
-    _check_tensors(expected, found)
-    check_finite(found, WEIGHTS)
-    state = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in found.items()}
+    tensors = _read_tensors(safetensors_bytes)
+    _check_tensors(expected, tensors)
+    check_finite(tensors, WEIGHTS)
+    state = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in tensors.items()}
     model.load_state_dict(state, strict=False, assign=True)
     if saved.transformer.tied_embeddings:
         model.tie_head()
     if any(not tensor.is_floating_point() for tensor in state.values()):
-        model.requires_grad_(False)  # nothing is trained through integers
+        model.requires_grad_(False)  # integers have no gradients
     return model.eval()
 
 
-def _is_shortened(name: str, tensor: Tensor) -> bool:
-    is_float = tensor.is_floating_point() and tensor.dtype != torch.bfloat16  # of packed layers, as it is
+def _has_stored_dtype(name: str, tensor: Tensor) -> bool:
+    is_float = tensor.is_floating_point() and tensor.dtype != torch.bfloat16  # bfloat16: tensors of packed layers, kept
     return is_float and not name.endswith((".scale", ".router.weight"))
 
 
@@ -86,7 +86,7 @@ def _read_config(config_json: bytes) -> SavedConfig:
             f"{'.'.join(map(str, problem['loc'])) or 'the file'} is {problem['input']!r:.60}: {problem['msg']}"
             for problem in error.errors()
         )
-        raise ContractError(f"{CONFIG} does not describe a network of Headrace: {problems}") from None
+        raise ContractError(f"{CONFIG} does not describe a Headrace network: {problems}") from None
 
 
 def _read_tensors(data: bytes) -> dict[str, Tensor]:
@@ -96,19 +96,19 @@ def _read_tensors(data: bytes) -> dict[str, Tensor]:
         raise ContractError(f"{WEIGHTS} is not a readable safetensors file ({error}); write the model again") from None
 
 
-def _check_tensors(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    for name in sorted(expected.keys() | found.keys()):
-        want, have = expected.get(name), found.get(name)
-        if want is None or have is None or want.shape != have.shape or not _dtypes_agree(want, have):
+def _check_tensors(expected: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    for name in sorted(expected.keys() | stored.keys()):
+        target, tensor = expected.get(name), stored.get(name)
+        if target is None or tensor is None or target.shape != tensor.shape or not _dtypes_agree(target, tensor):
             raise ContractError(
-                f"{WEIGHTS}: the tensor {name} is {_described(have)}, but {CONFIG} calls for {_described(want)}; "
-                "the two files are not of one model, so write both again"
+                f"{WEIGHTS}: the tensor {name} is {_described(tensor)}, but {CONFIG} requires {_described(target)}; "
+                "the two files are not of the same model; write both again"
             )
 
 
-def _dtypes_agree(want: Tensor, have: Tensor) -> bool:
-    stored = (torch.float32, torch.bfloat16) if want.dtype == torch.float32 else (want.dtype,)
-    return have.dtype in stored
+def _dtypes_agree(target: Tensor, stored: Tensor) -> bool:
+    accepted = (torch.float32, torch.bfloat16) if target.dtype == torch.float32 else (target.dtype,)
+    return stored.dtype in accepted
 
 
 def _described(tensor: Tensor | None) -> str:

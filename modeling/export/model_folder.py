@@ -1,4 +1,4 @@
-"""A network in a folder with its tokenizer: an export of Headrace's own, or a GPT-NeoX of Hugging Face's."""
+"""Load a network and its tokenizer from a folder: Headrace's own export, or a GPT-NeoX from Hugging Face."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from modeling.transformer import Transformer
 
 
 def network_from_folder(folder: Path) -> tuple[Transformer, bytes]:
-    """The network and its tokenizer.json.
+    """Network and content of tokenizer.json.
 
     Raises:
-        NotFoundError: naming the file that is missing.
-        ContractError: where the folder holds a network that Headrace does not run.
+        NotFoundError: if a file is missing; names it.
+        ContractError: if Headrace does not support the network.
     """
     config = _read(folder / CONFIG)
     network = model_from_files(config, _read(folder / WEIGHTS)) if _is_ours(config) else from_gpt_neox(folder)
@@ -22,7 +22,7 @@ def network_from_folder(folder: Path) -> tuple[Transformer, bytes]:
 
 
 def architecture(folder: Path) -> str | None:
-    """`headrace`, transformers' name of the architecture such as `gpt_neox`, or None where the config says none."""
+    """`headrace`, or transformers' name of the architecture such as `gpt_neox`, or None if the config has none."""
     try:
         config = (folder / CONFIG).read_bytes()
         fields = json.loads(config)

@@ -1,7 +1,7 @@
-"""An ONNX graph while it is built: operators one after the other, and the tensors that they read.
+"""Build an ONNX graph: operators in order, and the tensors that they read.
 
-The package `onnx` alone is needed, and only once a graph is begun. Operators are those of set 18 (2022), which every
-runtime of the last years has.
+Needs only the package `onnx`, imported when a graph is created. Operators are those of set 18 (2022), supported by all
+recent runtimes.
 """
 
 from pathlib import Path
@@ -15,9 +15,9 @@ from modeling.finite_weights import to_dtype
 
 OPERATOR_SET = 18
 FILE_VERSION = 8
-"""Of the file format (`ir_version`): the one that came with the operators."""
-MOST_IN_ONE_FILE = 2**31 - 2**24
-"""Bytes of tensors beside which the graph still fits into a protobuf message, which cannot have 2 GiB."""
+"""Version of the file format (`ir_version`), released with the operator set."""
+MAX_TENSOR_BYTES = 2**31 - 2**24
+"""Maximum size of tensors stored with the graph in a protobuf message, which is limited to 2 GiB."""
 _TYPES = {
     torch.float32: "FLOAT",
     torch.bfloat16: "BFLOAT16",
@@ -28,16 +28,16 @@ _TYPES = {
 
 
 class OnnxGraph:
-    """What a model's file will hold. Names stand for values: what a method returns is what another one takes."""
+    """Nodes and tensors of an ONNX model. Values are referred to by name: methods take and return names."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        """Begin an empty graph.
+        """Create an empty graph.
 
         Args:
-            dtype: in which float matrices are stored; they are made float32 again before they are used.
+            dtype: stored dtype of float matrices; they are cast to float32 before use.
 
         Raises:
-            EnvironmentProblem: where the `onnx` package is missing.
+            EnvironmentProblem: if the `onnx` package is missing.
         """
         self._onnx = _onnx()
         self._dtype = dtype
@@ -46,28 +46,28 @@ class OnnxGraph:
         self._names: dict[int, str] = {}
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operator with one output. An input that is left out is an empty name."""
+        """Add an operator with a single output. An omitted input is an empty name."""
         output = f"{operator}_{len(self._nodes)}"
         self._nodes.append(self._onnx.helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
     def cast(self, value: str, dtype: torch.dtype) -> str:
-        """The same numbers in another dtype."""
+        """Cast a value to another dtype."""
         return self.node("Cast", value, to=self._type(dtype))
 
     def weight(self, name: str, tensor: Tensor) -> str:
-        """One of the network's tensors, floats as float32; it is stored once, however many modules share it.
+        """A tensor of the network, floats as float32; stored once even if several modules share it.
 
         Raises:
-            ContractError: where the stored dtype cannot hold a value.
+            ContractError: if a value overflows the stored dtype.
         """
         if id(tensor) not in self._names:
-            kept = tensor.detach().cpu()
-            if kept.is_floating_point():
-                kept = to_dtype(name, kept, self._dtype if kept.ndim > 1 else torch.float32)
-            short = kept.dtype in (torch.bfloat16, torch.float16)
-            stored = self._store(name, kept)
-            self._names[id(tensor)] = self.cast(stored, torch.float32) if short else stored
+            values = tensor.detach().cpu()
+            if values.is_floating_point():
+                values = to_dtype(name, values, self._dtype if values.ndim > 1 else torch.float32)
+            is_half = values.dtype in (torch.bfloat16, torch.float16)
+            stored = self._store(name, values)
+            self._names[id(tensor)] = self.cast(stored, torch.float32) if is_half else stored
         return self._names[id(tensor)]
 
     def integers(self, *values: int) -> str:
@@ -76,30 +76,30 @@ class OnnxGraph:
         return name if name in self._initializers else self._store(name, torch.tensor(values))
 
     def integer(self, value: int) -> str:
-        """A constant int64 without dimensions."""
+        """A scalar constant, int64."""
         name = f"integer_{value}"
         return name if name in self._initializers else self._store(name, torch.tensor(value))
 
     def number(self, value: float) -> str:
-        """A constant float32 without dimensions."""
+        """A scalar constant, float32."""
         name = f"number_{value!r}"
         return name if name in self._initializers else self._store(name, torch.tensor(value, dtype=torch.float32))
 
     def constant(self, name: str, values: Tensor) -> str:
-        """A constant of that name, in the dtype that it has."""
+        """A constant with a name, in its own dtype."""
         return self._store(name, values)
 
-    def save(self, path: Path, result: str, vocabulary_size: int, description: str, facts: dict[str, str]) -> None:
+    def save(self, path: Path, result: str, vocabulary_size: int, description: str, metadata: dict[str, str]) -> None:
         """Write the graph from `tokens` (batch, tokens) int64 to `logits` (batch, tokens, vocabulary_size) float32.
 
-        Tensors of 2 GiB and more lie in a second file, PATH.data.
+        Tensors of 2 GiB and more are stored in a second file, PATH.data.
 
         Args:
-            path: of the new file.
-            result: what becomes the logits.
-            vocabulary_size: the logits' last dimension.
-            description: for people.
-            facts: names and values, for programs.
+            path: path of the new file.
+            result: name of the value that is the logits.
+            vocabulary_size: last dimension of the logits.
+            description: description of the model.
+            metadata: metadata properties.
         """
         helper, rows = self._onnx.helper, ("batch", "tokens")
         self._nodes.append(helper.make_node("Identity", [result], ["logits"], name="logits"))
@@ -109,9 +109,9 @@ class OnnxGraph:
         graph = helper.make_graph(self._nodes, "network", [tokens], [logits], stored, doc_string=description)
         operators = [helper.make_opsetid("", OPERATOR_SET)]
         model = helper.make_model(graph, opset_imports=operators, ir_version=FILE_VERSION, producer_name="headrace")
-        helper.set_model_props(model, facts)
-        apart = sum(len(one.raw_data) for one in stored) > MOST_IN_ONE_FILE
-        self._onnx.save_model(model, path, save_as_external_data=apart, location=f"{path.name}.data")
+        helper.set_model_props(model, metadata)
+        is_large = sum(len(tensor.raw_data) for tensor in stored) > MAX_TENSOR_BYTES
+        self._onnx.save_model(model, path, save_as_external_data=is_large, location=f"{path.name}.data")
 
     def _store(self, name: str, values: Tensor) -> str:
         assert name not in self._initializers, f"{name} is stored already"
@@ -129,7 +129,6 @@ def _onnx() -> Any:
         import onnx
     except ImportError:
         raise EnvironmentProblem(
-            "ONNX files are written with the package onnx, which is not installed; "
-            "install it with: pip install 'headrace[onnx]'"
+            "ONNX export needs the package onnx, which is not installed; install it with: pip install 'headrace[onnx]'"
         ) from None
     return onnx

@@ -1,10 +1,10 @@
-"""The network's modules as operators of an ONNX graph.
+"""Modules of a network as operators of an ONNX graph.
 
-- `add_network`: from tokens to logits; `obstacle`: what of a network there are no operators for
+- `add_network`: from tokens to logits; `unsupported_module`: the first module without operators
 
-Between attention and attention, values are (batch x tokens, width), so that a linear layer is one Gemm that takes the
-matrix as it is stored: a head that uses the embedding's table needs no second one. Integers are multiplied as integers.
-Attention is by its definition, all scores of a row at once, windows masked: memory grows with the square of the tokens.
+Outside attention, values are (batch x tokens, width), so that a linear layer is a single Gemm on the stored matrix and
+a tied head needs no second table. Integers are multiplied as integers. Attention computes all scores of a row at once
+and masks windows: memory grows with the square of the tokens.
 """
 
 from collections.abc import Callable
@@ -29,39 +29,39 @@ from modeling.rotary import signed_frequencies
 from modeling.transformer import DecoderLayer, Transformer
 from modeling.transformer_config import TransformerConfig
 
-TO_THE_END = torch.iinfo(torch.int64).max
+MAX_INT64 = torch.iinfo(torch.int64).max
 
 
 def add_network(graph: OnnxGraph, model: Transformer) -> str:
-    """Add a network without obstacles, in evaluation mode: from the input `tokens` to (batch, tokens, vocabulary)."""
+    """Add a supported network in evaluation mode: from the input `tokens` to logits (batch, tokens, vocabulary)."""
     config = model.config
     rows = _Rows(graph, config)
     hidden = _add(graph, "embedding", model.embedding, graph.node("Reshape", "tokens", graph.integers(-1)))
-    for number, layer in enumerate(model.layers.children()):
+    for index, layer in enumerate(model.layers.children()):
         assert isinstance(layer, DecoderLayer)
-        hidden = _decoder_layer(rows, f"layers.{number}", layer, hidden)
+        hidden = _decoder_layer(rows, f"layers.{index}", layer, hidden)
     hidden = _times(graph, _norm(graph, "final_norm", model.final_norm, hidden), logit_multiplier(config))
     logits = _add(graph, "head", model.head, hidden)
     return graph.node("Reshape", logits, graph.node("Concat", rows.shape, graph.integers(-1), axis=0))
 
 
-def obstacle(model: Transformer) -> str | None:
-    """The first thing that the graph cannot have, as "has ... as layers.0.attention"; None where there is none."""
+def unsupported_module(model: Transformer) -> str | None:
+    """First module without ONNX operators, as "has ... as layers.0.attention"; None if all are supported."""
     for name, module in model.named_modules():
         if isinstance(module, Attention) and isinstance(module.kind, PooledAttention):
             return f"has pooled attention as {name}"
-        if type(module) not in _KNOWN:
+        if type(module) not in _SUPPORTED:
             return f"has {kind_of(module)} as {name}"
     return None
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What all layers share, each part of it added to the graph when it is first asked for."""
+    """Values shared by all layers, added to the graph at first use."""
 
     graph: OnnxGraph
     config: TransformerConfig
-    _visible: dict[AttentionKind, str] = field(default_factory=dict)
+    _masks: dict[AttentionKind, str] = field(default_factory=dict)
 
     @cached_property
     def shape(self) -> str:
@@ -70,9 +70,9 @@ class _Rows:
 
     @cached_property
     def by_head(self) -> str:
-        """[batch, tokens, heads, 3, head_width], heads being what is left."""
-        rest = self.graph.integers(-1, 3, self.config.head_width)
-        return self.graph.node("Concat", self.shape, rest, axis=0)
+        """[batch, tokens, heads, 3, head_width], with heads inferred."""
+        inner = self.graph.integers(-1, 3, self.config.head_width)
+        return self.graph.node("Concat", self.shape, inner, axis=0)
 
     @cached_property
     def rotation(self) -> tuple[str, str]:
@@ -83,37 +83,37 @@ class _Rows:
         angles = graph.node("Mul", positions, graph.constant("rotary_speeds", speeds))
         return graph.node("Cos", angles), graph.node("Sin", angles)
 
-    def visible(self, kind: AttentionKind) -> str:
-        """Which keys each query sees: bool (tokens, tokens), or (batch, 1, tokens, tokens) with separate documents."""
-        if kind not in self._visible:
+    def mask(self, kind: AttentionKind) -> str:
+        """Attention mask: bool (tokens, tokens), or (batch, 1, tokens, tokens) with separate documents."""
+        if kind not in self._masks:
             graph = self.graph
             queries = graph.node("Unsqueeze", self._positions, graph.integers(1))
-            seen = graph.node("LessOrEqual", self._positions, queries)
+            mask = graph.node("LessOrEqual", self._positions, queries)
             if isinstance(kind, WindowAttention):
                 before = graph.node("Sub", queries, graph.integer(kind.window))
-                seen = graph.node("And", seen, graph.node("Greater", self._positions, before))
+                mask = graph.node("And", mask, graph.node("Greater", self._positions, before))
             if self.config.separate_documents:
-                seen = graph.node("And", seen, self._same_document)
-            self._visible[kind] = seen
-        return self._visible[kind]
+                mask = graph.node("And", mask, self._same_document)
+            self._masks[kind] = mask
+        return self._masks[kind]
 
     @cached_property
     def _positions(self) -> str:
-        """0, 1, 2 ... of a row's tokens."""
+        """Positions 0, 1, 2 ... of the tokens of a row."""
         count = self.graph.node("Gather", self.shape, self.graph.integer(1))
         return self.graph.node("Range", self.graph.integer(0), count, self.graph.integer(1))
 
     @cached_property
     def _same_document(self) -> str:
-        """(batch, 1, tokens, tokens) bool; a document begins where `modeling.documents` finds it."""
+        """(batch, 1, tokens, tokens) bool; documents as in `modeling.documents`."""
         graph = self.graph
         ends = graph.cast(graph.node("Equal", "tokens", graph.integer(self.config.end_of_text)), torch.int64)
-        # The row's last token begins nothing: what follows it counts as an end.
+        # The last token of a row does not begin a document: the row is padded with an end.
         padded = graph.node("Pad", ends, graph.integers(0, 0, 0, 1), graph.integer(1))
-        following = graph.node("Slice", padded, graph.integers(1), graph.integers(TO_THE_END), graph.integers(1))
+        following = graph.node("Slice", padded, graph.integers(1), graph.integers(MAX_INT64), graph.integers(1))
         begins = graph.cast(graph.node("Greater", ends, following), torch.int64)
         documents = graph.node("CumSum", begins, graph.integer(1))
-        queries, keys = (graph.node("Unsqueeze", documents, graph.integers(1, place)) for place in (3, 2))
+        queries, keys = (graph.node("Unsqueeze", documents, graph.integers(1, axis)) for axis in (3, 2))
         return graph.node("Equal", queries, keys)
 
 
@@ -133,23 +133,23 @@ def _attention(rows: _Rows, name: str, module: Attention, hidden: str) -> str:
     by_head = graph.node("Reshape", projected, rows.by_head)
     # (query, key, value; batch, heads, tokens, head_width)
     by_head = graph.node("Transpose", by_head, perm=[3, 0, 2, 1, 4])
-    turned = _rotated(graph, by_head, rows.rotation, module.head_width)
-    queries, keys = (graph.node("Gather", turned, graph.integer(place), axis=0) for place in (0, 1))
+    rotated = _rotated(graph, by_head, rows.rotation, module.head_width)
+    queries, keys = (graph.node("Gather", rotated, graph.integer(index), axis=0) for index in (0, 1))
     values = graph.node("Gather", by_head, graph.integer(2), axis=0)
     keys = graph.node("Transpose", keys, perm=[0, 1, 3, 2])
     scores = graph.node("MatMul", _times(graph, queries, module.scale), keys)
-    scores = graph.node("Where", rows.visible(module.kind), scores, graph.number(-torch.inf))
+    scores = graph.node("Where", rows.mask(module.kind), scores, graph.number(-torch.inf))
     mixed = graph.node("MatMul", graph.node("Softmax", scores, axis=-1), values)
     mixed = graph.node("Transpose", mixed, perm=[0, 2, 1, 3])
-    together = graph.node("Reshape", mixed, graph.integers(-1, module.heads * module.head_width))
-    return _add(graph, f"{name}.output", module.output, together)
+    flat = graph.node("Reshape", mixed, graph.integers(-1, module.heads * module.head_width))
+    return _add(graph, f"{name}.output", module.output, flat)
 
 
 def _rotated(graph: OnnxGraph, by_head: str, rotation: tuple[str, str], head_width: int) -> str:
-    """Queries and keys, turned (2, batch, heads, tokens, head_width); as `modeling.rotary.rotate`."""
+    """Rotated queries and keys (2, batch, heads, tokens, head_width), as by `modeling.rotary.rotate`."""
 
     def part(values: str, axis: int, start: int, stop: int) -> str:
-        return graph.node("Slice", values, *(graph.integers(one) for one in (start, stop, axis)))
+        return graph.node("Slice", values, *(graph.integers(bound) for bound in (start, stop, axis)))
 
     vectors, half = part(by_head, 0, 0, 2), head_width // 2
     swapped = graph.node("Concat", part(vectors, -1, half, head_width), part(vectors, -1, 0, half), axis=-1)
@@ -167,7 +167,7 @@ def _times(graph: OnnxGraph, values: str, factor: float) -> str:
 
 
 def _add(graph: OnnxGraph, name: str, module: nn.Module, values: str) -> str:
-    """What a module with one input makes of it: rows of numbers, or of an embedding's tokens (rows,)."""
+    """Add a module with a single input: rows (rows, width), or tokens (rows,) of an embedding."""
     return _ADDERS[type(module)](graph, name, module, values)
 
 
@@ -181,7 +181,7 @@ def _low_rank(graph: OnnxGraph, name: str, module: LowRankLinear, rows: str) -> 
 
 
 def _int8(graph: OnnxGraph, name: str, module: Int8Linear, rows: str) -> str:
-    """A scale for each row, as `modeling.layers.int8.quantize_rows` finds it."""
+    """int8 linear layer with a scale per row, as in `modeling.layers.int8.quantize_rows`."""
     largest = graph.node("ReduceMax", graph.node("Abs", rows), graph.integers(-1))
     scales = graph.node("Div", largest, graph.number(LARGEST))
     divisors = graph.node("Max", scales, graph.number(torch.finfo(torch.float32).tiny))
@@ -197,13 +197,13 @@ def _static_int8(graph: OnnxGraph, name: str, module: StaticInt8Linear, rows: st
 
 
 def _int8_product(graph: OnnxGraph, name: str, module: Int8Linear | StaticInt8Linear, codes: str) -> str:
-    """(rows, inputs) float32 without fractions -> (rows, outputs) float32, summed as int32."""
+    """(rows, inputs) integers in float32 -> (rows, outputs) float32, summed in int32."""
     matrix = graph.node("Transpose", graph.weight(f"{name}.weight", module.weight), perm=[1, 0])
     return graph.cast(graph.node("MatMulInteger", graph.cast(codes, torch.int8), matrix), torch.float32)
 
 
 def _scaled(graph: OnnxGraph, name: str, module: Int8Linear | StaticInt8Linear, sums: str, scales: str) -> str:
-    """Sums times the activations' scales, times the weights', and the bias."""
+    """Sums times the scales of activations and weights, plus bias."""
     result = graph.node("Mul", graph.node("Mul", sums, scales), graph.weight(f"{name}.scale", module.scale))
     return result if module.bias is None else graph.node("Add", result, graph.weight(f"{name}.bias", module.bias))
 
@@ -242,4 +242,4 @@ _ADDERS: dict[type[nn.Module], Callable[[OnnxGraph, str, Any, str], str]] = {
     FeedForward: _feed_forward,
     SparseFeedForward: _sparse_feed_forward,
 }
-_KNOWN = {*_ADDERS, Transformer, nn.ModuleList, DecoderLayer, nn.LayerNorm, Attention, Int8CacheAttention}
+_SUPPORTED = {*_ADDERS, Transformer, nn.ModuleList, DecoderLayer, nn.LayerNorm, Attention, Int8CacheAttention}

@@ -175,7 +175,7 @@ def test_the_pre_tokenizer_is_that_of_the_tokenize_stage():
 def test_tokenizers_that_llama_cpp_would_take_for_others_are_refused(tmp_path, tokenizer, change):
     described = json.loads(byte_level_bpe.to_json(tokenizer))
     change(described)
-    with pytest.raises(ContractError, match=r"llama.cpp has no name for such a one"):
+    with pytest.raises(ContractError, match=r"which llama.cpp does not know"):
         write_gguf(network(), json.dumps(described).encode(), tmp_path / "model.gguf", "a name", "a text")
 
 

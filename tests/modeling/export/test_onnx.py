@@ -113,7 +113,7 @@ def test_half_precision_files_are_half_as_large_and_computed_in_float32(file, dt
 
 def test_tensors_that_do_not_fit_into_one_file_lie_beside_it(file, monkeypatch):
     model = small_network(vocabulary_size=2_000)
-    monkeypatch.setattr("modeling.export.onnx_graph.MOST_IN_ONE_FILE", 100_000)
+    monkeypatch.setattr("modeling.export.onnx_graph.MAX_TENSOR_BYTES", 100_000)
     session = written(file, model)
     assert file.stat().st_size < 50_000 < (file.parent / "model.onnx.data").stat().st_size
     assert error(session, model, random_tokens(1, 7)) < 1e-5
