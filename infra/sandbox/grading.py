@@ -3,7 +3,8 @@
 Two boxes: the candidate's, which answers calls, and the judge's, which runs the tests with proxies for the candidate's
 names. They share two pipes and nothing else. In one interpreter a candidate could end the process with code 0, print
 the pass marker, replace `check`, `isinstance` or `AssertionError`, or return an object that equals everything; from its
-own box it can only answer calls, with values that arrive as plain data.
+own box it can only answer calls, with values that arrive as plain data: built-in types and those of the standard
+library in `inside/standard_values.py` (Decimal, Fraction, dates, deque, Counter, named tuples, ...).
 
 Differences from one interpreter: arguments are passed by value, so a test does not see a candidate modify its list; a
 function of the test cannot be passed; objects of the candidate's classes are equal only to themselves; a call that

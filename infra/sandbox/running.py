@@ -51,7 +51,7 @@ class Call:
     """Result of one call of a candidate's function."""
 
     value: Any = None
-    """Plain data: None, numbers, text, bytes, and lists, tuples, sets, dicts and ranges of them."""
+    """Plain data: None, numbers, text, bytes, dates, and lists, tuples, sets, dicts, deques and the like of them."""
     error: str | None = None
     """Reason for a missing value: an exception, an exceeded limit, or a result that is not plain data."""
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from infra.sandbox.inside.confine import confine
+from infra.sandbox.inside.standard_values import named_tuple
 from infra.sandbox.inside.wire import Reference, decode, encode
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -39,7 +40,7 @@ class Candidate:
     def answer(self, line: str) -> Any:
         """Result of the operation in `line`, as JSON data."""
         operation, *operands = json.loads(line)
-        target, arguments, named = (decode(operand, self._resolve) for operand in operands)
+        target, arguments, named = (decode(operand, self._resolve, self._named_tuple) for operand in operands)
         return encode(OPERATIONS[operation](target, *arguments, **named), self._reference)
 
     def _resolve(self, reference: Reference) -> Any:
@@ -48,6 +49,12 @@ class Candidate:
         if reference not in self.module.__dict__:
             raise NameError(f"the program defines no {reference}")
         return self.module.__dict__[reference]
+
+    def _named_tuple(self, name: str, fields: tuple[str, ...]) -> Any:
+        """The program's own class of named tuples, if it defines it."""
+        own = self.module.__dict__.get(name)
+        is_own = isinstance(own, type) and issubclass(own, tuple) and getattr(own, "_fields", None) == fields
+        return own if is_own else named_tuple(name, fields)
 
     def _reference(self, value: Any) -> int:
         self.objects.append(value)

@@ -1,13 +1,15 @@
 """Plain Python values as JSON, which can contain nothing but data.
 
-Scalars of JSON are sent as they are, other values as a list [tag, ...]. An instance of a subclass (namedtuple, Counter,
-IntEnum) is sent as its base type, so that no `__eq__` of a candidate decides a test. An object that is not a plain
-value stays in its process and is sent as a reference, by number (an object that a call returned) or by name (a global
-of the program).
+Scalars of JSON are sent as they are, other values as a list [tag, ...]: those of the built-in types and of the standard
+library's (`standard_values`). An instance of a subclass (IntEnum, a program's own list) is sent as its base type, so
+that no `__eq__` of a candidate decides a test. Nothing is unpickled. An object that is not a plain value stays in its
+process and is sent as a reference, by number (an object that a call returned) or by name (a global of the program).
 """
 
 from collections.abc import Callable
 from typing import Any
+
+from infra.sandbox.inside.standard_values import named_tuple, parts_of, rebuilt
 
 Reference = int | str
 
@@ -23,6 +25,10 @@ def encode(value: Any, reference: Callable[[Any], Reference]) -> Any:
     for kind, encoded in SCALARS:
         if isinstance(value, kind):
             return encoded(value)
+    if type(value) not in EXACT:
+        standard = parts_of(value, lambda part: encode(part, reference))
+        if standard is not None:
+            return standard
     for tag, kind in SEQUENCES.items():
         if isinstance(value, kind):
             return [tag, [encode(item, reference) for item in kind.__iter__(value)]]
@@ -34,22 +40,35 @@ def encode(value: Any, reference: Callable[[Any], Reference]) -> Any:
     return ["reference", reference(value)]
 
 
-def decode(data: Any, resolve: Callable[[Reference], Any]) -> Any:
-    """Inverse of `encode`; `resolve` returns the object of a reference.
+def decode(
+    data: Any,
+    resolve: Callable[[Reference], Any],
+    named: Callable[[str, tuple[str, ...]], Any] = named_tuple,
+) -> Any:
+    """Inverse of `encode`.
+
+    Args:
+        data: JSON form of a value.
+        resolve: returns the object of a reference.
+        named: returns the class of a named tuple from its name and fields.
 
     Raises:
         Exception: of many types, for data that `encode` does not write.
     """
     if not isinstance(data, list):
         return data
+
+    def part(inner: Any) -> Any:
+        return decode(inner, resolve, named)
+
     tag, *rest = data
     if tag == "reference":
         return resolve(rest[0])
     if tag in SEQUENCES:
-        return SEQUENCES[tag](decode(item, resolve) for item in rest[0])
+        return SEQUENCES[tag](part(item) for item in rest[0])
     if tag == "dict":
-        return {decode(key, resolve): decode(item, resolve) for key, item in rest[0]}
-    return REBUILT[tag](*rest)
+        return {part(key): part(item) for key, item in rest[0]}
+    return REBUILT[tag](*rest) if tag in REBUILT else rebuilt(tag, rest, part, named)
 
 
 def _integer(value: int) -> Any:
@@ -80,6 +99,7 @@ SEQUENCES: dict[str, Any] = {
     "set": set,
     "frozenset": frozenset,
 }
+EXACT = frozenset({list, tuple, set, frozenset, dict})
 KINDS = (bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict, range, type(None))
 TYPES: dict[str, type] = {kind.__name__: kind for kind in KINDS}
 REBUILT: dict[str, Callable[..., Any]] = {

@@ -7,7 +7,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections import Counter, OrderedDict, namedtuple
+from collections import OrderedDict
+from decimal import Decimal
 from enum import IntEnum
 from pathlib import Path
 
@@ -228,12 +229,18 @@ def test_subclasses_arrive_as_their_base_and_others_as_references():
 
         __hash__ = int.__hash__
 
-    cases = {
-        namedtuple("Point", "x y")(1, 2): (1, 2),
-        IntEnum("Level", {"LOW": 3}).LOW: 3,
-        AlwaysEqual(7): 7,
-    }
-    for value, plain in [*cases.items(), (Counter("aab"), {"a": 2, "b": 1}), (OrderedDict(a=1), {"a": 1})]:
+    class OwnDecimal(Decimal):
+        def __eq__(self, other):
+            return True
+
+        __hash__ = Decimal.__hash__
+
+    class OwnDictionary(OrderedDict):
+        def __eq__(self, other):
+            return True
+
+    cases = {IntEnum("Level", {"LOW": 3}).LOW: 3, AlwaysEqual(7): 7, OwnDecimal("1.50"): Decimal("1.50")}
+    for value, plain in [*cases.items(), (OwnDictionary(a=1), OrderedDict(a=1))]:
         arrived = there_and_back(value)
         assert type(arrived) is type(plain)
         assert arrived == plain

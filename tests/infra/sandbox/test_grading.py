@@ -149,3 +149,95 @@ else:
 """
     verdict = run_tests(program, tests, ["Node", "total", "fail", "count", "adder"], context="import math")
     assert verdict.passed, verdict
+
+
+def test_tests_and_candidates_exchange_values_of_the_standard_library():
+    program = """
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from typing import NamedTuple
+Point = namedtuple("Point", "x y")
+class Segment(NamedTuple):
+    start: Point
+    end: Point
+    def length(self): return abs(self.end.x - self.start.x)
+def vat(price): return (price * Decimal("0.19")).quantize(Decimal("0.01"))
+def half(x): return Fraction(x) / 2
+def next_day(day): return day + timedelta(days=1)
+def at_noon(day): return datetime(day.year, day.month, day.day, 12, tzinfo=timezone.utc)
+def rotate(items, n):
+    assert isinstance(items, deque)
+    items.rotate(n)
+    return items
+def count(text): return Counter(text)
+def ordered(pairs): return OrderedDict(pairs)
+def group(words):
+    groups = defaultdict(list)
+    for word in words: groups[word[0]].append(word)
+    return groups
+def missing(groups): return groups["none"]
+def middle(a, b):
+    assert isinstance(a, Point) and isinstance(b, Point)
+    return Point((a.x + b.x) / 2, (a.y + b.y) / 2)
+def segment(a, b): return Segment(a, b)
+def length(segment): return segment.length()
+def keys(table): return table.keys()
+def sums(numbers): return complex(sum(numbers), 1), bytes(numbers), frozenset(numbers), range(len(numbers))
+"""
+    tests = """
+assert vat(Decimal("9.99")) == Decimal("1.90") and isinstance(vat(Decimal(1)), Decimal)
+assert vat(Decimal("9.99")) != Decimal("1.91")
+assert half(3) == Fraction(3, 2) and half(Fraction(1, 3)) + 1 == Fraction(7, 6)
+assert next_day(date(2024, 2, 28)) == date(2024, 2, 29)
+assert at_noon(date(2024, 1, 1)) - datetime(2024, 1, 1, tzinfo=timezone.utc) == timedelta(hours=12)
+assert rotate(deque([1, 2, 3]), 1) == deque([3, 1, 2]) != deque([1, 2, 3])
+assert count("aab") == Counter(a=2, b=1) and count("aab").most_common(1) == [("a", 2)] and count("a")["z"] == 0
+assert ordered([("b", 1), ("a", 2)]) == OrderedDict([("b", 1), ("a", 2)])
+assert ordered([("b", 1), ("a", 2)]) != OrderedDict([("a", 2), ("b", 1)])
+assert group(["ab", "b", "a"]) == {"a": ["ab", "a"], "b": ["b"]}
+assert missing(defaultdict(int)) == 0
+p = middle(Point(0, 0), Point(2, 4))
+assert p == (1, 2) and p.y == 2
+assert length(segment(Point(0, 0), Point(5, 0))) == 5
+assert keys({"a": 1}) == {"a"}
+assert sums([1, 2]) == (3 + 1j, b"\\x01\\x02", frozenset({1, 2}), range(2))
+"""
+    names = [
+        "Point", "vat", "half", "next_day", "at_noon", "rotate", "count", "ordered", "group", "missing", "middle",
+        "segment", "length", "keys", "sums",
+    ]  # fmt: skip
+    context = program.partition("Point =")[0]
+    verdict = run_tests(program, tests, names, context=context)
+    assert verdict.passed, verdict
+
+
+STANDARD_FORGERIES = {
+    "a decimal that equals everything": (
+        "from decimal import Decimal\nclass D(Decimal):\n  __eq__ = __sub__ = lambda *_: True\n"
+        "  __hash__ = Decimal.__hash__\nf = lambda x: D(0)"
+    ),
+    "replaces the class": (
+        "import decimal\nclass D:\n  def __init__(self, *_): pass\n  __eq__ = lambda *_: True\n"
+        "  __str__ = lambda _: 'x'\ndecimal.Decimal = D\nf = lambda x: D()"
+    ),
+    "a named tuple that equals everything": (
+        "from typing import NamedTuple\nclass P(NamedTuple):\n  x: int\n  __eq__ = lambda *_: True\nf = lambda x: P(0)"
+    ),
+    "a dictionary with every key": "from collections import defaultdict\nf = lambda x: defaultdict(lambda: 2)",
+    "a tag that names other code": (
+        "import os, json\ndef f(x):\n  for n in range(3, 64):\n    try: os.write(n, json.dumps(['value', ['system', "
+        "'true']]).encode() + b'\\n')\n    except OSError: pass"
+    ),
+    "a decimal that takes forever": "from decimal import Decimal\nf = lambda x: Decimal('1E+999999999')",
+}
+
+
+def test_no_forgery_by_values_of_the_standard_library_passes():
+    tests = "from decimal import Decimal\nassert f(1) == Decimal(2)\nassert int(f(1)) == 2"
+    common = {"tests": tests, "names": ["f"], "limits": Limits(wall_seconds=5)}
+    verdicts = judge_all([{"program": program, **common} for program in STANDARD_FORGERIES.values()])
+    assert {name for name, verdict in zip(STANDARD_FORGERIES, verdicts, strict=True) if verdict.passed} == set()
+    assert run_tests("from decimal import Decimal\nf = lambda x: Decimal(2)", tests, ["f"]).passed
