@@ -29,7 +29,10 @@ ZSTD_CHUNK_BYTES = 1 << 9
 """Compressed bytes per call: the library returns the whole output at once, up to 32,000 times as much (runs)."""
 ZSTD_MAX_WINDOW = 1 << 31
 """Public dumps are compressed with `zstd --long=31`, which the library rejects by default."""
-BROKEN_STREAM = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, pa.ArrowException)
+BROKEN_STREAM = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, OverflowError, MemoryError,
+    pa.ArrowException,
+)  # fmt: skip
 """Errors of libraries on damaged files; those of a disk or a network become `ReadInterruptedError`."""
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),

@@ -1,4 +1,8 @@
-"""Parquet, and Arrow IPC files and streams: a record per row, read in batches."""
+"""Parquet, and Arrow IPC files and streams: a record per row, read in batches.
+
+pyarrow trusts the lengths and types that a file states, so a damaged file can request any amount of memory or raise any
+exception. Reads allocate only what the file contains, and every exception is an error of the file.
+"""
 
 import shutil
 import tempfile
@@ -9,6 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.ingest.byte_streams import BROKEN_STREAM, ReadInterruptedError
 from stages.ingest.config import SourceConfig
 from stages.ingest.record_fields import record_of, top_level_columns
 from stages.ingest.records import Failure, Record
@@ -16,65 +21,128 @@ from stages.ingest.records import Failure, Record
 MAX_ROWS = 1_000
 BATCH_BYTES = 16_000_000
 ARROW_FILE_MAGIC = b"ARROW1"
+READ_BYTES = 1 << 24
+"""Bytes to request at a time, so that a read allocates at most this much more than the file contains."""
 
 
 def read_parquet(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
     """Rows of a Parquet file; only the configured columns are read."""
     with _seekable(stream) as file:
-        parquet = pq.ParquetFile(file)
-        columns = top_level_columns(parquet.schema_arrow.names, source)
-        position = 0
-        for group in range(parquet.num_row_groups):
-            for batch in parquet.iter_batches(_rows_at_once(parquet.metadata.row_group(group)), [group], columns):
-                yield from _records(batch, position, source)
-                position += len(batch)
+        yield from _records(_parquet_batches(file, source), source)
 
 
 def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
     """Rows of an Arrow IPC file (Feather 2) or stream, distinguished by the magic bytes."""
-    position = 0
     if stream.peek(6)[:6] == ARROW_FILE_MAGIC:  # type: ignore[attr-defined]
         with _seekable(stream) as file:
-            reader = pa.ipc.open_file(file)
-            for number in range(reader.num_record_batches):
-                position = yield from _of_batch(reader.get_batch(number), position, source)
-        return
-    for batch in pa.ipc.open_stream(stream):
-        position = yield from _of_batch(batch, position, source)
+            yield from _records(_file_batches(file, source), source)
+    else:
+        yield from _records(_stream_batches(stream, source), source)
 
 
-def _of_batch(batch: pa.RecordBatch, position: int, source: SourceConfig) -> Any:
-    selected = batch.select(top_level_columns(batch.schema.names, source))
-    for start in range(0, len(batch), MAX_ROWS):
-        yield from _records(selected.slice(start, MAX_ROWS), position + start, source)
-    return position + len(batch)
+def _parquet_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
+    parquet = pq.ParquetFile(_BoundedFile(file))
+    names = parquet.schema_arrow.names
+    columns = top_level_columns(names, source)
+    for group in range(parquet.num_row_groups):
+        rows = _rows_per_batch(parquet.metadata.row_group(group))
+        # If no column is configured, the first one is read: the number of rows in the metadata may be damaged.
+        for batch in parquet.iter_batches(rows, [group], columns or names[:1]):
+            yield batch if columns else _selected(batch, [])
 
 
-def _records(batch: pa.RecordBatch, first: int, source: SourceConfig) -> Iterator[Record | Failure | None]:
-    rows = _checked_rows(batch)
+def _file_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
+    reader = pa.ipc.open_file(_BoundedFile(file))
+    for number in range(reader.num_record_batches):
+        batch = reader.get_batch(number)
+        yield _selected(batch, top_level_columns(batch.schema.names, source))
+
+
+def _stream_batches(stream: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
+    for batch in pa.ipc.open_stream(_BoundedFile(stream)):
+        yield _selected(batch, top_level_columns(batch.schema.names, source))
+
+
+def _selected(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
+    if len(batch) and not batch.num_columns:
+        raise ValueError(f"{len(batch)} rows without any column")
+    return batch.select(columns)
+
+
+def _records(batches: Iterator[pa.RecordBatch], source: SourceConfig) -> Iterator[Record | Failure | None]:
+    position = 0
+    for batch in _slices(batches):
+        for row in _rows(batch):
+            if row is None:
+                yield Failure(position, "damaged_row", "bytes that are not UTF-8, or a value out of range")
+            else:
+                yield record_of(row, position, source)
+            position += 1
+
+
+def _slices(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Slices of up to `MAX_ROWS`.
+
+    Raises:
+        ValueError: in place of exceptions of pyarrow that are not in `BROKEN_STREAM`.
+    """
+    try:
+        for batch in batches:
+            for start in range(0, len(batch), MAX_ROWS):
+                yield batch.slice(start, MAX_ROWS)
+    except (ReadInterruptedError, *BROKEN_STREAM):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _rows(batch: pa.RecordBatch) -> list[Any]:
+    """Rows as dictionaries, with None for each damaged one."""
+    rows = _valid_rows(batch)
     if rows is None:  # At least one row is damaged: check each.
-        rows = [row for index in range(len(batch)) for row in _checked_rows(batch.slice(index, 1)) or [None]]
-    for position, row in enumerate(rows, first):
-        if row is None:
-            yield Failure(position, "damaged_row", "bytes that are not UTF-8, or a value out of range")
-        else:
-            yield record_of(row, position, source)
+        rows = [row for index in range(len(batch)) for row in _valid_rows(batch.slice(index, 1)) or [None]]
+    return rows
 
 
-def _checked_rows(batch: pa.RecordBatch) -> list[Any] | None:
+def _valid_rows(batch: pa.RecordBatch) -> list[Any] | None:
     """Rows as dictionaries; None if any is invalid, as Arrow does not check offsets and UTF-8 when reading."""
     if not batch.num_columns:
         return [{}] * len(batch)
     try:
         batch.validate(full=True)
         return list(batch.to_pylist())
-    except (pa.ArrowException, ValueError, OverflowError):
+    except Exception:  # of pyarrow, or of the libraries for decimals and time zones
         return None
 
 
-def _rows_at_once(group: Any) -> int:
+def _rows_per_batch(group: Any) -> int:
     """Number of rows that have about `BATCH_BYTES` over all columns."""
     return max(1, min(MAX_ROWS, BATCH_BYTES * int(group.num_rows) // max(int(group.total_byte_size), 1)))
+
+
+class _BoundedFile:
+    """File object that allocates memory for the bytes that exist, not for those that a reader requests."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.closed = False
+
+    def read(self, size: int) -> bytes | bytearray:
+        if 0 <= size <= READ_BYTES:
+            return self._file.read(size)
+        data = bytearray()
+        while chunk := self._file.read(READ_BYTES if size < 0 else min(READ_BYTES, size - len(data))):
+            data += chunk
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @contextmanager

@@ -46,10 +46,11 @@ def parquet() -> bytes:
     return buffer.getvalue()
 
 
-def arrow(new: Any) -> bytes:
+def arrow(new: Any, content: pa.Table | None = None) -> bytes:
+    content = content or table()
     buffer = io.BytesIO()
-    with new(buffer, table().schema) as writer:
-        for batch in table().to_batches(max_chunksize=15):
+    with new(buffer, content.schema) as writer:
+        for batch in content.to_batches(max_chunksize=15):
             writer.write_batch(batch)
     return buffer.getvalue()
 
