@@ -19,8 +19,8 @@ LIMITS = Limits(cpu_seconds=15, wall_seconds=60)
 """Limits of the program and of its tests, each. The slowest solution (MBPP 123) needs 7 s of a slow core; a program
 that does not terminate uses them up."""
 
-JUDGE = 2
-"""Raised when the same program can get another verdict, so that stored ones are not used."""
+GRADING_VERSION = 2
+"""Raised when the same program can receive another grade, so that stored grades are not used."""
 
 
 class Grade(NamedTuple):
@@ -97,4 +97,6 @@ def _grade_program(problem: CodeProblem, program: str) -> Grade:
 
 
 def _key(problem: CodeProblem, program: str) -> str:
-    return request_key(JUDGE, problem.tests, problem.names, problem.context, program, dataclasses.asdict(LIMITS))
+    return request_key(
+        GRADING_VERSION, problem.tests, problem.names, problem.context, program, dataclasses.asdict(LIMITS)
+    )
