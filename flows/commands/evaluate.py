@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_schemas.errors import ConfigError, NotFoundError
+from data_schemas.errors import ConfigError
 from flows.console import PlainView
 from flows.run_config import RunConfigBase
 from infra.store.artifacts import table_bytes
@@ -37,11 +37,6 @@ def evaluate(model: str, config: RunConfigBase, output: str, name: str | None = 
     from stages.benchmark.evaluated_models import checkpoint
     from stages.benchmark.measure_tasks import TaskProgress, measure_baselines, measure_model, result_tables
 
-    if not Path(model).is_dir():
-        raise NotFoundError(
-            f"there is no folder {model}; evaluate reads checkpoints of Hugging Face and exports, such as that of: "
-            "headrace export latest FOLDER --format headrace"
-        )
     benchmark = config.stage_config("benchmark")
     assert isinstance(benchmark, BenchmarkConfig)
     if not benchmark.tasks:

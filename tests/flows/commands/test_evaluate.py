@@ -62,7 +62,7 @@ def test_an_export_of_ours_keeps_its_integers_and_stands_behind_the_end_of_text(
 
 
 def test_nothing_to_ask_and_no_model_are_refused(tmp_path):
-    with pytest.raises(NotFoundError, match=r"no folder .*none; evaluate reads checkpoints"):
+    with pytest.raises(NotFoundError, match=r"the folder .*none does not exist; download the checkpoint"):
         evaluate(str(tmp_path / "none"), config(), str(tmp_path / "out"))
     with pytest.raises(NotFoundError, match=r"has no config\.json"):
         evaluate(str(tmp_path), config(), str(tmp_path / "out"))
