@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from modeling.attention.key_value_cache import CacheSlots, LayerCache, section_capacities
-from modeling.attention.kinds import AttentionKind, FullAttention
+from modeling.attention.kinds import AttentionKind
 from modeling.attention.lsh_attention import LshAttention
 from modeling.attention.multi_head import Attention
 from modeling.layers.int8 import quantize_rows
@@ -98,7 +98,6 @@ class Int8CacheLshAttention(LshAttention):
     mixing_bits = (8, 32)
     """As in `Int8CacheAttention`."""
 
-    def new_state(self, batch: int, capacity: int, like: Tensor) -> Int8LayerCache:
-        """An empty cache; replaces the layer's float cache in `DecoderCache.layers`."""
-        heads = len(self.key_norms)
-        return Int8LayerCache(section_capacities(FullAttention(), capacity), batch, heads, self.head_width, like)
+    def key_value_store(self, batch: int, capacity: int, like: Tensor) -> Int8LayerCache:
+        """The part of the cache that holds keys and values, in int8; buckets stay exact."""
+        return Int8LayerCache([capacity], batch, self.heads, self.head_width, like)

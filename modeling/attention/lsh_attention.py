@@ -1,26 +1,34 @@
-"""Reformer's LSH attention: each token sees tokens with a similar hash (Kitaev et al. 2020, 2001.04451, section 2).
+"""Reformer's LSH attention: each token sees tokens with an equal hash (Kitaev et al. 2020, 2001.04451, section 2).
 
 Keys are normalized queries (shared QK), so that a token and the tokens it attends to have similar hashes. Tokens are
-sorted by bucket and position and cut into chunks; a chunk sees itself and the chunk before it. Further rounds of
-hashing find pairs that one round has missed. A token sees itself only if it sees nothing else: its own score would
-dominate.
+sorted by bucket and position and cut into chunks; a chunk holds all pairs that can see each other together with the
+chunk before it. Further rounds of hashing find pairs that one round has missed. A token sees itself only if it sees
+nothing else: its own score would dominate.
 
 - `LshAttention`: replaces an `Attention`
 - `LshPlan`, `lsh_plan`: the sorted order and its chunks; `lsh_attention`: the attention over them
+- `LshCache`: keys, values and buckets of earlier tokens
+
+Unlike in the paper, attention is causal in every respect. There, chunks are cut from the sorted order of the whole
+sequence, so that tokens still to come shift the borders and with them what earlier tokens see. Here a token sees the
+newest `chunk` tokens of its own bucket, itself among them, and the number of buckets follows from the context length,
+not from the tokens at hand: what a token sees depends on earlier tokens alone, and decode sees what training saw.
 
 Beyond the paper: a learned factor for each head on the normalized keys, with which a trained layer keeps its
 temperature; and rotary positions, which rotate queries and keys before they are hashed.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.attention.key_value_cache import CacheStep, CacheUse, LayerCache
+from modeling.attention.key_value_cache import CacheSlots, CacheStep, CacheUse, LayerCache
 from modeling.attention.multi_head import LayerContext
 from modeling.attention.tiled_attention import HIDDEN
 from modeling.documents import Documents
@@ -28,6 +36,35 @@ from modeling.rotary import rotate
 
 SELF_PENALTY = 1e5
 """Subtracted from a token's score with itself (2001.04451, appendix A)."""
+
+
+def bucket_count(context_length: int, bucket_size: int) -> int:
+    """Buckets, an even number, that hold `bucket_size` tokens of a full context on average."""
+    return 2 * max(1, math.ceil(context_length / bucket_size / 2))
+
+
+@cache
+def _rotations(rounds: int, head_width: int, half: int, seed: int) -> Tensor:
+    """(rounds, head_width, half) float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rounds, head_width, half, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def hash_buckets(vectors: Tensor, rounds: int, buckets: int, seed: int) -> Tensor:
+    """Bucket of each vector: the direction, among random ones and their opposites, that is nearest to it.
+
+    Args:
+        vectors: (batch, heads, tokens, head_width); their length does not matter.
+        rounds: of hashing.
+        buckets: number of buckets, even.
+        seed: of the directions, which are the same in every call.
+
+    Returns:
+        (batch, heads, rounds, tokens) int64.
+    """
+    rotated = vectors[:, :, None] @ _rotations(rounds, vectors.shape[-1], buckets // 2, seed).to(vectors)
+    return torch.cat((rotated, -rotated), dim=-1).argmax(-1)
 
 
 @dataclass(frozen=True)
@@ -38,50 +75,43 @@ class LshPlan:
     """(batch, heads, rounds, padded) int64: the token at each index of the sorted order."""
     rank: Tensor
     """Its inverse: each token's index in the sorted order."""
+    buckets: Tensor
+    """(batch, heads, rounds, padded) int64: each token's bucket; different in different documents."""
     chunk: int
 
-    @property
-    def chunks(self) -> Tensor:
-        """(batch, heads, rounds, padded): the chunk of each token."""
-        return self.rank // self.chunk
-
-    def visible(self, tokens: int, starts: Tensor | None = None) -> Tensor:
+    def visible(self, tokens: int) -> Tensor:
         """(batch, heads, tokens, tokens) bool: pairs that see each other in some round, for tests and figures."""
-        ids = self.chunks[..., :tokens]
-        distance = ids[..., :, None] - ids[..., None, :]
-        positions = torch.arange(tokens, device=ids.device)
-        seen = ((distance == 0) | (distance == 1)).any(2) & (positions <= positions[:, None])
-        return seen if starts is None else seen & (positions >= starts[..., None])[:, None]
+        rank, buckets = self.rank[..., :tokens], self.buckets[..., :tokens]
+        return _sees(rank[..., None], rank[..., None, :], buckets[..., None], buckets[..., None, :], self.chunk).any(2)
 
 
-def lsh_plan(queries: Tensor, rounds: int, bucket_size: int, seed: int) -> LshPlan:
-    """Hash by random rotations: the bucket is the direction, among all and their opposites, nearest to the query.
+def _sees(rank: Tensor, key_rank: Tensor, bucket: Tensor, key_bucket: Tensor, chunk: int) -> Tensor:
+    """Whether a key is one of the newest `chunk` of the query's bucket; ranks are indices in the sorted order."""
+    distance = rank - key_rank
+    return (bucket == key_bucket) & (distance >= 0) & (distance < chunk)
+
+
+def lsh_plan(buckets: Tensor, bucket_size: int, starts: Tensor | None = None) -> LshPlan:
+    """Sort tokens by bucket and position.
 
     Args:
-        queries: (batch, heads, tokens, head_width).
-        rounds: of hashing.
-        bucket_size: tokens per bucket on average; a chunk is twice as long, so that few buckets exceed it.
-        seed: of the rotations, which are the same in every call.
+        buckets: (batch, heads, rounds, tokens) int64, from `hash_buckets`.
+        bucket_size: tokens per bucket on average; a token sees up to twice as many, so that few buckets exceed it.
+        starts: (batch, tokens) int64, the first token of each token's document; None if a row is one document.
     """
-    tokens, head_width = queries.shape[2:]
+    tokens = buckets.shape[-1]
     chunk = min(2 * bucket_size, tokens)
     padded = tokens + -tokens % chunk
-    half = max(1, math.ceil(padded / bucket_size / 2))
-    generator = torch.Generator().manual_seed(seed)
-    rotations = torch.randn(rounds, head_width, half, generator=generator, dtype=torch.float64).to(queries)
-    with torch.no_grad():
-        rotated = queries[:, :, None] @ rotations
-        buckets = torch.cat((rotated, -rotated), dim=-1).argmax(-1)
-        # Padding sorts after all tokens.
-        buckets = F.pad(buckets, (0, padded - tokens), value=2 * half)
-        order = (buckets * padded + torch.arange(padded, device=queries.device)).argsort(-1)
-        rank = torch.empty_like(order).scatter_(-1, order, torch.arange(padded, device=order.device).expand_as(order))
-    return LshPlan(order, rank, chunk)
+    if starts is not None:
+        buckets = buckets + starts[:, None, None] * (int(buckets.max()) + 1)
+    # Padding sorts after all tokens.
+    buckets = F.pad(buckets, (0, padded - tokens), value=int(buckets.max()) + 1)
+    order = (buckets * padded + torch.arange(padded, device=buckets.device)).argsort(-1)
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(padded, device=order.device).expand_as(order))
+    return LshPlan(order, rank, buckets, chunk)
 
 
-def lsh_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, plan: LshPlan, scale: float, starts: Tensor | None = None
-) -> Tensor:
+def lsh_attention(queries: Tensor, keys: Tensor, values: Tensor, plan: LshPlan, scale: float) -> Tensor:
     """Softmax attention over the keys seen in any round, each counted once (2001.04451, equations 4 to 6 and A).
 
     Args:
@@ -90,18 +120,15 @@ def lsh_attention(
         values: the same shape.
         plan: of the queries.
         scale: of the scores.
-        starts: (batch, tokens) int64, the first token that each may see; None if all tokens before it.
 
     Returns:
         (batch, heads, tokens, head_width).
     """
     tokens, padded = queries.shape[2], plan.order.shape[-1]
     queries, keys, values = (F.pad(part, (0, 0, 0, padded - tokens)) for part in (queries, keys, values))
-    if starts is not None:
-        starts = F.pad(starts, (0, padded - tokens))
     means, log_sums = [], []
     for index in range(plan.order.shape[2]):
-        mean, log_sum = _attend_in_round(queries, keys, values, plan, index, scale, starts)
+        mean, log_sum = _attend_in_round(queries, keys, values, plan, index, scale)
         rank = plan.rank[:, :, index]
         means.append(mean.gather(2, rank[..., None].expand_as(mean)))
         log_sums.append(log_sum.gather(2, rank))
@@ -110,24 +137,21 @@ def lsh_attention(
 
 
 def _attend_in_round(
-    queries: Tensor, keys: Tensor, values: Tensor, plan: LshPlan, index: int, scale: float, starts: Tensor | None
+    queries: Tensor, keys: Tensor, values: Tensor, plan: LshPlan, index: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Means (batch, heads, padded, head_width) and log-sum-exps (batch, heads, padded), in the sorted order."""
     order = plan.order[:, :, index]
     positions = torch.unflatten(order, 2, (-1, plan.chunk))
-    key_positions = _with_previous(positions, fill=order.shape[-1])  # after all tokens: not seen
+    key_positions = _with_previous(positions, fill=-1)
     sorted_queries, sorted_keys, sorted_values = (
         torch.unflatten(part.gather(2, order[..., None].expand_as(part)), 2, (-1, plan.chunk))
         for part in (queries, keys, values)
     )
-    seen = key_positions[..., None, :] <= positions[..., None]
-    if starts is not None:
-        first = starts[:, None].expand(-1, order.shape[1], -1).gather(2, order)
-        seen &= key_positions[..., None, :] >= torch.unflatten(first, 2, (-1, plan.chunk))[..., None]
+    seen = _seen_by_round(plan, positions, key_positions)
     scores = _scores(sorted_queries, _with_previous(sorted_keys), scale)
-    scores = scores - _times_seen(plan, positions, key_positions).to(scores.dtype).log()
+    scores = scores - seen.sum(0).clamp_min(1).to(scores.dtype).log()
     scores = scores - SELF_PENALTY * (key_positions[..., None, :] == positions[..., None])
-    scores = scores.masked_fill(~seen, HIDDEN)
+    scores = scores.masked_fill(~seen[index], HIDDEN)
     log_sum = scores.logsumexp(-1)
     mean = (scores - log_sum[..., None]).exp().to(values.dtype) @ _with_previous(sorted_values)
     return mean.flatten(2, 3), log_sum.flatten(2, 3)
@@ -138,16 +162,18 @@ def _scores(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     return scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
 
 
-def _times_seen(plan: LshPlan, positions: Tensor, key_positions: Tensor) -> Tensor:
-    """Number of rounds in which each pair is seen, at least 1: (batch, heads, chunks, chunk, 2 chunk) int64."""
-    times = torch.zeros((), dtype=torch.int64, device=positions.device)
-    padded = plan.order.shape[-1]
-    for ids in plan.chunks.unbind(2):
-        query_chunks = ids.gather(2, positions.flatten(2)).view(positions.shape)
-        key_chunks = ids.gather(2, key_positions.clamp(max=padded - 1).flatten(2)).view(key_positions.shape)
-        distance = query_chunks[..., None] - key_chunks[..., None, :]
-        times = times + ((distance == 0) | (distance == 1)).long()
-    return times.clamp_min(1)
+def _seen_by_round(plan: LshPlan, positions: Tensor, key_positions: Tensor) -> Tensor:
+    """Whether each round sees each pair: (rounds, batch, heads, chunks, chunk, 2 chunk) bool."""
+    seen = []
+    for ranks, buckets in zip(plan.rank.unbind(2), plan.buckets.unbind(2), strict=True):
+        rank, bucket = (ids.gather(2, positions.flatten(2)).view(positions.shape) for ids in (ranks, buckets))
+        keys = key_positions.clamp_min(0).flatten(2)
+        key_rank, key_bucket = (ids.gather(2, keys).view(key_positions.shape) for ids in (ranks, buckets))
+        key_bucket = key_bucket.masked_fill(key_positions < 0, -1)
+        seen.append(
+            _sees(rank[..., None], key_rank[..., None, :], bucket[..., None], key_bucket[..., None, :], plan.chunk)
+        )
+    return torch.stack(seen)
 
 
 def _with_previous(chunks: Tensor, fill: int = 0) -> Tensor:
@@ -156,15 +182,70 @@ def _with_previous(chunks: Tensor, fill: int = 0) -> Tensor:
     return torch.cat((torch.cat((first, chunks[:, :, :-1]), dim=2), chunks), dim=3)
 
 
-class LshAttention(nn.Module):
-    """Replacement of an `Attention` over all earlier tokens.
+class KeyValueStore(Protocol):
+    """What `LshCache` needs of a cache of keys and values: `LayerCache`, or its int8 counterpart."""
 
-    New tokens see all cached tokens: for one query, hashing would save nothing. Decode is therefore the attention that
-    the hash approximates.
-    """
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated."""
+
+    def write(self, level: int, entries: Tensor, slots: CacheSlots) -> None:
+        """As in `LayerCache`."""
+
+    def keys_and_values(self, used: int) -> Tensor:
+        """As in `LayerCache`."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """As in `LayerCache`."""
+
+
+class LshCache:
+    """Keys, values and buckets of one layer's earlier tokens; slots are those of full attention."""
 
     def __init__(
-        self, width: int, heads: int, head_width: int, rounds: int, bucket_size: int, seed: int, scale: float
+        self, entries: KeyValueStore, batch: int, capacity: int, heads: int, rounds: int, like: Tensor
+    ) -> None:
+        """Create an empty cache on the device of `like`; the extra slot is for padding."""
+        self._entries = entries
+        self._buckets = torch.zeros(batch, capacity + 1, heads, rounds, dtype=torch.int32, device=like.device)
+
+    def write(self, entries: Tensor, buckets: Tensor, slots: CacheSlots) -> None:
+        """Write entries (batch, new, heads, 2, head_width) and buckets (batch, heads, rounds, new) to these slots."""
+        self._entries.write(0, entries, slots)
+        self._buckets[slots] = buckets.permute(0, 3, 1, 2).to(torch.int32)
+
+    def keys_and_values(self, used: int) -> Tensor:
+        """The first `used` slots, (batch, used, heads, 2, head_width)."""
+        return self._entries.keys_and_values(used)
+
+    def buckets(self, used: int) -> Tensor:
+        """Buckets of the first `used` slots, (batch, heads, rounds, used) int32."""
+        return self._buckets[:, :used].permute(0, 2, 3, 1)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other rows."""
+        self._entries.keep(rows)
+        self._buckets = self._buckets[list(rows)]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated, however many tokens are cached."""
+        return self._entries.bytes + self._buckets.numel() * self._buckets.element_size()
+
+
+class LshAttention(nn.Module):
+    """Replacement of an `Attention` over all earlier tokens."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_width: int,
+        rounds: int,
+        bucket_size: int,
+        buckets: int,
+        seed: int,
+        scale: float,
     ) -> None:
         """Allocate the tensors.
 
@@ -173,13 +254,14 @@ class LshAttention(nn.Module):
             heads: of the layer, which may have lost some.
             head_width: numbers per head.
             rounds: of hashing.
-            bucket_size: tokens per bucket on average; a token sees up to 4 times as many per round.
+            bucket_size: tokens per bucket on average; a token sees up to twice as many per round.
+            buckets: number of buckets, from `bucket_count`.
             seed: of the random rotations.
             scale: of the scores.
         """
         super().__init__()
-        self._sizes = {"width": width, "heads": heads, "head_width": head_width}
-        self.head_width, self.rounds, self.bucket_size = head_width, rounds, bucket_size
+        self.heads, self.head_width, self._width = heads, head_width, width
+        self.rounds, self.bucket_size, self.buckets = rounds, bucket_size, buckets
         self.seed, self.scale = seed, scale
         self.shared_key_value = nn.Linear(width, 2 * heads * head_width)
         self.output = nn.Linear(heads * head_width, width)
@@ -192,36 +274,49 @@ class LshAttention(nn.Module):
         projected = rotate(projected, (cosines[..., ::2, :], sines[..., ::2, :]))
         queries, values = projected.transpose(1, 2).unbind(3)
         keys = F.normalize(queries, dim=-1) * self.key_norms[:, None, None]
+        buckets = hash_buckets(queries, self.rounds, self.buckets, self.seed)
+        if cache is not None:
+            slots = cache.step.tokens if isinstance(cache.step, CacheStep) else cache.step[0]
+            cache.layer.write(_entries(keys, values), buckets, slots)  # type: ignore[arg-type]
         if cache is not None and isinstance(cache.step, CacheStep):
-            mixed = self._after_cache(queries, keys, values, cache.layer, cache.step)
+            mixed = self._after_cache(queries, buckets, cache.layer, cache.step)  # type: ignore[arg-type]
         else:
-            if cache is not None:
-                cache.layer.write(0, _entries(keys, values), cache.step[0])  # type: ignore[index]
-            plan = lsh_plan(queries.detach(), self.rounds, self.bucket_size, self.seed)
-            mixed = lsh_attention(queries, keys, values, plan, self.scale, _starts(context.documents, hidden))
+            plan = lsh_plan(buckets, self.bucket_size, _starts(context.documents, hidden))
+            mixed = lsh_attention(queries, keys, values, plan, self.scale)
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def new_state(self, batch: int, capacity: int, like: Tensor) -> LshCache:
+        """An empty cache; replaces the layer's plain cache in `DecoderCache.layers`."""
+        entries = self.key_value_store(batch, capacity, like)
+        return LshCache(entries, batch, capacity, self.heads, self.rounds, like)
+
+    def key_value_store(self, batch: int, capacity: int, like: Tensor) -> KeyValueStore:
+        """The part of the cache that holds keys and values, in the dtype of `like`."""
+        return LayerCache([capacity], batch, self.heads, self.head_width, like)
 
     def sizes(self) -> dict[str, Any]:
         """As in `modeling.layers.linear.Replacement`."""
-        hashing = {"rounds": self.rounds, "bucket_size": self.bucket_size, "seed": self.seed, "scale": self.scale}
-        return {**self._sizes, **hashing}
+        names = ("heads", "head_width", "rounds", "bucket_size", "buckets", "seed", "scale")
+        return {"width": self._width, **{name: getattr(self, name) for name in names}}
 
     def mixing_products(self, tokens: int) -> int:
         """Multiply-accumulates per token of a row of `tokens`, with hashing, without projections."""
         chunk = min(2 * self.bucket_size, tokens)
-        half = max(1, math.ceil((tokens + -tokens % chunk) / self.bucket_size / 2))
-        return int(self._sizes["heads"] * self.rounds * self.head_width * (half + 4 * chunk))
+        return int(self.heads * self.rounds * self.head_width * (self.buckets // 2 + 4 * chunk))
 
-    def _after_cache(self, queries: Tensor, keys: Tensor, values: Tensor, cache: LayerCache, step: CacheStep) -> Tensor:
-        cache.write(0, _entries(keys, values), step.tokens)
-        all_keys, all_values = cache.keys_and_values(step.used).transpose(1, 2).unbind(3)
-        scores = _scores(queries, all_keys, self.scale)
-        if step.mask is not None:
-            scores = scores + step.mask
+    def _after_cache(self, queries: Tensor, buckets: Tensor, cache: LshCache, step: CacheStep) -> Tensor:
+        """New tokens over the cached ones that share a bucket: the newest `2 bucket_size` of each round."""
+        keys, values = cache.keys_and_values(step.used).transpose(1, 2).unbind(3)
         slots = step.tokens[1]
-        slots = torch.arange(slots.start, slots.stop, device=scores.device)[None] if isinstance(slots, slice) else slots
-        is_self = slots[:, None, :, None] == torch.arange(step.used, device=scores.device)
-        return (scores - SELF_PENALTY * is_self).softmax(-1).to(values.dtype) @ all_values
+        slots = torch.arange(slots.start, slots.stop, device=keys.device)[None] if isinstance(slots, slice) else slots
+        # (batch, heads, rounds, new, used): cached tokens of the query's bucket, and how many follow up to the query
+        same = buckets[..., None] == cache.buckets(step.used)[..., None, :]
+        same &= torch.arange(step.used, device=keys.device) <= slots[:, None, None, :, None]
+        newer = same.flip(-1).cumsum(-1).flip(-1)
+        seen = (same & (newer <= 2 * self.bucket_size)).any(2)
+        scores = _scores(queries, keys, self.scale)
+        scores = scores - SELF_PENALTY * (slots[:, None, :, None] == torch.arange(step.used, device=keys.device))
+        return scores.masked_fill(~seen, HIDDEN).softmax(-1).to(values.dtype) @ values
 
 
 def _entries(keys: Tensor, values: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ def tokenizer_files(tokenizer_json: bytes, config: TransformerConfig) -> dict[st
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end,
         "eos_token": end,
+        "pad_token": end,
         "clean_up_tokenization_spaces": False,
         "model_max_length": config.context_length,
         "model_input_names": ["input_ids", "attention_mask"],

@@ -127,7 +127,7 @@ static void store(const struct layer *layer, int64_t entry, const float *vector,
     int8_t *codes = (int8_t *)layer->entries + entry * width;
     const float scale = layer->entry_scales[entry] = scale_of(vector, width), divisor = divisor_of(scale);
     for (int64_t i = 0; i < width; i++)
-        codes[i] = (int8_t)rintf(vector[i] / divisor);
+        codes[i] = (int8_t)code_of(vector[i], divisor);
 }
 
 static float score(const struct layer *layer, int64_t entry, const float *query, int64_t width)
@@ -188,7 +188,7 @@ static int feed_forward(const struct layer *layer, const float *normed, float *u
                                  down->scales, down->bias, update, 1, neurons, width);
     const int failed = apply(&layer->up, normed, wide, between);
     for (int64_t i = 0; i < neurons; i++)
-        wide[i] = wide[i] > layer->threshold ? wide[i] : 0;
+        wide[i] = wide[i] <= layer->threshold ? 0 : wide[i]; /* NaN stays */
     if (layer->down_by_neuron) {
         sparse_product(wide, layer->down_by_neuron, down->bias, update, 1, neurons, width);
         return failed;

@@ -72,7 +72,7 @@ static void sparse_sums(const float *restrict active, float divisor, const int8_
     for (int64_t neuron = 0; neuron < neurons; neuron++) {
         if (active[neuron] == 0)
             continue;
-        const int16_t value = (int16_t)rintf(active[neuron] / divisor);
+        const int16_t value = (int16_t)code_of(active[neuron], divisor);
         if (!value)
             continue;
         if (!first) {
@@ -166,7 +166,7 @@ int feed_forward_int8(const float *hidden, const int8_t *up, const float *up_sca
         for (int64_t neuron = 0; neuron < neurons; neuron++) {
             const float sum = (float)dot_int8(quantized, up + neuron * width, width) * scale;
             const float value = sum * up_scale[neuron] + (up_bias ? up_bias[neuron] : 0);
-            active[neuron] = value > threshold ? value : 0;
+            active[neuron] = value <= threshold ? 0 : value; /* NaN stays */
         }
         const float active_scale = scale_of(active, neurons);
         sparse_sums(active, divisor_of(active_scale), down, sums, neurons, width);

@@ -70,12 +70,19 @@ static inline int32_t dot_int8(const int16_t *restrict a, const int8_t *restrict
     return sum;
 }
 
-/* Scale by which `count` numbers are in -127 to 127, as in `quantize_rows`. */
+/* Scale by which `count` numbers are in -127 to 127, as in `quantize_rows`; NaN if one is NaN. As integers, magnitudes
+   of floats are in the same order, with infinity and NaN above all numbers: the maximum keeps a NaN. */
 static inline float scale_of(const float *restrict numbers, int64_t count)
 {
-    float largest = 0;
-    for (int64_t i = 0; i < count; i++)
-        largest = fabsf(numbers[i]) > largest ? fabsf(numbers[i]) : largest;
+    uint32_t bits = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t magnitude;
+        memcpy(&magnitude, numbers + i, sizeof magnitude);
+        magnitude &= 0x7fffffff;
+        bits = magnitude > bits ? magnitude : bits;
+    }
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
     return largest / MAX_CODE;
 }
 
@@ -84,15 +91,21 @@ static inline float divisor_of(float scale)
     return scale < FLT_MIN ? FLT_MIN : scale;
 }
 
+/* The code of a number, from -127 to 127; -127 for NaN, whose scale is NaN too. */
+static inline float code_of(float number, float divisor)
+{
+    const float code = rintf(number / divisor);
+    return code >= -MAX_CODE ? code > MAX_CODE ? MAX_CODE : code : -MAX_CODE;
+}
+
 /* Quantize `count` activations to codes by a static scale, with clipping, or by their own scale if that is 0. Returns
-   the scale. */
+   the scale; NaN if an activation is NaN, so that the products are NaN too. */
 static inline float quantize(const float *restrict hidden, int16_t *restrict codes, int64_t count, float static_scale)
 {
-    const float scale = static_scale > 0 ? static_scale : scale_of(hidden, count), divisor = divisor_of(scale);
-    for (int64_t i = 0; i < count; i++) {
-        const float code = rintf(hidden[i] / divisor);
-        codes[i] = (int16_t)(code > MAX_CODE ? MAX_CODE : code < -MAX_CODE ? -MAX_CODE : code);
-    }
+    const float own = scale_of(hidden, count), scale = static_scale > 0 && !isnan(own) ? static_scale : own;
+    const float divisor = divisor_of(scale);
+    for (int64_t i = 0; i < count; i++)
+        codes[i] = (int16_t)code_of(hidden[i], divisor);
     return scale;
 }
 

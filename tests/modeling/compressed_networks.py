@@ -47,7 +47,7 @@ def _with_linear_attention(model: Transformer) -> Transformer:
 def _with_lsh_attention(model: Transformer) -> Transformer:
     for number, layer in enumerate(model.layers):
         given, config = layer.attention, model.config
-        made = LshAttention(config.width, config.heads, given.head_width, 2, 4, number, given.scale)
+        made = LshAttention(config.width, config.heads, given.head_width, 2, 4, 6, number, given.scale)
         share_query_key(given, made)
         layer.attention = made.eval()
     return model

@@ -102,7 +102,7 @@ class LshAttentionPass(FrozenConfig):
         """
         from torch import nn
 
-        from modeling.attention.lsh_attention import LshAttention
+        from modeling.attention.lsh_attention import LshAttention, bucket_count
         from modeling.compression.attention_transfer import match_norms, share_query_key
         from modeling.evaluation.network_counts import attention_heads
 
@@ -118,8 +118,9 @@ class LshAttentionPass(FrozenConfig):
         inputs = _attention_inputs(model.eval(), chosen, calibration)
         for layer, attention in chosen.items():
             heads, head_width, seed = attention_heads(attention), attention.head_width, context.seed + layer
+            buckets = bucket_count(model.config.context_length, self.bucket_size)
             hashed = LshAttention(
-                model.config.width, heads, head_width, self.rounds, self.bucket_size, seed, attention.scale
+                model.config.width, heads, head_width, self.rounds, self.bucket_size, buckets, seed, attention.scale
             )
             share_query_key(attention, hashed)
             match_norms(attention, hashed, *inputs[layer])

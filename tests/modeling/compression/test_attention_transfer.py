@@ -37,7 +37,7 @@ def test_a_layer_that_shared_already_is_kept():
     """Where queries are keys, sharing loses nothing but the keys' lengths, which are made equal here."""
     model = small_network()
     given = copy.deepcopy(model.layers[0].attention)
-    made = LshAttention(32, 2, 16, 1, 12, seed=0, scale=given.scale)
+    made = LshAttention(32, 2, 16, 1, 12, 2, seed=0, scale=given.scale)
     with torch.no_grad():
         for tensor in (given.query_key_value.weight, given.query_key_value.bias):
             parts = tensor.unflatten(0, (2, 3, 16))

@@ -35,7 +35,7 @@ def low_rank_and_sparse():
 def with_lsh():
     model = small_network()
     given = model.layers[0].attention
-    made = LshAttention(32, 2, 16, rounds=1, bucket_size=8, seed=0, scale=given.scale)
+    made = LshAttention(32, 2, 16, rounds=1, bucket_size=8, buckets=4, seed=0, scale=given.scale)
     share_query_key(given, made)
     model.layers[0].attention = made
     return model.eval()

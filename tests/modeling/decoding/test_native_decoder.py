@@ -107,3 +107,17 @@ def test_large_double_and_hooked_networks_are_left_to_torch(monkeypatch):
     monkeypatch.setattr("modeling.decoding.native_decoder.MAX_BYTES", 100)
     model = small_network()
     assert NativeDecoder.create(model, model.new_cache(1)) is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm", ["attention_norm", "feed_forward_norm"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nan_stays_nan_in_torch_and_in_the_kernels(name, norm):
+    """One number of one token's hidden state: no code of an integer stands for NaN, and no threshold removes it."""
+    model = NETWORKS[name]().eval()
+    getattr(model.layers[0], norm).bias[3] = torch.nan
+    native = NativeDecoder.create(model, model.new_cache(1))
+    assert native is not None
+    for length in (1, 20):  # few rows are multiplied in C, many by torch
+        assert model(random_tokens(1, length)).isnan().all()
+        assert NativeDecoder.create(model, model.new_cache(1)).predict(random_tokens(1, length).tolist()).isnan().all()

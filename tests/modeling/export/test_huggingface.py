@@ -266,3 +266,18 @@ def test_padding_old_constants_and_infinite_weights(tmp_path):
     safetensors.torch.save_file(tensors, folder / "model.safetensors")
     with pytest.raises(ContractError, match=r"final_norm.bias has 1 of 32 values that are not finite"):
         from_gpt_neox(folder)
+
+
+def test_an_exported_tokenizer_pads(tmp_path, tokenizer):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = small_network(vocabulary_size=tokenizer.get_vocab_size())
+    files = to_gpt_neox(model) | tokenizer_files(byte_level_bpe.to_json(tokenizer), model.config)
+    folder = write(tmp_path / "export", files)
+    batch = AutoTokenizer.from_pretrained(folder)(["the fox", "the fox and the dog"], padding=True, return_tensors="pt")
+    assert batch["attention_mask"].sum(1).diff() > 0
+    alone = AutoTokenizer.from_pretrained(folder)("the fox", return_tensors="pt")
+    with torch.no_grad():
+        network = AutoModelForCausalLM.from_pretrained(folder)
+        padded, expected = network(**batch).logits[0], network(**alone).logits[0]
+    torch.testing.assert_close(padded[: len(expected)], expected, rtol=0, atol=1e-5)
