@@ -19,9 +19,9 @@ from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
 from flows.console import console
 from infra.store.artifacts import ArtifactStore
-from stages.benchmark.metrics import METRICS
+from stages.benchmark.metrics import METRICS, paired_metric_interval
 from stages.benchmark.tasks.few_shot_images.episodes import OVER_EPISODES
-from stages.common.statistics import Interval, paired_difference, paired_statistics, student_interval
+from stages.common.statistics import Interval, paired_difference, student_interval
 
 MODELS = ("pretrained", "compressed")
 SEED = 0
@@ -241,7 +241,7 @@ def _paired(first: Metric, second: Metric, name: str) -> Interval:
     names = sorted(first.items)
     if _have_answers(first, second):
         columns = np.array([(*first.answers[item], second.answers[item][1]) for item in names])
-        return paired_statistics(METRICS[name], columns[:, 0], columns[:, 2], columns[:, 1], SEED)
+        return paired_metric_interval(name, columns[:, 0], columns[:, 2], columns[:, 1], SEED)
     scores, others = (np.array([side.items[item][0] for item in names]) for side in (first, second))
     if first.is_over_episodes:
         episodes = np.array([_episode(item) for item in names])

@@ -1,15 +1,16 @@
 """The metrics of GLUE (Wang et al. 2019, 1804.07461, section 3); `METRICS` maps names to functions.
 
 - `metric_draws`: draws of a metric for its interval, also if it is undefined on the items or on part of the samples
+- `paired_metric_interval`: difference between two models on the same items
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.statistics import bootstrap_draws
+from stages.common.statistics import Interval, bootstrap_draws, percentile_interval
 
 Values = npt.NDArray[np.float64]
 Statistic = Callable[[Values, Values], float]
@@ -94,7 +95,7 @@ def metric_draws(name: str, labels: Values, predictions: Values, classes: int, s
     if not np.isnan(draws).any() and (draws != draws[0]).any():
         return draws
     generator = np.random.default_rng(seed)
-    if name.endswith("correlation") and name != "Matthews correlation":
+    if _is_correlation(name):
         return _fisher_draws(METRICS[name](labels, predictions), len(labels), generator)
     return _confusion_draws(name, labels, predictions, max(classes, 2), generator)
 
@@ -107,21 +108,61 @@ def _is_defined(name: str, labels: Values, predictions: Values) -> bool:
     return bool((labels != labels[0]).any() and (predictions != predictions[0]).any())
 
 
+def paired_metric_interval(name: str, labels: Values, first: Values, second: Values, seed: int) -> Interval:
+    """A metric of `first` minus that of `second` on the same items, with its interval.
+
+    Items are resampled together. Where the metric of either is undefined on a sample, as in `metric_draws`, the draws
+    are those of the posterior: of the joint counts of labels and both predictions, whose prior is half an item per cell
+    of each confusion matrix, or of two independent correlations.
+    """
+    difference = METRICS[name](labels, first) - METRICS[name](labels, second)
+
+    def statistic(labels: Values, first: Values, second: Values) -> float:
+        defined = _is_defined(name, labels, first) and _is_defined(name, labels, second)
+        return METRICS[name](labels, first) - METRICS[name](labels, second) if defined else math.nan
+
+    draws = bootstrap_draws(statistic, (labels, first, second), seed, RESAMPLES)
+    if np.isnan(draws).any():
+        generator = np.random.default_rng(seed)
+        if _is_correlation(name):
+            both = [_fisher_draws(METRICS[name](labels, side), len(labels), generator) for side in (first, second)]
+            draws = both[0] - both[1]
+        else:
+            classes = max(2, int(max(side.max() for side in (labels, first, second))) + 1)
+            shares = _dirichlet_shares((labels, first, second), classes, PRIOR / classes, generator)
+            draws = _of_confusions(name, shares.sum(3)) - _of_confusions(name, shares.sum(2))
+    interval = percentile_interval(difference, draws)
+    return Interval(difference, min(interval.low, difference), max(interval.high, difference))
+
+
+def _is_correlation(name: str) -> bool:
+    return name in ("Pearson correlation", "Spearman correlation")
+
+
 def _confusion_draws(
     name: str, labels: Values, predictions: Values, classes: int, generator: np.random.Generator
 ) -> Values:
-    """A metric of confusion matrices drawn from their posterior; shares of items, (draws, label, prediction)."""
+    """A metric of confusion matrices drawn from their posterior."""
     if name == "accuracy":
         correct = float((labels == predictions).sum())
         return generator.beta(correct + PRIOR, len(labels) - correct + PRIOR, RESAMPLES)
-    counts = np.zeros((classes, classes))
-    np.add.at(counts, (labels.astype(int), predictions.astype(int)), 1)
-    shares = generator.dirichlet(counts.ravel() + PRIOR, RESAMPLES).reshape(-1, classes, classes)
-    actual, predicted, correct_shares = shares.sum(2), shares.sum(1), np.trace(shares, axis1=1, axis2=2)
+    return _of_confusions(name, _dirichlet_shares((labels, predictions), classes, PRIOR, generator))
+
+
+def _dirichlet_shares(columns: Sequence[Values], classes: int, prior: float, generator: np.random.Generator) -> Values:
+    """Shares of the items in every combination of classes, drawn from their posterior: (draws, classes, ...)."""
+    counts = np.zeros((classes,) * len(columns))
+    np.add.at(counts, tuple(column.astype(int) for column in columns), 1)
+    return generator.dirichlet(counts.ravel() + prior, RESAMPLES).reshape(-1, *counts.shape)
+
+
+def _of_confusions(name: str, shares: Values) -> Values:
+    """F1 or Matthews correlation of confusion matrices (draws, label, prediction) of shares."""
+    actual, predicted, correct = shares.sum(2), shares.sum(1), np.trace(shares, axis1=1, axis2=2)
     if name == "F1":
         return np.asarray(2 * shares[:, 1, 1] / (actual[:, 1] + predicted[:, 1]))
     variance = (1 - (actual**2).sum(1)) * (1 - (predicted**2).sum(1))
-    return np.asarray((correct_shares - (actual * predicted).sum(1)) / np.sqrt(variance))
+    return np.asarray((correct - (actual * predicted).sum(1)) / np.sqrt(variance))
 
 
 def _fisher_draws(correlation: float, items: int, generator: np.random.Generator) -> Values:

@@ -3,7 +3,7 @@
 - `bootstrap_interval`: ratio of sums: bits per byte over documents, accuracy over items
 - `wilson_interval`: proportion; valid even if all items are alike
 - `bootstrap_draws`, `percentile_interval`: any statistic of the items, such as a correlation
-- `paired_difference`, `paired_statistics`: difference between two models on the same documents or items
+- `paired_difference`: difference between two models on the same documents or items
 - `student_interval`: mean of a few numbers, such as one score per episode
 """
 
@@ -111,26 +111,6 @@ def paired_difference(
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     return _resampled(difference, np.asarray(weights, dtype=np.float64), seed, resamples, confidence)
-
-
-def paired_statistics(
-    statistic: Callable[[Floats, Floats], float],
-    labels: npt.ArrayLike,
-    first: npt.ArrayLike,
-    second: npt.ArrayLike,
-    seed: int,
-    resamples: int = 1000,
-) -> Interval:
-    """Statistic of `first` minus statistic of `second` against the same labels, resampled together item by item.
-
-    Arguments as in `bootstrap_draws`.
-    """
-
-    def difference(labels: Floats, first: Floats, second: Floats) -> float:
-        return statistic(labels, first) - statistic(labels, second)
-
-    columns = [np.asarray(column, dtype=np.float64) for column in (labels, first, second)]
-    return percentile_interval(difference(*columns), bootstrap_draws(difference, columns, seed, resamples))
 
 
 def student_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Interval:

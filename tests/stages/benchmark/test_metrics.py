@@ -5,7 +5,16 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from stages.benchmark.metrics import METRICS, _confusion_draws, accuracy, f1, matthews, pearson, spearman
+from stages.benchmark.metrics import (
+    METRICS,
+    _confusion_draws,
+    accuracy,
+    f1,
+    matthews,
+    paired_metric_interval,
+    pearson,
+    spearman,
+)
 from stages.benchmark.tasks.glue.data import SETS_BY_NAME
 from stages.benchmark.tasks.glue.scores import AVERAGED_SETS, average_result, score, score_result
 from stages.common.statistics import bootstrap_draws, percentile_interval
@@ -122,3 +131,24 @@ def test_an_average_over_constant_predictions_is_not_certain():
     }
     (row,) = average_result("GLUE", "model", constant, None)
     assert row.score["low"] < row.score["value"] < row.score["high"]
+
+
+def test_the_difference_of_two_models_resamples_items_together():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(2, size=300).astype(float)
+    first = np.where(generator.random(300) < 0.9, labels, 1 - labels)
+    second = np.where(generator.random(300) < 0.6, labels, 1 - labels)
+    for name in ("F1", "Matthews correlation"):
+        value, low, high = paired_metric_interval(name, labels, first, second, seed=1)
+        assert value == pytest.approx(METRICS[name](labels, first) - METRICS[name](labels, second))
+        assert 0 < low < value < high
+        assert paired_metric_interval(name, labels, first, first, seed=1) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["F1", "Matthews correlation", "Pearson correlation"])
+def test_the_difference_of_models_without_a_defined_metric_is_not_certain(name):
+    labels, constant = np.array(HALVES, dtype=float), np.zeros(20)
+    if name == "F1":
+        labels = np.zeros(20)
+    value, low, high = paired_metric_interval(name, labels, constant, constant, seed=0)
+    assert value == 0 and low < -0.05 and high > 0.05

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.common.statistics import bootstrap_interval, paired_difference, paired_statistics, wilson_interval
+from stages.common.statistics import bootstrap_interval, paired_difference, wilson_interval
 
 
 def test_interval_is_as_wide_as_the_normal_approximation_says():
@@ -52,16 +52,3 @@ def test_a_rate_of_nothing_or_everything_has_the_interval_of_wilson():
     assert bootstrap_interval(np.ones(40), np.ones(40), 0) == pytest.approx((1, 0.9124, 1), abs=1e-4)
     assert wilson_interval(5, 10) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
     assert paired_difference(np.zeros(40), np.zeros(40), np.ones(40), 0) == (0, 0, 0)
-
-
-def test_a_paired_statistic_that_is_a_mean_is_the_paired_difference_of_means():
-    generator = np.random.default_rng(0)
-    labels, first, second = generator.integers(2, size=(3, 200)).astype(float)
-
-    def accuracy(labels, predictions):
-        return float((labels == predictions).mean())
-
-    value, low, high = paired_statistics(accuracy, labels, first, second, seed=1)
-    means = paired_difference(labels == first, labels == second, np.ones(200), seed=1)
-    assert value == pytest.approx(means.value) and (low, high) == pytest.approx(means[1:], abs=0.02)
-    assert paired_statistics(accuracy, labels, first, first, seed=1) == (0, 0, 0)
