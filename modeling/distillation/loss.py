@@ -201,7 +201,7 @@ class _TiledHead(torch.autograd.Function):
     def forward(
         ctx: Any, references: _References, tiling: Tiling, with_gradient: bool, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        bands = [Band.of(hidden, weight, 0) for hidden, weight in zip(tensors[::2], tensors[1::2], strict=True)]
+        bands = [Band.create(hidden, weight, 0) for hidden, weight in zip(tensors[::2], tensors[1::2], strict=True)]
         bands = [band._replace(weight=band.weight.to(band.hidden.dtype)) for band in bands]
         count, entries = len(references.targets), [len(band.weight) for band in bands]
         wanted = [with_gradient and wants for wants in ctx.needs_input_grad[3:]]

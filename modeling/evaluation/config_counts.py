@@ -1,4 +1,4 @@
-"""What follows from a network's config by counting: parameters and FLOPs. Imports no torch.
+"""Parameters and FLOPs of a network from its config. Imports no torch.
 
 - `parameters`, `active_parameters`, `embedding_parameters`
 - `forward_flops`, `flops_per_token`
@@ -14,30 +14,30 @@ from modeling.transformer_config import TransformerConfig
 
 
 def parameters(config: TransformerConfig) -> int:
-    """All parameters, each counted once."""
+    """Number of parameters; shared ones count once."""
     return _parameters(config, lambda experts: experts.experts)
 
 
 def active_parameters(config: TransformerConfig) -> int:
-    """Parameters that one token passes through: of the experts, the `active` ones."""
+    """Parameters that a token uses: only the `active` experts."""
     return _parameters(config, lambda experts: experts.active)
 
 
 def embedding_parameters(config: TransformerConfig) -> int:
-    """Parameters of the embedding and the head: tables, shared if they are tied, and each side's projections."""
+    """Parameters of embedding and head: tables, a single one if tied, and the projections of both."""
     tables = sum(entries * width for entries, width in config.bands)
     projections = sum(width * config.width for _, width in config.bands if width != config.width)
     return (1 if config.tied_embeddings else 2) * tables + 2 * projections
 
 
 def forward_flops(config: TransformerConfig, context: int) -> int:
-    """FLOPs of a forward pass over a row of `context` tokens; a training step takes three times as many.
+    """FLOPs of a forward pass over a row of `context` tokens; a training step needs three times as many.
 
-    A multiply-accumulate is two FLOPs. Counted are all matrix products as torch's FlopCounterMode counts them, the head
-    among them, scores that are computed and masked too: all (context x context) of full attention, though the causal
-    kernel skips nearly half; for other kinds those of `attention_tiles`. Tokens are taken to be of the first embedding
-    band and to pass through `active` experts each. Not counted: norms, softmax, ReLU, rotation, pooling, look-ups, and
-    what a backward pass computes again.
+    A multiply-accumulate is two FLOPs. Counts all matrix products as torch's FlopCounterMode does, including the head
+    and masked scores: all (context x context) of full attention, although the causal kernel skips nearly half; for
+    other kinds those of `modeling.attention.tiles`. Tokens are assumed to be in the first embedding band and to use
+    `active` experts each. Not counted: norms, softmax, ReLU, rotary embedding, pooling, look-ups, and recomputation in
+    the backward pass.
     """
     per_token = sum(_layer_products(config, layer) for layer in range(config.layers)) + _embedding_products(config)
     scores = sum(computed_scores(config.layer_attention(layer), context) for layer in range(config.layers))
@@ -45,7 +45,7 @@ def forward_flops(config: TransformerConfig, context: int) -> int:
 
 
 def flops_per_token(config: TransformerConfig, context: int) -> float:
-    """`forward_flops` over the tokens."""
+    """`forward_flops` per token."""
     return forward_flops(config, context) / context
 
 
@@ -69,18 +69,18 @@ def _pooling_parameters(config: TransformerConfig, kind: AttentionKind) -> int:
 def _feed_forward_parameters(
     config: TransformerConfig, experts: ExpertsConfig | None, expert_count: Callable[[ExpertsConfig], int]
 ) -> int:
-    def one(neurons: int) -> int:
+    def dense(neurons: int) -> int:
         return 2 * config.width * neurons + neurons + config.width
 
     if experts is None:
-        return one(config.feed_forward_width)
-    shared = one(experts.shared_width) if experts.shared_width else 0
+        return dense(config.feed_forward_width)
+    shared = dense(experts.shared_width) if experts.shared_width else 0
     router = experts.experts * config.width
-    return router + shared + expert_count(experts) * one(experts.expert_width or config.feed_forward_width)
+    return router + shared + expert_count(experts) * dense(experts.expert_width or config.feed_forward_width)
 
 
 def _layer_products(config: TransformerConfig, layer: int) -> int:
-    """Multiply-accumulates per token, but for scores and mixed values."""
+    """Multiply-accumulates per token, without attention scores and mixing of values."""
     experts = config.layer_experts(layer)
     neurons, router = config.feed_forward_width, 0
     if experts is not None:
@@ -90,7 +90,7 @@ def _layer_products(config: TransformerConfig, layer: int) -> int:
 
 
 def _embedding_products(config: TransformerConfig) -> int:
-    """Multiply-accumulates per token of the head, and of the embedding's projection for a token of the first band."""
+    """Multiply-accumulates per token of the head and of the embedding projection of the first band."""
     projections = [width * config.width if width != config.width else 0 for _, width in config.bands]
     head = sum(projections) + sum(entries * width for entries, width in config.bands)
     return head + projections[0]

@@ -1,4 +1,4 @@
-"""Several networks that predict together: the mean of their next-token probabilities. For evaluation."""
+"""Ensemble of networks for evaluation: the mean of their next-token probabilities."""
 
 import math
 from collections.abc import Sequence
@@ -13,28 +13,29 @@ from modeling.transformer import Transformer
 
 
 class LogitEnsemble(nn.Module):
-    """The arithmetic mean of probabilities, as deep ensembles take it (Lakshminarayanan et al. 2017, 1612.01474, 2.4).
+    """Arithmetic mean of probabilities, as in deep ensembles (Lakshminarayanan et al. 2017, 1612.01474, section 2.4).
 
-    A `Decoder` as `modeling.evaluation.bits_per_byte` takes it. Its hidden states are those of the members side by
-    side; its head gives the logarithms of the mean probabilities, which are logits that already sum to 1. It costs what
-    the members cost together.
+    A `Decoder` of `modeling.evaluation.bits_per_byte`. Its hidden states are those of the members, concatenated; its
+    head returns the logarithms of the mean probabilities, which are normalized logits. It costs as much as all members.
     """
 
     def __init__(self, members: Sequence[Transformer]) -> None:
-        """Join float or int8 networks that are on one device; they are not copied.
+        """Combine float or quantized networks on the same device, without copying.
 
         Raises:
-            ConfigError: where there is none, or the vocabularies differ.
+            ConfigError: if there is no network, or the vocabularies differ.
         """
         super().__init__()
         vocabularies = {member.config.vocabulary_size for member in members}
         if len(vocabularies) != 1:
-            found = ", ".join(map(str, sorted(vocabularies))) or "none, as there are no networks"
-            raise ConfigError(f"the networks of an ensemble have vocabularies of {found}; they need the same one")
+            sizes = ", ".join(map(str, sorted(vocabularies))) or "none, as there are no networks"
+            raise ConfigError(
+                f"an ensemble's networks have vocabulary sizes {sizes}; accepted is the same size for all"
+            )
         self.members = nn.ModuleList(members)
         self.head = _MeanHead([member.head for member in members], [member.config.width for member in members])
         self.context_length = min(member.config.context_length for member in members)
-        """Most tokens that every member takes at once."""
+        """Context length of the ensemble, the shortest of its members."""
 
     def hidden_states(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64 -> (batch, tokens, sum of the members' widths)."""
@@ -54,11 +55,11 @@ class _MeanHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(rows, sum of widths) -> log of the mean probabilities (rows, vocabulary), at least float32."""
-        parts = zip(self.heads, torch.split(hidden, self.widths, dim=-1), strict=True)
+        members = zip(self.heads, torch.split(hidden, self.widths, dim=-1), strict=True)
         total: Tensor | None = None
-        for head, states in parts:
+        for head, states in members:
             log_probabilities = softmax_ready(head(states)).log_softmax(-1)
-            # One by one, so that two tables of logits are held however many members there are.
+            # Member by member, so that only two tables of logits are in memory.
             total = log_probabilities if total is None else torch.logaddexp(total, log_probabilities)
         assert total is not None
         return total - math.log(len(self.heads))

@@ -1,6 +1,6 @@
-"""Most bytes of tensors that live at once while a piece of work runs, counted exactly instead of read off the process.
+"""Peak memory of live tensors during a computation, counted exactly instead of measured for the process.
 
-A process's own peak has megabytes of noise from allocator and interpreter, more than a small network takes.
+A process's peak memory has megabytes of noise from allocator and interpreter, more than a small network needs.
 """
 
 import weakref
@@ -18,11 +18,11 @@ def tensor_bytes(model: nn.Module) -> int:
     return sum(storage.nbytes() for storage in storages)
 
 
-def peak_tensor_bytes(work: Callable[[], object]) -> int:
-    """Most bytes of the tensors made during `work` that live at once; memory inside one kernel does not show."""
+def peak_tensor_bytes(function: Callable[[], object]) -> int:
+    """Peak bytes of live tensors created by `function`; memory inside kernels is not counted."""
     counter = _LiveBytes()
     with counter:
-        work()
+        function()
     return counter.peak
 
 
@@ -30,27 +30,27 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
-        self._known: set[int] = set()
+        self._counted: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {_key(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        inputs = {_key(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and _key(leaf) not in given:
+            if isinstance(leaf, Tensor) and _key(leaf) not in inputs:
                 self._count(leaf)
         return result
 
     def _count(self, tensor: Tensor) -> None:
         key, storage = _key(tensor), tensor.untyped_storage()
-        if key in self._known:
+        if key in self._counted:
             return
-        self._known.add(key)
+        self._counted.add(key)
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, key, storage.nbytes())
+        weakref.finalize(storage, self._release, key, storage.nbytes())
 
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
+    def _release(self, key: int, size: int) -> None:
+        self._counted.discard(key)
         self.live -= size
 
 

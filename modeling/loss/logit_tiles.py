@@ -1,9 +1,9 @@
-"""Logits in tiles, and what a loss needs of them: sums of exponentials, and gradients given those.
+"""Tiles of logits: sums of exponentials for the loss, and gradients from these sums.
 
-- `Tiling`: how many logits exist at one time; `Band`: a part of the vocabulary whose vectors have one width
-- `row_sums`, `band_gradients`: the two passes over a tiled vocabulary, between which
-  `modeling.loss.vocabulary_parallel` has an exchange
-- `sums_and_gradients`: both in one where tiles span the vocabulary
+- `Tiling`: tile sizes; `Band`: a part of the vocabulary with vectors of the same width
+- `row_sums`, `band_gradients`: the two passes over a tiled vocabulary; `modeling.loss.vocabulary_parallel` communicates
+  between them
+- `sums_and_gradients`: both in a single pass if tiles span the vocabulary
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,36 +15,36 @@ from torch import Tensor
 
 
 class Tiling(NamedTuple):
-    """How many logits exist at one time.
+    """Tile sizes, which limit the logits in memory at a time.
 
     Forward and backward on one core, width 256. 4,096 rows against 4,096 entries: 0.87 s, against 1.04 s for
-    F.cross_entropy over all logits; 1.2 s if logits were computed twice. 256 rows against 262,144 entries: whole rows
+    F.cross_entropy over all logits; 1.2 s if logits are computed twice. 256 rows against 262,144 entries: whole rows
     64 at a time 4.2 s, 32 at a time 4.6 s, 16 at a time 5.8 s; tiles of 256 x 4,096 5.0 s, of 256 x 1,024 5.1 s.
     """
 
     rows: int = 256
-    """Of a tile, at most."""
+    """Maximum rows per tile."""
     entries: int = 4096
-    """Of a tile, at most, where the vocabulary is tiled: with 256 rows the tile stays in the processor's cache."""
-    most_logits: int = 2**24
-    """Of a tile that spans the vocabulary; 64 MiB in float32."""
-    least_rows: int = 32
-    """Where fewer rows than this over the whole vocabulary fit in `most_logits`, the vocabulary is tiled."""
+    """Maximum entries per tile of a tiled vocabulary; a tile with 256 rows stays in the processor's cache."""
+    max_logits: int = 2**24
+    """Maximum logits of a tile that spans the vocabulary; 64 MiB in float32."""
+    min_rows: int = 32
+    """The vocabulary is tiled if fewer rows than this fit in `max_logits`."""
 
     def whole_rows(self, vocabulary: int) -> int:
-        """Rows whose logits over the whole vocabulary fit in a tile."""
-        return max(1, min(self.rows, self.most_logits // vocabulary))
+        """Rows of a tile that spans the vocabulary."""
+        return max(1, min(self.rows, self.max_logits // vocabulary))
 
     def one_pass(self, vocabulary: int) -> bool:
-        """Whether tiles span the vocabulary, so that no logit is computed twice."""
-        return self.whole_rows(vocabulary) >= min(self.rows, self.least_rows)
+        """Whether tiles span the vocabulary, so that logits are computed only once."""
+        return self.whole_rows(vocabulary) >= min(self.rows, self.min_rows)
 
 
 TILING = Tiling()
 
 
 class Band(NamedTuple):
-    """Entries first_entry ... of the vocabulary, whose vectors have the same width."""
+    """Consecutive entries of the vocabulary from `first_entry` on, with vectors of the same width."""
 
     hidden: Tensor
     """(rows, width), in the dtype of the products."""
@@ -53,15 +53,15 @@ class Band(NamedTuple):
     first_entry: int
 
     @classmethod
-    def of(cls, hidden: Tensor, weight: Tensor, first_entry: int) -> "Band":
-        """A band whose products are in autocast's dtype; it leaves float64 alone, as autocast does elsewhere."""
+    def create(cls, hidden: Tensor, weight: Tensor, first_entry: int) -> "Band":
+        """A band with products in autocast's dtype, except for float64, as autocast does elsewhere."""
         device, dtype = hidden.device.type, torch.promote_types(hidden.dtype, weight.dtype)
         if torch.is_autocast_enabled(device) and dtype != torch.float64:
             dtype = torch.get_autocast_dtype(device)
         return cls(hidden.to(dtype), weight, first_entry)
 
     def tiles(self, entries: int) -> Iterator["Band"]:
-        """The band cut into bands of `entries`, each with its weight in the dtype of the products."""
+        """The band split into bands of `entries`, with weights in the dtype of the products."""
         for start in range(0, len(self.weight), entries):
             part = self.weight[start : start + entries].to(self.hidden.dtype)
             yield Band(self.hidden, part, self.first_entry + start)
@@ -72,39 +72,43 @@ class Band(NamedTuple):
 
 
 class RowSums(NamedTuple):
-    """What the loss needs to know of the logits, tile by tile; each (rows, 1), at least float32.
+    """Statistics of the logits for the loss, accumulated over tiles; each (rows, 1), at least float32.
 
-    Sums of exponentials over the largest logit so far (online softmax: Milakov and Gimelshein 2018, 1805.02867): in
-    float32 they lose less over hundreds of tiles than a running log-sum-exp.
+    Sums of exponentials relative to the running maximum (online softmax: Milakov and Gimelshein 2018, 1805.02867): in
+    float32 they lose less precision over hundreds of tiles than a running log-sum-exp.
     """
 
     maxima: Tensor
     sums: Tensor
-    picked: Tensor
-    """The target's logit; -inf until it is found."""
+    target_logits: Tensor
+    """Logits of the targets; -inf before the tile with the target."""
 
     @classmethod
     def empty(cls, band: Band) -> "RowSums":
-        """Of no logits."""
-        nothing = band.hidden.new_full((len(band.hidden), 1), -torch.inf, dtype=_sum_dtype(band.hidden))
-        return cls(nothing, torch.zeros_like(nothing), nothing.clone())
+        """Statistics before the first tile."""
+        minus_infinity = band.hidden.new_full((len(band.hidden), 1), -torch.inf, dtype=_sum_dtype(band.hidden))
+        return cls(minus_infinity, torch.zeros_like(minus_infinity), minus_infinity.clone())
 
-    def of(self, rows: slice) -> "RowSums":
+    def view(self, rows: slice) -> "RowSums":
         """A view of some rows."""
-        return RowSums(self.maxima[rows], self.sums[rows], self.picked[rows])
+        return RowSums(self.maxima[rows], self.sums[rows], self.target_logits[rows])
 
     @property
     def log_sum_exp(self) -> Tensor:
-        """Of all logits added."""
+        """Log-sum-exp of all added logits."""
         return self.maxima + self.sums.log()
 
     def factors(self, z_loss: float) -> Tensor:
-        """Times exp(logits - maxima): softmax(logits) (1 + 2 z_loss log-sum-exp), the gradient but for the targets."""
+        """Factors that turn exp(logits - maxima) into softmax(logits) (1 + 2 z_loss log-sum-exp).
+
+        This is the gradient with respect to the logits, except for the targets.
+        """
         return (1 + 2 * z_loss * self.log_sum_exp) / self.sums
 
-    def add(self, rows: slice, logits: Tensor, place: "_Place") -> Tensor:
-        """Add a tile; returns its `maxima`, and leaves in its memory exp(logits - maxima)."""
-        self.picked[rows] = torch.where(place.inside, logits.gather(1, place.column), self.picked[rows])
+    def add(self, rows: slice, logits: Tensor, targets: "_TileTargets") -> Tensor:
+        """Add a tile; returns its `maxima`, and overwrites its logits with exp(logits - maxima)."""
+        tile_logits = logits.gather(1, targets.columns)
+        self.target_logits[rows] = torch.where(targets.inside, tile_logits, self.target_logits[rows])
         maxima = logits.amax(1, keepdim=True)
         sums = logits.sub_(maxima).exp_().sum(1, keepdim=True)
         before, after = self.maxima[rows], torch.maximum(self.maxima[rows], maxima)
@@ -113,32 +117,32 @@ class RowSums(NamedTuple):
         return maxima
 
 
-class _Place(NamedTuple):
-    """Where the targets of a tile's rows are in it; each (rows, 1)."""
+class _TileTargets(NamedTuple):
+    """Columns of the targets in a tile; each (rows, 1)."""
 
     inside: Tensor
-    """bool: among the tile's entries."""
-    column: Tensor
-    """int64; any where not inside."""
+    """bool: whether the target is in the tile."""
+    columns: Tensor
+    """int64; undefined if not inside."""
 
     @classmethod
-    def of(cls, targets: Tensor, tile: Band) -> "_Place":
-        column, last = targets - tile.first_entry, len(tile.weight) - 1
-        return cls((column >= 0) & (column <= last), column.clamp(0, last))
+    def create(cls, targets: Tensor, tile: Band) -> "_TileTargets":
+        columns, last = targets - tile.first_entry, len(tile.weight) - 1
+        return cls((columns >= 0) & (columns <= last), columns.clamp(0, last))
 
 
 def row_sums(bands: Sequence[Band], targets: Tensor, tiling: Tiling) -> RowSums:
-    """The first pass over a tiled vocabulary.
+    """Row sums of a tiled vocabulary: the first pass.
 
     Args:
-        bands: of the vocabulary, or of a part of it.
+        bands: bands of the vocabulary, or of a part of it.
         targets: (rows, 1) int64.
-        tiling: the tiles' rows and entries.
+        tiling: rows and entries per tile.
     """
     result = RowSums.empty(bands[0])
     for tile in (tile for band in bands for tile in band.tiles(tiling.entries)):
         for rows in _slices(len(targets), tiling.rows):
-            result.add(rows, tile.logits(rows), _Place.of(targets[rows], tile))
+            result.add(rows, tile.logits(rows), _TileTargets.create(targets[rows], tile))
     return result
 
 
@@ -147,92 +151,92 @@ def band_gradients(
     targets: Tensor,
     sums: RowSums,
     z_loss: float,
-    wanted: Sequence[bool],
+    needs_gradient: Sequence[bool],
     tiling: Tiling,
 ) -> list[Tensor | None]:
-    """The second pass over a tiled vocabulary.
+    """Gradients of a tiled vocabulary: the second pass.
 
     Entries are the outer loop: a tile's weight and the sum of its gradient stay in the processor's cache, and only that
-    sum is longer than the weight's own dtype.
+    sum has a wider dtype than the weight.
 
     Args:
-        bands: of the vocabulary, or of a part of it.
+        bands: bands of the vocabulary, or of a part of it.
         targets: (rows, 1) int64.
-        sums: over the whole vocabulary.
+        sums: row sums over the whole vocabulary.
         z_loss: weight of the mean squared log-sum-exp.
-        wanted: for each band in turn, whether to compute its hidden's gradient and its weight's.
-        tiling: the tiles' rows and entries.
+        needs_gradient: for each band in turn, whether to compute the gradients of its hidden and of its weight.
+        tiling: rows and entries per tile.
 
     Returns:
-        Gradients of the total loss, one for each of `wanted`: hidden (rows, width), at least float32, and weight
-        (entries, width) in its dtype; None where not wanted.
+        Gradients of the total loss in the order of `needs_gradient`: hidden (rows, width), at least float32, and weight
+        (entries, width) in its dtype; None if not needed.
     """
     gradients: list[Tensor | None] = []
     factors = sums.factors(z_loss)
-    for band, wants_hidden, wants_weight in zip(bands, wanted[::2], wanted[1::2], strict=True):
-        hidden_sum = _zeros(band.hidden, wants_hidden)
-        weight_gradient = torch.empty_like(band.weight) if wants_weight else None
+    for band, needs_hidden, needs_weight in zip(bands, needs_gradient[::2], needs_gradient[1::2], strict=True):
+        hidden_sum = _zeros(band.hidden, needs_hidden)
+        weight_gradient = torch.empty_like(band.weight) if needs_weight else None
         for tile in band.tiles(tiling.entries):
-            growing = _GradientSums(tile, hidden_sum, _zeros(tile.weight, wants_weight))
+            tile_sums = _GradientSums(tile, hidden_sum, _zeros(tile.weight, needs_weight))
             for rows in _slices(len(targets), tiling.rows):
-                # No name for the tile: it would live on while the next is made.
-                place = _Place.of(targets[rows], tile)
-                growing.add(rows, tile.logits(rows).sub_(sums.maxima[rows]).exp_(), factors[rows], place)
-            if weight_gradient is not None and growing.weight is not None:
+                # The logits have no name, which would keep them alive while the next tile is computed.
+                tile_targets = _TileTargets.create(targets[rows], tile)
+                tile_sums.add(rows, tile.logits(rows).sub_(sums.maxima[rows]).exp_(), factors[rows], tile_targets)
+            if weight_gradient is not None and tile_sums.weight is not None:
                 start = tile.first_entry - band.first_entry
-                weight_gradient[start : start + len(growing.weight)] = growing.weight
+                weight_gradient[start : start + len(tile_sums.weight)] = tile_sums.weight
         gradients += hidden_sum, weight_gradient
     return gradients
 
 
 def sums_and_gradients(
-    bands: Sequence[Band], targets: Tensor, z_loss: float, wanted: Sequence[bool], tiling: Tiling
+    bands: Sequence[Band], targets: Tensor, z_loss: float, needs_gradient: Sequence[bool], tiling: Tiling
 ) -> tuple[RowSums, list[Tensor | None]]:
-    """Both passes in one, by tiles that span the vocabulary: each logit and its exponential are computed once."""
+    """Row sums and gradients in a single pass, by tiles that span the vocabulary: logits are computed once."""
     sums = RowSums.empty(bands[0])
-    growing = [
-        _GradientSums(whole, _zeros(whole.hidden, wants_hidden), _zeros(whole.weight, wants_weight))
-        for band, wants_hidden, wants_weight in zip(bands, wanted[::2], wanted[1::2], strict=True)
+    band_sums = [
+        _GradientSums(whole, _zeros(whole.hidden, needs_hidden), _zeros(whole.weight, needs_weight))
+        for band, needs_hidden, needs_weight in zip(bands, needs_gradient[::2], needs_gradient[1::2], strict=True)
         for whole in band.tiles(len(band.weight))
     ]
     for rows in _slices(len(targets), tiling.whole_rows(sum(len(band.weight) for band in bands))):
-        _add_whole_rows(rows, targets[rows], z_loss, sums, growing)
+        _add_whole_rows(rows, targets[rows], z_loss, sums, band_sums)
     gradients: list[Tensor | None] = []
-    for band, own in zip(bands, growing, strict=True):
-        gradients += own.hidden, None if own.weight is None else own.weight.to(band.weight.dtype)
+    for band, total in zip(bands, band_sums, strict=True):
+        gradients += total.hidden, None if total.weight is None else total.weight.to(band.weight.dtype)
     return sums, gradients
 
 
 def _add_whole_rows(
-    rows: slice, targets: Tensor, z_loss: float, sums: RowSums, growing: Sequence["_GradientSums"]
+    rows: slice, targets: Tensor, z_loss: float, sums: RowSums, band_sums: Sequence["_GradientSums"]
 ) -> None:
-    places = [_Place.of(targets, own.band) for own in growing]
-    tiles = [own.band.logits(rows) for own in growing]
-    maxima = [sums.add(rows, tile, place) for tile, place in zip(tiles, places, strict=True)]
-    factors = sums.of(rows).factors(z_loss)
-    for own, tile, own_maxima, place in zip(growing, tiles, maxima, places, strict=True):
-        own.add(rows, tile, factors * (own_maxima - sums.maxima[rows]).exp(), place)
+    band_targets = [_TileTargets.create(targets, total.band) for total in band_sums]
+    tiles = [total.band.logits(rows) for total in band_sums]
+    maxima = [sums.add(rows, tile, tile_targets) for tile, tile_targets in zip(tiles, band_targets, strict=True)]
+    factors = sums.view(rows).factors(z_loss)
+    for total, tile, tile_maxima, tile_targets in zip(band_sums, tiles, maxima, band_targets, strict=True):
+        total.add(rows, tile, factors * (tile_maxima - sums.maxima[rows]).exp(), tile_targets)
 
 
 @dataclass(frozen=True)
 class _GradientSums:
-    """Gradients of a band as they grow, tile by tile; None where not wanted."""
+    """Gradients of a band, accumulated over tiles; None if not needed."""
 
     band: Band
     hidden: Tensor | None
     weight: Tensor | None
 
-    def add(self, rows: slice, exponentials: Tensor, factors: Tensor, place: _Place) -> None:
-        """Add what `rows` contribute.
+    def add(self, rows: slice, exponentials: Tensor, factors: Tensor, targets: _TileTargets) -> None:
+        """Add the gradients of some rows.
 
         Args:
-            rows: of the band's hidden.
+            rows: rows of the band's hidden.
             exponentials: (rows, entries), overwritten.
-            factors: (rows, 1), of the exponentials; `RowSums.factors` where they are over the largest of all logits.
-            place: of the targets.
+            factors: (rows, 1), on the exponentials; `RowSums.factors` if these are relative to the overall maximum.
+            targets: columns of the targets.
         """
-        # d loss / d logits = softmax(logits) (1 + 2 z_loss log-sum-exp) - one_hot(target), over the number of rows.
-        exponentials.mul_(factors).scatter_add_(1, place.column, -place.inside.to(exponentials.dtype))
+        # d loss / d logits = (softmax(logits) (1 + 2 z_loss log-sum-exp) - one_hot(target)) / number of rows.
+        exponentials.mul_(factors).scatter_add_(1, targets.columns, -targets.inside.to(exponentials.dtype))
         gradient = exponentials.to(self.band.hidden.dtype)
         scale = 1 / len(self.band.hidden)
         if self.hidden is not None:
@@ -242,7 +246,7 @@ class _GradientSums:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
-    """total += scale left right; the sum keeps its own dtype where the product has a shorter one."""
+    """total += scale left right; the sum keeps its own dtype if that of the product is shorter."""
     if total.dtype == left.dtype:
         torch.addmm(total, left, right, alpha=scale, out=total)
     else:
@@ -257,10 +261,10 @@ def _sum_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _zeros(like: Tensor, wanted: bool) -> Tensor | None:
-    return torch.zeros_like(like, dtype=_sum_dtype(like)) if wanted else None
+def _zeros(like: Tensor, needed: bool) -> Tensor | None:
+    return torch.zeros_like(like, dtype=_sum_dtype(like)) if needed else None
 
 
 def softmax_ready(logits: Tensor) -> Tensor:
-    """At least float32: sums over a vocabulary lose too much in bfloat16."""
+    """Logits in at least float32: sums over a vocabulary lose too much precision in bfloat16."""
     return logits.to(_sum_dtype(logits))

@@ -1,6 +1,6 @@
-"""The loss where each process has a slice of the vocabulary (Megatron-LM, Shoeybi et al. 2019, 1909.08053, section 3).
+"""Vocabulary-parallel cross-entropy (Megatron-LM, Shoeybi et al. 2019, 1909.08053, section 3).
 
-Three numbers per token cross between the processes, and the gradient of the hidden states; logits never do.
+Processes exchange three numbers per token and the gradient of the hidden states, but no logits.
 """
 
 from typing import Any
@@ -25,21 +25,21 @@ def vocabulary_parallel_cross_entropy(
 ) -> TrainingLoss:
     """`modeling.loss.cross_entropy.linear_cross_entropy` over the weights of all processes of `group`.
 
-    Every process calls it with the same `hidden` and `targets`, and gets the same loss, the gradient of its own shard
-    and the whole gradient of `hidden`. Shards may differ in size; together they are the vocabulary.
+    Every process calls it with the same `hidden` and `targets`, and receives the same loss, the gradient of its own
+    shard and the whole gradient of `hidden`. Shards may differ in size; together they are the vocabulary.
 
     Args:
-        hidden: (..., width). Must want its gradient in all processes or in none.
+        hidden: (..., width). Must require its gradient in all processes or in none.
         weight_shard: (entries, width), this process's rows of the head.
         first_entry: token id of its first row.
-        targets: (...) int64, ids over the whole vocabulary. One that is in no shard makes the loss infinite.
-        group: the processes that share the vocabulary; None for all.
+        targets: (...) int64, ids of the whole vocabulary. A target outside all shards makes the loss infinite.
+        group: processes that share the vocabulary; None for all.
         z_loss: weight of the mean squared log-sum-exp.
-        tiling: bounds the logits that exist at one time.
+        tiling: limits the logits in memory at a time.
     """
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1, 1)
     if not torch.is_grad_enabled() or not (hidden.requires_grad or weight_shard.requires_grad):
-        return mean_loss(_combined_sums(Band.of(hidden, weight_shard, first_entry), targets, group, tiling), z_loss)
+        return mean_loss(_combined_sums(Band.create(hidden, weight_shard, first_entry), targets, group, tiling), z_loss)
     arguments = (hidden, weight_shard, first_entry, targets, group, z_loss, tiling)
     return TrainingLoss(*_ParallelCrossEntropy.apply(*arguments))  # type: ignore[no-untyped-call]
 
@@ -56,10 +56,9 @@ class _ParallelCrossEntropy(torch.autograd.Function):
         z_loss: float,
         tiling: Tiling,
     ) -> tuple[Tensor, Tensor]:
-        band = Band.of(hidden, weight_shard, first_entry)
+        band = Band.create(hidden, weight_shard, first_entry)
         sums = _combined_sums(band, targets, group, tiling)
-        wanted = ctx.needs_input_grad[:2]
-        gradients = band_gradients([band], targets, sums, z_loss, wanted, tiling)
+        gradients = band_gradients([band], targets, sums, z_loss, ctx.needs_input_grad[:2], tiling)
         if gradients[0] is not None:
             distributed.all_reduce(gradients[0], group=group)
         ctx.save_for_backward(*gradients)
@@ -74,11 +73,11 @@ class _ParallelCrossEntropy(torch.autograd.Function):
 
 
 def _combined_sums(band: Band, targets: Tensor, group: distributed.ProcessGroup | None, tiling: Tiling) -> RowSums:
-    """The shards' sums over the largest logit of all; a target's logit comes from the one shard that has it."""
-    own = row_sums([band], targets, tiling)
-    largest = torch.cat([own.maxima, own.picked], 1)
+    """Row sums over all shards; a target's logit comes from the only shard that has it."""
+    local = row_sums([band], targets, tiling)
+    largest = torch.cat([local.maxima, local.target_logits], 1)
     distributed.all_reduce(largest, distributed.ReduceOp.MAX, group)
-    maxima, picked = largest[:, :1], largest[:, 1:]
-    sums = own.sums * (own.maxima - maxima).exp()
+    maxima, target_logits = largest[:, :1], largest[:, 1:]
+    sums = local.sums * (local.maxima - maxima).exp()
     distributed.all_reduce(sums, group=group)
-    return RowSums(maxima, sums, picked)
+    return RowSums(maxima, sums, target_logits)

@@ -1,8 +1,8 @@
-"""How a step gets its gradients: accumulated over micro-batches, measured, clipped.
+"""Gradients of a training step: accumulation over micro-batches, norm, scaling.
 
-- `Gradients`: what a training step asks for, on one process or many
-- `LocalGradients`: of a network that this process has whole, or as a replica
-- `StepClock`: the time that each part of the steps takes
+- `Gradients`: interface used by a training step, on one process or many
+- `LocalGradients`: gradients of a network that is whole on this process, or a replica
+- `StepClock`: time of each section of a step
 """
 
 import time
@@ -24,52 +24,52 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class StepClock:
-    """Adds up wall-clock seconds by section; a section inside another counts for itself alone."""
+    """Sums wall-clock seconds by section; the time of a nested section counts only for the inner one."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._inside = 0.0
-        """Seconds of sections inside the open one."""
+        """Seconds of sections nested in the current one."""
 
     @contextmanager
     def section(self, name: Section) -> Iterator[None]:
-        """Time a block. On a GPU it is the time to queue the work, or to wait for a result of it."""
+        """Time a block. On a GPU, this is the time to queue kernels or to wait for their results."""
         outer, self._inside = self._inside, 0.0
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - begun
+            elapsed = time.perf_counter() - start
             self._seconds[name] = self._seconds.get(name, 0.0) + elapsed - self._inside
             self._inside = outer + elapsed
 
     def take(self) -> dict[str, float]:
         """Seconds since the last call, by section."""
-        taken, self._seconds = self._seconds, {}
-        return taken
+        seconds, self._seconds = self._seconds, {}
+        return seconds
 
 
 class Gradients(Protocol):
-    """The parts of a step that depend on who has which part of the network."""
+    """Operations of a step that depend on how the network is distributed."""
 
     clock: StepClock
-    """Where the time goes."""
+    """Clock of the sections."""
 
     def accumulate(
         self, model: nn.Module, micro_batches: Sequence[Tensor], precision: Precision, z_loss: float, scale: float
     ) -> float:
-        """Leave `scale` times the mean gradient over all rows in `.grad`; returns the mean cross-entropy here."""
+        """Accumulate `scale` times the mean gradient over all rows in `.grad`; returns the local mean cross-entropy."""
 
     def norm(self, model: nn.Module) -> float:
-        """L2 norm of the whole network's gradient, the same on every process."""
+        """L2 norm of the gradient of the whole network, the same on every process."""
 
 
 class LocalGradients:
-    """Of a network that is whole here; replicas average theirs in the last micro-batch."""
+    """Gradients of a network that is whole on this process; DDP replicas average them in the last micro-batch."""
 
-    def __init__(self, clock: StepClock | None = None, loss_of: LossFunction = next_token_loss) -> None:
-        """Take the clock to tell, and what is minimized: given model, rows (batch, context + 1) and z-loss weight."""
-        self.clock, self.loss_of = clock or StepClock(), loss_of
+    def __init__(self, clock: StepClock | None = None, loss: LossFunction = next_token_loss) -> None:
+        """Create with a clock and a loss function of model, rows (batch, context + 1) and z-loss weight."""
+        self.clock, self.loss = clock or StepClock(), loss
 
     def accumulate(
         self, model: nn.Module, micro_batches: Sequence[Tensor], precision: Precision, z_loss: float, scale: float
@@ -83,7 +83,7 @@ class LocalGradients:
             scale,
             lambda last: _synchronized(model, last),
             self.clock,
-            self.loss_of,
+            self.loss,
         )
 
     def norm(self, model: nn.Module) -> float:
@@ -99,19 +99,19 @@ def accumulate(
     scale: float,
     synchronized: Callable[[bool], AbstractContextManager[None]],
     clock: StepClock,
-    loss_of: LossFunction = next_token_loss,
+    loss_function: LossFunction = next_token_loss,
 ) -> float:
-    """Forward and backward of each micro-batch, each row weighing the same.
+    """Forward and backward pass of each micro-batch; all rows have equal weights.
 
     Args:
-        model: gives a `TrainingLoss`.
+        model: network to train.
         micro_batches: tensors (rows, context + 1) int64 on any device.
-        precision: of matrix products; weights, norms and loss stay float32.
+        precision: precision of matrix products; weights, norms and loss stay float32.
         z_loss: weight of the squared log-sum-exp of the logits.
-        scale: of the loss that is differentiated.
-        synchronized: given whether a micro-batch is the last, the context it is worked on in.
-        clock: told of forward and backward.
-        loss_of: what is minimized.
+        scale: factor on the loss before the backward pass.
+        synchronized: context manager for a micro-batch, from whether it is the last one.
+        clock: times forward and backward.
+        loss_function: loss to minimize.
 
     Returns:
         Mean cross-entropy in nats per token.
@@ -122,7 +122,7 @@ def accumulate(
     for number, tokens in enumerate(micro_batches, start=1):
         with synchronized(number == len(micro_batches)):
             with clock.section("forward"), autocast(device, precision):
-                loss = loss_of(model, tokens.to(device), z_loss)
+                loss = loss_function(model, tokens.to(device), z_loss)
             share = len(tokens) / rows
             with clock.section("backward"):
                 (loss.total * (share * scale)).backward()  # type: ignore[no-untyped-call]
@@ -131,22 +131,22 @@ def accumulate(
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Matrix products in a shorter type; nothing for fp32."""
+    """Autocast of matrix products; disabled for fp32."""
     return torch.autocast(device.type, AUTOCAST.get(precision, torch.bfloat16), enabled=precision != "fp32")
 
 
 def local_gradients(model: nn.Module) -> list[Tensor]:
-    """The gradients, or the parts of them, that are here."""
+    """Gradients, or the local parts of them."""
     return [local(parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What is here of a tensor, as a view."""
+    """Local part of a tensor, as a view."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def scale_gradients(gradients: Iterable[Tensor], factor: float) -> None:
-    """Multiply in place."""
+    """Multiply gradients in place."""
     if factor != 1:
         torch._foreach_mul_(list(gradients), factor)
 

@@ -1,7 +1,7 @@
-"""Names that a run config chooses by; without torch, as a plan reads it."""
+"""Names used in run configs; imports no torch, because `headrace plan` reads them."""
 
 from typing import Literal
 
 Precision = Literal["bf16", "fp16", "fp32"]
-"""Of matrix products; weights are float32 in all."""
+"""Precision of matrix products; weights are always float32."""
 OptimizerKind = Literal["adamw", "muon", "sgd"]

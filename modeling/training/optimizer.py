@@ -1,12 +1,12 @@
-"""The optimizer over the right parameters, in groups that the rules of `modeling.initialization` treat alike.
+"""Optimizers with parameter groups by the rules of `modeling.initialization`.
 
-- `build_optimizer`: by its name
+- `build_optimizer`: optimizer by name
 - `build_adamw`: AdamW (Loshchilov and Hutter 2019, 1711.05101)
-- `trained_by_muon`: which parameters Muon takes
-- `CombinedOptimizer`: several optimizers, each over its own parameters, that look like one
+- `trained_by_muon`: whether Muon trains a parameter
+- `CombinedOptimizer`: several optimizers with their own parameters as a single one
 
-Every group has its `learning_rate_scale`, which `training_step` multiplies into the rate it sets. No group mixes
-DTensors with plain tensors, as fused and foreach kernels need it.
+Each group has a `learning_rate_scale`, by which `training_step` multiplies the learning rate. No group mixes DTensors
+with plain tensors, a requirement of fused and foreach kernels.
 """
 
 import math
@@ -28,24 +28,24 @@ EPSILON = 1e-8
 """Added to the root of the second moment (Adam, Kingma and Ba 2014, 1412.6980, algorithm 1)."""
 
 Optimizer = torch.optim.Optimizer
-"""Whatever `build_optimizer` gives: its `state` may be written before the first step, which then uses it."""
+"""Type of `build_optimizer`'s result; its `state` may be written before the first step, which then uses it."""
 
 
 class _Treatment(NamedTuple):
-    """How a parameter is trained; those with the same treatment share a group."""
+    """Settings of a parameter; parameters with the same settings form a group."""
 
     decay: float
     """Factor on the weight decay."""
     rate: float
     """Factor on the learning rate."""
     epsilon: float = 0.0
-    """Factor on epsilon; 0 where the optimizer has none."""
+    """Factor on epsilon; 0 if the optimizer has none."""
     head_width: int = 0
-    """For Muon: rows of a head's query, key and value each, where a matrix has all three; else 0."""
+    """For Muon: rows per head of query, key and value, if a matrix has all three; else 0."""
 
 
 _Rule = Callable[[str, nn.Parameter, TransformerConfig], _Treatment | None]
-"""From a parameter's name to its treatment, or None where the optimizer does not train it."""
+"""Function from a parameter and its name to its settings, or None if the optimizer does not train it."""
 
 
 def build_optimizer(
@@ -56,25 +56,25 @@ def build_optimizer(
     weight_decay: float,
     momentum: float,
 ) -> Optimizer:
-    """The optimizer of that name.
+    """Build the optimizer `kind`.
 
     - `adamw`: see `build_adamw`.
-    - `muon`: `modeling.training.muon.Muon` for the matrices inside the layers, AdamW for all else, with one learning
-      rate and weight decay. Queries, keys and values are three matrices to it, though they are one parameter.
-    - `sgd`: with heavy-ball momentum. Its weight decay is a part of the gradient (L2), so momentum multiplies it as it
-      does the learning rate, by 1 / (1 - momentum). The scales of a `base_width` are those of Adam, whose steps do not
-      grow with the gradient: under SGD the learning rate does not transfer.
+    - `muon`: `modeling.training.muon.Muon` for the matrices inside the layers, AdamW for all other parameters, with the
+      same learning rate and weight decay. Queries, keys and values are three matrices of a single parameter.
+    - `sgd`: SGD with heavy-ball momentum. Its weight decay is a part of the gradient (L2), so momentum multiplies it,
+      like the learning rate, by 1 / (1 - momentum). The scales of a `base_width` are those of Adam, whose steps do not
+      grow with the gradient: with SGD the learning rate does not transfer.
 
     Args:
         model: a `Transformer`, wrapped or not; any other module is trained by the standard rules.
-        kind: its name.
-        learning_rate: until `training_step` sets it; at the base shape, if the network has one.
+        kind: name of the optimizer.
+        learning_rate: initial learning rate, which `training_step` overwrites; at the base shape, if there is one.
         betas: decay rates of AdamW's first and second moment.
-        weight_decay: share of a weight taken per step, times the learning rate; at the base shape as well.
-        momentum: of SGD or Muon; 0.95 is Muon's usual one.
+        weight_decay: decay per step, multiplied by the learning rate; at the base shape, if there is one.
+        momentum: momentum of SGD or Muon; 0.95 is usual for Muon.
 
     Raises:
-        ValueError: where there is no optimizer of that name.
+        ValueError: if there is no such optimizer.
     """
     match kind:
         case "adamw":
@@ -83,7 +83,7 @@ def build_optimizer(
             return _build_muon(model, learning_rate, betas, weight_decay, momentum)
         case "sgd":
             return torch.optim.SGD(_groups(model, _sgd_treatment, learning_rate, weight_decay), momentum=momentum)
-    raise ValueError(f"there is no optimizer {kind!r}; it can be {', '.join(get_args(OptimizerKind))}")
+    raise ValueError(f"optimizer is {kind!r}; accepted are {', '.join(get_args(OptimizerKind))}")
 
 
 def build_adamw(
@@ -91,23 +91,24 @@ def build_adamw(
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019, 1711.05101) by the rules of `modeling.initialization`.
 
-    The decayed groups come first: two groups in all in the standard parametrization. One fused kernel updates all
-    tensors: a third of the time of the loop over them on CPU.
+    Groups with weight decay come first; the standard parametrization has two groups. A fused kernel updates all
+    tensors, in a third of the time of a loop over them on CPU.
 
     Args:
         model: a `Transformer`, wrapped or not; any other module is trained by the standard rules.
-        learning_rate: until `training_step` sets it; at the base shape, if the network has one.
+        learning_rate: initial learning rate, which `training_step` overwrites; at the base shape, if there is one.
         betas: decay rates of the first and second moment.
-        weight_decay: share of a weight taken per step, times the learning rate; at the base shape as well.
+        weight_decay: decay per step, multiplied by the learning rate; at the base shape, if there is one.
     """
     groups = _groups(model, _adamw_treatment, learning_rate, weight_decay)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
 
 
 def trained_by_muon(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is a matrix between hidden states: of attention, feed-forwards and experts.
+    """Whether a parameter is a matrix between hidden states: of attention, feed-forwards or experts.
 
-    Not embeddings, the head and routers, one side of which is no hidden state (Jordan 2024; Moonlight, 2502.16982).
+    Excludes embeddings, head and routers, whose inputs or outputs are not hidden states (Jordan 2024; Moonlight,
+    2502.16982).
     """
     is_matrix = parameter.ndim == 2 and name.endswith("weight")
     return is_matrix and not name.startswith(("embedding.", "head.")) and not name.endswith("router.weight")
@@ -119,16 +120,16 @@ def _build_muon(
     def others(name: str, parameter: nn.Parameter, config: TransformerConfig) -> _Treatment | None:
         return None if trained_by_muon(name, parameter) else _adamw_treatment(name, parameter, config)
 
-    parts: list[Optimizer] = []
+    optimizers: list[Optimizer] = []
     if matrices := _groups(model, _muon_treatment, learning_rate, weight_decay):
-        parts.append(Muon(matrices, learning_rate, momentum, weight_decay))
-    if rest := _groups(model, others, learning_rate, weight_decay):
-        parts.append(torch.optim.AdamW(rest, lr=learning_rate, betas=betas, fused=True))
-    return CombinedOptimizer(parts)
+        optimizers.append(Muon(matrices, learning_rate, momentum, weight_decay))
+    if remaining := _groups(model, others, learning_rate, weight_decay):
+        optimizers.append(torch.optim.AdamW(remaining, lr=learning_rate, betas=betas, fused=True))
+    return CombinedOptimizer(optimizers)
 
 
 def _groups(model: nn.Module, rule: _Rule, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """The groups of parameters that the rule treats alike, the decayed ones first."""
+    """Parameter groups by the settings of `rule`, those with weight decay first."""
     groups: dict[tuple[_Treatment, bool], list[nn.Parameter]] = {}
     for network, config in _networks(model):
         for name, parameter in network.named_parameters():
@@ -136,10 +137,13 @@ def _groups(model: nn.Module, rule: _Rule, learning_rate: float, weight_decay: f
             if treatment is not None:
                 groups.setdefault((treatment, isinstance(parameter, DTensor)), []).append(parameter)
     ordered = sorted(groups.items(), key=itemgetter(0), reverse=True)
-    return [_settings(one, learning_rate, weight_decay) | {"params": members} for (one, _), members in ordered]
+    return [
+        _group_settings(treatment, learning_rate, weight_decay) | {"params": parameters}
+        for (treatment, _), parameters in ordered
+    ]
 
 
-def _settings(treatment: _Treatment, learning_rate: float, weight_decay: float) -> dict[str, Any]:
+def _group_settings(treatment: _Treatment, learning_rate: float, weight_decay: float) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "lr": learning_rate * treatment.rate,
         "learning_rate_scale": treatment.rate,
@@ -165,12 +169,13 @@ def _sgd_treatment(name: str, parameter: nn.Parameter, config: TransformerConfig
 
 
 def _muon_treatment(name: str, parameter: nn.Parameter, config: TransformerConfig) -> _Treatment | None:
-    """With m = width / base_width: the rate times 1 / sqrt(m), the decay times sqrt(m), where AdamW has 1/m and m.
+    """With m = width / base_width: rate times 1 / sqrt(m), decay times sqrt(m); for AdamW the factors are 1/m and m.
 
-    Features learn alike at any width if the spectral norm of an update goes as sqrt(fan out / fan in), which stays when
-    both grow (Yang, Simon and Bernstein 2023, 2310.17813). That of an update with the root mean square of AdamW's goes
-    as sqrt(width): all its singular values are alike, where AdamW's are few and go as the width. Over widths 32 to 256,
-    the outputs of matrices after 8 steps grew as at most width^0.06 so, and as width^0.47 with the same rate at all.
+    Feature learning is independent of width if the spectral norm of an update scales as sqrt(fan out / fan in),
+    constant if both grow (Yang, Simon and Bernstein 2023, 2310.17813). A Muon update with the root mean square of
+    AdamW's has a spectral norm that scales as sqrt(width), because all its singular values are equal; AdamW's has few,
+    which scale as width. Over widths 32 to 256, the outputs of matrices after 8 steps scaled at most as width^0.06 with
+    this rule, and as width^0.47 with the same rate for all widths.
     """
     if not trained_by_muon(name, parameter):
         return None
@@ -181,28 +186,28 @@ def _muon_treatment(name: str, parameter: nn.Parameter, config: TransformerConfi
 
 
 def _networks(model: nn.Module) -> list[tuple[nn.Module, TransformerConfig]]:
-    """The network without its wrapper, or its stages, whose parameters have the names that the rules go by."""
-    found: list[tuple[nn.Module, TransformerConfig]] = [
+    """The unwrapped network, or its pipeline stages, with the parameter names that the rules use."""
+    networks: list[tuple[nn.Module, TransformerConfig]] = [
         (module, module.config) for module in model.modules() if isinstance(module, Transformer)
     ]
-    return found or [(model, TransformerConfig(vocabulary_size=2))]  # no scale depends on a shape without a base
+    return networks or [(model, TransformerConfig(vocabulary_size=2))]  # without a base shape, scales are constant
 
 
 class CombinedOptimizer(Optimizer):
-    """Steps its parts in turn.
+    """Steps several optimizers in turn.
 
-    `param_groups` and `state` are those of the parts, the same objects and not copies: what is set or written in either
-    place acts in both. The order of the parameters is that of the parts.
+    `param_groups` and `state` are the same objects as those of the optimizers, not copies, so that changes of either
+    affect both. The order of the parameters is that of the optimizers.
     """
 
-    def __init__(self, parts: Sequence[Optimizer]) -> None:
-        """Combine optimizers that have not taken a step, none with a parameter of another.
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        """Combine optimizers with disjoint parameters, before their first step.
 
         Raises:
-            ValueError: where two share a parameter, or there is none.
+            ValueError: if two share a parameter, or there is no optimizer.
         """
-        self.parts = list(parts)
-        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.optimizers = list(optimizers)
+        super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
         self._share()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -217,18 +222,18 @@ class CombinedOptimizer(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Step each part; the closure, if there is one, is called once."""
+        """Step each optimizer; the closure, if there is one, is called once."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self.parts:
-            part.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return loss
 
     def _share(self) -> None:
-        """Give the parts this one's groups and state, as loading makes new ones."""
+        """Set groups and state of the optimizers to this one's; loading creates new ones."""
         first = 0
-        for part in self.parts:
-            end = first + len(part.param_groups)
-            part.param_groups, part.state, first = self.param_groups[first:end], self.state, end
+        for optimizer in self.optimizers:
+            end = first + len(optimizer.param_groups)
+            optimizer.param_groups, optimizer.state, first = self.param_groups[first:end], self.state, end

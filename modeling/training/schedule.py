@@ -1,22 +1,23 @@
-"""The learning rate of each step, and how it goes with the batch and the tokens.
+"""Learning rate schedules, and scaling rules for batch size and tokens.
 
-- `learning_rate_at`: by the schedule's name
+- `learning_rate_at`: learning rate by the name of the schedule
 - `cosine_with_warmup`, `linear_with_warmup`, `constant_then_decay`: the schedules
 
-All begin with a linear warm-up to the peak and end at the floor. Linear to 0 is better than the usual cosine to a tenth
-of the peak, by more the more tokens a parameter gets (Bergsma et al. 2025, 2502.15938). Constant then decay needs no
-total before its decay begins: one long run can be stopped at several lengths, at the price of a decay each.
+All begin with a linear warm-up to the peak and end at the floor. Linear decay to 0 is better than the usual cosine to a
+tenth of the peak, increasingly so with more tokens per parameter (Bergsma et al. 2025, 2502.15938). Constant then decay
+does not need the total steps before its decay begins: a long run can be evaluated at several lengths, with a decay
+each.
 
-What was tuned at one batch and length, at another one:
+Scaling of tuned settings to another batch size and length:
 
 - Adam and AdamW: with k times the batch, the learning rate times sqrt(k), 1 - beta1 and 1 - beta2 times k, epsilon
   over sqrt(k) (Malladi et al. 2022, 2205.10782). It holds while noise dominates the gradient; beyond the critical batch
-  a larger rate does not help. Muon's source gives no rule; sqrt(k) is what is common.
+  a larger rate does not help. Muon's source gives no rule; sqrt(k) is common.
 - SGD: the learning rate times k, after a warm-up (Goyal et al. 2017, 1706.02677), with the same limit.
 - Weight decay of AdamW and Muon: a weight averages its updates over 1 / (learning rate * weight decay) steps; times the
-  batch, that is in tokens. As a share of the run's tokens (in epochs, where there are several) it stays put (Wang and
-  Aitchison 2024, 2405.13698). With k times the batch and sqrt(k) times the rate, that asks for sqrt(k) times the decay;
-  with n times the tokens at the same batch and rate, for 1/n of it.
+  batch size, this is a time scale in tokens, whose optimum is a constant share of the run's tokens (of an epoch, if
+  there are several; Wang and Aitchison 2024, 2405.13698). With k times the batch and sqrt(k) times the rate, this
+  requires sqrt(k) times the decay; with n times the tokens at the same batch and rate, 1/n of it.
 """
 
 import math
@@ -25,16 +26,16 @@ from typing import Literal, get_args
 ScheduleKind = Literal["cosine", "linear", "constant_then_decay"]
 
 DECAY_SHARE = 0.2
-"""Of all steps, for the decay of `constant_then_decay`; with it Hägele et al. 2024 (2405.18392) match the cosine."""
+"""Share of all steps for the decay of `constant_then_decay`, as good as a cosine in Hägele et al. 2024 (2405.18392)."""
 
 
 def learning_rate_at(
     step: int, kind: ScheduleKind, peak: float, floor: float, warmup_steps: int, total_steps: int
 ) -> float:
-    """Learning rate of a step by the schedule of that name; the arguments are those of `cosine_with_warmup`.
+    """Learning rate of a step by the schedule `kind`; other arguments as in `cosine_with_warmup`.
 
     Raises:
-        ValueError: where there is no schedule of that name.
+        ValueError: if there is no such schedule.
     """
     match kind:
         case "cosine":
@@ -43,7 +44,7 @@ def learning_rate_at(
             return linear_with_warmup(step, peak, floor, warmup_steps, total_steps)
         case "constant_then_decay":
             return constant_then_decay(step, peak, floor, warmup_steps, total_steps)
-    raise ValueError(f"there is no schedule {kind!r}; it can be {', '.join(get_args(ScheduleKind))}")
+    raise ValueError(f"schedule is {kind!r}; accepted are {', '.join(get_args(ScheduleKind))}")
 
 
 def cosine_with_warmup(step: int, peak: float, floor: float, warmup_steps: int, total_steps: int) -> float:
@@ -51,10 +52,10 @@ def cosine_with_warmup(step: int, peak: float, floor: float, warmup_steps: int, 
 
     Args:
         step: 1 for the first step, `total_steps` for the last.
-        peak: rate at step `warmup_steps`.
-        floor: rate at the last step.
+        peak: learning rate at step `warmup_steps`.
+        floor: learning rate at the last step.
         warmup_steps: steps of warm-up; 0 for none.
-        total_steps: steps in all.
+        total_steps: total number of steps.
     """
     if step <= warmup_steps:
         return peak * step / warmup_steps
@@ -63,9 +64,9 @@ def cosine_with_warmup(step: int, peak: float, floor: float, warmup_steps: int, 
 
 
 def linear_with_warmup(step: int, peak: float, floor: float, warmup_steps: int, total_steps: int) -> float:
-    """Learning rate of a step: linear warm-up to the peak, then straight to the floor.
+    """Learning rate of a step: linear warm-up to the peak, then linear decay to the floor.
 
-    Bergsma et al. 2025, 2502.15938, with a floor of 0. The arguments are those of `cosine_with_warmup`.
+    As in Bergsma et al. 2025, 2502.15938, with a floor of 0. Arguments as in `cosine_with_warmup`.
     """
     if step <= warmup_steps:
         return peak * step / warmup_steps
@@ -73,10 +74,10 @@ def linear_with_warmup(step: int, peak: float, floor: float, warmup_steps: int, 
 
 
 def constant_then_decay(step: int, peak: float, floor: float, warmup_steps: int, total_steps: int) -> float:
-    """Learning rate of a step: linear warm-up, the peak, and in the last fifth of all steps down to the floor.
+    """Learning rate of a step: linear warm-up, the peak, and decay to the floor in the last fifth of all steps.
 
-    The decay goes as 1 - sqrt(progress), the best of the shapes that Hägele et al. 2024 (2405.18392) tried. A warm-up
-    that reaches into the last fifth shortens it. The arguments are those of `cosine_with_warmup`.
+    The decay is 1 - sqrt(progress), the best shape in Hägele et al. 2024 (2405.18392). A warm-up that extends into the
+    last fifth shortens it. Arguments as in `cosine_with_warmup`.
     """
     if step <= warmup_steps:
         return peak * step / warmup_steps

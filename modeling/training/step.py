@@ -1,4 +1,4 @@
-"""One optimizer step: accumulate gradients over micro-batches, clip, update."""
+"""A training step: accumulate gradients over micro-batches, clip, update."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ from modeling.training.loss_scale import LossScale
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step measured."""
+    """Measurements of a training step."""
 
     loss: float
     """Mean cross-entropy over this process's tokens before the update, nats per token."""
     gradient_norm: float
     """L2 norm over all parameters before clipping, of the gradient averaged over processes."""
     skipped: bool = False
-    """The gradient overflowed in float16, and nothing was changed."""
+    """Whether the update was skipped: the gradient overflowed in float16, or `judge` rejected it."""
 
 
 def training_step(
@@ -38,23 +38,22 @@ def training_step(
     loss_scale: LossScale | None = None,
     judge: Callable[[float, float], bool] | None = None,
 ) -> StepResult:
-    """Update the model once with the mean gradient over all micro-batches.
+    """Update the model with the mean gradient over all micro-batches.
 
     Args:
-        model: a `Transformer`, wrapped or shared out or not.
-        optimizer: over the model's parameters.
-        micro_batches: tensors (rows, context + 1) int64 on any device; each row weighs the same.
-        learning_rate: of this step; groups of parameters have it times their own scale.
-        clip_norm: gradients longer than this are scaled down to it (Pascanu et al. 2013, 1211.5063).
-        precision: bf16 and fp16 run matrix products under autocast; weights, norms and loss stay float32.
+        model: a `Transformer`, wrapped, parallelized or neither.
+        optimizer: optimizer of the model's parameters.
+        micro_batches: tensors (rows, context + 1) int64 on any device; all rows have equal weights.
+        learning_rate: learning rate of this step; multiplied by the scale of each parameter group.
+        clip_norm: gradient norm to clip to (Pascanu et al. 2013, 1211.5063).
+        precision: bf16 and fp16 compute matrix products under autocast; weights, norms and loss stay float32.
         z_loss: weight of the squared log-sum-exp of the logits.
-        gradients: how they are accumulated and measured; `LocalGradients` where the network is whole here.
-        loss_scale: for fp16; a step whose gradient overflows is skipped and halves it.
-        judge: given loss and gradient norm, says whether the step is taken; without it, every finite one is.
+        gradients: accumulation and norm of gradients; by default `LocalGradients`, for a network on one process.
+        loss_scale: loss scale for fp16; an overflow skips the step and halves it.
+        judge: decides from loss and gradient norm whether to make the update; by default every finite step does.
 
     Raises:
-        TrainingDivergedError: where the gradient is not finite and no `judge` is there to skip the step; the model is
-            left as it was.
+        TrainingDivergedError: if the gradient is non-finite and there is no `judge`; the model is unchanged.
     """
     gradients = gradients or LocalGradients()
     scale = loss_scale.value if loss_scale else 1.0
@@ -82,18 +81,18 @@ def training_step(
 def diverged(
     model: nn.Module, step: int, loss: float, gradient_norm: float, learning_rate: float, clip_norm: float
 ) -> TrainingDivergedError:
-    """What to say of a gradient that is not finite."""
+    """Error for a non-finite or outlying gradient."""
     return TrainingDivergedError(
         f"training diverged at step {step}: the loss is {loss:.4g} and the gradient norm "
-        f"{gradient_norm:.4g} at learning rate {learning_rate:.3g}; {_where(model)}lower the peak learning rate "
+        f"{gradient_norm:.4g} at learning rate {learning_rate:.3g}; {_non_finite(model)}lower the peak learning rate "
         f"(a third of it is a good next try) or clip_norm (now {clip_norm:g}), or warm up longer"
     )
 
 
-def _where(model: nn.Module) -> str:
-    """Names the first tensor that is not finite, where one is: a gradient norm may overflow though no gradient does."""
-    found = first_non_finite(model)
-    return f"{found}; " if found else ""
+def _non_finite(model: nn.Module) -> str:
+    """Name of the first non-finite tensor, if any; the gradient norm may overflow with finite gradients."""
+    name = first_non_finite(model)
+    return f"{name}; " if name else ""
 
 
 def _steps_taken(optimizer: torch.optim.Optimizer) -> int:

@@ -23,7 +23,13 @@ from infra.workers.payload import PAYLOAD, load_payload, save_payload
 from infra.workers.ray_training import Worker, fit, ray_trainer
 from modeling.distillation.loss import distillation_loss
 from modeling.loss.cross_entropy import next_token_loss
-from modeling.training.data_parallel import MICRO_BATCH_ROWS, WorkerRank, gradients_at, most_shares, rows_are_apart
+from modeling.training.data_parallel import (
+    MICRO_BATCH_ROWS,
+    WorkerRank,
+    max_workers,
+    rows_are_independent,
+    worker_gradients,
+)
 from modeling.training.gradients import LossFunction
 from modeling.training.kinds import Precision
 from modeling.training.optimizer import build_optimizer
@@ -68,7 +74,7 @@ def recover(
         rows_apart: whether `loss_of` is a mean over rows, so that workers may share a micro-batch.
     """
     sampler, plan = context.sampler(model.config.context_length), recovery.plan(model.config.context_length)
-    rows_apart = rows_apart and rows_are_apart(model)
+    rows_apart = rows_apart and rows_are_independent(model)
     workers = _useful_workers(context, plan.rows, rows_apart)
     if workers > 1 and _saved_state(context, name).get("step", 0) < plan.steps:
         train = partial(
@@ -85,7 +91,7 @@ def recover(
         train_on_workers(train, workers, context)  # their last save is read below
     peak = recovery.learning_rate
     optimizer = build_optimizer(model, recovery.optimizer, peak, BETAS, recovery.weight_decay, MUON_MOMENTUM)
-    gradients = gradients_at(context.worker, model, loss_of)
+    gradients = worker_gradients(context.worker, model, loss_of)
     model.train()
     done = _resume(model, optimizer, context, name, extra_tensors)
     if 0 < done < plan.steps and context.worker.rank == 0:
@@ -147,7 +153,7 @@ def _train_on_worker(context: PassContext, worker: Worker) -> None:
 
 def _useful_workers(context: PassContext, rows: int, rows_apart: bool) -> int:
     """Number of workers, at most as many as have a part in each step."""
-    requested, useful = context.workers.max_workers, most_shares(rows, rows_apart)
+    requested, useful = context.workers.max_workers, max_workers(rows, rows_apart)
     if useful < requested:
         parts = f"{rows} rows" if rows_apart else f"{rows} rows in whole micro-batches of {MICRO_BATCH_ROWS}"
         context.listener.logged(

@@ -25,7 +25,7 @@ from modeling.compression.dequantization import dequantized, integer_modules
 from modeling.compression.pruning import apply_masks, zero_masks
 from modeling.experts.router import RoutingReport
 from modeling.loss.cross_entropy import TrainingLoss
-from modeling.training.data_parallel import WorkerRank, gradients_at, rows_are_apart
+from modeling.training.data_parallel import WorkerRank, rows_are_independent, worker_gradients
 from modeling.training.gradients import LossFunction
 from modeling.training.kinds import Precision
 from modeling.training.optimizer import Optimizer, build_adamw
@@ -135,9 +135,9 @@ def fine_tune(
     masks = zero_masks(network)
     model = FineTuned(network, job.head(network.config.width, job.seed).to(device))
     optimizer = _optimizer(model, settings)
-    gradients = gradients_at(rank, model, _loss_function(examples, device))
+    gradients = worker_gradients(rank, model, _loss_function(examples, device))
     precision: Precision = job.precision or ("bf16" if has_fast_bf16() else "fp32")
-    apart = rows_are_apart(network)
+    apart = rows_are_independent(network)
     steps = settings.epochs * len(job.epoch(0))
     warmup, step = math.ceil(settings.warmup_share * steps), 0
     for number in range(settings.epochs):

@@ -21,7 +21,7 @@ from infra.progress import RelayedListener, SilentListener, relayed
 from infra.store.filesystem import Folder
 from infra.workers.payload import load_payload, save_payload
 from infra.workers.ray_training import TrainingWorkers, Worker, fit, ray_trainer
-from modeling.training.data_parallel import ALONE, WorkerRank, most_shares, rows_are_apart
+from modeling.training.data_parallel import ALONE, WorkerRank, max_workers, rows_are_independent
 from stages.benchmark.fine_tuning.training import FineTuningJob, Rows, fine_tune, predict, rows_digest
 from stages.benchmark.harness.answer_store import AnswerStore, request_key
 from stages.benchmark.task import EvaluatedModel, TaskContext
@@ -78,7 +78,7 @@ def train_and_predict(
         EnvironmentProblem: if the cluster has no capacity for the workers.
     """
     smallest = min(map(len, job.epoch(0)))
-    workers = min(job.settings.workers, most_shares(smallest, rows_are_apart(job.network)))
+    workers = min(job.settings.workers, max_workers(smallest, rows_are_independent(job.network)))
     if workers == 1:
         return predict(fine_tune(job, ALONE, job.network.final_norm.weight.device, advanced), rows)
     with tempfile.TemporaryDirectory() as temporary:

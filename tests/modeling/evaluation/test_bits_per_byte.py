@@ -119,10 +119,10 @@ def test_a_continuation_longer_than_the_context_is_scored_whole():
 def test_the_likeliest_tokens_are_those_of_the_logits():
     model = CausalToy()
     documents = [[1, 2, 3], [], list(np.random.default_rng(0).integers(0, END, 30)), [4]]
-    found = top_predictions(model, documents, context_length=8, batch_tokens=24, end_of_text=END)
-    assert np.bincount(found.sequence, minlength=4).tolist() == [3, 0, 30, 1]
+    actual = top_predictions(model, documents, context_length=8, batch_tokens=24, end_of_text=END)
+    assert np.bincount(actual.sequence, minlength=4).tolist() == [3, 0, 30, 1]
     probabilities = model(torch.tensor([[END, 1, 2]]))[0].double().softmax(-1)
-    mine = found.sequence == 0
-    np.testing.assert_allclose(found.confidence[mine], probabilities.max(-1).values, rtol=1e-5)
-    assert found.right[mine].tolist() == (probabilities.argmax(-1) == torch.tensor([1, 2, 3])).tolist()
+    mine = actual.sequence == 0
+    np.testing.assert_allclose(actual.confidence[mine], probabilities.max(-1).values, rtol=1e-5)
+    assert actual.right[mine].tolist() == (probabilities.argmax(-1) == torch.tensor([1, 2, 3])).tolist()
     assert top_predictions(model, [], 8, 24, END).confidence.shape == (0,)

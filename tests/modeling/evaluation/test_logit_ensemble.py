@@ -37,8 +37,8 @@ def test_an_ensemble_of_one_network_many_times_is_that_network():
     ensemble = LogitEnsemble([model] * 4)
     torch.testing.assert_close(ensemble.token_losses(tokens), token_losses(model, tokens))
     documents = [row.tolist() for row in tokens]
-    found = document_bits(ensemble, documents, ensemble.context_length, 64, 0)
-    assert found == pytest.approx(document_bits(model, documents, SMALL.context_length, 64, 0))
+    actual = document_bits(ensemble, documents, ensemble.context_length, 64, 0)
+    assert actual == pytest.approx(document_bits(model, documents, SMALL.context_length, 64, 0))
 
 
 def test_an_ensemble_is_at_least_as_good_as_its_members_on_average():
@@ -54,7 +54,7 @@ def test_the_shortest_context_is_that_of_the_ensemble():
 
 
 def test_vocabularies_must_be_the_same():
-    with pytest.raises(ConfigError, match="vocabularies of 61, 62"):
+    with pytest.raises(ConfigError, match="vocabulary sizes 61, 62"):
         LogitEnsemble([small_network(vocabulary_size=62), small_network()])
     with pytest.raises(ConfigError, match="no networks"):
         LogitEnsemble([])

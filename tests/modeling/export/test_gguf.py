@@ -87,8 +87,8 @@ def logits(model, row):
     return model.head(model.hidden_states(row[None]))[0]
 
 
-def relative(found, expected):
-    return float((found - expected).norm() / expected.norm())
+def relative(actual, expected):
+    return float((actual - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -108,8 +108,8 @@ def test_with_relu_the_rescaling_changes_not_a_bit(tmp_path, tokenizer):
     model = network(norm_epsilon=1e-3)
     row = random_tokens(1, 24)[0]
     read = [contents(written(tmp_path, model, tokenizer, scale=scale))[:2] for scale in (1, 64, 4096)]
-    found = [as_llama_cpp_computes(fields, tensors, row, F.relu) for fields, tensors in read]
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    actual = [as_llama_cpp_computes(fields, tensors, row, F.relu) for fields, tensors in read]
+    assert torch.equal(actual[0], actual[1]) and torch.equal(actual[0], actual[2])
     assert read[1][0]["gptneox.attention.layer_norm_epsilon"] == pytest.approx(1e-3 * 64**2)
 
 
@@ -119,9 +119,9 @@ def test_the_error_that_is_stated_is_that_of_the_file(tmp_path, tokenizer):
     for scale in (1, 16, GELU_SCALE):
         stated = gelu_error(model, row, scale)
         fields, tensors, _ = contents(written(tmp_path, model, tokenizer, scale=scale))
-        found = as_llama_cpp_computes(fields, tensors, row[0], ggml_gelu)
-        assert relative(found, logits(model, row[0])) == pytest.approx(stated.relative, rel=0.05, abs=2e-6)
-        same = (found.argmax(-1) == logits(model, row[0]).argmax(-1)).float().mean()
+        actual = as_llama_cpp_computes(fields, tensors, row[0], ggml_gelu)
+        assert relative(actual, logits(model, row[0])) == pytest.approx(stated.relative, rel=0.05, abs=2e-6)
+        same = (actual.argmax(-1) == logits(model, row[0]).argmax(-1)).float().mean()
         assert (stated.scale, stated.tokens, stated.agreement) == (scale, 24, pytest.approx(float(same)))
 
 

@@ -33,9 +33,9 @@ def written(file, model, **more):
 def error(session, model, tokens):
     """Of the logits, relative to their size."""
     expected = model.head(model.hidden_states(tokens))
-    [found] = session.run(["logits"], {"tokens": tokens.numpy()})
-    assert found.shape == expected.shape and found.dtype == "float32"
-    return float((torch.from_numpy(found) - expected).norm() / expected.norm())
+    [actual] = session.run(["logits"], {"tokens": tokens.numpy()})
+    assert actual.shape == expected.shape and actual.dtype == "float32"
+    return float((torch.from_numpy(actual) - expected).norm() / expected.norm())
 
 
 def operators(file):

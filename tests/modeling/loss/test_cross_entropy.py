@@ -13,8 +13,8 @@ from modeling.loss.logit_tiles import TILING, Tiling
 from tests.modeling.networks import random_tokens, small_network
 
 ROWS = 2 * TILING.rows + 3
-ONE_PASS = Tiling(rows=5, entries=4, most_logits=10_000, least_rows=1)
-TWO_PASSES = Tiling(rows=5, entries=4, most_logits=1, least_rows=2)
+ONE_PASS = Tiling(rows=5, entries=4, max_logits=10_000, min_rows=1)
+TWO_PASSES = Tiling(rows=5, entries=4, max_logits=1, min_rows=2)
 """Every tile but the last of a row or band is 5 x 4."""
 
 
@@ -57,8 +57,8 @@ tilings = st.builds(
     Tiling,
     rows=st.integers(1, 9),
     entries=st.integers(1, 9),
-    most_logits=st.integers(1, 200),
-    least_rows=st.integers(1, 5),
+    max_logits=st.integers(1, 200),
+    min_rows=st.integers(1, 5),
 )
 band_shapes = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 6)), min_size=1, max_size=3)
 
@@ -74,10 +74,10 @@ band_shapes = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 6)), min_siz
 )
 def test_equals_cross_entropy_with_gradients(rows, shapes, tiling, z_loss, gradient, seed):
     bands, targets = make_problem(rows, shapes, seed)
-    found, expected = linear_cross_entropy(bands, targets, z_loss, tiling), full_loss(bands, targets, z_loss)
-    torch.testing.assert_close(tuple(found), expected, rtol=1e-12, atol=1e-13)
+    actual, expected = linear_cross_entropy(bands, targets, z_loss, tiling), full_loss(bands, targets, z_loss)
+    torch.testing.assert_close(tuple(actual), expected, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(
-        gradients_of(gradient * found.total, bands),
+        gradients_of(gradient * actual.total, bands),
         gradients_of(gradient * expected[0], bands),
         rtol=1e-9,
         atol=1e-12,
@@ -86,10 +86,10 @@ def test_equals_cross_entropy_with_gradients(rows, shapes, tiling, z_loss, gradi
 
 def test_tiles_of_the_usual_size_equal_cross_entropy():
     bands, targets = make_problem(ROWS, [(50, 8)])
-    found, expected = linear_cross_entropy(bands, targets), full_loss(bands, targets)
-    torch.testing.assert_close(tuple(found), expected, rtol=1e-12, atol=0)
+    actual, expected = linear_cross_entropy(bands, targets), full_loss(bands, targets)
+    torch.testing.assert_close(tuple(actual), expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(
-        gradients_of(found.total, bands), gradients_of(expected[0], bands), rtol=1e-9, atol=1e-14
+        gradients_of(actual.total, bands), gradients_of(expected[0], bands), rtol=1e-9, atol=1e-14
     )
 
 
@@ -108,9 +108,9 @@ def test_large_logits_do_not_overflow(tiling):
     bands, targets = make_problem(7, [(9, 2)], dtype=torch.float32)
     with torch.no_grad():
         bands[0][0].mul_(300)
-    found, expected = linear_cross_entropy(bands, targets, 0.0, tiling), full_loss(bands, targets)
-    torch.testing.assert_close(found.total, expected[0])
-    gradients, expected_gradients = gradients_of(found.total, bands), gradients_of(expected[0], bands)
+    actual, expected = linear_cross_entropy(bands, targets, 0.0, tiling), full_loss(bands, targets)
+    torch.testing.assert_close(actual.total, expected[0])
+    gradients, expected_gradients = gradients_of(actual.total, bands), gradients_of(expected[0], bands)
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-5, atol=1e-3)
 
 
@@ -120,8 +120,8 @@ def test_backward_of_a_kept_graph_can_be_repeated(tiling):
     expected = gradients_of(full_loss(bands, targets)[0], bands)
     loss = linear_cross_entropy(bands, targets, tiling=tiling).total
     for gradient, keeps in [(1.0, True), (3.0, True), (0.5, False)]:
-        found = gradients_of(loss, bands, grad_outputs=torch.tensor(gradient).double(), retain_graph=keeps)
-        torch.testing.assert_close(found, tuple(gradient * part for part in expected))
+        actual = gradients_of(loss, bands, grad_outputs=torch.tensor(gradient).double(), retain_graph=keeps)
+        torch.testing.assert_close(actual, tuple(gradient * part for part in expected))
     with pytest.raises(RuntimeError, match="second time"):
         gradients_of(loss, bands)
 
@@ -149,19 +149,19 @@ def test_what_is_frozen_gets_no_gradient(tiling, frozen):
     bands, targets = make_problem(7, [(9, 2)])
     bands[0][frozen].requires_grad_(False)
     free = bands[0][1 - frozen]
-    found, expected = linear_cross_entropy(bands, targets, tiling=tiling).total, full_loss(bands, targets)[0]
-    torch.testing.assert_close(torch.autograd.grad(found, free), torch.autograd.grad(expected, free))
-    found = linear_cross_entropy(bands, targets, tiling=tiling).total
-    found.backward()
+    actual, expected = linear_cross_entropy(bands, targets, tiling=tiling).total, full_loss(bands, targets)[0]
+    torch.testing.assert_close(torch.autograd.grad(actual, free), torch.autograd.grad(expected, free))
+    actual = linear_cross_entropy(bands, targets, tiling=tiling).total
+    actual.backward()
     assert bands[0][frozen].grad is None
 
 
 def test_without_gradients_there_is_a_loss_all_the_same():
     bands, targets = make_problem(7, [(9, 2), (5, 3)])
     with torch.no_grad():
-        found = linear_cross_entropy(bands, targets, 0.1, TWO_PASSES)
-    torch.testing.assert_close(tuple(found), full_loss(bands, targets, 0.1))
-    assert not found.total.requires_grad
+        actual = linear_cross_entropy(bands, targets, 0.1, TWO_PASSES)
+    torch.testing.assert_close(tuple(actual), full_loss(bands, targets, 0.1))
+    assert not actual.total.requires_grad
 
 
 @pytest.mark.parametrize("tiling", [ONE_PASS, TWO_PASSES])
@@ -172,15 +172,15 @@ def test_a_target_outside_the_vocabulary_makes_the_loss_infinite(tiling, stray):
     assert linear_cross_entropy(bands, targets, tiling=tiling).total == torch.inf
 
 
-@pytest.mark.parametrize("tiling", [TILING, Tiling(rows=100, entries=7, most_logits=1, least_rows=2)])
+@pytest.mark.parametrize("tiling", [TILING, Tiling(rows=100, entries=7, max_logits=1, min_rows=2)])
 def test_under_autocast_products_are_short_and_sums_are_not(tiling):
     bands, targets = make_problem(ROWS, [(30, 8), (20, 8)], dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        found = linear_cross_entropy(bands, targets, 1e-4, tiling).total
+        actual = linear_cross_entropy(bands, targets, 1e-4, tiling).total
     expected = full_loss(bands, targets, 1e-4)[0]
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=3e-3, atol=0)
-    for gradient, exact in zip(gradients_of(found, bands), gradients_of(expected, bands), strict=True):
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected, rtol=3e-3, atol=0)
+    for gradient, exact in zip(gradients_of(actual, bands), gradients_of(expected, bands), strict=True):
         assert gradient.dtype == torch.float32
         assert float((gradient - exact).norm() / exact.norm()) < 0.01
 
@@ -188,19 +188,19 @@ def test_under_autocast_products_are_short_and_sums_are_not(tiling):
 def test_autocast_leaves_float64_alone():
     bands, targets = make_problem(9, [(30, 8)])
     with torch.autocast("cpu", torch.bfloat16):
-        found = linear_cross_entropy(bands, targets).total
-    torch.testing.assert_close(found, full_loss(bands, targets)[0], rtol=1e-12, atol=0)
+        actual = linear_cross_entropy(bands, targets).total
+    torch.testing.assert_close(actual, full_loss(bands, targets)[0], rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("tiling", [ONE_PASS, TWO_PASSES])
 def test_bfloat16_tensors_have_gradients_of_their_own_dtype(tiling):
     bands, targets = make_problem(40, [(30, 8)], dtype=torch.bfloat16)
-    found = linear_cross_entropy(bands, targets, tiling=tiling).total
+    actual = linear_cross_entropy(bands, targets, tiling=tiling).total
     exact = [tuple(part.detach().double().requires_grad_() for part in band) for band in bands]
     expected = full_loss(exact, targets)[0]
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0)
-    for gradient, other in zip(gradients_of(found, bands), gradients_of(expected, exact), strict=True):
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual.double(), expected, rtol=0.01, atol=0)
+    for gradient, other in zip(gradients_of(actual, bands), gradients_of(expected, exact), strict=True):
         assert gradient.dtype == torch.bfloat16
         assert float((gradient.double() - other).norm() / other.norm()) < 0.02
 
@@ -216,7 +216,7 @@ def test_no_tensor_is_larger_than_a_tile_and_the_gradients(tiling):
     head = AdaptiveHead([(60, 2), (30, 3)], 4).double()
     with LargestTensor() as largest:
         chunked_token_losses(torch.randn(100, 4).double(), head, targets, tiling)
-    assert largest.elements <= max(tiling.most_logits, 100 * 4, 90)
+    assert largest.elements <= max(tiling.max_logits, 100 * 4, 90)
 
 
 def test_the_gradient_of_the_weights_is_not_copied_in_backward():
@@ -245,10 +245,10 @@ def test_next_token_loss_and_token_losses_equal_the_logits_cross_entropy(tied, b
     logits = model(tokens[:, :-1]).flatten(0, 1)
     expected = F.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
     expected_total = expected.mean() + 0.01 * logits.logsumexp(-1).square().mean()
-    found = next_token_loss(model, tokens, z_loss=0.01)
-    torch.testing.assert_close(tuple(found), (expected_total, expected.mean().detach()))
+    actual = next_token_loss(model, tokens, z_loss=0.01)
+    torch.testing.assert_close(tuple(actual), (expected_total, expected.mean().detach()))
     torch.testing.assert_close(token_losses(model, tokens), expected.detach().view(3, 11))
-    gradients = torch.autograd.grad(found.total, tuple(model.parameters()))
+    gradients = torch.autograd.grad(actual.total, tuple(model.parameters()))
     torch.testing.assert_close(gradients, torch.autograd.grad(expected_total, tuple(model.parameters())))
 
 

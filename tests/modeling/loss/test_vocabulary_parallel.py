@@ -11,7 +11,7 @@ from modeling.loss.vocabulary_parallel import vocabulary_parallel_cross_entropy
 
 ENTRIES, WIDTH, FIRST_SHARD = 23, 6, 15
 """Shards of 15 and 8 entries: neither alike nor a whole number of tiles."""
-TILING = Tiling(rows=7, entries=4, most_logits=1, least_rows=2)
+TILING = Tiling(rows=7, entries=4, max_logits=1, min_rows=2)
 Z_LOSS = 0.01
 
 
@@ -45,7 +45,7 @@ def parallel_figures(rank: int) -> dict[str, torch.Tensor]:
     }
 
 
-def assert_equal_to_one_process(found: dict[str, torch.Tensor], weight_rows: slice) -> None:
+def assert_equal_to_one_process(actual: dict[str, torch.Tensor], weight_rows: slice) -> None:
     hidden, weight, targets = make_problem()
     loss = linear_cross_entropy([(hidden.tanh(), weight)], targets, Z_LOSS)
     (3 * loss.total).backward()
@@ -57,7 +57,7 @@ def assert_equal_to_one_process(found: dict[str, torch.Tensor], weight_rows: sli
         "hidden": hidden.grad,
         "weight": weight.grad[weight_rows],
     }
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-14)
 
 
 def _one_rank(rank: int, folder: str) -> None:
@@ -82,7 +82,7 @@ def test_one_shard_of_all_equals_one_process(tmp_path: Path):
         loss = vocabulary_parallel_cross_entropy(hidden, weight, 0, targets, None, Z_LOSS, TILING)
         expected = linear_cross_entropy([(hidden, weight)], targets, Z_LOSS)
         torch.testing.assert_close(tuple(loss), tuple(expected), rtol=1e-12, atol=0)
-        found = torch.autograd.grad(loss.total, (hidden, weight))
-        torch.testing.assert_close(found, torch.autograd.grad(expected.total, (hidden, weight)))
+        actual = torch.autograd.grad(loss.total, (hidden, weight))
+        torch.testing.assert_close(actual, torch.autograd.grad(expected.total, (hidden, weight)))
     finally:
         distributed.destroy_process_group()

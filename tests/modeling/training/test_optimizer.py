@@ -249,9 +249,9 @@ def test_sgd_equals_hand_arithmetic():
 
 
 def test_there_is_no_other_optimizer():
-    with pytest.raises(ValueError, match="no optimizer 'lion'; it can be adamw, muon, sgd"):
+    with pytest.raises(ValueError, match="optimizer is 'lion'; accepted are adamw, muon, sgd"):
         build(nn.Linear(2, 2), "lion")
-    with pytest.raises(ValueError, match=r"has the shape \(3,\); give it to AdamW"):
+    with pytest.raises(ValueError, match=r"has the shape \(3,\); accepted are only matrices"):
         Muon([torch.zeros(3)], lr=0.1, momentum=0.9, weight_decay=0.0)
 
 

@@ -54,5 +54,5 @@ def test_cosine_without_warmup_and_of_warmup_alone():
 
 
 def test_there_is_no_other_schedule():
-    with pytest.raises(ValueError, match="no schedule 'step'; it can be cosine, linear, constant_then_decay"):
+    with pytest.raises(ValueError, match="schedule is 'step'; accepted are cosine, linear, constant_then_decay"):
         learning_rate_at(1, "step", 1.0, 0.0, 0, 1)

@@ -65,9 +65,9 @@ def test_bf16_stays_near_fp32():
     fp32 = small_network()
     bf16 = copy.deepcopy(fp32)
     tokens = random_tokens(4, 13)
-    found, expected = take_step(bf16, [tokens], precision="bf16"), take_step(fp32, [tokens])
-    assert found.loss == pytest.approx(expected.loss, rel=0.01)
-    assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=0.05)
+    actual, expected = take_step(bf16, [tokens], precision="bf16"), take_step(fp32, [tokens])
+    assert actual.loss == pytest.approx(expected.loss, rel=0.01)
+    assert actual.gradient_norm == pytest.approx(expected.gradient_norm, rel=0.05)
     assert {parameter.dtype for parameter in bf16.parameters()} == {torch.float32}
 
 
@@ -126,6 +126,6 @@ def test_two_ranks_with_accumulation_equal_one_process(tmp_path: Path):
     alone = small_network().double()
     expected = take_step(alone, [random_tokens(8, 13)], clip_norm=0.5)
     for rank in range(2):
-        found = torch.load(tmp_path / f"rank-{rank}.pt")
-        assert found["norm"] == pytest.approx(expected.gradient_norm, rel=1e-9)
-        torch.testing.assert_close(found["model"], dict(alone.state_dict()), rtol=1e-9, atol=1e-9)
+        actual = torch.load(tmp_path / f"rank-{rank}.pt")
+        assert actual["norm"] == pytest.approx(expected.gradient_norm, rel=1e-9)
+        torch.testing.assert_close(actual["model"], dict(alone.state_dict()), rtol=1e-9, atol=1e-9)

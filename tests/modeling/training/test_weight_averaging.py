@@ -19,8 +19,8 @@ def state(*values: float) -> dict[str, torch.Tensor]:
     return {"a": torch.tensor(values[:1]).float(), "b": torch.tensor(values[1:]).float()}
 
 
-def assert_state(found: dict[str, torch.Tensor], *values: float) -> None:
-    torch.testing.assert_close(found, state(*values))
+def assert_state(actual: dict[str, torch.Tensor], *values: float) -> None:
+    torch.testing.assert_close(actual, state(*values))
 
 
 def test_a_uniform_average_is_the_mean():
@@ -55,15 +55,15 @@ def test_short_floats_are_averaged_as_float32_and_long_ones_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("states", "complaint"),
+    ("states", "message"),
     [
-        ([], "at least one state"),
+        ([], "no state to average; at least one"),
         ([state(1, 2), {"a": torch.ones(1)}], "b are not in both"),
-        ([{"a": torch.ones(1, dtype=torch.int8)}], "tensor a holds torch.int8; only floats"),
+        ([{"a": torch.ones(1, dtype=torch.int8)}], "tensor a has dtype torch.int8; accepted are only floats"),
     ],
 )
-def test_what_cannot_be_averaged_is_refused(states, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_invalid_states_are_refused(states, message):
+    with pytest.raises(ValueError, match=message):
         uniform_average(states)
 
 
@@ -75,12 +75,12 @@ def distance(weights: dict[str, torch.Tensor]) -> float:
 def test_a_greedy_average_keeps_what_helps():
     """At (1, 0), then (-1.1, 0), which brings it to (-0.05, 0), then (0, 3), which would bring it to 1.0 from there."""
     candidates = {"far": state(0, 3), "left": state(-1.1, 0), "right": state(1, 0)}
-    found = greedy_average(candidates, candidates.__getitem__, distance)
-    assert found.members == ("right", "left")
-    assert_state(found.weights, -0.05, 0)
-    assert found.loss == pytest.approx(0.0025, rel=1e-5)
-    assert found.losses == pytest.approx({"right": 1.0, "left": 1.21, "far": 9.0})
-    assert list(found.losses) == ["right", "left", "far"]
+    result = greedy_average(candidates, candidates.__getitem__, distance)
+    assert result.members == ("right", "left")
+    assert_state(result.weights, -0.05, 0)
+    assert result.loss == pytest.approx(0.0025, rel=1e-5)
+    assert result.losses == pytest.approx({"right": 1.0, "left": 1.21, "far": 9.0})
+    assert list(result.losses) == ["right", "left", "far"]
 
 
 def test_a_greedy_average_keeps_what_changes_nothing():
@@ -90,10 +90,10 @@ def test_a_greedy_average_keeps_what_changes_nothing():
 
 def test_a_candidate_without_a_loss_comes_last_and_is_left_out():
     candidates = [state(math.nan, 0), state(1, 0)]
-    found = greedy_average(range(2), candidates.__getitem__, distance)
-    assert found.members == (1,)
-    assert found.losses == {1: 1.0, 0: math.inf}
-    with pytest.raises(ValueError, match="at least one candidate"):
+    result = greedy_average(range(2), candidates.__getitem__, distance)
+    assert result.members == (1,)
+    assert result.losses == {1: 1.0, 0: math.inf}
+    with pytest.raises(ValueError, match="no candidate to average; at least one"):
         greedy_average([], candidates.__getitem__, distance)
 
 
@@ -104,10 +104,10 @@ def test_a_greedy_average_is_never_worse_than_the_best_candidate(points):
         return float((flat.square() + 3 * (5 * flat).cos()).sum())
 
     candidates = [state(*point) for point in points]
-    found = greedy_average(range(len(points)), candidates.__getitem__, waves)
-    assert found.loss <= min(map(waves, candidates))
-    assert waves(found.weights) == found.loss
-    torch.testing.assert_close(uniform_average(candidates[member] for member in found.members), found.weights)
+    result = greedy_average(range(len(points)), candidates.__getitem__, waves)
+    assert result.loss <= min(map(waves, candidates))
+    assert waves(result.weights) == result.loss
+    torch.testing.assert_close(uniform_average(candidates[member] for member in result.members), result.weights)
 
 
 def test_an_exponential_average_follows_its_closed_formula():
@@ -131,7 +131,7 @@ def test_an_exponential_average_follows_its_closed_formula():
 
 def test_a_half_life_is_when_a_weight_counts_half():
     assert ExponentialAverage(torch.nn.Linear(1, 1), half_life=20).decay ** 20 == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="more than 0"):
+    with pytest.raises(ValueError, match="accepted are positive numbers"):
         ExponentialAverage(torch.nn.Linear(1, 1), half_life=0)
 
 
@@ -161,7 +161,7 @@ def test_names_are_those_of_the_network_whatever_is_around_it():
     assert average.state["embedding.weight"].shape == (SMALL.vocabulary_size, SMALL.width)
 
 
-def test_wrapped_and_shared_out_parameters(tmp_path: Path):
+def test_wrapped_and_sharded_parameters(tmp_path: Path):
     """Quick: a group of this process alone."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
