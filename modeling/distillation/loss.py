@@ -204,10 +204,10 @@ class _TiledHead(torch.autograd.Function):
         bands = [Band.create(hidden, weight, 0) for hidden, weight in zip(tensors[::2], tensors[1::2], strict=True)]
         bands = [band._replace(weight=band.weight.to(band.hidden.dtype)) for band in bands]
         count, entries = len(references.targets), [len(band.weight) for band in bands]
-        wanted = [with_gradient and wants for wants in ctx.needs_input_grad[3:]]
+        needs_gradient = [with_gradient and needed for needed in ctx.needs_input_grad[3:]]
         gradients = [
-            torch.zeros_like(tensor, dtype=_sum_dtype(tensor)) if wants else None
-            for tensor, wants in zip(tensors, wanted, strict=True)
+            torch.zeros_like(tensor, dtype=_sum_dtype(tensor)) if needed else None
+            for tensor, needed in zip(tensors, needs_gradient, strict=True)
         ]
         total, cross_entropy = (tensors[0].new_zeros((), dtype=_sum_dtype(tensors[0])) for _ in range(2))
         step = tiling.whole_rows(sum(entries))

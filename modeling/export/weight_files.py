@@ -1,7 +1,7 @@
 """Safetensors files of a model folder, checked by their headers; imports no torch and reads no weights.
 
-- `weight_files`: the files with the weights: `model.safetensors`, or the shards that an index names
-- `check_complete`: whether a file is whole
+- `weight_files`: paths of the weights: `model.safetensors`, or the shards in an index
+- `check_complete`: compares the size of a file with its header
 """
 
 import json
@@ -13,14 +13,14 @@ from data_schemas.errors import ContractError, NotFoundError
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LARGE_FILE_POINTER = b"version https://git-lfs"
-"""Beginning of the text file that Git LFS leaves where a large file was not downloaded."""
+"""Start of the text file that Git LFS leaves in place of a file that was not downloaded."""
 _LENGTH_BYTES = 8
-_MOST_HEADER_BYTES = 100_000_000
-"""The format's own limit."""
+_MAX_HEADER_BYTES = 100_000_000
+"""Limit of the format."""
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, each present and whole.
+    """Paths of the files with the weights, each present and complete.
 
     Raises:
         NotFoundError: if one is missing.
@@ -34,8 +34,8 @@ def weight_files(folder: Path) -> list[Path]:
     pickled = sorted(path for ending in ("*.bin", "*.pt", "*.pth") for path in folder.glob(ending))
     if pickled:
         raise ContractError(
-            f"{folder} contains {pickled[0].name}, which can run code when it is read, and no {WEIGHTS}; convert it "
-            'where you trust it: python -c "from transformers import AutoModelForCausalLM as M; '
+            f"{folder} contains {pickled[0].name}, which can run code when it is read, and no {WEIGHTS}; if you "
+            'trust it, convert it with: python -c "from transformers import AutoModelForCausalLM as M; '
             "M.from_pretrained('FOLDER').save_pretrained('NEW_FOLDER')\""
         )
     raise NotFoundError(f"{folder} contains neither {WEIGHTS} nor {INDEX}; copy the whole folder")
@@ -45,7 +45,7 @@ def check_complete(path: Path) -> frozenset[str]:
     """Names of the tensors of a safetensors file, after a comparison of its size with its header.
 
     Raises:
-        ContractError: if it is cut short, a pointer of Git LFS, or no safetensors file.
+        ContractError: if it is incomplete, a pointer of Git LFS, or not a safetensors file.
     """
     bytes_found = path.stat().st_size
     with path.open("rb") as file:
@@ -56,7 +56,7 @@ def check_complete(path: Path) -> frozenset[str]:
             )
         file.seek(0)
         header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        header = file.read(header_bytes) if header_bytes <= _MOST_HEADER_BYTES else b""
+        header = file.read(header_bytes) if header_bytes <= _MAX_HEADER_BYTES else b""
     tensors = _parsed_header(header)
     if not tensors:
         raise ContractError(f"{path} is no readable safetensors file ({bytes_found} bytes); download it again")
@@ -70,7 +70,7 @@ def check_complete(path: Path) -> frozenset[str]:
 
 
 def _parsed_header(header: bytes) -> dict[str, int]:
-    """Tensor name -> end of its data in bytes; empty for what is no header."""
+    """Tensor name -> end of its data in bytes; empty if it is not a valid header."""
     try:
         entries: dict[str, Any] = json.loads(header)
         return {name: int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"}
@@ -90,7 +90,7 @@ def _shards(folder: Path) -> list[Path]:
         if Path(name).name != name:
             raise ContractError(f"{index} names the file {name}; shards are stored beside their index")
         if not (folder / name).is_file():
-            raise NotFoundError(f"{folder / name} is missing, which {INDEX} names; copy the whole folder")
+            raise NotFoundError(f"{folder / name}, named in {INDEX}, is missing; copy the whole folder")
         tensors[name] = check_complete(folder / name)
     for tensor, name in weight_map.items():
         if tensor not in tensors[name]:
