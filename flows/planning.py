@@ -2,9 +2,10 @@
 
 - `PlannedStage`: the decision for one stage, with its estimate
 - `Planner`: decides stage by stage from the store, the config and the run it starts from
+- `stages_until`, `stages_from`: the stages of a run, in order; `stages_read`: the earlier stages that they read
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -75,20 +76,34 @@ class Planner:
         self._known_runs = [*filter(None, (record, base)), *others]
         self._wires = wiring()
 
-    def plan(self, forced: str | None = None, last_stage: str | None = None) -> list[PlannedStage]:
-        """Decisions for all stages, before anything runs."""
+    def plan(
+        self,
+        forced: Collection[str] = (),
+        last_stage: str | None = None,
+        first: str | None = None,
+        inputs: Mapping[str, Artifact] | None = None,
+    ) -> list[PlannedStage]:
+        """Decisions for the stages from `first` to `last_stage`, by default all, before anything runs.
+
+        Args:
+            forced: names of stages that must run even if nothing changed.
+            last_stage: name of the last stage.
+            first: name of the first stage.
+            inputs: artifacts of stages before the first.
+        """
         planned: list[PlannedStage] = []
-        artifacts: dict[str, Artifact | None] = {}
-        volume = Volume()
-        for stage in stages_until(last_stage):
-            decision = self.decide(stage, artifacts, volume, forced)
+        artifacts: dict[str, Artifact | None] = dict(inputs or {})
+        stages = stages_from(first, last_stage)
+        volume = volume_before(stages[0], inputs or {})
+        for stage in stages:
+            decision = self.decide(stage, artifacts, volume, stage.name in forced)
             planned.append(decision)
             artifacts[stage.name] = decision.artifact
             volume = decision.estimate.output
         return planned
 
     def decide(
-        self, stage: Stage, artifacts: Mapping[str, Artifact | None], volume: Volume, forced: str | None = None
+        self, stage: Stage, artifacts: Mapping[str, Artifact | None], volume: Volume, forced: bool = False
     ) -> PlannedStage:
         """Decision for one stage.
 
@@ -96,7 +111,7 @@ class Planner:
             stage: the stage.
             artifacts: artifacts of preceding stages; None for a stage that has not run yet.
             volume: input volume expected for the stage.
-            forced: name of a stage that must run even if nothing changed.
+            forced: it must run even if nothing changed.
         """
         config = self.config.stage_config(stage.name)
         upstream = {name: artifacts[producer] for name, producer in self._wires[stage.name].items()}
@@ -111,7 +126,7 @@ class Planner:
         pinned = self._pinned(self.record, stage, key)
         if pinned is not None:
             return replace(self._reuse(stage, key, pinned, "already done in this run"), done_before=True)
-        if stage.name == forced:
+        if forced:
             return self._run(stage, config, volume, "forced by rerun", key)
         match = self._pinned(self.base, stage, key) or next(iter(self.store.committed(stage.name, key)), None)
         if match is not None:
@@ -119,15 +134,6 @@ class Planner:
         changes = self._changes(stage, config, digests, sources)
         unchanged = "never run in this store" if changes is None else "its artifact is gone from the store"
         return self._run(stage, config, volume, "; ".join(changes or [unchanged]), key)
-
-    def reuse_from(self, run: RunRecord, stage: Stage) -> PlannedStage:
-        """Decision to use the artifact of another run.
-
-        Raises:
-            NotFoundError: if it is gone from the store.
-        """
-        artifact = self.store.open(run.stages[stage.name].artifact)
-        return self._reuse(stage, artifact.manifest.key, artifact, f"taken from run {run.run_id}")
 
     def _reuse(self, stage: Stage, key: str, artifact: Artifact, why: str) -> PlannedStage:
         free = Estimate(seconds=0, peak_memory_bytes=0, output=artifact.manifest.volume)
@@ -194,6 +200,24 @@ def stages_until(last_stage: str | None) -> list[Stage]:
     """The stages in order, up to and including `last_stage`."""
     names = [stage.name for stage in STAGES]
     return list(STAGES[: names.index(last_stage) + 1] if last_stage else STAGES)
+
+
+def stages_from(first: str | None, last_stage: str | None) -> list[Stage]:
+    """The stages in order, from `first` to `last_stage`."""
+    return stages_until(last_stage)[len(stages_until(first)) - 1 if first else 0 :]
+
+
+def stages_read(stages: Sequence[Stage]) -> list[str]:
+    """Names of the stages whose artifacts `stages` read, without those of `stages` themselves, in order."""
+    wires, own = wiring(), {stage.name for stage in stages}
+    producers = {producer for stage in stages for producer in wires[stage.name].values()} - own
+    return [stage.name for stage in STAGES if stage.name in producers]
+
+
+def volume_before(stage: Stage, artifacts: Mapping[str, Artifact]) -> Volume:
+    """Volume of the artifact of the preceding stage; empty for the first stage."""
+    preceding = stages_until(stage.name)[:-1]
+    return artifacts[preceding[-1].name].manifest.volume if preceding else Volume()
 
 
 def artifact_refs(artifacts: Mapping[str, Artifact]) -> dict[str, ArtifactRef]:

@@ -7,13 +7,22 @@
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from data_schemas.config import StageConfig, canonical_json
-from data_schemas.errors import ConfigError
-from data_schemas.manifest import Estimate, Manifest, RunRecord, StageOutcome, Volume, content_digest
-from flows.planning import PlannedStage, Planner, artifact_refs, stages_until
-from flows.run_config import RunConfigBase
+from data_schemas.errors import ConfigError, NotFoundError
+from data_schemas.manifest import Estimate, Manifest, RunRecord, StageOutcome, content_digest
+from flows.planning import (
+    PlannedStage,
+    Planner,
+    artifact_refs,
+    field_changes,
+    stages_from,
+    stages_read,
+    stages_until,
+    volume_before,
+)
+from flows.run_config import RunConfigBase, recorded_config
 from infra.hardware import workers_or_all
 from infra.measure import PeakMemory, Stopwatch
 from infra.progress import ProgressListener, SilentListener
@@ -59,14 +68,17 @@ class RunRequest:
     config: RunConfigBase
     store_url: str
     base: RunRecord | None = None
+    first: str | None = None
+    """First stage to plan; those before it are taken from `base`, even if their sources have changed since."""
     forced: str | None = None
+    """Stage that must run."""
+    forced_onwards: bool = False
+    """All stages after `forced` must run, too."""
     last_stage: str | None = None
     fresh: bool = False
-    inputs_from: RunRecord | None = None
-    """A run whose artifacts are used for all stages before the last one, even if their sources have changed since."""
 
     def __post_init__(self) -> None:
-        for name in (self.forced, self.last_stage):
+        for name in (self.first, self.forced, self.last_stage):
             if name is not None:
                 stage_named(name)
 
@@ -74,8 +86,21 @@ class RunRequest:
     def config_digest(self) -> str:
         """Identifies config and last stage; fields that change no bytes are not part of it."""
         values = {stage.name: self.config.stage_config(stage.name).key_fields() for stage in STAGES}
-        request = {"name": self.config.name, "config": values, "until": self.last_stage}
+        request: dict[str, Any] = {"name": self.config.name, "config": values, "until": self.last_stage}
+        if self.forced_onwards:
+            request["forced_onwards"] = True
         return hashlib.sha256(canonical_json(request).encode()).hexdigest()
+
+    @property
+    def planned(self) -> list[Stage]:
+        """The stages that are not taken from `base`."""
+        return stages_from(self.first, self.last_stage)
+
+    @property
+    def forced_stages(self) -> list[str]:
+        """Names of the stages that must run."""
+        onwards = [stage.name for stage in stages_from(self.forced, self.last_stage)] if self.forced else []
+        return onwards if self.forced_onwards else onwards[:1]
 
 
 @dataclass
@@ -85,11 +110,12 @@ class RunSession:
     request: RunRequest
     record: RunRecord
     view: RunView = field(default_factory=SilentView)
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    artifacts: dict[str, Artifact] = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.request.store_url)
         self.run_store = RunStore(self.request.store_url)
+        self.artifacts = _taken(self.store, self.request)
 
     @classmethod
     def begin(cls, request: RunRequest, view: RunView | None = None) -> "RunSession":
@@ -99,8 +125,7 @@ class RunSession:
             ConfigError: if the plan shows that a stage cannot work; nothing has started then.
         """
         session = cls(request, _new_record(request), view or SilentView())
-        if request.inputs_from is None:
-            session.planner(None).plan(request.forced, request.last_stage)
+        session.planner(None).plan(request.forced_stages, request.last_stage, request.first, session.artifacts)
         unfinished, notes = (None, []) if request.fresh else resumable(session.run_store, request)
         session.record = runs.claim(unfinished or session.record)
         session._save()
@@ -124,15 +149,15 @@ class RunSession:
 
     def decide(self, stage: Stage) -> PlannedStage:
         """Reuse or run, with every input known."""
-        planner, inputs_from = self.planner(self.record), self.request.inputs_from
-        if inputs_from is not None and stage.name != self.request.last_stage:
-            return planner.reuse_from(inputs_from, stage)
         producers = wiring()[stage.name].values()
         inputs = {producer: self.artifacts[producer] for producer in producers}
-        return planner.decide(stage, inputs, self._volume_before(stage), self.request.forced)
+        volume = volume_before(stage, self.artifacts)
+        return self.planner(self.record).decide(stage, inputs, volume, stage.name in self.request.forced_stages)
 
     def execute(self, stage: Stage) -> StageOutcome:
-        """Reuse or make the artifact of one stage and pin it in the record."""
+        """Take, reuse or make the artifact of one stage and pin it in the record."""
+        if stage not in self.request.planned:
+            return self._take(stage)
         decision = self.decide(stage)
         begun = datetime.now(UTC)
         if decision.action == "reuse":
@@ -145,7 +170,19 @@ class RunSession:
         outcome = StageOutcome(action=decision.action, why=decision.why, artifact=artifact.ref, seconds=seconds)
         self.artifacts[stage.name] = artifact
         # The record of a continued run keeps its outcomes from before it was stopped.
-        stages = self.record.stages if decision.done_before else {**self.record.stages, stage.name: outcome}
+        return self._pin(stage, outcome, self.record.stages.get(stage.name) if decision.done_before else None)
+
+    def _take(self, stage: Stage) -> StageOutcome:
+        """The outcome of a stage before the first that is planned; an artifact that no stage reads may be gone."""
+        base, artifact = self.request.base, self.artifacts.get(stage.name)
+        assert base is not None
+        ref = artifact.ref if artifact else base.stages[stage.name].artifact
+        return self._pin(
+            stage, StageOutcome(action="reuse", why=f"taken from run {base.run_id}", artifact=ref, seconds=0)
+        )
+
+    def _pin(self, stage: Stage, outcome: StageOutcome, recorded: StageOutcome | None = None) -> StageOutcome:
+        stages = {**self.record.stages, stage.name: recorded or outcome}
         self.record = self.record.model_copy(update={"stages": stages})
         self._save()
         self.view.stage_finished(stage.name, outcome)
@@ -164,7 +201,7 @@ class RunSession:
         for name, artifact in inputs.items():
             artifact.check_contract(stage.inputs[name], stage.name)
         out = self.store.writer(stage.name, decision.key, self.run_id, stage.output)
-        context = self._context(stage, out, fresh=stage.name == self.request.forced)
+        context = self._context(stage, out, fresh=stage.name in self.request.forced_stages)
         config = self.request.config.stage_config(stage.name)
         started = datetime.now(UTC)
         with PeakMemory() as memory:
@@ -185,10 +222,6 @@ class RunSession:
         work = out.folder.child(f"{self.run_id}/work")
         shared = None if fresh else self.store.root.child(f"shared/{stage.name}")
         return StageContext(self.run_id, partitions, work, listener, records, shared)
-
-    def _volume_before(self, stage: Stage) -> Volume:
-        preceding = stages_until(stage.name)[:-1]
-        return self.artifacts[preceding[-1].name].manifest.volume if preceding else Volume()
 
     def _save(self) -> None:
         self.run_store.save(self.record)
@@ -230,33 +263,79 @@ def resumable(store: RunStore, request: RunRequest) -> tuple[RunRecord | None, l
 
 
 def rerun_request(
-    store_url: str, base: RunRecord, config: RunConfigBase, stage: str, only: bool, fresh: bool
+    store_url: str,
+    base: RunRecord,
+    config: RunConfigBase,
+    stage: str,
+    only: bool = False,
+    fresh: bool = False,
+    onwards: bool = False,
 ) -> RunRequest:
-    """A forced rerun of one stage of a run.
+    """A forced rerun of one stage of a run, on the artifacts that the run used.
+
+    Args:
+        store_url: store of the run.
+        base: the run.
+        config: its config, possibly with other settings of this stage and those after it.
+        stage: the stage that must run.
+        only: it is the last stage; by default the last stage of the run is, unless it comes before this one.
+        fresh: start a new run even if an unfinished one of the same request could be continued.
+        onwards: the stages after it must run, too.
 
     Raises:
-        ConfigError: if the run has no artifact of a preceding stage.
+        ConfigError: if the run has no artifact of a preceding stage, or the config changes one.
     """
-    _check_reached(base, stage)
-    return RunRequest(config, store_url, base, stage, stage if only else base.last_stage, fresh)
+    _check_taken(base, config, stage)
+    reached = base.last_stage is None or stage in {passed.name for passed in stages_until(base.last_stage)}
+    last_stage = base.last_stage if reached and not only else stage
+    return RunRequest(config, store_url, base, stage, stage, onwards, last_stage, fresh)
 
 
 def following_request(store_url: str, base: RunRecord, config: RunConfigBase, stage: str) -> RunRequest:
     """One stage, on the artifacts of a run's preceding stages.
 
     Raises:
-        ConfigError: if the run has no artifact of a preceding stage.
+        ConfigError: if the run has no artifact of a preceding stage, or the config changes one.
     """
-    _check_reached(base, stage)
-    return RunRequest(config, store_url, last_stage=stage, inputs_from=base)
+    _check_taken(base, config, stage)
+    return RunRequest(config, store_url, base, stage, last_stage=stage)
 
 
-def _check_reached(base: RunRecord, stage: str) -> None:
-    missing = [required.name for required in stages_until(stage)[:-1] if required.name not in base.stages]
-    if missing:
-        raise ConfigError(
-            f"run {base.run_id} has no {missing[0]} artifact, which {stage} needs; finish it first with: headrace run"
-        )
+def _check_taken(base: RunRecord, config: RunConfigBase, first: str) -> None:
+    recorded = recorded_config(base)
+    for stage in stages_until(first)[:-1]:
+        if stage.name not in base.stages:
+            raise ConfigError(
+                f"run {base.run_id} has no {stage.name} artifact, which {first} needs; make it with: "
+                f"headrace rerun {stage.name} --run {base.run_id}"
+            )
+        before = recorded.stage_config(stage.name).key_fields()
+        for change in field_changes(stage.Config, before, config.stage_config(stage.name)):
+            raise ConfigError(
+                f"{stage.name}.{change} changes a stage before {first}, whose artifact is taken from run "
+                f"{base.run_id}; to change it: headrace rerun {stage.name} --run {base.run_id} --set ..."
+            )
+
+
+def _taken(store: ArtifactStore, request: RunRequest) -> dict[str, Artifact]:
+    """Artifacts of `request.base` that the planned stages read.
+
+    Raises:
+        NotFoundError: if one is gone from the store, and no other attempt has the same bytes.
+    """
+    artifacts: dict[str, Artifact] = {}
+    if request.base is None or request.first is None:
+        return artifacts
+    for name in stages_read(request.planned):
+        ref = request.base.stages[name].artifact
+        artifact = store.find_equal(ref)
+        if artifact is None:
+            raise NotFoundError(
+                f"run {request.base.run_id} used {ref.label}, which {request.first} needs and which is gone from "
+                f"{request.store_url}; make it again with: headrace rerun {name} --run {request.base.run_id}"
+            )
+        artifacts[name] = artifact
+    return artifacts
 
 
 def _manifest(

@@ -26,10 +26,12 @@ def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
 
     def run() -> State[StageOutcome]:
         outcome = session.execute(stage)
-        if "PREFECT_API_URL" in os.environ:  # an ephemeral server ends with the run: its pages could not be read
+        artifact = session.artifacts.get(stage.name)
+        # An ephemeral server ends with the run: its pages could not be read.
+        if artifact and "PREFECT_API_URL" in os.environ:
             create_markdown_artifact(
                 key=f"headrace-{stage.name}",
-                markdown=stage_markdown(outcome, session.artifacts[stage.name]),
+                markdown=stage_markdown(outcome, artifact),
                 description=f"{stage.name} of run {session.run_id}",
             )
         name = "Cached" if outcome.action == "reuse" else "Completed"

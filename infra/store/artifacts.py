@@ -218,6 +218,12 @@ class ArtifactStore:
             )
         return artifact
 
+    def find_equal(self, ref: ArtifactRef) -> Artifact | None:
+        """The artifact, or another attempt at its key with the same content; None if all are gone."""
+        exact = self._load(ref.stage, ref.key, ref.attempt)
+        equal = (artifact for artifact in self.committed(ref.stage, ref.key) if artifact.ref.digest == ref.digest)
+        return exact or next(equal, None)
+
     def committed(self, stage: str, key: str) -> list[Artifact]:
         """All committed attempts at a key, newest first."""
         folder = self.key_folder(stage, key)

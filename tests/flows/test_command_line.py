@@ -102,6 +102,8 @@ def test_a_user_error_is_one_sentence_and_exit_status_2(workspace):
     assert "pretrain.workers: Input should be greater than or equal to 0, found -1" in output
     assert "no run 'x'" in headrace(workspace, "show", "x", expect=2)[0]
     assert "no stage 'train'" in headrace(workspace, "rerun", "train", expect=2)[0]
+    for arguments in ((), ("clean", "--from", "clean"), ("--from", "clean", "--only")):
+        assert "rerun needs STAGE" in headrace(workspace, "rerun", *arguments, expect=2)[0]
     assert "names no artifact" in headrace(workspace, "lineage", "nonsense", expect=2)[0]
 
 

@@ -1,12 +1,14 @@
+import shutil
 import uuid
 
 import pytest
 
-from data_schemas.errors import ConfigError, DamagedArtifactError
+from data_schemas.errors import ConfigError, DamagedArtifactError, NotFoundError
 from flows.commands.lineage import find_artifact, lineage_json
 from flows.commands.verify import verify_store
 from flows.planning import Planner
-from flows.run_session import RunRequest, RunSession, rerun_request
+from flows.run_config import recorded_config
+from flows.run_session import RunRequest, RunSession, following_request, rerun_request
 from infra.store import runs
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
@@ -29,7 +31,7 @@ def finished(tmp_path_factory):
 
 def plan(store, config, base=None, forced=None):
     planner = Planner(ArtifactStore(store), RunStore(store), config, None, base)
-    return {row.stage.name: row for row in planner.plan(forced)}
+    return {row.stage.name: row for row in planner.plan([forced] if forced else [])}
 
 
 def test_changing_nothing_runs_nothing(finished):
@@ -100,8 +102,97 @@ def test_a_forced_rerun_is_followed_only_where_bytes_changed(finished):
 def test_a_rerun_needs_what_comes_before(finished):
     store, path, _ = finished
     short, _ = run_config(store, mini_config(path), last_stage="clean")
-    with pytest.raises(ConfigError, match=r"has no dedup artifact.*headrace run"):
+    with pytest.raises(ConfigError, match=r"has no dedup artifact.*headrace rerun dedup --run"):
         rerun_request(store, short.record, mini_config(path), "compress", only=False, fresh=False)
+
+
+@pytest.mark.parametrize("change", ["added", "deleted", "rewritten", "store copied"])
+def test_a_rerun_uses_the_inputs_of_its_run_whatever_happened_to_the_sources(tmp_path, change):
+    path = write_corpus(tmp_path / "texts")
+    store = str(tmp_path / "store")
+    session, _ = run_config(store, mini_config(path), last_stage="tokenize")
+    if change == "added":
+        (tmp_path / "texts" / "more.jsonl").write_text('{"text": "Another text."}')
+    elif change == "rewritten":
+        write_corpus(tmp_path / "texts", documents=20)
+    else:
+        shutil.rmtree(tmp_path / "texts")
+    if change == "store copied":
+        shutil.move(store, tmp_path / "copy")
+        store = str(tmp_path / "copy")
+    base = RunStore(store).get(session.run_id)
+
+    again, diary = run(rerun_request(store, base, recorded_config(base), "clean"))
+    assert diary.actions == {"ingest": "reuse", "clean": "run", "dedup": "reuse", "tokenize": "reuse"}
+    assert again.record.stages["ingest"].why == f"taken from run {base.run_id}"
+    assert digests(store, again.run_id) == digests(store, base.run_id)
+
+    again, diary = run(rerun_request(store, base, recorded_config(base), "clean", onwards=True))
+    assert diary.actions == {"ingest": "reuse", "clean": "run", "dedup": "run", "tokenize": "run"}
+    again, diary = run(rerun_request(store, again.record, recorded_config(base), "dedup", only=True))
+    assert diary.actions == {"ingest": "reuse", "clean": "reuse", "dedup": "run"}
+
+
+def test_a_rerun_of_a_stage_after_the_last_of_its_run_runs_it_on_the_artifacts_of_the_run(tmp_path):
+    path = write_corpus(tmp_path / "texts")
+    store = str(tmp_path / "store")
+    base = run_config(store, mini_config(path), last_stage="dedup")[0].record
+    config = mini_config(path, "tokenize.vocabulary_size=420")
+    session, diary = run(rerun_request(store, base, config, "tokenize"))
+    assert diary.actions == {"ingest": "reuse", "clean": "reuse", "dedup": "reuse", "tokenize": "run"}
+    assert session.artifacts["tokenize"].manifest.inputs["corpus"] == base.stages["dedup"].artifact
+
+
+def test_a_rerun_needs_only_the_artifacts_that_it_reads_and_says_how_to_make_them_again(tmp_path):
+    path = write_corpus(tmp_path / "texts")
+    store = str(tmp_path / "store")
+    config = mini_config(path)
+    base = run_config(store, config, last_stage="tokenize")[0].record
+    shutil.rmtree(tmp_path / "store" / "ingest")
+    again = run(rerun_request(store, base, config, "dedup"))[0].record
+    assert digests(store, again.run_id) == digests(store, base.run_id)
+    shutil.rmtree(tmp_path / "store" / "dedup" / base.stages["dedup"].artifact.key / base.run_id)
+    session, _ = run(rerun_request(store, base, config, "tokenize"))
+    assert session.artifacts["dedup"].ref == again.stages["dedup"].artifact, "another attempt with the same bytes"
+    shutil.rmtree(tmp_path / "store" / "dedup")
+    records = len(RunStore(store).all())
+    with pytest.raises(NotFoundError, match=rf"which tokenize needs.*headrace rerun dedup --run {base.run_id}$"):
+        run(rerun_request(store, base, config, "tokenize"))
+    assert len(RunStore(store).all()) == records, "nothing was started"
+    run(rerun_request(store, base, config, "dedup"))
+    run(rerun_request(store, base, config, "tokenize"))
+
+
+def test_a_rerun_refuses_settings_of_the_stages_that_it_takes(finished):
+    store, path, run_id = finished
+    base = RunStore(store).get(run_id)
+    config = mini_config(path, "pretrain.tokens=4096")
+    for request in (rerun_request, following_request):
+        with pytest.raises(
+            ConfigError, match=rf"pretrain.tokens: 8192 -> 4096 changes a stage.*headrace rerun pretrain --run {run_id}"
+        ):
+            request(store, base, config, "compress")
+    rerun_request(store, base, mini_config(path, "pretrain.max_failures=7"), "compress")
+
+
+def test_an_interrupted_rerun_is_continued_as_what_it_was(tmp_path, monkeypatch):
+    path = write_corpus(tmp_path / "texts")
+    store, config = str(tmp_path / "store"), mini_config(path)
+    base = run_config(store, config, last_stage="dedup")[0].record
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CleanStage, "run", interrupt)
+        run(rerun_request(store, base, config, "clean", onwards=True))
+    interrupted = RunStore(store).get("latest")
+    shutil.rmtree(tmp_path / "texts")
+    other, _ = run(rerun_request(store, base, config, "clean"))
+    assert other.run_id != interrupted.run_id, "it forces clean only"
+    again, diary = run(rerun_request(store, base, config, "clean", onwards=True))
+    assert again.run_id == interrupted.run_id
+    assert diary.actions == {"ingest": "reuse", "clean": "run", "dedup": "run"}
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_a_failed_run_is_continued_and_keeps_what_it_finished(tmp_path, monkeypatch):

@@ -77,17 +77,23 @@ def run(
 
 @command(
     app, PANEL, "headrace rerun compress --set compress.passes.0.sparsity=0.7",
-    "headrace rerun benchmark --run quiet-otter-3f9a --only",
+    "headrace rerun benchmark --run quiet-otter-3f9a --only", "headrace rerun --from tokenize",
 )  # fmt: skip
 def rerun(
     stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help="the stage to run again", autocompletion=complete_stages)
-    ],
+        str | None, typer.Argument(metavar="STAGE", help="the stage to run again", autocompletion=complete_stages)
+    ] = None,
     run_id: Annotated[
         str,
         typer.Option("--run", metavar="RUN_ID", help="the run whose inputs are used", autocompletion=complete_runs),
     ] = "latest",
     set_: Overrides = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STAGE", help="run this stage and all after it again", autocompletion=complete_stages
+        ),
+    ] = None,
     only: Annotated[
         bool, typer.Option("--only", metavar="", help="run this stage only, not those that depend on it")
     ] = False,
@@ -97,20 +103,24 @@ def rerun(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run one stage of a run again, as a new attempt.
+    """Run one stage of a run again, on the artifacts that the run used.
 
-    Stages that depend on it follow if its bytes changed.
+    The stages before it are those of the run, whatever happened to their sources since. The stages after it, up to the
+    run's last, follow if its bytes changed.
     """
+    from data_schemas.errors import ConfigError
     from flows.run_config import recorded_config
     from flows.run_session import rerun_request
     from infra.store.runs import RunStore
     from stages.registry import stage_named
 
     url = store_url(store)
-    stage_named(stage)
+    if (stage is None) == (from_ is None) or (only and from_):
+        raise ConfigError("rerun needs STAGE, with --only for this stage alone, or --from STAGE for all from it on")
+    first = stage_named(stage or from_ or "").name
     base = RunStore(url).get(run_id)
     config = recorded_config(base, set_ or [])
-    _execute(rerun_request(url, base, config, stage, only, fresh), as_json)
+    _execute(rerun_request(url, base, config, first, only, fresh, from_ is not None), as_json)
 
 
 @command(
