@@ -12,6 +12,9 @@ Each process trains for the same wall-clock seconds, its schedule following the 
 held-out windows. Warm-up is the same share of the time for both, that of the demo config: a fixed number of steps would
 be half of a short run. bpb_ratio_vs_nanogpt: ours over nanoGPT's, median of the pairs; below 1 is better.
 
+`--tokens N` trains both on N tokens in place of a time, for a machine with other work on it; the clock then decides
+nothing, and a step's cost is not compared.
+
 `--try NAME=VALUE ...` changes our recipe and skips the comparison; the variants tried are in docs/results.md.
 """
 
@@ -79,12 +82,14 @@ def main() -> None:
     rounds = [{name: _run_recipe(name, arguments) for name in names} for _ in range(arguments.rounds)]
     table = Table("recipe", "bits per byte", "tokens trained on", "tokens/s")
     for name in names:
-        bits_per_byte, tokens = (
-            statistics.median(results[name][metric] for results in rounds) for metric in ("bits_per_byte", "tokens")
+        bits_per_byte, tokens, seconds = (
+            statistics.median(results[name][metric] for results in rounds)
+            for metric in ("bits_per_byte", "tokens", "seconds")
         )
-        table.add_row(name, f"{bits_per_byte:.4f}", f"{tokens:,.0f}", f"{tokens / arguments.seconds:,.0f}")
+        table.add_row(name, f"{bits_per_byte:.4f}", f"{tokens:,.0f}", f"{tokens / seconds:,.0f}")
     Console().print(table)
-    summary: dict[str, Any] = {"seconds": arguments.seconds, "rounds": arguments.rounds}
+    budget = {"tokens": arguments.tokens} if arguments.tokens else {"seconds": arguments.seconds}
+    summary: dict[str, Any] = {**budget, "rounds": arguments.rounds}
     if len(names) == 2:
         ratios = [results["headrace"]["bits_per_byte"] / results["nanogpt"]["bits_per_byte"] for results in rounds]
         summary["bpb_ratio_vs_nanogpt"] = round(statistics.median(ratios), 4)
@@ -97,6 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the corpus, 40 seconds each, one round")
     parser.add_argument("--seconds", type=float, help="of training per recipe (default: 180)")
+    parser.add_argument("--tokens", type=int, help="tokens to train each recipe on, in place of a time")
     parser.add_argument("--rounds", type=int, help="pairs of runs (default: 3)")
     parser.add_argument("--store", help="artifact store of the tokens (default: ./.headrace-quality)")
     parser.add_argument("--nanogpt-rate", type=float, default=3e-3)
@@ -121,6 +127,7 @@ def _prepare(store: str, quick: bool) -> None:
 
 def _run_recipe(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.quality_vs_time", "--recipe", name, "--store", arguments.store]
+    command += ["--tokens", str(arguments.tokens)] if arguments.tokens else []
     command += ["--seconds", str(arguments.seconds), "--nanogpt-rate", str(arguments.nanogpt_rate)]
     command += ["--nanogpt-rows", str(arguments.nanogpt_rows), "--try", *arguments.overrides]
     environment = dict(os.environ)
@@ -139,8 +146,10 @@ def _train_and_evaluate(arguments: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     build = _nanogpt if arguments.recipe == "nanogpt" else _headrace
     recipe = build(config, tokens, arguments)
-    trained = _train(recipe, tokens, arguments.seconds)
-    return {"bits_per_byte": _bits_per_byte(recipe, tokens), "tokens": trained}
+    start = time.perf_counter()
+    trained = _train(recipe, tokens, arguments.seconds, arguments.tokens)
+    seconds = time.perf_counter() - start
+    return {"bits_per_byte": _bits_per_byte(recipe, tokens), "tokens": trained, "seconds": seconds}
 
 
 def _headrace(config: PretrainConfig, tokens: Artifact, arguments: argparse.Namespace) -> Recipe:
@@ -192,13 +201,19 @@ def _nanogpt(config: PretrainConfig, tokens: Artifact, arguments: argparse.Names
     return Recipe(step, loss, arguments.nanogpt_rows, arguments.nanogpt_rows, shape.context_length)
 
 
-def _train(recipe: Recipe, tokens: Artifact, seconds: float) -> int:
-    """Train for `seconds` and return the number of tokens; the rows and their order are the same for every recipe."""
+def _train(recipe: Recipe, tokens: Artifact, seconds: float, most_tokens: int | None) -> int:
+    """Train for `seconds`, or on `most_tokens`, and return the number of tokens; every recipe reads the same rows."""
     sampler = WindowSampler(TokenStream(tokens, "train"), recipe.context_length, 0)
     sampler.rows(0, 1)
     start, rows = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
-        recipe.step(list(_batches(sampler, rows, recipe)), elapsed / seconds)
+
+    def progress() -> float:
+        if most_tokens is not None:
+            return rows * recipe.context_length / most_tokens
+        return (time.perf_counter() - start) / seconds
+
+    while (share := progress()) < 1:
+        recipe.step(list(_batches(sampler, rows, recipe)), share)
         rows += recipe.rows
     return rows * recipe.context_length
 
