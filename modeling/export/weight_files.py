@@ -90,7 +90,7 @@ def _shards(folder: Path) -> list[Path]:
         if Path(name).name != name:
             raise ContractError(f"{index} names the file {name}; shards are stored beside their index")
         if not (folder / name).is_file():
-            raise NotFoundError(f"{folder / name}, named in {INDEX}, is missing; copy the whole folder")
+            raise NotFoundError(f"{folder / name} is missing, which {INDEX} names; copy the whole folder")
         tensors[name] = check_complete(folder / name)
     for tensor, name in weight_map.items():
         if tensor not in tensors[name]:
