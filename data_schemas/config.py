@@ -10,7 +10,7 @@ import json
 import math
 import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -60,6 +60,10 @@ class StageConfig(FrozenConfig):
         """The fields that decide the bytes written, as JSON values."""
         runtime = {name for name, field in type(self).model_fields.items() if _is_runtime(field.json_schema_extra)}
         return self.model_dump(mode="json", exclude=runtime)
+
+    def resolved(self, precision: str) -> Self:
+        """The config with the values that `auto` takes where matrix products are best computed in `precision`."""
+        return self
 
 
 def with_current_names(config: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:

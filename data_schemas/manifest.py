@@ -132,6 +132,7 @@ class RunRecord(_Record):
     status: Literal["running", "finished", "failed", "interrupted"]
     base_run: str | None = Field(None, description="id of the run that this run reran")
     forced: str | None = Field(None, description="stage that the rerun forced")
+    precision: str | None = Field(None, description="precision that `auto` took on the machine where the run began")
     last_stage: str | None = Field(None, description="last stage of the run, by --until or --only")
     host: str
     pid: int

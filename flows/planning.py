@@ -13,7 +13,7 @@ from data_schemas.config import StageConfig, with_current_names
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
 from flows.run_config import RunConfigBase
-from infra.hardware import RUNTIME_BYTES
+from infra.hardware import RUNTIME_BYTES, machine_precision
 from infra.store.artifacts import Artifact, ArtifactStore, artifact_key
 from infra.store.runs import RunStore
 from stages.registry import STAGES, wiring
@@ -25,6 +25,8 @@ class PlannedStage:
     """Decision for one stage."""
 
     stage: Stage
+    config: StageConfig
+    """With the values that `auto` takes."""
     action: Literal["reuse", "run"]
     why: str
     key: str | None
@@ -63,12 +65,12 @@ class Planner:
         Args:
             store: the artifacts.
             runs: the run records, which tell what changed.
-            config: the resolved config of the run.
+            config: the config of the run; `auto` becomes what it was when the run began, or what it is here.
             record: the run itself if it exists already; the artifacts that it pinned stay pinned.
             base: the run that it reruns; its artifacts are preferred over other attempts.
         """
         self.store = store
-        self.config = config
+        self.config = config.resolved((record and record.precision) or machine_precision())
         self.record = record
         self.base = base
         # Changes are reported against the newest run of the same name, else against the newest run.
@@ -137,13 +139,13 @@ class Planner:
 
     def _reuse(self, stage: Stage, key: str, artifact: Artifact, why: str) -> PlannedStage:
         free = Estimate(seconds=0, peak_memory_bytes=0, output=artifact.manifest.volume)
-        return PlannedStage(stage, "reuse", why, key, artifact, free)
+        return PlannedStage(stage, self.config.stage_config(stage.name), "reuse", why, key, artifact, free)
 
     def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
         stage.check(config)
         estimate = stage.estimate(config, volume)
         with_runtime = estimate.model_copy(update={"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES})
-        return PlannedStage(stage, "run", why, key, None, with_runtime)
+        return PlannedStage(stage, config, "run", why, key, None, with_runtime)
 
     def _pinned(self, record: RunRecord | None, stage: Stage, key: str) -> Artifact | None:
         outcome = record.stages.get(stage.name) if record else None

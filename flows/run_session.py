@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from data_schemas.config import StageConfig, canonical_json
+from data_schemas.config import canonical_json
 from data_schemas.errors import ConfigError, NotFoundError
 from data_schemas.manifest import Estimate, Manifest, RunRecord, StageOutcome, content_digest
 from flows.planning import (
@@ -23,7 +23,7 @@ from flows.planning import (
     volume_before,
 )
 from flows.run_config import RunConfigBase, recorded_config
-from infra.hardware import workers_or_all
+from infra.hardware import machine_precision, workers_or_all
 from infra.measure import PeakMemory, Stopwatch
 from infra.progress import ProgressListener, SilentListener
 from infra.store import provenance, runs
@@ -202,11 +202,10 @@ class RunSession:
             artifact.check_contract(stage.inputs[name], stage.name)
         out = self.store.writer(stage.name, decision.key, self.run_id, stage.output)
         context = self._context(stage, out, fresh=stage.name in self.request.forced_stages)
-        config = self.request.config.stage_config(stage.name)
         started = datetime.now(UTC)
         with PeakMemory() as memory:
-            stage.run(config, inputs, out, context)
-        manifest = _manifest(stage, decision, inputs, out, started, context.stopwatch, memory.peak_bytes, config)
+            stage.run(decision.config, inputs, out, context)
+        manifest = _manifest(stage, decision, inputs, out, started, context.stopwatch, memory.peak_bytes)
         out.commit(manifest)
         context.work.remove()
         return self.store.open(manifest.ref)
@@ -236,6 +235,7 @@ def _new_record(request: RunRequest) -> RunRecord:
         status="running",
         base_run=request.base.run_id if request.base else None,
         forced=request.forced,
+        precision=machine_precision(),
         last_stage=request.last_stage,
         host="",
         pid=0,
@@ -346,7 +346,6 @@ def _manifest(
     started: datetime,
     stopwatch: Stopwatch,
     peak_memory_bytes: int,
-    config: StageConfig,
 ) -> Manifest:
     assert decision.key is not None
     files = sorted(out.files.values(), key=lambda entry: entry.path)
@@ -358,9 +357,9 @@ def _manifest(
         key=decision.key,
         attempt=out.attempt,
         digest=content_digest(files),
-        config=config.model_dump(mode="json"),
+        config=decision.config.model_dump(mode="json"),
         inputs=artifact_refs(inputs),
-        sources=stage.sources(config),
+        sources=stage.sources(decision.config),
         files=files,
         counts=out.counts,
         metrics=out.metrics,

@@ -3,9 +3,11 @@
 import functools
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 from infra.store.provenance import device
 from infra.workers.ray_session import cpu_count
+from modeling.training.kinds import Precision
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ def has_fast_bf16() -> bool:
     """
     flags, vendor = device()["flags"], device()["vendor"]
     return "amx_bf16" in flags or ("avx512_bf16" in flags and vendor == "AuthenticAMD")
+
+
+def machine_precision() -> Precision:
+    """The precision that `auto` takes on this machine."""
+    return "bf16" if has_fast_bf16() else "fp32"
+
+
+def resolved_precision(precision: Precision | Literal["auto"]) -> Precision:
+    """A configured precision, or that of this machine for `auto`."""
+    return machine_precision() if precision == "auto" else precision
 
 
 def workers_or_all(workers: int | None) -> int:

@@ -1,7 +1,7 @@
 """Config of the benchmark stage; imported without torch, as `headrace plan` reads it."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
@@ -42,6 +42,10 @@ class BenchmarkConfig(StageConfig):
     )
     sample_tokens: int = Field(80, gt=0, description="tokens per sample")
     seed: int = Field(0, ge=0, description="seed of the bootstrap, of sampled items and of sampled generation")
+
+    def resolved(self, precision: str) -> Self:
+        """The config with `precision` for `auto` in every task that trains."""
+        return self.model_copy(update={"tasks": tuple(task.resolved(precision) for task in self.tasks)})
 
     @field_validator("tasks")
     @classmethod

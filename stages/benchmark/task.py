@@ -9,7 +9,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field
 
@@ -80,6 +80,10 @@ class BenchmarkTask(FrozenConfig):
     def labeled(self, name: str) -> str:
         """A name of `names` with the label, as in the results."""
         return f"{name}, {self.label}" if self.label else name
+
+    def resolved(self, precision: str) -> Self:
+        """The task with `precision` for `auto`, if it trains."""
+        return self
 
     def tokens(self) -> int:
         """Estimated tokens that one network reads or generates, for the plan."""

@@ -1,5 +1,7 @@
 """The compress stage's config; imports no torch, because `headrace plan` reads it."""
 
+from typing import Literal, Self
+
 from pydantic import Field, model_validator
 
 from data_schemas.config import StageConfig, runtime_field
@@ -14,6 +16,11 @@ class CompressConfig(StageConfig):
 
     passes: tuple[CompressionPass, ...] = Field((PrunePass(), Int8Pass()), description="in the order they are applied")
     measured_bytes: int = Field(200_000, gt=0, description="held-out text that every pass is measured on, in bytes")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto",
+        description="precision of matrix products in recovery training; auto: bf16 if the processor has fast bf16, "
+        "else fp32",
+    )
     seed: int = Field(0, ge=0, description="seed of the data order during recovery training")
     workers: int = runtime_field(
         0,
@@ -31,6 +38,12 @@ class CompressConfig(StageConfig):
         """Recoveries of the passes that train."""
         recoveries = (getattr(settings, "recovery", None) for settings in self.passes)
         return [recovery for recovery in recoveries if recovery and recovery.tokens]
+
+    def resolved(self, precision: str) -> Self:
+        """The config with `precision` for `auto`, if a pass trains; fp32 for fp16, which needs loss scaling."""
+        if self.precision != "auto" or not self.recoveries:
+            return self
+        return self.model_copy(update={"precision": "fp32" if precision == "fp16" else precision})
 
     @model_validator(mode="after")
     def _order_works(self) -> "CompressConfig":

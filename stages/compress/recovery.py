@@ -2,7 +2,6 @@
 
 - `recover`: trains a network in this process or on Ray Train workers; a killed recovery resumes from its last save
 - `recovery_loss`: the loss of a recovery's settings
-- `recovery_precision`: precision of matrix products on this machine
 
 With any number of workers a recovery reads the same rows and gives the same weights, up to rounding.
 """
@@ -17,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infra.hardware import has_fast_bf16
 from infra.progress import RelayedListener, SilentListener, relayed
 from infra.workers.payload import PAYLOAD, load_payload, save_payload
 from infra.workers.ray_training import Worker, fit, ray_trainer
@@ -31,7 +29,6 @@ from modeling.training.data_parallel import (
     worker_gradients,
 )
 from modeling.training.gradients import LossFunction
-from modeling.training.kinds import Precision
 from modeling.training.optimizer import build_optimizer
 from modeling.training.schedule import learning_rate_at
 from modeling.training.step import training_step
@@ -113,11 +110,6 @@ def recovery_loss(recovery: Recovery, context: PassContext) -> LossFunction:
     if not recovery.distill or not recovery.tokens:
         return next_token_loss
     return distillation_loss(context.teacher(), recovery.teacher_weight, recovery.temperature)
-
-
-def recovery_precision() -> Precision:
-    """bf16 if the processor multiplies it natively, otherwise fp32."""
-    return "bf16" if has_fast_bf16() else "fp32"
 
 
 def train_on_workers(train: Training, count: int, context: PassContext) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
-from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, workers_or_all
+from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, resolved_precision, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from stages.compress.config import CompressConfig
 from stages.compress.passes.distill import DistillPass
@@ -56,11 +56,10 @@ class CompressStage(Stage):
         from modeling.export.model_files import model_to_files
         from stages.compress.measurement import HeldOutText, measure
         from stages.compress.pass_context import PassContext
-        from stages.compress.recovery import recovery_precision
 
         pretrained, tokens = inputs["model"], inputs["tokens"]
         teacher = partial(_read_model, pretrained)
-        workers, precision = _training_workers(config), recovery_precision()
+        workers, precision = _training_workers(config), resolved_precision(config.precision)
         held_out = HeldOutText.read(tokens, config.measured_bytes)
         progress = _progress(config, inputs, context)
         model = teacher()
@@ -124,6 +123,7 @@ def _progress(config: CompressConfig, inputs: Mapping[str, Artifact], context: S
         "inputs": {name: artifact.manifest.digest for name, artifact in inputs.items()},
         "version": CompressStage.version,
         "measured_bytes": config.measured_bytes,
+        "precision": config.precision,
         "seed": config.seed,
     }
     return PassProgress(context.work, context.shared, prefix_keys(config.passes, made_from))

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from data_schemas.errors import ConfigError
-from infra.hardware import has_fast_bf16
+from infra.hardware import resolved_precision
 from modeling.training.kinds import Precision
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.parallel.layout import WorkerLayout, worker_layout
@@ -89,7 +89,7 @@ def plan_batches(config: PretrainConfig, workers: int | None = None) -> BatchPla
         context_length=config.model.context_length,
         warmup_steps=max(1, round(steps * config.warmup_share)),
         checkpoint_every_steps=config.checkpoint_every_steps,
-        precision=config.precision if config.precision != "auto" else "bf16" if has_fast_bf16() else "fp32",
+        precision=resolved_precision(config.precision),
     )
     _check_pipeline(config, plan)
     return plan

@@ -4,7 +4,7 @@
 - `EnsembleConfig`: averages of weights compared at the end of training
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -146,6 +146,10 @@ class PretrainConfig(StageConfig):
     cpus_per_worker: float = runtime_field(
         1.0, gt=0, description="CPUs that Ray reserves for each worker if there are no GPUs"
     )
+
+    def resolved(self, precision: str) -> Self:
+        """The config with `precision` for `auto`."""
+        return self.model_copy(update={"precision": precision}) if self.precision == "auto" else self
 
     @model_validator(mode="after")
     def _cadences_fit(self) -> "PretrainConfig":

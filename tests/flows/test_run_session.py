@@ -12,6 +12,7 @@ from flows.run_session import RunRequest, RunSession, following_request, rerun_r
 from infra.store import runs
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
+from stages.benchmark.config import BenchmarkConfig
 from stages.clean.stage import CleanStage
 from stages.registry import STAGES
 from tests.flows.mini import Diary, digests, mini_config, run, run_config, write_corpus
@@ -193,6 +194,40 @@ def test_an_interrupted_rerun_is_continued_as_what_it_was(tmp_path, monkeypatch)
 
 def interrupt(*_):
     raise KeyboardInterrupt
+
+
+def test_what_auto_becomes_is_decided_before_the_key_and_kept_by_a_run_that_continues(finished, tmp_path, monkeypatch):
+    store, path, _ = finished
+    automatic = mini_config(path, "pretrain.precision=auto")
+    machine = "infra.hardware.has_fast_bf16"
+    monkeypatch.setattr(machine, lambda: False)
+    base, diary = run_config(store, automatic, last_stage="compress")
+    assert diary.actions["pretrain"] == "reuse", "fp32 by choice and fp32 by the machine are the same"
+    assert base.artifacts["compress"].manifest.config["precision"] == "fp32"
+    rounded = mini_config(path, 'compress.passes=[{"kind": "int8"}]')
+    assert rounded.resolved("bf16").compress.key_fields() == rounded.resolved("fp32").compress.key_fields()
+
+    other = str(tmp_path / "other")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CleanStage, "run", interrupt)
+        run_config(other, automatic, last_stage="pretrain")
+    monkeypatch.setattr(machine, lambda: True)
+    rows = plan(store, automatic)
+    assert rows["pretrain"].why == "precision: fp32 -> bf16"
+    assert "precision: fp32 -> bf16" in rows["compress"].why
+    session, diary = run_config(other, automatic, last_stage="pretrain")
+    assert session.artifacts["pretrain"].manifest.metrics["precision"] == "fp32", "the run began on another machine"
+    session, _ = run_config(other, automatic, last_stage="pretrain")
+    assert session.artifacts["pretrain"].manifest.metrics["precision"] == "bf16"
+
+
+def test_a_task_that_trains_is_keyed_by_its_precision():
+    config = BenchmarkConfig.model_validate(
+        {"tasks": [{"kind": "glue_fine_tuned", "path": "absent", "sets": ["RTE"]}, {"kind": "winograd"}]}
+    )
+    bf16, fp32 = config.resolved("bf16"), config.resolved("fp32")
+    assert bf16.tasks[0].precision == "bf16" and bf16.key_fields() != fp32.key_fields()
+    assert bf16.tasks[1] == fp32.tasks[1]
 
 
 def test_a_failed_run_is_continued_and_keeps_what_it_finished(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Config of fine-tuning; imported without torch, as `headrace plan` reads it."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -28,6 +28,10 @@ class FineTunedTask(BenchmarkTask):
         0.1, ge=0, lt=1, description="fraction of the steps for linear warm-up; the rate then decays linearly to 0"
     )
     weight_decay: float = Field(0.01, ge=0, description="weight decay of matrices")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto",
+        description="precision of matrix products in training; auto: bf16 if the processor has fast bf16, else fp32",
+    )
     seeds: int = Field(
         3, gt=0, description="number of trainings, with different initial values of the head and data order"
     )
@@ -38,6 +42,12 @@ class FineTunedTask(BenchmarkTask):
         1, gt=0, description="workers of Ray Train that share each batch; 1: this process, without Ray"
     )
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs per worker without GPUs")
+
+    def resolved(self, precision: str) -> Self:
+        """The task with `precision` for `auto`; fp32 for fp16, which needs loss scaling."""
+        if self.precision != "auto":
+            return self
+        return self.model_copy(update={"precision": "fp32" if precision == "fp16" else precision})
 
     def training_description(self) -> str:
         """Description of the training, part of the protocol in the results."""

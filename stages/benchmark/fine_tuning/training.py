@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from infra.hardware import has_fast_bf16
+from infra.hardware import resolved_precision
 from modeling.compression.dequantization import dequantized, integer_modules
 from modeling.compression.pruning import apply_masks, zero_masks
 from modeling.experts.router import RoutingReport
@@ -82,8 +82,6 @@ class FineTuningJob:
     settings: FineTunedTask
     seed: int
     """Seed of the head's initial values and of the data order."""
-    precision: Precision | None = None
-    """By default bf16 on hardware with fast bfloat16, else fp32."""
 
     def epoch(self, number: int) -> list[npt.NDArray[np.int64]]:
         """Indices of the examples in each batch of an epoch; batch sizes of a pool differ by at most one."""
@@ -136,7 +134,7 @@ def fine_tune(
     model = FineTuned(network, job.head(network.config.width, job.seed).to(device))
     optimizer = _optimizer(model, settings)
     gradients = worker_gradients(rank, model, _loss_function(examples, device))
-    precision: Precision = job.precision or ("bf16" if has_fast_bf16() else "fp32")
+    precision: Precision = resolved_precision(settings.precision)
     apart = rows_are_independent(network)
     steps = settings.epochs * len(job.epoch(0))
     warmup, step = math.ceil(settings.warmup_share * steps), 0

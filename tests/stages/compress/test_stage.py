@@ -205,7 +205,7 @@ def test_the_processor_decides_the_precision_of_all_recoveries(
     fast_bf16, precision, network, tokens, tmp_path, monkeypatch
 ):
     contexts, files = [], model_to_files(network) | {"tokenizer.json": b"{}"}
-    monkeypatch.setattr("stages.compress.recovery.has_fast_bf16", lambda: fast_bf16)
+    monkeypatch.setattr("infra.hardware.has_fast_bf16", lambda: fast_bf16)
     monkeypatch.setattr(PrunePass, "apply", lambda self, model, context: contexts.append(context) or model)
     model = SimpleNamespace(read=files.__getitem__, manifest=SimpleNamespace(digest="", volume=Volume()))
     out = SimpleNamespace(write=lambda path, data: None, metrics={}, volume=None)

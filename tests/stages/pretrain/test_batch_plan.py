@@ -4,7 +4,6 @@ from pydantic import ValidationError
 from data_schemas.errors import ConfigError
 from modeling.experts.config import ExpertsConfig
 from modeling.transformer_config import TransformerShape
-from stages.pretrain import batch_plan
 from stages.pretrain.batch_plan import elastic_plans, plan_batches
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.parallel.layout import ParallelLayout
@@ -27,7 +26,7 @@ def test_accumulation_and_steps_follow_from_the_token_budget():
 
 @pytest.mark.parametrize(("fast_bf16", "automatic"), [(True, "bf16"), (False, "fp32")])
 def test_automatic_precision_depends_on_the_processor_and_others_do_not(monkeypatch, fast_bf16, automatic):
-    monkeypatch.setattr(batch_plan, "has_fast_bf16", lambda: fast_bf16)
+    monkeypatch.setattr("infra.hardware.has_fast_bf16", lambda: fast_bf16)
     assert plan_batches(config()).precision == automatic
     for precision in ("bf16", "fp16", "fp32"):
         assert plan_batches(config(precision=precision)).precision == precision

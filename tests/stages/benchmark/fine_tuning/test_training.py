@@ -1,7 +1,6 @@
 """Fine-tuning learns, gives the same weights on several workers, and stores finished seeds."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,9 +136,9 @@ def test_zeros_stay_and_other_weights_change():
 @pytest.mark.slow
 def test_ray_workers_give_the_outputs_of_one_process(tmp_path):
     rows, calls = rows_with_a_keyword(7, seed=2).rows, []
-    # Workers are processes of their own, which resolve a precision by default from their hardware.
-    one_process = replace(job(400), precision="fp32")
-    two_workers = replace(one_process, settings=TWO_EPOCHS.model_copy(update={"workers": 2}))
+    # Workers are processes of their own, which resolve `auto` from their hardware.
+    one_process = job(400, TWO_EPOCHS.resolved("fp32"))
+    two_workers = job(400, TWO_EPOCHS.model_copy(update={"workers": 2}).resolved("fp32"))
     context = TaskContext(0, Folder(str(tmp_path / "work")))
     try:
         outputs = train_and_predict(two_workers, rows, context, lambda done, total: calls.append((done, total)))
@@ -162,7 +161,7 @@ def test_a_precision_overrides_that_of_the_hardware(fast_bf16, monkeypatch):
     fine_tune(job(5), ALONE, CPU)
     assert set(precisions) == {"bf16" if fast_bf16 else "fp32"}
     precisions.clear()
-    fine_tune(replace(job(5), precision="fp32"), ALONE, CPU)
+    fine_tune(job(5, TWO_EPOCHS.resolved("fp32")), ALONE, CPU)
     assert set(precisions) == {"fp32"}
 
 
