@@ -33,6 +33,9 @@ class Marker:
     """Identity of network, data and optimizer; resuming with any other is refused."""
     loss_scale: dict[str, Any] | None = None
     losses: list[float] = field(default_factory=list)
+    spikes: dict[str, Any] = field(default_factory=dict)
+    """`SpikeWindow.as_json`; empty in checkpoints of earlier versions."""
+    rewinds: int = 0
     files: dict[str, list[int]] = field(default_factory=dict)
     """Path -> [bytes] or, on a local disk, [bytes, crc32]."""
 

@@ -74,7 +74,7 @@ class Checkpoints:
         self._barrier()
         _write_random_state(self.folder, name, self.rank)
         scale = asdict(state.loss_scale) if state.loss_scale else None
-        marker = Marker(step, state.rows, self.origin, scale, list(state.losses))
+        marker = Marker(step, state.rows, self.origin, scale, list(state.losses), state.spikes.as_json(), state.rewinds)
         writer = FsspecWriter(location(self.folder, name), sync_files=self.folder.is_local)
         if self._group is None:
             save(state.tensors(), storage_writer=writer, no_dist=True)
@@ -157,6 +157,8 @@ class Checkpoints:
         if any(problems):
             return next(filter(None, problems))
         state.step, state.rows, state.losses = marker.step, marker.rows, list(marker.losses)
+        state.spikes.restore(marker.spikes)
+        state.rewinds = marker.rewinds
         if state.loss_scale and marker.loss_scale:
             vars(state.loss_scale).update(marker.loss_scale)
         _restore_random_state(self.folder, name, self.rank)

@@ -3,6 +3,9 @@
 PaLM (2204.02311, 5.1) rewound about 100 steps at each spike and skipped 200 to 500 batches; OPT (2205.01068, 2.5) and
 GLM-130B (2210.02414) did so by hand. Here a single bad step is skipped, and a loss that does not recover by itself
 rewinds training.
+
+- `SpikeWindow`: recent losses and gradient norms; part of a checkpoint, so that a resumed run judges as before
+- `SpikeDetector`: judges steps by a window
 """
 
 import math
@@ -10,7 +13,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 OnSpike = Literal["stop", "skip", "rewind"]
 WINDOW = 128
@@ -33,15 +36,40 @@ class Verdict(Enum):
 
 
 @dataclass
+class SpikeWindow:
+    """Recent steps that a step is compared with."""
+
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    norms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    consecutive_bad: int = 0
+    """Steps in a row with too high a loss, or without an update."""
+
+    def clear(self) -> None:
+        """Forget all steps."""
+        self.losses.clear()
+        self.norms.clear()
+        self.consecutive_bad = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The window as a JSON object; floats come back exactly."""
+        return {"losses": list(self.losses), "norms": list(self.norms), "consecutive_bad": self.consecutive_bad}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take the values of `as_json`; an empty object clears the window."""
+        self.clear()
+        self.losses.extend(values.get("losses", ()))
+        self.norms.extend(values.get("norms", ()))
+        self.consecutive_bad = values.get("consecutive_bad", 0)
+
+
+@dataclass
 class SpikeDetector:
     """Judges each step by the losses and gradient norms of recent steps; the same on every worker."""
 
     on_spike: OnSpike
     norm_factor: float
     """Multiple of the median gradient norm above which a gradient is an outlier."""
-    _losses: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _norms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _consecutive_bad: int = 0
+    window: SpikeWindow = field(default_factory=SpikeWindow)
 
     def judge(self, loss: float, gradient_norm: float) -> Verdict:
         """Verdict on a step before its update."""
@@ -50,34 +78,28 @@ class SpikeDetector:
             return Verdict.TAKE if finite else Verdict.DIVERGED
         outlier = not finite or self._is_outlier(gradient_norm)
         high = outlier or self._is_high(loss)
-        self._consecutive_bad = self._consecutive_bad + 1 if high else 0
-        if self._consecutive_bad >= PATIENCE:
-            self._consecutive_bad = 0
+        window = self.window
+        window.consecutive_bad = window.consecutive_bad + 1 if high else 0
+        if window.consecutive_bad >= PATIENCE:
+            window.consecutive_bad = 0
             if self.on_spike == "rewind":
                 return Verdict.REWIND
             if not finite:
                 return Verdict.DIVERGED
             # A lasting change is the new normal.
-            self._losses.clear()
-            self._norms.clear()
+            window.clear()
         if not outlier:
-            self._norms.append(gradient_norm)
+            window.norms.append(gradient_norm)
         if not high:
-            self._losses.append(loss)
+            window.losses.append(loss)
         return Verdict.SKIP if outlier else Verdict.TAKE
 
-    def reset(self) -> None:
-        """Clear the window, after a rewind."""
-        self._losses.clear()
-        self._norms.clear()
-        self._consecutive_bad = 0
-
     def _is_outlier(self, gradient_norm: float) -> bool:
-        if len(self._norms) < MIN_STEPS:
-            return False
-        return gradient_norm > self.norm_factor * statistics.median(self._norms)
+        norms = self.window.norms
+        return len(norms) >= MIN_STEPS and gradient_norm > self.norm_factor * statistics.median(norms)
 
     def _is_high(self, loss: float) -> bool:
-        if len(self._losses) < MIN_STEPS:
+        losses = self.window.losses
+        if len(losses) < MIN_STEPS:
             return False
-        return loss > statistics.fmean(self._losses) + LOSS_DEVIATIONS * statistics.stdev(self._losses)
+        return loss > statistics.fmean(losses) + LOSS_DEVIATIONS * statistics.stdev(losses)

@@ -63,11 +63,10 @@ class PretrainingLoop:
         config = job.config
         self.state, self.job, self.config, self.plan, self.callbacks = state, job, config, plan, callbacks
         self.clock = state.network.gradients.clock
-        self.spikes = SpikeDetector(config.on_spike, config.spike_factor)
+        self.spikes = SpikeDetector(config.on_spike, config.spike_factor, state.spikes)
         self.ensemble_steps = frozenset(config.ensemble.steps(plan.steps))
         self.batches = _Batches(sampler, plan, state.network.batch_rank)
         self._verdict, self._stopping = Verdict.TAKE, False
-        self._rewinds = 0
 
     def run(self) -> None:
         """Train.
@@ -137,12 +136,12 @@ class PretrainingLoop:
     def _rewind(self, result: StepResult) -> None:
         """Restore the checkpoint before the loss was high and continue with the next data; skip the data in between."""
         step, rows = self.state.step, self.state.rows + self.plan.rows_of(self.state.step + 1)
-        self._rewinds += 1
-        if self._rewinds > MAX_REWINDS or not self.callbacks.rewind(step + 2 - PATIENCE):
+        rewinds = self.state.rewinds + 1
+        if rewinds > MAX_REWINDS or not self.callbacks.rewind(step + 2 - PATIENCE):
             raise self._diverged(result)
         skipped = rows - self.state.rows
-        self.state.rows = rows
-        self.spikes.reset()
+        self.state.rows, self.state.rewinds = rows, rewinds
+        self.state.spikes.clear()
         self.state.losses.clear()
         detail = f"to step {self.state.step}, loss {result.loss:.4g}; {skipped} rows of the data are skipped"
         self.callbacks.event(Event(step + 1, "rewound", detail))

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from modeling.training.loss_scale import LossScale
 from modeling.training.weight_averaging import ExponentialAverage
 from modeling.transformer import Transformer
+from stages.pretrain.loss_spikes import SpikeWindow
 from stages.pretrain.parallel.worker_network import WorkerNetwork
 
 
@@ -31,6 +32,10 @@ class TrainingState:
     """Position in the data order: rows read or skipped; rewinds skip rows."""
     losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last row of the log."""
+    spikes: SpikeWindow = field(default_factory=SpikeWindow)
+    """Recent steps that the next one is compared with."""
+    rewinds: int = 0
+    """Rewinds so far."""
 
     def __post_init__(self) -> None:
         """Create the optimizer's tensors, zero as before its first step, so that a checkpoint can be read into them."""

@@ -138,6 +138,42 @@ def test_data_that_spoil_the_loss_are_skipped(tokens, tmp_path, monkeypatch):
     assert outcome.log[-1]["loss"] < 2 * clean.log[-1]["loss"] + 0.1
 
 
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("on_spike", ["rewind", "skip"])
+def test_a_run_killed_around_a_spike_resumes_bit_for_bit(tokens, tmp_path, monkeypatch, on_spike):
+    """Within the noise, just before the rewind, and after it: same steps skipped, same rewind, same weights."""
+    garbage_from(70 * 8, 86 * 8, monkeypatch)
+    fields = {"on_spike": on_spike, "spike_factor": 3.0, "log_every_steps": 5, "checkpoint_every_steps": 5}
+    expected_job = job_for(tokens, tmp_path / "whole", **fields)
+    expected = run(expected_job)
+    assert expected.events, "the noise is noticed"
+    step_once = training_loop.PretrainingLoop._step
+    for kill_at in (72, 84, 93):
+        job, calls = job_for(tokens, tmp_path / f"{kill_at}", **fields), iter(range(1, 10_000))
+
+        def step_or_die(loop, kill_at=kill_at, calls=calls):
+            if next(calls) == kill_at:
+                raise Killed
+            return step_once(loop)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(training_loop.PretrainingLoop, "_step", step_or_die)
+            run(job)
+        outcome = run(job)
+        marker = checkpoint_files.verified_marker(job.checkpoints, checkpoint_files.checkpoint_name(STEPS))
+        expected_marker = checkpoint_files.verified_marker(
+            expected_job.checkpoints, checkpoint_files.checkpoint_name(STEPS)
+        )
+        assert (marker.rows, marker.rewinds) == (expected_marker.rows, expected_marker.rewinds)
+        assert marker.spikes == expected_marker.spikes
+        assert [row["loss"] for row in outcome.log] == [row["loss"] for row in expected.log]
+        resumed = weights_of(job)
+        assert all(torch.equal(resumed[name], tensor) for name, tensor in weights_of(expected_job).items())
+
+
 def poisoned(step_to_poison: int, monkeypatch, steps: int = 1) -> None:
     accumulate = LocalGradients.accumulate
     calls = iter(range(1, 10_000))
