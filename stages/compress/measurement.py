@@ -26,9 +26,9 @@ from modeling.evaluation.peak_memory import peak_tensor_bytes, tensor_bytes
 from modeling.export.model_files import model_to_files
 from modeling.transformer import Transformer
 from stages.common.statistics import paired_difference
+from stages.common.token_stream import END_OF_TEXT_ID
 
 BATCH_TOKENS = 8_192
-END_OF_TEXT_ID = 0
 ZEROS_ROWS = 16
 """Windows that zeros of activations are counted on."""
 GENERATED_TOKENS = 16

@@ -1,4 +1,8 @@
-"""Maps the fields of a file's records to a `Record`."""
+"""Maps the fields of a file's records to a `Record`.
+
+- `record_of`: record of a JSON object or a row of a table
+- `iso_date`: date in free form as ISO 8601
+"""
 
 import datetime
 import json
@@ -10,6 +14,11 @@ from stages.ingest.config import FieldName, SourceConfig
 from stages.ingest.records import Failure, Record
 
 SHOWN_FIELDS = 12
+_ISO_DATE = re.compile(r"\d{4}-\d\d(?:-\d\d)?")
+_DATE_FORMS = (
+    ("%B %d %Y", "%Y-%m-%d"), ("%d %B %Y", "%Y-%m-%d"), ("%d %b %Y", "%Y-%m-%d"), ("%b %d %Y", "%Y-%m-%d"),
+    ("%B %Y", "%Y-%m"),
+)  # fmt: skip
 
 
 def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) -> Record | Failure | None:
@@ -79,3 +88,16 @@ def is_iso_date(text: str) -> bool:
     except ValueError:
         return re.fullmatch(r"\d{4}(-\d\d)?", text, re.ASCII) is not None
     return True
+
+
+def iso_date(text: str) -> str | None:
+    """Day or month of `2019-07-31 09:00:00`, `August 26, 2008 [EBook #1342]` or `13-Jun-2000`; None for other text."""
+    if match := _ISO_DATE.match(text):
+        return match[0]
+    words = " ".join(re.sub(r"\[.*|[,-]", " ", text).split())
+    for form, result in _DATE_FORMS:
+        try:
+            return datetime.datetime.strptime(words, form).strftime(result)
+        except ValueError:
+            continue
+    return None

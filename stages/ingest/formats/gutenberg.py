@@ -8,7 +8,7 @@ their headings are unchanged.
 
 import re
 
-from stages.ingest.formats.dates import iso_date
+from stages.ingest.record_fields import iso_date
 from stages.ingest.records import Failure, Record
 
 LICENSE_MENTIONS = 2

@@ -21,7 +21,7 @@ from docutils.utils import SystemMessage
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
-from stages.ingest.formats.dates import iso_date
+from stages.ingest.record_fields import iso_date
 from stages.ingest.records import Failure, Record
 
 MAX_CHARACTERS = 4_000_000

@@ -37,17 +37,17 @@ def test_words_of_letters_and_digits_are_those_of_a_regular_expression(text: str
 
 
 def test_punctuation_and_case_do_not_count() -> None:
-    one, other = words(as_bytes("Don’t PANIC, “ever”!")), words(as_bytes("don't panic -- ever"))
-    assert one.hashes.tolist() == other.hashes.tolist()
+    first, second = words(as_bytes("Don’t PANIC, “ever”!")), words(as_bytes("don't panic -- ever"))
+    assert first.hashes.tolist() == second.hashes.tolist()
     assert len(set(words(as_bytes("a b ab ba aa")).hashes.tolist())) == 5
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 14))
 def test_equal_ngrams_have_equal_hashes_and_different_ones_different(letters: list[str], n: int) -> None:
-    found = ngram_hashes(words(as_bytes(" ".join(letters))).hashes, n).tolist()
+    hashes = ngram_hashes(words(as_bytes(" ".join(letters))).hashes, n).tolist()
     ngrams = [tuple(letters[start : start + n]) for start in range(len(letters) - n + 1)]
-    assert len(found) == len(ngrams)
-    assert len(set(found)) == len(set(ngrams)) == len(set(zip(found, ngrams, strict=True)))
+    assert len(hashes) == len(ngrams)
+    assert len(set(hashes)) == len(set(ngrams)) == len(set(zip(hashes, ngrams, strict=True)))
 
 
 def test_a_column_is_read_without_copying_whatever_its_chunks_and_offset() -> None:

@@ -47,8 +47,8 @@ def texts(artifact: Artifact) -> dict[str, str]:
 def all_survive(partitions: Sequence[Mapping[str, str]]) -> list[pa.Table]:
     """Fates of documents of which none was left out so far."""
     return [
-        pa.table([[SURVIVOR] * len(one), *[[None] * len(one)] * 2, [False] * len(one)], schema=FATES)
-        for one in partitions
+        pa.table([[SURVIVOR] * len(partition), *[[None] * len(partition)] * 2, [False] * len(partition)], schema=FATES)
+        for partition in partitions
     ]
 
 

@@ -44,9 +44,9 @@ def cut(partitions, config, earlier=()):
     documents, names, fates, maps = step_arguments(partitions)
     files = substring_cuts(documents, names, fates, earlier, config, maps)
     left = {}
-    for number, one in enumerate(partitions):
+    for number, partition in enumerate(partitions):
         spans = all_cuts(files, number).to_pylist()
-        for row, (name, text) in enumerate(one.items()):
+        for row, (name, text) in enumerate(partition.items()):
             left[name] = apply_cuts(text, [(span["start"], span["end"]) for span in spans if span["row"] == row])
     return left
 

@@ -22,15 +22,15 @@ def cut(partitions, config):
     files = paragraph_cuts(documents, names, fates, config, maps)
     return {
         (name, span["start"]): text.encode()[span["start"] : span["end"]].decode()
-        for number, one in enumerate(partitions)
-        for row, (name, text) in enumerate(one.items())
+        for number, partition in enumerate(partitions)
+        for row, (name, text) in enumerate(partition.items())
         for span in all_cuts(files, number).to_pylist()
         if span["row"] == row
     }
 
 
 def expected(texts, unit, most, min_characters):
-    seen, found = {}, {}
+    seen, result = {}, {}
     pattern = r"[^\n]+" if unit == "line" else r"(?:[^\n]+\n?)+"
     for name, text in sorted(texts.items()):
         for match in re.finditer(pattern, text):
@@ -39,8 +39,8 @@ def expected(texts, unit, most, min_characters):
             if len(piece) >= min_characters and key:
                 seen[key] = seen.get(key, 0) + 1
                 if seen[key] > most:
-                    found[name, len(text[: match.start()].encode())] = piece
-    return found
+                    result[name, len(text[: match.start()].encode())] = piece
+    return result
 
 
 @given(
@@ -54,8 +54,8 @@ def test_all_but_the_first_are_cut_however_all_is_divided(documents, unit, most,
     texts = {name: "\n\n".join(paragraphs) for name, paragraphs in documents.items()}
     config = ParagraphConfig(unit=unit, min_characters=6, most=most)
     with patch("stages.dedup.paragraphs.SLICE_BYTES", slice_bytes):
-        found = cut([dict(list(texts.items())[number::files]) for number in range(files)], config)
-    assert found == expected(texts, unit, most, 6)
+        result = cut([dict(list(texts.items())[number::files]) for number in range(files)], config)
+    assert result == expected(texts, unit, most, 6)
 
 
 @pytest.mark.parametrize(("length", "is_cut"), [(99, False), (100, True)])

@@ -25,7 +25,7 @@ def corpus() -> dict[str, str]:
     """60 documents of which some share paragraphs, stretches inside paragraphs, and a benchmark's item."""
     generator = random.Random(5)
     paragraphs, stretches = ([sentence(generator) for _ in range(3)] for _ in range(2))
-    found = {}
+    result = {}
     for number in range(60):
         body = [sentence(generator) for _ in range(8)]
         if number % 4 == 0:
@@ -34,10 +34,10 @@ def corpus() -> dict[str, str]:
             body[2] = f"{body[2]} {stretches[number % 3]} {sentence(generator)}"
         if number in (7, 31):
             body[4] = f"{body[4]} “{ITEM.title()}” {sentence(generator)}"
-        found[f"d{number:02d}"] = "\n\n".join(body)
-    found["d60"] = found["d01"].replace(" ", "  ")
-    found["d61"] = paragraphs[0]
-    return found
+        result[f"d{number:02d}"] = "\n\n".join(body)
+    result["d60"] = result["d01"].replace(" ", "  ")
+    result["d61"] = paragraphs[0]
+    return result
 
 
 @pytest.fixture
@@ -87,12 +87,12 @@ def test_cuts_duplicates_and_leaks_are_accounted(settings):
 
 def test_the_same_bytes_however_the_documents_are_divided(settings):
     documents = corpus()
-    found = [
+    result = [
         texts(run_stage(url := memory(), documents_artifact(url, divided(documents, files)), settings))
         for files in (1, 2, 7)
     ]
-    assert found[0] == found[1] == found[2]
-    assert len(found[0]) == 60
+    assert result[0] == result[1] == result[2]
+    assert len(result[0]) == 60
 
 
 @pytest.mark.slow

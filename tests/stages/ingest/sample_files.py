@@ -86,12 +86,12 @@ def read_bytes(folder: Path, name: str, data: bytes, most: int = 1_000_000, **so
 def read(path: Path | str, **source: Any) -> list[Record | Failure]:
     """Records of all files that match."""
     config = SourceConfig(path=str(path), **source)
-    return [found for file in list_files(config) for found in read_file(file, config, 1_000_000, ByteCounter())]
+    return [records for file in list_files(config) for records in read_file(file, config, 1_000_000, ByteCounter())]
 
 
-def texts(found: list[Record | Failure]) -> list[str]:
-    return [one.text for one in found if isinstance(one, Record)]
+def texts(records: list[Record | Failure]) -> list[str]:
+    return [record.text for record in records if isinstance(record, Record)]
 
 
-def reasons(found: list[Record | Failure]) -> list[str]:
-    return [one.reason for one in found if isinstance(one, Failure)]
+def reasons(records: list[Record | Failure]) -> list[str]:
+    return [record.reason for record in records if isinstance(record, Failure)]

@@ -52,8 +52,8 @@ def test_what_cannot_be_parsed_is_a_reject(tmp_path):
     for content in (b"def broken(:", b"\xff\xfe\x00", b"x = '\x00'", rb'"""\ud800 no file can hold this"""'):
         broken = tmp_path / "broken.py"
         broken.write_bytes(content)
-        [found] = read_unit(unit(broken))
-        assert isinstance(found, Reject)
+        [result] = read_unit(unit(broken))
+        assert isinstance(result, Reject)
 
 
 def test_odd_escapes_in_other_peoples_code_are_read_in_silence():
@@ -73,19 +73,19 @@ def test_a_description_is_the_body_of_the_metadata(tmp_path):
 
 def test_this_interpreter_has_topics_modules_and_descriptions_but_nothing_of_our_own():
     units = list_units()
-    assert {one.kind for one in units} == {"topics", "module", "description"}
-    assert "headrace" not in {one.package for one in units}
-    assert len({(one.package, one.path) for one in units}) == len(units)
-    [topics] = [one for one in units if one.kind == "topics"]
+    assert {unit_.kind for unit_ in units} == {"topics", "module", "description"}
+    assert "headrace" not in {unit_.package for unit_ in units}
+    assert len({(unit_.package, unit_.path) for unit_ in units}) == len(units)
+    [topics] = [unit_ for unit_ in units if unit_.kind == "topics"]
     assert len(list(read_unit(topics))) > 50
-    assert not [one for one in units if "/tests/" in one.path]
-    descriptions = [one.package for one in units if one.kind == "description"]
+    assert not [unit_ for unit_ in units if "/tests/" in unit_.path]
+    descriptions = [unit_.package for unit_ in units if unit_.kind == "description"]
     assert len(descriptions) == len(set(descriptions)) <= len(list(metadata.distributions()))
 
 
 def test_the_choice_under_a_cap_is_deterministic_and_grows():
     units = list_units()
     small, large = select_units(units, 2_000_000), select_units(units[::-1], 4_000_000)
-    assert sum(one.bytes for one in small) <= 2_000_000
+    assert sum(unit_.bytes for unit_ in small) <= 2_000_000
     assert large[: len(small)] == small
     assert len(select_units(units, None)) == len(units)

@@ -21,12 +21,12 @@ from tests.stages.ingest.sample_files import COMPRESS, TEXTS, json_lines, read, 
 
 @pytest.mark.parametrize("name", samples())
 def test_every_format_gives_the_texts_in_order(tmp_path, name):
-    found = read_bytes(tmp_path, name, samples()[name])
+    records = read_bytes(tmp_path, name, samples()[name])
     if name.endswith(".txt"):
-        assert texts(found) == ["\n".join(TEXTS)]
+        assert texts(records) == ["\n".join(TEXTS)]
     else:
-        wanted = [text.replace("\n", " ") for text in TEXTS] if name.endswith(".tsv") else TEXTS
-        assert found == [Record(number, text, id=str(number)) for number, text in enumerate(wanted)]
+        expected = [text.replace("\n", " ") for text in TEXTS] if name.endswith(".tsv") else TEXTS
+        assert records == [Record(number, text, id=str(number)) for number, text in enumerate(expected)]
 
 
 def test_fields_are_mapped_by_name_and_by_dotted_name(tmp_path):
@@ -35,12 +35,12 @@ def test_fields_are_mapped_by_name_and_by_dotted_name(tmp_path):
         "a.b": "dot", "from": "x", "empty": "", "null": None,
     }  # fmt: skip
     names = {"text": "body", "url": "meta.link", "date": "meta.when", "id": "who", "genre": "kind", "source": "from"}
-    wanted = Record(
+    expected = Record(
         0, "text", id="7", source="x", genre="news", url="u", date="2020-05-06",
         metadata={"a.b": "dot", "meta.tags": '["a", 1]'},
     )  # fmt: skip
     kept = ("a.b", "meta.tags", "empty", "null", "missing")
-    assert read_bytes(tmp_path, "a.jsonl", json_lines(row), fields=names, keep=kept) == [wanted]
+    assert read_bytes(tmp_path, "a.jsonl", json_lines(row), fields=names, keep=kept) == [expected]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([row | {"meta": row["meta"] | {"tags": ["a", "1"]}}]), buffer)
     [record] = read_bytes(tmp_path, "a.parquet", buffer.getvalue(), fields=names, keep=kept)
@@ -57,22 +57,22 @@ def test_where_reads_some_records_and_positions_stay(tmp_path, name):
         (tmp_path / name).write_text("text,kind,year\n" + "".join(",".join(row.values()) + "\n" for row in rows))
     else:
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = read(tmp_path / name, where={"kind": "a"})
-    assert [(one.position, one.text) for one in found] == [(0, "t0"), (3, "t3")]
+    records = read(tmp_path / name, where={"kind": "a"})
+    assert [(record.position, record.text) for record in records] == [(0, "t0"), (3, "t3")]
     assert texts(read(tmp_path / name, where={"kind": ["b", "a"], "year": ["1"]})) == ["t1", "t3"]
     assert read(tmp_path / name, where={"nothing": "a"}) == []
 
 
 def test_dates_that_are_not_iso_go_to_the_metadata(tmp_path):
-    found = read_bytes(tmp_path, "a.jsonl", json_lines(
+    records = read_bytes(tmp_path, "a.jsonl", json_lines(
         {"text": "a", "d": "2020"}, {"text": "b", "d": "5 May"}, {"text": "c", "d": "2020-01-02T03:04:05Z"},
     ), fields={"date": "d"})  # fmt: skip
-    assert [one.date for one in found] == ["2020", None, "2020-01-02T03:04:05Z"]
-    assert found[1].metadata == {"date": "5 May"}
+    assert [record.date for record in records] == ["2020", None, "2020-01-02T03:04:05Z"]
+    assert records[1].metadata == {"date": "5 May"}
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["x"], "d": [datetime.datetime(2020, 1, 2)]}), buffer)
-    [one] = read_bytes(tmp_path, "a.parquet", buffer.getvalue(), fields={"date": "d"})
-    assert one.date == "2020-01-02T00:00:00"
+    [record] = read_bytes(tmp_path, "a.parquet", buffer.getvalue(), fields={"date": "d"})
+    assert record.date == "2020-01-02T00:00:00"
 
 
 def test_broken_records_are_failures_one_by_one(tmp_path):
@@ -80,19 +80,19 @@ def test_broken_records_are_failures_one_by_one(tmp_path):
         json_lines({"text": "good"}) + b"[" * 100_000 + b"\n" + json_lines([1], {"other": 1}, {"text": 3})
         + b'\n{"text": "caf\xe9"}\n{"text": "\x00"}\n' + json_lines({"text": "good too"})
     )  # fmt: skip
-    found = read_bytes(tmp_path, "a.jsonl", data)
-    assert [one.position for one in found if isinstance(one, Record)] == [0, 8]
-    assert reasons(found) == ["not_json", "not_an_object", "no_text", "no_text", "not_utf8", "not_json"]
-    assert found[3].detail == "field 'text' is missing; the record has: other"
+    records = read_bytes(tmp_path, "a.jsonl", data)
+    assert [record.position for record in records if isinstance(record, Record)] == [0, 8]
+    assert reasons(records) == ["not_json", "not_an_object", "no_text", "no_text", "not_utf8", "not_json"]
+    assert records[3].detail == "field 'text' is missing; the record has: other"
 
 
 def test_json_arrays_are_read_element_by_element(tmp_path):
     assert read_bytes(tmp_path, "a.json", b" [ ] ") == []
     assert texts(read_bytes(tmp_path, "a.json", json_lines({"text": "a line"}))) == ["a line"]
     large = b'[{"text": "' + b"x" * 700_000 + b'"}, {"text": "\xc3\xa9"}, 3]'
-    found = read_bytes(tmp_path, "a.json", large)
-    assert [len(text) for text in texts(found)] == [700_000, 1]
-    assert reasons(found) == ["not_an_object"]
+    records = read_bytes(tmp_path, "a.json", large)
+    assert [len(text) for text in texts(records)] == [700_000, 1]
+    assert reasons(records) == ["not_an_object"]
     for cut in (
         b'[{"text": "a"}, {"te',
         b'[{"text": "a"},',
@@ -100,8 +100,8 @@ def test_json_arrays_are_read_element_by_element(tmp_path):
         b'[{"text": "a"}] x',
         b'[{"text": "a"} 3]',
     ):
-        found = read_bytes(tmp_path, "a.json", cut)
-        assert reasons(found)[-1:] == ["unreadable"]
+        records = read_bytes(tmp_path, "a.json", cut)
+        assert reasons(records)[-1:] == ["unreadable"]
     assert reasons(read_bytes(tmp_path, "a.json", large, most=100_000)) == ["unreadable"]
 
 
@@ -114,15 +114,15 @@ def test_json_arrays_are_read_element_by_element(tmp_path):
         (b'a,"b\nc,d\n', {"fields": {"text": 1}, "header": False, "quoting": False}, ['"b', "d"]),
     ],
 )
-def test_csv(tmp_path, data, source, wanted):
-    assert texts(read_bytes(tmp_path, "a.csv", data, **source)) == wanted
+def test_csv(tmp_path, data, source, expected):
+    assert texts(read_bytes(tmp_path, "a.csv", data, **source)) == expected
 
 
 def test_quotes_are_text_in_tsv_by_default(tmp_path):
     data = b'label\ttext\n1\t"He said\n0\tso."\n1\n'
-    found = read_bytes(tmp_path, "a.tsv", data)
-    assert texts(found) == ['"He said', 'so."']
-    assert found[-1] == Failure(2, "wrong_field_count", "1 fields, 2 in the first row")
+    records = read_bytes(tmp_path, "a.tsv", data)
+    assert texts(records) == ['"He said', 'so."']
+    assert records[-1] == Failure(2, "wrong_field_count", "1 fields, 2 in the first row")
     assert texts(read_bytes(tmp_path, "a.tsv", b'text\tb\n"a\tb"\tc\n', quoting=True)) == ["a\tb"]
 
 
@@ -138,9 +138,9 @@ def test_one_bad_row_of_a_table_leaves_its_neighbors(tmp_path):
     for name, write in (("a.parquet", pq.write_table), ("a.arrow", _write_stream)):
         buffer = io.BytesIO()
         write(pa.table({"text": values}), buffer)
-        found = read_bytes(tmp_path, name, buffer.getvalue())
-        assert texts(found) == ["one", "three"]
-        assert (found[1].position, found[1].reason) == (1, "damaged_row")
+        records = read_bytes(tmp_path, name, buffer.getvalue())
+        assert texts(records) == ["one", "three"]
+        assert (records[1].position, records[1].reason) == (1, "damaged_row")
 
 
 def _write_stream(table, buffer):
@@ -154,14 +154,14 @@ def test_a_truncated_file_gives_what_it_holds_and_one_failure(tmp_path, ending):
     *records, last = read_bytes(tmp_path, f"a.jsonl{ending}", data[: len(data) // 2])
     assert isinstance(last, Failure)
     assert last.reason in ("unreadable", "not_json")
-    assert all(isinstance(one, Record) for one in records)
+    assert all(isinstance(record, Record) for record in records)
 
 
 def test_a_zstandard_file_of_several_frames_is_read_whole_and_one_cut_between_lines_is_noticed(tmp_path):
     compressor = zstandard.ZstdCompressor()
     halves = [json_lines(*({"text": f"{number} " * 200} for number in part)) for part in (range(500), range(500, 900))]
     whole = read_bytes(tmp_path, "whole.jsonl.zst", b"".join(map(compressor.compress, halves)))
-    assert [one.position for one in whole] == list(range(900))
+    assert [record.position for record in whole] == list(range(900))
     open_frame = compressor.compressobj()
     cut = open_frame.compress(halves[0]) + open_frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
     *records, last = read_bytes(tmp_path, "cut.jsonl.zst", cut)
@@ -173,9 +173,9 @@ def test_a_zstandard_file_of_several_frames_is_read_whole_and_one_cut_between_li
 @pytest.mark.parametrize("truth", COMPRESS)
 def test_a_wrong_compression_is_one_failure(tmp_path, ending, truth):
     data = COMPRESS[truth](json_lines(*({"text": f"{number} " * 50} for number in range(100))))
-    found = read_bytes(tmp_path, f"a.jsonl{ending}", data)
-    assert len(found) == (100 if ending == truth else 1)
-    assert isinstance(found[0], Record if ending == truth else Failure)
+    records = read_bytes(tmp_path, f"a.jsonl{ending}", data)
+    assert len(records) == (100 if ending == truth else 1)
+    assert isinstance(records[0], Record if ending == truth else Failure)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
@@ -216,11 +216,11 @@ def test_a_200_megabyte_line_is_a_failure_and_never_in_memory(tmp_path, ending):
             file.write(b"x" * 1_000_000)
         file.write(b'"}\n{"text": "last"}\n')
     tracemalloc.start()
-    found = read(path)
+    records = read(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert texts(found) == ["first", "last"]
-    assert (found[1].position, found[1].reason) == (1, "too_long")
+    assert texts(records) == ["first", "last"]
+    assert (records[1].position, records[1].reason) == (1, "too_long")
     assert peak < 100e6
 
 
@@ -261,8 +261,8 @@ def test_plain_text_of_a_record_stays_as_it_is():
 
 
 def test_real_corpora(shared_data):
-    found = read(shared_data / "corpus" / "technical.jsonl.gz")
-    assert len(found) == 3040
-    assert not reasons(found)
+    records = read(shared_data / "corpus" / "technical.jsonl.gz")
+    assert len(records) == 3040
+    assert not reasons(records)
     rows = read(shared_data / "benchmarks" / "glue" / "QQP" / "dev.tsv", fields={"text": "question1", "id": "id"})
     assert not reasons(rows)

@@ -29,12 +29,12 @@ def ingest(config, store=None, engine="inline", attempt="a"):
 
 
 def rows(writer, folder):
-    found = []
+    table_rows = []
     for path in sorted(writer.files):
         if path.startswith(f"{folder}/"):
             with writer.folder.open(writer.files[path].part) as file:
-                found += pq.read_table(file).to_pylist()
-    return found
+                table_rows += pq.read_table(file).to_pylist()
+    return table_rows
 
 
 def ids(writer, folder="documents"):
@@ -54,12 +54,12 @@ def test_the_one_line_config_and_the_list_say_the_same(tmp_path):
     listed = IngestConfig(sources=[entry])
     assert flat.all_sources() == listed.all_sources()
     assert IngestConfig(**listed.model_dump(mode="json")) == listed, "a config that was written down can be read"
-    found = rows(ingest(flat), "documents")
-    assert found == rows(ingest(listed), "documents")
-    assert [(row["id"], row["licence"], row["url"]) for row in found] == [
+    table_rows = rows(ingest(flat), "documents")
+    assert table_rows == rows(ingest(listed), "documents")
+    assert [(row["id"], row["licence"], row["url"]) for row in table_rows] == [
         ("files/a.jsonl#0", "CC0", "u"), ("files/a.jsonl#1", "MIT", None),
     ]  # fmt: skip
-    assert found[1]["metadata"] == [("id", "3")]
+    assert table_rows[1]["metadata"] == [("id", "3")]
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_what_a_record_says_wins_over_the_constant_and_never_changes_its_id(tmp_
 
 
 def test_sources_of_one_name_and_path_are_refused_and_other_names_mend_it(tmp_path):
-    one, two = (write(tmp_path / name / "x.jsonl", {"text": name}) for name in ("one", "two"))
+    first, second = (write(tmp_path / name / "x.jsonl", {"text": name}) for name in ("one", "two"))
     with pytest.raises(
         ConfigError, match=r"2 files would have documents with the same ids, files/x\.jsonl#.*a distinct `source`"
     ):
-        ingest(IngestConfig(sources=[{"path": one}, {"path": two}]))
-    writer = ingest(IngestConfig(sources=[{"path": one}, {"path": two, "source": "second"}]))
+        ingest(IngestConfig(sources=[{"path": first}, {"path": second}]))
+    writer = ingest(IngestConfig(sources=[{"path": first}, {"path": second, "source": "second"}]))
     assert ids(writer) == ["files/x.jsonl#0", "second/x.jsonl#0"]
 
 
@@ -145,13 +145,13 @@ def test_few_records_never_stop_a_run_and_the_limit_is_no_part_of_the_key(tmp_pa
 
 
 def test_a_corpus_that_is_all_broken_stops_long_before_its_end_in_one_file_and_in_many(tmp_path, monkeypatch):
-    one = tmp_path / "one.jsonl"
-    with one.open("wb") as file:
+    first = tmp_path / "one.jsonl"
+    with first.open("wb") as file:
         for _ in range(30):
             file.write(b'{"body": "' + b"x" * 989 + b'"}\n')
             file.write((b'{"body": "' + b"x" * 989 + b'"}\n') * 999)
     with pytest.raises(InputDataError) as raised:
-        ingest(IngestConfig(path=str(one)))
+        ingest(IngestConfig(path=str(first)))
     assert int(str(raised.value).split()[0].replace(",", "")) < 6_000
     assert "field 'text' is missing; the record has: body" in str(raised.value)
     for number in range(40):
@@ -190,16 +190,16 @@ def test_odd_text_beside_the_text_cannot_stop_a_run():
 
 
 def test_the_plan_lists_every_source_and_reads_none(tmp_path):
-    one = write(tmp_path / "one.jsonl", *({"text": "x" * 1000} for _ in range(100)))
-    two = write(tmp_path / "two.jsonl", {"text": "x" * 50_000})
-    config = IngestConfig(sources=[{"path": one}, {"path": two, "source": "two"}])
-    assert list(IngestStage().sources(config)) == [one, two]
+    first = write(tmp_path / "one.jsonl", *({"text": "x" * 1000} for _ in range(100)))
+    second = write(tmp_path / "two.jsonl", {"text": "x" * 50_000})
+    config = IngestConfig(sources=[{"path": first}, {"path": second, "source": "two"}])
+    assert list(IngestStage().sources(config)) == [first, second]
     volume = IngestStage().estimate(config, Volume()).output
     assert volume.text_bytes == pytest.approx(150_000, rel=0.1)
     before = IngestStage().sources(config)
     write(tmp_path / "two.jsonl", {"text": "changed"})
     after = IngestStage().sources(config)
-    assert (before[one], before[two] == after[two]) == (after[one], False)
+    assert (before[first], before[second] == after[second]) == (after[first], False)
     assert json.dumps(after)
 
 
@@ -215,7 +215,7 @@ def test_python_documentation_beside_files(tmp_path):
     path = write(tmp_path / "a.jsonl", {"text": "x"})
     python = {"path": "python://documentation", "max_source_bytes": 400_000}
     writer = ingest(IngestConfig(sources=[python, {"path": path}]))
-    found = rows(writer, "documents")
-    assert found[-1]["id"] == "files/a.jsonl#0"
-    assert {"version"} <= {key for row in found[:-1] for key, _ in row["metadata"]}
-    assert len(set(ids(writer))) == len(found) > 1
+    table_rows = rows(writer, "documents")
+    assert table_rows[-1]["id"] == "files/a.jsonl#0"
+    assert {"version"} <= {key for row in table_rows[:-1] for key, _ in row["metadata"]}
+    assert len(set(ids(writer))) == len(table_rows) > 1

@@ -64,10 +64,10 @@ def test_layouts(tmp_path, name, zipped):
     content, expected = LAYOUTS[name]
     write(tmp_path, name + zipped, content)
     [file] = benchmark_files([f"{tmp_path}/*"])
-    found = {item.id: item.fields for item in read_items(file)}
-    assert set(found) == set(expected)
-    for item, wanted in expected.items():
-        assert set(wanted) <= set(found[item])
+    fields = {item.id: item.fields for item in read_items(file)}
+    assert set(fields) == set(expected)
+    for item, texts in expected.items():
+        assert set(texts) <= set(fields[item])
 
 
 def test_markup_inside_a_sentence_does_not_divide_it(tmp_path):

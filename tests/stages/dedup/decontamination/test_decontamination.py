@@ -21,7 +21,7 @@ ITEM = COUNTED.split()
 OTHER = " ".join(f"other{number}" for number in range(20))
 
 
-def found(tmp_path, items, texts, **config):
+def contamination_of(tmp_path, items, texts, **config):
     """(rows of the report by item and length, ids of the contaminated documents, the contamination)."""
     (tmp_path / "bench.jsonl").write_text("\n".join(json.dumps(item) for item in items))
     documents, names, fates, maps = step_arguments(texts)
@@ -30,8 +30,8 @@ def found(tmp_path, items, texts, **config):
     report = contamination.result.read_table(REPORT).to_pylist()
     marked = [contamination.marked(number, table).column("fate").to_pylist() for number, table in enumerate(fates)]
     ids = {
-        name for one, fates in zip(texts, marked, strict=True)
-        for name, fate in zip(one, fates, strict=True) if fate == "contaminated"
+        name for entry, fates in zip(texts, marked, strict=True)
+        for name, fate in zip(entry, fates, strict=True) if fate == "contaminated"
     }  # fmt: skip
     return {(row["item"], row["ngram"]): row for row in report}, ids, contamination
 
@@ -39,7 +39,7 @@ def found(tmp_path, items, texts, **config):
 @pytest.mark.parametrize(("length", "is_hit"), [(12, False), (13, True)])
 def test_a_run_of_thirteen_words_is_a_leak_whatever_its_case_and_punctuation(tmp_path, length, is_hit):
     text = OTHER + " “" + " — ".join(ITEM[:length]).upper() + "”, " + OTHER
-    report, ids, _ = found(tmp_path, [{"id": "x", "q": " ".join(ITEM)}], [{"a": text, "b": OTHER}])
+    report, ids, _ = contamination_of(tmp_path, [{"id": "x", "q": " ".join(ITEM)}], [{"a": text, "b": OTHER}])
     assert ids == ({"a"} if is_hit else set())
     assert report["x", 13] == {
         "benchmark": f"{tmp_path}/bench.jsonl", "item": "x", "ngram": 13, "ngrams": 3,
@@ -50,8 +50,8 @@ def test_a_run_of_thirteen_words_is_a_leak_whatever_its_case_and_punctuation(tmp
 
 def test_an_ngram_never_spans_two_fields(tmp_path):
     item = {"id": "x", "q": " ".join(ITEM[:7]), "a": " ".join(ITEM[7:])}
-    report, ids, contamination = found(tmp_path, [item], [{"a": " ".join(ITEM), "b": OTHER}])
-    assert ids == {"a"}, "the second field, of 8 words, is sought as a whole"
+    report, ids, contamination = contamination_of(tmp_path, [item], [{"a": " ".join(ITEM), "b": OTHER}])
+    assert ids == {"a"}, "the second field, of 8 words, is matched as a whole"
     assert report["x", 13]["ngrams"] == 1
     [metrics] = contamination.metrics().values()
     assert metrics == {"items": 1, "testable": 1, "contaminated": 1, "share": 1.0, "documents": 1}
@@ -63,7 +63,7 @@ def test_short_items_are_sought_whole_or_not_at_all(tmp_path):
         {"id": "eight", "q": " ".join(ITEM[:8])},
         {"id": "long", "q": " ".join(ITEM[:8]), "context": OTHER + " the end"},
     ]
-    report, ids, contamination = found(tmp_path, items, [{"a": " ".join(ITEM[:8]), "b": " ".join(ITEM[:7])}])
+    report, ids, contamination = contamination_of(tmp_path, items, [{"a": " ".join(ITEM[:8]), "b": " ".join(ITEM[:7])}])
     assert ids == {"a"}
     assert [report[name, 13]["found"] for name in ("seven", "eight", "long")] == [0, 1, 0]
     [metrics] = contamination.metrics().values()
@@ -73,7 +73,9 @@ def test_short_items_are_sought_whole_or_not_at_all(tmp_path):
 @pytest.mark.parametrize(("copies", "is_hit"), [(10, True), (11, False)])
 def test_what_many_documents_hold_is_common_property(tmp_path, copies, is_hit):
     text = " ".join(ITEM[:13])
-    _, ids, _ = found(tmp_path, [{"q": text}], [{f"d{n}": f"{text} {n}" for n in range(f, copies, 2)} for f in (0, 1)])
+    _, ids, _ = contamination_of(
+        tmp_path, [{"q": text}], [{f"d{n}": f"{text} {n}" for n in range(f, copies, 2)} for f in (0, 1)]
+    )
     assert len(ids) == (copies if is_hit else 0)
 
 
@@ -82,7 +84,7 @@ def test_windows_are_cut_and_too_many_drop_the_document(tmp_path):
     text = f"Before it stands this. {item} And after it that."
     many = ("x " * 30 + item + " y" * 30 + " ") * 3
     settings = {"action": "cut", "window_characters": 12, "max_windows": 2}
-    _, ids, contamination = found(tmp_path, [{"q": item}], [{"a": text}, {"b": many}], **settings)
+    _, ids, contamination = contamination_of(tmp_path, [{"q": item}], [{"a": text}, {"b": many}], **settings)
     assert ids == {"b"}
     [span] = contamination.cuts[0].read(0).to_pylist()
     assert text[: span["start"]] + "|" + text[span["end"] :] == "Before it stands|it that."
@@ -92,7 +94,7 @@ def test_windows_are_cut_and_too_many_drop_the_document(tmp_path):
 @pytest.mark.parametrize(("action", "tagged"), [("tag", [True, False]), ("report", [False, False])])
 def test_tagging_and_reporting_leave_the_documents(tmp_path, action, tagged):
     texts = [{"a": " ".join(ITEM), "b": OTHER}]
-    report, ids, contamination = found(tmp_path, [{"q": " ".join(ITEM)}], texts, action=action)
+    report, ids, contamination = contamination_of(tmp_path, [{"q": " ".join(ITEM)}], texts, action=action)
     assert ids == set()
     assert contamination.cuts == []
     fates = step_arguments(texts)[2][0]
@@ -136,14 +138,14 @@ WORDS = st.lists(st.sampled_from("abc"), max_size=25).map(" ".join)
 
 
 @given(WORDS, st.lists(WORDS, max_size=4))
-def test_all_occurrences_are_found_and_no_others(sought, texts):
+def test_all_occurrences_are_found_and_no_others(item_text, texts):
     lengths = [2, 4]
-    spelled = words(np.frombuffer(sought.encode(), dtype=np.uint8)).hashes
-    hashes = np.unique(np.concatenate([ngram_hashes(spelled, length) for length in lengths]))
+    hashes = words(np.frombuffer(item_text.encode(), dtype=np.uint8)).hashes
+    hashes = np.unique(np.concatenate([ngram_hashes(hashes, length) for length in lengths]))
     borders = np.arange(len(hashes) + 1)
     index = NgramIndex(hashes, np.array(lengths), borders, borders[:-1], bit_filter(hashes), 2, bit_filter(hashes))
     places = find_ngrams(*text_columns(pa.array(texts, pa.string())), index, 0)
-    pieces = [tuple(sought.split()[start : start + length]) for length in lengths for start in range(len(sought))]
+    pieces = [tuple(item_text.split()[start : start + length]) for length in lengths for start in range(len(item_text))]
     expected = [
         (number, start * 2, start * 2 + length * 2 - 1)
         for number, text in enumerate(texts) for start in range(len(text.split())) for length in lengths
@@ -162,18 +164,20 @@ def test_the_real_hits_are_found_and_no_others(shared_data):
     glue = "glue/*/dev.tsv glue/QNLI/dev.tsv.gz glue/MNLI/dev_matched.jsonl.gz"
     benchmarks = ["squad2/*.json.gz", "math/gsm8k/test*.jsonl", "math/aqua/dev.json", *glue.split()]
     documents, names, fates, maps = step_arguments(partitions)
-    config = DecontaminationConfig(benchmarks=[f"{shared_data}/benchmarks/{one}" for one in benchmarks])
+    config = DecontaminationConfig(benchmarks=[f"{shared_data}/benchmarks/{entry}" for entry in benchmarks])
     contamination = find_contamination(documents, names, fates, config, maps)
     folder = f"{shared_data}/benchmarks/glue/"
     hit = {
-        name.removeprefix(folder): one["documents"] for name, one in contamination.metrics().items() if one["documents"]
+        name.removeprefix(folder): entry["documents"]
+        for name, entry in contamination.metrics().items()
+        if entry["documents"]
     }
     assert hit == {"QNLI/dev.tsv.gz": 4, "RTE/dev.tsv": 3, "SST-2/dev.tsv": 1}
     dropped = {
         name: detail.removeprefix(folder)
-        for number, one in enumerate(partitions)
+        for number, entry in enumerate(partitions)
         for name, detail in zip(
-            one, contamination.marked(number, fates[number]).column("detail").to_pylist(), strict=True
+            entry, contamination.marked(number, fates[number]).column("detail").to_pylist(), strict=True
         )
         if detail
     }

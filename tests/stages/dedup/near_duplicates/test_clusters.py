@@ -41,11 +41,11 @@ def fates(documents, pairs, rule=None, bounds=(), earlier_from=10**9):
     place = {name: number for number, name in enumerate(documents)}
     files = signature_files(documents, list(bounds), earlier_from)
     components = Components(len(documents))
-    edges = [(*sorted((place[one], place[other])), similarity) for one, other, similarity in pairs]
-    one, other, similarity = (
+    edges = [(*sorted((place[first], place[second])), similarity) for first, second, similarity in pairs]
+    first, second, similarity = (
         (np.array(column) for column in zip(*edges, strict=True)) if edges else [np.array([], int)] * 3
     )
-    components.join(edges_batch(one.astype(np.int64), other.astype(np.int64), similarity.astype(float)))
+    components.join(edges_batch(first.astype(np.int64), second.astype(np.int64), similarity.astype(float)))
     components.finish()
     best = best_of_clusters(components, files, rule or SurvivorConfig())
     rows = [row for file in files if not file.is_earlier for row in fates_of(components, file, best).to_pylist()]
@@ -63,17 +63,17 @@ def test_the_rule_by_hand():
     pairs = [("plain", "good", 0.8), ("good", "wiki", 0.9), ("copy", "plain", 1.0)]
 
     def stays(**rule):
-        found = fates(documents, pairs, SurvivorConfig(**rule))
-        assert found["alone"] == ("survivor", None, None)
-        return next(name for name, (fate, *_) in found.items() if fate == "survivor")
+        result = fates(documents, pairs, SurvivorConfig(**rule))
+        assert result["alone"] == ("survivor", None, None)
+        return next(name for name, (fate, *_) in result.items() if fate == "survivor")
 
     assert stays() == "good"
     assert stays(source_priority=("wiki",)) == "wiki"
     assert stays(source_priority=("wiki",), order=("length", "source_priority")) == "copy"
     assert stays(order=()) == "copy"
-    found = fates(documents, pairs, SurvivorConfig(order=("length",)))
-    assert found["plain"] == ("exact_duplicate", "copy", 1.0)
-    assert found["good"] == ("near_duplicate", "copy", 0.9)
+    result = fates(documents, pairs, SurvivorConfig(order=("length",)))
+    assert result["plain"] == ("exact_duplicate", "copy", 1.0)
+    assert result["good"] == ("near_duplicate", "copy", 0.9)
 
 
 def test_earlier_survivors_win_over_any_new_document():
@@ -105,7 +105,7 @@ def test_fates_depend_neither_on_the_order_of_documents_and_edges_nor_on_files(r
         again = fates({name: documents[name] for name in order}, data.draw(st.permutations(pairs)), rule, bounds)
     assert again == expected
     clusters = {name: row[1] or name for name, row in expected.items()}
-    assert all(clusters[one] == clusters[other] for one, other, _ in pairs)
+    assert all(clusters[first] == clusters[second] for first, second, _ in pairs)
     for name, survivor in clusters.items():
         key = [(row.source != "b", -(row.quality or -9), -row.bytes) for row in (documents[name], documents[survivor])]
         assert (key[1], survivor) <= (key[0], name)
@@ -116,16 +116,16 @@ def test_fates_depend_neither_on_the_order_of_documents_and_edges_nor_on_files(r
 def test_components_are_those_of_a_search(count, data):
     number = st.integers(0, count - 1)
     edges = [tuple(sorted(edge)) for edge in data.draw(st.lists(st.tuples(number, number), max_size=30))]
-    reach = {one: {one} for one in range(count)}
+    reach = {document: {document} for document in range(count)}
     for _ in range(count):
-        for one, other in edges:
-            reach[one] = reach[other] = reach[one] | reach[other]
+        for first, second in edges:
+            reach[first] = reach[second] = reach[first] | reach[second]
     components = Components(count)
-    for one, other in edges:
-        components.join(edges_batch(np.array([one]), np.array([other]), np.array([1.0])))
+    for first, second in edges:
+        components.join(edges_batch(np.array([first]), np.array([second]), np.array([1.0])))
     components.finish()
-    assert components.parent.tolist() == [min(reach[one]) for one in range(count)]
-    assert components.is_shared.tolist() == [len(reach[one]) > 1 for one in range(count)]
+    assert components.parent.tolist() == [min(reach[document]) for document in range(count)]
+    assert components.is_shared.tolist() == [len(reach[document]) > 1 for document in range(count)]
 
 
 def test_too_many_documents_for_the_memory_are_refused():

@@ -22,12 +22,12 @@ def candidates(signatures, exact, layout, order=None):
     content = np.empty(count, np.uint64)
     hash_rows(shuffled, content)
     batches = list(band_batches(shuffled, hashes, np.ones(count, np.int64), np.arange(count), layout))
-    found = set()
+    result = set()
     for number in itertools.chain.from_iterable(layout.partitions()):
         keys, documents = column_of(batches[number], "key"), column_of(batches[number], "document")
         pairs = bucket_pairs(keys, documents, count, lambda numbers: (content[numbers], hashes[numbers, 0]))
-        found |= {tuple(sorted((int(order[pair // count]), int(order[pair % count])))) for pair in pairs}
-    return found
+        result |= {tuple(sorted((int(order[pair // count]), int(order[pair % count])))) for pair in pairs}
+    return result
 
 
 def distinct_hashes(count):
@@ -54,19 +54,19 @@ def test_large_buckets_give_the_same_pairs_in_any_order_and_stay_bounded(seed, s
     signatures = np.zeros((count, 4), dtype=np.uint32)
     signatures[:, 2:] = generator.integers(0, 12, (count, 2))
     layout = BandLayout(Banding(2, 2), 0, 1)
-    found = candidates(signatures, distinct_hashes(count), layout)
-    assert found == candidates(signatures, distinct_hashes(count), layout, shuffle.sample(range(count), count))
-    assert len(found) <= count * NEIGHBORS
+    result = candidates(signatures, distinct_hashes(count), layout)
+    assert result == candidates(signatures, distinct_hashes(count), layout, shuffle.sample(range(count), count))
+    assert len(result) <= count * NEIGHBORS
     components = Components(count)
-    one, other = np.array(sorted(found)).T.copy()
-    components.join(edges_batch(one, other, np.ones(len(one))))
+    first, second = np.array(sorted(result)).T.copy()
+    components.join(edges_batch(first, second, np.ones(len(first))))
     components.finish()
     assert not components.parent.any()
 
 
 def test_a_thousand_copies_are_joined_by_999_pairs():
-    found = candidates(np.ones((1000, 4), np.uint32), distinct_hashes(1000), BandLayout(Banding(2, 2), 0, 1))
-    assert len(found) == 999
+    result = candidates(np.ones((1000, 4), np.uint32), distinct_hashes(1000), BandLayout(Banding(2, 2), 0, 1))
+    assert len(result) == 999
 
 
 def planted(generator, documents, words, similarity):
@@ -89,8 +89,8 @@ def test_planted_pairs_become_candidates_as_the_theory_says(similarity):
     signed = sign(pa.array(texts), 128, 1)
     common = round(300 * similarity / (1 + similarity))
     expected = banding.probability(common / (300 - common))
-    found = candidates(signed.signatures, signed.exact, BandLayout(banding, 0, 1))
-    share = sum((2 * number, 2 * number + 1) in found for number in range(pairs)) / pairs
+    result = candidates(signed.signatures, signed.exact, BandLayout(banding, 0, 1))
+    share = sum((2 * number, 2 * number + 1) in result for number in range(pairs)) / pairs
     assert share == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / pairs) + 1e-3)
 
 

@@ -39,8 +39,8 @@ def test_datasketchs_index_answers_questions_about_our_signatures():
     base = [f"word{number}" for number in range(300)]
     texts = [" ".join(base), " ".join([*base[:290], *(f"other{number}" for number in range(10))]), "no"]
     sketches = [
-        MinHash(hashvalues=one, permutations=MinHash(128).permutations, scheme="affine32")
-        for one in sign(column(texts), 128, 5).signatures
+        MinHash(hashvalues=signature, permutations=MinHash(128).permutations, scheme="affine32")
+        for signature in sign(column(texts), 128, 5).signatures
     ]
     index = MinHashLSH(threshold=0.7, num_perm=128)
     index.insert("first", sketches[0])
@@ -50,11 +50,11 @@ def test_datasketchs_index_answers_questions_about_our_signatures():
 
 @given(st.lists(st.text(st.sampled_from("aB ,."), max_size=40), max_size=6), st.integers(1, 5))
 def test_shingles_are_the_distinct_runs_of_words(texts, n):
-    for text, found in zip(texts, shingle_sets(column(texts), n).to_pylist(), strict=True):
+    for text, shingles in zip(texts, shingle_sets(column(texts), n).to_pylist(), strict=True):
         words = re.findall(r"\w+", text.lower())
         runs = {tuple(words[start : start + n]) for start in range(max(1, len(words) - n + 1))} if words else set()
-        assert len(found) == len(runs)
-        assert found == sorted(set(found))
+        assert len(shingles) == len(runs)
+        assert shingles == sorted(set(shingles))
 
 
 def test_texts_of_few_or_no_words():

@@ -61,15 +61,21 @@ def fates(
 
 def corpus() -> dict[str, str]:
     """90 texts: 30 originals, one near and one far version of each, some copies, and texts without words."""
-    generator, found = random.Random(3), {}
+    generator, result = random.Random(3), {}
     for number in range(30):
         words = [f"w{generator.randrange(10**6)}" for _ in range(200)]
-        found[f"a{number:02d}"] = " ".join(words)
+        result[f"a{number:02d}"] = " ".join(words)
         for kind, share in (("near", 0.004 * (number % 5)), ("far", 0.2)):
             changed = [f"x{generator.randrange(10**6)}" if generator.random() < share else word for word in words]
-            found[f"{kind}{number:02d}"] = " ".join(changed)
-    found |= {"copy1": found["a01"].upper(), "copy2": found["a02"].replace(" ", "\n"), "e1": "", "e2": " ", "e3": "?!"}
-    return found
+            result[f"{kind}{number:02d}"] = " ".join(changed)
+    result |= {
+        "copy1": result["a01"].upper(),
+        "copy2": result["a02"].replace(" ", "\n"),
+        "e1": "",
+        "e2": " ",
+        "e3": "?!",
+    }
+    return result
 
 
 def divided(documents: Mapping[str, str], files: int) -> list[dict[str, str]]:
@@ -77,24 +83,24 @@ def divided(documents: Mapping[str, str], files: int) -> list[dict[str, str]]:
     return [{name: documents[name] for name in order[number::files]} for number in range(files)]
 
 
-def jaccard(one: str, other: str) -> float:
-    a, b = (set(hashes) for hashes in shingle_sets(pa.array([one, other]), 5).to_pylist())
+def jaccard(first: str, second: str) -> float:
+    a, b = (set(hashes) for hashes in shingle_sets(pa.array([first, second]), 5).to_pylist())
     return len(a & b) / len(a | b)
 
 
 def test_every_pair_above_the_threshold_is_joined_and_no_other():
     documents = corpus()
-    found = fates(memory(), divided(documents, 3))
+    result = fates(memory(), divided(documents, 3))
     for number in range(30):
-        one, other = f"a{number:02d}", f"near{number:02d}"
-        clusters = [found[name][1] or name for name in (one, other, f"far{number:02d}")]
-        assert (clusters[0] == clusters[1]) == (jaccard(documents[one], documents[other]) >= 0.8)
+        first, second = f"a{number:02d}", f"near{number:02d}"
+        clusters = [result[name][1] or name for name in (first, second, f"far{number:02d}")]
+        assert (clusters[0] == clusters[1]) == (jaccard(documents[first], documents[second]) >= 0.8)
         assert clusters[2] == f"far{number:02d}"
-    assert found["copy1"][1:] == ("a01", 1.0) or found["a01"][1:] == ("copy1", 1.0)
-    assert found["e2"][0] == "survivor"  # the longer of two that are equal but for white space
-    assert found["e1"] == ("exact_duplicate", "e2", 1.0)
-    assert found["e3"] == ("survivor", None, None)
-    for name, (fate, survivor, similarity) in found.items():
+    assert result["copy1"][1:] == ("a01", 1.0) or result["a01"][1:] == ("copy1", 1.0)
+    assert result["e2"][0] == "survivor"  # the longer of two that are equal but for white space
+    assert result["e1"] == ("exact_duplicate", "e2", 1.0)
+    assert result["e3"] == ("survivor", None, None)
+    for name, (fate, survivor, similarity) in result.items():
         if fate == "near_duplicate":
             assert similarity == pytest.approx(jaccard(documents[name], documents[survivor]))
 
@@ -179,10 +185,10 @@ def test_a_new_crawl_is_held_against_the_survivors_of_an_old_one():
     first = fates(old_url, divided(old, 2), index=True)
     folder = f"{old_url}/dedup/{'b' * 64}/test-run"
     new = {f"new {name}": text + " and a little more" for name, text in documents.items() if name not in old}
-    found = fates(new_url, divided(new, 3), against=[folder])
+    result = fates(new_url, divided(new, 3), against=[folder])
     alone = fates(memory(), divided(new, 3))
     kept = {name for name, row in first.items() if row[0] == "survivor"}
-    dropped = {name: row for name, row in found.items() if row[1] in kept}
+    dropped = {name: row for name, row in result.items() if row[1] in kept}
     close = {
         f"new near{number:02d}"
         for number in range(30)
@@ -190,10 +196,10 @@ def test_a_new_crawl_is_held_against_the_survivors_of_an_old_one():
     }
     assert close <= set(dropped)
     assert all(fate != "survivor" for fate, *_ in dropped.values())
-    assert {name for name in found if name not in dropped and found[name][0] == "survivor"} == {
+    assert {name for name in result if name not in dropped and result[name][0] == "survivor"} == {
         name for name, row in alone.items() if row[0] == "survivor" and name not in dropped
     }
-    assert fates(memory(), divided(new, 1), against=[folder]) == found
+    assert fates(memory(), divided(new, 1), against=[folder]) == result
 
 
 def test_an_index_with_other_settings_and_a_missing_index_are_errors():
@@ -225,7 +231,7 @@ def similar_pairs(documents: Mapping[str, str], similarity: float) -> set[tuple[
     common = sparse.triu(holds @ holds.T, 1).tocoo()
     sizes = np.diff(sets.offsets)
     near = common.data >= similarity * (sizes[common.row] + sizes[common.col] - common.data)
-    return {(names[one], names[other]) for one, other in zip(common.row[near], common.col[near], strict=True)}
+    return {(names[first], names[second]) for first, second in zip(common.row[near], common.col[near], strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -246,12 +252,12 @@ def test_natural_duplicates_are_found(shared_data, file, folders):
     """Two editions of six books; the Rust book as source and as draft. All pairs are known, and all are joined."""
     with gzip.open(shared_data / "corpus" / f"{file}.jsonl.gz", "rt") as lines:
         documents = {row["id"]: row["text"] for row in map(json.loads, lines)}
-    found = fates(memory(), divided(documents, 3))
-    clusters = {name: survivor or name for name, (_, survivor, _) in found.items()}
+    result = fates(memory(), divided(documents, 3))
+    clusters = {name: survivor or name for name, (_, survivor, _) in result.items()}
     pairs = similar_pairs(documents, 0.8)
     missed = [pair for pair in pairs if clusters[pair[0]] != clusters[pair[1]]]
     assert len(missed) <= 0.01 * len(pairs)
     joined = {tuple(sorted((name.rpartition("/")[0], of.rpartition("/")[0]))) for name, of in clusters.items()}
     assert {tuple(f"{file}/{folder}" for folder in pair) for pair in folders} <= joined
     paired = {name for pair in pairs for name in pair}
-    assert {name for name, (fate, *_) in found.items() if fate == "near_duplicate"} <= paired
+    assert {name for name, (fate, *_) in result.items() if fate == "near_duplicate"} <= paired

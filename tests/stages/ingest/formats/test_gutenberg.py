@@ -39,18 +39,18 @@ ENDS = (
 
 
 def read(text: str) -> Record:
-    found = gutenberg.read(text)
-    assert isinstance(found, Record)
-    return found
+    result = gutenberg.read(text)
+    assert isinstance(result, Record)
+    return result
 
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("begin", BEGINNINGS)
 def test_the_book_stays_and_its_frame_goes(begin: str, end: str) -> None:
-    found = read(f"{HEADER}{begin}\n\nProduced by Judith Boss and\nothers\n\n\n{BOOK}\n\n{end}\n{LICENCE}")
-    assert found.text == BOOK
-    assert found.metadata == {"title": "The Mill A Tale of the River", "author": "A. Miller", "ebook": "1342"}
-    assert (found.language, found.date) == ("fr", "2008-08-26")
+    result = read(f"{HEADER}{begin}\n\nProduced by Judith Boss and\nothers\n\n\n{BOOK}\n\n{end}\n{LICENCE}")
+    assert result.text == BOOK
+    assert result.metadata == {"title": "The Mill A Tale of the River", "author": "A. Miller", "ebook": "1342"}
+    assert (result.language, result.date) == ("fr", "2008-08-26")
 
 
 def test_pieces_of_a_cut_book() -> None:
@@ -70,8 +70,8 @@ def test_a_book_that_mentions_the_project_keeps_every_word() -> None:
 
 def test_no_frame_is_left_in_the_shared_books(shared_data: Path) -> None:
     with gzip.open(shared_data / "corpus" / "books.jsonl.gz", "rt") as lines:
-        found = [gutenberg.read(json.loads(line)["text"]) for line in lines]
-    kept = [one.text for one in found if isinstance(one, Record)]
-    assert len(found) - len(kept) == 33, "pieces of the licence"
-    assert len([one for one in found if isinstance(one, Record) and one.metadata]) == 29, "headers"
+        result = [gutenberg.read(json.loads(line)["text"]) for line in lines]
+    kept = [record.text for record in result if isinstance(record, Record)]
+    assert len(result) - len(kept) == 33, "pieces of the licence"
+    assert len([record for record in result if isinstance(record, Record) and record.metadata]) == 29, "headers"
     assert not [text for text in kept if "*** START" in text or "*** END" in text or "gutenberg.net" in text.lower()]

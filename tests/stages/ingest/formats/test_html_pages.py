@@ -20,12 +20,12 @@ PAGE = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mil
 
 
 def test_main_text_and_what_the_page_says_of_itself() -> None:
-    found = html.read(PAGE.encode(), "https://example.org/mills")
-    assert isinstance(found, Record)
-    assert found.text.count("wheel of the mill") == 9
-    assert not [word for word in ("Home", "All pages", "track", "Cookies") if word in found.text]
-    assert (found.date, found.url) == ("2019-03-04", "https://example.org/mills")
-    assert found.metadata["title"] == "Mills"
+    result = html.read(PAGE.encode(), "https://example.org/mills")
+    assert isinstance(result, Record)
+    assert result.text.count("wheel of the mill") == 9
+    assert not [word for word in ("Home", "All pages", "track", "Cookies") if word in result.text]
+    assert (result.date, result.url) == ("2019-03-04", "https://example.org/mills")
+    assert result.metadata["title"] == "Mills"
 
 
 def test_score_by_hand() -> None:
@@ -48,5 +48,5 @@ def test_broken_pages_give_a_record_or_a_failure(choice: st.DataObject) -> None:
     for _ in range(choice.draw(st.integers(0, 5))):
         at = choice.draw(st.integers(0, len(data)))
         data[at : at + choice.draw(st.integers(0, 60))] = choice.draw(st.binary(max_size=6))
-    found = html.read(bytes(data))
-    assert isinstance(found, Failure) or found.text.encode()
+    result = html.read(bytes(data))
+    assert isinstance(result, Failure) or result.text.encode()

@@ -133,18 +133,18 @@ literal"""
 
 
 def test_markdown() -> None:
-    found = markup.read_markdown(MARKDOWN)
-    assert isinstance(found, Record)
-    assert found.text == MARKDOWN_TEXT
-    assert (found.date, found.language, found.licence) == ("2019-07-31", "en", "CC0")
-    assert found.metadata == {"title": "Mills", "author": "Ann, Bob"}
+    result = markup.read_markdown(MARKDOWN)
+    assert isinstance(result, Record)
+    assert result.text == MARKDOWN_TEXT
+    assert (result.date, result.language, result.licence) == ("2019-07-31", "en", "CC0")
+    assert result.metadata == {"title": "Mills", "author": "Ann, Bob"}
 
 
 def test_rst() -> None:
-    found = markup.read_rst(RST)
-    assert isinstance(found, Record)
-    assert found.text.startswith(RST_TEXT)
-    assert (found.date, dict(found.metadata)) == ("2000-06-13", {"title": "Mills"})
+    result = markup.read_rst(RST)
+    assert isinstance(result, Record)
+    assert result.text.startswith(RST_TEXT)
+    assert (result.date, dict(result.metadata)) == ("2000-06-13", {"title": "Mills"})
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_rst() -> None:
     ],
 )
 def test_front_matter(text: str, title: str | None) -> None:
-    found = markup.read_markdown(text)
-    assert isinstance(found, Record)
-    assert found.text.endswith("Body.")
-    assert found.metadata.get("title") == title
+    result = markup.read_markdown(text)
+    assert isinstance(result, Record)
+    assert result.text.endswith("Body.")
+    assert result.metadata.get("title") == title
 
 
 @pytest.mark.parametrize("text", ["", "---\ntitle: T\n---\n", "<!-- nothing -->", "![x](y.png)"])
@@ -173,15 +173,15 @@ def test_a_text_without_words_is_a_failure(text: str) -> None:
 @given(st.lists(st.sampled_from([*MARKDOWN.split("\n"), *RST.split("\n"), "::", "   ", ".. x::", "`", "|a|", "===="])))
 def test_any_mixture_gives_a_record_or_a_failure(lines: list[str]) -> None:
     for read in (markup.read_markdown, markup.read_rst):
-        found = read("\n".join(lines))
-        assert isinstance(found, Failure) or found.text.strip()
+        result = read("\n".join(lines))
+        assert isinstance(result, Failure) or result.text.strip()
 
 
 def test_the_shared_proposals_lose_their_markup(shared_data: Path) -> None:
     with gzip.open(shared_data / "corpus" / "technical.jsonl.gz", "rt") as lines:
         rows = [row for row in map(json.loads, lines) if row["source"].startswith("Python")][::12]
-    found = [markup.read_rst(row["text"]) for row in rows]
-    texts = [one.text for one in found if isinstance(one, Record)]
+    result = [markup.read_rst(row["text"]) for row in rows]
+    texts = [record.text for record in result if isinstance(record, Record)]
     assert len(texts) == len(rows)
     assert not [text for text in texts if ":pep:`" in text or "\n====" in text]
     assert sum(map(len, texts)) > 0.8 * sum(len(row["text"]) for row in rows)

@@ -26,7 +26,7 @@ def read(data: bytes) -> list[Record | Failure]:
 
 
 def test_pages_are_read_and_everything_else_is_skipped() -> None:
-    found = read(
+    results = read(
         record("warcinfo", b"software: x")
         + record("request", b"GET / HTTP/1.1\r\n\r\n", extra="Content-Type: application/http; msgtype=request\r\n")
         + response(PAGE.encode(), number=7, url="https://example.org/mills")
@@ -34,7 +34,7 @@ def test_pages_are_read_and_everything_else_is_skipped() -> None:
         + response(b"\x89PNG", kind="image/png")
         + response(b"<html><body></body></html>", url="https://example.org/empty")
     )
-    first, empty = found
+    first, empty = results
     assert isinstance(first, Record)
     assert "9" not in first.text
     assert first.text.count("wheel of the mill") == 9
@@ -46,14 +46,14 @@ def test_pages_are_read_and_everything_else_is_skipped() -> None:
 @pytest.mark.parametrize("declared", ["text/html; charset=iso-8859-1", "text/html; charset=no-such", "text/html"])
 def test_encodings(declared: str) -> None:
     page = PAGE.replace("The 1th", "Das große").replace("utf-8", "iso-8859-1").encode("latin-1")
-    (found,) = read(response(page, kind=declared))
-    assert isinstance(found, Record)
-    assert "Das große" in found.text
+    (results,) = read(response(page, kind=declared))
+    assert isinstance(results, Record)
+    assert "Das große" in results.text
 
 
 def test_extracted_texts_of_a_wet_file() -> None:
-    found = read(record("conversion", "Ein großer Text.".encode()) + record("conversion", b" "))
-    assert found == [
+    results = read(record("conversion", "Ein großer Text.".encode()) + record("conversion", b" "))
+    assert results == [
         Record(0, "Ein großer Text.", id="<urn:uuid:00000000-0000-0000-0000-000000000001>",
                url="https://example.org/", date="2020-05-06"),
         Failure(1, "empty_text", "https://example.org/"),
@@ -62,13 +62,15 @@ def test_extracted_texts_of_a_wet_file() -> None:
 
 def test_members_are_compressed_one_by_one() -> None:
     texts = [record("conversion", f"Text {number}.".encode()) for number in range(5)]
-    found = read(b"".join(gzip.compress(one) for one in texts))
-    assert [one.text for one in found if isinstance(one, Record)] == [f"Text {number}." for number in range(5)]
+    results = read(b"".join(gzip.compress(result) for result in texts))
+    assert [result.text for result in results if isinstance(result, Record)] == [
+        f"Text {number}." for number in range(5)
+    ]
 
 
 def test_a_file_that_breaks_off_keeps_what_came_before() -> None:
     whole = b"".join(gzip.compress(record("conversion", f"Text {number}. ".encode() * 999)) for number in range(5))
-    found = read(whole[: len(whole) * 2 // 3])
-    kept = [one for one in found if isinstance(one, Record)]
+    results = read(whole[: len(whole) * 2 // 3])
+    kept = [result for result in results if isinstance(result, Record)]
     assert 3 <= len(kept) <= 4
-    assert [one.position for one in found] == list(range(len(found)))
+    assert [result.position for result in results] == list(range(len(results)))

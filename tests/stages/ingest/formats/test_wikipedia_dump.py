@@ -29,13 +29,13 @@ def test_articles() -> None:
 
 
 def test_a_cut_dump_keeps_what_came_before() -> None:
-    found = read(DUMP[: DUMP.index("Second")])
-    assert [type(one) for one in found] == [Record, Failure, Failure]
-    assert isinstance(found[-1], Failure)
-    assert (found[-1].position, found[-1].reason) == (2, "unreadable_from_here")
+    results = read(DUMP[: DUMP.index("Second")])
+    assert [type(result) for result in results] == [Record, Failure, Failure]
+    assert isinstance(results[-1], Failure)
+    assert (results[-1].position, results[-1].reason) == (2, "unreadable_from_here")
 
 
 def test_entities_are_not_expanded() -> None:
     bomb = '<!DOCTYPE m [<!ENTITY a "boom"><!ENTITY b "&a;&a;&a;"><!ENTITY f SYSTEM "file:///etc/hostname">]>'
-    found = read(bomb + DUMP.replace("Second.", "Second &b; &f; words."))
-    assert not [one for one in found if isinstance(one, Record) and "boom" in one.text]
+    results = read(bomb + DUMP.replace("Second.", "Second &b; &f; words."))
+    assert not [result for result in results if isinstance(result, Record) and "boom" in result.text]

@@ -46,9 +46,9 @@ Text under the table, , & more."""
 
 
 def test_prose_stays() -> None:
-    found = wikitext.read(PAGE)
-    assert isinstance(found, Record)
-    assert found.text == TEXT
+    result = wikitext.read(PAGE)
+    assert isinstance(result, Record)
+    assert result.text == TEXT
 
 
 @pytest.mark.parametrize("text", ["#REDIRECT [[Mill]]", "# redirect: [[Mill]]", "{{r}}\n#WEITERLEITUNG [[Mühle]]"])
@@ -58,24 +58,24 @@ def test_redirects(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "reason"), [("{{only a template}}", "no_text"), ("x" * 2_000_001, "too_long")])
 def test_pages_without_prose(text: str, reason: str) -> None:
-    found = wikitext.read(text)
-    assert isinstance(found, Failure)
-    assert found.reason == reason
+    result = wikitext.read(text)
+    assert isinstance(result, Failure)
+    assert result.reason == reason
 
 
 @given(
     st.lists(st.sampled_from(["[[", "]]", "{{", "}}", "|", "'''", "<ref>", "</ref>", "{|", "|}", "\n", "=", "a b "]))
 )
 def test_any_markup_gives_a_record_or_a_failure(tokens: list[str]) -> None:
-    found = wikitext.read("".join(tokens))
-    assert isinstance(found, Failure) or found.text
+    result = wikitext.read("".join(tokens))
+    assert isinstance(result, Failure) or result.text
 
 
 def test_no_markup_is_left_in_the_shared_pages(shared_data: Path) -> None:
     with gzip.open(shared_data / "corpus" / "wiki.jsonl.gz", "rt") as lines:
         pages = [row["text"] for row in map(json.loads, lines) if "dump" in row["source"]]
-    found = [wikitext.read(text) for text in pages if len(text) > 2_000][:25]
-    texts = [one.text for one in found if isinstance(one, Record)]
+    result = [wikitext.read(text) for text in pages if len(text) > 2_000][:25]
+    texts = [record.text for record in result if isinstance(record, Record)]
     assert len(texts) == 25
     for mark in ("{{", "}}", "[[", "]]", "<ref", "'''"):
         assert not [text for text in texts if mark in text], mark
