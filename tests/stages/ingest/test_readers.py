@@ -106,7 +106,7 @@ def test_json_arrays_are_read_element_by_element(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "source", "wanted"),
+    ("data", "source", "expected"),
     [
         (b'a,b\n1,"x, ""y""\nz"\n\n2\n3,w\n', {"fields": {"text": "b"}}, ['x, "y"\nz', "w"]),
         (b"1;x\n2;y\n", {"fields": {"text": 1}, "header": False, "delimiter": ";"}, ["x", "y"]),
