@@ -14,10 +14,11 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from modeling.attention.key_value_cache import CacheSlots, LayerCache, section_capacities
+from modeling.attention.key_value_cache import CacheSlots, CacheUse, LayerCache, section_capacities
 from modeling.attention.kinds import AttentionKind
 from modeling.attention.lsh_attention import LshAttention
 from modeling.attention.multi_head import Attention
+from modeling.documents import Documents
 from modeling.layers.int8 import quantize_rows
 
 _any_kind: TypeAdapter[Any] = TypeAdapter(AttentionKind)
@@ -68,9 +69,6 @@ class Int8LayerCache:
 class Int8CacheAttention(Attention):
     """An `Attention` that keeps keys and values in int8."""
 
-    mixing_bits = (8, 32)
-    """Bits of keys and values, and of their other operands; for `modeling.evaluation.network_counts`."""
-
     def __init__(self, attention: dict[str, Any], width: int, heads: int, scale: float) -> None:
         """Allocate the tensors.
 
@@ -87,6 +85,14 @@ class Int8CacheAttention(Attention):
         """An empty cache; replaces the layer's float cache in `DecoderCache.layers`."""
         return Int8LayerCache(section_capacities(self.kind, capacity), batch, self.heads, self.head_width, like)
 
+    def _from_start(self, projected: Tensor, documents: Documents | None, cache: CacheUse | None) -> Tensor:
+        """As in `Attention`; with a cache, tokens see keys and values as it holds them, and not as they were."""
+        if cache is not None:
+            codes, scales = quantize_rows(projected[..., 1:, :])
+            cached = codes.to(projected.dtype).mul_(scales)
+            projected = torch.cat((projected[..., :1, :], cached), dim=-2)
+        return super()._from_start(projected, documents, cache)
+
     def sizes(self) -> dict[str, Any]:
         """As in `modeling.layers.linear.Replacement`."""
         return {"attention": self.kind.model_dump(mode="json"), **self._sizes}
@@ -94,9 +100,6 @@ class Int8CacheAttention(Attention):
 
 class Int8CacheLshAttention(LshAttention):
     """An `LshAttention` that keeps keys and values in int8."""
-
-    mixing_bits = (8, 32)
-    """As in `Int8CacheAttention`."""
 
     def key_value_store(self, batch: int, capacity: int, like: Tensor) -> Int8LayerCache:
         """The part of the cache that holds keys and values, in int8; buckets stay exact."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from modeling.attention.key_value_cache import DecoderCache
 from modeling.attention.multi_head import Attention
+from modeling.evaluation.through_cache import scoring_decoder
 from modeling.loss.logit_tiles import TILING, softmax_ready
 from modeling.transformer import Transformer
 
@@ -256,4 +257,4 @@ def _hidden_states(model: Transformer, rows: Sequence[Tokens], cache: DecoderCac
     for padded_row, row in zip(padded, rows, strict=True):
         padded_row[: len(row)] = torch.tensor(row)
     tokens = padded.to(model.final_norm.weight.device)
-    return model.hidden_states(tokens) if cache is None else model.hidden_states(tokens, cache, counts)
+    return scoring_decoder(model).hidden_states(tokens) if cache is None else model.hidden_states(tokens, cache, counts)

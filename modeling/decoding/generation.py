@@ -2,6 +2,7 @@
 
 - `generate`, `generate_batch`: sample new tokens
 - `prefill_speed`, `decode_speed`: tokens per second of the two phases of generation
+- `decode_bytes`: memory of decoding, in torch or in C
 """
 
 import statistics
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from data_schemas.errors import ConfigError
 from modeling.decoding.native_decoder import NativeDecoder
+from modeling.evaluation.peak_memory import peak_tensor_bytes, tensor_bytes
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
 
@@ -137,10 +139,16 @@ class _Row:
 class _Predictor:
     """A network with the key-value cache of a batch of texts."""
 
-    def __init__(self, model: Transformer, rows: int) -> None:
-        self._model = model
+    def __init__(self, model: Transformer, rows: int, in_c: bool = True) -> None:
+        """Start with an empty cache; `in_c`: use the decoder in C if there is one for the network."""
+        self._model, self._in_c = model, in_c
         self._cache = model.new_cache(rows)
-        self._native = NativeDecoder.create(model, self._cache)
+        self._native = self._native_decoder()
+
+    @property
+    def is_native(self) -> bool:
+        """Whether tokens are decoded in C."""
+        return self._native is not None
 
     def predict(self, inputs: Sequence[Sequence[int]]) -> Tensor:
         """Append the input tokens of each row to the cache; logits (rows, vocabulary) after the last of each."""
@@ -156,7 +164,10 @@ class _Predictor:
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows from the cache."""
         self._cache.keep(rows)
-        self._native = NativeDecoder.create(self._model, self._cache)
+        self._native = self._native_decoder()
+
+    def _native_decoder(self) -> NativeDecoder | None:
+        return NativeDecoder.create(self._model, self._cache) if self._in_c else None
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
@@ -207,6 +218,37 @@ def decode_speed(model: Transformer, new_tokens: int = 32, repeats: int = 5) -> 
 
     decode()
     return steps / statistics.median(decode() for _ in range(repeats))
+
+
+@torch.inference_mode()
+def decode_bytes(model: Transformer, in_c: bool, new_tokens: int = 16) -> int | None:
+    """Peak bytes of all tensors while one sequence grows to a full context; None if no decoder in C takes the network.
+
+    Weights, caches and what one token needs are counted, but not the activations of a prompt: how many tokens of it are
+    read at a time is up to the reader. Memory inside a kernel is not counted.
+
+    Args:
+        model: a float or an int8 network.
+        in_c: by the decoder in C, or by torch; networks are comparable if the same decoder was measured.
+        new_tokens: tokens decoded; the context length less one if that is less.
+    """
+    context = model.config.context_length
+    steps = min(new_tokens, context - 1)
+    prompt = _arbitrary_tokens(model, context - steps)[0].tolist()
+    predictor = _Predictor(model, 1, in_c)
+    if in_c and not predictor.is_native:
+        return None
+
+    def start() -> None:
+        nonlocal predictor
+        predictor = _Predictor(model, 1, in_c)  # again, so that its tensors are counted
+        predictor.predict([prompt])
+
+    def decode() -> None:
+        for _ in range(steps):
+            predictor.predict([[1]])
+
+    return tensor_bytes(model) + peak_tensor_bytes(decode, preparation=start)
 
 
 def _arbitrary_tokens(model: Transformer, count: int) -> Tensor:

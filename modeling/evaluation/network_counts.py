@@ -7,7 +7,6 @@
 - `bit_operations_per_token`: multiply-accumulates weighted by the bits of their operands
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +84,8 @@ def nonzero_macs_per_token(model: Transformer, context: int) -> float:
 def bit_operations_per_token(model: Transformer, context: int, skip_zeros: bool = False) -> float:
     """MACs times bits of the weight times bits of the activation (Bayesian Bits, 2005.07093, section 4).
 
-    A product of float32 counts 1,024, of two int8 64. Attention's products are in float32, except for keys and values
-    of an int8 cache, which are multiplied with float32 queries and probabilities: 256.
+    A product of float32 counts 1,024, of two int8 64. Attention's own products are of float32, those with the keys and
+    values of an int8 cache too: they are dequantized when they are read. Scales, norms and softmax are not counted.
 
     Args:
         model: any network. A module's class may have `operand_bits`, (weight, activation); by default int8 weights have
@@ -98,7 +97,7 @@ def bit_operations_per_token(model: Transformer, context: int, skip_zeros: bool 
         (product.nonzero if skip_zeros else product.outputs * product.inputs) * product.uses * product.bits
         for product in _products(model)
     )
-    return matrices + sum(macs * bits for macs, bits in _attention_products(model, context))
+    return matrices + FLOAT_BITS**2 * _attention_macs(model, context)
 
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -164,15 +163,12 @@ def _bits(module: nn.Module) -> int:
 
 
 def _attention_macs(model: Transformer, context: int) -> float:
-    return sum(macs for macs, _ in _attention_products(model, context))
-
-
-def _attention_products(model: Transformer, context: int) -> Iterator[tuple[float, int]]:
-    """(MACs of scores and mixing of values, bits per MAC) of each attention; replacements define `mixing_products`."""
+    """MACs of scores and of weighted means of values; other modules have them as `mixing_products`."""
+    total = 0.0
     for module in model.layers.modules():
-        bits = math.prod(getattr(module, "mixing_bits", (FLOAT_BITS, FLOAT_BITS)))
         if isinstance(module, Attention):
             width = attention_heads(module) * module.head_width
-            yield 2 * width * computed_scores(module.kind, context) / context, bits
+            total += 2 * width * computed_scores(module.kind, context) / context
         elif callable(mixing_products := getattr(module, "mixing_products", None)):
-            yield mixing_products(context), bits
+            total += mixing_products(context)
+    return total

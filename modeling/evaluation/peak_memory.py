@@ -18,11 +18,16 @@ def tensor_bytes(model: nn.Module) -> int:
     return sum(storage.nbytes() for storage in storages)
 
 
-def peak_tensor_bytes(function: Callable[[], object]) -> int:
-    """Peak bytes of live tensors created by `function`; memory inside kernels is not counted."""
+def peak_tensor_bytes(work: Callable[[], object], preparation: Callable[[], object] = lambda: None) -> int:
+    """Peak bytes of the tensors that live during `work` and were made in it or in `preparation`, which runs before.
+
+    Memory inside a kernel is not counted.
+    """
     counter = _LiveBytes()
     with counter:
-        function()
+        preparation()
+        counter.peak = counter.live
+        work()
     return counter.peak
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from data_schemas.config import FrozenConfig
 from infra.store.artifacts import Artifact
 from modeling.compression.activation_sparsity import measure_zeros
-from modeling.decoding.generation import decode_speed, generate_batch, prefill_speed
+from modeling.decoding.generation import decode_bytes, decode_speed, prefill_speed
 from modeling.evaluation.bits_per_byte import document_bits
 from modeling.evaluation.network_counts import (
     bit_operations_per_token,
@@ -22,7 +22,8 @@ from modeling.evaluation.network_counts import (
     nonzero_macs_per_token,
     nonzero_parameters,
 )
-from modeling.evaluation.peak_memory import peak_tensor_bytes, tensor_bytes
+from modeling.evaluation.peak_memory import tensor_bytes
+from modeling.evaluation.through_cache import scoring_decoder
 from modeling.export.model_files import model_to_files
 from modeling.transformer import Transformer
 from stages.common.statistics import paired_difference
@@ -31,8 +32,6 @@ from stages.common.token_stream import END_OF_TEXT_ID
 BATCH_TOKENS = 8_192
 ZEROS_ROWS = 16
 """Windows that zeros of activations are counted on."""
-GENERATED_TOKENS = 16
-"""Tokens generated while memory is measured, at the end of a full context."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,16 @@ def measure(
 
     Returns:
         Parameters and nonzero parameters; bytes on disk, of the weights in memory, and peak bytes of all tensors in
-        generation; forward FLOPs per token at the full context, MACs (all, and those with nonzero weights) and bit
-        operations; bits per byte, and bits of each document; share of zeros after each ReLU; prefill and decode tokens
-        per second; and the seconds that measuring took.
+        decoding by torch, and by the decoder in C if it takes the network; FLOPs per token at the full context, MACs
+        (all, and those with nonzero weights) and bit operations; bits per byte, and bits of each document, through the
+        cache if that is int8; share of zeros after each ReLU; prefill and decode tokens per second; and the seconds
+        that measuring took.
     """
     start = time.perf_counter()
     config = model.config
-    bits = document_bits(model, held_out.tokens, config.context_length, BATCH_TOKENS, END_OF_TEXT_ID)
+    decoder = scoring_decoder(model)
+    bits = document_bits(decoder, held_out.tokens, config.context_length, BATCH_TOKENS, END_OF_TEXT_ID)
+    in_c = decode_bytes(model, in_c=True)
     row = {
         "name": name,
         "settings": settings.model_dump(mode="json") if settings else {},
@@ -104,7 +106,8 @@ def measure(
         "nonzero_parameters": nonzero_parameters(model),
         "bytes": sum(len(data) for data in model_to_files(model).values()),
         "weight_bytes": tensor_bytes(model),
-        "generation_bytes": generation_bytes(model),
+        "generation_bytes": decode_bytes(model, in_c=False),
+        **({} if in_c is None else {"generation_bytes_in_c": in_c}),
         "flops_per_token": 2 * dense_macs_per_token(model, config.context_length),
         "macs_per_token": dense_macs_per_token(model, config.context_length),
         "nonzero_macs_per_token": nonzero_macs_per_token(model, config.context_length),
@@ -120,14 +123,3 @@ def measure(
         teacher_bits = np.asarray(teacher["document_bits"])
         row["bits_change"] = paired_difference(bits, teacher_bits, teacher_bits, seed=0)._asdict()
     return row
-
-
-def generation_bytes(model: Transformer) -> int:
-    """Peak bytes of all tensors, with weights and caches, while a text grows to a full context."""
-    context = model.config.context_length
-    prompt = [1] * max(1, context - GENERATED_TOKENS)
-
-    def generate() -> None:
-        generate_batch(model, [prompt], min(GENERATED_TOKENS, context - 1), temperature=0.0, top_k=1, seed=0)
-
-    return tensor_bytes(model) + peak_tensor_bytes(generate)

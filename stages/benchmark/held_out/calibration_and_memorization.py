@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from infra.store.artifacts import Artifact
 from modeling.decoding.generation import generate_batch
 from modeling.evaluation.bits_per_byte import TopPredictions, top_predictions
+from modeling.evaluation.through_cache import scoring_decoder
 from modeling.transformer import Transformer
 from stages.benchmark.held_out.documents import BATCH_TOKENS, HeldOutDocument
 from stages.benchmark.results import TaskResult, item_row, score_row
@@ -93,7 +94,8 @@ def calibration(
     of their own, noise could only increase the gaps of a resample, and the interval would lie above the score.
     """
     tokens = [document.tokens for document in documents]
-    predictions = top_predictions(model, tokens, model.config.context_length, BATCH_TOKENS, end_of_text)
+    decoder = scoring_decoder(model)
+    predictions = top_predictions(decoder, tokens, model.config.context_length, BATCH_TOKENS, end_of_text)
     gaps = _gaps(predictions, len(documents))
     counts = np.bincount(predictions.sequence, minlength=len(documents))
     signs = np.sign(gaps.sum(0))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from infra.store.artifacts import Artifact
 from modeling.decoding.generation import generate
 from modeling.evaluation.bits_per_byte import document_bits
+from modeling.evaluation.through_cache import scoring_decoder
 from stages.benchmark.results import TaskResult, item_row, score_row
 from stages.benchmark.task import EvaluatedModel
 from stages.common.statistics import bootstrap_interval
@@ -54,10 +55,10 @@ def held_out_documents(corpus: Artifact, tokens: Artifact, max_bytes: int) -> li
 
 
 def score_held_out(model: EvaluatedModel, documents: Sequence[HeldOutDocument], seed: int) -> TaskResult:
-    """Bits per byte of a network on held-out text."""
+    """Bits per byte of a network on held-out text, through its cache if that is int8."""
     tokens = [document.tokens for document in documents]
     context_length = model.network.config.context_length
-    bits = document_bits(model.network, tokens, context_length, BATCH_TOKENS, model.end_of_text)
+    bits = document_bits(scoring_decoder(model.network), tokens, context_length, BATCH_TOKENS, model.end_of_text)
     return bits_per_byte_result(model.name, documents, bits, seed)
 
 

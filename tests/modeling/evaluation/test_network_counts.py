@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modeling.attention.kinds import FullAttention, PooledAttention, PoolLevel, WindowAttention
-from modeling.compression.integers import quantize_int8, with_int8_cache
+from modeling.compression.integers import quantize_int8, quantize_packed, with_int8_cache
 from modeling.compression.low_rank import factorize
 from modeling.compression.pruning import linear_weights, prune
 from modeling.compression.structured_pruning import keep_heads_and_neurons
@@ -14,11 +14,18 @@ from modeling.evaluation.network_counts import (
     nonzero_macs_per_token,
 )
 from modeling.experts.config import ExpertsConfig
+from modeling.layers.integer_grid import IntegerGrid
 from modeling.transformer_config import EmbeddingBand
 from tests.modeling.evaluation.test_config_counts import counted
 from tests.modeling.networks import random_tokens, small_network
 
 POOLED = PooledAttention(window=8, levels=(PoolLevel(stride=4),), pooling="learnt")
+
+
+def packed(model):
+    return quantize_packed(model, IntegerGrid(4, 32), IntegerGrid(4, 32))
+
+
 NETWORKS = {
     "plain": {},
     "untied": {"tied_embeddings": False},
@@ -84,8 +91,15 @@ def test_a_module_may_say_its_bits_and_an_attention_its_products():
     assert dense_macs_per_token(model, 24) == 2 * 7_168 - 4 * 32**2 + 1_952 + 1_536 + 240
 
 
-def test_an_int8_cache_meets_floats():
-    model = small_network()
-    attention = 2 * 2 * 24 * 32  # as in the golden numbers above
-    saved = bit_operations_per_token(model, 24) - bit_operations_per_token(with_int8_cache(model), 24)
-    assert saved == pytest.approx((1_024 - 256) * attention)
+@pytest.mark.parametrize(("student", "quantize", "saved"), [
+    (False, quantize_int8, 78.12), (False, packed, 80.73), (True, packed, 93.75),
+])  # fmt: skip
+def test_products_with_an_int8_cache_are_of_floats(student, quantize, saved):
+    """The recipes of configs/recipes/frontier.yaml; both decoders multiply dequantized keys and values."""
+    sizes = {"context_length": 256, "vocabulary_size": 1_024}
+    teacher = small_network(layers=4, width=192, heads=6, feed_forward_width=768, **sizes)
+    model = small_network(layers=2, width=128, heads=4, feed_forward_width=512, **sizes) if student else teacher
+    before = bit_operations_per_token(teacher, 256)
+    assert bit_operations_per_token(with_int8_cache(model), 256) == bit_operations_per_token(model, 256)
+    after = bit_operations_per_token(quantize(with_int8_cache(model)), 256)
+    assert 100 * (1 - after / before) == pytest.approx(saved, abs=0.01)
