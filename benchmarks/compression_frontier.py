@@ -6,7 +6,8 @@ a minute, far from converged: it shows that the recipe works, not how good it is
 those of the compress stage; decoding is measured again here, the uncompressed and the compressed network in
 alternation.
 
-- bytes_ratio, generation_ratio: bytes on disk and peak bytes in generation, compressed over uncompressed
+- bytes_ratio, generation_ratio: bytes on disk and peak bytes in decoding by the same decoder, compressed over
+  uncompressed
 - flops_ratio (MACs), bit_operations_ratio: compute per token, compressed over uncompressed
 - bpb_loss_percent, bpb_loss_low, bpb_loss_high: increase of bits per byte, and its 95 % interval
 - decode_speedup: tokens per second, compressed over uncompressed
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.commands.lineage import find_artifact
+from flows.report.compression_frontier import generation_key
 from flows.store_location import store_url
 from infra.store.artifacts import Artifact
 from modeling.decoding.generation import decode_speed
@@ -82,10 +84,10 @@ def _network(artifact: Artifact) -> Transformer:
 
 
 def _ratios(before: dict[str, Any], after: dict[str, Any], decode_speedup: float) -> dict[str, float]:
-    change = after["bits_change"]
+    change, memory = after["bits_change"], generation_key(after, before)
     return {
         "bytes_ratio": round(after["bytes"] / before["bytes"], 4),
-        "generation_ratio": round(after["generation_bytes"] / before["generation_bytes"], 4),
+        "generation_ratio": round(after[memory] / before[memory], 4),
         "flops_ratio": round(after["macs_per_token"] / before["macs_per_token"], 4),
         "bit_operations_ratio": round(after["bit_operations_per_token"] / before["bit_operations_per_token"], 4),
         "bpb_loss_percent": round(100 * change["value"], 2),
@@ -99,7 +101,7 @@ def _print_passes(rows: list[dict[str, Any]]) -> None:
     table = Table("pass", "bytes", "generation", "MACs", "bit operations", "bits per byte", "decode tokens/s")
     for row in rows:
         table.add_row(
-            row["name"], f"{row['bytes']:,}", f"{row['generation_bytes']:,}", f"{row['macs_per_token']:,.0f}",
+            row["name"], f"{row['bytes']:,}", f"{row[generation_key(row, rows[0])]:,}", f"{row['macs_per_token']:,.0f}",
             f"{row['bit_operations_per_token']:,.0f}", f"{row['bits_per_byte']:.4f}",
             f"{row['decode_tokens_per_second']:,.0f}",
         )  # fmt: skip

@@ -62,7 +62,7 @@ def render(record: RunRecord, artifacts: dict[str, Artifact], compressions: Reci
         funnel=corpus_funnel(artifacts),
         contamination=contamination(manifests),
         training=training(artifacts["pretrain"]) if "pretrain" in artifacts else None,
-        compression=compression(manifests["compress"].metrics["passes"]) if "compress" in artifacts else None,
+        compression=compression(manifests["compress"]) if "compress" in artifacts else None,
         recipes=compressions,
         benchmark=benchmark(artifacts["benchmark"], scores) if "benchmark" in artifacts else None,
         costs=costs(manifests, record),

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from data_schemas.manifest import Manifest
 from flows.console import amount
 from flows.report.bars import Bar, Quantity, bars
 from flows.report.charts import frontier_chart
@@ -16,8 +17,17 @@ COMPUTE = {
     "macs_per_token": "MAC",
     "nonzero_macs_per_token": "MAC",
     "bit_operations_per_token": "BOP",
-    "generation_bytes": "B",
 }
+GENERATION_BYTES = "generation_bytes_in_c", "generation_bytes"
+"""Memory by the decoder in C, and by torch."""
+COUNTS_CORRECTED = 5
+"""Version of the compress stage from which on figures of compute and memory are comparable."""
+EARLIER_COUNTS = (
+    "Measured by an earlier version of the compress stage: products with an int8 cache count as 8 x 32 bits although "
+    "floats are multiplied, bits per byte were measured without that cache, on text that the benchmark scores too, and "
+    "memory of generation includes a prompt that small networks read in C and others in torch. "
+    "headrace rerun compress measures again."
+)
 Measured = dict[str, Any]
 """Figures of the model after one pass, as the compress stage's manifest holds them."""
 
@@ -56,10 +66,13 @@ class Compression:
     sizes: list[Bar]
     decode: list[Bar]
     rows: list[PassRow]
+    note: str
+    """How to read figures of an earlier version of the stage; empty for others."""
 
 
-def compression(passes: Sequence[Measured]) -> Compression:
-    """The section, from the measured passes; the first is the uncompressed model."""
+def compression(manifest: Manifest) -> Compression:
+    """The section, from the passes that the stage measured; the first is the uncompressed model."""
+    passes: list[Measured] = manifest.metrics["passes"]
     teacher = passes[0]
     frontier = frontier_chart(
         [row["name"] for row in passes],
@@ -72,7 +85,13 @@ def compression(passes: Sequence[Measured]) -> Compression:
         sizes=_bars(passes, "bytes", lambda size: amount(size, "B")),
         decode=_bars(passes, "decode_tokens_per_second", lambda rate: f"{rate:,.0f}"),
         rows=[_row(row, teacher) for row in passes],
+        note=EARLIER_COUNTS if manifest.stage_version < COUNTS_CORRECTED else "",
     )
+
+
+def generation_key(row: Measured, teacher: Measured) -> str:
+    """Name of the memory that both networks were measured for by the same decoder, in C if both have it."""
+    return next((name for name in GENERATION_BYTES if name in row and name in teacher), GENERATION_BYTES[-1])
 
 
 def bits_change(teacher: Measured, row: Measured) -> tuple[str, str]:
@@ -139,7 +158,9 @@ def _row(row: Measured, teacher: Measured) -> PassRow:
         prefill_ratio=f"{row['prefill_tokens_per_second'] / teacher['prefill_tokens_per_second']:.2f}",
         activation_zeros=_mean_share(row.get("activation_zeros")),
         compute=[
-            _with_change(name, unit, row, teacher) for name, unit in COMPUTE.items() if name in row and name in teacher
+            _with_change(name, unit, row, teacher)
+            for name, unit in (*COMPUTE.items(), (generation_key(row, teacher), "B"))
+            if name in row and name in teacher
         ],
     )
 

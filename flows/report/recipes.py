@@ -9,10 +9,9 @@ from data_schemas.manifest import Manifest
 from flows.console import amount
 from flows.recipes import frontier, recipe_name
 from flows.report.charts import pareto_chart
-from flows.report.compression_frontier import Measured, bits_change
+from flows.report.compression_frontier import Measured, bits_change, generation_key
 
 NEEDED = ("bytes", "bit_operations_per_token", "macs_per_token", "bits_per_byte", "decode_tokens_per_second")
-SAVED = ("bytes", "generation_bytes", "bit_operations_per_token", "macs_per_token")
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class Recipes:
     by_size: Markup
     by_compute: Markup
     rows: list[RecipeRow]
+    omitted: int
+    """Recipes measured by other versions of the stage, whose figures are not comparable."""
 
 
 def recipes(own: Manifest, all_of_stage: Sequence[Manifest]) -> Recipes | None:
@@ -47,9 +48,9 @@ def recipes(own: Manifest, all_of_stage: Sequence[Manifest]) -> Recipes | None:
     for manifest in all_of_stage:  # newest first: the last attempt at each recipe
         if {name: ref.digest for name, ref in manifest.inputs.items()} == inputs and _is_measured(manifest):
             by_key.setdefault(manifest.key, manifest)
-    if len(by_key) < 2:
+    manifests = [manifest for manifest in by_key.values() if manifest.stage_version == own.stage_version]
+    if len(manifests) < 2:
         return None
-    manifests = list(by_key.values())
     passes = [manifest.metrics["passes"] for manifest in manifests]
     teacher, results = passes[0][0], [rows[-1] for rows in passes]
     names = [recipe_name([row["settings"] for row in rows[1:]]) for rows in passes]
@@ -58,7 +59,7 @@ def recipes(own: Manifest, all_of_stage: Sequence[Manifest]) -> Recipes | None:
     rows = [_row(names[n], manifests[n].attempt, n in best, results[n], teacher) for n in order]
     by_size = _chart("bytes", "B", names, results, teacher)
     by_compute = _chart("bit_operations_per_token", "BOP", names, results, teacher)
-    return Recipes(by_size, by_compute, rows)
+    return Recipes(by_size, by_compute, rows, omitted=len(by_key) - len(manifests))
 
 
 def _is_measured(manifest: Manifest) -> bool:
@@ -76,6 +77,7 @@ def _chart(quantity: str, unit: str, names: Sequence[str], results: Sequence[Mea
 
 def _row(name: str, run: str, best: bool, result: Measured, teacher: Measured) -> RecipeRow:
     bits, interval = bits_change(teacher, result)
+    saved = ("bytes", generation_key(result, teacher), "bit_operations_per_token", "macs_per_token")
     return RecipeRow(
         name=name,
         run=run,
@@ -83,7 +85,7 @@ def _row(name: str, run: str, best: bool, result: Measured, teacher: Measured) -
         size=amount(result["bytes"], "B"),
         saved=[
             f"{100 * (result[key] / teacher[key] - 1):+.1f} %" if key in result and key in teacher else ""
-            for key in SAVED
+            for key in saved
         ],
         bits_change=bits,
         bits_interval=interval,

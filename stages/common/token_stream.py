@@ -4,11 +4,13 @@ A batch is a function of (seed, step) alone: the state of the loader is the step
 number of workers. Local shards are memory-mapped and never copied as a whole.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from data_schemas.errors import ConfigError
 from infra.store.artifacts import Artifact
@@ -20,9 +22,18 @@ END_OF_TEXT, END_OF_TEXT_ID = "<|endoftext|>", 0
 class TokenStream:
     """Flat tokens of one split of a tokens artifact."""
 
-    def __init__(self, artifact: Artifact, split: str) -> None:
-        """Open `split` ("train" or "held_out")."""
-        self._shards = [_flat_tokens(artifact, path) for path in artifact.paths(f"{split}/*.arrow")]
+    def __init__(
+        self, artifact: Artifact, split: str, documents: Mapping[str, npt.NDArray[np.bool_]] | None = None
+    ) -> None:
+        """Open `split` ("train" or "held_out").
+
+        Args:
+            artifact: token shards.
+            split: folder of the shards.
+            documents: shard -> mask (documents,) of the documents in the stream, which are copied; None for all.
+        """
+        paths = artifact.paths(f"{split}/*.arrow")
+        self._shards = [_flat_tokens(artifact, path, None if documents is None else documents[path]) for path in paths]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
 
     def __len__(self) -> int:
@@ -38,9 +49,10 @@ class TokenStream:
         return np.concatenate(pieces).astype(np.int64)
 
 
-def _flat_tokens(artifact: Artifact, path: str) -> npt.NDArray[np.integer]:
-    column = artifact.read_table(path).column("tokens").combine_chunks()
-    return np.asarray(column.flatten())
+def _flat_tokens(artifact: Artifact, path: str, documents: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.integer]:
+    column = artifact.read_table(path).column("tokens")
+    column = column if documents is None else column.filter(pa.array(documents))
+    return np.asarray(column.combine_chunks().flatten())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Measurements after a pass: size, compute, speed and bits per byte, always on the same held-out text."""
+"""Measurements after a pass: size, compute, speed and bits per byte, always on the same held-out text.
+
+Recipes are chosen by these figures, so that the text is of documents that the benchmark does not score.
+"""
 
 import time
 from collections.abc import Mapping
@@ -7,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -26,6 +30,7 @@ from modeling.evaluation.peak_memory import tensor_bytes
 from modeling.evaluation.through_cache import scoring_decoder
 from modeling.export.model_files import model_to_files
 from modeling.transformer import Transformer
+from stages.common.held_out import selection_masks
 from stages.common.statistics import paired_difference
 from stages.common.token_stream import END_OF_TEXT_ID
 
@@ -48,11 +53,17 @@ class HeldOutText:
 
     @classmethod
     def read(cls, artifact: Artifact, max_bytes: int) -> "HeldOutText":
-        """Documents in corpus order, at least one, until `max_bytes` is reached."""
+        """Selection documents in corpus order, at least one, until `max_bytes` is reached.
+
+        If there is a single held-out document, it is that one.
+        """
         tokens: list[npt.NDArray[np.int64]] = []
         sizes: list[int] = []
-        for path in artifact.paths("held_out/*.arrow"):
+        masks = selection_masks(artifact)
+        has_selection = any(mask.any() for mask in masks.values())
+        for path, mask in masks.items():
             table = artifact.read_table(path)
+            table = table.filter(pa.array(mask)) if has_selection else table
             for ids, text_bytes in zip(
                 table.column("tokens").to_pylist(), table.column("bytes").to_pylist(), strict=True
             ):

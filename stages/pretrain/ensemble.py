@@ -4,7 +4,8 @@
 - `heldout_batches`: held-out text to compare on
 - `select`: compares the last checkpoint with averages and reports the gain of each
 
-Half of the rows select and the other half measure the gain, so that the gain has no selection bias.
+Half of the rows select and the other half measure the gain, so that the gain has no selection bias. Both are of
+documents that the benchmark does not score (`stages.common.held_out`).
 """
 
 import copy
@@ -23,6 +24,7 @@ from modeling.evaluation.bits_per_byte import token_losses
 from modeling.evaluation.logit_ensemble import LogitEnsemble
 from modeling.training.weight_averaging import Weights, greedy_average, uniform_average
 from modeling.transformer import Transformer
+from stages.common.held_out import selection_masks
 from stages.common.token_stream import TokenStream
 from stages.pretrain import checkpoint_files
 from stages.pretrain.training_job import TrainingJob
@@ -94,7 +96,7 @@ def _read(job: TrainingJob, shapes: dict[str, torch.Size], step: int, kind: str)
 
 
 def heldout_batches(tokens: Artifact, context_length: int, rows: int, batch: int) -> list[Tensor]:
-    """Windows spread evenly over the held-out tokens, without overlap; every other window is in the second half.
+    """Windows spread evenly over the selection documents, without overlap; every other is in the second half.
 
     Args:
         tokens: token shards.
@@ -105,7 +107,7 @@ def heldout_batches(tokens: Artifact, context_length: int, rows: int, batch: int
     Returns:
         int64 (windows, context_length + 1); a single shorter window if no whole one fits, none below two tokens.
     """
-    stream = TokenStream(tokens, "held_out")
+    stream = TokenStream(tokens, "held_out", selection_masks(tokens))
     length = min(context_length + 1, len(stream))
     if length < 2:
         return []

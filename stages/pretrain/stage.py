@@ -21,7 +21,7 @@ class PretrainStage(Stage):
     """Train a decoder on the token shards."""
 
     name = "pretrain"
-    version = 3
+    version = 4
     Config = PretrainConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"tokens": TOKENS}
     output = MODEL

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from infra.store.artifacts import Artifact
 from modeling.decoding.generation import generate
@@ -17,6 +18,7 @@ from modeling.evaluation.bits_per_byte import document_bits
 from modeling.evaluation.through_cache import scoring_decoder
 from stages.benchmark.results import TaskResult, item_row, score_row
 from stages.benchmark.task import EvaluatedModel
+from stages.common.held_out import selection_masks
 from stages.common.statistics import bootstrap_interval
 
 BATCH_TOKENS = 8_192
@@ -38,15 +40,20 @@ class HeldOutDocument:
 
 
 def held_out_documents(corpus: Artifact, tokens: Artifact, max_bytes: int) -> list[HeldOutDocument]:
-    """Held-out documents in corpus order, at least one, until `max_bytes` is reached."""
+    """Scored held-out documents in corpus order, at least one, until `max_bytes` is reached.
+
+    Documents that weights or recipes were selected on are not among them (`stages.common.held_out`).
+    """
     documents: list[HeldOutDocument] = []
     size = 0
+    masks = selection_masks(tokens)
     for path in corpus.paths("held_out/*.parquet"):
         texts = corpus.read_table(path)
-        shard = tokens.read_table(path.removesuffix(".parquet") + ".arrow")
+        shard_path = path.removesuffix(".parquet") + ".arrow"
+        shard, scored = tokens.read_table(shard_path), pa.array(~masks[shard_path])
         assert texts.column("id") == shard.column("document_id"), path
-        columns = [texts.column(name).to_pylist() for name in ("id", "text", "genre")]
-        for name, text, genre, ids in zip(*columns, shard.column("tokens").to_pylist(), strict=True):
+        columns = [texts.column(name).filter(scored).to_pylist() for name in ("id", "text", "genre")]
+        for name, text, genre, ids in zip(*columns, shard.column("tokens").filter(scored).to_pylist(), strict=True):
             if documents and size >= max_bytes:
                 return documents
             documents.append(HeldOutDocument(name, text, np.asarray(ids[:-1], dtype=np.int64), genre))

@@ -14,6 +14,7 @@ from infra.store.artifacts import Artifact, ArtifactStore
 from modeling.evaluation.bits_per_byte import token_losses
 from modeling.evaluation.logit_ensemble import LogitEnsemble
 from modeling.transformer import Transformer
+from stages.common.held_out import selection_mask
 from stages.pretrain.config import EnsembleConfig
 from stages.pretrain.ensemble import Selection, heldout_batches, select
 from tests.modeling.networks import SMALL, small_network
@@ -23,12 +24,17 @@ Weights = dict[str, torch.Tensor]
 
 
 def tokens_artifact(held_out: int) -> Artifact:
-    """Held-out tokens 0, 1, 2, ... in two shards."""
+    """Selection documents of the tokens 0, 1, 2, ... in two shards, among others that must not be read."""
     store = ArtifactStore(f"memory://ensemble-{uuid.uuid4().hex}")
     out = store.writer("tokenize", "k", "run", TOKENS)
     schema = token_shard_schema(pa.uint16())
+    names = np.array(list("abcdef"))
+    selecting, scored = (names[selection_mask(names) == side][0] for side in (True, False))
     for number, tokens in enumerate(np.array_split(np.arange(held_out), 2)):
-        rows = [{"document_id": "one", "tokens": tokens.tolist(), "bytes": 1}]
+        rows = [
+            {"document_id": scored, "tokens": [60_000] * 50, "bytes": 1},
+            {"document_id": selecting, "tokens": tokens.tolist(), "bytes": 1},
+        ]
         out.write_table(f"held_out/{number}.arrow", pa.Table.from_pylist(rows, schema))
     out.write_table("train/0.arrow", pa.Table.from_pylist([], schema))
     out.write("tokenizer.json", b"{}")
