@@ -20,7 +20,7 @@ COMPUTE = {
 }
 GENERATION_BYTES = "generation_bytes_in_c", "generation_bytes"
 """Memory by the decoder in C, and by torch."""
-COUNTS_CORRECTED = 5
+COUNTS_CORRECTED = 6
 """Version of the compress stage from which on figures of compute and memory are comparable."""
 EARLIER_COUNTS = (
     "Measured by an earlier version of the compress stage: products with an int8 cache count as 8 x 32 bits although "

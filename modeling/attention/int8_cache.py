@@ -88,9 +88,7 @@ class Int8CacheAttention(Attention):
     def _from_start(self, projected: Tensor, documents: Documents | None, cache: CacheUse | None) -> Tensor:
         """As in `Attention`; with a cache, tokens see keys and values as it holds them, and not as they were."""
         if cache is not None:
-            codes, scales = quantize_rows(projected[..., 1:, :])
-            cached = codes.to(projected.dtype).mul_(scales)
-            projected = torch.cat((projected[..., :1, :], cached), dim=-2)
+            projected = torch.cat((projected[..., :1, :], _round_trip(projected[..., 1:, :])), dim=-2)
         return super()._from_start(projected, documents, cache)
 
     def sizes(self) -> dict[str, Any]:
@@ -104,3 +102,13 @@ class Int8CacheLshAttention(LshAttention):
     def key_value_store(self, batch: int, capacity: int, like: Tensor) -> Int8LayerCache:
         """The part of the cache that holds keys and values, in int8; buckets stay exact."""
         return Int8LayerCache([capacity], batch, self.heads, self.head_width, like)
+
+    def as_cached(self, vectors: Tensor) -> Tensor:
+        """Keys or values (..., head_width), rounded to int8 and dequantized."""
+        return _round_trip(vectors)
+
+
+def _round_trip(vectors: Tensor) -> Tensor:
+    """Keys and values (..., head_width) as an `Int8LayerCache` returns them; rounding them again changes no code."""
+    codes, scales = quantize_rows(vectors)
+    return codes.to(vectors.dtype).mul_(scales)

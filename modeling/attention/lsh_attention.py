@@ -276,6 +276,7 @@ class LshAttention(nn.Module):
         keys = F.normalize(queries, dim=-1) * self.key_norms[:, None, None]
         buckets = hash_buckets(queries, self.rounds, self.buckets, self.seed)
         if cache is not None:
+            keys, values = self.as_cached(keys), self.as_cached(values)
             slots = cache.step.tokens if isinstance(cache.step, CacheStep) else cache.step[0]
             cache.layer.write(_entries(keys, values), buckets, slots)  # type: ignore[arg-type]
         if cache is not None and isinstance(cache.step, CacheStep):
@@ -293,6 +294,10 @@ class LshAttention(nn.Module):
     def key_value_store(self, batch: int, capacity: int, like: Tensor) -> KeyValueStore:
         """The part of the cache that holds keys and values, in the dtype of `like`."""
         return LayerCache([capacity], batch, self.heads, self.head_width, like)
+
+    def as_cached(self, vectors: Tensor) -> Tensor:
+        """Keys or values (..., head_width) as they are read from the cache."""
+        return vectors
 
     def sizes(self) -> dict[str, Any]:
         """As in `modeling.layers.linear.Replacement`."""

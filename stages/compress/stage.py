@@ -28,7 +28,7 @@ class CompressStage(Stage):
     """Make the pretrained network smaller and faster, pass by pass."""
 
     name = "compress"
-    version = 5
+    version = 6
     Config = CompressConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"model": MODEL, "tokens": TOKENS}
     output = COMPRESSED_MODEL

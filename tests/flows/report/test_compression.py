@@ -14,29 +14,29 @@ COUNTED = {"macs_per_token": 2e6, "bit_operations_per_token": 2e9}
 
 @pytest.fixture
 def measured(tmp_path):
-    """A run's compress manifest, as version 5 of the stage measures it."""
+    """A run's compress manifest, as version 6 of the stage measures it."""
     store = str(tmp_path / "store")
     record = synthetic.write_run(store, ("tokenize", "compress"))
     (artifact,) = ArtifactStore(store).all("compress")
     manifest = artifact.manifest
     rows = [row | COUNTED for row in manifest.metrics["passes"]]
-    return store, record, manifest.model_copy(update={"metrics": {"passes": rows}, "stage_version": 5})
+    return store, record, manifest.model_copy(update={"metrics": {"passes": rows}, "stage_version": 6})
 
 
 def test_recipes_measured_by_other_versions_are_left_out_and_counted(measured):
     _, _, own = measured
     other, old, older = (
         own.model_copy(update={"key": key * 64, "stage_version": version})
-        for key, version in (("1", 5), ("2", 4), ("3", 3))
+        for key, version in (("1", 6), ("2", 5), ("3", 4))
     )
     section = recipes(own, [own, other, old, older])
     assert (len(section.rows), section.omitted) == (2, 2)
     assert recipes(own, [own, old]) is None, "nothing is comparable"
-    section = recipes(old, [own, old, older.model_copy(update={"stage_version": 4})])
+    section = recipes(old, [own, old, older.model_copy(update={"stage_version": 5})])
     assert (len(section.rows), section.omitted) == (2, 1)
 
 
-@pytest.mark.parametrize(("version", "noted"), [(4, True), (5, False)])
+@pytest.mark.parametrize(("version", "noted"), [(4, True), (5, True), (6, False)])
 def test_the_page_says_how_an_earlier_version_counted(measured, version, noted):
     store, record, manifest = measured
     artifacts = stage_artifacts(store, record)

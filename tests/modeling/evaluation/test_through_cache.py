@@ -48,10 +48,11 @@ def test_the_decoder_in_c_predicts_what_is_scored():
     )
 
 
+@pytest.mark.parametrize("build", [small_network, with_lsh], ids=["full", "lsh"])
 @torch.inference_mode()
-def test_a_prompt_is_read_as_one_by_one():
+def test_a_prompt_is_read_as_one_by_one(build):
     """The first forward pass fills the cache, and attends to what it put there."""
-    model, tokens = with_int8_cache(small_network()), random_tokens(2, 24)
+    model, tokens = with_int8_cache(build()), random_tokens(2, 24)
     at_once = model.hidden_states(tokens, model.new_cache(2))
     torch.testing.assert_close(at_once, states_token_by_token(model, tokens), rtol=0, atol=2e-3)
 
