@@ -25,6 +25,14 @@ class NotFoundError(HeadraceError):
     """A run, an artifact, a stage or a file that does not exist."""
 
 
+class UnreadableRecordError(NotFoundError):
+    """A run record or a manifest that this version cannot read; commands continue as if it did not exist."""
+
+
+class FencedError(HeadraceError):
+    """Another process has taken over the run; what this process still writes no longer counts."""
+
+
 class InputDataError(HeadraceError):
     """The user's data cannot be read, or nothing in it can be used."""
 

@@ -10,14 +10,22 @@ import json
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-MANIFEST_VERSION = 1
-RUN_RECORD_VERSION = 1
+MANIFEST_VERSION = 2
+RUN_RECORD_VERSION = 2
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("manifest_version", "run_record_version", check_fields=False)
+    @classmethod
+    def _check_version(cls, version: int, info: ValidationInfo) -> int:
+        newest = {"manifest_version": MANIFEST_VERSION, "run_record_version": RUN_RECORD_VERSION}[info.field_name or ""]
+        if version > newest:
+            raise ValueError(f"version {version}, and the newest that can be read is {newest}")
+        return version
 
 
 class FileEntry(_Record):
@@ -26,7 +34,9 @@ class FileEntry(_Record):
     path: str = Field(description="name inside the artifact, with forward slashes")
     bytes: int = Field(description="size in bytes")
     sha256: str = Field(description="hex digest of the content")
-    part: str | None = Field(None, description="path under <stage>/<key>/ if it is the output of a shared partition")
+    part: str | None = Field(
+        None, description="path under <stage>/<key>/, unless <attempt>/<path>: of a shared partition or a later owner"
+    )
 
 
 def content_digest(files: list[FileEntry]) -> str:
@@ -79,6 +89,7 @@ class Manifest(_Record):
     kind_version: int
     key: str
     attempt: str
+    sequence: int = Field(0, description="sequence number of the run that made it; orders attempts; 0 before version 2")
     digest: str
     config: dict[str, Any]
     inputs: dict[str, ArtifactRef]
@@ -134,9 +145,17 @@ class RunRecord(_Record):
     forced: str | None = Field(None, description="stage that the rerun forced")
     precision: str | None = Field(None, description="precision that `auto` took on the machine where the run began")
     last_stage: str | None = Field(None, description="last stage of the run, by --until or --only")
+    sequence: int = Field(0, description="number that the store gave the run when it began; 0 before version 2")
+    claim: int = Field(0, description="fencing number of the process that wrote the record; 0 before version 2")
+    headrace_version: str = Field("", description="version that wrote the record")
     host: str
+    boot_id: str = Field("", description="boot of the host; empty before version 2")
+    pid_namespace: str = Field("", description="inode of the pid namespace in which the pid is valid")
     pid: int
-    process_started: float = Field(description="start time of the process, to detect a reused pid")
+    process_started: float = Field(
+        description="clock ticks from boot to the start of the process, to detect a reused pid; seconds since 1970 "
+        "before version 2 and on systems without /proc"
+    )
     started: datetime
     ended: datetime | None = None
     message: str | None = None

@@ -4,25 +4,31 @@
 - `status`: the run's state, with runs whose process died; `report_location`: its report, if written
 """
 
-from data_schemas.errors import NotFoundError
+from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import Manifest, RunRecord
 from flows.planning import stages_until
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.filesystem import Folder
-from infra.store.runs import is_alive
+from infra.store.records import report_once
+from infra.store.runs import process_of
 
 STAGES_WITH_MODELS = ("compress", "pretrain")
 REPORT = "report.html"
 
 
 def stage_artifacts(store_url: str, record: RunRecord) -> dict[str, Artifact]:
-    """Stage -> the artifact that the run used, in the order of the stages; deleted artifacts are omitted."""
+    """Stage -> the artifact that the run used, in the order of the stages.
+
+    Deleted artifacts are omitted; so are those whose manifest this version cannot read, with a line each.
+    """
     store = ArtifactStore(store_url)
     artifacts = {}
     for stage in stages_until(None):
         if stage.name in record.stages:
             try:
                 artifacts[stage.name] = store.open(record.stages[stage.name].artifact)
+            except UnreadableRecordError as error:
+                report_once(f"skipped: {error}")
             except NotFoundError:
                 continue
     return artifacts
@@ -51,8 +57,8 @@ def model_artifact(store_url: str, record: RunRecord, stage: str) -> Artifact:
 
 
 def status(record: RunRecord) -> str:
-    """The recorded status, or `killed` for a run whose process is gone."""
-    return "killed" if record.status == "running" and not is_alive(record) else record.status
+    """The recorded status, or `killed` for a run whose process is known to have ended."""
+    return "killed" if record.status == "running" and process_of(record).is_gone else record.status
 
 
 def report_folder(store_url: str, run_id: str) -> Folder:

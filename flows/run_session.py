@@ -5,12 +5,13 @@
 """
 
 import hashlib
-from dataclasses import dataclass, field
+import weakref
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from data_schemas.config import canonical_json
-from data_schemas.errors import ConfigError, NotFoundError
+from data_schemas.errors import ConfigError, FencedError, NotFoundError
 from data_schemas.manifest import Estimate, Manifest, RunRecord, StageOutcome, content_digest
 from flows.planning import (
     PlannedStage,
@@ -28,6 +29,7 @@ from infra.measure import PeakMemory, Stopwatch
 from infra.progress import ProgressListener, SilentListener
 from infra.store import provenance, runs
 from infra.store.artifacts import Artifact, ArtifactStore, ArtifactWriter
+from infra.store.claims import MISSED_BEATS, Claim, Heartbeat
 from infra.store.runs import RunStore
 from infra.workers.partitions import PartitionMap
 from stages.registry import STAGES, stage_named, wiring
@@ -109,28 +111,41 @@ class RunSession:
 
     request: RunRequest
     record: RunRecord
-    view: RunView = field(default_factory=SilentView)
-    artifacts: dict[str, Artifact] = field(init=False)
+    claim: Claim
+    view: RunView
+    artifacts: dict[str, Artifact]
 
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.request.store_url)
         self.run_store = RunStore(self.request.store_url)
-        self.artifacts = _taken(self.store, self.request)
+        heartbeat = Heartbeat(self.claim)
+        heartbeat.start()
+        self._stop_heartbeat = weakref.finalize(self, heartbeat.stop)
 
     @classmethod
     def begin(cls, request: RunRequest, view: RunView | None = None) -> "RunSession":
         """Continue the newest unfinished run of the same request, or start one; the record is saved at once.
 
+        A run that another process owns is not continued; one whose owner is out of sight, on another host or in another
+        container, is watched for three heartbeats first.
+
         Raises:
             ConfigError: if the plan shows that a stage cannot work; nothing has started then.
         """
-        session = cls(request, _new_record(request), view or SilentView())
-        session.planner(None).plan(request.forced_stages, request.last_stage, request.first, session.artifacts)
-        unfinished, notes = (None, []) if request.fresh else resumable(session.run_store, request)
-        session.record = runs.claim(unfinished or session.record)
-        session._save()
-        for note in (*notes, f"run {session.run_id}, store {request.store_url}"):
-            session.view.logged(note)
+        view, store, artifact_store = (
+            view or SilentView(),
+            RunStore(request.store_url),
+            ArtifactStore(request.store_url),
+        )
+        taken = _taken(artifact_store, request)
+        planner = Planner(artifact_store, store, request.config, None, request.base)
+        planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+        unfinished = None if request.fresh else unfinished_run(store, request)
+        owned = store.adopt(unfinished.run_id, view.logged) if unfinished else None
+        if owned:
+            view.logged(f"continues run {owned[0].run_id}")
+        session = cls(request, *(owned or store.start(_new_record(request))), view, taken)
+        view.logged(f"run {session.run_id}, store {request.store_url}")
         return session
 
     @property
@@ -189,9 +204,19 @@ class RunSession:
         return outcome
 
     def close(self, status: Literal["finished", "failed", "interrupted"], message: str | None = None) -> None:
-        """Record how the run ended."""
+        """Record how the run ended, and give up the claim.
+
+        Raises:
+            FencedError: if it finished, but another process had taken it over.
+        """
         self.record = runs.close(self.record, status, message)
-        self._save()
+        try:
+            self._save()
+        except FencedError:
+            if status == "finished":
+                raise  # in all other cases the error that ended it is reported
+        finally:
+            self._stop_heartbeat()
 
     def _run(self, stage: Stage, decision: PlannedStage) -> Artifact:
         assert decision.key is not None
@@ -200,12 +225,13 @@ class RunSession:
             artifact.check_sizes()
         for name, artifact in inputs.items():
             artifact.check_contract(stage.inputs[name], stage.name)
-        out = self.store.writer(stage.name, decision.key, self.run_id, stage.output)
+        out = self.store.writer(stage.name, decision.key, self.run_id, stage.output, self.claim)
         context = self._context(stage, out, fresh=stage.name in self.request.forced_stages)
         started = datetime.now(UTC)
         with PeakMemory() as memory:
             stage.run(decision.config, inputs, out, context)
         manifest = _manifest(stage, decision, inputs, out, started, context.stopwatch, memory.peak_bytes)
+        manifest = manifest.model_copy(update={"sequence": self.record.sequence})
         out.commit(manifest)
         context.work.remove()
         return self.store.open(manifest.ref)
@@ -223,6 +249,7 @@ class RunSession:
         return StageContext(self.run_id, partitions, work, listener, records, shared)
 
     def _save(self) -> None:
+        self.claim.check()
         self.run_store.save(self.record)
 
 
@@ -244,22 +271,26 @@ def _new_record(request: RunRequest) -> RunRecord:
     )
 
 
-def resumable(store: RunStore, request: RunRequest) -> tuple[RunRecord | None, list[str]]:
-    """The newest run of the same request if it is unfinished and no process works on it, and notes for the user."""
+def unfinished_run(store: RunStore, request: RunRequest) -> RunRecord | None:
+    """The newest run of the same request, if it is unfinished; a process may still work on it."""
     base_id = request.base.run_id if request.base else None
     for record in store.all():
         if record.config_digest != request.config_digest or record.forced != request.forced:
             continue
-        if base_id not in (record.base_run, record.run_id):
-            continue
-        if record.status == "finished":
-            return None, []
-        if runs.is_alive(record):
-            return None, [
-                f"run {record.run_id} of the same config is still alive (pid {record.pid}); this is another run"
-            ]
-        return record, [f"continues run {record.run_id}"]
-    return None, []
+        if base_id in (record.base_run, record.run_id):
+            return None if record.status == "finished" else record
+    return None
+
+
+def continuation(store: RunStore, request: RunRequest) -> str | None:
+    """A line about the run that `headrace run` continues or leaves to its owner; None if it starts one."""
+    record = unfinished_run(store, request)
+    if record is None:
+        return None
+    process = runs.process_of(record)
+    if record.status != "running" or process.is_gone:
+        return f"continues run {record.run_id}"
+    return f"continues run {record.run_id} if {process} is silent for {MISSED_BEATS} heartbeats, else starts another"
 
 
 def rerun_request(

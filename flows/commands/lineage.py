@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.tree import Tree
 
-from data_schemas.errors import NotFoundError
+from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
@@ -59,6 +59,9 @@ def _grow(store: ArtifactStore, artifact: Artifact, branch: Tree, seen: set[str]
         seen.add(ref.label)
         try:
             below = store.open(ref)
+        except UnreadableRecordError:
+            branch.add(f"{name}: {ref.label} (its manifest cannot be read by this version)")
+            continue
         except NotFoundError:
             branch.add(f"{name}: {ref.label} (gone from the store)")
             continue
@@ -81,6 +84,9 @@ def lineage_json(store_url: str, artifact: Artifact) -> dict[str, Any]:
             continue
         try:
             manifest = store.open(ref).manifest
+        except UnreadableRecordError as error:
+            rows[ref.label] = {"artifact": ref.label, "unreadable": str(error)}
+            continue
         except NotFoundError:
             rows[ref.label] = {"artifact": ref.label, "gone": True}
             continue

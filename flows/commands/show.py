@@ -12,10 +12,11 @@ from flows.console import console
 from flows.report.benchmark_scores import Score, not_run, read_scores
 from flows.run_artifacts import manifests, report_location, status
 from infra.store.artifacts import ArtifactStore
+from infra.store.runs import UnreadableRun, process_of
 
 
-def runs_table(records: list[RunRecord]) -> None:
-    """Print one line per run."""
+def print_runs(records: Sequence[RunRecord], unreadable: Sequence[UnreadableRun]) -> None:
+    """Print one line per run, then one for each that this version cannot read."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("run", "config", "status", "started", "stages", "rerun of"):
         table.add_column(title)
@@ -23,10 +24,30 @@ def runs_table(records: list[RunRecord]) -> None:
         ran = sum(outcome.action == "run" for outcome in record.stages.values())
         rerun_of = f"{record.base_run}:{record.forced}" if record.base_run else ""
         stages = f"{ran} run, {len(record.stages) - ran} reused"
+        where = f" on {record.host}" if record.status == "running" and not process_of(record).is_in_sight else ""
         table.add_row(
-            record.run_id, record.config_name, status(record), f"{record.started:%Y-%m-%d %H:%M}", stages, rerun_of
+            record.run_id,
+            record.config_name,
+            status(record) + where,
+            f"{record.started:%Y-%m-%d %H:%M}",
+            stages,
+            rerun_of,
         )
-    console.print(table if records else "no runs yet; begin with: headrace run configs/demo.yaml")
+    for run in unreadable:
+        table.add_row(run.run_id, "", "unreadable", "", "", "")
+    console.print(table if table.rows else "no runs yet; begin with: headrace run configs/demo.yaml")
+    for run in unreadable:
+        console.print(f"unreadable: {run.problem}", markup=False)
+
+
+def runs_json(records: Sequence[RunRecord], unreadable: Sequence[UnreadableRun]) -> dict[str, Any]:
+    """The object that `headrace runs --json` prints."""
+    rows = [record.model_dump(mode="json", exclude={"config"}) | {"status": status(record)} for record in records]
+    rows += [
+        {"run_id": run.run_id, "status": "unreadable", "written_by": run.written_by, "problem": run.problem}
+        for run in unreadable
+    ]
+    return {"runs": rows}
 
 
 def print_run_scores(store_url: str, record: RunRecord) -> None:

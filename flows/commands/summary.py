@@ -59,7 +59,7 @@ def _stage_table(stages: Mapping[str, Manifest], record: RunRecord) -> Table:
         ran = outcome.action == "run"
         manifest = stages.get(stage)
         sizes = [amount(manifest.peak_memory_bytes, "B"), amount(manifest.total_bytes, "B")] if manifest else ["", ""]
-        why = outcome.why if manifest else f"the artifact {outcome.artifact.label} is gone from the store"
+        why = outcome.why if manifest else f"the artifact {outcome.artifact.label} is gone or cannot be read"
         action = Text("ran" if ran else "reused", style="yellow" if ran else "green")
         table.add_row(stage, action, duration(outcome.seconds), *sizes, Text(why, style="dim"))
     return table

@@ -1,5 +1,6 @@
 """`headrace verify`: every file of the store, read again and compared with its manifest."""
 
+from data_schemas.errors import UnreadableRecordError
 from flows.console import console
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
@@ -7,8 +8,13 @@ from stages.registry import STAGES
 
 
 def verify_store(store_url: str, run_id: str | None) -> bool:
-    """Check the artifacts of one run, or all; prints each damaged file and how to rebuild it. True if none is."""
-    artifacts = list(_artifacts(store_url, run_id))
+    """Check the artifacts of one run, or all; prints each damaged file and how to rebuild it. True if none is.
+
+    Artifacts whose manifest this version cannot read are listed; their files are not checked.
+    """
+    artifacts, unreadable = _artifacts(store_url, run_id)
+    for error in unreadable:
+        console.print(f"not checked: {error}", markup=False)
     damaged = 0
     for artifact in artifacts:
         for problem in artifact.damage():
@@ -16,13 +22,20 @@ def verify_store(store_url: str, run_id: str | None) -> bool:
             rebuild = f"headrace rerun {artifact.ref.stage} --run {run_id or artifact.ref.attempt}"
             console.print(f"damaged: {problem}; rebuild it with: {rebuild}", markup=False)
     files = sum(len(artifact.manifest.files) for artifact in artifacts)
-    console.print(f"{len(artifacts)} artifacts, {files} files, {damaged} damaged")
+    not_checked = f", {len(unreadable)} artifacts not checked" if unreadable else ""
+    console.print(f"{len(artifacts)} artifacts, {files} files, {damaged} damaged{not_checked}")
     return damaged == 0
 
 
-def _artifacts(store_url: str, run_id: str | None) -> list[Artifact]:
+def _artifacts(store_url: str, run_id: str | None) -> tuple[list[Artifact], list[UnreadableRecordError]]:
     store = ArtifactStore(store_url)
-    if run_id is not None:
-        record = RunStore(store_url).get(run_id)
-        return [store.open(outcome.artifact) for outcome in record.stages.values()]
-    return [artifact for stage in STAGES for artifact in store.all(stage.name)]
+    if run_id is None:
+        artifacts = [artifact for stage in STAGES for artifact in store.all(stage.name)]
+        return artifacts, [error for stage in STAGES for error in store.unreadable(stage.name)]
+    artifacts, unreadable = [], []
+    for outcome in RunStore(store_url).get(run_id).stages.values():
+        try:
+            artifacts.append(store.open(outcome.artifact))
+        except UnreadableRecordError as error:
+            unreadable.append(error)
+    return artifacts, unreadable

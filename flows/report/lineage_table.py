@@ -41,7 +41,7 @@ def lineage(manifests: Mapping[str, Manifest], record: RunRecord) -> Lineage | N
     """The section; None without an artifact."""
     if not manifests:
         return None
-    newest = max(manifests.values(), key=lambda manifest: manifest.ended)
+    newest = max(manifests.values(), key=lambda manifest: (manifest.sequence, manifest.ended))
     return Lineage([_row(manifest, record) for manifest in manifests.values()], _origins(newest))
 
 

@@ -10,21 +10,23 @@
 import fnmatch
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from data_schemas.artifact_kinds import ArtifactKind
 from data_schemas.config import canonical_json
-from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError
-from data_schemas.manifest import MANIFEST_VERSION, ArtifactRef, FileEntry, Manifest, Volume
+from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError, UnreadableRecordError
+from data_schemas.manifest import ArtifactRef, FileEntry, Manifest, Volume
+from infra.store.claims import Claim, FencedFolder
 from infra.store.filesystem import Folder
+from infra.store.records import parse_record, report_once
 
 MANIFEST = "manifest.json"
 
@@ -142,10 +144,21 @@ class ArtifactWriter:
     """An attempt at an artifact; the artifact exists after `commit`."""
 
     def __init__(self, folder: Folder, stage: str, attempt: str, kind: ArtifactKind) -> None:
+        """Start or continue an attempt.
+
+        Args:
+            folder: `<store>/<stage>/<key>`. If it is fenced, each owner of the run writes files of its own names, so
+                that one that was paused and taken over cannot write into the files of the new owner.
+            stage: name of the stage.
+            attempt: id of the run.
+            kind: kind of the artifact.
+        """
         self.folder = folder
         self.stage = stage
         self.attempt = attempt
         self.kind = kind
+        number = folder.claim.number if isinstance(folder, FencedFolder) else 1
+        self._files_of_owner = f"{attempt}/owner-{number}" if number > 1 else ""
         self.counts: dict[str, int] = {}
         self.metrics: dict[str, Any] = {}
         self.volume = Volume()
@@ -154,10 +167,11 @@ class ArtifactWriter:
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
         """Open a file of the artifact for writing; it is hashed while it is written."""
-        with self.folder.create(f"{self.attempt}/{path}") as file:
+        part = f"{self._files_of_owner}/{path}" if self._files_of_owner else None
+        with self.folder.create(part or f"{self.attempt}/{path}") as file:
             hashing = HashingFile(file)
             yield hashing  # type: ignore[misc]
-        self.files[path] = FileEntry(path=path, bytes=hashing.bytes, sha256=hashing.sha256.hexdigest())
+        self.files[path] = FileEntry(path=path, bytes=hashing.bytes, sha256=hashing.sha256.hexdigest(), part=part)
 
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file."""
@@ -184,11 +198,21 @@ class ArtifactWriter:
     def commit(self, manifest: Manifest) -> None:
         """Write the manifest, after which the artifact exists.
 
+        An attempt has one manifest: if there is a readable one already, of an earlier owner of the run that was stopped
+        before it could record its work, it stays.
+
         Raises:
             ContractError: if a file that the kind declares was not written.
+            FencedError: if another process has taken over the run.
         """
         self.kind.check_files(list(self.files), self.stage)
-        self.folder.write(f"{self.attempt}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+        path, data = f"{self.attempt}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()
+        if self.folder.create_exclusive(path, data):
+            return
+        try:
+            parse_record(Manifest, self.folder.read(path), self.folder.full(path))
+        except UnreadableRecordError:
+            self.folder.write(path, data)
 
 
 class ArtifactStore:
@@ -201,15 +225,19 @@ class ArtifactStore:
         """`<store>/<stage>/<key>`, the folder of all attempts and of the partitions that they share."""
         return self.root.child(f"{stage}/{key}")
 
-    def writer(self, stage: str, key: str, attempt: str, kind: ArtifactKind) -> ArtifactWriter:
-        """Start or continue an attempt."""
-        return ArtifactWriter(self.key_folder(stage, key), stage, attempt, kind)
+    def writer(
+        self, stage: str, key: str, attempt: str, kind: ArtifactKind, claim: Claim | None = None
+    ) -> ArtifactWriter:
+        """Start or continue an attempt; with a claim, everything that it writes is fenced."""
+        folder = self.key_folder(stage, key)
+        return ArtifactWriter(FencedFolder(folder.url, claim) if claim else folder, stage, attempt, kind)
 
     def open(self, ref: ArtifactRef) -> Artifact:
         """Open a committed artifact.
 
         Raises:
             NotFoundError: if it was deleted or never committed.
+            UnreadableRecordError: if this version cannot read its manifest.
         """
         artifact = self._load(ref.stage, ref.key, ref.attempt)
         if artifact is None:
@@ -220,18 +248,22 @@ class ArtifactStore:
 
     def find_equal(self, ref: ArtifactRef) -> Artifact | None:
         """The artifact, or another attempt at its key with the same content; None if all are gone."""
-        exact = self._load(ref.stage, ref.key, ref.attempt)
-        equal = (artifact for artifact in self.committed(ref.stage, ref.key) if artifact.ref.digest == ref.digest)
-        return exact or next(equal, None)
+        try:
+            return self.open(ref)
+        except NotFoundError:
+            equal = (artifact for artifact in self.committed(ref.stage, ref.key) if artifact.ref.digest == ref.digest)
+            return next(equal, None)
 
     def committed(self, stage: str, key: str) -> list[Artifact]:
-        """All committed attempts at a key, newest first."""
-        folder = self.key_folder(stage, key)
-        attempts = [self._load(stage, key, name) for name in folder.names() if name != "parts"]
-        artifacts = [artifact for artifact in attempts if artifact is not None]
-        return sorted(
-            artifacts, key=lambda artifact: (artifact.manifest.ended, artifact.manifest.attempt), reverse=True
-        )
+        """All committed attempts at a key that this version can read, those of the newest run first."""
+        return sorted(self._readable(stage, key), key=_age, reverse=True)
+
+    def unreadable(self, stage: str) -> list[UnreadableRecordError]:
+        """An error for each manifest of a stage that this version cannot read."""
+        problems: list[UnreadableRecordError] = []
+        for key in self.keys(stage):
+            list(self._readable(stage, key, problems.append))
+        return problems
 
     def keys(self, stage: str) -> list[str]:
         """Keys of a stage with any files."""
@@ -240,7 +272,19 @@ class ArtifactStore:
     def all(self, stage: str) -> list[Artifact]:
         """All committed artifacts of a stage, newest first."""
         artifacts = [artifact for key in self.keys(stage) for artifact in self.committed(stage, key)]
-        return sorted(artifacts, key=lambda artifact: artifact.manifest.ended, reverse=True)
+        return sorted(artifacts, key=_age, reverse=True)
+
+    def _readable(
+        self, stage: str, key: str, skipped: Callable[[UnreadableRecordError], None] | None = None
+    ) -> Iterator[Artifact]:
+        for name in self.key_folder(stage, key).names():
+            try:
+                artifact = None if name == "parts" else self._load(stage, key, name)
+            except UnreadableRecordError as error:
+                (skipped or _report_skipped)(error)
+                continue
+            if artifact is not None:
+                yield artifact
 
     def _load(self, stage: str, key: str, attempt: str) -> Artifact | None:
         folder = self.key_folder(stage, key)
@@ -248,13 +292,16 @@ class ArtifactStore:
             data = folder.read(f"{attempt}/{MANIFEST}")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        try:
-            return Artifact(folder, Manifest.model_validate_json(data))
-        except ValidationError as error:
-            raise DamagedArtifactError(
-                f"{folder.full(f'{attempt}/{MANIFEST}')} is not a manifest that this version reads "
-                f"(version {MANIFEST_VERSION}): {error.errors()[0]['msg']}; remove that folder and run again"
-            ) from error
+        return Artifact(folder, parse_record(Manifest, data, folder.full(f"{attempt}/{MANIFEST}")))
+
+
+def _report_skipped(error: UnreadableRecordError) -> None:
+    report_once(f"skipped: {error}")
+
+
+def _age(artifact: Artifact) -> tuple[int, datetime, str]:
+    """Order of attempts: that of their runs; clocks decide only between attempts of versions without numbers."""
+    return artifact.manifest.sequence, artifact.manifest.ended, artifact.manifest.attempt
 
 
 def artifact_at(url: str) -> Artifact:

@@ -1,6 +1,9 @@
 """A small interface to any fsspec filesystem: a folder by URL, with atomic writes of whole files."""
 
+import errno
 import os
+import threading
+import time
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +13,11 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from data_schemas.errors import EnvironmentProblem
+
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+CONFLICT_DELAYS_SECONDS = (0.1, 0.3, 1.0, 3.0)
+"""S3 refuses a conditional write while another one of the same name is in progress."""
+_memory_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,8 @@ class Folder:
     @cached_property
     def _opened(self) -> tuple[Any, str]:
         try:
-            filesystem, root = fsspec.core.url_to_fs(self.url)
+            # Cached listings would answer for the existence of files that other processes write.
+            filesystem, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise EnvironmentProblem(f"cannot open the store {self.url}: {error}") from error
         return filesystem, str(root).rstrip("/")
@@ -68,7 +77,6 @@ class Folder:
 
     def names(self, path: str = "") -> list[str]:
         """Sorted names directly inside `path`; empty if there is no such folder."""
-        self.filesystem.invalidate_cache()
         try:
             listing = self.filesystem.ls(self.full(path), detail=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -98,12 +106,57 @@ class Folder:
             self.filesystem.pipe_file(self.full(path), data)
             return
         target = self.local_path(path)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        _synced_temporary(target, data).replace(target)
+
+    def create_exclusive(self, path: str, data: bytes) -> bool:
+        """Write the whole file unless it exists; of processes that try at once, exactly one receives True.
+
+        Local: a hard link to a synced temporary file, so that the file is never half written. Object stores: a PUT
+        with `If-None-Match: *` (`ifGenerationMatch=0`).
+
+        Args:
+            path: must not be removed afterwards, else a second process could receive True.
+            data: must differ between callers: a request that was repeated after a lost answer finds its own content.
+
+        Raises:
+            EnvironmentProblem: if the filesystem has no exclusive creation.
+        """
+        self._make_parent(path)
+        created = self._create(path, data) or (self.exists(path) and self.read(path) == data)
+        if created and not (self.is_local or self.is_in_process) and self._create(path, data):
+            raise self._no_exclusive_creation("it accepts conditional writes but ignores the condition")
+        return created
+
+    def _create(self, path: str, data: bytes) -> bool:
+        if self.is_local:
+            return _create_locally(self.local_path(path), data)
+        if self.is_in_process:
+            with _memory_lock:  # fsspec checks and writes in two steps
+                if not self.filesystem.isfile(self.full(path)):
+                    self.filesystem.pipe_file(self.full(path), data)
+                    return True
+                return False
+        for delay in CONFLICT_DELAYS_SECONDS:
+            try:
+                self.filesystem.pipe_file(self.full(path), data, mode="create")
+                return True
+            except FileExistsError:
+                return False
+            except (NotImplementedError, TypeError, ValueError) as error:
+                raise self._no_exclusive_creation(f"{type(error).__name__}: {error}") from error
+            except OSError as error:
+                if error.errno == errno.ENOSYS:
+                    raise self._no_exclusive_creation(str(error)) from error
+                if "ConditionalRequestConflict" not in f"{error!r} {error.__cause__!r}":
+                    raise
+                time.sleep(delay)
+        return False
+
+    def _no_exclusive_creation(self, found: str) -> EnvironmentProblem:
+        return EnvironmentProblem(
+            f"the store {self.url} cannot create a file that must not exist yet, which gives a run its one owner "
+            f"({found}); use a folder, or a store on s3:// or gs:// with conditional writes"
+        )
 
     def remove(self, path: str = "") -> None:
         """Delete a file or a whole folder, if it exists."""
@@ -112,6 +165,41 @@ class Folder:
 
     def _make_parent(self, path: str) -> None:
         self.filesystem.makedirs(self.full(path).rsplit("/", 1)[0], exist_ok=True)
+
+
+def _synced_temporary(target: Path, data: bytes) -> Path:
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        _write_synced(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), data)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _write_synced(descriptor: int, data: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _create_locally(target: Path, data: bytes) -> bool:
+    temporary = _synced_temporary(target, data)
+    try:
+        target.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        try:
+            _write_synced(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), data)
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:

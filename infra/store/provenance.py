@@ -31,6 +31,15 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+@functools.cache
+def headrace_version() -> str:
+    """Version of the installed package."""
+    try:
+        return metadata.version("headrace")
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that can change results."""
     versions = {"python": platform.python_version()}

@@ -1,20 +1,42 @@
 """Run records under `<store>/runs/`, with the artifact that each stage used.
 
-- `RunStore`: finds and saves records
-- `claim`, `close`: a record at the start and the end of its process; `is_alive`: whether that process still runs
+- `RunStore`: finds and saves records, starts runs and takes over those whose process is gone
+- `UnreadableRun`: a record that this version cannot read
+- `close`: a record at the end of its process; `process_of`: the process that works on a run
 """
 
-import os
+import contextlib
 import secrets
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import coolname
 import psutil
 
-from data_schemas.errors import NotFoundError
+from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import RunRecord
+from infra.processes import ProcessIdentity, boot_id, pid_namespace, start_of
+from infra.store.claims import MISSED_BEATS, Claim, Owner, RunClaims
 from infra.store.filesystem import Folder
+from infra.store.provenance import headrace_version
+from infra.store.records import parse_record, readable_fields, report_once, written_by
+
+ENDING = ".json"
+SEQUENCE = "sequence"
+"""Folder with a file for each run that ever began, by number; created exclusively and never removed."""
+
+
+@dataclass(frozen=True)
+class UnreadableRun:
+    """A record that this version cannot read, with the fields that could be read all the same."""
+
+    run_id: str
+    written_by: str
+    problem: str
+    sequence: int
 
 
 class RunStore:
@@ -24,35 +46,107 @@ class RunStore:
         self.folder = Folder(url).child("runs")
 
     def all(self) -> list[RunRecord]:
-        """Every run, newest first."""
-        names = [name for name in self.folder.names() if name.endswith(".json") and not name.startswith(".")]
-        records = [RunRecord.model_validate_json(self.folder.read(name)) for name in names]
-        return sorted(records, key=lambda record: record.started, reverse=True)
+        """Every run that this version can read, newest first.
+
+        The order is that in which the store gave out numbers when the runs began, whatever the clocks of their hosts.
+        Runs of versions that took no number come last, by their start.
+        """
+        return self.listing()[0]
+
+    def listing(self) -> tuple[list[RunRecord], list[UnreadableRun]]:
+        """Every run, newest first: those that this version can read, and the others."""
+        records, unreadable = [], []
+        for name in self.folder.names():
+            if not name.endswith(ENDING) or name.startswith("."):
+                continue
+            try:
+                data = self.folder.read(name)
+                records.append(parse_record(RunRecord, data, self.folder.full(name)))
+            except (FileNotFoundError, IsADirectoryError):
+                continue
+            except UnreadableRecordError as error:
+                unreadable.append(_unreadable(name.removesuffix(ENDING), readable_fields(data), str(error)))
+        records.sort(key=lambda record: (record.sequence, record.started, record.run_id), reverse=True)
+        unreadable.sort(key=lambda run: (run.sequence, run.run_id), reverse=True)
+        return records, unreadable
 
     def get(self, run_id: str) -> RunRecord:
         """A run by its id, a unique prefix of it, or `latest`.
 
         Raises:
             NotFoundError: if no run or several match; lists the available ones.
+            UnreadableRecordError: if this version cannot read it.
         """
-        runs = self.all()
+        runs, unreadable = self.listing()
         if run_id == "latest" and runs:
+            for newer in unreadable:
+                if not newer.sequence or newer.sequence > runs[0].sequence:
+                    report_once(f"skipped: {newer.problem}")
             return runs[0]
-        matches = [record for record in runs if record.run_id == run_id]
-        matches = matches or [record for record in runs if record.run_id.startswith(run_id)]
-        if len(matches) == 1:
-            return matches[0]
+        ids = [*(record.run_id for record in runs), *(run.run_id for run in unreadable)]
+        matches = [known for known in ids if known == run_id] or [known for known in ids if known.startswith(run_id)]
         if len(matches) > 1:
-            names = ", ".join(record.run_id for record in matches[:5])
             raise NotFoundError(
-                f"{len(matches)} runs in {self.folder.url} begin with {run_id!r}: {names}; give the full id"
+                f"{len(matches)} runs in {self.folder.url} begin with {run_id!r}: {', '.join(matches[:5])}; "
+                "give the full id"
             )
-        known = ", ".join(record.run_id for record in runs[:5]) or "none yet; begin with: headrace run CONFIG"
+        if matches:
+            return self._read(matches[0])
+        known = ", ".join(ids[:5]) or "none yet; begin with: headrace run CONFIG"
         raise NotFoundError(f"no run {run_id!r} in {self.folder.url}; the newest are: {known}")
 
     def save(self, record: RunRecord) -> None:
         """Write the record atomically."""
-        self.folder.write(f"{record.run_id}.json", record.model_dump_json(indent=1).encode())
+        self.folder.write(f"{record.run_id}{ENDING}", record.model_dump_json(indent=1).encode())
+
+    def start(self, record: RunRecord) -> tuple[RunRecord, Claim]:
+        """Begin a new run, owned by this process; saves the record with its number."""
+        claim = self._claims(record.run_id).take(1)
+        assert claim is not None, "run ids are unique"
+        record = _owned(record.model_copy(update={"sequence": self._next_sequence(record.run_id)}), claim)
+        self.save(record)
+        return record, claim
+
+    def adopt(self, run_id: str, report: Callable[[str], None]) -> tuple[RunRecord, Claim] | None:
+        """Take over an unfinished run, if its owner is gone; one of several processes that try succeeds.
+
+        Args:
+            run_id: the run.
+            report: receives a line if the owner may be alive, before its heartbeat is waited for, and a line if it is.
+
+        Returns:
+            The record as the last owner left it, saved as this process's, and the claim; None if another process owns
+            the run or it was finished in the meantime.
+        """
+        claims = self._claims(run_id)
+        record = self._read(run_id)
+        number = max(claims.highest(), record.claim)
+        if not _is_free(claims, record, number, report):
+            report(_still_alive(run_id, _owner_process(claims, number, record)))
+            return None
+        claim = claims.take(number + 1)
+        if claim is None:
+            report(_still_alive(run_id, _owner_process(claims, number + 1, record)))
+            return None
+        record = self._read(run_id)
+        if record.status == "finished":
+            return None
+        record = _owned(record, claim)
+        self.save(record)
+        return record, claim
+
+    def _claims(self, run_id: str) -> RunClaims:
+        return RunClaims(self.folder.child(f"{run_id}.claims"), run_id)
+
+    def _next_sequence(self, run_id: str) -> int:
+        folder = self.folder.child(SEQUENCE)
+        number = max((int(name) for name in folder.names() if name.isdecimal()), default=0) + 1
+        while not folder.create_exclusive(f"{number:08d}", run_id.encode()):
+            number += 1
+        return number
+
+    def _read(self, run_id: str) -> RunRecord:
+        return parse_record(RunRecord, self.folder.read(f"{run_id}{ENDING}"), self.folder.full(f"{run_id}{ENDING}"))
 
 
 def new_run_id() -> str:
@@ -60,32 +154,72 @@ def new_run_id() -> str:
     return f"{coolname.generate_slug(2)}-{secrets.token_hex(2)}"
 
 
-def claim(record: RunRecord) -> RunRecord:
-    """The record with this process as the one that works on the run."""
-    process = psutil.Process()
+def close(record: RunRecord, status: str, message: str | None = None) -> RunRecord:
+    """The record of a run that ended."""
+    return record.model_copy(update={"status": status, "ended": datetime.now(UTC), "message": message})
+
+
+def process_of(record: RunRecord) -> ProcessIdentity:
+    """The process that wrote the record.
+
+    Records of versions before fencing numbers hold no boot and no namespace; on a host of this name they are taken as
+    those of this process.
+    """
+    if record.boot_id:
+        return ProcessIdentity(record.host, record.boot_id, record.pid_namespace, record.pid, record.process_started)
+    if record.host != socket.gethostname():
+        return ProcessIdentity(record.host, "", "", record.pid, record.process_started)
+    started = record.process_started
+    with contextlib.suppress(psutil.Error):
+        if abs(psutil.Process(record.pid).create_time() - started) < 1.0:
+            started = start_of(record.pid) or started
+    return ProcessIdentity(record.host, boot_id(), pid_namespace(), record.pid, started)
+
+
+def _owned(record: RunRecord, claim: Claim) -> RunRecord:
+    owner = Owner.this_process()
     return record.model_copy(
         update={
+            "run_record_version": RunRecord.model_fields["run_record_version"].default,
+            "headrace_version": headrace_version(),
             "status": "running",
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "process_started": process.create_time(),
+            "claim": claim.number,
+            "host": owner.host,
+            "boot_id": owner.boot_id,
+            "pid_namespace": owner.pid_namespace,
+            "pid": owner.pid,
+            "process_started": owner.process_started,
             "ended": None,
             "message": None,
         }
     )
 
 
-def close(record: RunRecord, status: str, message: str | None = None) -> RunRecord:
-    """The record of a run that ended."""
-    return record.model_copy(update={"status": status, "ended": datetime.now(UTC), "message": message})
+def _is_free(claims: RunClaims, record: RunRecord, number: int, report: Callable[[str], None]) -> bool:
+    if record.status != "running" and record.claim >= number:
+        return True
+    process = _owner_process(claims, number, record)
+    if process is not None and process.is_gone:
+        return True
+    if number == 0:  # of a version without heartbeats
+        return process is None or not process.is_in_sight
+    owner = claims.owner(number)
+    seconds = f"{MISSED_BEATS * owner.beat_seconds:g} s" if owner else "a moment"
+    report(f"waits up to {seconds} for the heartbeat of run {record.run_id} on {process or 'an unknown host'}")
+    return claims.is_silent(number)
 
 
-def is_alive(record: RunRecord) -> bool:
-    """True if the process that claimed the run is alive on this host (same pid and start time)."""
-    if record.status != "running" or record.host != socket.gethostname():
-        return False
-    try:
-        process = psutil.Process(record.pid)
-        return abs(process.create_time() - record.process_started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+def _owner_process(claims: RunClaims, number: int, record: RunRecord) -> ProcessIdentity | None:
+    owner = claims.owner(number)
+    if owner is not None:
+        return owner.process
+    return process_of(record) if record.claim == number else None
+
+
+def _still_alive(run_id: str, process: ProcessIdentity | None) -> str:
+    return f"run {run_id} of the same config is still alive on {process or 'an unknown host'}; this is another run"
+
+
+def _unreadable(run_id: str, fields: dict[str, Any], problem: str) -> UnreadableRun:
+    sequence = fields.get("sequence")
+    return UnreadableRun(run_id, written_by(fields), problem, sequence if isinstance(sequence, int) else 0)

@@ -8,14 +8,13 @@ from flows.commands.lineage import find_artifact, lineage_json
 from flows.commands.verify import verify_store
 from flows.planning import Planner
 from flows.run_config import recorded_config
-from flows.run_session import RunRequest, RunSession, following_request, rerun_request
-from infra.store import runs
+from flows.run_session import following_request, rerun_request
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 from stages.benchmark.config import BenchmarkConfig
 from stages.clean.stage import CleanStage
 from stages.registry import STAGES
-from tests.flows.mini import Diary, digests, mini_config, run, run_config, write_corpus
+from tests.flows.mini import digests, mini_config, run, run_config, write_corpus
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -246,20 +245,6 @@ def test_a_failed_run_is_continued_and_keeps_what_it_finished(tmp_path, monkeypa
     assert session.run_id == broken.run_id
     assert diary.actions == {"ingest": "reuse", "clean": "run"}
     assert session.record.stages["ingest"].action == "run", "the record keeps what the run did before"
-
-
-def test_a_run_that_is_alive_is_reported_and_not_adopted(tmp_path):
-    path = write_corpus(tmp_path / "texts")
-    request = RunRequest(mini_config(path), str(tmp_path / "store"))
-    first = RunSession.begin(request)
-    diary = Diary()
-    second = RunSession.begin(request, diary)
-    assert second.run_id != first.run_id
-    assert f"run {first.run_id} of the same config is still alive" in diary.notes[0]
-    first.record = first.record.model_copy(update={"process_started": 0.0})  # as after a kill: the process is gone
-    second.close("finished")
-    RunStore(request.store_url).save(first.record)
-    assert not runs.is_alive(first.record)
 
 
 def test_a_kept_training_run_goes_on_with_the_same_result(finished, tmp_path, monkeypatch):

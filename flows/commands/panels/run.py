@@ -34,16 +34,18 @@ def plan(
     from flows.console import console, plan_table
     from flows.planning import Planner
     from flows.run_config import load_run_config
-    from flows.run_session import RunRequest, resumable
+    from flows.run_session import RunRequest, continuation, unfinished_run
     from infra.store.artifacts import ArtifactStore
     from infra.store.runs import RunStore
 
     url = store_url(store)
     request = RunRequest(load_run_config(config, set_ or []), url, last_stage=until)
-    record, notes = resumable(RunStore(url), request)
-    planned = Planner(ArtifactStore(url), RunStore(url), request.config, record, None).plan(last_stage=until)
+    runs = RunStore(url)
+    planned = Planner(ArtifactStore(url), runs, request.config, unfinished_run(runs, request), None).plan(
+        last_stage=until
+    )
     console.print(plan_table(planned))
-    for note in notes:
+    if note := continuation(runs, request):
         console.print(f"headrace run {note}", markup=False)
     if as_json:
         print_json({"stages": [row.as_json() for row in planned]})

@@ -14,13 +14,13 @@ app = typer.Typer()
 @command(app, PANEL, "headrace runs", "headrace runs --store s3://bucket/store")
 def runs(store: Store = None, as_json: AsJson = False) -> None:
     """List the runs in the store, newest first."""
-    from flows.commands.show import runs_table
+    from flows.commands.show import print_runs, runs_json
     from infra.store.runs import RunStore
 
-    records = RunStore(store_url(store)).all()
-    runs_table(records)
+    records, unreadable = RunStore(store_url(store)).listing()
+    print_runs(records, unreadable)
     if as_json:
-        print_json({"runs": [record.model_dump(mode="json", exclude={"config"}) for record in records]})
+        print_json(runs_json(records, unreadable))
 
 
 @command(app, PANEL, "headrace verify", "headrace verify latest")

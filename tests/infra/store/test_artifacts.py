@@ -1,10 +1,11 @@
 import hashlib
+import json
 
 import pyarrow as pa
 import pytest
 
 from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS
-from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError
+from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError, UnreadableRecordError
 from data_schemas.manifest import FileEntry, content_digest
 from infra.store.artifacts import ArtifactStore, artifact_key
 from tests.stores import commit, documents_artifact, documents_table
@@ -106,8 +107,23 @@ def test_a_missing_artifact_names_the_command_that_helps(any_store):
         ArtifactStore(any_store).open(artifact.ref)
 
 
-def test_a_spoilt_manifest_is_an_error_that_names_it(any_store):
+def test_an_unreadable_manifest_is_skipped_and_named(any_store, caplog):
     artifact = documents_artifact(any_store, [{"a": "one"}])
-    artifact.folder.write("test-run/manifest.json", b'{"manifest_version": 1}')
-    with pytest.raises(DamagedArtifactError, match=r"manifest\.json"):
-        ArtifactStore(any_store).committed("ingest", "a" * 64)
+    documents_artifact(any_store, [{"a": "one"}], attempt="other")
+    fields = artifact.manifest.model_dump(mode="json") | {"packages": {"headrace": "9.1.0"}, "manifest_version": 99}
+    artifact.folder.write("test-run/manifest.json", json.dumps(fields).encode())
+    store = ArtifactStore(any_store)
+    assert [found.ref.attempt for found in store.committed("ingest", "a" * 64)] == ["other"]
+    [line] = caplog.messages
+    assert "test-run/manifest.json cannot be read" in line
+    assert "written by Headrace 9.1.0" in line
+    assert len(store.unreadable("ingest")) == 1
+    with pytest.raises(UnreadableRecordError, match=r"manifest\.json .*newest that can be read is"):
+        store.open(artifact.ref)
+
+
+def test_a_spoilt_manifest_of_the_same_attempt_is_replaced(any_store):
+    artifact = documents_artifact(any_store, [{"a": "one"}])
+    artifact.folder.write("test-run/manifest.json", b'{"manifest_version": 1')
+    documents_artifact(any_store, [{"a": "one"}])
+    assert ArtifactStore(any_store).open(artifact.ref).manifest.digest == artifact.manifest.digest

@@ -1,16 +1,27 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
-from infra.workers.orphans import MARK, end_orphans, mark_children
+from infra.processes import this_process
+from infra.workers.orphans import MARK, end_orphans, mark_children, mark_of
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def test_only_processes_whose_owner_is_gone_are_ended(monkeypatch):
-    gone = subprocess.Popen([sys.executable, "-c", "pass"])
-    gone.wait()
-    orphan = subprocess.Popen(SLEEP, env={**os.environ, MARK: str(gone.pid)})
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    gone = replace(this_process(), pid=child.pid)
+    orphan, elsewhere, other_boot, malformed = (
+        subprocess.Popen(SLEEP, env={**os.environ, MARK: mark})
+        for mark in (
+            mark_of(gone),
+            mark_of(replace(gone, pid_namespace="1")),
+            mark_of(replace(gone, boot_id="another")),
+            str(child.pid),
+        )
+    )
     monkeypatch.setenv(MARK, "")
     mark_children()
     mine = subprocess.Popen(SLEEP)
@@ -18,11 +29,11 @@ def test_only_processes_whose_owner_is_gone_are_ended(monkeypatch):
     try:
         ended = end_orphans()  # others may have been left on this machine
         assert orphan.pid in ended
-        assert not {mine.pid, stranger.pid} & set(ended)
+        kept = (mine, stranger, elsewhere, other_boot, malformed)
+        assert not {process.pid for process in kept} & set(ended)
         assert orphan.wait(10) != 0
-        assert mine.poll() is None
-        assert stranger.poll() is None
+        assert [process.poll() for process in kept] == [None] * len(kept)
     finally:
-        for process in (orphan, mine, stranger):
+        for process in (orphan, *kept):
             process.kill()
             process.wait()
