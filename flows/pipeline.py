@@ -22,6 +22,7 @@ from flows.run_config import RunConfig
 from flows.run_session import RunRequest, RunSession, RunView
 from flows.stage_tasks import stage_task
 from flows.store_location import store_url
+from infra.named_errors import storage_problem
 from infra.progress import ProgressListener
 from infra.workers.orphans import end_orphans, mark_children
 from infra.workers.ray_session import close_ray
@@ -71,8 +72,18 @@ def run_stages(session: RunSession) -> str:
         raise
     finally:
         close_ray()
-    write_report(session.request.store_url, session.record)
+    _report(session)
     return session.run_id
+
+
+def _report(session: RunSession) -> None:
+    """Write the report; the run is finished, whatever happens to it."""
+    try:
+        write_report(session.request.store_url, session.record)
+    except Exception as error:
+        reason = storage_problem(error, session.request.store_url) or f"{type(error).__name__}: {error}"
+        again = f"try again with: headrace report {session.run_id}"
+        session.view.logged(f"the run is finished, but its report could not be written: {reason}; {again}")
 
 
 def execute_request(request: RunRequest, view: RunView) -> str:

@@ -7,11 +7,13 @@ from prefect import Task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ExternalSignal, PrefectSignal
 from prefect.states import Completed
 
 from data_schemas.errors import HeadraceError
 from data_schemas.manifest import StageOutcome
 from flows.run_session import RunSession
+from infra.named_errors import named_errors
 from infra.store.artifacts import Artifact
 from stages.stage import Stage
 
@@ -21,11 +23,12 @@ RETRY_DELAYS_SECONDS = [2.0, 15.0]
 def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
     """The task that executes `stage` within `session`.
 
-    Errors that a retry cannot fix (config, contract, damage: every `HeadraceError`) are not retried.
+    Errors that a retry cannot fix (config, contract, damage, a full disk: every `HeadraceError`) are not retried.
     """
 
     def run() -> State[StageOutcome]:
-        outcome = session.execute(stage)
+        with named_errors(session.request.store_url, interrupts=(PrefectSignal, ExternalSignal)):
+            outcome = session.execute(stage)
         artifact = session.artifacts.get(stage.name)
         # An ephemeral server ends with the run: its pages could not be read.
         if artifact and "PREFECT_API_URL" in os.environ:

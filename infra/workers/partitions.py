@@ -23,9 +23,13 @@ from pydantic import BaseModel
 from data_schemas.artifact_kinds import ArtifactKind
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import FileEntry
+from infra.named_errors import named_errors
 from infra.progress import ProgressListener, SilentListener
 from infra.store.artifacts import ArtifactWriter, table_bytes
 from infra.store.filesystem import Folder
+
+POLL_SECONDS = 1.0
+"""Longest wait for partitions at a time: a timeout that is raised in a thread takes effect between two waits."""
 
 Engine = Literal["inline", "processes", "ray"]
 
@@ -112,10 +116,11 @@ class _Task:
     function: PartitionFunction
 
     def __call__(self, partition: Partition) -> PartitionMarker:
-        writer = PartitionWriter(self.folder, self.stage, self.kind)
-        self.function(partition.payload, writer)
-        marker = PartitionMarker(attempt=self.attempt, files=writer.files, counts=writer.counts)
-        self.folder.write(_marker_path(self.phase, partition.name), marker.model_dump_json().encode())
+        with named_errors(self.folder.url):  # here, since a library's own errors may not survive the way back
+            writer = PartitionWriter(self.folder, self.stage, self.kind)
+            self.function(partition.payload, writer)
+            marker = PartitionMarker(attempt=self.attempt, files=writer.files, counts=writer.counts)
+            self.folder.write(_marker_path(self.phase, partition.name), marker.model_dump_json().encode())
         return marker
 
 
@@ -190,18 +195,25 @@ def _marker_path(phase: str, name: str) -> str:
 
 def _run_in_processes(task: _Task, pending: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
     spawn = multiprocessing.get_context("spawn")  # fork is unsafe beside the flow engine's threads
-    with ProcessPoolExecutor(min(workers, len(pending)), mp_context=spawn) as pool:
-        in_flight: dict[Future[PartitionMarker], str] = {}
+    pool = ProcessPoolExecutor(min(workers, len(pending)), mp_context=spawn)
+    in_flight: dict[Future[PartitionMarker], str] = {}
+    try:
         for partition in pending:
             in_flight[pool.submit(task, partition)] = partition.name
             if len(in_flight) >= 2 * workers:
                 yield from _collect(in_flight)
         while in_flight:
             yield from _collect(in_flight)
+    except BaseException:  # a failed partition, a timeout or an interrupt: the others end at once
+        for process in list(pool._processes.values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _collect(in_flight: dict[Future[PartitionMarker], str]) -> Iterator[tuple[str, PartitionMarker]]:
-    finished, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+    finished, _ = wait(in_flight, POLL_SECONDS, return_when=FIRST_COMPLETED)
     for future in finished:
         yield in_flight.pop(future), future.result()
 
@@ -214,25 +226,22 @@ def _run_on_ray(task: _Task, pending: list[Partition], workers: int) -> Iterator
     ensure_ray()
     shared = ray.put(task)
     submit = ray.remote(_call).options(num_cpus=1, max_retries=2).remote
-    in_flight: dict[Any, str] = {}
-    for partition in pending:
-        in_flight[submit(shared, partition)] = partition.name
-        if len(in_flight) >= 2 * workers:
-            yield from _collect_ray(in_flight)
-    while in_flight:
-        yield from _collect_ray(in_flight)
-
-
-def _collect_ray(in_flight: dict[Any, str]) -> Iterator[tuple[str, PartitionMarker]]:
-    import ray
-
-    finished, _ = ray.wait(list(in_flight), num_returns=1)
-    for reference in finished:
-        try:
-            marker = ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
-        yield in_flight.pop(reference), marker
+    in_flight: dict[Future[PartitionMarker], str] = {}
+    references: dict[Future[PartitionMarker], Any] = {}
+    try:
+        for partition in pending:
+            reference = submit(shared, partition)
+            future = reference.future()  # an error that a signal raises inside `ray.wait` becomes a SystemError
+            in_flight[future], references[future] = partition.name, reference
+            if len(in_flight) >= 2 * workers:
+                yield from _collect(in_flight)
+        while in_flight:
+            yield from _collect(in_flight)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
+    finally:
+        for future in in_flight:  # empty unless a partition failed, or after a timeout or an interrupt
+            ray.cancel(references[future], force=True)
 
 
 def _call(task: _Task, partition: Partition) -> PartitionMarker:

@@ -4,6 +4,7 @@ import logging
 import os
 
 from data_schemas.errors import EnvironmentProblem
+from infra.named_errors import storage_problem
 
 # Read by the C library when a worker process starts: keep freed memory instead of returning it to the system, and use
 # huge pages. A CPU training step was 1.2x faster with it (docs/results.md).
@@ -22,6 +23,16 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# Ray's services have no password, and by default most of them listen on all interfaces. On Windows and macOS a Ray that
+# is no cluster has the address 127.0.0.1 and listens there only; this variable makes Linux do the same.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix socket."""
+RAY_FOLDER = "/tmp/ray"
+"""Ray's own choice if neither RAY_TMPDIR nor TMPDIR is set."""
+SOCKET_IN_FOLDER = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+
 
 def cpu_count() -> int:
     """Number of processors that this process may use."""
@@ -34,14 +45,16 @@ def ensure_ray() -> None:
     Raises:
         EnvironmentProblem: if Ray cannot be reached or started.
     """
-    for name, value in _ENVIRONMENT.items():
+    address = os.environ.get("RAY_ADDRESS")
+    for name, value in (_ENVIRONMENT if address else {**_ENVIRONMENT, **_LOOPBACK}).items():
         os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS")
     logging.getLogger("ray").setLevel(logging.ERROR)
+    if not address:
+        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # as `_LOOPBACK`, if ray was imported before
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -52,13 +65,22 @@ def ensure_ray() -> None:
                 log_to_driver=False,
                 logging_level="ERROR",
                 object_store_memory=256 * 2**20,
+                _temp_dir=temporary_folder(),
             )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        if problem := storage_problem(error, RAY_FOLDER):
+            raise problem from error
         action = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray on this machine"
         raise EnvironmentProblem(
             f"cannot {action}: {error}. For a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; "
             "to work without Ray use --set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
         ) from error
+
+
+def temporary_folder() -> str | None:
+    """Folder for Ray's sockets if they would have too long a path in the user's; None for the user's."""
+    users = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or ""
+    return RAY_FOLDER if len(os.fsencode(users + SOCKET_IN_FOLDER)) > SOCKET_PATH_BYTES else None
 
 
 def close_ray() -> None:

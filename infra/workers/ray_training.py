@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from data_schemas.errors import EnvironmentProblem, HeadraceError
+from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
-from infra.workers.ray_session import cpu_count, ensure_ray
+from infra.workers.ray_session import close_ray, cpu_count, ensure_ray
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
     least, most = workers.min_workers, workers.max_workers
     return _trainer_class()(
         _run_worker,
-        train_loop_config={"train": train},
+        train_loop_config={"train": train, "location": work.url},
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most), use_gpu=gpus, resources_per_worker=resources
         ),
@@ -111,6 +112,11 @@ def fit(trainer: Any) -> None:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _user_error(error) or error from None
+    except BaseException as error:  # a timeout or an interrupt: controller and workers end with this connection
+        close_ray()
+        if isinstance(error, SystemError) and error.__cause__:  # how Ray passes on what a signal's handler raises
+            raise error.__cause__ from None
+        raise
 
 
 def _run_worker(train_loop_config: dict[str, Any]) -> None:
@@ -120,26 +126,37 @@ def _run_worker(train_loop_config: dict[str, Any]) -> None:
     train: Callable[[Worker], None] = train_loop_config["train"]
     context = get_context()
     torch.set_num_threads(max(1, cpu_count() // context.get_local_world_size()))
-    train(Worker(context.get_world_rank(), context.get_world_size(), get_device()))
+    with named_errors(train_loop_config["location"]):
+        train(Worker(context.get_world_rank(), context.get_world_size(), get_device()))
 
 
 def _trainer_class() -> Any:
-    """`TorchTrainer`; without the placement group cleaner if this process started Ray.
+    """`TorchTrainer` that restarts no workers after errors that only a user can fix.
 
-    The cleaner frees resources of a dead controller, which on one machine dies with its driver. It polls the dashboard,
-    which is disabled here, every second, fills the log with its failures and takes 12 s to stop.
+    If this process started Ray, it has no placement group cleaner. The cleaner frees resources of a dead controller,
+    which on one machine dies with its driver. It polls the dashboard, which is disabled here, every second, fills the
+    log with its failures and takes 12 s to stop.
     """
     from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 
-    if "RAY_ADDRESS" in os.environ:
-        return TorchTrainer
+    class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
+        def make_decision(self, training_failed_error: BaseException) -> Any:
+            if _user_error(training_failed_error):
+                return FailureDecision.RAISE
+            return super().make_decision(training_failed_error)
 
-    class LocalTorchTrainer(TorchTrainer):  # type: ignore[misc]
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        def _initialize_and_run_controller(self, **settings: Any) -> Any:
+            policy = FailurePolicy(self.run_config.failure_config)
+            return super()._initialize_and_run_controller(**{**settings, "failure_policy": policy})
+
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
-            return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+            cleaner = () if "RAY_ADDRESS" in os.environ else ("PlacementGroupCleanerCallback",)
+            return [callback for callback in callbacks if type(callback).__name__ not in cleaner]
 
-    return LocalTorchTrainer
+    return Trainer
 
 
 def _user_error(error: BaseException) -> HeadraceError | None:

@@ -16,6 +16,7 @@ import typer
 
 from data_schemas.errors import HeadraceError
 from flows.store_location import store_url
+from infra.named_errors import INTERRUPTS, storage_problem
 
 EXIT_BUG = 1
 EXIT_USER_ERROR = 2
@@ -41,7 +42,12 @@ def command(app: typer.Typer, panel: str, *examples: str) -> Callable[[Callable[
                 raise typer.Exit(EXIT_INTERRUPTED) from None
             except typer.Exit:
                 raise
-            except Exception as error:
+            except BaseException as error:
+                if isinstance(error, INTERRUPTS):
+                    raise
+                if problem := storage_problem(error, _location(kwargs.get("store"))):
+                    typer.echo(f"error: {problem}", err=True)
+                    raise typer.Exit(EXIT_USER_ERROR) from None
                 typer.echo(own_traceback(error), err=True)
                 raise typer.Exit(EXIT_BUG) from None
 
@@ -49,6 +55,14 @@ def command(app: typer.Typer, panel: str, *examples: str) -> Callable[[Callable[
         return guarded
 
     return register
+
+
+def _location(store: str | None) -> str:
+    """The store of a command that failed, even if its URL is what failed."""
+    try:
+        return store_url(store)
+    except HeadraceError:
+        return "."
 
 
 def epilog(*examples: str) -> str:

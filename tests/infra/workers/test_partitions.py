@@ -1,11 +1,16 @@
+import errno
+import os
+import signal
+import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
-from data_schemas.errors import ConfigError, InputDataError
+from data_schemas.errors import ConfigError, EnvironmentProblem, InputDataError
 from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
 from tests.stores import documents_table, no_rejects
@@ -79,3 +84,55 @@ def test_rejects_schema_is_held_against_the_kind(any_store):
     writer = PartitionWriter(ArtifactStore(any_store).key_folder("ingest", "k"), "ingest", RAW_DOCUMENTS)
     writer.write_table("rejects/0.parquet", no_rejects())
     assert [entry.path for entry in writer.files] == ["rejects/0.parquet"]
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it; cannot be unpickled."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"row {row}: {reason}")
+
+
+def fault(diary: str, payload: int, out: PartitionWriter) -> None:
+    """Sleep for long, or fail."""
+    if payload > 0:
+        Path(diary).with_suffix(f".{os.getpid()}").touch()
+        time.sleep(300)
+    while not list(Path(diary).parent.glob("diary.*")):
+        time.sleep(0.01)
+    if payload == 0:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    raise Panic(7, "out of bounds")
+
+
+@pytest.mark.parametrize(("payload", "error"), [(0, "no space left on the filesystem"), (-1, "Panic: row 7: out of")])
+@pytest.mark.parametrize("engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_partition_that_fails_ends_the_others_at_once_with_a_named_error(tmp_path, engine, payload, error):
+    with pytest.raises((EnvironmentProblem, RuntimeError), match=error):
+        mapper(str(tmp_path / "s"), engine).map("x", partial(fault, f"{tmp_path}/diary"), partitions(300, payload))
+    assert_ended(tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_timeout_ends_partitions_at_once(tmp_path, engine):
+    def interrupt(*_: object) -> None:
+        if list(tmp_path.glob("diary.*")):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise TimeoutError("of the stage")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        with pytest.raises(TimeoutError, match="of the stage"):
+            mapper(str(tmp_path / "s"), engine).map("x", partial(fault, f"{tmp_path}/diary"), partitions(300, 301))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert_ended(tmp_path)
+
+
+def assert_ended(folder: Path) -> None:
+    """The processes that sleep in a partition are gone, or go without finishing their sleep."""
+    pids = [int(path.suffix[1:]) for path in folder.glob("diary.*")]
+    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    assert pids and not psutil.wait_procs(processes, timeout=60)[1]

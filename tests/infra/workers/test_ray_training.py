@@ -1,9 +1,29 @@
+import errno
+import os
+import signal
+import time
+import uuid
+from functools import partial
+from pathlib import Path
+
+import psutil
 import pytest
+from torch.distributed.checkpoint.api import CheckpointException
 
 from data_schemas.errors import ConfigError, EnvironmentProblem
 from infra.store.filesystem import Folder
 from infra.workers.ray_session import close_ray
 from infra.workers.ray_training import TrainingWorkers, Worker, check_room, fit, ray_trainer
+
+
+def fill(folder: str, worker: Worker) -> None:
+    Path(folder, uuid.uuid4().hex).touch()
+    raise CheckpointException("full", {0: (OSError(errno.ENOSPC, "No space left on device"), None)})  # type: ignore
+
+
+def sleep(folder: str, worker: Worker) -> None:
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(300)
 
 
 def refuse(worker: Worker) -> None:
@@ -19,4 +39,41 @@ def test_too_many_workers_are_refused_and_what_a_worker_says_reaches_the_user(tm
         with pytest.raises(ConfigError, match=r"^worker 0 of 1 on \w+ cannot$"):
             fit(trainer)
     finally:
+        close_ray()
+
+
+@pytest.mark.slow
+def test_a_full_disk_on_a_worker_is_not_tried_again(tmp_path):
+    folder = tmp_path / "starts"
+    folder.mkdir()
+    workers = TrainingWorkers("compress", max_failures=2)
+    try:
+        with pytest.raises(EnvironmentProblem, match="no space left on the filesystem"):
+            fit(ray_trainer(partial(fill, str(folder)), workers, Folder(str(tmp_path))))
+        assert len(list(folder.iterdir())) == 1, "the workers started once"
+    finally:
+        close_ray()
+
+
+@pytest.mark.slow
+def test_a_timeout_ends_the_workers(tmp_path):
+    def interrupt(*_: object) -> None:
+        if list(folder.iterdir()):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise TimeoutError("of the stage")
+
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        trainer = ray_trainer(partial(sleep, str(folder)), TrainingWorkers("compress"), Folder(str(tmp_path)))
+        signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+        with pytest.raises(TimeoutError, match="of the stage"):
+            fit(trainer)
+        pids = [int(path.name) for path in folder.iterdir()]
+        processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        assert pids and not psutil.wait_procs(processes, timeout=60)[1]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
         close_ray()

@@ -1,0 +1,47 @@
+"""Ray on one machine: who can reach it, and where its sockets are."""
+
+import ipaddress
+import os
+import subprocess
+import sys
+
+import pytest
+
+from infra.workers.ray_session import SOCKET_IN_FOLDER, SOCKET_PATH_BYTES, temporary_folder
+
+LISTENERS = """
+import os, psutil, ray
+from infra.workers.ray_session import close_ray, ensure_ray
+ensure_ray()
+assert ray.get(ray.remote(lambda: os.getpid()).remote())
+process = psutil.Process()
+for child in (process, *process.children(recursive=True)):
+    for connection in child.net_connections("inet"):
+        if connection.status == "LISTEN":
+            print(connection.laddr.ip, child.name())
+close_ray()
+"""
+
+
+def test_sockets_get_a_short_path_if_the_users_folder_is_too_deep(monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    longest = SOCKET_PATH_BYTES - len(SOCKET_IN_FOLDER)
+    for folder, expected in (("", None), ("/" * longest, None), ("/" * (longest + 1), "/tmp/ray")):
+        monkeypatch.setenv("TMPDIR", folder)
+        assert temporary_folder() == expected
+
+
+@pytest.mark.slow
+def test_ray_on_this_machine_listens_on_loopback_only_and_starts_in_a_deep_temporary_folder(tmp_path):
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    environment = {**os.environ, "TMPDIR": str(deep)}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENERS], capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    addresses = [line.split()[0] for line in done.stdout.splitlines()]
+    assert len(addresses) >= 4, "GCS, raylet and agents listen"
+    for address in map(ipaddress.ip_address, addresses):
+        assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, done.stdout
