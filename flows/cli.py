@@ -1,9 +1,12 @@
 """The `headrace` command: its commands by panel of the help."""
 
+import sys
+
 import typer
 
 from flows.commands.panels import inspect, model, run, store
-from flows.commands.panels.command import epilog
+from flows.commands.panels.command import EXIT_USER_ERROR, epilog
+from flows.terminal_output import make_robust, report_failure
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,4 +20,9 @@ for panel in (run, inspect, model, store):
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    output = make_robust()
+    try:
+        app()
+    finally:
+        if report_failure(output):
+            sys.exit(EXIT_USER_ERROR)
