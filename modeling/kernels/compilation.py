@@ -1,5 +1,6 @@
 """Compile the C kernels into a shared library, once for each processor, compiler and version of the sources."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -33,8 +34,15 @@ def library() -> ctypes.CDLL | None:
 
 
 def cache_folder() -> Path:
-    """Folder of compiled libraries: headrace/kernels in $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "kernels"
+    """Folder of compiled libraries: headrace/kernels in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        OSError: if there is no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "kernels"
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from error
 
 
 def compiler() -> list[str]:
@@ -52,7 +60,9 @@ def compiler() -> list[str]:
 
 
 def build(folder: Path) -> Path:
-    """Path of the library in `folder`, compiled if it does not exist; safe with several processes.
+    """Path of the library in `folder`, compiled if it does not exist or is damaged; safe with several processes.
+
+    The sha256 of a library is in its name: a truncated one would end the process with a bus error.
 
     Raises:
         OSError, subprocess.SubprocessError: if there is no compiler, it fails, or the folder is not writable.
@@ -60,30 +70,35 @@ def build(folder: Path) -> Path:
     command = compiler()
     texts = [source.read_text() for source in SOURCES]
     key = hashlib.sha256("\0".join([*texts, *command, *FLAGS, _processor()]).encode()).hexdigest()[:16]
-    path = folder / f"kernels-{key}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            temporary = Path(scratch) / path.name
-            subprocess.run(
-                [*command, "-o", str(temporary), *(str(source) for source in SOURCES if source.suffix == ".c"), *FLAGS],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=COMPILE_SECONDS,
-            )
-            temporary.replace(path)
-    return path
+    for path in folder.glob(f"kernels-{key}-*.so"):
+        with contextlib.suppress(OSError):
+            if path.stem.endswith(f"-{_digest(path)}"):
+                return path
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        temporary = Path(scratch) / "kernels.so"
+        subprocess.run(
+            [*command, "-o", str(temporary), *(str(source) for source in SOURCES if source.suffix == ".c"), *FLAGS],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_SECONDS,
+        )
+        return temporary.replace(folder / f"kernels-{key}-{_digest(temporary)}.so")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _load() -> ctypes.CDLL:
+    """From the cache, or from a temporary folder if the cache cannot be written or nothing in it may be executed."""
     try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
+        return ctypes.CDLL(str(build(cache_folder())))
+    except (OSError, subprocess.SubprocessError):
         with tempfile.TemporaryDirectory() as scratch:  # a loaded library outlives its file
             return ctypes.CDLL(str(build(Path(scratch))))
-    return ctypes.CDLL(str(build(folder)))
 
 
 def _with_signatures(kernels: ctypes.CDLL) -> ctypes.CDLL:

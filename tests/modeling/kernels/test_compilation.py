@@ -1,4 +1,6 @@
+import ctypes
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,3 +34,28 @@ def test_the_library_is_compiled_once_and_cached(monkeypatch, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name], "no temporary file is left"
     monkeypatch.setattr(compilation, "_processor", lambda: "another")
     assert compilation.build(tmp_path) != path
+
+
+@pytest.mark.skipif(not available(), reason="needs a C compiler")
+@pytest.mark.parametrize("size", [0, 4096, -1])
+def test_a_damaged_library_is_compiled_again(size, tmp_path):
+    path = compilation.build(tmp_path)
+    complete = path.read_bytes()
+    path.write_bytes(complete[:size] if size >= 0 else complete[:-1] + b"!")
+    assert compilation.build(tmp_path).read_bytes()[:4] == b"\x7fELF"
+    ctypes.CDLL(str(compilation.build(tmp_path)))
+    assert len(list(tmp_path.iterdir())) == 1, "the damaged one is gone"
+
+
+@pytest.mark.skipif(not available(), reason="needs a C compiler")
+def test_without_a_usable_cache_the_library_comes_from_a_temporary_folder(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert compilation._load()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", _no_home)
+    assert compilation._load()
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
