@@ -49,7 +49,7 @@ class ArtifactRef(_Record):
     """Identifies one committed artifact."""
 
     stage: str
-    key: str = Field(description="sha256 of stage, version, config and input digests")
+    key: str = Field(description="sha256 of stage, version, config, input digests, sources and package versions")
     attempt: str = Field(description="id of the run that made it")
     digest: str = Field(description="content digest")
 

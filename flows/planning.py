@@ -14,7 +14,8 @@ from data_schemas.errors import NotFoundError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
 from flows.run_config import RunConfigBase
 from infra.hardware import RUNTIME_BYTES, machine_precision
-from infra.store.artifacts import Artifact, ArtifactStore, artifact_key
+from infra.store import provenance
+from infra.store.artifacts import Artifact, ArtifactStore, artifact_key, differ_only_in_packages
 from infra.store.runs import RunStore
 from stages.registry import STAGES, wiring
 from stages.stage import Stage
@@ -59,6 +60,7 @@ class Planner:
         config: RunConfigBase,
         record: RunRecord | None,
         base: RunRecord | None,
+        keep_versions: bool = False,
     ) -> None:
         """Plan a run.
 
@@ -68,11 +70,13 @@ class Planner:
             config: the config of the run; `auto` becomes what it was when the run began, or what it is here.
             record: the run itself if it exists already; the artifacts that it pinned stay pinned.
             base: the run that it reruns; its artifacts are preferred over other attempts.
+            keep_versions: whether artifacts that other versions of packages made are reused.
         """
         self.store = store
         self.config = config.resolved((record and record.precision) or machine_precision())
         self.record = record
         self.base = base
+        self.keep_versions = keep_versions
         # Changes are reported against the newest run of the same name, else against the newest run.
         others = sorted(runs.all(), key=lambda run: run.config_name != config.name) if base is None else []
         self._known_runs = [*filter(None, (record, base)), *others]
@@ -124,13 +128,14 @@ class Planner:
 
         digests = {name: artifact.ref.digest for name, artifact in upstream.items() if artifact is not None}
         sources = stage.sources(config)
-        key = artifact_key(stage.name, stage.version, config.key_fields(), digests, sources)
+        packages = provenance.declared_versions(stage.packages(config))
+        key = artifact_key(stage.name, stage.version, config.key_fields(), digests, sources, packages)
         pinned = self._pinned(self.record, stage, key)
         if pinned is not None:
             return replace(self._reuse(stage, key, pinned, "already done in this run"), done_before=True)
         if forced:
             return self._run(stage, config, volume, "forced by rerun", key)
-        match = self._pinned(self.base, stage, key) or next(iter(self.store.committed(stage.name, key)), None)
+        match = self._pinned(self.base, stage, key) or self._match(stage, key)
         if match is not None:
             return self._reuse(stage, key, match, f"same config and inputs as in {match.ref.attempt}")
         changes = self._changes(stage, config, digests, sources)
@@ -149,12 +154,23 @@ class Planner:
 
     def _pinned(self, record: RunRecord | None, stage: Stage, key: str) -> Artifact | None:
         outcome = record.stages.get(stage.name) if record else None
-        if outcome is None or outcome.artifact.key != key:
+        if outcome is None or not differ_only_in_packages(outcome.artifact.key, key):
             return None
         try:
-            return self.store.open(outcome.artifact)
+            artifact = self.store.open(outcome.artifact)
         except NotFoundError:
             return None
+        return artifact if self._is_usable(artifact, stage) else None
+
+    def _match(self, stage: Stage, key: str) -> Artifact | None:
+        """The newest artifact of this key, else of another whose packages do not matter."""
+        exact = self.store.committed(stage.name, key)
+        usable = (row for row in self.store.of_any_packages(stage.name, key) if self._is_usable(row, stage))
+        return exact[0] if exact else next(usable, None)
+
+    def _is_usable(self, artifact: Artifact, stage: Stage) -> bool:
+        config = self.config.stage_config(stage.name)
+        return self.keep_versions or not package_changes(artifact.manifest, stage.packages(config))
 
     def _changes(
         self, stage: Stage, config: StageConfig, digests: Mapping[str, str], sources: Mapping[str, str]
@@ -166,6 +182,7 @@ class Planner:
         changes = []
         if before.stage_version != stage.version:
             changes.append(f"stage version {before.stage_version} -> {stage.version}")
+        changes += package_changes(before, stage.packages(config))
         changes += field_changes(stage.Config, before.config, config)
         changes += [f"input {name} changed" for name, digest in digests.items() if before.inputs[name].digest != digest]
         changes += [f"{name} changed" for name, value in sources.items() if before.sources.get(name) != value]
@@ -180,6 +197,13 @@ class Planner:
                 except NotFoundError:
                     continue
         return None
+
+
+def package_changes(before: Manifest, declared: Sequence[str]) -> list[str]:
+    """Lines such as `trafilatura 2.0.0 -> 2.1.0`; packages that the manifest does not mention count as unchanged."""
+    recorded = {name: provenance.without_build(version) for name, version in before.packages.items()}
+    now = provenance.declared_versions(declared)
+    return [f"{name} {recorded[name]} -> {now[name]}" for name in now if recorded.get(name, now[name]) != now[name]]
 
 
 def field_changes(kind: type[StageConfig], before: Mapping[str, Any], config: StageConfig) -> list[str]:

@@ -78,6 +78,8 @@ class RunRequest:
     """All stages after `forced` must run, too."""
     last_stage: str | None = None
     fresh: bool = False
+    keep_versions: bool = False
+    """Reuse artifacts that other versions of packages made."""
 
     def __post_init__(self) -> None:
         for name in (self.first, self.forced, self.last_stage):
@@ -160,7 +162,9 @@ class RunSession:
 
     def planner(self, record: RunRecord | None) -> Planner:
         """Plans with the artifacts that `record` has pinned so far."""
-        return Planner(self.store, self.run_store, self.request.config, record, self.request.base)
+        return Planner(
+            self.store, self.run_store, self.request.config, record, self.request.base, self.request.keep_versions
+        )
 
     def decide(self, stage: Stage) -> PlannedStage:
         """Reuse or run, with every input known."""
@@ -301,6 +305,7 @@ def rerun_request(
     only: bool = False,
     fresh: bool = False,
     onwards: bool = False,
+    keep_versions: bool = False,
 ) -> RunRequest:
     """A forced rerun of one stage of a run, on the artifacts that the run used.
 
@@ -312,6 +317,7 @@ def rerun_request(
         only: it is the last stage; by default the last stage of the run is, unless it comes before this one.
         fresh: start a new run even if an unfinished one of the same request could be continued.
         onwards: the stages after it must run, too.
+        keep_versions: whether artifacts that other versions of packages made are reused.
 
     Raises:
         ConfigError: if the run has no artifact of a preceding stage, or the config changes one.
@@ -319,7 +325,7 @@ def rerun_request(
     _check_taken(base, config, stage)
     reached = base.last_stage is None or stage in {passed.name for passed in stages_until(base.last_stage)}
     last_stage = base.last_stage if reached and not only else stage
-    return RunRequest(config, store_url, base, stage, stage, onwards, last_stage, fresh)
+    return RunRequest(config, store_url, base, stage, stage, onwards, last_stage, fresh, keep_versions)
 
 
 def following_request(store_url: str, base: RunRecord, config: RunConfigBase, stage: str) -> RunRequest:
@@ -397,7 +403,7 @@ def _manifest(
         volume=out.volume,
         estimate=_estimate(decision.estimate),
         code=provenance.code_version(),
-        packages=provenance.package_versions(),
+        packages=provenance.package_versions(stage.packages(decision.config)),
         device=provenance.device(),
         started=started,
         ended=datetime.now(UTC),

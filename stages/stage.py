@@ -54,6 +54,13 @@ class Stage(Protocol):
         """Fingerprints of data outside the store that the stage reads; part of the key."""
         return {}
 
+    def packages(self, config: Any) -> tuple[str, ...]:
+        """Packages whose version decides the bytes; another version than that of an artifact means run.
+
+        `unicodedata` stands for the version of Python's Unicode tables.
+        """
+        return ()
+
     def check(self, config: Any) -> None:
         """Check quickly what the stage needs from outside the store; called before any stage of a run starts.
 

@@ -31,10 +31,22 @@ from infra.store.records import parse_record, report_once
 MANIFEST = "manifest.json"
 
 
+CONTENT_DIGITS = 48
+"""Digits of a key that do not depend on versions of packages."""
+
+
 def artifact_key(
-    stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str], sources: Mapping[str, str]
+    stage: str,
+    version: int,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    sources: Mapping[str, str],
+    packages: Mapping[str, str],
 ) -> str:
     """Cache key: sha256 over everything that decides the bytes.
+
+    Versions of packages decide the last digits only, so that artifacts of other versions are found by their key, while
+    partitions and checkpoints of two versions are never in one folder.
 
     Args:
         stage: name of the stage.
@@ -42,9 +54,19 @@ def artifact_key(
         config: key fields of its config as JSON values.
         inputs: input name -> content digest.
         sources: fingerprints of data outside the store.
+        packages: versions of the packages that the stage declares.
     """
     parts = {"stage": stage, "version": version, "config": config, "inputs": inputs, "sources": sources}
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+    key = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+    if not packages:
+        return key
+    versions = hashlib.sha256(canonical_json(packages).encode()).hexdigest()
+    return key[:CONTENT_DIGITS] + versions[: len(key) - CONTENT_DIGITS]
+
+
+def differ_only_in_packages(key: str, other: str) -> bool:
+    """Whether two keys agree in everything but the versions of packages."""
+    return key[:CONTENT_DIGITS] == other[:CONTENT_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -264,6 +286,12 @@ class ArtifactStore:
         for key in self.keys(stage):
             list(self._readable(stage, key, problems.append))
         return problems
+
+    def of_any_packages(self, stage: str, key: str) -> list[Artifact]:
+        """All committed artifacts at keys that differ from `key` only in the versions of packages, newest first."""
+        keys = [other for other in self.keys(stage) if differ_only_in_packages(key, other)]
+        artifacts = [artifact for other in keys for artifact in self.committed(stage, other)]
+        return sorted(artifacts, key=_age, reverse=True)
 
     def keys(self, stage: str) -> list[str]:
         """Keys of a stage with any files."""

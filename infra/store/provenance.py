@@ -4,6 +4,8 @@ import functools
 import os
 import platform
 import subprocess
+import unicodedata
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,21 +36,32 @@ def _git(root: Path, *arguments: str) -> str:
 @functools.cache
 def headrace_version() -> str:
     """Version of the installed package."""
+    return _installed_version("headrace")
+
+
+def package_versions(declared: Sequence[str] = ()) -> dict[str, str]:
+    """Installed versions of the packages that matter for any result, and of those that a stage declares."""
+    names = dict.fromkeys((*PACKAGES_THAT_MATTER, *declared))
+    return {"python": platform.python_version()} | {name: _installed_version(name) for name in names}
+
+
+def declared_versions(declared: Sequence[str]) -> dict[str, str]:
+    """Installed versions of packages, without the build (`+cpu`), by name in sorted order."""
+    return {name: without_build(_installed_version(name)) for name in sorted(declared)}
+
+
+def without_build(version: str) -> str:
+    """`2.13.0` of `2.13.0+cpu`: builds of one version compute the same function."""
+    return version.partition("+")[0]
+
+
+def _installed_version(name: str) -> str:
+    if name == "unicodedata":
+        return unicodedata.unidata_version
     try:
-        return metadata.version("headrace")
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "absent"
-
-
-def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that can change results."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES_THAT_MATTER:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "absent"
-    return versions
 
 
 @functools.cache

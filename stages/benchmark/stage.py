@@ -49,6 +49,11 @@ class BenchmarkStage(Stage):
         for name, folder in config.checkpoints.items():
             check_checkpoint(name, Path(folder))
 
+    def packages(self, config: BenchmarkConfig) -> tuple[str, ...]:
+        """Networks, tasks and their baselines; transformers for checkpoints that are no network of ours."""
+        tasks = ("lm_eval", "scikit-learn") if config.tasks else ()
+        return ("torch", *tasks, *(("accelerate", "transformers") if config.checkpoints else ()))
+
     def estimate(self, config: BenchmarkConfig, volume: Volume) -> Estimate:
         """Forward passes over held-out text, continuations and tasks, and the baselines."""
         baseline_bytes = min(volume.text_bytes, config.baseline_training_bytes)

@@ -31,6 +31,10 @@ class CleanStage(Stage):
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"documents": RAW_DOCUMENTS}
     output = RAW_DOCUMENTS
 
+    def packages(self, config: CleanConfig) -> tuple[str, ...]:
+        """Repair, language, phone numbers, bad words, and the Unicode tables that normalize."""
+        return ("ftfy", "phonenumbers", "profanityfilter", "pycld2", "unicodedata")
+
     def estimate(self, config: CleanConfig, volume: Volume) -> Estimate:
         """Estimate from the bytes of text."""
         workers = workers_or_all(None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, resolved_precision, workers_or_all
+from infra.store import provenance
 from infra.store.artifacts import Artifact, ArtifactWriter
 from stages.compress.config import CompressConfig
 from stages.compress.passes.distill import DistillPass
@@ -32,6 +33,10 @@ class CompressStage(Stage):
     Config = CompressConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"model": MODEL, "tokens": TOKENS}
     output = COMPRESSED_MODEL
+
+    def packages(self, config: CompressConfig) -> tuple[str, ...]:
+        """Passes and recoveries are computed by torch."""
+        return ("torch",)
 
     def estimate(self, config: CompressConfig, volume: Volume) -> Estimate:
         """Recovery training and its teacher at the rate of a training step, and a measurement after every pass."""
@@ -124,6 +129,7 @@ def _progress(config: CompressConfig, inputs: Mapping[str, Artifact], context: S
         "version": CompressStage.version,
         "measured_bytes": config.measured_bytes,
         "precision": config.precision,
+        "packages": provenance.declared_versions(CompressStage().packages(config)),
         "seed": config.seed,
     }
     return PassProgress(context.work, context.shared, prefix_keys(config.passes, made_from))

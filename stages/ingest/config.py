@@ -46,7 +46,7 @@ class SourceFields(FrozenConfig):
     path: str = Field(
         PYTHON_DOCUMENTATION,
         description="glob over files on any fsspec URL, such as ./my_texts/**/*.jsonl.gz or hf://datasets/..., or "
-        "python://documentation: the documentation of this Python and its installed packages",
+        "python://documentation: the documentation of this Python and the packages that Headrace depends on",
     )
     format: FormatName | None = Field(None, description="format of the files; by their extension if omitted")
     text_format: TextFormatName | None = Field(

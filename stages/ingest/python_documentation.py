@@ -1,9 +1,9 @@
-"""Documentation of Python and of the installed packages, which every machine with Headrace has.
+"""Documentation of Python and of the packages that Headrace depends on, which every machine with Headrace has.
 
 - `list_units`: topics, modules and package descriptions, without parsing them
 - `select_units`: a deterministic selection with up to a number of source bytes
 - `read_unit`: the documents of a unit; modules are parsed, never imported
-- `fingerprint`: digest of all versions
+- `fingerprint`: digest of a selection
 """
 
 import ast
@@ -13,11 +13,14 @@ import inspect
 import platform
 import sysconfig
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 STANDARD_LIBRARY = "python"
 OWN_DISTRIBUTION = "headrace"
@@ -62,7 +65,7 @@ class Reject:
 
 
 def list_units() -> list[Unit]:
-    """All units of this interpreter and its installed packages, sorted by package and path."""
+    """All units of this interpreter and the packages that Headrace depends on, sorted by package and path."""
     units = [
         *_standard_library(),
         *(unit for distribution in _distributions() for unit in _distribution_units(distribution)),
@@ -82,10 +85,11 @@ def select_units(units: Sequence[Unit], max_source_bytes: int | None) -> list[Un
     return selected
 
 
-def fingerprint() -> str:
-    """Digest of the versions of the interpreter and of all installed packages."""
-    versions = sorted(f"{_name(distribution)} {distribution.version}" for distribution in _distributions())
-    return hashlib.sha256("\n".join([platform.python_version(), *versions]).encode()).hexdigest()
+def fingerprint(max_source_bytes: int | None) -> str:
+    """Digest of package, version, path and size of all selected units."""
+    units = select_units(list_units(), max_source_bytes)
+    rows = "\n".join(f"{unit.package} {unit.version} {unit.path} {unit.bytes}" for unit in units)
+    return hashlib.sha256(rows.encode()).hexdigest()
 
 
 def read_unit(unit: Unit) -> Iterator[SourceDocument | Reject]:
@@ -156,22 +160,38 @@ def _standard_library() -> Iterator[Unit]:
 
 
 def _distributions() -> list[metadata.Distribution]:
-    """Distinct installed packages, without Headrace itself.
+    """Packages that Headrace depends on, directly or through others, without Headrace itself and its extras.
 
     Packages from a folder or a direct URL (also editable) are skipped: their version does not determine their content.
     """
-    by_name = {
-        _name(distribution): distribution
-        for distribution in metadata.distributions()
-        if distribution.metadata["Name"]
-        and _name(distribution) != OWN_DISTRIBUTION
-        and distribution.read_text("direct_url.json") is None
-    }
-    return [by_name[name] for name in sorted(by_name)]
+    installed = {_name(found): found for found in metadata.distributions() if found.metadata["Name"]}
+    names = dependencies({name: found.requires or [] for name, found in installed.items()}, OWN_DISTRIBUTION)
+    found = (installed[name] for name in sorted(names & installed.keys() - {OWN_DISTRIBUTION}))
+    return [distribution for distribution in found if distribution.read_text("direct_url.json") is None]
+
+
+def dependencies(requirements: Mapping[str, Sequence[str]], package: str) -> set[str]:
+    """Names of the packages that `package` requires on this platform, directly or through others, and its own.
+
+    Args:
+        requirements: normalized name -> requirement lines (PEP 508) of installed packages.
+        package: normalized name.
+    """
+    seen = {(package, "")}
+    pending = [*seen]
+    while pending:
+        name, extra = pending.pop()
+        for requirement in map(Requirement, requirements.get(name, ())):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                required = canonicalize_name(requirement.name)
+                further = {(required, ""), *((required, wanted) for wanted in requirement.extras)} - seen
+                seen |= further
+                pending += further
+    return {name for name, _ in seen}
 
 
 def _name(distribution: metadata.Distribution) -> str:
-    return str(distribution.metadata["Name"]).lower().replace("_", "-")
+    return canonicalize_name(distribution.metadata["Name"])
 
 
 def _distribution_units(distribution: metadata.Distribution) -> Iterator[Unit]:

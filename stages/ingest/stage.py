@@ -10,7 +10,7 @@ from data_schemas.manifest import Estimate, Volume
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition, PartitionResult
-from stages.ingest.config import IngestConfig
+from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig
 from stages.stage import Stage, StageContext
 
 if TYPE_CHECKING:
@@ -27,16 +27,24 @@ class IngestStage(Stage):
     """Read raw text from its sources."""
 
     name = "ingest"
-    version = 2
+    version = 3
     Config = IngestConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {}
     output = RAW_DOCUMENTS
 
     def sources(self, config: IngestConfig) -> dict[str, str]:
-        """Fingerprints of the files (sizes and checksums), or of the installed packages' versions."""
+        """Fingerprints of the files (sizes and checksums), or of the selected documentation."""
         from stages.ingest.units import fingerprints
 
         return fingerprints(config)
+
+    def packages(self, config: IngestConfig) -> tuple[str, ...]:
+        """The readers of markup, archives and unknown encodings; none for Python documentation."""
+        if all(source.path == PYTHON_DOCUMENTATION for source in config.all_sources()):
+            return ()
+        return (
+            "charset-normalizer", "docutils", "fastwarc", "lxml", "markdown-it-py", "mwparserfromhell", "trafilatura",
+        )  # fmt: skip
 
     def estimate(self, config: IngestConfig, volume: Volume) -> Estimate:
         """Estimate from the bytes to read."""

@@ -96,7 +96,7 @@ def _files(source: SourceConfig) -> Sequence[python.Unit | SourceFile]:
 
 def _fingerprint(source: SourceConfig) -> str:
     if source.path == PYTHON_DOCUMENTATION:
-        return python.fingerprint()
+        return python.fingerprint(source.max_source_bytes)
     rows = "\n".join(f"{file.path} {file.bytes} {file.fingerprint}" for file in list_files(source))
     return hashlib.sha256(rows.encode()).hexdigest()
 

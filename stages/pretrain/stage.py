@@ -26,6 +26,10 @@ class PretrainStage(Stage):
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"tokens": TOKENS}
     output = MODEL
 
+    def packages(self, config: PretrainConfig) -> tuple[str, ...]:
+        """The network and its optimizers are computed by torch."""
+        return ("torch",)
+
     def estimate(self, config: PretrainConfig, volume: Volume) -> Estimate:
         """FLOPs, exact; seconds at the machine's measured rate for training steps; peak memory."""
         plan = max(elastic_plans(config).items())[1]

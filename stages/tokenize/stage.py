@@ -27,6 +27,10 @@ class TokenizeStage(Stage):
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"corpus": CORPUS}
     output = TOKENS
 
+    def packages(self, config: TokenizeConfig) -> tuple[str, ...]:
+        """The trainer and encoder of byte-level BPE."""
+        return ("tokenizers",)
+
     def estimate(self, config: TokenizeConfig, volume: Volume) -> Estimate:
         """Estimate from the bytes of text; the merges are learned in one process on all cores."""
         workers = workers_or_all(None)

@@ -1,7 +1,11 @@
+import json
 import shutil
 import uuid
+from importlib import metadata
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from data_schemas.errors import ConfigError, DamagedArtifactError, NotFoundError
 from flows.commands.lineage import find_artifact, lineage_json
@@ -9,9 +13,11 @@ from flows.commands.verify import verify_store
 from flows.planning import Planner
 from flows.run_config import recorded_config
 from flows.run_session import following_request, rerun_request
+from infra.store import provenance
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 from stages.benchmark.config import BenchmarkConfig
+from stages.clean import partition
 from stages.clean.stage import CleanStage
 from stages.registry import STAGES
 from tests.flows.mini import digests, mini_config, run, run_config, write_corpus
@@ -227,6 +233,84 @@ def test_a_task_that_trains_is_keyed_by_its_precision():
     bf16, fp32 = config.resolved("bf16"), config.resolved("fp32")
     assert bf16.tasks[0].precision == "bf16" and bf16.key_fields() != fp32.key_fields()
     assert bf16.tasks[1] == fp32.tasks[1]
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Package -> version that differs from the installed one."""
+    versions, version = {}, metadata.version
+    monkeypatch.setattr("infra.store.provenance.metadata.version", lambda name: versions.get(name) or version(name))
+    return versions
+
+
+def test_another_version_of_a_declared_package_means_run_and_says_so(finished, installed):
+    store, path, _ = finished
+    config, tokenizers = mini_config(path), metadata.version("tokenizers")
+    installed |= {"tokenizers": "99.1", "ray": "99.1", "matplotlib": "99.1"}
+    rows = plan(store, config)
+    assert [name for name in NAMES if rows[name].action == "run"] == NAMES[NAMES.index("tokenize") :]
+    assert rows["tokenize"].why == f"tokenizers {tokenizers} -> 99.1"
+    kept = Planner(ArtifactStore(store), RunStore(store), config, None, None, keep_versions=True).plan()
+    assert {row.action for row in kept} == {"reuse"}
+    installed |= {"tokenizers": f"{tokenizers}+local", "torch": metadata.version("torch").partition("+")[0] + "+cu126"}
+    assert {row.action for row in plan(store, config).values()} == {"reuse"}, "a build is no version"
+
+
+def test_partitions_of_two_versions_never_mix(tmp_path, installed, monkeypatch):
+    path = write_corpus(tmp_path / "texts")
+    store, config = str(tmp_path / "store"), mini_config(path)
+    clean_partition, calls = partition.clean_partition, []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        clean_partition(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(partition, "clean_partition", stopped)
+        run_config(store, config, last_stage="clean")
+    installed["ftfy"] = "99.1"
+    session, _ = run_config(store, config, last_stage="clean")
+    artifact = session.artifacts["clean"]
+    assert artifact.manifest.packages["ftfy"] == "99.1"
+    [old] = [key for key in session.store.keys("clean") if key != artifact.ref.key]
+    assert old[:48] == artifact.ref.key[:48]
+    assert len(artifact.folder.names("parts/clean")) > len(session.store.key_folder("clean", old).names("parts/clean"))
+    again, _ = run_config(store, config, last_stage="clean")
+    assert again.artifacts["clean"].ref == artifact.ref
+    del installed["ftfy"]
+    assert run_config(store, config, last_stage="clean")[1].actions == {"ingest": "reuse", "clean": "run"}
+
+
+def test_artifacts_of_older_code_are_compared_by_what_they_recorded(tmp_path, installed):
+    path = write_corpus(tmp_path / "texts")
+    store, config = str(tmp_path / "store"), mini_config(path)
+    session, _ = run_config(store, config, last_stage="clean")
+    [now] = (tmp_path / "store" / "clean").iterdir()
+    then = now.with_name(now.name[:48] + 16 * "0")  # the last digits were a part of the hash of all
+    text = (now / session.run_id / "manifest.json").read_text().replace(now.name, then.name)
+    old = json.loads(text)
+    del old["packages"]["phonenumbers"], old["packages"]["pycld2"]
+    (now / session.run_id / "manifest.json").write_text(json.dumps(old))
+    now.rename(then)
+    for record in (tmp_path / "store" / "runs").glob("*.json"):
+        record.write_text(record.read_text().replace(now.name, then.name))
+    installed["pycld2"] = "99.1"
+    rows = plan(store, config)
+    assert rows["clean"].action == "reuse" and rows["clean"].artifact.ref.key == then.name
+    assert run_config(store, config, last_stage="clean")[1].actions["clean"] == "reuse"
+    installed["ftfy"] = "99.1"
+    assert plan(store, config)["clean"].why == f"ftfy {old['packages']['ftfy']} -> 99.1"
+
+
+def test_declared_packages_are_dependencies_of_headrace(tmp_path):
+    lines = [line for line in metadata.requires("headrace") or [] if line]
+    known = {canonicalize_name(Requirement(line).name) for line in lines} | {"unicodedata", "charset-normalizer"}
+    config = mini_config(write_corpus(tmp_path / "texts"))
+    declared = {name for stage in STAGES for name in stage.packages(config.stage_config(stage.name))}
+    assert {canonicalize_name(name) for name in declared} <= known
+    assert "absent" not in provenance.declared_versions(sorted(declared)).values()
 
 
 def test_a_failed_run_is_continued_and_keeps_what_it_finished(tmp_path, monkeypatch):

@@ -18,6 +18,9 @@ from flows.commands.panels.command import (
 from flows.store_location import store_url
 
 PANEL = "Run"
+KeepVersions = Annotated[
+    bool, typer.Option("--keep-versions", metavar="", help="reuse what other versions of packages made")
+]
 app = typer.Typer()
 
 
@@ -25,7 +28,12 @@ app = typer.Typer()
     app, PANEL, "headrace plan configs/demo.yaml", "headrace plan configs/demo.yaml --set pretrain.tokens=20000000"
 )
 def plan(
-    config: ConfigPath, set_: Overrides = None, until: Until = None, store: Store = None, as_json: AsJson = False
+    config: ConfigPath,
+    set_: Overrides = None,
+    until: Until = None,
+    keep_versions: KeepVersions = False,
+    store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a run would reuse, what it would run, why, and the cost.
 
@@ -41,9 +49,8 @@ def plan(
     url = store_url(store)
     request = RunRequest(load_run_config(config, set_ or []), url, last_stage=until)
     runs = RunStore(url)
-    planned = Planner(ArtifactStore(url), runs, request.config, unfinished_run(runs, request), None).plan(
-        last_stage=until
-    )
+    record = unfinished_run(runs, request)
+    planned = Planner(ArtifactStore(url), runs, request.config, record, None, keep_versions).plan(last_stage=until)
     console.print(plan_table(planned))
     if note := continuation(runs, request):
         console.print(f"headrace run {note}", markup=False)
@@ -62,6 +69,7 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished run of this config")
     ] = False,
+    keep_versions: KeepVersions = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +82,9 @@ def run(
     from flows.run_session import RunRequest
 
     run_config = load_run_config(config, set_ or [])
-    _execute(RunRequest(run_config, store_url(store), last_stage=until, fresh=fresh), as_json)
+    _execute(
+        RunRequest(run_config, store_url(store), last_stage=until, fresh=fresh, keep_versions=keep_versions), as_json
+    )
 
 
 @command(
@@ -102,6 +112,7 @@ def rerun(
     fresh: Annotated[
         bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished rerun of this stage")
     ] = False,
+    keep_versions: KeepVersions = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -122,7 +133,7 @@ def rerun(
     first = stage_named(stage or from_ or "").name
     base = RunStore(url).get(run_id)
     config = recorded_config(base, set_ or [])
-    _execute(rerun_request(url, base, config, first, only, fresh, from_ is not None), as_json)
+    _execute(rerun_request(url, base, config, first, only, fresh, from_ is not None, keep_versions), as_json)
 
 
 @command(

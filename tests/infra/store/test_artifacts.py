@@ -12,14 +12,14 @@ from tests.stores import commit, documents_artifact, documents_table
 
 
 def test_key_depends_on_everything_that_decides_the_bytes_and_on_nothing_else():
-    base = artifact_key("dedup", 1, {"a": 1, "b": 0.5}, {"documents": "d"}, {})
-    assert base == artifact_key("dedup", 1, {"b": 0.5, "a": 1}, {"documents": "d"}, {})
+    base = artifact_key("dedup", 1, {"a": 1, "b": 0.5}, {"documents": "d"}, {}, {})
+    assert base == artifact_key("dedup", 1, {"b": 0.5, "a": 1}, {"documents": "d"}, {}, {})
     others = [
-        artifact_key("clean", 1, {"a": 1, "b": 0.5}, {"documents": "d"}, {}),
-        artifact_key("dedup", 2, {"a": 1, "b": 0.5}, {"documents": "d"}, {}),
-        artifact_key("dedup", 1, {"a": 2, "b": 0.5}, {"documents": "d"}, {}),
-        artifact_key("dedup", 1, {"a": 1, "b": 0.5}, {"documents": "e"}, {}),
-        artifact_key("dedup", 1, {"a": 1, "b": 0.5}, {"documents": "d"}, {"path": "x"}),
+        artifact_key("clean", 1, {"a": 1, "b": 0.5}, {"documents": "d"}, {}, {}),
+        artifact_key("dedup", 2, {"a": 1, "b": 0.5}, {"documents": "d"}, {}, {}),
+        artifact_key("dedup", 1, {"a": 2, "b": 0.5}, {"documents": "d"}, {}, {}),
+        artifact_key("dedup", 1, {"a": 1, "b": 0.5}, {"documents": "e"}, {}, {}),
+        artifact_key("dedup", 1, {"a": 1, "b": 0.5}, {"documents": "d"}, {"path": "x"}, {}),
     ]
     assert len({base, *others}) == 6
 

@@ -5,6 +5,8 @@ from stages.ingest.python_documentation import (
     Reject,
     SourceDocument,
     Unit,
+    dependencies,
+    fingerprint,
     list_units,
     module_documentation,
     read_unit,
@@ -89,3 +91,24 @@ def test_the_choice_under_a_cap_is_deterministic_and_grows():
     assert sum(unit_.bytes for unit_ in small) <= 2_000_000
     assert large[: len(small)] == small
     assert len(select_units(units, None)) == len(units)
+
+
+def test_only_packages_that_headrace_depends_on_are_read(tmp_path, monkeypatch):
+    before = fingerprint(5_000_000)
+    folder = tmp_path / "unrelated-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: unrelated\nVersion: 1.0\n\n" + "Prose. " * 200)
+    (folder / "RECORD").write_text("unrelated-1.0.dist-info/METADATA,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "unrelated" in {found.metadata["Name"] for found in metadata.distributions()}
+    assert fingerprint(5_000_000) == before != fingerprint(6_000_000)
+
+
+def test_dependencies_follow_extras_and_markers_in_circles():
+    requirements = {
+        "own": ["Engine[fast]>=1", "never; python_version < '3'", "extra-only; extra == 'plots'"],
+        "engine": ["own", "slow; extra == 'slow'", "Fast_Part; extra == 'fast'"],
+        "fast-part": [],
+        "unrelated": ["engine"],
+    }
+    assert dependencies(requirements, "own") == {"own", "engine", "fast-part"}
