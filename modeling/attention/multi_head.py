@@ -98,7 +98,9 @@ class Attention(nn.Module):
         for level, (blocks, pooling) in enumerate(zip(step.pooled, self.poolings, strict=True), start=1):
             if blocks is not None:
                 cache.write(level, pooling(cache.read(level - 1, blocks.sources)), blocks.targets)
-        keys, values = cache.keys_and_values(step.used).transpose(1, 2).unbind(3)
-        queries = projected[..., 0, :].transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=step.mask, scale=self.scale)
-        return mixed.transpose(1, 2)
+        return self._over_entries(projected[..., 0, :].transpose(1, 2), cache, step.used, step.mask).transpose(1, 2)
+
+    def _over_entries(self, queries: Tensor, cache: LayerCache, used: int, mask: Tensor | None) -> Tensor:
+        """Attention of queries (batch, heads, new, head_width) over the first `used` cached entries: the same shape."""
+        keys, values = cache.keys_and_values(used).transpose(1, 2).unbind(3)
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=self.scale)

@@ -101,7 +101,7 @@ class NativeDecoder:
         linears = [getattr(layer, name) for layer in self._layers for name in names]
         matrices = [matrix for linear in linears for matrix in (linear.first, linear.second)]
         max_width = max(config.width, *(max(matrix.outputs, matrix.inputs) for matrix in matrices))
-        self._scratch = torch.empty(3 * config.width + capacity + config.head_width + 3 * max_width)
+        self._scratch = torch.empty(3 * config.width + capacity + 3 * config.head_width + 3 * max_width)
         self._logits = torch.empty(len(cache.lengths), config.vocabulary_size)
         self._decoder = _Decoder(
             config.layers, config.width, config.head_width, capacity, max_width,

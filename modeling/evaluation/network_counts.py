@@ -84,8 +84,8 @@ def nonzero_macs_per_token(model: Transformer, context: int) -> float:
 def bit_operations_per_token(model: Transformer, context: int, skip_zeros: bool = False) -> float:
     """MACs times bits of the weight times bits of the activation (Bayesian Bits, 2005.07093, section 4).
 
-    A product of float32 counts 1,024, of two int8 64. Attention's own products are of float32, those with the keys and
-    values of an int8 cache too: they are dequantized when they are read. Scales, norms and softmax are not counted.
+    A product of float32 counts 1,024, of two int8 64. Attention's own products are of float32 unless its class has
+    `mixing_bits`: full attention over an int8 cache multiplies integers. Scales, norms and softmax are not counted.
 
     Args:
         model: any network. A module's class may have `operand_bits`, (weight, activation); by default int8 weights have
@@ -97,7 +97,7 @@ def bit_operations_per_token(model: Transformer, context: int, skip_zeros: bool 
         (product.nonzero if skip_zeros else product.outputs * product.inputs) * product.uses * product.bits
         for product in _products(model)
     )
-    return matrices + FLOAT_BITS**2 * _attention_macs(model, context)
+    return matrices + sum(macs * bits for macs, bits in _attention_products(model, context))
 
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -163,12 +163,15 @@ def _bits(module: nn.Module) -> int:
 
 
 def _attention_macs(model: Transformer, context: int) -> float:
-    """MACs of scores and of weighted means of values; other modules have them as `mixing_products`."""
-    total = 0.0
+    return sum(macs for macs, _ in _attention_products(model, context))
+
+
+def _attention_products(model: Transformer, context: int) -> Iterator[tuple[float, int]]:
+    """(MACs of scores and mixing of values, bits per MAC) of each attention; replacements define `mixing_products`."""
     for module in model.layers.modules():
+        bits = getattr(module, "mixing_bits", FLOAT_BITS**2)
         if isinstance(module, Attention):
             width = attention_heads(module) * module.head_width
-            total += 2 * width * computed_scores(module.kind, context) / context
+            yield 2 * width * computed_scores(module.kind, context) / context, bits
         elif callable(mixing_products := getattr(module, "mixing_products", None)):
-            total += mixing_products(context)
-    return total
+            yield mixing_products(context), bits

@@ -14,6 +14,9 @@ int feed_forward_int8(const float *, const int8_t *, const float *, const float 
 
 enum { ABSENT, FLOAT, INT8, PACKED };
 
+/* Largest code of a value's weight, and entries whose weights times values fit 32 bits: 512 x 32,767 x 127 < 2^31. */
+enum { MAX_WEIGHT = 32767, EXACT_ENTRIES = 512 };
+
 struct matrix {
     int64_t kind, outputs, inputs, bits, group;
     const void *weights, *scales, *bias;
@@ -117,7 +120,7 @@ static void rotate(float *vector, const float *cosines, const float *sines, int6
     }
 }
 
-/* Write a key or value to the cache; `score` and `add_value` read them. */
+/* Write a key or value to the cache. */
 static void store(const struct layer *layer, int64_t entry, const float *vector, int64_t width)
 {
     if (!layer->entry_scales) {
@@ -130,50 +133,92 @@ static void store(const struct layer *layer, int64_t entry, const float *vector,
         codes[i] = (int8_t)code_of(vector[i], divisor);
 }
 
-static float score(const struct layer *layer, int64_t entry, const float *query, int64_t width)
+/* Weights exp(score - maximum) in place of `count` scores; returns their sum. */
+static float weights_of(float *scores, int64_t count)
 {
-    if (!layer->entry_scales)
-        return dot_float(query, (const float *)layer->entries + entry * width, width);
-    return dot_float_int8(query, (const int8_t *)layer->entries + entry * width, width) * layer->entry_scales[entry];
+    float largest = -INFINITY, total = 0;
+    for (int64_t i = 0; i < count; i++)
+        largest = scores[i] > largest ? scores[i] : largest;
+    for (int64_t i = 0; i < count; i++)
+        total += scores[i] = expf(scores[i] - largest);
+    return total;
 }
 
-static void add_value(const struct layer *layer, int64_t entry, float share, float *restrict out, int64_t width)
+/* mixed (width) = attention of a query over `count` entries; entry i is the `i * step`-th after `first`, a key, and its
+   value is the next. */
+static void attend_float(const float *query, const float *first, int64_t step, int64_t count, float scale,
+                         float *scores, float *restrict mixed, int64_t width)
 {
-    if (!layer->entry_scales) {
-        const float *restrict value = (const float *)layer->entries + entry * width;
-        for (int64_t i = 0; i < width; i++)
-            out[i] += share * value[i];
-        return;
+    for (int64_t i = 0; i < count; i++)
+        scores[i] = dot_float(query, first + i * step * width, width) * scale;
+    const float total = weights_of(scores, count);
+    memset(mixed, 0, width * sizeof *mixed);
+    for (int64_t i = 0; i < count; i++) {
+        const float weight = scores[i] / total, *restrict value = first + (i * step + 1) * width;
+        for (int64_t k = 0; k < width; k++)
+            mixed[k] += weight * value[k];
     }
-    const int8_t *restrict codes = (const int8_t *)layer->entries + entry * width;
-    share *= layer->entry_scales[entry];
-    for (int64_t i = 0; i < width; i++)
-        out[i] += share * codes[i];
+}
+
+/* mixed (width) += `factor` x sums over entries of weights, in 15 bits, times int8 values that are `stride` apart. */
+static void add_values(const float *weights, float divisor, float factor, const int8_t *values, int64_t stride,
+                       int64_t count, int32_t *restrict sums, float *restrict mixed, int64_t width)
+{
+    memset(sums, 0, width * sizeof *sums);
+    for (int64_t i = 0; i < count; i++) {
+        const float rounded = rintf(weights[i] / divisor);
+        const int32_t code = rounded >= 0 ? rounded > MAX_WEIGHT ? MAX_WEIGHT : (int32_t)rounded : 0; /* 0 for NaN */
+        const int8_t *restrict value = values + i * stride;
+        if (code)
+            for (int64_t k = 0; k < width; k++)
+                sums[k] += code * value[k];
+    }
+    for (int64_t k = 0; k < width; k++)
+        mixed[k] += (float)sums[k] * factor;
+}
+
+/* As `attend_float`, by integer products: `modeling.attention.int8_cache.integer_attention`. `codes` and `sums` are
+   buffers (width). */
+static void attend_int8(const float *query, const int8_t *first, const float *scales, int64_t step, int64_t count,
+                        float scale, float *scores, int16_t *codes, int32_t *sums, float *mixed, int64_t width)
+{
+    const float query_scale = quantize(query, codes, width, 0) * scale;
+    for (int64_t i = 0; i < count; i++)
+        scores[i] = (float)dot_int8(codes, first + i * step * width, width) * query_scale * scales[i * step];
+    const float total = weights_of(scores, count);
+    float largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        scores[i] *= scales[i * step + 1];
+        largest = scores[i] > largest ? scores[i] : largest;
+    }
+    const float weight_scale = largest / MAX_WEIGHT, divisor = divisor_of(weight_scale);
+    memset(mixed, 0, width * sizeof *mixed);
+    for (int64_t i = 0; i < count; i += EXACT_ENTRIES)
+        add_values(scores + i, divisor, weight_scale / total, first + (i * step + 1) * width, step * width,
+                   count - i < EXACT_ENTRIES ? count - i : EXACT_ENTRIES, sums, mixed, width);
 }
 
 /* Attention of each head over the entries up to `position`; `mixed` is (heads, head_width). */
 static void attend(const struct decoder *decoder, const struct layer *layer, int64_t row, int64_t position,
                    const float *rotation, float *projected, float *mixed, float *scores)
 {
-    const int64_t width = decoder->head_width, first = row * decoder->capacity, step = layer->heads * 2;
+    const int64_t width = decoder->head_width, step = layer->heads * 2;
     const float *cosines = rotation, *sines = rotation + width / 2;
+    int16_t *codes = (int16_t *)(scores + decoder->capacity);
+    int32_t *sums = (int32_t *)(scores + decoder->capacity + width);
     for (int64_t head = 0; head < layer->heads; head++, mixed += width) {
         float *query = projected + head * 3 * width, *key = query + width, *value = key + width;
-        const int64_t own = (first + position) * step + head * 2;
+        const int64_t first = row * decoder->capacity * step + head * 2, own = first + position * step;
         rotate(query, cosines, sines, width / 2);
         rotate(key, cosines, sines, width / 2);
         store(layer, own, key, width);
         store(layer, own + 1, value, width);
-        float largest = -INFINITY, total = 0;
-        for (int64_t i = 0; i <= position; i++) {
-            scores[i] = score(layer, (first + i) * step + head * 2, query, width) * layer->scale;
-            largest = scores[i] > largest ? scores[i] : largest;
-        }
-        for (int64_t i = 0; i <= position; i++)
-            total += scores[i] = expf(scores[i] - largest);
-        memset(mixed, 0, width * sizeof *mixed);
-        for (int64_t i = 0; i <= position; i++)
-            add_value(layer, (first + i) * step + head * 2 + 1, scores[i] / total, mixed, width);
+        if (layer->entry_scales)
+            attend_int8(query, (const int8_t *)layer->entries + first * width, layer->entry_scales + first, step,
+                        position + 1, layer->scale, scores, codes, sums, mixed, width);
+        else
+            attend_float(query, (const float *)layer->entries + first * width, step, position + 1, layer->scale,
+                         scores, mixed, width);
     }
 }
 
@@ -203,7 +248,8 @@ int decode(const struct decoder *decoder, int64_t first_row, int64_t rows, const
 {
     const int64_t width = decoder->width;
     float *stream = decoder->scratch, *normed = stream + width, *update = normed + width, *scores = update + width;
-    float *rotation = scores + decoder->capacity, *between = rotation + decoder->head_width;
+    float *rotation = scores + decoder->capacity + 2 * decoder->head_width; /* between: buffers of `attend` */
+    float *between = rotation + decoder->head_width;
     float *wide = between + decoder->max_width, *mixed = wide + decoder->max_width;
     int failed = 0;
     for (int64_t row = 0; row < rows; row++) {

@@ -11,7 +11,6 @@
 #define MAX_CODE 127
 #define LANES 8
 
-typedef int8_t signed_bytes __attribute__((vector_size(LANES)));
 typedef float floats __attribute__((vector_size(4 * LANES)));
 
 static inline floats load_floats(const float *source)
@@ -19,13 +18,6 @@ static inline floats load_floats(const float *source)
     floats loaded;
     memcpy(&loaded, source, sizeof loaded);
     return loaded;
-}
-
-static inline floats load_int8(const int8_t *source)
-{
-    signed_bytes loaded;
-    memcpy(&loaded, source, sizeof loaded);
-    return __builtin_convertvector(loaded, floats);
 }
 
 static inline float sum_of(floats lanes)
@@ -45,18 +37,6 @@ static inline float dot_float(const float *a, const float *b, int64_t count)
         second += load_floats(a + i + LANES) * load_floats(b + i + LANES);
     }
     float total = sum_of(first + second);
-    for (; i < count; i++)
-        total += a[i] * b[i];
-    return total;
-}
-
-static inline float dot_float_int8(const float *a, const int8_t *b, int64_t count)
-{
-    floats sums = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        sums += load_floats(a + i) * load_int8(b + i);
-    float total = sum_of(sums);
     for (; i < count; i++)
         total += a[i] * b[i];
     return total;

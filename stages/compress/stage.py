@@ -29,7 +29,7 @@ class CompressStage(Stage):
     """Make the pretrained network smaller and faster, pass by pass."""
 
     name = "compress"
-    version = 6
+    version = 7
     Config = CompressConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"model": MODEL, "tokens": TOKENS}
     output = COMPRESSED_MODEL

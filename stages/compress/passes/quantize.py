@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Rounding = Literal["nearest", "gptq"]
 CacheType = Literal["float32", "int8"]
-CACHE_DESCRIPTION = "keys and values in generation; int8 has a scale per token and head"
+CACHE_DESCRIPTION = (
+    "keys and values in generation; int8 has a scale per token and head, and full attention multiplies integers"
+)
 ROWS_DESCRIPTION = "training windows that inputs are measured on (2210.17323, section 5)"
 
 

@@ -16,6 +16,7 @@ from modeling.evaluation.network_counts import (
 from modeling.experts.config import ExpertsConfig
 from modeling.layers.integer_grid import IntegerGrid
 from modeling.transformer_config import EmbeddingBand
+from tests.modeling.attention.test_lsh_attention import with_lsh
 from tests.modeling.evaluation.test_config_counts import counted
 from tests.modeling.networks import random_tokens, small_network
 
@@ -91,15 +92,19 @@ def test_a_module_may_say_its_bits_and_an_attention_its_products():
     assert dense_macs_per_token(model, 24) == 2 * 7_168 - 4 * 32**2 + 1_952 + 1_536 + 240
 
 
-@pytest.mark.parametrize(("student", "quantize", "saved"), [
-    (False, quantize_int8, 78.12), (False, packed, 80.73), (True, packed, 93.75),
+@pytest.mark.parametrize(("student", "quantize", "saved", "by_matrices"), [
+    (False, quantize_int8, 93.23, 78.12), (False, packed, 95.83, 80.73), (True, packed, 98.78, 93.75),
 ])  # fmt: skip
-def test_products_with_an_int8_cache_are_of_floats(student, quantize, saved):
-    """The recipes of configs/recipes/frontier.yaml; both decoders multiply dequantized keys and values."""
+def test_products_with_an_int8_cache_are_of_integers(student, quantize, saved, by_matrices):
+    """The recipes of configs/recipes/frontier.yaml, with an int8 cache and with a float cache."""
     sizes = {"context_length": 256, "vocabulary_size": 1_024}
     teacher = small_network(layers=4, width=192, heads=6, feed_forward_width=768, **sizes)
     model = small_network(layers=2, width=128, heads=4, feed_forward_width=512, **sizes) if student else teacher
     before = bit_operations_per_token(teacher, 256)
-    assert bit_operations_per_token(with_int8_cache(model), 256) == bit_operations_per_token(model, 256)
-    after = bit_operations_per_token(quantize(with_int8_cache(model)), 256)
-    assert 100 * (1 - after / before) == pytest.approx(saved, abs=0.01)
+    for quantized, share in ((quantize(with_int8_cache(model)), saved), (quantize(model), by_matrices)):
+        assert 100 * (1 - bit_operations_per_token(quantized, 256) / before) == pytest.approx(share, abs=0.01)
+
+
+def test_other_attention_over_an_int8_cache_multiplies_floats():
+    for model in (small_network(attention=(POOLED, WindowAttention(window=8))), with_lsh()):
+        assert bit_operations_per_token(with_int8_cache(model), 24) == bit_operations_per_token(model, 24)
