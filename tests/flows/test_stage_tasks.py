@@ -94,7 +94,7 @@ def test_errors_outside_of_stages_are_one_sentence_too(monkeypatch, tmp_path):
     def fail(*_: Any, **__: Any) -> None:
         raise PanicException from OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("infra.store.runs.RunStore.all", fail)
+    monkeypatch.setattr("infra.store.filesystem.Folder.names", fail)
     result = CliRunner().invoke(app, ["runs", "--store", str(tmp_path)])
     assert result.exit_code == 2 and "no space left on the filesystem" in result.stderr
     assert "Traceback" not in result.stderr
