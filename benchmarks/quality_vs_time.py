@@ -4,13 +4,13 @@ The corpus is the demo's: `headrace run configs/demo.yaml --until tokenize` in a
 first use. Two networks of the demo's size, 4 layers x 128, context 256, on the same tokens, all cores, alternating:
 
 - nanoGPT: its network and step (`benchmarks/common/nanogpt.py`), its recipe for small networks (a cosine to a tenth of
-  the rate, beta2 0.99) with the best rate and batch that were found for it here (docs/results/training.md): 3e-3 and 8
-  rows; `--nanogpt-rate` and `--nanogpt-rows` change them
+  the rate, beta2 0.99) with the best rate, batch and warm-up that were found for it (docs/results/training.md): 3e-3,
+  8 rows, half of the time; `--nanogpt-rate`, `--nanogpt-rows` and `--nanogpt-warmup` change them
 - Headrace: the demo config's own settings
 
 Each process trains for the same wall-clock seconds, its schedule following the clock, and is then measured on the same
-held-out windows. Warm-up is the same share of the time for both, that of the demo config: a fixed number of steps would
-be half of a short run. bpb_ratio_vs_nanogpt: ours over nanoGPT's, median of the pairs; below 1 is better.
+held-out windows. Warm-up is a share for both, as a fixed number of steps would be the whole of a short run.
+bpb_ratio_vs_nanogpt: ours over nanoGPT's, median of the pairs; below 1 is better.
 
 `--tokens N` trains both on N tokens in place of a time, for a machine with other work on it; the clock then decides
 nothing, and a step's cost is not compared.
@@ -107,6 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--store", help="artifact store of the tokens (default: ./.headrace-quality)")
     parser.add_argument("--nanogpt-rate", type=float, default=3e-3)
     parser.add_argument("--nanogpt-rows", type=int, default=8)
+    parser.add_argument("--nanogpt-warmup", type=float, default=0.5, help="share of warm-up (default: 0.5)")
     parser.add_argument("--try", dest="overrides", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--recipe", choices=["nanogpt", "headrace"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -129,7 +130,8 @@ def _run_recipe(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.quality_vs_time", "--recipe", name, "--store", arguments.store]
     command += ["--tokens", str(arguments.tokens)] if arguments.tokens else []
     command += ["--seconds", str(arguments.seconds), "--nanogpt-rate", str(arguments.nanogpt_rate)]
-    command += ["--nanogpt-rows", str(arguments.nanogpt_rows), "--try", *arguments.overrides]
+    command += ["--nanogpt-rows", str(arguments.nanogpt_rows), "--nanogpt-warmup", str(arguments.nanogpt_warmup)]
+    command += ["--try", *arguments.overrides]
     environment = dict(os.environ)
     if name == "headrace":
         environment["GLIBC_TUNABLES"] = MALLOC_TUNABLES  # as for training workers
@@ -190,7 +192,7 @@ def _nanogpt(config: PretrainConfig, tokens: Artifact, arguments: argparse.Names
 
     def step(batches: list[Tensor], progress: float) -> None:
         peak = arguments.nanogpt_rate
-        rate = _rate(progress, "cosine", peak, 0.1 * peak, config.warmup_share)
+        rate = _rate(progress, "cosine", peak, 0.1 * peak, arguments.nanogpt_warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
         train_step(model, optimizer, batches[0])
