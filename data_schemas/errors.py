@@ -28,6 +28,9 @@ class NotFoundError(HeadraceError):
 class UnreadableRecordError(NotFoundError):
     """A run record or a manifest that this version cannot read; commands continue as if it did not exist."""
 
+    is_damaged: bool = False
+    """It is no JSON, whatever the version."""
+
 
 class FencedError(HeadraceError):
     """Another process has taken over the run; what this process still writes no longer counts."""

@@ -13,9 +13,9 @@ def verify_store(store_url: str, run_id: str | None) -> bool:
     Artifacts whose manifest this version cannot read are listed; their files are not checked.
     """
     artifacts, unreadable = _artifacts(store_url, run_id)
+    damaged = sum(error.is_damaged for error in unreadable)
     for error in unreadable:
-        console.print(f"not checked: {error}", markup=False)
-    damaged = 0
+        console.print(f"{'damaged' if error.is_damaged else 'not checked'}: {error}", markup=False)
     for artifact in artifacts:
         for problem in artifact.damage():
             damaged += 1
@@ -30,8 +30,8 @@ def verify_store(store_url: str, run_id: str | None) -> bool:
 def _artifacts(store_url: str, run_id: str | None) -> tuple[list[Artifact], list[UnreadableRecordError]]:
     store = ArtifactStore(store_url)
     if run_id is None:
-        artifacts = [artifact for stage in STAGES for artifact in store.all(stage.name)]
-        return artifacts, [error for stage in STAGES for error in store.unreadable(stage.name)]
+        listings = [store.listing(stage.name) for stage in STAGES]
+        return [row for found, _ in listings for row in found], [row for _, errors in listings for row in errors]
     artifacts, unreadable = [], []
     for outcome in RunStore(store_url).get(run_id).stages.values():
         try:

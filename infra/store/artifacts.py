@@ -278,14 +278,7 @@ class ArtifactStore:
 
     def committed(self, stage: str, key: str) -> list[Artifact]:
         """All committed attempts at a key that this version can read, those of the newest run first."""
-        return sorted(self._readable(stage, key), key=_age, reverse=True)
-
-    def unreadable(self, stage: str) -> list[UnreadableRecordError]:
-        """An error for each manifest of a stage that this version cannot read."""
-        problems: list[UnreadableRecordError] = []
-        for key in self.keys(stage):
-            list(self._readable(stage, key, problems.append))
-        return problems
+        return sorted(self._readable(stage, key, _report_skipped), key=_age, reverse=True)
 
     def of_any_packages(self, stage: str, key: str) -> list[Artifact]:
         """All committed artifacts at keys that differ from `key` only in the versions of packages, newest first."""
@@ -298,18 +291,24 @@ class ArtifactStore:
         return self.root.names(stage)
 
     def all(self, stage: str) -> list[Artifact]:
-        """All committed artifacts of a stage, newest first."""
-        artifacts = [artifact for key in self.keys(stage) for artifact in self.committed(stage, key)]
-        return sorted(artifacts, key=_age, reverse=True)
+        """All committed artifacts of a stage that this version can read, newest first."""
+        artifacts, unreadable = self.listing(stage)
+        for error in unreadable:
+            _report_skipped(error)
+        return artifacts
 
-    def _readable(
-        self, stage: str, key: str, skipped: Callable[[UnreadableRecordError], None] | None = None
-    ) -> Iterator[Artifact]:
+    def listing(self, stage: str) -> tuple[list[Artifact], list[UnreadableRecordError]]:
+        """All committed artifacts of a stage, newest first, and an error for each that this version cannot read."""
+        unreadable: list[UnreadableRecordError] = []
+        artifacts = [found for key in self.keys(stage) for found in self._readable(stage, key, unreadable.append)]
+        return sorted(artifacts, key=_age, reverse=True), unreadable
+
+    def _readable(self, stage: str, key: str, skipped: Callable[[UnreadableRecordError], None]) -> Iterator[Artifact]:
         for name in self.key_folder(stage, key).names():
             try:
                 artifact = None if name == "parts" else self._load(stage, key, name)
             except UnreadableRecordError as error:
-                (skipped or _report_skipped)(error)
+                skipped(error)
                 continue
             if artifact is not None:
                 yield artifact

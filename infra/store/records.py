@@ -28,6 +28,10 @@ def parse_record(kind: type[Record], data: bytes, location: str) -> Record:
         return kind.model_validate_json(data)
     except ValidationError as error:
         problem = error.errors()[0]
+        if problem["type"] == "json_invalid":
+            damaged = UnreadableRecordError(f"{location} is damaged ({problem['msg']}); remove the file")
+            damaged.is_damaged = True
+            raise damaged from error
         field = ".".join(map(str, problem["loc"]))
         writer = written_by(readable_fields(data))
         raise UnreadableRecordError(

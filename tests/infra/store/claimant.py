@@ -7,7 +7,6 @@
 """
 
 import sys
-import time
 
 from infra.store import claims
 from infra.store.claims import Heartbeat, RunClaims
@@ -42,7 +41,7 @@ def main(command: str, store: str, argument: str, promised_beat_seconds: str = "
         claims.BEAT_SECONDS = BEAT_SECONDS
         Heartbeat(claim).start()
         print(record.host, record.pid, flush=True)
-        time.sleep(600)
+        sys.stdin.readline()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ def s3_server() -> Iterator[dict[str, str]]:
         "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
     }  # fmt: skip
     command = [sys.executable, "-m", __name__]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | credentials) as server:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | credentials
+    ) as server:
         assert server.stdout is not None
         try:
             yield {**credentials, "AWS_ENDPOINT_URL": server.stdout.readline().strip()}
@@ -28,7 +30,10 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 
 def serve() -> None:
-    """Serve until killed. One request at a time: moto checks a condition and stores the object in two steps."""
+    """Serve until standard input ends, as it does when the tests are killed.
+
+    One request at a time: moto checks a condition and stores the object in two steps.
+    """
     import boto3
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -44,10 +49,11 @@ def serve() -> None:
             return list(application(environ, start_response))
 
     server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True, request_handler=Quiet)
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     boto3.client("s3", endpoint_url=url).create_bucket(Bucket=BUCKET)
     print(url, flush=True)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":
