@@ -19,7 +19,8 @@ from flows.console import TimeLeft, with_time_left
 from flows.progress_artifact import ProgressArtifacts
 from flows.report.build import write_report
 from flows.run_config import RunConfig
-from flows.run_session import RunRequest, RunSession, RunView
+from flows.run_request import RunRequest
+from flows.run_session import RunSession, RunView
 from flows.stage_tasks import stage_task
 from flows.store_location import store_url
 from infra.named_errors import storage_problem

@@ -4,7 +4,8 @@ from prefect import Flow, flow
 
 from flows.pipeline import LoggerView, run_stages
 from flows.run_config import recorded_config
-from flows.run_session import RunSession, rerun_request
+from flows.run_request import rerun_request
+from flows.run_session import RunSession
 from flows.store_location import store_url
 from infra.store.runs import RunStore
 from stages.registry import STAGES

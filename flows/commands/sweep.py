@@ -16,7 +16,8 @@ from flows.console import amount, console
 from flows.recipes import Recipe, frontier
 from flows.report.headline import change
 from flows.run_config import RunConfigBase, build_run_config
-from flows.run_session import RunRequest, RunView, following_request
+from flows.run_request import RunRequest, following_request
+from flows.run_session import RunView
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 

@@ -7,7 +7,8 @@ from pydoc_data.topics import topics
 from typing import Any
 
 from flows.run_config import RunConfigBase, apply_overrides, build_run_config
-from flows.run_session import RunRequest, RunSession, SilentView
+from flows.run_request import RunRequest
+from flows.run_session import RunSession, SilentView
 from infra.store.runs import RunStore
 
 

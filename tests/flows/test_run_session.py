@@ -12,7 +12,7 @@ from flows.commands.lineage import find_artifact, lineage_json
 from flows.commands.verify import verify_store
 from flows.planning import Planner
 from flows.run_config import recorded_config
-from flows.run_session import following_request, rerun_request
+from flows.run_request import following_request, rerun_request
 from infra.store import provenance
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore

@@ -42,7 +42,8 @@ def plan(
     from flows.console import console, plan_table
     from flows.planning import Planner
     from flows.run_config import load_run_config
-    from flows.run_session import RunRequest, continuation, unfinished_run
+    from flows.run_request import RunRequest
+    from flows.run_session import continuation, unfinished_run
     from infra.store.artifacts import ArtifactStore
     from infra.store.runs import RunStore
 
@@ -79,7 +80,7 @@ def run(
     of the report.
     """
     from flows.run_config import load_run_config
-    from flows.run_session import RunRequest
+    from flows.run_request import RunRequest
 
     run_config = load_run_config(config, set_ or [])
     _execute(
@@ -123,7 +124,7 @@ def rerun(
     """
     from data_schemas.errors import ConfigError
     from flows.run_config import recorded_config
-    from flows.run_session import rerun_request
+    from flows.run_request import rerun_request
     from infra.store.runs import RunStore
     from stages.registry import stage_named
 

@@ -1,0 +1,118 @@
+"""What to run: a config, and for a rerun the run whose artifacts it starts from.
+
+- `RunRequest`: the request of a run
+- `rerun_request`, `following_request`: requests on the artifacts of an earlier run
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from data_schemas.config import canonical_json
+from data_schemas.errors import ConfigError
+from data_schemas.manifest import RunRecord
+from flows.planning import field_changes, stages_from, stages_until
+from flows.run_config import RunConfigBase, recorded_config
+from stages.registry import STAGES, stage_named
+from stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A config to run, and for a rerun the run that it starts from and the stage that must run."""
+
+    config: RunConfigBase
+    store_url: str
+    base: RunRecord | None = None
+    first: str | None = None
+    """First stage to plan; those before it are taken from `base`, even if their sources have changed since."""
+    forced: str | None = None
+    """Stage that must run."""
+    forced_onwards: bool = False
+    """All stages after `forced` must run, too."""
+    last_stage: str | None = None
+    fresh: bool = False
+    keep_versions: bool = False
+    """Reuse artifacts that other versions of packages made."""
+
+    def __post_init__(self) -> None:
+        for name in (self.first, self.forced, self.last_stage):
+            if name is not None:
+                stage_named(name)
+
+    @property
+    def config_digest(self) -> str:
+        """Identifies config and last stage; fields that change no bytes are not part of it."""
+        values = {stage.name: self.config.stage_config(stage.name).key_fields() for stage in STAGES}
+        request: dict[str, Any] = {"name": self.config.name, "config": values, "until": self.last_stage}
+        if self.forced_onwards:
+            request["forced_onwards"] = True
+        return hashlib.sha256(canonical_json(request).encode()).hexdigest()
+
+    @property
+    def planned(self) -> list[Stage]:
+        """The stages that are not taken from `base`."""
+        return stages_from(self.first, self.last_stage)
+
+    @property
+    def forced_stages(self) -> list[str]:
+        """Names of the stages that must run."""
+        onwards = [stage.name for stage in stages_from(self.forced, self.last_stage)] if self.forced else []
+        return onwards if self.forced_onwards else onwards[:1]
+
+
+def rerun_request(
+    store_url: str,
+    base: RunRecord,
+    config: RunConfigBase,
+    stage: str,
+    only: bool = False,
+    fresh: bool = False,
+    onwards: bool = False,
+    keep_versions: bool = False,
+) -> RunRequest:
+    """A forced rerun of one stage of a run, on the artifacts that the run used.
+
+    Args:
+        store_url: store of the run.
+        base: the run.
+        config: its config, possibly with other settings of this stage and those after it.
+        stage: the stage that must run.
+        only: it is the last stage; by default the last stage of the run is, unless it comes before this one.
+        fresh: start a new run even if an unfinished one of the same request could be continued.
+        onwards: the stages after it must run, too.
+        keep_versions: whether artifacts that other versions of packages made are reused.
+
+    Raises:
+        ConfigError: if the run has no artifact of a preceding stage, or the config changes one.
+    """
+    _check_taken(base, config, stage)
+    reached = base.last_stage is None or stage in {passed.name for passed in stages_until(base.last_stage)}
+    last_stage = base.last_stage if reached and not only else stage
+    return RunRequest(config, store_url, base, stage, stage, onwards, last_stage, fresh, keep_versions)
+
+
+def following_request(store_url: str, base: RunRecord, config: RunConfigBase, stage: str) -> RunRequest:
+    """One stage, on the artifacts of a run's preceding stages.
+
+    Raises:
+        ConfigError: if the run has no artifact of a preceding stage, or the config changes one.
+    """
+    _check_taken(base, config, stage)
+    return RunRequest(config, store_url, base, stage, last_stage=stage)
+
+
+def _check_taken(base: RunRecord, config: RunConfigBase, first: str) -> None:
+    recorded = recorded_config(base)
+    for stage in stages_until(first)[:-1]:
+        if stage.name not in base.stages:
+            raise ConfigError(
+                f"run {base.run_id} has no {stage.name} artifact, which {first} needs; make it with: "
+                f"headrace rerun {stage.name} --run {base.run_id}"
+            )
+        before = recorded.stage_config(stage.name).key_fields()
+        for change in field_changes(stage.Config, before, config.stage_config(stage.name)):
+            raise ConfigError(
+                f"{stage.name}.{change} changes a stage before {first}, whose artifact is taken from run "
+                f"{base.run_id}; to change it: headrace rerun {stage.name} --run {base.run_id} --set ..."
+            )
