@@ -1,4 +1,4 @@
-"""What to run: a config, and for a rerun the run whose artifacts it starts from.
+"""Request of a run: a config, and for a rerun the run whose artifacts it starts from.
 
 - `RunRequest`: the request of a run
 - `rerun_request`, `following_request`: requests on the artifacts of an earlier run

@@ -92,6 +92,17 @@ def test_the_form_of_a_stage_flow_shows_every_setting():
     assert "peak_learning_rate" in str(pretrain_flow.parameters.definitions)
 
 
+def test_docstrings_begin_with_the_thing_or_the_verb():
+    packages = [ROOT / name for name in ("flows", "stages", "modeling", "infra", "data_schemas", "benchmarks")]
+    files = [path for package in packages for path in package.rglob("*.py")]
+    found = [
+        f"{path.relative_to(ROOT)}: {match}"
+        for path in files
+        for match in re.findall(r'"""(?:Of|What|Which|How) [^\n]*', path.read_text())
+    ]
+    assert found == [], "see the table of words in CONTRIBUTING.md"
+
+
 def test_ci_calls_what_the_readme_says():
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("\nmake test")
     assert "make test" in (ROOT / "README.md").read_text()

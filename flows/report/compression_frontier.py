@@ -67,7 +67,7 @@ class Compression:
     decode: list[Bar]
     rows: list[PassRow]
     note: str
-    """How to read figures of an earlier version of the stage; empty for others."""
+    """Note on the figures of an earlier version of the stage; empty for others."""
 
 
 def compression(manifest: Manifest) -> Compression:

@@ -183,7 +183,7 @@ def _with_previous(chunks: Tensor, fill: int = 0) -> Tensor:
 
 
 class KeyValueStore(Protocol):
-    """What `LshCache` needs of a cache of keys and values: `LayerCache`, or its int8 counterpart."""
+    """Interface of the cache of keys and values in an `LshCache`: `LayerCache`, or its int8 counterpart."""
 
     @property
     def bytes(self) -> int:

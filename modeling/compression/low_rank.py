@@ -50,7 +50,7 @@ class RankCurve:
     """As in `Factors`, in a unit common to all matrices."""
     parameters_per_rank: int
     parameters: int
-    """Of the matrix in its present form."""
+    """Parameters of the matrix in its present form."""
 
     @property
     def largest_rank(self) -> int:

@@ -22,7 +22,7 @@ PACKAGES = ("transformers", "accelerate")
 
 
 def check_checkpoint(name: str, folder: Path) -> Runner:
-    """What runs the checkpoint, after a check that everything it consists of is there and whole.
+    """Decide what runs the checkpoint, and check that all of its files are present and complete.
 
     Args:
         name: the checkpoint's name in the results, for errors.

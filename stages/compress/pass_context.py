@@ -1,4 +1,4 @@
-"""What a pass gets besides its config and the network: data, teacher, precision, workers."""
+"""Context of a pass besides its config and the network: data, teacher, precision, workers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

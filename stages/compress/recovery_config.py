@@ -1,4 +1,4 @@
-"""How a network is trained after a pass has changed it; imports no torch, because `headrace plan` reads it."""
+"""Settings of the training after a pass has changed a network; no torch, because `headrace plan` reads them."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -22,7 +22,7 @@ Part = Callable[[Any], Any]
 
 
 class Kind(NamedTuple):
-    """How the values of a class are taken apart and rebuilt."""
+    """Functions that take the values of a class apart and rebuild them."""
 
     module: str
     parts: Callable[[Any, Any, Part], list[Any]]

@@ -31,7 +31,7 @@ class Grade(NamedTuple):
 
 
 def sandbox_problem() -> str | None:
-    """What is missing and how to install it; None if the sandbox works."""
+    """The missing part of the sandbox and how to install it; None if the sandbox works."""
     try:
         check_sandbox()
     except SandboxUnavailable as error:

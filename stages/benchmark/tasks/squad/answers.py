@@ -38,7 +38,7 @@ class SquadAnswer:
     """Higher if no answer is more likely; for `best_exact` and `best_f1`, an answer above a threshold counts as
     none."""
     evidence: dict[str, Any]
-    """What the answer was derived from, for the item table."""
+    """Basis of the answer, for the item table."""
     prompt: str | None = None
     """The prompt, if the network is prompted with a text."""
     best_text: str | None = None

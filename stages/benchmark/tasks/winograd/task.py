@@ -27,7 +27,7 @@ DOWNLOAD_COMMAND = (
 
 
 class WinogradTask(BenchmarkTask):
-    """Which of two antecedents a pronoun refers to."""
+    """Choice between two antecedents of a pronoun."""
 
     kind: Literal["winograd"] = "winograd"
     name: str = Field("winograd", description="task name in the results, such as WSC273 or WinoGrande")
