@@ -147,7 +147,7 @@ class StaticInt8Linear(_Int8Matrix):
             return self._few_rows(hidden.float().contiguous(), self.input_scale)
         rows = hidden.reshape(-1, hidden.shape[-1]).float()
         codes = rows.div(self.input_scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
-        # No code stands for NaN: the scale of such a row is NaN.
+        # No code represents NaN: the scale of such a row is NaN.
         scales = torch.where(rows.isnan().any(-1, keepdim=True), torch.nan, self.input_scale)
         result = self._scaled(integer_product(codes, self.weight).mul_(scales))
         return result.view(*hidden.shape[:-1], len(self.scale))
