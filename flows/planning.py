@@ -15,7 +15,8 @@ from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Vo
 from flows.run_config import RunConfigBase
 from infra.hardware import RUNTIME_BYTES, machine_precision
 from infra.store import provenance
-from infra.store.artifacts import Artifact, ArtifactStore, artifact_key, differ_only_in_packages
+from infra.store.artifact_key import artifact_key, differ_only_in_packages
+from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
 from stages.registry import STAGES, wiring
 from stages.stage import Stage

@@ -3,14 +3,13 @@
 - `ArtifactStore`: finds and opens artifacts at `<store>/<stage>/<key>/<attempt>/`
 - `Artifact`: a committed artifact, opened for reading
 - `ArtifactWriter`: an attempt that is not committed yet; hashes while writing
-- `artifact_key`: stage, version, config and input digests -> key
 - `artifact_at`: an artifact by the URL of its folder, in any store
 """
 
 import fnmatch
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,52 +20,14 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from data_schemas.artifact_kinds import ArtifactKind
-from data_schemas.config import canonical_json
 from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, FileEntry, Manifest, Volume
+from infra.store.artifact_key import differ_only_in_packages
 from infra.store.claims import Claim, FencedFolder
 from infra.store.filesystem import Folder
 from infra.store.records import parse_record, report_once
 
 MANIFEST = "manifest.json"
-
-
-CONTENT_DIGITS = 48
-"""Digits of a key that do not depend on versions of packages."""
-
-
-def artifact_key(
-    stage: str,
-    version: int,
-    config: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    sources: Mapping[str, str],
-    packages: Mapping[str, str],
-) -> str:
-    """Cache key: sha256 over everything that decides the bytes.
-
-    Versions of packages decide the last digits only, so that artifacts of other versions are found by their key, while
-    partitions and checkpoints of two versions are never in one folder.
-
-    Args:
-        stage: name of the stage.
-        version: code version of the stage.
-        config: key fields of its config as JSON values.
-        inputs: input name -> content digest.
-        sources: fingerprints of data outside the store.
-        packages: versions of the packages that the stage declares.
-    """
-    parts = {"stage": stage, "version": version, "config": config, "inputs": inputs, "sources": sources}
-    key = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-    if not packages:
-        return key
-    versions = hashlib.sha256(canonical_json(packages).encode()).hexdigest()
-    return key[:CONTENT_DIGITS] + versions[: len(key) - CONTENT_DIGITS]
-
-
-def differ_only_in_packages(key: str, other: str) -> bool:
-    """Whether two keys agree in everything but the versions of packages."""
-    return key[:CONTENT_DIGITS] == other[:CONTENT_DIGITS]
 
 
 @dataclass(frozen=True)

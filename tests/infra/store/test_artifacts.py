@@ -7,7 +7,8 @@ import pytest
 from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS
 from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError, UnreadableRecordError
 from data_schemas.manifest import FileEntry, content_digest
-from infra.store.artifacts import ArtifactStore, artifact_key
+from infra.store.artifact_key import artifact_key
+from infra.store.artifacts import ArtifactStore
 from tests.stores import commit, documents_artifact, documents_table
 
 
