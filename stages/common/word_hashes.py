@@ -10,10 +10,11 @@ separators of words are those of one of the two tables below.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from stages.common.compiled import compiled
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -87,7 +88,7 @@ def text_columns(column: pa.ChunkedArray | pa.Array) -> tuple[Bytes, Positions]:
     return np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8), borders
 
 
-@numba.njit(cache=True)
+@compiled
 def mix(value: np.uint64) -> np.uint64:
     """Finalizer of MurmurHash3 (fmix64): each bit of the input changes half of the output's bits."""
     value ^= value >> np.uint64(33)
@@ -97,7 +98,7 @@ def mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(33))
 
 
-@numba.njit(cache=True)
+@compiled
 def _punctuation_width(data: Bytes, position: int, end: int) -> int:
     """Bytes of the character at `position` if it is in U+0080-00BF, U+2000-2FFF or U+3000-303F (punctuation, white
     space and symbols beyond ASCII); else 0."""
@@ -108,7 +109,7 @@ def _punctuation_width(data: Bytes, position: int, end: int) -> int:
     return 0
 
 
-@numba.njit(cache=True)
+@compiled
 def _space_width(data: Bytes, position: int, end: int) -> int:
     """Bytes of the character at `position` if it is beyond ASCII and white space to `str.split`; else 0."""
     first = data[position]
@@ -125,7 +126,7 @@ def _space_width(data: Bytes, position: int, end: int) -> int:
     return 3 if ogham or mathematical or ideographic else 0
 
 
-@numba.njit(cache=True)
+@compiled
 def find_words(
     data: Bytes, begin: int, end: int, table: Bytes, hashes: Hashes, starts: Positions, ends: Positions
 ) -> int:
@@ -164,7 +165,7 @@ def find_words(
     return count
 
 
-@numba.njit(cache=True)
+@compiled
 def hash_ngrams(word_hashes: Hashes, n: int, hashes: Hashes) -> None:
     """Fill in the n-grams' hashes: a rolling polynomial over the words' hashes mod 2^64, then mixed."""
     oldest = np.uint64(1)

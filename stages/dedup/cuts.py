@@ -12,12 +12,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
 from infra.workers.partitions import PartitionResult, PartitionWriter
+from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes, Positions
 
 CUTS = pa.schema(
@@ -124,7 +124,7 @@ def _join(pieces: list[str], removed: str, right: str) -> None:
     pieces.append(following)
 
 
-@numba.njit(cache=True)
+@compiled
 def snap(data: Bytes, starts: Positions, ends: Positions, start: int, end: int) -> tuple[int, int]:
     """Move the ends of a span inwards so that they split no word and no character.
 

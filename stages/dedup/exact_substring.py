@@ -11,7 +11,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,6 +18,7 @@ import pyarrow as pa
 from data_schemas.errors import EnvironmentProblem, InputDataError
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
+from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes, Positions, text_columns, words
 from stages.dedup.config import ExactSubstringConfig
 from stages.dedup.cuts import CutFile, all_cuts, cuts_by_file, snap, write_batches
@@ -183,7 +183,7 @@ def _snapped(sections: Sections, section: Positions, starts: Positions, ends: Po
     return list(np.array(snapped, dtype=np.int64).reshape(-1, 3).T)
 
 
-@numba.njit(cache=True)
+@compiled
 def _mark_repeats(data: Bytes, borders: Positions, order: Suffixes, length: int, marks: npt.NDArray[np.bool_]) -> None:
     """Mark the start of every window that repeats an earlier one.
 
@@ -212,7 +212,7 @@ def _mark_repeats(data: Bytes, borders: Positions, order: Suffixes, length: int,
         begin = end
 
 
-@numba.njit(cache=True)
+@compiled
 def _fits(borders: Positions, length: int, size: int) -> npt.NDArray[np.bool_]:
     """Mask (bytes,) of the offsets at which a window fits into its section."""
     fits = np.zeros(size, dtype=np.bool_)
@@ -221,7 +221,7 @@ def _fits(borders: Positions, length: int, size: int) -> npt.NDArray[np.bool_]:
     return fits
 
 
-@numba.njit(cache=True)
+@compiled
 def _same(data: Bytes, first: int, second: int, length: int) -> bool:
     equal = 0
     while equal < length and data[first + equal] == data[second + equal]:
@@ -229,7 +229,7 @@ def _same(data: Bytes, first: int, second: int, length: int) -> bool:
     return equal == length
 
 
-@numba.njit(cache=True)
+@compiled
 def _covered(starts: npt.NDArray[np.bool_], length: int) -> npt.NDArray[np.bool_]:
     """Extend the marks to all bytes of the windows that begin there, in place."""
     remaining = 0
@@ -239,7 +239,7 @@ def _covered(starts: npt.NDArray[np.bool_], length: int) -> npt.NDArray[np.bool_
     return starts
 
 
-@numba.njit(cache=True)
+@compiled
 def _runs(covered: npt.NDArray[np.bool_], borders: Positions) -> tuple[Positions, Positions, Positions]:
     """Runs of covered bytes: section, and start and end within it."""
     count = 0

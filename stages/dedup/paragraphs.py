@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
+from stages.common.compiled import compiled
 from stages.common.word_hashes import LETTERS_AND_DIGITS, PRIME, Bytes, Hashes, Positions, find_words, mix, text_columns
 from stages.dedup.config import ParagraphConfig
 from stages.dedup.cuts import CutFile, cuts_by_file, read_batch, write_batches
@@ -106,7 +106,7 @@ def _occurrence(values: Hashes) -> npt.NDArray[np.int64]:
     return positions - np.maximum.accumulate(np.where(is_first, positions, 0))
 
 
-@numba.njit(cache=True)
+@compiled
 def _units(
     data: Bytes, offsets: Positions, lines: bool, min_characters: int
 ) -> tuple[Positions, Hashes, Positions, Positions]:
@@ -135,7 +135,7 @@ def _units(
     return texts[:count], hashes[:count], starts[:count], ends[:count]
 
 
-@numba.njit(cache=True)
+@compiled
 def _next_unit(data: Bytes, begin: int, stop: int, lines: bool) -> tuple[int, int, int]:
     """Start and end of the next unit without surrounding white space, and the next position; empty at the end."""
     start = begin
@@ -153,7 +153,7 @@ def _next_unit(data: Bytes, begin: int, stop: int, lines: bool) -> tuple[int, in
     return start, end, position
 
 
-@numba.njit(cache=True)
+@compiled
 def _characters(data: Bytes, start: int, end: int) -> int:
     count = 0
     for position in range(start, end):
@@ -162,7 +162,7 @@ def _characters(data: Bytes, start: int, end: int) -> int:
     return count
 
 
-@numba.njit(cache=True)
+@compiled
 def _hash_of(data: Bytes, start: int, end: int, buffers: tuple[Hashes, Positions, Positions]) -> np.uint64:
     """Hash of the words, without case, punctuation and white space; 0 if there are none."""
     hashes, starts, ends = buffers

@@ -10,10 +10,10 @@ Words are compared by 64-bit hashes, ignoring ASCII case and punctuation, as in 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.compiled import compiled
 from stages.common.word_hashes import (
     LETTERS_AND_DIGITS,
     Bytes,
@@ -94,7 +94,7 @@ def longest_runs(data: Bytes, offsets: Positions, items: ItemWords) -> npt.NDArr
     return longest
 
 
-@numba.njit(cache=True)
+@compiled
 def _longest_runs(
     data: Bytes,
     offsets: Positions,

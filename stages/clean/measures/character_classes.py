@@ -2,10 +2,10 @@
 
 import unicodedata
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes
 
 LETTER, UPPER, LOWER, DIGIT, SPACE, SYMBOL, TERMINAL, BULLET = (1 << bit for bit in range(8))
@@ -35,14 +35,14 @@ CLASSES = _table()
 """(characters,) uint8, by code point."""
 
 
-@numba.njit(cache=True)
+@compiled
 def width_at(data: Bytes, position: int) -> int:
     """Bytes of the character at `position`, 1 to 4."""
     byte = data[position]
     return 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
 
 
-@numba.njit(cache=True)
+@compiled
 def code_point(data: Bytes, position: int, width: int) -> np.int64:
     """Code point of the character of `width` bytes at `position`."""
     if width == 1:

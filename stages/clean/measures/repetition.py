@@ -4,10 +4,10 @@ Rae et al. 2021 (2112.11446), A.1.1, as interpreted by datatrove and DCLM. No n-
 key, and its length is computed from prefix sums of the words' lengths. A duplicate is any occurrence but the first.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.compiled import compiled
 from stages.common.word_hashes import PRIME, Hashes, Positions, hash_ngrams, mix
 
 NGRAMS = (2, 3, 4, 5, 6, 7, 8, 9, 10)
@@ -16,7 +16,7 @@ _LARGEST_TOP_NGRAM = 4
 """Up to this n the most frequent n-gram is measured; above it, all duplicate n-grams."""
 
 
-@numba.njit(cache=True)
+@compiled
 def _slot(table: Hashes, key: np.uint64) -> np.int64:
     """Slot of `key` in an open-addressing table, or the empty slot where it belongs; 0 means empty."""
     mask = np.int64(len(table) - 1)
@@ -26,7 +26,7 @@ def _slot(table: Hashes, key: np.uint64) -> np.int64:
     return slot
 
 
-@numba.njit(cache=True)
+@compiled
 def _table_size(keys: int) -> int:
     """Slots of a table that `keys` keys fill at most by half: a power of two."""
     size = 16
@@ -35,7 +35,7 @@ def _table_size(keys: int) -> int:
     return size
 
 
-@numba.njit(cache=True)
+@compiled
 def count_duplicates(
     line_hashes: Hashes, offsets: Positions, characters: Positions, paragraph_of: Positions, totals: Positions
 ) -> None:
@@ -70,7 +70,7 @@ def count_duplicates(
             value, first = np.uint64(0), line + 1
 
 
-@numba.njit(cache=True)
+@compiled
 def count_repeated_ngrams(word_hashes: Hashes, word_characters: Positions, totals: Positions) -> None:
     """Count characters in repeated n-grams.
 
@@ -104,7 +104,7 @@ def count_repeated_ngrams(word_hashes: Hashes, word_characters: Positions, total
                 return
 
 
-@numba.njit(cache=True)
+@compiled
 def _most_frequent(
     keys: Hashes, n: int, offsets: Positions, table: Hashes, occurrences: npt.NDArray[np.int32], slots: Positions
 ) -> int:
@@ -122,7 +122,7 @@ def _most_frequent(
     return 0
 
 
-@numba.njit(cache=True)
+@compiled
 def _duplicates(keys: Hashes, n: int, offsets: Positions, table: Hashes) -> int:
     """Characters in duplicate n-grams, from left to right; a duplicate is skipped as a whole, so none counts twice."""
     characters, position = 0, 0

@@ -6,7 +6,6 @@
 
 from enum import IntEnum
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +21,7 @@ from stages.clean.measures.character_classes import (
     code_point,
     width_at,
 )
+from stages.common.compiled import compiled
 from stages.common.word_hashes import PRIME, SPACED, Bytes, Hashes, Positions, Words, mix, words
 
 Table = npt.NDArray[np.int64]
@@ -105,7 +105,7 @@ _STOP_WORDS, _DISTINCT_STOP_WORDS, _URL_CHARACTERS = map(
 )
 
 
-@numba.njit(cache=True)
+@compiled
 def scan(
     data: Bytes,
     split: Words,
@@ -200,13 +200,13 @@ def scan(
     return line
 
 
-@numba.njit(cache=True)
+@compiled
 def _is_bracket(point: np.int64) -> bool:
     round_or_square = point == 0x28 or point == 0x29 or point == 0x5B or point == 0x5D
     return bool(round_or_square or point == 0x7B or point == 0x7D)
 
 
-@numba.njit(cache=True)
+@compiled
 def _sentence_state(state: int, point: np.int64, kind: np.int64) -> int:
     """A sentence ends at terminal punctuation, optional closing quotes or brackets, white space, and then anything but
     a lowercase letter ('e.g. this' is not an end)."""
@@ -216,7 +216,7 @@ def _sentence_state(state: int, point: np.int64, kind: np.int64) -> int:
     return _AFTER_MARK if state == _AFTER_MARK and closing else _INSIDE
 
 
-@numba.njit(cache=True)
+@compiled
 def _ends_in_ellipsis(data: Bytes, start: int, end: int) -> bool:
     if end - start < 3:
         return False
@@ -225,14 +225,14 @@ def _ends_in_ellipsis(data: Bytes, start: int, end: int) -> bool:
     return bool(horizontal or (third == 0x2E and second == 0x2E and last == 0x2E))
 
 
-@numba.njit(cache=True)
+@compiled
 def _ends_in_mark(data: Bytes, start: int, end: int) -> bool:
     last = data[end - 1]
     mark = last == 0x2E or last == 0x3F or last == 0x21 or last == 0x22 or last == 0x27
     return bool(mark and not _ends_in_ellipsis(data, start, end))
 
 
-@numba.njit(cache=True)
+@compiled
 def _count_known_words(
     data: Bytes,
     hashes: Hashes,

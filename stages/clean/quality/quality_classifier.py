@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from infra.workers.partitions import PartitionResult
+from stages.common.compiled import compiled
 from stages.common.word_hashes import PRIME, ngram_hashes, words
 
 Floats = npt.NDArray[np.float32]
@@ -50,7 +50,7 @@ def train(texts: Sequence[str], is_reference: npt.NDArray[np.bool_], bits: int) 
     return _adagrad(np.concatenate(indices), offsets, is_reference.astype(np.float32), importance, (1 << bits) + 1)
 
 
-@numba.njit(cache=True)
+@compiled
 def _adagrad(indices: Indices, offsets: Indices, labels: Floats, importance: Floats, size: int) -> Floats:
     """Logistic regression on the mean of each text's weights; both classes have the same total weight."""
     weights = np.zeros(size, dtype=np.float32)
@@ -69,7 +69,7 @@ def _adagrad(indices: Indices, offsets: Indices, labels: Floats, importance: Flo
     return weights
 
 
-@numba.njit(cache=True)
+@compiled
 def _logit(weights: Floats, indices: Indices) -> float:
     total = 0.0
     for index in indices:

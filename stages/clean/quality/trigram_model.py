@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from infra.workers.partitions import PartitionResult
+from stages.common.compiled import compiled
 from stages.common.word_hashes import Hashes, ngram_hashes, words
 
 Counts = npt.NDArray[np.int64]
@@ -101,7 +101,7 @@ class NgramTable:
         return np.where(rows >= 0, self.columns[name][rows], 0).astype(np.int64)
 
 
-@numba.njit(cache=True)
+@compiled
 def _rows(table: Hashes, starts: Counts, shift: np.uint64, ngrams: Hashes) -> Counts:
     rows = np.full(len(ngrams), -1, dtype=np.int64)
     for index in range(len(ngrams)):

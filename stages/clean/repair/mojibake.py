@@ -17,10 +17,10 @@ import unicodedata
 import ftfy
 import ftfy.badness
 import ftfy.fixes
-import numba
 import numpy as np
 
 from stages.clean.measures.character_classes import code_point, width_at
+from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes, Positions
 
 # For text to train a language model on: undo damage, keep what an author may have chosen (curly quotes, ligatures,
@@ -88,7 +88,7 @@ def _is_sound(line: str) -> bool:
     return _suspicious_lines(data, unicodedata.is_normalized("NFC", line), lines)[0] == 0
 
 
-@numba.njit(cache=True)
+@compiled
 def _suspicious_lines(data: Bytes, composed: bool, lines: Positions) -> tuple[int, int]:
     """Lines that ftfy might change.
 
@@ -132,7 +132,7 @@ def _suspicious_lines(data: Bytes, composed: bool, lines: Positions) -> tuple[in
     return count, markup
 
 
-@numba.njit(cache=True)
+@compiled
 def _reason(character: np.int64, before: np.int64) -> int:
     """Reason why a character beyond ASCII makes its line suspicious; `before` is the one before it, 0 if ASCII."""
     if character < 0xA0 or 0x2028 <= character <= 0x2029 or 0x206A <= character <= 0x206F:
@@ -146,12 +146,12 @@ def _reason(character: np.int64, before: np.int64) -> int:
     return 0
 
 
-@numba.njit(cache=True)
+@compiled
 def _is_harmless(character: np.int64) -> bool:
     return bool(FIRST_HARMLESS <= character <= LAST_HARMLESS or character > 0xFFFF)
 
 
-@numba.njit(cache=True)
+@compiled
 def _is_entity(data: Bytes, position: int) -> bool:
     """True if the text from `position`, after a `&`, matches `#?[0-9A-Za-z]{1,24};`."""
     if position < len(data) and data[position] == 0x23:

@@ -4,10 +4,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-import numba
 import numpy as np
 
 from stages.clean.repair.mojibake import repair
+from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
@@ -52,7 +52,7 @@ def join_lines(lines: Iterable[str]) -> str:
     return _BLANK_LINES.sub("\n\n\n", "\n".join(lines)).strip("\n")
 
 
-@numba.njit(cache=True)
+@compiled
 def _untidiness(data: Bytes) -> int:
     """Bits for what `tidy` may have to do besides NFC; 0 only if nothing."""
     feeds = 1  # so that a line feed at the beginning is one too many
@@ -73,7 +73,7 @@ def _untidiness(data: Bytes) -> int:
     return untidy
 
 
-@numba.njit(cache=True)
+@compiled
 def _ends_in_space(data: Bytes, end: int) -> bool:
     """True if the character before `end` is white space or shares its first two bytes with one beyond ASCII."""
     if end == 0:

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.ipc
 
 from infra.store.filesystem import Folder
 from infra.workers.partitions import PartitionResult, PartitionWriter
+from stages.common.compiled import compiled
 from stages.common.word_hashes import (
     LETTERS_AND_DIGITS,
     PRIME,
@@ -196,7 +196,7 @@ def find_ngrams(data: Bytes, offsets: Positions, index: NgramIndex, window: int)
     return Ngrams(*_find(data, offsets, index, window))
 
 
-@numba.njit(cache=True)
+@compiled
 def _find(
     data: Bytes, offsets: Positions, index: NgramIndex, window: int
 ) -> tuple[Positions, Positions, Positions, Positions]:
@@ -228,7 +228,7 @@ def _find(
     return hits[0, :count].copy(), hits[1, :count].copy(), hits[2, :count].copy(), hits[3, :count].copy()
 
 
-@numba.njit(cache=True)
+@compiled
 def _ngram(word_hashes: Hashes) -> np.uint64:
     """Hash of an n-gram, as `hash_ngrams` computes it."""
     value = np.uint64(0)
@@ -237,13 +237,13 @@ def _ngram(word_hashes: Hashes) -> np.uint64:
     return mix(value)
 
 
-@numba.njit(cache=True)
+@compiled
 def _may_contain(filter_: BitFilter, value: np.uint64) -> bool:
     position = value >> filter_.shift
     return bool((filter_.bits[position >> np.uint64(6)] >> (position & np.uint64(63))) & np.uint64(1))
 
 
-@numba.njit(cache=True)
+@compiled
 def _look_up(value: np.uint64, index: NgramIndex) -> int:
     """Number of an n-gram in the index, or -1."""
     if not _may_contain(index.filter, value):
@@ -252,7 +252,7 @@ def _look_up(value: np.uint64, index: NgramIndex) -> int:
     return position if position < len(index.hashes) and index.hashes[position] == value else -1
 
 
-@numba.njit(cache=True)
+@compiled
 def _window(data: Bytes, starts: Positions, ends: Positions, start: int, end: int, characters: int) -> tuple[int, int]:
     """The span extended by `characters` on both sides, snapped to word boundaries."""
     for _ in range(characters):

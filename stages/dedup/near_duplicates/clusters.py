@@ -6,7 +6,6 @@ and the best document of each cluster so far, about 100 bytes per cluster. A bil
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import psutil
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_schemas.errors import EnvironmentProblem
+from stages.common.compiled import compiled
 from stages.dedup.near_duplicates.minhash_config import SurvivorConfig
 from stages.dedup.near_duplicates.signature_index import SignatureFile, fixed_lists
 from stages.dedup.part_files import Numbers, column_of, open_table
@@ -131,7 +131,7 @@ def fates_of(components: Components, file: SignatureFile, best: pa.Table) -> pa.
     return pa.table(columns, schema=FATES)
 
 
-@numba.njit(cache=True)
+@compiled
 def _find(parent: Numbers, member: int) -> int:
     while parent[member] != member:
         parent[member] = parent[parent[member]]
@@ -139,7 +139,7 @@ def _find(parent: Numbers, member: int) -> int:
     return member
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _join(
     parent: Numbers,
     nearest: npt.NDArray[np.float64],
@@ -155,7 +155,7 @@ def _join(
                 nearest[document] = similarity[edge]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _finish(parent: Numbers, is_shared: npt.NDArray[np.bool_]) -> None:
     for member in range(len(parent)):
         parent[member] = parent[parent[member]]

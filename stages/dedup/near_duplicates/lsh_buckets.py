@@ -14,11 +14,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stages.common.compiled import compiled
 from stages.common.word_hashes import PRIME, Hashes, mix
 from stages.dedup.near_duplicates.minhash import Signatures
 from stages.dedup.near_duplicates.minhash_config import Banding
@@ -95,7 +95,7 @@ def _sliced(keys: Hashes, documents: Numbers, layout: BandLayout) -> Iterator[pa
         yield pa.record_batch([pa.array(keys[begin:end]), pa.array(documents[begin:end])], schema=BAND_ENTRIES)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _band_keys(signatures: Signatures, start: int, rows: int, keys: Hashes) -> None:
     for document in range(len(signatures)):
         value = np.uint64(0)
@@ -149,7 +149,7 @@ def _encoded(first: Numbers, second: Numbers, total: int) -> Numbers:
     return encoded
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _small_bucket_pairs(documents: Numbers, starts: Numbers, sizes: Numbers, total: int, pairs: Numbers) -> None:
     used = 0
     for bucket in range(len(starts)):
@@ -160,7 +160,7 @@ def _small_bucket_pairs(documents: Numbers, starts: Numbers, sizes: Numbers, tot
                 used += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def hash_rows(signatures: npt.NDArray[np.uint32], hashes: Hashes) -> None:
     """Fill in a hash of each row."""
     for row in range(len(signatures)):

@@ -11,11 +11,11 @@ none.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stages.common.compiled import compiled
 from stages.common.word_hashes import (
     LETTERS_AND_DIGITS,
     PRIME,
@@ -83,7 +83,7 @@ def shingle_sets(texts: pa.ChunkedArray | pa.Array, shingle_words: int) -> pa.La
     return pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values[:used]))
 
 
-@numba.njit(cache=True)
+@compiled
 def _longest(offsets: Positions) -> int:
     longest = 0
     for row in range(len(offsets) - 1):
@@ -91,7 +91,7 @@ def _longest(offsets: Positions) -> int:
     return longest
 
 
-@numba.njit(cache=True)
+@compiled
 def _murmur32(value: np.uint32) -> np.uint32:
     """Finalizer of MurmurHash3 (fmix32), with which datasketch mixes a hash before permuting it."""
     value = np.uint32(value ^ (value >> np.uint32(16)))
@@ -101,7 +101,7 @@ def _murmur32(value: np.uint32) -> np.uint32:
     return np.uint32(value ^ (value >> np.uint32(16)))
 
 
-@numba.njit(cache=True)
+@compiled
 def _shingles(word_hashes: Hashes, words: int, n: int, grams: Hashes, shingles: Signatures) -> int:
     """Fill in the 32-bit shingle hashes of a text of `words` words and return their number."""
     if words == 0:
@@ -114,7 +114,7 @@ def _shingles(word_hashes: Hashes, words: int, n: int, grams: Hashes, shingles: 
     return count
 
 
-@numba.njit(cache=True)
+@compiled
 def _permute(hashes: Signatures, factors: Signatures, summands: Signatures, signature: Signatures) -> None:
     """Minimum hash under each permutation: the inner loop is over shingles, with the minimum in a register."""
     for start in range(0, len(hashes), _BLOCK):
@@ -127,7 +127,7 @@ def _permute(hashes: Signatures, factors: Signatures, summands: Signatures, sign
             signature[number] = minimum
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sign(
     data: npt.NDArray[np.uint8],
     offsets: Positions,
@@ -156,7 +156,7 @@ def _sign(
         exact[row, 0] = mix(exact[row, 0])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _shingle_sets(data: npt.NDArray[np.uint8], offsets: Positions, n: int, values: Signatures, ends: Positions) -> int:
     capacity = _longest(offsets) // 2 + 1
     hashes, grams = np.empty(capacity, dtype=np.uint64), np.empty(capacity, dtype=np.uint64)

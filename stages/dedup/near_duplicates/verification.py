@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stages.common.compiled import compiled
 from stages.dedup.near_duplicates.minhash import Signatures
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.signature_index import SignatureReader, SignedRows
@@ -100,7 +100,7 @@ def edges_batch(first: Numbers, second: Numbers, similarity: npt.NDArray[np.floa
     return pa.record_batch([pa.array(first), pa.array(second), pa.array(similarity)], schema=EDGES)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _share_equal(signatures: Signatures, first: Numbers, second: Numbers, shares: npt.NDArray[np.float64]) -> None:
     width = signatures.shape[1]
     for pair in range(len(first)):
@@ -164,7 +164,7 @@ def _compared(first: Numbers, second: Numbers, shingles: ShingleReader, similari
     return edges_batch(first[near], second[near], measured[near])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _jaccard(
     values: Signatures, bounds: Numbers, first: Numbers, second: Numbers, similarities: npt.NDArray[np.float64]
 ) -> None:
