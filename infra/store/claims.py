@@ -211,6 +211,11 @@ class FencedFolder(Folder):
         self.claim.check()
         super().write(path, data)
 
+    def append(self, path: str, data: bytes, sync: bool = False) -> None:
+        """As in `Folder`."""
+        self.claim.check()
+        super().append(path, data, sync)
+
     def create_exclusive(self, path: str, data: bytes) -> bool:
         """As in `Folder`."""
         self.claim.check()

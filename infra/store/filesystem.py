@@ -108,6 +108,21 @@ class Folder:
         target = self.local_path(path)
         _synced_temporary(target, data).replace(target)
 
+    def append(self, path: str, data: bytes, sync: bool = False) -> None:
+        """Add to the end of a file, creating it; only on a local disk. A reader may see the last bytes cut off.
+
+        Args:
+            path: written by one process only.
+            data: the bytes to add.
+            sync: wait until all of the file is on the disk.
+        """
+        self._make_parent(path)
+        with self.local_path(path).open("ab") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+
     def create_exclusive(self, path: str, data: bytes) -> bool:
         """Write the whole file unless it exists; of processes that try at once, exactly one receives True.
 

@@ -137,11 +137,16 @@ def _callbacks(
             log.truncate(state.step)
         return restored
 
+    def checkpoint() -> None:
+        if log:
+            log.sync()
+        store.save(state)
+
     return Callbacks(
         log=log.append if log else lambda row: None,
         sample=(lambda: log.sample(state.step, _samples(job, state))) if log else lambda: None,
         event=log.record if log else lambda event: None,
-        checkpoint=lambda: store.save(state),
+        checkpoint=checkpoint,
         rewind=rewind,
         stop_requested=stop or (lambda: False),
     )

@@ -160,7 +160,7 @@ def test_a_terminated_run_saves_and_resumes_in_another_layout(workspace, undistu
     command = [HEADRACE, "run", "mini.yaml", *options, "--set", "pretrain.layout.shard=2"]
     process = subprocess.Popen(command, cwd=folder, env=environment)
     logs = (folder / "store").glob
-    wait_for(lambda: [log for log in logs("pretrain/*/*/work/log.json") if '"step"' in log.read_text()])
+    wait_for(lambda: [log for log in logs("pretrain/*/*/work/log/*.jsonl") if '"row"' in log.read_text()])
     process.terminate()
     assert process.wait(120) == 130
     [marker] = (folder / "store").glob("pretrain/*/*/work/train/*/complete.json")

@@ -4,7 +4,7 @@ Rows go to the progress bar and to TensorBoard, events to the log of the run.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,28 +39,29 @@ def monitored(job: TrainingJob, listener: ProgressListener, records: Folder | No
 class _Monitor:
     def __init__(self, job: TrainingJob, listener: ProgressListener, curves: Folder | None) -> None:
         self._job, self._listener, self._curves = job, listener, curves
-        log = read_log(job.work)
-        self._starts, self._events = len(log["starts"]), len(log["events"])
+        self._log = read_log(job.work)
+        self._starts, self._events = len(self._log.starts), len(self._log.events)
         self._last_step = 0
         """Step of the last row that was reported."""
         self._tensorboard: TensorBoardLog | None = None
 
     def poll(self) -> None:
         """Report new rows and events of the log."""
-        log = read_log(self._job.work)
-        if len(log["starts"]) <= self._starts:
+        log = self._log
+        log.update()
+        if len(log.starts) <= self._starts:
             return  # no worker has started since this monitor
-        for event in log["events"][self._events :]:
+        for event in log.events[self._events :]:
             self._listener.logged(f"training, step {event['step']}: {event['kind']}, {event['detail']}")
-        self._events = len(log["events"])
-        newest = log["rows"][-1]["step"] if log["rows"] else 0
+        self._events = len(log.events)
+        newest = log.rows[-1]["step"] if log.rows else 0
         if self._curves and self._tensorboard is None:
-            self._open(log["starts"][-1])
+            self._open(log.starts[-1])
         elif newest < self._last_step:
             self._open(newest)
-        rows = [row for row in log["rows"] if row["step"] > self._last_step]
+        rows = log.rows_after(self._last_step)
         if rows:
-            self._report(log, rows)
+            self._report(rows)
 
     def close(self) -> None:
         """Close the event file."""
@@ -77,23 +78,25 @@ class _Monitor:
                 config = self._job.config.model_dump(mode="json")
                 self._tensorboard.text(0, "config", json.dumps(config, indent=2))
 
-    def _report(self, log: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
-        speed = recent_tokens_per_second(log["rows"])
+    def _report(self, rows: list[dict[str, Any]]) -> None:
+        speed = recent_tokens_per_second(self._log.rows)
         if self._tensorboard:
             for row in rows:
-                self._tensorboard.scalars(row["step"], row_scalars(row, speed, self._flops_share(log, speed)))
-            for sample in log["samples"]:
+                self._tensorboard.scalars(row["step"], row_scalars(row, speed, self._flops_share(speed)))
+            for sample in self._log.samples:
                 if sample["step"] > self._last_step:
                     self._tensorboard.text(sample["step"], "samples", "\n---\n".join(sample["texts"]))
             self._tensorboard.flush()
         self._last_step = rows[-1]["step"]
         steps = self._job.plan.steps
-        forecast = forecast_final_loss(log["rows"], steps, self._job.learning_rate) if self._last_step < steps else None
+        forecast = (
+            forecast_final_loss(self._log.rows, steps, self._job.learning_rate) if self._last_step < steps else None
+        )
         self._listener.advanced("train", self._last_step, steps, progress_text(rows[-1], steps, speed, forecast))
 
-    def _flops_share(self, log: Mapping[str, Any], tokens_per_second: float | None) -> float | None:
+    def _flops_share(self, tokens_per_second: float | None) -> float | None:
         """Model FLOPs utilization (PaLM, 2204.02311, appendix B)."""
-        if tokens_per_second is None or not log["device_flops"]:
+        if tokens_per_second is None or not self._log.device_flops:
             return None
         config = self._job.model_config
-        return float(3.0 * flops_per_token(config, config.context_length) * tokens_per_second / log["device_flops"])
+        return float(3.0 * flops_per_token(config, config.context_length) * tokens_per_second / self._log.device_flops)

@@ -1,19 +1,22 @@
 """Training log: written by rank 0 during training, read by the stage afterwards.
 
 - `LogRow`: a row, for an interval of steps; `Event`: a skipped step, a rewind
-- `TrainingLog`: the log of rank 0
+- `TrainingLog`: the log of rank 0; `LogReader`: the log so far, also while it grows
 - `TrainingOutcome`: the complete log, as the stage reads it
 """
 
 import json
 import statistics
+from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from infra.store.filesystem import Folder
+from stages.pretrain.progress.log_files import Record, RecordReader, RecordWriter
 
-LOG = "log.json"
+LEGACY_LOG = "log.json"
+"""The whole log of an unfinished run that an earlier version began."""
 TIMINGS = ("seconds", "seconds_by_section")
 """Fields of a row that differ from run to run; excluded from the artifact's files."""
 
@@ -46,7 +49,7 @@ class Event:
 
     step: int
     kind: str
-    """overflow, skipped, rewound, or damaged checkpoint."""
+    """overflow, skipped, rewound, damaged checkpoint, or damaged log."""
     detail: str
 
 
@@ -68,7 +71,7 @@ class TrainingOutcome:
     def read(cls, work: Folder) -> "TrainingOutcome":
         """Read the log that rank 0 wrote."""
         log = read_log(work)
-        return cls(log["rows"], log["starts"], log["events"], log["samples"], log["device_flops"])
+        return cls(log.rows, log.starts, log.events, log.samples, log.device_flops)
 
     @property
     def training_seconds(self) -> float:
@@ -111,8 +114,77 @@ class TrainingOutcome:
         return intervals
 
 
+class LogReader:
+    """The log so far; `update` reads what was added since."""
+
+    rows: list[dict[str, Any]]
+    """`LogRow.as_json`, in the order of steps."""
+    events: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    starts: list[int]
+    device_flops: float
+    """As in `TrainingOutcome`."""
+
+    def __init__(self, work: Folder) -> None:
+        """Open the log of a run, which may not exist yet."""
+        self._work, self._records = work, RecordReader(work)
+        self._clear()
+        self._read_legacy()
+
+    def update(self) -> None:
+        """Read new records; after another start of the workers, all."""
+        is_new, records = self._records.read()
+        if is_new:
+            self._clear()
+        for record in records:
+            self._apply(record)
+
+    @property
+    def damaged_lines(self) -> int:
+        """Lines that could not be read and were left out."""
+        return self._records.damaged
+
+    def rows_after(self, step: int) -> list[dict[str, Any]]:
+        """Rows of later steps."""
+        return self.rows[bisect_right(self.rows, step, key=lambda row: row["step"]) :]
+
+    def truncate(self, step: int) -> None:
+        """Drop the rows and samples of later steps."""
+        self.rows = [row for row in self.rows if row["step"] <= step]
+        self.samples = [sample for sample in self.samples if sample["step"] <= step]
+
+    def records(self) -> list[Record]:
+        """The log as records."""
+        start = {"starts": self.starts, "device_flops": self.device_flops}
+        kinds = {"event": self.events, "row": self.rows, "sample": self.samples}
+        return [{"start": start}] + [{kind: item} for kind, items in kinds.items() for item in items]
+
+    def _clear(self) -> None:
+        self.rows, self.events, self.samples, self.starts, self.device_flops = [], [], [], [], 0.0
+
+    def _apply(self, record: Record) -> None:
+        [(kind, content)] = record.items()
+        if kind == "start":
+            self.starts, self.device_flops = content["starts"], content["device_flops"]
+        elif kind == "cut":
+            self.truncate(content)
+        else:
+            {"row": self.rows, "event": self.events, "sample": self.samples}[kind].append(content)
+
+    def _read_legacy(self) -> None:
+        with suppress(FileNotFoundError):
+            vars(self).update(json.loads(self._work.read(LEGACY_LOG)))
+
+
+def read_log(work: Folder) -> LogReader:
+    """The log so far: rows, starts, events, samples, device_flops."""
+    log = LogReader(work)
+    log.update()
+    return log
+
+
 class TrainingLog:
-    """Log in a small file that is rewritten as a whole; a resumed run drops the rows after its checkpoint."""
+    """Log to which rank 0 adds; a resumed run drops the rows after its checkpoint."""
 
     def __init__(self, work: Folder, first_step: int, device_flops: float = 0.0) -> None:
         """Continue the log of the run at `first_step`.
@@ -122,47 +194,30 @@ class TrainingLog:
             first_step: step of the checkpoint to resume from, or 0.
             device_flops: peak FLOPs per second of all workers' devices.
         """
-        self._work, self._device_flops = work, device_flops
         log = read_log(work)
-        self._rows, self._events, self._samples = log["rows"], log["events"], log["samples"]
-        self._starts = [*log["starts"], first_step]
-        self.truncate(first_step)
+        log.truncate(first_step)
+        log.starts, log.device_flops = [*log.starts, first_step], device_flops
+        self._records = RecordWriter(work, log.records())
+        if log.damaged_lines:
+            detail = f"{log.damaged_lines} lines could not be read and are left out"
+            self.record(Event(first_step, "damaged log", detail))
 
     def append(self, row: LogRow) -> None:
         """Add a row."""
-        self._rows.append(row.as_json())
-        self._write()
+        self._records.append({"row": row.as_json()})
 
     def record(self, event: Event) -> None:
         """Add an event; events of steps that are repeated stay."""
-        self._events.append(asdict(event))
-        self._write()
+        self._records.append({"event": asdict(event)})
 
     def truncate(self, step: int) -> None:
         """Drop the rows and samples of later steps, which will be repeated."""
-        self._rows = [row for row in self._rows if row["step"] <= step]
-        self._samples = [sample for sample in self._samples if sample["step"] <= step]
-        self._write()
+        self._records.append({"cut": step})
 
     def sample(self, step: int, texts: list[str]) -> None:
         """Add texts sampled after a step."""
-        self._samples.append({"step": step, "texts": texts})
-        self._write()
+        self._records.append({"sample": {"step": step, "texts": texts}})
 
-    def _write(self) -> None:
-        log = {
-            "rows": self._rows,
-            "starts": self._starts,
-            "events": self._events,
-            "samples": self._samples,
-            "device_flops": self._device_flops,
-        }
-        self._work.write(LOG, json.dumps(log).encode())
-
-
-def read_log(work: Folder) -> dict[str, Any]:
-    """The log so far: rows, starts, events, samples, device_flops."""
-    log: dict[str, Any] = {}
-    with suppress(FileNotFoundError):
-        log = json.loads(work.read(LOG))
-    return {"rows": [], "starts": [], "events": [], "samples": [], "device_flops": 0.0} | log
+    def sync(self) -> None:
+        """Make sure that the rows so far survive a power failure; called before a checkpoint that counts on them."""
+        self._records.sync()
