@@ -7,6 +7,8 @@ from data_schemas.manifest import Manifest
 from flows.console import amount
 from flows.report.bars import Bar, Quantity, bars
 
+SHOWN_FILES = 10
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -64,6 +66,7 @@ def split_counts(manifests: Mapping[str, Manifest]) -> Mapping[str, int] | None:
 
 def _summary(manifests: Mapping[str, Manifest], first: Mapping[str, int]) -> list[str]:
     facts = [f"{first['documents_in']:,} records in {amount(first.get('source_bytes', first['bytes_in']), 'B')} read"]
+    facts += _damaged_files(manifests)
     if "tokenize" in manifests:
         tokens = manifests["tokenize"]
         facts += [
@@ -73,6 +76,17 @@ def _summary(manifests: Mapping[str, Manifest], first: Mapping[str, int]) -> lis
             f"{tokens.metrics['bytes_per_token']:.2f} bytes per token",
         ]
     return facts
+
+
+def _damaged_files(manifests: Mapping[str, Manifest]) -> list[str]:
+    """Names of files that end early or are damaged."""
+    paths = dict.fromkeys(
+        row["path"] for manifest in manifests.values() for row in manifest.metrics.get("damaged_files", ())
+    )
+    if not paths:
+        return []
+    names = ", ".join(list(paths)[:SHOWN_FILES]) + (" ..." if len(paths) > SHOWN_FILES else "")
+    return [f"{len(paths):,} file{'s end' if len(paths) > 1 else ' ends'} early or cannot be read to the end: {names}"]
 
 
 def _dropped(steps: Mapping[str, Mapping[str, int]]) -> list[Dropped]:

@@ -1,17 +1,13 @@
-"""Byte streams for the readers: decompressed, in UTF-8, line by line, with bounded memory.
+"""Byte streams for the readers: in UTF-8, line by line, with bounded memory.
 
 - `open_source`: raw bytes; failures of disks and networks are distinguished from damaged files
-- `decompressed`: decompression by the file extension, checked against the magic bytes
-- `as_utf8`: removes the byte order mark and recodes UTF-16 and UTF-32
+- `as_utf8`: removes the byte order mark, recodes UTF-16 and UTF-32, and splits files with CR line ends at CR
 - `capped_lines`: numbered lines, with None for those that are too long
 """
 
-import bz2
 import codecs
-import gzip
 import io
 import lzma
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +19,6 @@ import zstandard
 
 from data_schemas.errors import InputDataError
 
-MAGIC = {"gzip": rb"\x1f\x8b\x08", "bz2": rb"BZh[1-9]1AY&SY", "xz": rb"\xfd7zXZ\x00", "zstd": rb"\x28\xb5\x2f\xfd"}
-"""Magic bytes of compressed files, as regular expressions (RFC 1952, RFC 8878 and the formats' documentation)."""
-ZSTD_CHUNK_BYTES = 1 << 9
-"""Compressed bytes per call: the library returns the whole output at once, up to 32,000 times as much (runs)."""
-ZSTD_MAX_WINDOW = 1 << 31
-"""Public dumps are compressed with `zstd --long=31`, which the library rejects by default."""
 BROKEN_STREAM = (
     OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, OverflowError, MemoryError,
     pa.ArrowException,
@@ -116,36 +106,20 @@ def open_source(url: str, counter: ByteCounter) -> Iterator[io.BufferedReader]:
         yield io.BufferedReader(_SourceBytes(opened, url, counter), BUFFER_BYTES)
 
 
-def decompressed(stream: io.BufferedReader, declared: str | None) -> IO[bytes]:
-    """Decompressed bytes of a file.
-
-    Args:
-        stream: the file.
-        declared: compression according to the file extension; None for no compression.
-
-    Raises:
-        ValueError: if the magic bytes are those of another compression.
-    """
-    head = stream.peek(16)
-    detected = next((kind for kind, magic in MAGIC.items() if re.match(magic, head)), None)
-    if detected and detected != declared:
-        raise ValueError(f"its content is {detected}, its name says {declared or 'not compressed'}")
-    if declared == "gzip":
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
-    if declared == "bz2":
-        return bz2.BZ2File(stream)
-    if declared == "xz":
-        return lzma.LZMAFile(stream)
-    return io.BufferedReader(_Chunks(_zstd_chunks(stream))) if declared == "zstd" else stream
-
-
 def as_utf8(stream: IO[bytes]) -> IO[bytes]:
-    """Stream without byte order mark, recoded to UTF-8 if the mark is that of UTF-16 or UTF-32."""
+    """Stream without byte order mark, recoded to UTF-8 if the mark is that of UTF-16 or UTF-32.
+
+    If its first lines end with CR alone, LF replaces every CR.
+    """
     head = stream.peek(4)[:4]  # type: ignore[attr-defined]
     mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if head.startswith(pair[0])), (b"", "utf-8"))
-    if encoding != "utf-8":
-        return io.BufferedReader(_Chunks(_recoded(stream, encoding)))
-    stream.read(len(mark))
+    if encoding == "utf-8":
+        stream.read(len(mark))
+    else:
+        stream = io.BufferedReader(ChunkReader(_recoded(stream, encoding)), BUFFER_BYTES)
+    head = stream.peek(BUFFER_BYTES)  # type: ignore[attr-defined]
+    if b"\r" in head[:-1] and b"\n" not in head:
+        return io.BufferedReader(ChunkReader(_with_line_feeds(stream)), BUFFER_BYTES)
     return stream
 
 
@@ -163,7 +137,7 @@ def capped_lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[int, bytes
         number += 1
 
 
-class _Chunks(io.RawIOBase):
+class ChunkReader(io.RawIOBase):
     """File object over chunks of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -171,9 +145,11 @@ class _Chunks(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
+        """True, always."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Copy bytes of the current chunk; 0 after the last one."""
         while not self._rest and (chunk := next(self._chunks, None)) is not None:
             self._rest = memoryview(chunk)
         taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
@@ -181,21 +157,13 @@ class _Chunks(io.RawIOBase):
         return len(taken)
 
 
-def _zstd_chunks(stream: io.BufferedReader) -> Iterator[bytes]:
-    """All frames of a zstandard stream; the library's own reader ignores the truncation of a file."""
-    decoder = None
-    while data := stream.read(ZSTD_CHUNK_BYTES):
-        while data:
-            decoder = decoder or zstandard.ZstdDecompressor(max_window_size=ZSTD_MAX_WINDOW).decompressobj()
-            yield decoder.decompress(data)
-            data = decoder.unused_data
-            decoder = None if decoder.eof else decoder
-    if decoder is not None:
-        raise EOFError("the file ends inside a zstandard frame")
-
-
 def _recoded(stream: IO[bytes], encoding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)()
     while data := stream.read(BUFFER_BYTES):
         yield decoder.decode(data).encode()
     yield decoder.decode(b"", final=True).encode()
+
+
+def _with_line_feeds(stream: IO[bytes]) -> Iterator[bytes]:
+    while data := stream.read(BUFFER_BYTES):
+        yield data.replace(b"\r", b"\n")

@@ -58,11 +58,15 @@ def read_partition(
             funnel.dropped(row, row["reason"], row["bytes"])
             broken.add(row)
             share_read = counter.processed / all_bytes if all_bytes else 0.0  # web servers may not report sizes
-            if is_exceeded(config, records=records, broken=broken.reasons.total(), share_read=share_read):
-                raise broken.error(config, records)
+            share_lost = broken.lost_bytes / all_bytes if all_bytes else 0.0
+            if is_exceeded(
+                config, records=records, broken=broken.reasons.total(), share_read=share_read, share_lost=share_lost
+            ):
+                raise broken.error(config, records, all_bytes)
         counter.finish(unit.bytes)
     out.count("source_bytes", sum(unit.bytes for unit in units))
     out.count("broken_records", broken.reasons.total())
+    out.count("lost_bytes", broken.lost_bytes)
     documents.close()
     rejects.close()
     funnel.write(out, f"funnel/{number:05d}.parquet")
@@ -127,7 +131,7 @@ def _row(record: Record | Failure, name: str, path: str, source: SourceConfig, m
     }  # fmt: skip
     if isinstance(record, Failure):
         detail = record.detail and _storable(record.detail)[:MAX_DETAIL_CHARACTERS]
-        return reject_row(document, record.reason, size=0, position=record.position, detail=detail)
+        return reject_row(document, record.reason, size=record.lost_bytes, position=record.position, detail=detail)
     labels = {"source": record.source or name, "genre": record.genre or source.genre}
     document |= {key: _storable(value) for key, value in labels.items()}
     if problem := _problem(record.text, max_document_bytes):

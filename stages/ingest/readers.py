@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, decompressed, open_source
+from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, open_source
 from stages.ingest.config import FormatName, SourceConfig, TextFormatName
+from stages.ingest.decompression import DamagedFileError, decompressed
 from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
 from stages.ingest.file_listing import SourceFile
 from stages.ingest.records import Failure, Record
@@ -42,10 +43,21 @@ def read_file(
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
             stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.url))
             for record in _records(stream, format_name, file, source, max_document_bytes):
-                yield record
+                if isinstance(record, Failure) and record.reason == "unreadable_from_here":
+                    yield replace(record, lost_bytes=max(file.bytes, 1))
+                else:
+                    yield record
                 position = record.position + 1
     except BROKEN_STREAM as error:
-        yield Failure(position, "unreadable", f"from here on: {type(error).__name__}: {error}")
+        yield _unreadable(position, error, file.bytes)
+
+
+def _unreadable(position: int, error: Exception, file_bytes: int) -> Failure:
+    """The rest of a file; all of it counts as lost if it ends early, or if the offset of the damage is unknown."""
+    known = isinstance(error, DamagedFileError) and not error.ends_early
+    lost = file_bytes - error.offset if known else file_bytes  # type: ignore[attr-defined]
+    message = str(error) if isinstance(error, DamagedFileError) else f"{type(error).__name__}: {error}"
+    return Failure(position, "unreadable", f"from here on: {message}", lost_bytes=max(lost, 1))
 
 
 def read_text(record: Record, kind: TextFormatName) -> Record | Failure:

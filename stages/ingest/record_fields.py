@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.ingest.config import FieldName, SourceConfig
-from stages.ingest.records import Failure, Record
+from stages.ingest.records import Failure, Record, unix_line_ends
 
 SHOWN_FIELDS = 12
 _ISO_DATE = re.compile(r"\d{4}-\d\d(?:-\d\d)?")
@@ -41,7 +41,7 @@ def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) ->
     metadata["date"] = None if date else raw_date
     return Record(
         position,
-        text,
+        unix_line_ends(text),
         id=plain(field_value(values, names.id)),
         source=plain(field_value(values, names.source)),
         genre=plain(field_value(values, names.genre)),

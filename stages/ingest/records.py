@@ -1,4 +1,8 @@
-"""Results of the readers: records, and failures to read them."""
+"""Results of the readers: records, and failures to read them.
+
+- `Record`, `Failure`: a document of a file, or a part of it that yields none
+- `unix_line_ends`: text with LF alone at the ends of lines, which all patterns of the readers expect
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,3 +37,13 @@ class Failure:
     """A short constant name, such as `not_json` or `redirect`; failures are counted by it."""
     detail: str | None = None
     """The error message, stored in the rejects table."""
+    lost_bytes: int = 0
+    """Bytes of the file whose records were not read; the size of the file if it ends early."""
+
+
+def unix_line_ends(text: str) -> str:
+    """Text with LF in place of CR LF and CR; applied wherever text is decoded.
+
+    U+2028, U+0085 and form feeds separate lines for `str.splitlines` only; they are content.
+    """
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

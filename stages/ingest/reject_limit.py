@@ -1,7 +1,8 @@
 """Limit of broken records, above which a run stops, and the error.
 
 A record is broken if it should contain a document but cannot be read. Records without text by design (a redirect, a
-page without running text) are rejects too, but do not count as broken.
+page without running text) are rejects too, but do not count as broken. If a file cannot be read from some byte on, its
+unread bytes count as their share of the corpus; a file that ends early counts whole, as its former size is unknown.
 """
 
 from collections import Counter
@@ -20,7 +21,7 @@ def is_broken(reason: str) -> bool:
     return reason not in NOT_BROKEN
 
 
-def is_exceeded(config: IngestConfig, *, records: int, broken: int, share_read: float) -> bool:
+def is_exceeded(config: IngestConfig, *, records: int, broken: int, share_read: float, share_lost: float = 0.0) -> bool:
     """Whether the share of broken records exceeds the limit even if all unread records are good.
 
     Args:
@@ -29,10 +30,12 @@ def is_exceeded(config: IngestConfig, *, records: int, broken: int, share_read: 
         broken: number of broken records among them.
         share_read: share of the source bytes that were read, from which the total number of records is estimated; 1
             makes the result exact.
+        share_lost: share of the source bytes in files, or ends of files, that could not be read.
     """
-    if records < config.reject_share_after or not share_read:
+    share_read = min(1.0, share_read)
+    if not share_read or records * (1 + share_lost / share_read) < config.reject_share_after:
         return False
-    return broken > config.max_reject_share * records / min(1.0, share_read)
+    return broken + share_lost * records / share_read > config.max_reject_share * records / share_read
 
 
 class BrokenRecords:
@@ -40,26 +43,30 @@ class BrokenRecords:
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
+        self.lost_bytes = 0
         self._first: dict[str, Mapping[str, Any]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row of the rejects table, in reading order."""
         if is_broken(row["reason"]):
             self.reasons[row["reason"]] += 1
+            self.lost_bytes += row["bytes"]
             self._first.setdefault(row["reason"], row)
 
-    def error(self, config: IngestConfig, records: int) -> InputDataError:
-        """The error that stops the run after this many records."""
+    def error(self, config: IngestConfig, records: int, all_bytes: int) -> InputDataError:
+        """The error that stops the run after this many records of sources with `all_bytes`."""
         broken = self.reasons.total()
         examples = [
             f"{count:,} {reason}, first {_location(self._first[reason])}"
             for reason, count in self.reasons.most_common(SHOWN_REASONS)
         ]
+        lost = f" and {self.lost_bytes:,} bytes of files were lost" if self.lost_bytes else ""
+        needed = 1.5 * broken / records + (1.5 * self.lost_bytes / all_bytes if all_bytes else 0)
         return InputDataError(
-            f"{broken:,} of {records:,} records read so far are broken, more than ingest.max_reject_share "
+            f"{broken:,} of {records:,} records read so far are broken{lost}, more than ingest.max_reject_share "
             f"({config.max_reject_share:g}) of all records: {'; '.join(examples)}. Repair or exclude these files, "
             "correct ingest.fields or ingest.format, or raise the limit: "
-            f"--set ingest.max_reject_share={min(1.0, 1.5 * broken / records):.2g}"
+            f"--set ingest.max_reject_share={min(1.0, needed):.2g}"
         )
 
 

@@ -21,13 +21,15 @@ SOURCE_BYTES_PER_SECOND = 3e6
 CHECKS = 16
 """Number of checks of a large corpus against the limit of broken records while it is read."""
 MIN_PARTITIONS_PER_CHECK = 64
+MAX_LISTED_FILES = 1_000
+"""Number of damaged files in the manifest; the rejects table has all of them."""
 
 
 class IngestStage(Stage):
     """Read raw text from its sources."""
 
     name = "ingest"
-    version = 3
+    version = 4
     Config = IngestConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {}
     output = RAW_DOCUMENTS
@@ -70,6 +72,8 @@ class IngestStage(Stage):
             groups = list(grouped(list_units(config), config.partition_bytes))
         with context.phase("read"):
             results = _read(config, groups, out, context)
+        if damaged := _damaged_files(results):
+            out.metrics["damaged_files"] = damaged[:MAX_LISTED_FILES]
         if not out.counts.get("documents_out"):
             raise _nothing_read(config, out, results)
         out.volume = Volume(documents=out.counts["documents_out"], text_bytes=out.counts["bytes_out"])
@@ -93,12 +97,23 @@ def _read(
             results.append(result)
         records, broken = out.counts.get("documents_in", 0), out.counts["broken_records"]
         share_read = out.counts["source_bytes"] / all_bytes if len(results) < len(partitions) and all_bytes else 1.0
-        if is_exceeded(config, records=records, broken=broken, share_read=share_read):
+        share_lost = out.counts["lost_bytes"] / all_bytes if all_bytes else 0.0
+        if is_exceeded(config, records=records, broken=broken, share_read=share_read, share_lost=share_lost):
             broken_records = BrokenRecords()
             for row in _rejects(results):
                 broken_records.add(row)
-            raise broken_records.error(config, records)
+            raise broken_records.error(config, records, all_bytes)
     return results
+
+
+def _damaged_files(results: Sequence[PartitionResult]) -> list[dict[str, Any]]:
+    """Files that could not be read to their end, in reading order."""
+    lossy = [result for result in results if result.marker.counts.get("lost_bytes")]
+    return [
+        {"path": row["path"], "record": row["position"], "lost_bytes": row["bytes"], "detail": row["detail"]}
+        for row in _rejects(lossy)
+        if row["bytes"]
+    ]
 
 
 def _rejects(results: Sequence[PartitionResult]) -> Iterator[Mapping[str, Any]]:

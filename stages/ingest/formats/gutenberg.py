@@ -29,12 +29,16 @@ _CREDITS = re.compile(
     r"\s*[\[(*]*(?:Produced by|E-?text prepared by|This e-?(?:text|book) was|Prepared by|Scanned (?:and|by)"
     r"|Transcribed (?:by|from)|HTML version by|This file was produced|Project Gutenberg Editor['’]s Note"
     r"|The Project Gutenberg Etext of|This Project Gutenberg Etext|Special thanks are due|Additional editing by)"
-    r"[^\n]*(?:\n[^\n]+)*\n*",
+    r"[^\n]*",
     re.I,
 )
+_REST_OF_PARAGRAPH = re.compile(r"(?:\n[ \t]*[^\s][^\n]*)*")
+MAX_CREDIT_LINES = 12
+"""A longer paragraph, or the last one, is that of a book without blank lines; its credits are its first line."""
 _FIELD = re.compile(
-    r"^\[?(Title|Author|Editor|Translator|Language|Release Date|Posting Date):[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.M
+    r"^\[?(Title|Author|Editor|Translator|Language|Release Date|Posting Date):[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.M | re.I
 )
+_UPDATED = re.compile(r"Most recently updated:.*", re.I)
 _NUMBER = re.compile(r"\[(?:EBook|Etext) ?#(\d+)\]", re.I)
 _LANGUAGES = {
     "english": "en", "french": "fr", "german": "de", "spanish": "es", "italian": "it", "portuguese": "pt",
@@ -58,15 +62,15 @@ def read(text: str) -> Record | Failure:
     if not body.strip():
         return Failure(0, "licence_text" if begin or end < len(text) else "no_text")
     header = text[:begin]
-    fields = {name: " ".join(value.split()) for name, value in _FIELD.findall(header) if value.strip()}
-    metadata = {name.lower(): fields[name] for name in ("Title", "Author", "Editor", "Translator") if name in fields}
+    fields = {name.lower(): " ".join(value.split()) for name, value in _FIELD.findall(header) if value.strip()}
+    metadata = {name: fields[name] for name in ("title", "author", "editor", "translator") if name in fields}
     if number := _NUMBER.search(header):
         metadata["ebook"] = number[1]
     return Record(
         0,
         body.strip("\n").rstrip(),
-        language=_LANGUAGES.get(fields.get("Language", "").lower()),
-        date=iso_date(fields.get("Release Date") or fields.get("Posting Date") or ""),
+        language=_LANGUAGES.get(fields.get("language", "").lower()),
+        date=iso_date(_UPDATED.sub("", fields.get("release date") or fields.get("posting date") or "")),
         metadata=metadata,
     )
 
@@ -79,5 +83,8 @@ def _begin(text: str) -> int:
 
 def _without_credits(body: str) -> str:
     while credits := _CREDITS.match(body):
-        body = body[credits.end() :]
+        paragraph = _REST_OF_PARAGRAPH.match(body, credits.end())
+        assert paragraph is not None, "it matches the empty string"
+        is_book = paragraph[0].count("\n") >= MAX_CREDIT_LINES or not body[paragraph.end() :].strip()
+        body = body[credits.end() if is_book else paragraph.end() :]
     return body

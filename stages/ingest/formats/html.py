@@ -11,7 +11,7 @@ import logging
 import trafilatura
 from lxml import etree
 
-from stages.ingest.records import Failure, Record
+from stages.ingest.records import Failure, Record, unix_line_ends
 
 _METADATA = ("title", "author", "sitename")
 _DATES = {"original_date": True, "extensive_search": False, "max_date": "2099-12-31"}
@@ -33,7 +33,7 @@ def read(data: bytes | str, url: str | None = None) -> Record | Failure:
         page = trafilatura.bare_extraction(
             data, url=url, fast=True, include_comments=False, with_metadata=True, date_extraction_params=_DATES
         )
-        text = (page.text or "").strip() if page is not None else ""
+        text = unix_line_ends(page.text or "").strip() if page is not None else ""
         text.encode()
     except (etree.LxmlError, ValueError, RecursionError, AttributeError, TypeError, AssertionError) as error:
         # Broken markup violates assumptions throughout the library; it must not end a run over a billion pages.

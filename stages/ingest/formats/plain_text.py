@@ -5,6 +5,7 @@ import codecs
 import charset_normalizer
 
 from stages.ingest.byte_streams import BYTE_ORDER_MARKS
+from stages.ingest.records import unix_line_ends
 
 SAMPLE_BYTES = 1 << 16
 """Bytes for charset-normalizer, which reads about 1 MB/s."""
@@ -17,7 +18,12 @@ MIN_NUL_SHARE = 0.2
 
 
 def decode(data: bytes) -> str:
-    """Text of a file: by its byte order mark, as UTF-8, as UTF-8 with lines in another encoding, or by statistics."""
+    """Text of a file with LF line ends: by its byte order mark, as UTF-8, as UTF-8 with lines in another encoding, or
+    by statistics."""
+    return unix_line_ends(_decode(data))
+
+
+def _decode(data: bytes) -> str:
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode("utf-8-sig" if mark == codecs.BOM_UTF8 else encoding, "replace")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from stages.ingest.formats import gutenberg
-from stages.ingest.records import Failure, Record
+from stages.ingest.formats.plain_text import decode
+from stages.ingest.records import Failure, Record, unix_line_ends
 
 BOOK = "CHAPTER I. The Mill\n\nThe wheel went round\nall day.\n\nCHAPTER II. The River\n\nIt rose."
 HEADER = """\ufeffThe Project Gutenberg EBook of The Mill, by A. Miller
@@ -75,3 +76,30 @@ def test_no_frame_is_left_in_the_shared_books(shared_data: Path) -> None:
     assert len(result) - len(kept) == 33, "pieces of the licence"
     assert len([record for record in result if isinstance(record, Record) and record.metadata]) == 29, "headers"
     assert not [text for text in kept if "*** START" in text or "*** END" in text or "gutenberg.net" in text.lower()]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_headers_of_today_with_any_line_ends(end: str) -> None:
+    header = HEADER.replace(
+        "Release Date: August 26, 2008 [EBook #1342]",
+        "Release date: August 26, 2008 [eBook #1342]\n                Most recently updated: May 1, 2021",
+    )
+    text = f"{header}Credits: A Volunteer\n\n{BEGINNINGS[0]}\n\nProduced by A Volunteer\n\n{BOOK}\n\n{ENDS[0]}\n"
+    result = read(unix_line_ends(text.replace("\n", end)))
+    assert result.text == BOOK
+    assert (result.date, result.metadata["ebook"], result.language) == ("2008-08-26", "1342", "fr")
+    assert read(text.replace(" [eBook #1342]", "")).date == "2008-08-26"
+
+
+@pytest.mark.parametrize("blank", ["\n", "\n \t\n", "\n    "])
+def test_credits_never_take_the_book(blank: str) -> None:
+    book = blank.join(f"Line {number} of the book." for number in range(40)).strip()
+    assert read(f"{BEGINNINGS[0]}\nProduced by A. Volunteer{blank}{book}\n{ENDS[0]}").text.strip() == book
+
+
+def test_odd_inputs(shared_data: Path) -> None:
+    folder = shared_data / "odd_inputs" / "gutenberg"
+    books = [read(decode((folder / name).read_bytes())) for name in ("old_lf.txt", "old_crlf.txt", "new_crlf.txt")]
+    assert {(book.date, book.metadata["ebook"]) for book in books} == {("2008-08-26", "99991")}
+    assert books[0].text == books[1].text
+    assert all(book.text.count("CHAPTER") == books[0].text.count("CHAPTER") > 1 for book in books)
