@@ -33,6 +33,13 @@ class TrainingWorkers:
     """Processors that Ray reserves for each worker on a cluster without GPUs; with GPUs each worker has one."""
     max_failures: int = 3
     """Restarts of dead workers before training fails."""
+    counts: tuple[int, ...] = ()
+    """Numbers of workers that can train together; by default all from `min_workers` to `max_workers`."""
+
+    def count_for(self, possible: int) -> int:
+        """Workers to train with where `possible` have room, the others idle; 0: wait for more room."""
+        counts = self.counts or range(self.min_workers, self.max_workers + 1)
+        return max((count for count in counts if count <= possible), default=0)
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
     gpus = torch.cuda.is_available()
     resources = {"GPU": 1.0} if gpus else {"CPU": workers.cpus_per_worker}
     least, most = workers.min_workers, workers.max_workers
-    return _trainer_class()(
+    return _trainer_class(workers)(
         _run_worker,
         train_loop_config={"train": train, "location": work.url},
         scaling_config=ScalingConfig(
@@ -130,8 +137,8 @@ def _run_worker(train_loop_config: dict[str, Any]) -> None:
         train(Worker(context.get_world_rank(), context.get_world_size(), get_device()))
 
 
-def _trainer_class() -> Any:
-    """`TorchTrainer` that restarts no workers after errors that only a user can fix.
+def _trainer_class(workers: TrainingWorkers) -> Any:
+    """`TorchTrainer` that starts only numbers of workers that can train, and none after errors that a user must fix.
 
     If this process started Ray, it has no placement group cleaner. The cleaner frees resources of a dead controller,
     which on one machine dies with its driver. It polls the dashboard, which is disabled here, every second, fills the
@@ -139,6 +146,11 @@ def _trainer_class() -> Any:
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
+    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+
+    class ScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
+        def _count_possible_workers(self, reserved_resources: Any) -> int:
+            return workers.count_for(super()._count_possible_workers(reserved_resources))
 
     class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
         def make_decision(self, training_failed_error: BaseException) -> Any:
@@ -148,8 +160,10 @@ def _trainer_class() -> Any:
 
     class Trainer(TorchTrainer):  # type: ignore[misc]
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
-            policy = FailurePolicy(self.run_config.failure_config)
-            return super()._initialize_and_run_controller(**{**settings, "failure_policy": policy})
+            settings["failure_policy"] = FailurePolicy(self.run_config.failure_config)
+            if self.scaling_config.elasticity_enabled:
+                settings["scaling_policy"] = ScalingPolicy(self.scaling_config)
+            return super()._initialize_and_run_controller(**settings)
 
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()

@@ -5,6 +5,8 @@
 """
 
 import math
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from data_schemas.errors import ConfigError
@@ -12,6 +14,9 @@ from infra.hardware import resolved_precision
 from modeling.training.kinds import Precision
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.parallel.layout import WorkerLayout, worker_layout
+
+MAX_CHOICES = 6
+"""Numbers of workers that an error names."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +101,18 @@ def plan_batches(config: PretrainConfig, workers: int | None = None) -> BatchPla
 
 
 def elastic_plans(config: PretrainConfig) -> dict[int, BatchPlan]:
-    """Batch plan for each number of workers that the run may have.
+    """Batch plan for each number of workers that the run may have, the largest first.
+
+    Numbers between `min_workers` and `workers` among which layout or batches do not divide are omitted: with room for
+    one of them, training takes the next lower number.
 
     Raises:
-        ConfigError: as `plan_batches`, for any of the numbers.
+        ConfigError: as `plan_batches`, for all workers; or if there is no plan for `min_workers`, with the numbers for
+            which there are.
     """
     max_workers = max(config.workers, 1)
-    step = config.layout.model_workers * config.layout.shard
     min_workers = config.min_workers or max_workers
-    if config.sample_every_steps and step * config.layout.expert > 1:
+    if config.sample_every_steps and config.layout.model_workers * config.layout.shard * config.layout.expert > 1:
         raise ConfigError(
             f"pretrain.sample_every_steps is {config.sample_every_steps}, but with this pretrain.layout no worker has "
             "the whole network to sample from; use 0"
@@ -113,7 +121,28 @@ def elastic_plans(config: PretrainConfig) -> dict[int, BatchPlan]:
         raise ConfigError(
             f"pretrain.min_workers is {min_workers}, more than pretrain.workers {max_workers}; use 1 to {max_workers}"
         )
-    return {workers: plan_batches(config, workers) for workers in range(max_workers, min_workers - 1, -step)}
+    plans = {max_workers: plan_batches(config)} | _smaller_plans(config, min_workers)
+    if min_workers not in plans:
+        *others, last = map(str, _nearest([*plans, *_smaller_plans(config, 1)], min_workers))
+        raise ConfigError(
+            f"pretrain.min_workers is {min_workers}, among which pretrain.layout, micro_batch and batch_tokens do not "
+            f"divide; use {', '.join(others)}{' or ' if others else ''}{last}"
+        )
+    return plans
+
+
+def _smaller_plans(config: PretrainConfig, min_workers: int) -> dict[int, BatchPlan]:
+    """Plans for fewer workers than all."""
+    plans, unit = {}, config.layout.model_workers * config.layout.shard
+    for workers in range(max(config.workers, 1) - unit, max(min_workers, 1) - 1, -unit):
+        with suppress(ConfigError):
+            plans[workers] = plan_batches(config, workers)
+    return plans
+
+
+def _nearest(counts: Iterable[int], wanted: int) -> list[int]:
+    """Up to `MAX_CHOICES` of the numbers, those nearest to `wanted`, in ascending order."""
+    return sorted(sorted(set(counts), key=lambda count: (abs(count - wanted), count))[:MAX_CHOICES])
 
 
 def _batch_sizes(config: PretrainConfig) -> tuple[BatchSize, ...]:

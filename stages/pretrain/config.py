@@ -67,7 +67,9 @@ class PretrainConfig(StageConfig):
     min_workers: int | None = runtime_field(
         None,
         gt=0,
-        description="fewest workers to continue with while the cluster has no more; workers by default",
+        description="fewest workers to continue with while the cluster has no more; workers by default. Layout and "
+        "batches must divide among them; if there is room for a number that they do not divide among, the next lower "
+        "one trains and the others idle",
     )
     layout: ParallelLayout = runtime_field(
         ParallelLayout(), description="how the network and each batch are split among the workers"

@@ -59,7 +59,8 @@ def train_on_ray(job: TrainingJob, context: StageContext) -> TrainingOutcome:
     if checkpoint_files.newest_complete(job.checkpoints) == job.plan.steps:
         return TrainingOutcome.read(job.work)  # the run was killed between its last step and its commit
     config = job.config
-    workers = TrainingWorkers("pretrain", max(job.plans), min(job.plans), config.cpus_per_worker, config.max_failures)
+    counts = tuple(sorted(job.plans))
+    workers = TrainingWorkers("pretrain", counts[-1], counts[0], config.cpus_per_worker, config.max_failures, counts)
     trainer = ray_trainer(partial(_train_on_worker, job), workers, job.work)
     with monitored(job, context.listener, context.records), stop_on_sigterm(job.work):
         fit(trainer)

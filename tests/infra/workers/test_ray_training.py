@@ -8,7 +8,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from data_schemas.errors import ConfigError, EnvironmentProblem
 from infra.store.filesystem import Folder
-from infra.workers.ray_session import close_ray
+from infra.workers.ray_session import close_ray, cpu_count
 from infra.workers.ray_training import TrainingWorkers, Worker, check_room, fit, ray_trainer
 
 
@@ -19,6 +19,37 @@ def fill(folder: str, worker: Worker) -> None:
 
 def refuse(worker: Worker) -> None:
     raise ConfigError(f"worker {worker.rank} of {worker.count} on {worker.device.type} cannot")
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((), [0, 0, 2, 3, 4, 4]),
+        ((2, 4), [0, 0, 2, 2, 4, 4]),
+        ((3,), [0, 0, 0, 3, 3, 3]),
+        ((2, 3, 4), [0, 0, 2, 3, 4, 4]),
+    ],
+)
+def test_workers_that_have_room_but_no_plan_idle_or_wait(counts, expected):
+    workers = TrainingWorkers("pretrain", 4, 2, counts=counts)
+    assert [workers.count_for(possible) for possible in range(6)] == expected
+
+
+def count(folder: str, worker: Worker) -> None:
+    Path(folder, f"{worker.rank} of {worker.count}").touch()
+
+
+@pytest.mark.slow
+def test_ray_starts_a_number_of_workers_that_can_train(tmp_path):
+    """Room for three: two train."""
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    workers = TrainingWorkers("pretrain", 8, 1, cpus_per_worker=max(2, cpu_count()) / 3 - 0.01, counts=(1, 2, 4, 8))
+    try:
+        fit(ray_trainer(partial(count, str(folder)), workers, Folder(str(tmp_path))))
+    finally:
+        close_ray()
+    assert sorted(path.name for path in folder.iterdir()) == ["0 of 2", "1 of 2"]
 
 
 @pytest.mark.slow

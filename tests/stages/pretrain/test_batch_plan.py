@@ -50,14 +50,52 @@ def test_a_ramp_doubles_the_batch_over_equal_shares_of_tokens():
         plan_batches(config(first_batch_tokens=1_800, workers=0))
 
 
-def test_fewer_workers_may_continue_only_if_the_batch_still_divides():
-    assert [plan.accumulation for plan in elastic_plans(config(workers=4, min_workers=2, micro_batch=1)).values()] == [
-        6,
-        8,
-        12,
-    ]
-    with pytest.raises(ConfigError, match=r"3 workers with different rows = 1200 tokens"):
-        elastic_plans(config(workers=4, min_workers=2, micro_batch=4, batch_tokens=1_600))
+def elastic_counts(**fields):
+    plans = elastic_plans(config(**fields))
+    assert all(plan.layout.world_size == workers for workers, plan in plans.items())
+    return list(plans)
+
+
+@pytest.mark.parametrize(("workers", "counts"), [(8, [8, 4, 2, 1]), (4, [4, 2, 1]), (1, [1]), (0, [1])])
+def test_a_batch_of_a_power_of_two_is_elastic_over_the_powers_of_two(workers, counts):
+    batch = {"batch_tokens": 2_400 * 8 // 3, "micro_batch": 4}  # 64 rows, 16 micro-batches
+    assert elastic_counts(workers=workers, min_workers=1, **batch) == counts
+    plans = elastic_plans(config(workers=workers, min_workers=1, **batch))
+    assert {plan.rows_of(1) for plan in plans.values()} == {64}, "the batch is the same for every number of workers"
+    with pytest.raises(ConfigError, match=r"^pretrain.min_workers is 3, .* use 1, 2, 4 or 8$"):
+        elastic_plans(config(workers=8, min_workers=3, **batch))
+    with pytest.raises(ConfigError, match=r"6 workers with different rows = 2400 tokens"):
+        elastic_plans(config(workers=6, min_workers=2, **batch))
+
+
+EXPERTS = SHAPE.model_copy(update={"experts": ExpertsConfig(experts=4)})
+
+
+@pytest.mark.parametrize(
+    ("fields", "counts"),
+    [
+        ({"workers": 4, "min_workers": 2, "micro_batch": 1}, [4, 3, 2]),
+        ({"workers": 8, "min_workers": 2, "layout": {"tensor": 2}}, [8, 4, 2]),
+        ({"workers": 8, "min_workers": 4, "layout": {"shard": 2, "tensor": 2}}, [8, 4]),
+        ({"workers": 8, "min_workers": 2, "layout": {"pipeline": 2}}, [8, 4, 2]),
+        ({"workers": 8, "min_workers": 2, "layout": {"expert": 2}, "model": EXPERTS}, [8, 4, 2]),
+        ({"workers": 8, "min_workers": 4, "layout": {"pipeline": 2}, "micro_batch": 6}, [4]),
+    ],
+)
+def test_a_layout_is_elastic_over_the_numbers_that_it_and_the_batch_divide_among(fields, counts):
+    fields = fields | {"layout": ParallelLayout(**fields.get("layout", {}))}
+    if fields["workers"] in counts:
+        assert elastic_counts(**fields) == counts
+    else:
+        with pytest.raises(ConfigError, match="micro-batches per step"):
+            elastic_counts(**fields)
+    unit = fields["layout"].model_workers * fields["layout"].shard
+    if unit > 1:
+        with pytest.raises(ConfigError, match=r"min_workers is 1, among which pretrain.layout, .* do not divide; use "):
+            elastic_counts(**fields | {"workers": counts[0], "min_workers": 1})
+
+
+def test_more_workers_at_least_than_at_most_are_refused():
     with pytest.raises(ConfigError, match=r"min_workers is 3, more than pretrain.workers 2"):
         elastic_plans(config(min_workers=3))
 
