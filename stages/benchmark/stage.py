@@ -28,7 +28,7 @@ class BenchmarkStage(Stage):
     """Score the pretrained network, the compressed network and the baselines."""
 
     name = "benchmark"
-    version = 11
+    version = 12
     Config = BenchmarkConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {
         "corpus": CORPUS,

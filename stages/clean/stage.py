@@ -26,7 +26,7 @@ class CleanStage(Stage):
     """Repair encodings and white space, and keep the documents that pass the quality rules."""
 
     name = "clean"
-    version = 2
+    version = 3
     Config = CleanConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"documents": RAW_DOCUMENTS}
     output = RAW_DOCUMENTS

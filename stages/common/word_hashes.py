@@ -4,8 +4,8 @@
 - `ngram_hashes`: hashes of all n-grams of words
 - `text_columns`: bytes and offsets of an Arrow string column, without copying
 
-Near-duplicate detection, decontamination and the repetition rules compare such hashes. ASCII case is ignored; the
-separators of words are those of one of the two tables below.
+Near-duplicate detection, decontamination, overlap and the repetition rules compare such hashes. `word_classes.py` says
+what a word is; case is ignored in every script.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.common.compiled import compiled
+from stages.common.word_classes import (
+    CLOSING,
+    FOLD_BITS,
+    IGNORED,
+    LETTER,
+    LETTERS_AND_DIGITS,
+    PREFIX,
+    SEPARATOR,
+    STACKER,
+    UNIT,
+    WordTable,
+)
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -23,35 +35,24 @@ Positions = npt.NDArray[np.int64]
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 """Multiplier of the polynomial hash: odd, near 2^64 over the golden ratio (Knuth, TAOCP 3, 6.4)."""
 _ONE = np.uint64(1)
-
-
-def _table(separators: bytes) -> Bytes:
-    table = np.arange(256, dtype=np.uint8)
-    table[0] = 1  # 0 is reserved for separators; U+0000 and U+0001 hash alike.
-    table[ord("A") : ord("Z") + 1] += 32
-    table[list(separators)] = 0
-    return table
-
-
-SPACED = _table(bytes(byte for byte in range(128) if chr(byte).isspace()))
-"""Byte -> byte to hash, 0 for a separator: words are those of `str.split`."""
-LETTERS_AND_DIGITS = _table(bytes(byte for byte in range(128) if not chr(byte).isalnum()))
-"""Punctuation and symbols are separators too ('Word, word!' and 'word word' have the same words), and each kana or CJK
-ideograph is a word of its own, since these scripts have no separators."""
+_AFTER_LETTERS = np.uint32((LETTER + 1) << FOLD_BITS)
+_FOLD_MASK = np.uint32((1 << FOLD_BITS) - 1)
+_OPENING, _RUN, _CLUSTER, _CLOSED = range(4)
+"""State of a word: so far only what joins whatever follows, a run of letters, a unit, or complete."""
 
 
 class Words(NamedTuple):
     """The words of one text."""
 
     hashes: Hashes
-    """(words,) uint64, equal for words that differ only in ASCII case."""
+    """(words,) uint64, equal for words that differ only in case and invisible characters."""
     starts: Positions
     """(words,) int64, offset of the first byte."""
     ends: Positions
     """(words,) int64, offset after the last byte."""
 
 
-def words(data: Bytes, table: Bytes = LETTERS_AND_DIGITS) -> Words:
+def words(data: Bytes, table: WordTable = LETTERS_AND_DIGITS) -> Words:
     """All words of a text.
 
     Args:
@@ -99,65 +100,69 @@ def mix(value: np.uint64) -> np.uint64:
 
 
 @compiled
-def _punctuation_width(data: Bytes, position: int, end: int) -> int:
-    """Bytes of the character at `position` if it is in U+0080-00BF, U+2000-2FFF or U+3000-303F (punctuation, white
-    space and symbols beyond ASCII); else 0."""
-    if data[position] == 0xC2:
-        return 2
-    if data[position] == 0xE2 or (data[position] == 0xE3 and position + 1 < end and data[position + 1] == 0x80):
-        return 3
-    return 0
+def _width(lead: int) -> int:
+    """Bytes of the character that begins with the byte `lead`; 1 for bytes that begin none."""
+    if lead < 0xC0:
+        return 1
+    return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
 
 
 @compiled
-def _space_width(data: Bytes, position: int, end: int) -> int:
-    """Bytes of the character at `position` if it is beyond ASCII and white space to `str.split`; else 0."""
-    first = data[position]
-    if first == 0xC2:
-        return 2 if position + 1 < end and (data[position + 1] == 0x85 or data[position + 1] == 0xA0) else 0
-    if position + 2 >= end:
-        return 0
-    second, third = data[position + 1], data[position + 2]
-    if first == 0xE2 and second == 0x80:
-        return 3 if third <= 0x8A or third == 0xA8 or third == 0xA9 or third == 0xAF else 0
-    ogham = first == 0xE1 and second == 0x9A and third == 0x80
-    mathematical = first == 0xE2 and second == 0x81 and third == 0x9F
-    ideographic = first == 0xE3 and second == 0x80 and third == 0x80
-    return 3 if ogham or mathematical or ideographic else 0
+def _entry(data: Bytes, position: int, width: int, table: WordTable) -> np.uint32:
+    """Entry of the character of `width` bytes at `position`."""
+    if width == 1:
+        return np.uint32(table[data[position]])
+    point = np.int64(data[position]) & np.int64(0x7F >> width)
+    for offset in range(1, width):
+        point = (point << 6) | (np.int64(data[position + offset]) & 0x3F)
+    if point < len(table):
+        return np.uint32(table[point])
+    return np.uint32((IGNORED if 0xE0000 <= point < 0xE1000 else LETTER) << FOLD_BITS | point)
 
 
 @compiled
 def find_words(
-    data: Bytes, begin: int, end: int, table: Bytes, hashes: Hashes, starts: Positions, ends: Positions
+    data: Bytes, begin: int, end: int, table: WordTable, hashes: Hashes, starts: Positions, ends: Positions
 ) -> int:
     """Fill in the words of `data[begin:end]` and return their number, at most `(end - begin) // 2 + 1`."""
-    spaced = table[46] != 0  # A full stop is part of a word in `SPACED`.
-    count = 0
+    spaced = table[46] != SEPARATOR  # A full stop is part of a word in `SPACED`.
+    count, start, state, position = 0, -1, _OPENING, begin
     value = np.uint64(0)
-    start = -1
-    position = begin
     while position < end:
         byte = data[position]
-        width = 1 if table[byte] == 0 else 0
-        if byte >= 0xC2:
-            width = _space_width(data, position, end) if spaced else _punctuation_width(data, position, end)
-        alone = width == 0 and not spaced and 0xE3 <= byte <= 0xE9
-        if (width or alone) and start >= 0:
+        if byte < 0x80 and state <= _RUN:  # the common case, in short
+            entry = table[byte]
+            if entry != SEPARATOR:
+                start = position if start < 0 else start
+                value = value * PRIME + np.uint64(entry & _FOLD_MASK) + _ONE
+                state = _RUN if entry < _AFTER_LETTERS else state
+            elif start >= 0:
+                hashes[count], starts[count], ends[count] = mix(value), start, position
+                count += 1
+                start, state, value = -1, _OPENING, np.uint64(0)
+            position += 1
+            continue
+        width = min(_width(byte), end - position)
+        entry = _entry(data, position, width, table)
+        kind = entry >> np.uint32(FOLD_BITS)
+        lowest = LETTER if state == _CLUSTER else UNIT
+        breaks = entry == SEPARATOR or state == _CLOSED or (state != _OPENING and lowest <= kind <= PREFIX)
+        if breaks and start >= 0:
             hashes[count], starts[count], ends[count] = mix(value), start, position
             count += 1
-            start = -1
-        if alone:
-            value = np.uint64(0)
-            width = min(3, end - position)
-            for offset in range(position, position + width):
-                value = value * PRIME + np.uint64(data[offset]) + _ONE
-            hashes[count], starts[count], ends[count] = mix(value), position, position + width
-            count += 1
-        elif width == 0:
-            width = 1
-            if start < 0:
-                start, value = position, np.uint64(0)
-            value = value * PRIME + np.uint64(table[byte]) + _ONE
+            start, state, value = -1, _OPENING, np.uint64(0)
+        if entry != SEPARATOR and (spaced or kind != IGNORED):
+            start = position if start < 0 else start
+            if kind != IGNORED:
+                value = value * PRIME + np.uint64(entry & _FOLD_MASK) + _ONE
+            if kind == LETTER:
+                state = _RUN
+            elif kind == UNIT:
+                state = _CLUSTER
+            elif kind in (PREFIX, STACKER):
+                state = _OPENING
+            elif kind == CLOSING:
+                state = _CLOSED
         position += width
     if start >= 0:
         hashes[count], starts[count], ends[count] = mix(value), start, end

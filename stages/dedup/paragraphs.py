@@ -16,7 +16,8 @@ import pyarrow as pa
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
 from stages.common.compiled import compiled
-from stages.common.word_hashes import LETTERS_AND_DIGITS, PRIME, Bytes, Hashes, Positions, find_words, mix, text_columns
+from stages.common.word_classes import LETTERS_AND_DIGITS, WordTable
+from stages.common.word_hashes import PRIME, Bytes, Hashes, Positions, find_words, mix, text_columns
 from stages.dedup.config import ParagraphConfig
 from stages.dedup.cuts import CutFile, cuts_by_file, read_batch, write_batches
 from stages.dedup.filter import survives
@@ -66,7 +67,9 @@ def hash_partition(
     rows = np.flatnonzero(survivors.to_numpy(False))
     table = table.take(pa.array(rows))
     data, offsets = text_columns(table.column("text"))
-    texts, hashes, starts, ends = _units(data, offsets, config.unit == "line", config.min_characters)
+    texts, hashes, starts, ends = _units(
+        data, offsets, LETTERS_AND_DIGITS, config.unit == "line", config.min_characters
+    )
     ids = table.column("id").combine_chunks()
     edges = np.array([number * 2**64 // slices for number in range(1, slices)], dtype=np.uint64)
     slice_of = np.searchsorted(edges, hashes, side="right")
@@ -108,7 +111,7 @@ def _occurrence(values: Hashes) -> npt.NDArray[np.int64]:
 
 @compiled
 def _units(
-    data: Bytes, offsets: Positions, lines: bool, min_characters: int
+    data: Bytes, offsets: Positions, table: WordTable, lines: bool, min_characters: int
 ) -> tuple[Positions, Hashes, Positions, Positions]:
     """Units of at least `min_characters` that contain a word: index of the text, hash, start and end in the text."""
     longest = np.max(offsets[1:] - offsets[:-1]) if len(offsets) > 1 else 0
@@ -127,7 +130,7 @@ def _units(
             start, end, position = _next_unit(data, position, stop, lines)
             if _characters(data, start, end) < min_characters:
                 continue
-            value = _hash_of(data, start, end, buffers)
+            value = _hash_of(data, start, end, table, buffers)
             if value:
                 texts[count], hashes[count] = text, value
                 starts[count], ends[count] = start - offsets[text], end - offsets[text]
@@ -163,10 +166,12 @@ def _characters(data: Bytes, start: int, end: int) -> int:
 
 
 @compiled
-def _hash_of(data: Bytes, start: int, end: int, buffers: tuple[Hashes, Positions, Positions]) -> np.uint64:
+def _hash_of(
+    data: Bytes, start: int, end: int, table: WordTable, buffers: tuple[Hashes, Positions, Positions]
+) -> np.uint64:
     """Hash of the words, without case, punctuation and white space; 0 if there are none."""
     hashes, starts, ends = buffers
     value = np.uint64(0)
-    for word in range(find_words(data, start, end, LETTERS_AND_DIGITS, hashes, starts, ends)):
+    for word in range(find_words(data, start, end, table, hashes, starts, ends)):
         value = value * PRIME + hashes[word]
     return mix(value)

@@ -31,10 +31,14 @@ class DedupStage(Stage):
     """Keep one document of each cluster of duplicates; split off the held-out documents."""
 
     name = "dedup"
-    version = 2
+    version = 3
     Config = DedupConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"documents": RAW_DOCUMENTS}
     output = CORPUS
+
+    def packages(self, config: DedupConfig) -> tuple[str, ...]:
+        """Unicode's tables, which say what a word is."""
+        return ("unicodedata",)
 
     def sources(self, config: DedupConfig) -> dict[str, str]:
         """Fingerprints of the benchmark files, and the digests of the earlier artifacts."""

@@ -3,8 +3,8 @@
 - `ItemWords`, `item_words`: the words of all items, indexed by every run of `SEED_WORDS` words
 - `longest_runs`: the longest run of each item within a text
 
-Words are compared by 64-bit hashes, ignoring ASCII case and punctuation, as in decontamination
-(`stages/common/word_hashes.py`).
+Words are compared by 64-bit hashes, ignoring case and punctuation, as in decontamination
+(`stages/common/word_classes.py`).
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.compiled import compiled
+from stages.common.word_classes import LETTERS_AND_DIGITS, WordTable
 from stages.common.word_hashes import (
-    LETTERS_AND_DIGITS,
     Bytes,
     Hashes,
     Positions,
@@ -98,7 +98,7 @@ def longest_runs(data: Bytes, offsets: Positions, items: ItemWords) -> npt.NDArr
 def _longest_runs(
     data: Bytes,
     offsets: Positions,
-    table: Bytes,
+    table: WordTable,
     item_hashes: Hashes,
     field_starts: Positions,
     field_ends: Positions,

@@ -15,7 +15,8 @@ import numpy as np
 from stages.clean.measures.character_classes import CLASSES
 from stages.clean.measures.repetition import NGRAMS, count_duplicates, count_repeated_ngrams
 from stages.clean.measures.text_scan import Count, Line, Table, scan
-from stages.common.word_hashes import SPACED, Bytes, Hashes, Positions, words
+from stages.common.word_classes import SPACED
+from stages.common.word_hashes import Bytes, Hashes, Positions, words
 
 
 @dataclass(frozen=True)

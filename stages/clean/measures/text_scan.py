@@ -22,7 +22,8 @@ from stages.clean.measures.character_classes import (
     width_at,
 )
 from stages.common.compiled import compiled
-from stages.common.word_hashes import PRIME, SPACED, Bytes, Hashes, Positions, Words, mix, words
+from stages.common.word_classes import SPACED
+from stages.common.word_hashes import PRIME, Bytes, Hashes, Positions, Words, mix, words
 
 Table = npt.NDArray[np.int64]
 

@@ -16,8 +16,8 @@ import pyarrow.ipc
 from infra.store.filesystem import Folder
 from infra.workers.partitions import PartitionResult, PartitionWriter
 from stages.common.compiled import compiled
+from stages.common.word_classes import LETTERS_AND_DIGITS, WordTable
 from stages.common.word_hashes import (
-    LETTERS_AND_DIGITS,
     PRIME,
     Bytes,
     Hashes,
@@ -193,12 +193,12 @@ def find_ngrams(data: Bytes, offsets: Positions, index: NgramIndex, window: int)
         index: n-grams to search for.
         window: characters to add on both sides; the ends are then moved inwards so that they split no word.
     """
-    return Ngrams(*_find(data, offsets, index, window))
+    return Ngrams(*_find(data, offsets, LETTERS_AND_DIGITS, index, window))
 
 
 @compiled
 def _find(
-    data: Bytes, offsets: Positions, index: NgramIndex, window: int
+    data: Bytes, offsets: Positions, table: WordTable, index: NgramIndex, window: int
 ) -> tuple[Positions, Positions, Positions, Positions]:
     longest = np.max(offsets[1:] - offsets[:-1]) // 2 + 2 if len(offsets) > 1 else 0
     hashes, grams = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
@@ -207,7 +207,7 @@ def _find(
     count = 0
     for text in range(len(offsets) - 1):
         encoded = data[offsets[text] : offsets[text + 1]]
-        word_count = find_words(encoded, 0, len(encoded), LETTERS_AND_DIGITS, hashes, starts, ends)
+        word_count = find_words(encoded, 0, len(encoded), table, hashes, starts, ends)
         if word_count < index.shortest:
             continue
         hash_ngrams(hashes[:word_count], index.shortest, grams)

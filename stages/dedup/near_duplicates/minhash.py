@@ -4,7 +4,7 @@
 - `shingle_sets`: sets of shingle hashes, for the exact Jaccard similarity
 - `affine32_permutations`: those of datasketch 2, for compatibility with its LSH and users' indexes
 
-Words are those of `stages/common/word_hashes.py` (letters and digits, ASCII case folded); a shingle is the hash of a
+Words are those of `stages/common/word_classes.py` (letters and digits, case folded); a shingle is the hash of a
 word n-gram, folded to 32 bits. A text of fewer words has a single shingle of all its words; a text without words has
 none.
 """
@@ -16,10 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.common.compiled import compiled
+from stages.common.word_classes import LETTERS_AND_DIGITS, SPACED, WordTable
 from stages.common.word_hashes import (
-    LETTERS_AND_DIGITS,
     PRIME,
-    SPACED,
     Hashes,
     Positions,
     find_words,
@@ -30,9 +29,9 @@ from stages.common.word_hashes import (
 from stages.dedup.near_duplicates.minhash_config import SEED
 
 Signatures = npt.NDArray[np.uint32]
-HASH_NAME = "word-polynomial-fmix64-folded-to-32"
+HASH_NAME = "unicode-word-polynomial-fmix64-folded-to-32"
 """Name of the shingle hash; stored in an index, since signatures by other hashes cannot be compared."""
-SIGNATURE_VERSION = 1
+SIGNATURE_VERSION = 2
 """Raised whenever the same text would have another signature or exact hash."""
 _EMPTY = np.uint32(0xFFFFFFFF)
 _BLOCK = 4096
@@ -45,7 +44,7 @@ class Signed(NamedTuple):
     signatures: Signatures
     """(texts, permutations) uint32; the share of equal values estimates the Jaccard similarity."""
     exact: Hashes
-    """(texts, 2) uint64: equal for texts that differ only in ASCII case and white space."""
+    """(texts, 2) uint64: equal for texts that differ only in case, invisible characters and white space."""
     shingles: Positions
     """(texts,) int64, with repetitions; 0 for a text without words."""
 
@@ -70,7 +69,8 @@ def sign(texts: pa.ChunkedArray | pa.Array, permutations: int, shingle_words: in
     signatures = np.full((count, permutations), _EMPTY, dtype=np.uint32)
     exact, shingles = np.zeros((count, 2), dtype=np.uint64), np.zeros(count, dtype=np.int64)
     factors, summands = affine32_permutations(permutations)
-    _sign(data, offsets, shingle_words, factors, summands, signatures, exact, shingles)
+    tables = (LETTERS_AND_DIGITS, SPACED)
+    _sign(data, offsets, tables, shingle_words, factors, summands, signatures, exact, shingles)
     return Signed(signatures, exact, shingles)
 
 
@@ -79,7 +79,7 @@ def shingle_sets(texts: pa.ChunkedArray | pa.Array, shingle_words: int) -> pa.La
     data, offsets = text_columns(texts)
     capacity = int((offsets[-1] - offsets[0]) // 2 + len(offsets)) if len(offsets) > 1 else 0
     values, ends = np.empty(capacity, dtype=np.uint32), np.zeros(len(offsets), dtype=np.int64)
-    used = _shingle_sets(data, offsets, shingle_words, values, ends)
+    used = _shingle_sets(data, offsets, LETTERS_AND_DIGITS, shingle_words, values, ends)
     return pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values[:used]))
 
 
@@ -131,6 +131,7 @@ def _permute(hashes: Signatures, factors: Signatures, summands: Signatures, sign
 def _sign(
     data: npt.NDArray[np.uint8],
     offsets: Positions,
+    tables: tuple[WordTable, WordTable],
     n: int,
     factors: Signatures,
     summands: Signatures,
@@ -143,13 +144,13 @@ def _sign(
     starts, ends = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
     folded = np.empty(capacity, dtype=np.uint32)
     for row in range(len(offsets) - 1):
-        words = find_words(data, offsets[row], offsets[row + 1], LETTERS_AND_DIGITS, hashes, starts, ends)
+        words = find_words(data, offsets[row], offsets[row + 1], tables[0], hashes, starts, ends)
         count = _shingles(hashes, words, n, grams, folded)
         for position in range(count):
             folded[position] = _murmur32(folded[position])
         _permute(folded[:count], factors, summands, signatures[row])
         shingles[row] = count
-        words = find_words(data, offsets[row], offsets[row + 1], SPACED, hashes, starts, ends)
+        words = find_words(data, offsets[row], offsets[row + 1], tables[1], hashes, starts, ends)
         for position in range(words):
             exact[row, 0] = exact[row, 0] * PRIME + hashes[position]
             exact[row, 1] = mix(exact[row, 1] + hashes[position])
@@ -157,14 +158,16 @@ def _sign(
 
 
 @compiled
-def _shingle_sets(data: npt.NDArray[np.uint8], offsets: Positions, n: int, values: Signatures, ends: Positions) -> int:
+def _shingle_sets(
+    data: npt.NDArray[np.uint8], offsets: Positions, table: WordTable, n: int, values: Signatures, ends: Positions
+) -> int:
     capacity = _longest(offsets) // 2 + 1
     hashes, grams = np.empty(capacity, dtype=np.uint64), np.empty(capacity, dtype=np.uint64)
     starts, stops = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
     folded = np.empty(capacity, dtype=np.uint32)
     used = 0
     for row in range(len(offsets) - 1):
-        words = find_words(data, offsets[row], offsets[row + 1], LETTERS_AND_DIGITS, hashes, starts, stops)
+        words = find_words(data, offsets[row], offsets[row + 1], table, hashes, starts, stops)
         count = _shingles(hashes, words, n, grams, folded)
         ordered = np.sort(folded[:count])
         for position in range(count):

@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -40,6 +41,7 @@ def sign_documents(
         "permutations": near.permutations,
         "shingle_words": near.shingle_words,
         "version": SIGNATURE_VERSION,
+        "unicode": unicodedata.unidata_version,
     }
     key = hashlib.sha256(canonical_json(key_fields).encode()).hexdigest()
     store = maps.folder.url.rstrip("/").rsplit("/", 2)[0]

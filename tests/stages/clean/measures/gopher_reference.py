@@ -26,8 +26,8 @@ def paragraphs(text: str) -> list[str]:
 
 
 def top_ngram(text: str, n: int) -> float:
-    words = [ascii_lower(word) for word in text.split()]
-    ngrams = [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
+    split = list(map(str.lower, words(text)))
+    ngrams = [" ".join(split[start : start + n]) for start in range(len(split) - n + 1)]
     if not ngrams:
         return 0.0
     ngram, times = Counter(ngrams).most_common(1)[0]
@@ -35,11 +35,11 @@ def top_ngram(text: str, n: int) -> float:
 
 
 def repeated_ngrams(text: str, n: int) -> float:
-    words = [ascii_lower(word) for word in text.split()]
+    split = list(map(str.lower, words(text)))
     seen: set[tuple[str, ...]] = set()
     characters = start = 0
-    while start + n <= len(words):
-        ngram = tuple(words[start : start + n])
+    while start + n <= len(split):
+        ngram = tuple(split[start : start + n])
         if ngram in seen:
             characters += sum(map(len, ngram))
             start += n
@@ -49,5 +49,6 @@ def repeated_ngrams(text: str, n: int) -> float:
     return characters / max(len(text), 1)
 
 
-def ascii_lower(word: str) -> str:
-    return "".join(character.lower() if character.isascii() else character for character in word)
+def words(text: str) -> list[str]:
+    """Those of `str.split`; each ideograph is one of its own, with the punctuation after it."""
+    return re.findall(r"[\u3400-\u9fff][^\s\w]*|(?:(?![\u3400-\u9fff])\S)+", text)
