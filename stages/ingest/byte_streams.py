@@ -29,6 +29,8 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 """Longer marks first: UTF-16's is a prefix of UTF-32's."""
+_UNMARKED = {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}
+"""Zero bytes at the beginning of a file in UTF-16 without a byte order mark."""
 BUFFER_BYTES = 1 << 17
 READ_AHEAD_BYTES = 1 << 20
 """More than one block of bzip2 (900 kB) and the buffers around it."""
@@ -109,10 +111,13 @@ def open_source(url: str, counter: ByteCounter) -> Iterator[io.BufferedReader]:
 def as_utf8(stream: IO[bytes]) -> IO[bytes]:
     """Stream without byte order mark, recoded to UTF-8 if the mark is that of UTF-16 or UTF-32.
 
-    If its first lines end with CR alone, LF replaces every CR.
+    Files of records begin with two ASCII characters: in UTF-16 without a mark every second byte is zero. If the first
+    lines end with CR alone, LF replaces every CR.
     """
     head = stream.peek(4)[:4]  # type: ignore[attr-defined]
     mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if head.startswith(pair[0])), (b"", "utf-8"))
+    if not mark and len(head) == 4:
+        encoding = _UNMARKED.get(tuple(byte == 0 for byte in head), encoding)
     if encoding == "utf-8":
         stream.read(len(mark))
     else:

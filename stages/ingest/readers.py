@@ -17,6 +17,8 @@ from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
 from stages.ingest.file_listing import SourceFile
 from stages.ingest.records import Failure, Record
 
+WHOLE_FILE = ("unreadable_from_here", "not_a_dump")
+"""Reasons of failures with which a file ends; all of it counts as lost."""
 EXTRACTED = ("warc", "wikipedia_dump")
 """Formats whose readers extract the text from its markup."""
 
@@ -43,7 +45,7 @@ def read_file(
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
             stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.url))
             for record in _records(stream, format_name, file, source, max_document_bytes):
-                if isinstance(record, Failure) and record.reason == "unreadable_from_here":
+                if isinstance(record, Failure) and record.reason in WHOLE_FILE:
                     yield replace(record, lost_bytes=max(file.bytes, 1))
                 else:
                     yield record

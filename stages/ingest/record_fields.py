@@ -1,11 +1,13 @@
 """Maps the fields of a file's records to a `Record`.
 
 - `record_of`: record of a JSON object or a row of a table
+- `described`: what a value is, for messages
 - `iso_date`: date in free form as ISO 8601
 """
 
 import datetime
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,9 +32,14 @@ def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) ->
         return None
     names = source.fields
     text = field_value(values, names.text)
+    if isinstance(text, bytes):  # a binary column of Parquet or Arrow
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            return Failure(position, "not_utf8", f"field {names.text!r}: {error.reason} at byte {error.start}")
     if not isinstance(text, str):
-        problem = "missing" if text is None else f"a {type(text).__name__}"
-        fields = ", ".join(list(map(str, values))[:SHOWN_FIELDS])
+        problem = "missing" if _is_null(text) else f"{described(text)}, not a string"
+        fields = ", ".join(f"{name}{_container(value)}" for name, value in list(values.items())[:SHOWN_FIELDS])
         return Failure(position, "no_text", f"field {names.text!r} is {problem}; the record has: {fields}")
     raw_date = plain(field_value(values, names.date))
     date = raw_date if raw_date and is_iso_date(raw_date) else None
@@ -71,14 +78,41 @@ def field_value(values: Any, name: FieldName | None) -> Any:
 
 
 def plain(value: Any) -> str | None:
-    """Value as text: ISO 8601 for dates, JSON for nested values; None if empty."""
-    if value is None or isinstance(value, str):
+    """Value as text: ISO 8601 for dates, JSON for nested values, bytes as UTF-8; None if empty or not a number."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if _is_null(value) or isinstance(value, str):
         return value or None
     if isinstance(value, datetime.date | datetime.datetime):
         return value.isoformat()
     if isinstance(value, Mapping | list | tuple | bool):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=plain)
     return str(value)
+
+
+def described(value: Any) -> str:
+    """Kind of a JSON value or a table's cell: `a list of 3 objects`, `an object with the fields a, b`, `a number`."""
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return f"an object with the fields {', '.join(list(map(str, value))[:SHOWN_FIELDS])}"
+    if isinstance(value, list | tuple):
+        kinds = {_KINDS.get(type(element), "value") for element in value} or {"element"}
+        plural = "" if len(value) == 1 else "s"
+        return f"a list of {len(value):,} {kinds.pop() if len(kinds) == 1 else 'element'}{plural}"
+    return f"a {_KINDS.get(type(value), type(value).__name__)}"
+
+
+_KINDS = {dict: "object", list: "list", str: "string", int: "number", float: "number", bool: "boolean", bytes: "binary"}
+
+
+def _container(value: Any) -> str:
+    return f" ({described(value)})" if isinstance(value, Mapping | list) else ""
+
+
+def _is_null(value: Any) -> bool:
+    """Null, or the not-a-number that pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def is_iso_date(text: str) -> bool:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from stages.ingest.byte_streams import BROKEN_STREAM, ReadInterruptedError
 from stages.ingest.config import SourceConfig
-from stages.ingest.record_fields import record_of, top_level_columns
+from stages.ingest.record_fields import SHOWN_FIELDS, record_of, top_level_columns
 from stages.ingest.records import Failure, Record
 
 MAX_ROWS = 1_000
@@ -28,20 +29,22 @@ READ_BYTES = 1 << 24
 def read_parquet(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
     """Rows of a Parquet file; only the configured columns are read."""
     with _seekable(stream) as file:
-        yield from _records(_parquet_batches(file, source), source)
+        parquet = pq.ParquetFile(_BoundedFile(file))
+        yield from _records(_parquet_batches(parquet, source), parquet.schema_arrow, source)
 
 
 def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
     """Rows of an Arrow IPC file (Feather 2) or stream, distinguished by the magic bytes."""
     if stream.peek(6)[:6] == ARROW_FILE_MAGIC:  # type: ignore[attr-defined]
         with _seekable(stream) as file:
-            yield from _records(_file_batches(file, source), source)
+            reader = pa.ipc.open_file(_BoundedFile(file))
+            yield from _records(_file_batches(reader, source), reader.schema, source)
     else:
-        yield from _records(_stream_batches(stream, source), source)
+        stream_reader = pa.ipc.open_stream(_BoundedFile(stream))
+        yield from _records(_stream_batches(stream_reader, source), stream_reader.schema, source)
 
 
-def _parquet_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
-    parquet = pq.ParquetFile(_BoundedFile(file))
+def _parquet_batches(parquet: pq.ParquetFile, source: SourceConfig) -> Iterator[pa.RecordBatch]:
     names = parquet.schema_arrow.names
     columns = top_level_columns(names, source)
     for group in range(parquet.num_row_groups):
@@ -51,15 +54,14 @@ def _parquet_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.Recor
             yield batch if columns else _selected(batch, [])
 
 
-def _file_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
-    reader = pa.ipc.open_file(_BoundedFile(file))
+def _file_batches(reader: Any, source: SourceConfig) -> Iterator[pa.RecordBatch]:
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)
         yield _selected(batch, top_level_columns(batch.schema.names, source))
 
 
-def _stream_batches(stream: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
-    for batch in pa.ipc.open_stream(_BoundedFile(stream)):
+def _stream_batches(reader: Any, source: SourceConfig) -> Iterator[pa.RecordBatch]:
+    for batch in reader:
         yield _selected(batch, top_level_columns(batch.schema.names, source))
 
 
@@ -69,14 +71,21 @@ def _selected(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
     return batch.select(columns)
 
 
-def _records(batches: Iterator[pa.RecordBatch], source: SourceConfig) -> Iterator[Record | Failure | None]:
+def _records(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: SourceConfig
+) -> Iterator[Record | Failure | None]:
     position = 0
+    columns = ", ".join(f"{column.name} ({column.type})" for column in list(schema)[:SHOWN_FIELDS])
     for batch in _slices(batches):
         for row in _rows(batch):
             if row is None:
                 yield Failure(position, "damaged_row", "bytes that are not UTF-8, or a value out of range")
             else:
-                yield record_of(row, position, source)
+                record = record_of(row, position, source)
+                if isinstance(record, Failure) and record.reason == "no_text":
+                    problem = (record.detail or "").split(";")[0]
+                    record = replace(record, detail=f"{problem}; the columns are: {columns}")
+                yield record
             position += 1
 
 

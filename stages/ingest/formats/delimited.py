@@ -1,9 +1,13 @@
 """CSV and TSV: a record per row, parsed by Python's csv module.
 
+- `read_csv`, `read_tsv`: the rows of a file
+- `_RowParser`: rows of quoted fields, which rejects the line where a quote opens that does not close
+
 The csv module has a field size limit for the whole process; it is set for each row and restored after it.
 """
 
 import csv
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -12,6 +16,12 @@ from stages.ingest.byte_streams import as_utf8, capped_lines
 from stages.ingest.config import SourceConfig
 from stages.ingest.record_fields import record_of
 from stages.ingest.records import Failure, Record
+
+MIN_SWALLOWED_DELIMITERS = 8
+"""Delimiters in the lines of a well-formed field, all of which look like rows, from which they are rows: lines of a
+poem may have a comma each, and the quotes of two damaged rows may enclose the rows between them."""
+SCANS_PER_BYTE = 4
+"""Bytes to parse again behind quotes that do not close, per byte of the file: the work stays linear."""
 
 
 def read_csv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
@@ -27,19 +37,18 @@ def read_tsv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterato
 def _read(
     stream: IO[bytes], source: SourceConfig, max_bytes: int, delimiter: str, quoting: bool
 ) -> Iterator[Record | Failure | None]:
-    lines = _Lines(as_utf8(stream), max_bytes)
-    rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
+    rows = _RowParser(_Lines(as_utf8(stream), max_bytes), delimiter, quoting, max_bytes)
     header: list[str] | None = None
-    width, position = 0, 0
-    for row in _rows(rows, lines, max_bytes):
+    position = 0
+    for row in rows:
         if row == []:
             continue
-        if isinstance(row, list) and not width:
-            width = len(row)
+        if isinstance(row, list) and not rows.width:
+            rows.width = len(row)
             if source.header:
                 header = row
                 continue
-        yield _from_row(row, header, width, position, source)
+        yield _from_row(row, header, rows.width, position, source)
         position += 1
 
 
@@ -50,37 +59,134 @@ class _Broken:
 
 
 class _Lines:
-    """Lines for the csv module; a line that is too long becomes an empty one and sets `has_too_long`."""
+    """Numbered lines for the csv module, with those of the current row, which can be read again.
+
+    A line that is too long becomes an empty one and sets `has_too_long`.
+    """
 
     def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
         self._lines = capped_lines(stream, max_bytes)
-        self.has_too_long = False
+        self._again: deque[tuple[int, bytes | None]] = deque()
+        self._limit = 0
+        self.row: list[tuple[int, bytes | None]] = []
+        self.row_bytes = 0
+        self.is_cut_off = False
+        """Whether the row ended at the end of the file or at the limit of bytes."""
+
+    def begin(self, limit: int) -> None:
+        """Begin a row, of one line if `limit` bytes are exceeded."""
+        self.row, self.row_bytes, self._limit, self.is_cut_off = [], 0, limit, False
+
+    def reread(self, first: int = 0) -> None:
+        """Read the lines of the row again, from its `first` line."""
+        self._again.extendleft(reversed(self.row[first:]))
+
+    @property
+    def has_too_long(self) -> bool:
+        return any(line is None for _, line in self.row)
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        _, line = next(self._lines)
-        self.has_too_long |= line is None
-        return (line or b"").decode("utf-8", "surrogateescape")
+        self.is_cut_off = True
+        if self.row and self.row_bytes > self._limit:
+            raise StopIteration
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.is_cut_off = False
+        self.row.append(line)
+        self.row_bytes += len(line[1] or b"")
+        return _decoded(line[1])
 
 
-def _rows(rows: Any, lines: _Lines, max_bytes: int) -> Iterator[Sequence[str] | _Broken]:
-    while True:
-        previous_limit = csv.field_size_limit(max_bytes)  # a limit for the whole process
+class _RowParser:
+    """Rows, with a `_Broken` for each that cannot be read.
+
+    A quote that does not close would make one field of all rows behind it. Such a field reaches the end of the file or
+    contains a quote that neither ends it nor is doubled, or its lines are rows by themselves: the line where it opens
+    is rejected, and reading continues at the next line.
+    """
+
+    def __init__(self, lines: _Lines, delimiter: str, quoting: bool, max_bytes: int) -> None:
+        self.width = 0
+        """Number of fields of the first row; 0 before it was read."""
+        self._lines = lines
+        self._delimiter = delimiter
+        self._max_bytes = max_bytes
+        self._strict, self._lenient = (
+            csv.reader(
+                lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, strict=is_strict
+            )
+            for is_strict in (True, False)
+        )
+        self._credit = max_bytes
+
+    def __iter__(self) -> "_RowParser":
+        return self
+
+    def __next__(self) -> Sequence[str] | _Broken:
+        lines = self._lines
+        lines.begin(limit := min(self._max_bytes, self._credit))
+        row = self._next(self._strict)
+        is_strict = not isinstance(row, csv.Error)
+        if not is_strict and not lines.is_cut_off:  # a quote in the middle of a field, or one that closed another row's
+            lines.reread()
+            lines.begin(limit)
+            row = self._next(self._lenient)
+        self._credit = min(self._max_bytes, self._credit + SCANS_PER_BYTE * len(lines.row[0][1] or b""))
+        if lines.has_too_long and len(lines.row) == 1:
+            return _Broken("too_long", "a line longer than max_document_bytes")
+        if (not is_strict and lines.is_cut_off) or self._is_several_rows(row, is_strict):
+            return self._rejected_line()
+        if isinstance(row, csv.Error):
+            return _Broken("not_csv", str(row))
+        return _Broken("too_long", "a line longer than max_document_bytes") if lines.has_too_long else row
+
+    def _next(self, reader: Any) -> list[str] | csv.Error:
+        previous_limit = csv.field_size_limit(self._max_bytes)  # a limit for the whole process
         try:
-            row = next(rows)
-        except StopIteration:
-            return
+            row: list[str] = next(reader)
+            return row
         except csv.Error as error:
-            row = _Broken("not_csv", str(error))
+            return error
         finally:
             csv.field_size_limit(previous_limit)
-        if lines.has_too_long and not isinstance(row, _Broken):
-            lines.has_too_long = False
-            yield _Broken("too_long", "a line longer than max_document_bytes")
-        else:
-            yield row
+
+    def _is_several_rows(self, row: list[str] | csv.Error, is_strict: bool) -> bool:
+        """Whether the lines behind the first are rows by themselves."""
+        behind = self._lines.row[1:]
+        if not behind or self.width < 2:
+            return False
+        if is_strict and isinstance(row, list) and len(row) == self.width:
+            are_numbered = row[0].isdecimal() and all(_decoded(line)[:1].isdecimal() for _, line in behind)
+            enough = are_numbered or (self.width - 1) * len(behind) >= MIN_SWALLOWED_DELIMITERS
+            return enough and all(map(self._is_row, behind))
+        return 2 * sum(map(self._is_row, behind)) >= len(behind)
+
+    def _is_row(self, line: tuple[int, bytes | None]) -> bool:
+        return len(self._fields(line[1])) == self.width
+
+    def _fields(self, line: bytes | None) -> list[str]:
+        """Fields of a line by itself."""
+        try:
+            return next(csv.reader([_decoded(line).rstrip("\r\n")], delimiter=self._delimiter), [])
+        except csv.Error:
+            return []
+
+    def _rejected_line(self) -> Sequence[str] | _Broken:
+        """The line where the quote opens; the header is read as far as its line goes, as other rows depend on it."""
+        lines = self._lines
+        (number, first), last = lines.row[0], lines.row[-1][0]
+        lines.reread(1)
+        self._credit = max(0, self._credit - lines.row_bytes)
+        if not self.width:
+            return self._fields(first)
+        end = f"line {last + 1:,}, the last one that was searched" if lines.is_cut_off else f"line {last + 1:,}"
+        return _Broken("unclosed_quote", f"the quote that opens in line {number + 1:,} does not close before {end}")
+
+
+def _decoded(line: bytes | None) -> str:
+    return (line or b"").decode("utf-8", "surrogateescape")
 
 
 def _from_row(

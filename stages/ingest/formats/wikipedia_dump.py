@@ -1,8 +1,9 @@
 """Wikipedia's XML dumps (MediaWiki export format), page by page in bounded memory.
 
-- `read`: articles of a dump
+- `read`: articles of a dump; one failure for XML of another kind
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
@@ -13,6 +14,7 @@ from lxml import etree
 from stages.ingest.formats import wikitext
 from stages.ingest.records import Failure, Record
 
+ROOT = "mediawiki"
 ARTICLES = "0"
 """Namespace of articles; others are talk, users, templates, files."""
 
@@ -20,27 +22,57 @@ ARTICLES = "0"
 def read(stream: IO[bytes]) -> Iterator[Record | Failure]:
     """Articles in the order of the dump, as plain text; redirects are failures, other namespaces are skipped.
 
+    XML with another root element, or a dump without pages (of log entries), is a failure of the whole file.
+
     Args:
         stream: the decompressed dump; entities are not expanded and no external resource is loaded.
     """
     base, position = "", -1
+    parts: Counter[str] = Counter()
     events = etree.iterparse(
-        stream, events=("end",), resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True
-    )
+        stream, events=("start", "end"), resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True,
+        remove_comments=True, remove_pis=True,
+    )  # fmt: skip
     try:
-        for _, element in events:
-            name = etree.QName(element).localname
+        root = next(events)[1]
+        if _name(root) != ROOT:
+            yield Failure(0, "not_a_dump", _root_problem(root))
+            return
+        for event, element in events:
+            if event == "start":
+                continue
+            name = _name(element)
+            if element.getparent() is root:
+                parts[name] += 1
             if name == "base":
                 base = (element.text or "").rsplit("/", 1)[0] + "/"
-            elif name == "page":
-                if _child(element, "ns") in ("", ARTICLES):
-                    position += 1
-                    yield replace(_read_page(element, base), position=position)
+            elif name == "page" and _child(element, "ns") in ("", ARTICLES):
+                position += 1
+                yield replace(_read_page(element, base), position=position)
+            if element.getparent() is root:
                 element.clear()
                 while element.getprevious() is not None:
-                    del element.getparent()[0]
+                    del root[0]
+        if not parts["page"]:
+            yield Failure(0, "not_a_dump", f"<{ROOT}> without any <page>; it has: {_shown(parts)}")
     except etree.LxmlError as error:
         yield Failure(position + 1, "unreadable_from_here", str(error)[:200])
+
+
+def _root_problem(root: etree._Element) -> str:
+    return (
+        f"the root element is <{_name(root)}>; XML is read if it is <{ROOT}>, a dump of MediaWiki "
+        "(other files: format html or plain, or leave them out of the path)"
+    )
+
+
+def _name(element: etree._Element) -> str:
+    """Name without its namespace."""
+    return str(element.tag).rpartition("}")[2]
+
+
+def _shown(parts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} <{name}>" for name, count in parts.most_common(3)) or "no element"
 
 
 def _read_page(page: etree._Element, base: str) -> Record | Failure:

@@ -304,3 +304,32 @@ def test_odd_line_ends_of_markup(shared_data):
         [with_cr], [without] = (read(folder / f"{name}_{ends}.{kind}") for ends in ("crlf", "lf"))
         assert with_cr == without
         assert with_cr.metadata["title"]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(5), pa.string(), pa.large_string()])
+def test_binary_columns_with_utf_8_are_text(tmp_path, kind):
+    values = pa.array(["café".encode(), b"\xff\xfe\xfd\xfc\xfb", None], pa.binary(5) if kind == pa.binary(5) else None)
+    values = values if kind == pa.binary(5) else values.view(kind) if kind in (pa.binary(), pa.string()) else (
+        values.cast(pa.large_binary()).view(kind)
+    )  # fmt: skip
+    table = pa.table({"text": values, "id": pa.array([b"x", b"\xff", None])})
+    for name, write in (("a.parquet", pq.write_table), ("a.arrow", _write_stream)):
+        buffer = io.BytesIO()
+        write(table, buffer)
+        first, second, third = read_bytes(tmp_path, name, buffer.getvalue())
+        assert (first.text, first.id) == ("café", "x")
+        assert second.reason in ("not_utf8", "damaged_row")
+        assert third.detail == f"field 'text' is missing; the columns are: text ({kind}), id (binary)"
+
+
+def test_columns_without_text_are_told_precisely(tmp_path):
+    for values, problem in (
+        (pa.array([["a", "b"]]), "is a list of 2 strings, not a string"),
+        (pa.array([{"en": "a"}]), "is an object with the fields en, not a string"),
+        (pa.array([3]), "is a number, not a string"),
+    ):
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"text": values, "content": ["x"]}), buffer)
+        [failure] = read_bytes(tmp_path, "a.parquet", buffer.getvalue())
+        assert failure.detail.startswith(f"field 'text' {problem}; the columns are: text ({str(values.type)[:5]}")
+        assert failure.detail.endswith("), content (string)")

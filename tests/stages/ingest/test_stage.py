@@ -132,7 +132,7 @@ def test_the_share_of_broken_records_decides_at_the_end(tmp_path, broken, stops)
         ingest(config)
     assert str(raised.value).startswith(
         "11 of 100 records read so far are broken, more than ingest.max_reject_share (0.1) of all records: "
-        "11 not_an_object, first a.jsonl, record 89 (a JSON int)."
+        "11 not_an_object, first a.jsonl, record 89 (a number, not an object)."
     )
     assert "--set ingest.max_reject_share=0.17" in str(raised.value)
     ingest(IngestConfig(path=path, max_reject_share=0.17))

@@ -1,7 +1,11 @@
 import io
+import tracemalloc
+
+import pytest
 
 from stages.ingest.formats import wikipedia_dump
 from stages.ingest.records import Failure, Record
+from tests.stages.ingest.sample_files import read_bytes
 
 DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="en">
 <siteinfo><base>https://en.wikipedia.org/wiki/Main_Page</base></siteinfo>
@@ -39,3 +43,22 @@ def test_entities_are_not_expanded() -> None:
     bomb = '<!DOCTYPE m [<!ENTITY a "boom"><!ENTITY b "&a;&a;&a;"><!ENTITY f SYSTEM "file:///etc/hostname">]>'
     results = read(bomb + DUMP.replace("Second.", "Second &b; &f; words."))
     assert not [result for result in results if isinstance(result, Record) and "boom" in result.text]
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ("<!-- c --><feed xmlns='http://www.w3.org/2005/Atom'><entry/></feed>", "the root element is <feed>; XML is"),
+        ("<corpus>" + "<doc>text</doc>" * 300_000 + "</corpus>", "the root element is <corpus>; XML is read if"),
+        ("<a:b/>", "the root element is <a:b>"),
+        (f"<mediawiki>{'<logitem/>' * 3}</mediawiki>", "<mediawiki> without any <page>; it has: 3 <logitem>"),
+    ],
+)
+def test_other_xml_is_one_failure_with_what_was_found(tmp_path, data, found):
+    tracemalloc.start()
+    [failure] = read_bytes(tmp_path, "a.xml", data.encode())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (failure.position, failure.reason) == (0, "not_a_dump")
+    assert failure.detail.startswith(found)
+    assert peak < 2 * 1_000_000 + len(data), "the file's own bytes, written by the test"
