@@ -2,6 +2,7 @@
 
 - `decompressed`: decompression by the file extension, checked against the magic bytes
 - `expanded`: the chunks of all members (gzip), streams (bzip2, xz) or frames (zstandard) of a file
+- `GzipParts`: the same after damage, from the next member of known content
 - `DamagedFileError`: the file ends early, or is damaged at an offset
 """
 
@@ -28,6 +29,12 @@ ZSTD_INPUT_BYTES = 1 << 9
 """Compressed bytes per call: the library returns the whole output at once, up to 32,000 times as much (runs)."""
 ZSTD_MAX_WINDOW = 1 << 31
 """Public dumps are compressed with `zstd --long=31`, which the library rejects by default."""
+SMALLEST_MEMBER = 9
+"""Bytes of an empty zstandard frame, the smallest of all members."""
+GZIP_MAGIC = b"\x1f\x8b\x08"
+PROBE_BYTES = 1 << 12
+"""Compressed bytes of a member that surely expand to its first ones."""
+MAX_HELD_BYTES = 1 << 22
 XZ_MAX_MEMORY = 1 << 29
 """Eight times the memory for files of `xz -9`; a damaged header can request 4 GiB."""
 
@@ -35,17 +42,19 @@ XZ_MAX_MEMORY = 1 << 29
 class DamagedFileError(ValueError):
     """The content of a file cannot be read from an offset on."""
 
-    def __init__(self, message: str, offset: int, *, ends_early: bool = False) -> None:
+    def __init__(self, message: str, offset: int, *, ends_early: bool = False, is_after_member: bool = False) -> None:
         """Describe the damage.
 
         Args:
             message: what is wrong.
             offset: number of bytes of the file before the damage.
             ends_early: whether the file ends before its content does, so that the missing bytes cannot be counted.
+            is_after_member: whether the file has whole members, and then bytes that begin none.
         """
         super().__init__(message)
         self.offset = offset
         self.ends_early = ends_early
+        self.is_after_member = is_after_member
 
 
 class Decoder(Protocol):
@@ -120,42 +129,52 @@ def decompressed(stream: io.BufferedReader, declared: str | None) -> IO[bytes]:
     return io.BufferedReader(ChunkReader(expanded(stream, declared))) if declared else stream
 
 
-def detected_compression(stream: io.BufferedReader) -> str | None:
+def detected_compression(stream: IO[bytes]) -> str | None:
     """Compression according to the magic bytes."""
-    head = stream.peek(16)
+    head = stream.peek(16)  # type: ignore[attr-defined]
     return next((kind for kind, magic in MAGIC.items() if re.match(magic, head)), None)
 
 
-def expanded(stream: IO[bytes], kind: str) -> Iterator[bytes]:
+def expanded(
+    stream: "IO[bytes] | GzipParts", kind: str, on_member: Callable[[bytes], None] = lambda rest: None
+) -> Iterator[bytes]:
     """Decompressed chunks of about a megabyte.
 
     Args:
         stream: the file; zeros after a member are padding.
         kind: a key of `MAGIC`.
+        on_member: receives the bytes that were read behind the end of a member.
 
     Raises:
         DamagedFileError: at the first damage, at the end of a file inside a member, and at bytes after the last member.
     """
     step = ZSTD_INPUT_BYTES if kind == "zstd" else INPUT_BYTES
     decoder: Decoder | None = None
-    is_first, offset = True, 0
+    is_first, offset, start = True, 0, 0
     while data := stream.read(step):
         while data:
             if decoder is None and not is_first and not data.strip(b"\0"):
                 offset += len(data)
                 break
-            decoder = decoder or DECODERS[kind]()
+            if decoder is None:
+                decoder, start = DECODERS[kind](), offset
             try:
                 yield from _chunks(decoder, data)
             except ReadInterruptedError:
                 raise
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-                raise DamagedFileError(f"{type(error).__name__}: {error}", offset) from error
+                is_after_member = not is_first and offset == start
+                raise DamagedFileError(
+                    f"{type(error).__name__}: {error}", offset, is_after_member=is_after_member
+                ) from error
             rest = decoder.unused_data if decoder.eof else b""
             offset += len(data) - len(rest)
             data = rest
             if decoder.eof:
                 decoder, is_first = None, False
+                on_member(data)
+    if decoder is not None and not is_first and offset - start < SMALLEST_MEMBER:
+        raise DamagedFileError(f"{offset - start} bytes after the last {kind} stream", start, is_after_member=True)
     if decoder is not None:
         raise DamagedFileError(f"the file ends inside a {kind} stream", offset, ends_early=True)
 
@@ -164,3 +183,64 @@ def _chunks(decoder: Decoder, data: bytes) -> Iterator[bytes]:
     yield decoder.decompress(data, OUTPUT_BYTES)
     while not decoder.eof and not decoder.needs_input:
         yield decoder.decompress(b"", OUTPUT_BYTES)
+
+
+class GzipParts:
+    """A gzip file of many members, which is read on after damage."""
+
+    def __init__(self, stream: IO[bytes], first_bytes: bytes) -> None:
+        """Start at the beginning of a file.
+
+        Args:
+            stream: the file.
+            first_bytes: expanded bytes with which a member begins, so that reading continues there.
+        """
+        self._stream = stream
+        self._first_bytes = first_bytes
+        self._held = bytearray()
+        """Compressed bytes since the beginning of the current member: damage may be noticed long after it."""
+        self._pending = b""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Expanded chunks up to the next damage.
+
+        Raises:
+            DamagedFileError: at the damage.
+        """
+        yield from expanded(self, "gzip", self._begin_member)
+
+    def read(self, size: int) -> bytes:
+        """Compressed bytes."""
+        data, self._pending = self._pending[:size], self._pending[size:]
+        data = data or self._stream.read(size)
+        self._held += data
+        del self._held[: max(0, len(self._held) - MAX_HELD_BYTES)]
+        return data
+
+    def skip_damage(self) -> int | None:
+        """Skip to the next member with the known beginning; returns the bytes skipped, None if there is no such one."""
+        data = self._held + self._pending
+        skipped, start, is_end = 0, 1, False
+        while True:
+            while (start := data.find(GZIP_MAGIC, start)) >= 0 and (is_end or len(data) - start >= PROBE_BYTES):
+                if self._begins(bytes(data[start : start + PROBE_BYTES])):
+                    self._held, self._pending = bytearray(), bytes(data[start:])
+                    return skipped + start
+                start += 1
+            if is_end:
+                return None
+            passed = start if start >= 0 else max(len(data) - len(GZIP_MAGIC) + 1, 0)
+            del data[:passed]
+            skipped, start = skipped + passed, 0 if passed else 1
+            more = self._stream.read(OUTPUT_BYTES)
+            is_end = not more
+            data += more
+
+    def _begin_member(self, rest: bytes) -> None:
+        self._held = bytearray(rest)
+
+    def _begins(self, data: bytes) -> bool:
+        try:
+            return zlib.decompressobj(31).decompress(data, len(self._first_bytes)) == self._first_bytes
+        except zlib.error:
+            return False

@@ -111,7 +111,7 @@ def _rows(
     if format_name == "warc":
         from stages.ingest.formats import warc
 
-        return warc.read(stream)
+        return warc.read(stream, max_bytes)
     from stages.ingest.formats import wikipedia_dump
 
     return wikipedia_dump.read(stream)

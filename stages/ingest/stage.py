@@ -45,7 +45,7 @@ class IngestStage(Stage):
         if all(source.path == PYTHON_DOCUMENTATION for source in config.all_sources()):
             return ()
         return (
-            "charset-normalizer", "docutils", "fastwarc", "lxml", "markdown-it-py", "mwparserfromhell", "trafilatura",
+            "charset-normalizer", "docutils", "brotli", "lxml", "markdown-it-py", "mwparserfromhell", "trafilatura",
         )  # fmt: skip
 
     def estimate(self, config: IngestConfig, volume: Volume) -> Estimate:

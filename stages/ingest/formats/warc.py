@@ -6,64 +6,75 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import IO, Any
-
-from fastwarc.warc import ArchiveIterator, WarcRecordType
+from typing import IO
 
 from stages.ingest.formats import html
-from stages.ingest.records import Failure, Record
+from stages.ingest.formats.http_responses import PayloadError, decoded_payload, decoded_text, parse_response
+from stages.ingest.formats.warc_records import DamagedRecord, WarcRecord, read_records
+from stages.ingest.records import Failure, Record, unix_line_ends
 
-_CHARSET = re.compile(r"charset=[\"']?([\w.:-]+)", re.IGNORECASE)
+_WANTED = frozenset(("response", "conversion"))
 _PAGES = ("text/html", "application/xhtml+xml")
+_PAGE_BEGIN = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html)\b", re.I | re.S)
 
 
-def read(stream: IO[bytes]) -> Iterator[Record | Failure]:
-    """Records in file order; the records before damage or truncation are kept.
+def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure]:
+    """Records in file order; a damaged one is a failure, and what follows it is read.
 
     Responses with a page yield its main text, `conversion` records (WET) their own text; requests, metadata, images
     and responses other than 200 are skipped.
 
     Args:
-        stream: the raw file; gzip and zstd have a member per record and are detected by their magic bytes.
+        stream: the raw file; its compression is detected by the magic bytes.
+        max_bytes: longer pages and texts are failures, and are not expanded further.
+
+    Raises:
+        DamagedFileError: at the damage of a compressed file after which no record can be read.
     """
-    position = -1
-    types = WarcRecordType.response | WarcRecordType.conversion
-    try:
-        for record in ArchiveIterator(stream, record_types=types, parse_http=True, strict_mode=False):
-            result = _read_record(record)
-            if result is not None:
-                position += 1
-                yield replace(result, position=position)
-    except Exception as error:  # any exception of decompression, parser or stream
-        yield Failure(position + 1, "unreadable_from_here", f"{type(error).__name__}: {error}"[:200])
+    position = 0
+    for record in read_records(stream, max_bytes, _WANTED):
+        result = _failure(record) if isinstance(record, DamagedRecord) else _read_record(record, max_bytes)
+        if result is not None:
+            yield replace(result, position=position)
+            position += 1
 
 
-def _read_record(record: Any) -> Record | Failure | None:
-    url = record.headers.get("WARC-Target-URI", "").strip("<>") or None
-    result: Record | Failure
-    if record.record_type == WarcRecordType.conversion:
-        text = record.reader.read().decode("utf-8", "replace")
+def _failure(damage: DamagedRecord) -> Failure:
+    address = f" of {damage.url}" if damage.url else ""
+    return Failure(0, damage.reason, f"{damage.detail}{address}", lost_bytes=damage.lost_bytes)
+
+
+def _read_record(record: WarcRecord, max_bytes: int) -> Record | Failure | None:
+    url = record.headers.get("warc-target-uri", "").strip("<>") or None
+    result: Record | Failure | None
+    if record.headers["warc-type"].lower() == "conversion":
+        text = unix_line_ends(record.body.decode("utf-8", "replace"))
         result = Record(0, text, url=url) if text.strip() else Failure(0, "empty_text")
-    elif _is_page(record):
-        result = html.read(_decoded(record.reader.read(), record.http_headers.get("Content-Type", "")), url)
     else:
+        result = _read_page(record, url, max_bytes)
+    if result is None:
         return None
     if isinstance(result, Failure):
         return replace(result, detail=result.detail or url)
-    date = result.date or record.headers.get("WARC-Date", "")[:10] or None
-    return replace(result, id=record.record_id, date=date)
+    date = result.date or record.headers.get("warc-date", "")[:10] or None
+    return replace(result, id=record.headers.get("warc-record-id"), date=date)
 
 
-def _is_page(record: Any) -> bool:
-    if not record.is_http or record.http_headers is None or record.http_headers.status_code != 200:
-        return False
-    return (record.http_content_type or "").lower() in _PAGES
-
-
-def _decoded(page: bytes, content_type: str) -> bytes | str:
-    """Decoded by the charset in the Content-Type if that is valid; otherwise the bytes, for detection from the page."""
-    declared = _CHARSET.search(content_type)
+def _read_page(record: WarcRecord, url: str | None, max_bytes: int) -> Record | Failure | None:
+    """Main text of a page; None for other content."""
+    if not record.headers.get("content-type", "application/http").lower().startswith("application/http"):
+        return None
+    response = parse_response(record.body)
+    if response is None:
+        return Failure(0, "unreadable_http", f"no status line in the response of {url}")
+    content_type = response.headers.get("content-type", "")
+    kind = content_type.split(";")[0].strip().lower()
+    if response.status != 200 or kind not in (*_PAGES, ""):
+        return None
     try:
-        return page.decode(declared[1]) if declared else page
-    except (LookupError, UnicodeDecodeError):
-        return page
+        page = decoded_payload(response, max_bytes, is_truncated="warc-truncated" in record.headers)
+    except PayloadError as error:
+        return Failure(0, error.reason, f"{error.detail} of {url}")
+    if not kind and not _PAGE_BEGIN.match(page[:2000]):
+        return None
+    return html.read(decoded_text(page, content_type), url)

@@ -1,11 +1,23 @@
+import bz2
+import codecs
 import gzip
 import io
+import random
+import re
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
 
+import brotli
 import pytest
+import zstandard
 
-from stages.ingest.formats import warc
+from stages.ingest.formats import html, warc
 from stages.ingest.records import Failure, Record
+from tests.stages.ingest import sample_files
 from tests.stages.ingest.formats.test_html_pages import PAGE
+from tests.stages.ingest.sample_files import read_bytes
 
 
 def record(kind: str, body: bytes, *, url: str = "https://example.org/", number: int = 1, extra: str = "") -> bytes:
@@ -16,13 +28,38 @@ def record(kind: str, body: bytes, *, url: str = "https://example.org/", number:
     return head.encode() + body + b"\r\n\r\n"
 
 
-def response(page: bytes, *, status: str = "200 OK", kind: str = "text/html", **more: object) -> bytes:
-    http = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(page)}\r\n\r\n".encode() + page
-    return record("response", http, extra="Content-Type: application/http; msgtype=response\r\n", **more)  # type: ignore[arg-type]
+def response(
+    page: bytes,
+    *,
+    status: str = "200 OK",
+    kind: str = "text/html",
+    more: str = "",
+    eol: bytes = b"\r\n",
+    **record_fields: Any,
+) -> bytes:
+    content_type = f"Content-Type: {kind}\r\n" if kind else ""
+    http = f"HTTP/1.1 {status}\r\n{content_type}{more}\r\n".encode() + page
+    data = record("response", http, extra="Content-Type: application/http; msgtype=response\r\n", **record_fields)
+    if eol == b"\r\n":
+        return data
+    head, _, body = data.partition(b"\r\n\r\n")
+    http_head, _, page = body.partition(b"\r\n\r\n")
+    body = http_head.replace(b"\r\n", eol) + eol * 2 + page.removesuffix(b"\r\n\r\n")
+    head = re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(body), head.replace(b"\r\n", eol))
+    return head + eol * 2 + body + eol * 2
 
 
-def read(data: bytes) -> list[Record | Failure]:
-    return list(warc.read(io.BufferedReader(io.BytesIO(data))))  # type: ignore[arg-type]
+def read(data: bytes, max_bytes: int = 1_000_000) -> list[Record | Failure]:
+    return list(warc.read(io.BufferedReader(io.BytesIO(data)), max_bytes))  # type: ignore[arg-type]
+
+
+def chunked(data: bytes, size: int = 700) -> bytes:
+    parts = [data[start : start + size] for start in range(0, len(data), size)]
+    return b"".join(b"%x;name=value\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\nTrailer: x\r\n\r\n"
+
+
+def raw_deflate(data: bytes) -> bytes:
+    return zlib.compress(data)[2:-4]
 
 
 def test_pages_are_read_and_everything_else_is_skipped() -> None:
@@ -68,9 +105,195 @@ def test_members_are_compressed_one_by_one() -> None:
     ]
 
 
-def test_a_file_that_breaks_off_keeps_what_came_before() -> None:
+def test_a_file_that_breaks_off_keeps_what_came_before(tmp_path: Path) -> None:
     whole = b"".join(gzip.compress(record("conversion", f"Text {number}. ".encode() * 999)) for number in range(5))
-    results = read(whole[: len(whole) * 2 // 3])
+    results = read_bytes(tmp_path, "a.warc.gz", whole[: len(whole) * 2 // 3])
     kept = [result for result in results if isinstance(result, Record)]
     assert 3 <= len(kept) <= 4
     assert [result.position for result in results] == list(range(len(results)))
+    assert isinstance(results[-1], Failure)
+    assert results[-1].lost_bytes == len(whole) * 2 // 3
+
+
+CODINGS = {
+    "gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress, "identity": bytes, "": bytes,
+}  # fmt: skip
+WHEEL = "wheel of the mill"
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("coding", [*CODINGS, "raw deflate", "gzip, br", "undone by the crawler"])
+def test_codings_of_pages_are_undone(coding: str, is_chunked: bool) -> None:
+    page = PAGE.encode()
+    header = coding
+    if coding == "raw deflate":
+        page, header = raw_deflate(page), "deflate"
+    elif coding == "gzip, br":
+        page = brotli.compress(gzip.compress(page))
+    elif coding == "undone by the crawler":
+        header = "gzip"
+    else:
+        page = CODINGS[coding](page)
+    more = f"Content-Encoding: {header}\r\n" if header else ""
+    if is_chunked:
+        page = chunked(page)
+        more += "Transfer-Encoding: Chunked\r\n"
+    if coding == "undone by the crawler":
+        page = PAGE.encode()
+    [result] = read(response(page, more=more))
+    assert isinstance(result, Record)
+    assert result.text == text_of_page()
+    assert result.text.count(WHEEL) == 9
+
+
+def text_of_page() -> str:
+    result = html.read(PAGE)
+    assert isinstance(result, Record)
+    return result.text
+
+
+@pytest.mark.parametrize(
+    ("page", "more", "reason"),
+    [
+        (PAGE.encode(), "Content-Encoding: gzip\r\nContent-Encoding: br\r\n", None),
+        (b"\x99" + PAGE.encode(), "Content-Encoding: sdch\r\n", "unknown_coding"),
+        (gzip.compress(PAGE.encode())[:-30], "Content-Encoding: gzip\r\n", "broken_coding"),
+        (brotli.compress(PAGE.encode())[:-30], "Content-Encoding: br\r\n", "broken_coding"),
+        (raw_deflate(PAGE.encode())[:-30], "Content-Encoding: deflate\r\n", "broken_coding"),
+        (b"\xff\xfe\xff" * 30, "Content-Encoding: deflate\r\n", "broken_coding"),
+        (chunked(PAGE.encode())[:-200], "Transfer-Encoding: chunked\r\n", "broken_coding"),
+        (gzip.compress(bytes(50_000_000)), "Content-Encoding: gzip\r\n", "too_long"),
+        (brotli.compress(bytes(50_000_000)), "Content-Encoding: br\r\n", "too_long"),
+        (zlib.compress(bytes(50_000_000)), "Content-Encoding: deflate\r\n", "too_long"),
+    ],
+)
+def test_codings_that_cannot_be_undone_are_failures_of_their_page(page: bytes, more: str, reason: str | None) -> None:
+    tracemalloc.start()
+    first, second = read(response(page, more=more) + response(PAGE.encode()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (first.reason if isinstance(first, Failure) else None) == reason
+    assert isinstance(second, Record)
+    assert peak < 20e6
+
+
+def test_a_page_that_the_crawler_cut_on_purpose_keeps_what_is_there() -> None:
+    page = response(chunked(PAGE.encode())[:-200], more="Transfer-Encoding: chunked\r\n")
+    [result] = read(page.replace(b"WARC-Date", b"WARC-Truncated: length\r\nWARC-Date"))
+    assert isinstance(result, Record)
+    assert WHEEL in result.text
+
+
+ODD_CHARSETS = (
+    "undefined", "punycode", "idna", "unicode_escape", "raw_unicode_escape", "base64", "rot13", "hex", "zlib", "bz2",
+    "utf-7", "mbcs", "cp037", "no-such", "utf-8-sig", "UTF8", "'utf-8'", "x" * 300, "\u00e9", "utf-8;q=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("charset", ODD_CHARSETS)
+def test_an_odd_charset_costs_no_page(charset: str) -> None:
+    pages = [PAGE.replace("The 1th", "Das große").replace("utf-8", label) for label in ("utf-8", charset)]
+    results = read(b"".join(response(page.encode(), kind=f"text/html; charset={charset}") for page in pages))
+    assert ["Das große" in result.text for result in results if isinstance(result, Record)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("charset", "stored"), [("gb2312", "gb18030"), ("latin1", "cp1252"), ("shift_jis", "cp932"), ("us-ascii", "cp1252")]
+)
+def test_labels_mean_what_browsers_make_of_them(charset: str, stored: str) -> None:
+    word = {"gb18030": "镕基", "cp1252": "“große” €", "cp932": "①高﨑"}[stored]
+    page = PAGE.replace("The 1th", word).replace('<meta charset="utf-8">', "")
+    [result] = read(response(page.encode(stored), kind=f"text/html; charset={charset}"))
+    assert isinstance(result, Record)
+    assert word in result.text
+
+
+def test_a_mark_of_utf_8_or_utf_16_wins_over_the_label() -> None:
+    pages = [codecs.BOM_UTF8 + PAGE.encode(), PAGE.encode("utf-16")]
+    results = read(b"".join(response(page, kind="text/html; charset=iso-8859-5") for page in pages))
+    assert [result.text for result in results if isinstance(result, Record)] == [text_of_page()] * 2
+
+
+@pytest.mark.parametrize("eol", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.ZstdCompressor().compress, bz2.compress])
+def test_line_ends_and_compressions(eol: bytes, compress: Any) -> None:
+    results = read(b"".join(compress(response(PAGE.encode(), number=number, eol=eol)) for number in range(3)))
+    assert [result.text for result in results if isinstance(result, Record)] == [text_of_page()] * 3
+
+
+def lengthened(data: bytes, by: int) -> bytes:
+    return re.sub(rb"(Content-Length: )(\d+)", lambda match: match[1] + b"%d" % (int(match[2]) + by), data, count=1)
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(byte ^ 0x55 for byte in data[middle : middle + 20]) + data[middle + 20 :]
+
+
+BROKEN = {
+    "no length": lambda page: page.replace(b"Content-Length", b"Content-Width"),
+    "negative length": lambda page: re.sub(rb"Content-Length: ", b"Content-Length: -", page),
+    "huge length": lambda page: lengthened(page, 10**9),
+    "length of digits": lambda page: re.sub(rb"Content-Length: ", b"Content-Length: " + b"9" * 6000, page),
+    "too long": lambda page: lengthened(page, 100),
+    "too short": lambda page: lengthened(page, -100),
+    "garbage before": lambda page: b"garbage\r\nand more\r\n" + page,
+    "cut": lambda page: page[: len(page) // 2] + b"\r\n",
+    "no header end": lambda page: b"WARC/1.0\r\nWARC-Type: response\r\n",
+    "no status": lambda page: page.replace(b"HTTP/1.1 200 OK", b"220 ftp is ready"),
+}
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_record_is_a_failure_and_the_next_ones_are_read(kind: str, compress: Any) -> None:
+    pages = [response(PAGE.encode(), url=f"https://example.org/{number}") for number in range(4)]
+    pages[1] = BROKEN[kind](pages[1])
+    results = read(b"".join(map(compress, pages)))
+    assert [result.position for result in results] == list(range(len(results)))
+    urls = [result.url for result in results if isinstance(result, Record)]
+    expected = ["https://example.org/0", "https://example.org/2", "https://example.org/3"]
+    assert [url for url in urls if url != "https://example.org/1"] == expected
+    failures = [result for result in results if isinstance(result, Failure)]
+    assert len(failures) == 1
+    assert failures[0].reason in ("unreadable_record", "unreadable_http", "too_long", "unreadable_from_here")
+
+
+def test_a_damaged_member_costs_that_member_wherever_it_is_damaged() -> None:
+    random_bytes = random.Random(3)
+    words = [" ".join(f"{random_bytes.random()}" for _ in range(300)) for _ in range(6)]
+    members = [gzip.compress(record("conversion", text.encode())) for text in words]
+    for at in range(0, len(members[2]), 61):
+        broken = bytearray(members[2])
+        broken[at : at + 8] = b"\x55" * 8
+        results = read(b"".join([*members[:2], bytes(broken), *members[3:]]))
+        kept = [result.text for result in results if isinstance(result, Record)]
+        assert [text for text in words if text in kept] == [*words[:2], *words[3:]]
+        [failure] = [result for result in results if isinstance(result, Failure)]
+        assert 0 < failure.lost_bytes <= len(members[2])
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_long_page_is_a_failure_and_never_in_memory(compress: Any) -> None:
+    data = compress(response(bytes(60_000_000), url="https://example.org/long")) + compress(response(PAGE.encode()))
+    tracemalloc.start()
+    first, second = read(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(first, Failure)
+    assert isinstance(second, Record)
+    assert first.reason == "too_long"
+    assert peak < 15e6
+
+
+def test_a_page_without_a_content_type_is_known_by_its_beginning() -> None:
+    results = read(response(PAGE.encode(), kind="") + response(b"plain text", kind=""))
+    assert [type(result) for result in results] == [Record]
+
+
+def test_odd_inputs(shared_data: Path) -> None:
+    records = sample_files.read(shared_data / "odd_inputs" / "warc" / "crawl.warc.gz")
+    assert len(records) == 4
+    assert all(isinstance(record, Record) for record in records)
+    assert all(record.text.count("every morning of the year") == 9 for record in records if isinstance(record, Record))
