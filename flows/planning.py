@@ -5,9 +5,13 @@
 - `stages_until`, `stages_from`: the stages of a run, in order; `stages_read`: the earlier stages that they read
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from typing import Any, Literal
+
+import yaml
 
 from data_schemas.config import StageConfig, with_current_names
 from data_schemas.errors import NotFoundError
@@ -220,7 +224,30 @@ def _leaf_changes(before: Any, now: Any, field: str) -> list[str]:
         names = list(dict.fromkeys([*now, *before]))
         changes = [_leaf_changes(before.get(name), now.get(name), f"{field}.{name}".lstrip(".")) for name in names]
         return [change for inner in changes for change in inner]
-    return [] if before == now else [f"{field}: {before} -> {now}"]
+    if isinstance(before, list) and isinstance(now, list):
+        return _list_changes(before, now, field)
+    return [] if before == now else [f"{field}: {_as_yaml(before)} -> {_as_yaml(now)}"]
+
+
+def _list_changes(before: Sequence[Any], now: Sequence[Any], field: str) -> list[str]:
+    """Lines such as `passes: prune removed`, in the order of the lists; a mapping is named by its `kind`."""
+    old, new = [_as_yaml(value) for value in before], [_as_yaml(value) for value in now]
+    changes = []
+    for _, start, stop, new_start, new_stop in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if old[start:stop] != new[new_start:new_stop]:
+            changes += [f"{field}: {_name(value)} removed" for value in before[start:stop]]
+            changes += [f"{field}: {_name(value)} added" for value in now[new_start:new_stop]]
+    return changes
+
+
+def _name(value: Any) -> str:
+    return str(value["kind"]) if isinstance(value, Mapping) and "kind" in value else _as_yaml(value)
+
+
+def _as_yaml(value: Any) -> str:
+    """A value on one line, as it stands in a config."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def stages_until(last_stage: str | None) -> list[Stage]:

@@ -60,6 +60,10 @@ def test_changing_a_field_runs_that_stage_and_what_depends_on_it_and_says_why(fi
     assert plan(store, mini_config(path, "compress.passes.0.sparsity=0.9"))["compress"].why == (
         "passes.0.sparsity: 0.5 -> 0.9"
     )
+    fewer = "compress.passes=[{kind: structured}, {kind: low_rank}, {kind: int8}]"
+    assert plan(store, mini_config(path, fewer))["compress"].why == (
+        "passes: prune removed; passes: structured added; passes: low_rank added"
+    )
     assert rows["benchmark"].why == "depends on compress, pretrain"
     assert rows["pretrain"].estimate.flops > 0
 
