@@ -6,7 +6,7 @@
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, Literal
@@ -82,9 +82,8 @@ class Planner:
         self.record = record
         self.base = base
         self.keep_versions = keep_versions
-        # Changes are reported against the newest run of the same name, else against the newest run.
-        others = sorted(runs.all(), key=lambda run: run.config_name != config.name) if base is None else []
-        self._known_runs = [*filter(None, (record, base)), *others]
+        self._read_runs = [*filter(None, (record, base))]
+        self._unread_runs = _newest_first(runs, config.name) if base is None else iter(())
         self._wires = wiring()
 
     def plan(
@@ -193,8 +192,14 @@ class Planner:
         changes += [f"{name} changed" for name, value in sources.items() if before.sources.get(name) != value]
         return changes
 
+    def _known_runs(self) -> Iterator[RunRecord]:
+        yield from self._read_runs
+        for record in self._unread_runs:
+            self._read_runs.append(record)
+            yield record
+
     def _last_manifest(self, stage: Stage) -> Manifest | None:
-        for record in self._known_runs:
+        for record in self._known_runs():
             outcome = record.stages.get(stage.name)
             if outcome is not None:
                 try:
@@ -202,6 +207,11 @@ class Planner:
                 except NotFoundError:
                     continue
         return None
+
+
+def _newest_first(runs: RunStore, config_name: str) -> Iterator[RunRecord]:
+    """Runs against which changes are reported: those of the same config name, then the others."""
+    yield from runs.newest_first(sorted(runs.index()[0], key=lambda row: row.config_name != config_name))
 
 
 def package_changes(before: Manifest, declared: Sequence[str]) -> list[str]:

@@ -229,12 +229,11 @@ def _new_record(request: RunRequest) -> RunRecord:
 
 def unfinished_run(store: RunStore, request: RunRequest) -> RunRecord | None:
     """The newest run of the same request, if it is unfinished; a process may still work on it."""
-    base_id = request.base.run_id if request.base else None
-    for record in store.all():
-        if record.config_digest != request.config_digest or record.forced != request.forced:
-            continue
-        if base_id in (record.base_run, record.run_id):
-            return None if record.status == "finished" else record
+    base_id, same = (request.base.run_id if request.base else None), (request.config_digest, request.forced)
+    rows = [row for row in store.index()[0] if (row.config_digest, row.forced) == same]
+    newest = [row for row in rows if base_id in (row.base_run, row.run_id)][:1]
+    for record in store.newest_first(newest):
+        return None if record.status == "finished" else record
     return None
 
 

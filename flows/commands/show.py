@@ -1,6 +1,7 @@
 """`headrace runs`, `headrace show --scores`, and the JSON of `show` and `run`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -12,42 +13,81 @@ from flows.console import console
 from flows.report.benchmark_scores import Score, not_run, read_scores
 from flows.run_artifacts import manifests, report_location, status
 from infra.store.artifacts import ArtifactStore
-from infra.store.runs import UnreadableRun, process_of
+from infra.store.pins import Pins, RemovedArtifacts
+from infra.store.run_index import UnreadableRun
+from infra.store.runs import RunStore, process_of
 
 
-def print_runs(records: Sequence[RunRecord], unreadable: Sequence[UnreadableRun]) -> None:
-    """Print one line per run, then one for each that this version cannot read."""
+@dataclass(frozen=True)
+class RunPage:
+    """Runs of a store, newest first, with what is known of their artifacts."""
+
+    records: Sequence[RunRecord]
+    unreadable: Sequence[UnreadableRun]
+    pinned: Collection[str] = ()
+    """Ids of pinned runs."""
+    removed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Run id -> stages whose artifacts `headrace gc` removed."""
+    total: int = 0
+    """Runs in the store that this version can read."""
+    older: int = 0
+    """Runs after the last of `records`."""
+
+
+def run_page(store_url: str, limit: int | None, before: str | None) -> RunPage:
+    """Up to `limit` runs, newest first, optionally only those older than the run `before`."""
+    runs, removed = RunStore(store_url), RemovedArtifacts(store_url).by_run()
+    rows, unreadable = runs.index()
+    ids = [row.run_id for row in rows]
+    start = ids.index(runs.matching(before, ids)) + 1 if before else 0
+    end = len(rows) if limit is None else start + limit
+    records = list(runs.newest_first(rows[start:end]))
+    return RunPage(records, unreadable, Pins(store_url).ids(), removed, len(rows), max(0, len(rows) - end))
+
+
+def print_runs(page: RunPage) -> None:
+    """Print one line per run, then one for each that this version cannot read, then how to see older ones."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("run", "config", "status", "started", "stages", "rerun of"):
         table.add_column(title)
-    for record in records:
+    for record in page.records:
         ran = sum(outcome.action == "run" for outcome in record.stages.values())
+        removed = page.removed.get(record.run_id, ())
         rerun_of = f"{record.base_run}:{record.forced}" if record.base_run else ""
-        stages = f"{ran} run, {len(record.stages) - ran} reused"
+        stages = f"{ran} run, {len(record.stages) - ran} reused" + (f", {len(removed)} removed" if removed else "")
+        pinned = ", pinned" if record.run_id in page.pinned else ""
         where = f" on {record.host}" if record.status == "running" and not process_of(record).is_in_sight else ""
         table.add_row(
             record.run_id,
             record.config_name,
-            status(record) + where,
+            status(record) + where + pinned,
             f"{record.started:%Y-%m-%d %H:%M}",
             stages,
             rerun_of,
         )
-    for run in unreadable:
+    for run in page.unreadable:
         table.add_row(run.run_id, "", "unreadable", "", "", "")
     console.print(table if table.rows else "no runs yet; begin with: headrace run configs/demo.yaml")
-    for run in unreadable:
+    for run in page.unreadable:
         console.print(f"unreadable: {run.problem}", markup=False)
+    if page.older and page.records:
+        older = f"headrace runs --before {page.records[-1].run_id}"
+        console.print(f"{len(page.records)} of {page.total} runs; older: {older}", markup=False)
 
 
-def runs_json(records: Sequence[RunRecord], unreadable: Sequence[UnreadableRun]) -> dict[str, Any]:
+def runs_json(page: RunPage) -> dict[str, Any]:
     """The object that `headrace runs --json` prints."""
-    rows = [record.model_dump(mode="json", exclude={"config"}) | {"status": status(record)} for record in records]
+    rows = [
+        record.model_dump(mode="json", exclude={"config"})
+        | {"status": status(record), "pinned": record.run_id in page.pinned}
+        | {"removed": list(page.removed.get(record.run_id, ()))}
+        for record in page.records
+    ]
     rows += [
         {"run_id": run.run_id, "status": "unreadable", "written_by": run.written_by, "problem": run.problem}
-        for run in unreadable
+        for run in page.unreadable
     ]
-    return {"runs": rows}
+    return {"runs": rows, "total": page.total, "older": page.older}
 
 
 def print_run_scores(store_url: str, record: RunRecord) -> None:
@@ -103,4 +143,6 @@ def run_json(store_url: str, record: RunRecord) -> dict[str, Any]:
         ],
         "report": report_location(store_url, record),
         "metrics": {stage: manifest.metrics for stage, manifest in stages.items() if manifest.metrics},
+        "pinned": record.run_id in Pins(store_url).ids(),
+        "removed": list(RemovedArtifacts(store_url).by_run().get(record.run_id, ())),
     }

@@ -3,7 +3,7 @@
 - `print_summary`: stages with their seconds, the headline, tasks that were not run, the report's path
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from rich.table import Table
@@ -14,6 +14,7 @@ from flows.console import amount, console, duration
 from flows.report.benchmark_scores import NotRun, not_run, read_scores
 from flows.report.headline import Headline, Pair, change, headline
 from flows.run_artifacts import report_location, stage_artifacts, status
+from infra.store.pins import Pins, RemovedArtifacts
 
 MAX_COLUMNS = 100
 LABEL_WIDTH = 12
@@ -30,11 +31,13 @@ def print_summary(store_url: str, record: RunRecord) -> None:
     scores = read_scores(artifacts["benchmark"]) if "benchmark" in artifacts else []
     figures = headline(stages, scores)
     width = min(console.width, MAX_COLUMNS)
-    console.print(_title(record), markup=False)
+    pinned = ", pinned" if record.run_id in Pins(store_url).ids() else ""
+    console.print(f"{_title(record)}{pinned}", markup=False)
     if record.message:
         console.print(record.message, markup=False, width=width, soft_wrap=False)
     if record.stages:
-        console.print(_stage_table(stages, record), Text(), width=width, soft_wrap=False)
+        removed = RemovedArtifacts(store_url).by_run().get(record.run_id, ())
+        console.print(_stage_table(stages, record, removed), Text(), width=width, soft_wrap=False)
     for table in (_headline_table(figures), _notes(stages, figures, not_run(scores))):
         if table.rows:
             console.print(table, width=width, soft_wrap=False)
@@ -50,7 +53,7 @@ def _title(record: RunRecord) -> str:
     return f"run {record.run_id} ({record.config_name}): {status(record)}{seconds}"
 
 
-def _stage_table(stages: Mapping[str, Manifest], record: RunRecord) -> Table:
+def _stage_table(stages: Mapping[str, Manifest], record: RunRecord, removed: Collection[str]) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), expand=True)
     for title in ("stage", "action", "seconds", "memory", "size"):
         table.add_column(title, justify="left" if title in ("stage", "action") else "right", no_wrap=True)
@@ -60,6 +63,8 @@ def _stage_table(stages: Mapping[str, Manifest], record: RunRecord) -> Table:
         manifest = stages.get(stage)
         sizes = [amount(manifest.peak_memory_bytes, "B"), amount(manifest.total_bytes, "B")] if manifest else ["", ""]
         why = outcome.why if manifest else f"the artifact {outcome.artifact.label} is gone or cannot be read"
+        if not manifest and stage in removed:
+            why = "the artifact was removed by headrace gc"
         action = Text("ran" if ran else "reused", style="yellow" if ran else "green")
         table.add_row(stage, action, duration(outcome.seconds), *sizes, Text(why, style="dim"))
     return table

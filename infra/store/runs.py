@@ -1,17 +1,15 @@
 """Run records under `<store>/runs/`, with the artifact that each stage used.
 
 - `RunStore`: finds and saves records, starts runs and takes over those whose process is gone
-- `UnreadableRun`: a record that this version cannot read
 - `close`: a record at the end of its process; `process_of`: the process that works on a run
 """
 
 import contextlib
+import re
 import secrets
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import coolname
 import psutil
@@ -22,21 +20,14 @@ from infra.processes import ProcessIdentity, boot_id, pid_namespace, start_of
 from infra.store.claims import MISSED_BEATS, Claim, Owner, RunClaims
 from infra.store.filesystem import Folder
 from infra.store.provenance import headrace_version
-from infra.store.records import parse_record, readable_fields, report_once, written_by
+from infra.store.records import parse_record, report_once
+from infra.store.run_index import ENDING, IndexRow, RunIndex, UnreadableRun
 
-ENDING = ".json"
+FIRST_READ = 8
+"""Records that are read at a time when looking for one from the newest on; doubles each time."""
+_RUN_ID = re.compile(r"[\w.-]+")
 SEQUENCE = "sequence"
 """Folder with a file for each run that ever began, by number; created exclusively and never removed."""
-
-
-@dataclass(frozen=True)
-class UnreadableRun:
-    """A record that this version cannot read, with the fields that could be read all the same."""
-
-    run_id: str
-    written_by: str
-    problem: str
-    sequence: int
 
 
 class RunStore:
@@ -55,20 +46,23 @@ class RunStore:
 
     def listing(self) -> tuple[list[RunRecord], list[UnreadableRun]]:
         """Every run, newest first: those that this version can read, and the others."""
-        records, unreadable = [], []
-        for name in self.folder.names():
-            if not name.endswith(ENDING) or name.startswith("."):
-                continue
-            try:
-                data = self.folder.read(name)
-                records.append(parse_record(RunRecord, data, self.folder.full(name)))
-            except (FileNotFoundError, IsADirectoryError):
-                continue
-            except UnreadableRecordError as error:
-                unreadable.append(_unreadable(name.removesuffix(ENDING), readable_fields(data), str(error)))
-        records.sort(key=lambda record: (record.sequence, record.started, record.run_id), reverse=True)
-        unreadable.sort(key=lambda run: (run.sequence, run.run_id), reverse=True)
-        return records, unreadable
+        rows, unreadable = self.index()
+        return list(self.newest_first(rows)), unreadable
+
+    def index(self) -> tuple[list[IndexRow], list[UnreadableRun]]:
+        """A row per run that this version can read, newest first, and the runs that it cannot read."""
+        return RunIndex(self.folder).rows()
+
+    def newest_first(self, rows: Sequence[IndexRow]) -> Iterator[RunRecord]:
+        """The records of some rows, in their order, read while they are iterated."""
+        start, count = 0, FIRST_READ
+        while start < len(rows):
+            names = [f"{row.run_id}{ENDING}" for row in rows[start : start + count]]
+            for name, data in zip(names, self.folder.read_many(names), strict=True):
+                with contextlib.suppress(UnreadableRecordError):  # written by another version since the listing
+                    if data is not None:
+                        yield parse_record(RunRecord, data, self.folder.full(name))
+            start, count = start + count, 2 * count
 
     def get(self, run_id: str) -> RunRecord:
         """A run by its id, a unique prefix of it, or `latest`.
@@ -77,13 +71,22 @@ class RunStore:
             NotFoundError: if no run or several match; lists the available ones.
             UnreadableRecordError: if this version cannot read it.
         """
-        runs, unreadable = self.listing()
-        if run_id == "latest" and runs:
+        if run_id != "latest" and _RUN_ID.fullmatch(run_id) and (record := self._read_if_exists(run_id)):
+            return record
+        rows, unreadable = self.index()
+        if run_id == "latest" and rows:
             for newer in unreadable:
-                if not newer.sequence or newer.sequence > runs[0].sequence:
+                if not newer.sequence or newer.sequence > rows[0].sequence:
                     report_once(f"skipped: {newer.problem}")
-            return runs[0]
-        ids = [*(record.run_id for record in runs), *(run.run_id for run in unreadable)]
+            return self._read(rows[0].run_id)
+        return self._read(self.matching(run_id, [*(row.run_id for row in rows), *(run.run_id for run in unreadable)]))
+
+    def matching(self, run_id: str, ids: Sequence[str]) -> str:
+        """The id that `run_id` is, or that it is the unique beginning of.
+
+        Raises:
+            NotFoundError: if none or several match.
+        """
         matches = [known for known in ids if known == run_id] or [known for known in ids if known.startswith(run_id)]
         if len(matches) > 1:
             raise NotFoundError(
@@ -91,7 +94,7 @@ class RunStore:
                 "give the full id"
             )
         if matches:
-            return self._read(matches[0])
+            return matches[0]
         known = ", ".join(ids[:5]) or "none yet; begin with: headrace run CONFIG"
         raise NotFoundError(f"no run {run_id!r} in {self.folder.url}; the newest are: {known}")
 
@@ -144,6 +147,12 @@ class RunStore:
         while not folder.create_exclusive(f"{number:08d}", run_id.encode()):
             number += 1
         return number
+
+    def _read_if_exists(self, run_id: str) -> RunRecord | None:
+        try:
+            return self._read(run_id)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
 
     def _read(self, run_id: str) -> RunRecord:
         return parse_record(RunRecord, self.folder.read(f"{run_id}{ENDING}"), self.folder.full(f"{run_id}{ENDING}"))
@@ -218,8 +227,3 @@ def _owner_process(claims: RunClaims, number: int, record: RunRecord) -> Process
 
 def _still_alive(run_id: str, process: ProcessIdentity | None) -> str:
     return f"run {run_id} of the same config is still alive on {process or 'an unknown host'}; this is another run"
-
-
-def _unreadable(run_id: str, fields: dict[str, Any], problem: str) -> UnreadableRun:
-    sequence = fields.get("sequence")
-    return UnreadableRun(run_id, written_by(fields), problem, sequence if isinstance(sequence, int) else 0)

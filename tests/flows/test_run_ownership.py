@@ -10,7 +10,7 @@ import pytest
 
 from data_schemas.errors import FencedError
 from flows.commands.lineage import find_artifact, lineage_json, lineage_tree
-from flows.commands.show import print_runs, run_json, runs_json
+from flows.commands.show import print_runs, run_json, run_page, runs_json
 from flows.commands.summary import print_summary
 from flows.commands.verify import verify_store
 from flows.run_request import RunRequest
@@ -152,10 +152,10 @@ def test_records_and_manifests_of_a_newer_version_end_no_command(tmp_path, capsy
     latest = runs.get("latest")
     assert latest.run_id == good.run_id
     assert "written by Headrace 9.1.0" in caplog.text
-    print_runs(*runs.listing())
+    print_runs(run_page(store, None, None))
     print_summary(store, latest)
     assert "unreadable" in capsys.readouterr().out
-    rows = {row["run_id"]: row for row in runs_json(*runs.listing())["runs"]}
+    rows = {row["run_id"]: row for row in runs_json(run_page(store, None, None))["runs"]}
     assert rows[newer.run_id]["status"] == "unreadable"
     assert rows[newer.run_id]["written_by"] == "Headrace 9.1.0"
     assert verify_store(store, None)

@@ -1,26 +1,49 @@
-"""Panel Store: `runs`, `verify`."""
+"""Panel Store: `runs`, `pin`, `unpin`, `verify`."""
 
 from typing import Annotated
 
 import typer
 
-from flows.commands.panels.command import AsJson, Store, command, complete_runs, print_json
+from flows.commands.panels.command import AsJson, RunId, Store, command, complete_runs, print_json
 from flows.store_location import store_url
 
 PANEL = "Store"
 app = typer.Typer()
 
 
-@command(app, PANEL, "headrace runs", "headrace runs --store s3://bucket/store")
-def runs(store: Store = None, as_json: AsJson = False) -> None:
+@command(app, PANEL, "headrace runs", "headrace runs --limit 200", "headrace runs --store s3://bucket/store")
+def runs(
+    limit: Annotated[int, typer.Option(metavar="N", min=0, help="the newest N runs; 0 for all")] = 50,
+    before: Annotated[
+        str | None,
+        typer.Option(metavar="RUN_ID", help="only runs older than this one", autocompletion=complete_runs),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
     """List the runs in the store, newest first."""
-    from flows.commands.show import print_runs, runs_json
-    from infra.store.runs import RunStore
+    from flows.commands.show import print_runs, run_page, runs_json
 
-    records, unreadable = RunStore(store_url(store)).listing()
-    print_runs(records, unreadable)
+    page = run_page(store_url(store), limit or None, before)
+    print_runs(page)
     if as_json:
-        print_json(runs_json(records, unreadable))
+        print_json(runs_json(page))
+
+
+@command(app, PANEL, "headrace pin latest", "headrace pin quiet-otter-3f9a")
+def pin(run_id: RunId, store: Store = None) -> None:
+    """Keep all artifacts that a run needs, whatever its age."""
+    from flows.commands.pin import pin_run
+
+    pin_run(store_url(store), run_id)
+
+
+@command(app, PANEL, "headrace unpin quiet-otter-3f9a")
+def unpin(run_id: RunId, store: Store = None) -> None:
+    """Undo `headrace pin`; the run itself is not changed."""
+    from flows.commands.pin import unpin_run
+
+    unpin_run(store_url(store), run_id)
 
 
 @command(app, PANEL, "headrace verify", "headrace verify latest")
