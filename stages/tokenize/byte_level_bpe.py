@@ -1,6 +1,8 @@
 """Byte-level BPE: encodes any text without loss (Radford et al. 2019, 2.2; Sennrich et al. 2016)."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,12 @@ SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+PIECE_CHARACTERS = 100_000
+"""Longer texts are encoded in pieces. The pre-tokenizer needs 80 bytes of memory a character, and gives up with a panic
+after 10 million retries in a run of white space."""
+_CUT = re.compile(r"(?<=\S)(?=[^\S\r\n\x1c-\x1f])|(?<=\n)(?=\S)")
+"""Positions at which the pattern always separates: before a space after a word or sign, and between lines."""
 
 
 def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
@@ -41,7 +49,7 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
     entries = tokenizer.get_vocab_size()
     if entries < vocabulary_size:
         raise ConfigError(
@@ -54,7 +62,33 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
 def encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> list[npt.NDArray[np.uint32]]:
     """Token ids of each text, without an end-of-text token; its string in a text is encoded as plain text."""
     tokenizer.encode_special_tokens = True
-    return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    parts = [list(pieces(text)) for text in texts]
+    encodings = tokenizer.encode_batch_fast([piece for part in parts for piece in part])
+    ids = [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]
+    ends = accumulate(map(len, parts), initial=0)
+    return [
+        ids[start] if len(part) == 1 else np.concatenate(ids[start : start + len(part)])
+        for start, part in zip(ends, parts, strict=False)
+    ]
+
+
+def pieces(text: str, max_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
+    """Consecutive pieces of a text whose tokens, in a row, are those of the whole text.
+
+    A piece in whose second half the pattern may not separate anywhere, such as one of a million spaces, ends at
+    `max_characters`.
+    """
+    start = 0
+    while len(text) - start > max_characters:
+        end, tail = start + max_characters, max_characters // 2
+        cut = 0
+        for distance in (min(256, tail), tail):  # the last place, which is near the end in all but odd texts
+            cut = max((match.start() for match in _CUT.finditer(text, end - distance, end)), default=0)
+            if cut:
+                break
+        yield text[start : cut or end]
+        start = cut or end
+    yield text[start:]
 
 
 def to_json(tokenizer: Tokenizer) -> bytes:

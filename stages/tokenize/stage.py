@@ -22,7 +22,7 @@ class TokenizeStage(Stage):
     """Train a tokenizer and encode the corpus with it."""
 
     name = "tokenize"
-    version = 1
+    version = 2
     Config = TokenizeConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"corpus": CORPUS}
     output = TOKENS
