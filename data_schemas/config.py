@@ -9,8 +9,8 @@
 import json
 import math
 import types
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -47,6 +47,12 @@ class FrozenConfig(BaseModel):
         return values
 
 
+ComputesOn = Literal["processor", "device", "workers"]
+"""What computes: the processor of the run's own process, its GPU if it has one, or the Ray workers."""
+PrecisionOn = Callable[[ComputesOn], str]
+"""The precision that `auto` takes on these devices."""
+
+
 class StageConfig(FrozenConfig):
     """Settings of a stage."""
 
@@ -61,8 +67,12 @@ class StageConfig(FrozenConfig):
         runtime = {name for name, field in type(self).model_fields.items() if _is_runtime(field.json_schema_extra)}
         return self.model_dump(mode="json", exclude=runtime)
 
-    def resolved(self, precision: str) -> Self:
-        """The config with the values that `auto` takes where matrix products are best computed in `precision`."""
+    def resolved(self, precision_on: PrecisionOn) -> Self:
+        """The config with the values that `auto` takes.
+
+        Args:
+            precision_on: the best precision on the devices that compute; asked only for those that the config needs.
+        """
         return self
 
 

@@ -8,12 +8,14 @@
 import hashlib
 import json
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from data_schemas.config import ComputesOn
+
 MANIFEST_VERSION = 2
-RUN_RECORD_VERSION = 2
+RUN_RECORD_VERSION = 3
 
 
 class _Record(BaseModel):
@@ -143,7 +145,10 @@ class RunRecord(_Record):
     status: Literal["running", "finished", "failed", "interrupted"]
     base_run: str | None = Field(None, description="id of the run that this run reran")
     forced: str | None = Field(None, description="stage that the rerun forced")
-    precision: str | None = Field(None, description="precision that `auto` took on the machine where the run began")
+    precision: dict[str, str] = Field(
+        default_factory=dict,
+        description="precision that `auto` took when the run began, by what computes (`ComputesOn`)",
+    )
     last_stage: str | None = Field(None, description="last stage of the run, by --until or --only")
     sequence: int = Field(0, description="number that the store gave the run when it began; 0 before version 2")
     claim: int = Field(0, description="fencing number of the process that wrote the record; 0 before version 2")
@@ -160,3 +165,11 @@ class RunRecord(_Record):
     ended: datetime | None = None
     message: str | None = None
     stages: dict[str, StageOutcome] = Field(default_factory=dict)
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _of_all_devices(cls, value: Any) -> Any:
+        """Before version 3 one precision, that of the processor."""
+        if value is None or isinstance(value, str):
+            return dict.fromkeys(get_args(ComputesOn), value) if value else {}
+        return value

@@ -17,7 +17,8 @@ from data_schemas.config import StageConfig, with_current_names
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
 from flows.run_config import RunConfigBase
-from infra.hardware import RUNTIME_BYTES, machine_precision
+from infra.hardware import RUNTIME_BYTES
+from infra.precision import AutoPrecision
 from infra.store import provenance
 from infra.store.artifact_key import artifact_key, differ_only_in_packages
 from infra.store.artifacts import Artifact, ArtifactStore
@@ -78,7 +79,9 @@ class Planner:
             keep_versions: whether artifacts that other versions of packages made are reused.
         """
         self.store = store
-        self.config = config.resolved((record and record.precision) or machine_precision())
+        self.precision = AutoPrecision(record.precision if record else {})
+        self._config = config
+        self._resolved: dict[str, StageConfig] = {}
         self.record = record
         self.base = base
         self.keep_versions = keep_versions
@@ -123,7 +126,7 @@ class Planner:
             volume: input volume expected for the stage.
             forced: it must run even if nothing changed.
         """
-        config = self.config.stage_config(stage.name)
+        config = self._stage_config(stage)
         upstream = {name: artifacts[producer] for name, producer in self._wires[stage.name].items()}
         unknown = sorted({self._wires[stage.name][name] for name, artifact in upstream.items() if artifact is None})
         if unknown:
@@ -146,9 +149,15 @@ class Planner:
         unchanged = "never run in this store" if changes is None else "its artifact is gone from the store"
         return self._run(stage, config, volume, "; ".join(changes or [unchanged]), key)
 
+    def _stage_config(self, stage: Stage) -> StageConfig:
+        """Config of a stage with the values that `auto` takes; only the devices of planned stages are asked."""
+        if stage.name not in self._resolved:
+            self._resolved[stage.name] = self._config.stage_config(stage.name).resolved(self.precision)
+        return self._resolved[stage.name]
+
     def _reuse(self, stage: Stage, key: str, artifact: Artifact, why: str) -> PlannedStage:
         free = Estimate(seconds=0, peak_memory_bytes=0, output=artifact.manifest.volume)
-        return PlannedStage(stage, self.config.stage_config(stage.name), "reuse", why, key, artifact, free)
+        return PlannedStage(stage, self._stage_config(stage), "reuse", why, key, artifact, free)
 
     def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
         stage.check(config)
@@ -173,7 +182,7 @@ class Planner:
         return exact[0] if exact else next(usable, None)
 
     def _is_usable(self, artifact: Artifact, stage: Stage) -> bool:
-        config = self.config.stage_config(stage.name)
+        config = self._stage_config(stage)
         return self.keep_versions or not package_changes(artifact.manifest, stage.packages(config))
 
     def _changes(

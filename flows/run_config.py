@@ -8,7 +8,7 @@
 import copy
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -42,12 +42,6 @@ class RunConfigBase(FrozenConfig):
         section = getattr(self, stage)
         assert isinstance(section, StageConfig)
         return section
-
-    def resolved(self, precision: str) -> Self:
-        """The config with the values that `auto` takes where matrix products are best computed in `precision`."""
-        return self.model_copy(
-            update={stage.name: self.stage_config(stage.name).resolved(precision) for stage in STAGES}
-        )
 
 
 RunConfig: type[RunConfigBase] = create_model(

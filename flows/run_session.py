@@ -20,7 +20,7 @@ from flows.planning import (
     volume_before,
 )
 from flows.run_request import RunRequest
-from infra.hardware import machine_precision, workers_or_all
+from infra.hardware import workers_or_all
 from infra.measure import PeakMemory, Stopwatch
 from infra.progress import ProgressListener, SilentListener
 from infra.store import provenance, runs
@@ -98,7 +98,7 @@ class RunSession:
         owned = store.adopt(unfinished.run_id, view.logged) if unfinished else None
         if owned:
             view.logged(f"continues run {owned[0].run_id}")
-        session = cls(request, *(owned or store.start(_new_record(request))), view, taken)
+        session = cls(request, *(owned or store.start(_new_record(request, planner.precision.known))), view, taken)
         view.logged(f"run {session.run_id}, store {request.store_url}")
         return session
 
@@ -209,7 +209,7 @@ class RunSession:
         self.run_store.save(self.record)
 
 
-def _new_record(request: RunRequest) -> RunRecord:
+def _new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
     return RunRecord(
         run_id=runs.new_run_id(),
         config_name=request.config.name,
@@ -218,7 +218,7 @@ def _new_record(request: RunRequest) -> RunRecord:
         status="running",
         base_run=request.base.run_id if request.base else None,
         forced=request.forced,
-        precision=machine_precision(),
+        precision=precision,
         last_stage=request.last_stage,
         host="",
         pid=0,

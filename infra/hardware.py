@@ -3,11 +3,9 @@
 import functools
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 from infra.store.provenance import device
 from infra.workers.ray_session import cpu_count
-from modeling.training.kinds import Precision
 
 
 @dataclass(frozen=True)
@@ -68,16 +66,6 @@ def has_fast_bf16() -> bool:
     return "amx_bf16" in flags or ("avx512_bf16" in flags and vendor == "AuthenticAMD")
 
 
-def machine_precision() -> Precision:
-    """The precision that `auto` takes on this machine."""
-    return "bf16" if has_fast_bf16() else "fp32"
-
-
-def resolved_precision(precision: Precision | Literal["auto"]) -> Precision:
-    """A configured precision, or that of this machine for `auto`."""
-    return machine_precision() if precision == "auto" else precision
-
-
 def workers_or_all(workers: int | None) -> int:
     """The configured number of workers, by default one per core."""
     return workers or cpu_count()
@@ -88,14 +76,14 @@ def matmul_ceiling(device_type: str, precision: str) -> float:
 
     Args:
         device_type: "cpu" or "cuda".
-        precision: "bf16", "fp16" or "fp32".
+        precision: "bf16", "fp16", "tf32" or "fp32"; tf32 as torch is set to compute it.
     """
     import torch
 
     if device_type == "cuda":
         name = torch.cuda.get_device_name()
         peak = next((flops for part, flops in TENSOR_CORE_FLOPS.items() if part in name), None)
-        if peak is not None and precision != "fp32":
+        if peak is not None and precision in ("bf16", "fp16"):
             return peak
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     size = MATMUL_SIZE if device_type == "cpu" else 8 * MATMUL_SIZE

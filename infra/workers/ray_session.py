@@ -77,6 +77,13 @@ def ensure_ray() -> None:
         ) from error
 
 
+def cluster_has_gpus() -> bool:
+    """Whether the cluster that this process is connected to has GPUs."""
+    import ray
+
+    return bool(ray.cluster_resources().get("GPU", 0.0) >= 1)
+
+
 def temporary_folder() -> str | None:
     """Folder for Ray's sockets if they would have too long a path in the user's; None for the user's."""
     users = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or ""

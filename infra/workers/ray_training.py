@@ -17,7 +17,7 @@ import torch
 from data_schemas.errors import EnvironmentProblem, HeadraceError
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
-from infra.workers.ray_session import close_ray, cpu_count, ensure_ray
+from infra.workers.ray_session import close_ray, cluster_has_gpus, cpu_count, ensure_ray
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def check_room(workers: TrainingWorkers) -> None:
     ensure_ray()
     import ray
 
-    resource = "GPU" if torch.cuda.is_available() else "CPU"
+    resource = "GPU" if workers_have_gpus() else "CPU"
     per_worker = 1.0 if resource == "GPU" else workers.cpus_per_worker
     available, count = ray.cluster_resources().get(resource, 0.0), workers.min_workers
     if count * per_worker > available:
@@ -69,6 +69,14 @@ def check_room(workers: TrainingWorkers) -> None:
             f"{workers.stage}.workers is {count} with {per_worker:g} {resource} each, and the cluster has "
             f"{available:g}; use {int(available / per_worker)} workers or fewer{also}"
         )
+
+
+def workers_have_gpus() -> bool:
+    """Whether workers compute on GPUs: if the cluster that this process is connected to has any.
+
+    If Ray was started on this machine, torch has to be able to use them too.
+    """
+    return cluster_has_gpus() and ("RAY_ADDRESS" in os.environ or torch.cuda.is_available())
 
 
 def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work: Folder) -> Any:
@@ -87,7 +95,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
-    gpus = torch.cuda.is_available()
+    gpus = workers_have_gpus()
     resources = {"GPU": 1.0} if gpus else {"CPU": workers.cpus_per_worker}
     least, most = workers.min_workers, workers.max_workers
     return _trainer_class(workers)(

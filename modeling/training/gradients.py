@@ -131,8 +131,8 @@ def accumulate(
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Autocast of matrix products; disabled for fp32."""
-    return torch.autocast(device.type, AUTOCAST.get(precision, torch.bfloat16), enabled=precision != "fp32")
+    """Autocast of matrix products; disabled for tf32 and fp32."""
+    return torch.autocast(device.type, AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST)
 
 
 def local_gradients(model: nn.Module) -> list[Tensor]:

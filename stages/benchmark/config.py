@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from data_schemas.config import StageConfig
+from data_schemas.config import PrecisionOn, StageConfig
 from stages.benchmark.tasks.kinds import OWN_TASKS, AnyTask
 
 OWN_MODELS = ("pretrained", "compressed")
@@ -43,9 +43,9 @@ class BenchmarkConfig(StageConfig):
     sample_tokens: int = Field(80, gt=0, description="tokens per sample")
     seed: int = Field(0, ge=0, description="seed of the bootstrap, of sampled items and of sampled generation")
 
-    def resolved(self, precision: str) -> Self:
-        """The config with `precision` for `auto` in every task that trains."""
-        return self.model_copy(update={"tasks": tuple(task.resolved(precision) for task in self.tasks)})
+    def resolved(self, precision_on: PrecisionOn) -> Self:
+        """The config with the precision that `auto` takes in every task that trains."""
+        return self.model_copy(update={"tasks": tuple(task.resolved(precision_on) for task in self.tasks)})
 
     @field_validator("tasks")
     @classmethod

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field
 
-from data_schemas.config import FrozenConfig
+from data_schemas.config import FrozenConfig, PrecisionOn
 from infra.store.filesystem import Folder
 from stages.benchmark.data_files import content_digest
 
@@ -81,8 +81,8 @@ class BenchmarkTask(FrozenConfig):
         """A name of `names` with the label, as in the results."""
         return f"{name}, {self.label}" if self.label else name
 
-    def resolved(self, precision: str) -> Self:
-        """The task with `precision` for `auto`, if it trains."""
+    def resolved(self, precision_on: PrecisionOn) -> Self:
+        """The task with the precision that `auto` takes, if it trains."""
         return self
 
     def tokens(self) -> int:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from data_schemas.config import StageConfig, runtime_field
+from data_schemas.config import ComputesOn, PrecisionOn, StageConfig, runtime_field
 from stages.compress.passes.kinds import CompressionPass, check_order
 from stages.compress.passes.prune import PrunePass
 from stages.compress.passes.quantize import Int8Pass
@@ -18,8 +18,8 @@ class CompressConfig(StageConfig):
     measured_bytes: int = Field(200_000, gt=0, description="held-out text that every pass is measured on, in bytes")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto",
-        description="precision of matrix products in recovery training; auto: bf16 if the processor has fast bf16, "
-        "else fp32",
+        description="precision of matrix products in recovery training; auto: bf16 if the devices that train have "
+        "fast bf16, else fp32",
     )
     seed: int = Field(0, ge=0, description="seed of the data order during recovery training")
     workers: int = runtime_field(
@@ -39,10 +39,16 @@ class CompressConfig(StageConfig):
         recoveries = (getattr(settings, "recovery", None) for settings in self.passes)
         return [recovery for recovery in recoveries if recovery and recovery.tokens]
 
-    def resolved(self, precision: str) -> Self:
-        """The config with `precision` for `auto`, if a pass trains; fp32 for fp16, which needs loss scaling."""
+    @property
+    def computes_on(self) -> ComputesOn:
+        """Devices that train recoveries."""
+        return "workers" if self.workers > 1 else "processor"
+
+    def resolved(self, precision_on: PrecisionOn) -> Self:
+        """The config with the precision that `auto` takes if a pass trains; fp32 for fp16, which needs loss scaling."""
         if self.precision != "auto" or not self.recoveries:
             return self
+        precision = precision_on(self.computes_on)
         return self.model_copy(update={"precision": "fp32" if precision == "fp16" else precision})
 
     @model_validator(mode="after")

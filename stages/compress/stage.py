@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
-from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, resolved_precision, workers_or_all
+from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, workers_or_all
+from infra.precision import resolved_precision
 from infra.store import provenance
 from infra.store.artifacts import Artifact, ArtifactWriter
 from stages.compress.config import CompressConfig
@@ -64,7 +65,7 @@ class CompressStage(Stage):
 
         pretrained, tokens = inputs["model"], inputs["tokens"]
         teacher = partial(_read_model, pretrained)
-        workers, precision = _training_workers(config), resolved_precision(config.precision)
+        workers, precision = _training_workers(config), resolved_precision(config.precision, config.computes_on)
         held_out = HeldOutText.read(tokens, config.measured_bytes)
         progress = _progress(config, inputs, context)
         model = teacher()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from data_schemas.errors import ConfigError
-from infra.hardware import resolved_precision
+from infra.precision import resolved_precision
 from modeling.training.kinds import Precision
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.parallel.layout import WorkerLayout, worker_layout
@@ -94,7 +94,7 @@ def plan_batches(config: PretrainConfig, workers: int | None = None) -> BatchPla
         context_length=config.model.context_length,
         warmup_steps=max(1, round(steps * config.warmup_share)),
         checkpoint_every_steps=config.checkpoint_every_steps,
-        precision=resolved_precision(config.precision),
+        precision=resolved_precision(config.precision, config.computes_on),
     )
     _check_pipeline(config, plan)
     return plan

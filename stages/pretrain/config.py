@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from data_schemas.config import FrozenConfig, StageConfig, runtime_field
+from data_schemas.config import ComputesOn, FrozenConfig, PrecisionOn, StageConfig, runtime_field
 from modeling.training.kinds import OptimizerKind
 from modeling.training.schedule import ScheduleKind
 from modeling.transformer_config import TransformerShape
@@ -115,10 +115,11 @@ class PretrainConfig(StageConfig):
     spike_factor: float = Field(
         20.0, gt=1, description="multiple of the median gradient norm above which a step is skipped"
     )
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+    precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = Field(
         "auto",
-        description="bf16 or fp16 (with loss scaling): autocast with fp32 weights; fp32; auto: bf16 if the "
-        "processor has fast bf16, else fp32",
+        description="precision of matrix products, with fp32 weights: bf16; fp16, with loss scaling; tf32, on GPUs "
+        "from compute capability 8.0 on; fp32, never in TF32; auto: the first of bf16, fp16 and fp32 that all devices "
+        "which train multiply fast",
     )
     deterministic: bool = Field(
         False, description="use only deterministic kernels; an operation without one raises an error"
@@ -149,9 +150,16 @@ class PretrainConfig(StageConfig):
         1.0, gt=0, description="CPUs that Ray reserves for each worker if there are no GPUs"
     )
 
-    def resolved(self, precision: str) -> Self:
-        """The config with `precision` for `auto`."""
-        return self.model_copy(update={"precision": precision}) if self.precision == "auto" else self
+    @property
+    def computes_on(self) -> ComputesOn:
+        """Devices that train."""
+        return "workers" if self.workers else "device"
+
+    def resolved(self, precision_on: PrecisionOn) -> Self:
+        """The config with the precision that `auto` takes."""
+        if self.precision != "auto":
+            return self
+        return self.model_copy(update={"precision": precision_on(self.computes_on)})
 
     @model_validator(mode="after")
     def _cadences_fit(self) -> "PretrainConfig":

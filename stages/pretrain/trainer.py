@@ -11,8 +11,9 @@ from functools import partial
 
 import torch
 
-from data_schemas.errors import TrainingDivergedError
+from data_schemas.errors import ConfigError, TrainingDivergedError
 from infra.hardware import matmul_ceiling
+from infra.precision import TF32_CAPABILITY
 from infra.workers.ray_training import TrainingWorkers, Worker, fit, ray_trainer
 from modeling.training.loss_scale import LossScale
 from modeling.training.optimizer import build_optimizer
@@ -78,7 +79,8 @@ def _train_on_worker(job: TrainingJob, worker: Worker) -> None:
 def _train(job: TrainingJob, plan: BatchPlan, rank: int, device: torch.device) -> None:
     """Build this process's part of the network, restore the newest complete checkpoint, train to the last step."""
     config = job.config
-    with _determinism(config.deterministic):
+    _refuse_missing_tf32(plan, device)
+    with _numerics(config.deterministic, plan.precision == "tf32"):
         torch.manual_seed(config.seed)
         network = _build_network(job, plan, device)
         optimizer = build_optimizer(
@@ -161,17 +163,32 @@ def _samples(job: TrainingJob, state: TrainingState) -> list[str]:
     return sample_texts(network, tokenizer, config.sample_prompts, config.sample_tokens, config.seed)
 
 
+def _refuse_missing_tf32(plan: BatchPlan, device: torch.device) -> None:
+    on_gpu = device.type == "cuda"
+    if plan.precision != "tf32" or (on_gpu and torch.cuda.get_device_capability(device)[0] >= TF32_CAPABILITY):
+        return
+    name = torch.cuda.get_device_name(device) if on_gpu else "the processor that trains"
+    raise ConfigError(f"pretrain.precision is tf32, which {name} does not have; use auto, bf16, fp16 or fp32")
+
+
 @contextmanager
-def _determinism(enabled: bool) -> Iterator[None]:
-    """Deterministic kernels: equal bits in every run on the same machine and layout, slower on GPUs."""
-    previous = torch.are_deterministic_algorithms_enabled()
-    if enabled:
+def _numerics(deterministic: bool, tf32: bool) -> Iterator[None]:
+    """Kernels of this training.
+
+    Args:
+        deterministic: equal bits in every run on the same machine and layout, slower on GPUs.
+        tf32: float32 matrix products of GPUs in TF32; else never, also for the few float32 products beside bf16.
+    """
+    previous, products = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(previous)
+        torch.set_float32_matmul_precision(products)
 
 
 def _interrupted(job: TrainingJob) -> KeyboardInterrupt:

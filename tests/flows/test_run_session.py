@@ -8,11 +8,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from data_schemas.errors import ConfigError, DamagedArtifactError, NotFoundError
+from data_schemas.manifest import RunRecord
 from flows.commands.lineage import find_artifact, lineage_json
 from flows.commands.verify import verify_store
 from flows.planning import Planner
 from flows.run_config import recorded_config
 from flows.run_request import following_request, rerun_request
+from infra.precision import Gpu, Processor
 from infra.store import provenance
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
@@ -21,6 +23,7 @@ from stages.clean import partition
 from stages.clean.stage import CleanStage
 from stages.registry import STAGES
 from tests.flows.mini import digests, mini_config, run, run_config, write_corpus
+from tests.infra.store.run_records import run_record
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -214,7 +217,7 @@ def test_what_auto_becomes_is_decided_before_the_key_and_kept_by_a_run_that_cont
     assert diary.actions["pretrain"] == "reuse", "fp32 by choice and fp32 by the machine are the same"
     assert base.artifacts["compress"].manifest.config["precision"] == "fp32"
     rounded = mini_config(path, 'compress.passes=[{"kind": "int8"}]')
-    assert rounded.resolved("bf16").compress.key_fields() == rounded.resolved("fp32").compress.key_fields()
+    assert rounded.compress.resolved(lambda devices: "bf16").key_fields() == rounded.compress.key_fields()
 
     other = str(tmp_path / "other")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -230,11 +233,38 @@ def test_what_auto_becomes_is_decided_before_the_key_and_kept_by_a_run_that_cont
     assert session.artifacts["pretrain"].manifest.metrics["precision"] == "bf16"
 
 
+def test_each_stage_is_keyed_by_the_precision_of_the_devices_that_compute_it(finished, monkeypatch):
+    """Pretraining on the cluster's GPUs, recoveries on the processor here; a plan without either asks nobody."""
+    store, path, _ = finished
+    asked = []
+    devices = {"workers": [Gpu("V100", 7)], "device": [Gpu("A100", 8)], "processor": [Processor(False)]}
+    monkeypatch.setattr("infra.precision.devices_of", lambda on: asked.append(on) or devices[on])
+    config = mini_config(path, "pretrain.precision=auto", "pretrain.workers=2")
+    planner = Planner(ArtifactStore(store), RunStore(store), config, None, None)
+    assert planner.plan(last_stage="tokenize") and asked == []
+    rows = {row.stage.name: row for row in planner.plan()}
+    assert (rows["pretrain"].config.precision, rows["compress"].config.precision) == ("fp16", "fp32")
+    assert rows["pretrain"].why == "precision: fp32 -> fp16"
+    assert planner.precision.known == {"workers": "fp16", "processor": "fp32"}
+    here = mini_config(path, "pretrain.precision=auto", "pretrain.workers=0")
+    rows = plan(store, here)
+    assert rows["pretrain"].why == "precision: fp32 -> bf16"
+    asked.clear()
+    chosen = mini_config(path, "pretrain.workers=2", "pretrain.precision=tf32", "compress.precision=fp32")
+    assert plan(store, chosen)["pretrain"].why == "precision: fp32 -> tf32" and asked == []
+
+
+def test_a_record_of_an_earlier_version_has_one_precision_for_all_devices():
+    fields = run_record("quiet-otter-0001").model_dump(mode="json") | {"run_record_version": 2}
+    for value, expected in ((None, {}), ("bf16", {"processor": "bf16", "device": "bf16", "workers": "bf16"})):
+        assert RunRecord.model_validate(fields | {"precision": value}).precision == expected
+
+
 def test_a_task_that_trains_is_keyed_by_its_precision():
     config = BenchmarkConfig.model_validate(
         {"tasks": [{"kind": "glue_fine_tuned", "path": "absent", "sets": ["RTE"]}, {"kind": "winograd"}]}
     )
-    bf16, fp32 = config.resolved("bf16"), config.resolved("fp32")
+    bf16, fp32 = (config.resolved(lambda devices, found=found: found) for found in ("bf16", "fp32"))
     assert bf16.tasks[0].precision == "bf16" and bf16.key_fields() != fp32.key_fields()
     assert bf16.tasks[1] == fp32.tasks[1]
 

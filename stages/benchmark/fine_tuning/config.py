@@ -4,6 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from data_schemas.config import ComputesOn, PrecisionOn
 from stages.benchmark.task import BenchmarkTask
 
 TRAINING_COST = 3
@@ -30,7 +31,8 @@ class FineTunedTask(BenchmarkTask):
     weight_decay: float = Field(0.01, ge=0, description="weight decay of matrices")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto",
-        description="precision of matrix products in training; auto: bf16 if the processor has fast bf16, else fp32",
+        description="precision of matrix products in training; auto: bf16 if the devices that train have fast bf16, "
+        "else fp32",
     )
     seeds: int = Field(
         3, gt=0, description="number of trainings, with different initial values of the head and data order"
@@ -43,10 +45,16 @@ class FineTunedTask(BenchmarkTask):
     )
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs per worker without GPUs")
 
-    def resolved(self, precision: str) -> Self:
-        """The task with `precision` for `auto`; fp32 for fp16, which needs loss scaling."""
+    @property
+    def computes_on(self) -> ComputesOn:
+        """Devices that train."""
+        return "workers" if self.workers > 1 else "processor"
+
+    def resolved(self, precision_on: PrecisionOn) -> Self:
+        """The task with the precision that `auto` takes; fp32 for fp16, which needs loss scaling."""
         if self.precision != "auto":
             return self
+        precision = precision_on(self.computes_on)
         return self.model_copy(update={"precision": "fp32" if precision == "fp16" else precision})
 
     def training_description(self) -> str:

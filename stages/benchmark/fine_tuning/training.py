@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from infra.hardware import resolved_precision
+from infra.precision import resolved_precision
 from modeling.compression.dequantization import dequantized, integer_modules
 from modeling.compression.pruning import apply_masks, zero_masks
 from modeling.experts.router import RoutingReport
@@ -134,7 +134,7 @@ def fine_tune(
     model = FineTuned(network, job.head(network.config.width, job.seed).to(device))
     optimizer = _optimizer(model, settings)
     gradients = worker_gradients(rank, model, _loss_function(examples, device))
-    precision: Precision = resolved_precision(settings.precision)
+    precision: Precision = resolved_precision(settings.precision, settings.computes_on)
     apart = rows_are_independent(network)
     steps = settings.epochs * len(job.epoch(0))
     warmup, step = math.ceil(settings.warmup_share * steps), 0

@@ -215,6 +215,39 @@ def test_a_changed_network_is_refused_before_it_trains(tokens, tmp_path):
         run(job_for(tokens, tmp_path, model=SHAPE.model_copy(update={"layers": 2})))
 
 
+@pytest.mark.parametrize(("precision", "products"), [("fp32", "highest"), ("bf16", "highest"), ("tf32", "high")])
+def test_float32_products_are_in_tf32_only_on_request(tokens, tmp_path, monkeypatch, precision, products):
+    """The setting while it trains, whatever it was before; torch ignores it on this processor."""
+    seen = []
+    take_step = training_loop.PretrainingLoop._step
+
+    def noted(loop):
+        seen.append(torch.get_float32_matmul_precision())
+        return take_step(loop)
+
+    monkeypatch.setattr(training_loop.PretrainingLoop, "_step", noted)
+    monkeypatch.setattr(trainer, "_refuse_missing_tf32", lambda plan, device: None)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        run(job_for(tokens, tmp_path, precision=precision, tokens=20 * 64))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {products}
+
+
+@pytest.mark.parametrize(("major", "refused"), [(None, "the processor that trains"), (7, "Tesla V100"), (8, None)])
+def test_tf32_is_refused_on_devices_without_it(tokens, tmp_path, monkeypatch, major, refused):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (major, 0))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Tesla V100")
+    plan, device = job_for(tokens, tmp_path, precision="tf32").plan, torch.device("cuda" if major else "cpu")
+    if refused is None:
+        trainer._refuse_missing_tf32(plan, device)
+    else:
+        with pytest.raises(ConfigError, match=rf"^pretrain.precision is tf32, which {refused} does not have; use auto"):
+            trainer._refuse_missing_tf32(plan, device)
+
+
 def test_curves_and_events_are_kept_for_tensorboard(tokens, tmp_path):
     run(job_for(tokens, tmp_path / "work"), Folder(str(tmp_path / "records")))
     assert len(list((tmp_path / "records" / "tensorboard").iterdir())) == 1

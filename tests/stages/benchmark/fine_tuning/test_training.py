@@ -137,8 +137,8 @@ def test_zeros_stay_and_other_weights_change():
 def test_ray_workers_give_the_outputs_of_one_process(tmp_path):
     rows, calls = rows_with_a_keyword(7, seed=2).rows, []
     # Workers are processes of their own, which resolve `auto` from their hardware.
-    one_process = job(400, TWO_EPOCHS.resolved("fp32"))
-    two_workers = job(400, TWO_EPOCHS.model_copy(update={"workers": 2}).resolved("fp32"))
+    one_process = job(400, TWO_EPOCHS.resolved(lambda devices: "fp32"))
+    two_workers = job(400, TWO_EPOCHS.model_copy(update={"workers": 2}).resolved(lambda devices: "fp32"))
     context = TaskContext(0, Folder(str(tmp_path / "work")))
     try:
         outputs = train_and_predict(two_workers, rows, context, lambda done, total: calls.append((done, total)))
@@ -161,7 +161,7 @@ def test_a_precision_overrides_that_of_the_hardware(fast_bf16, monkeypatch):
     fine_tune(job(5), ALONE, CPU)
     assert set(precisions) == {"bf16" if fast_bf16 else "fp32"}
     precisions.clear()
-    fine_tune(job(5, TWO_EPOCHS.resolved("fp32")), ALONE, CPU)
+    fine_tune(job(5, TWO_EPOCHS.resolved(lambda devices: "fp32")), ALONE, CPU)
     assert set(precisions) == {"fp32"}
 
 
