@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -48,10 +49,17 @@ class Artifact:
 
     def location(self, path: str) -> str:
         """Path of a file relative to `folder`, which is `<store>/<stage>/<key>`."""
-        for entry in self.manifest.files:
-            if entry.path == path:
-                return entry.part or f"{self.manifest.attempt}/{path}"
-        raise ContractError(f"the artifact {self.ref.label} contains no file {path}")
+        if path not in self._locations:
+            raise ContractError(f"the artifact {self.ref.label} contains no file {path}")
+        return self._locations[path]
+
+    @cached_property
+    def _locations(self) -> dict[str, str]:
+        attempt = self.manifest.attempt
+        return {entry.path: entry.part or f"{attempt}/{entry.path}" for entry in self.manifest.files}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "manifest": self.manifest}
 
     def read(self, path: str) -> bytes:
         """Content of the whole file."""

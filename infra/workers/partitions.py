@@ -86,11 +86,15 @@ class PartitionResult:
     folder: Folder
     marker: PartitionMarker
 
-    def read_table(self, path: str) -> pa.Table:
-        """Read a table by the path that the partition function wrote it to."""
+    def location(self, path: str) -> str:
+        """Path, relative to `folder`, of the file that the partition function wrote to `path`."""
         entry = next(entry for entry in self.marker.files if entry.path == path)
         assert entry.part is not None
-        with self.folder.open(entry.part) as file:
+        return entry.part
+
+    def read_table(self, path: str) -> pa.Table:
+        """Read a table by the path that the partition function wrote it to."""
+        with self.folder.open(self.location(path)) as file:
             return pq.read_table(file) if path.endswith(".parquet") else pa.ipc.open_file(file).read_all()
 
     def adopt_into(self, out: ArtifactWriter) -> None:
@@ -156,8 +160,9 @@ class PartitionMap:
                 "use execution.engine=inline or a store that workers can access"
             )
         done: dict[str, PartitionMarker] = {}
+        written = set(self.folder.names(f"parts/{phase}"))
         for partition in partitions:
-            marker = self._finished(phase, partition.name)
+            marker = self._finished(phase, partition.name) if f"{partition.name}.json" in written else None
             if marker is not None:
                 done[partition.name] = marker
         pending = [partition for partition in partitions if partition.name not in done]
@@ -195,11 +200,12 @@ def _marker_path(phase: str, name: str) -> str:
 
 def _run_in_processes(task: _Task, pending: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
     spawn = multiprocessing.get_context("spawn")  # fork is unsafe beside the flow engine's threads
-    pool = ProcessPoolExecutor(min(workers, len(pending)), mp_context=spawn)
+    size = min(workers, len(pending))
+    pool = ProcessPoolExecutor(size, mp_context=spawn, initializer=_receive, initargs=(task,))
     in_flight: dict[Future[PartitionMarker], str] = {}
     try:
         for partition in pending:
-            in_flight[pool.submit(task, partition)] = partition.name
+            in_flight[pool.submit(_call_received, partition)] = partition.name
             if len(in_flight) >= 2 * workers:
                 yield from _collect(in_flight)
         while in_flight:
@@ -210,6 +216,18 @@ def _run_in_processes(task: _Task, pending: list[Partition], workers: int) -> It
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+_received: list[_Task] = []
+"""The task of this worker process: sent once, as it may list all files of a corpus."""
+
+
+def _receive(task: _Task) -> None:
+    _received[:] = [task]
+
+
+def _call_received(partition: Partition) -> PartitionMarker:
+    return _received[0](partition)
 
 
 def _collect(in_flight: dict[Future[PartitionMarker], str]) -> Iterator[tuple[str, PartitionMarker]]:

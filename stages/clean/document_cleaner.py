@@ -14,7 +14,7 @@ and only need the documents that the rules kept.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from stages.clean.quality.corpus_models import Models
 from stages.clean.repair.line_unwrapping import unwrap
 from stages.clean.repair.normalize import normalize
 from stages.clean.rules import badwords
-from stages.clean.rules.boilerplate_lines import RepeatedLines
+from stages.clean.rules.boilerplate_lines import RepeatedLines, RepeatedLinesByFile
 from stages.clean.rules.document_rules import SCORES, violations
 from stages.clean.rules.language import detect
 from stages.clean.rules.line_rules import apply_line_rules
@@ -96,10 +96,17 @@ class Cleaner:
     """Cleans one document at a time; picklable."""
 
     config: CleanConfig
-    repeated_lines: RepeatedLines | None = None
+    repeated_lines: RepeatedLinesByFile | RepeatedLines | None = None
+    """Repeated lines of all files, or of those of the documents to clean."""
     models: Models = field(default_factory=Models)
     _rules: dict[str, tuple[LineRules, Rules]] = field(default_factory=dict, repr=False)
     """Rules by genre, merged once."""
+
+    def of_file(self, path: str) -> "Cleaner":
+        """Cleaner of one file's documents, with the repeated lines of this file read."""
+        if isinstance(self.repeated_lines, RepeatedLinesByFile):
+            return replace(self, repeated_lines=self.repeated_lines.of(path))
+        return self
 
     def clean(self, document: Mapping[str, Any]) -> Cleaned:
         """Apply all steps to a document (a row of the documents table), up to the rule that drops it."""
@@ -107,7 +114,7 @@ class Cleaner:
         text, joined = prepared_text(self.config.unwrapped_genres, document)
         measures = TextMeasures.of(text)
         removed = 0
-        if self.repeated_lines is not None:
+        if isinstance(self.repeated_lines, RepeatedLines):
             measures, removed = self.repeated_lines.remove(document, measures)
         measures, edits, removed_share = apply_line_rules(measures, lines)
         measures, replaced = self._without_personal_data(measures)
@@ -125,8 +132,11 @@ class Cleaner:
             cleaned.tags.append(self.models.bucket(scores.perplexity))
         return cleaned
 
-    def kept_text(self, document: Mapping[str, Any]) -> str | None:
-        """Cleaned text of a document, or None if a rule drops it; the models are trained on such text."""
+    def kept_texts(self, path: str) -> Callable[[Mapping[str, Any]], str | None]:
+        """Function from one file's documents to their cleaned text, or None if a rule drops it; for the models."""
+        return self.of_file(path)._kept_text
+
+    def _kept_text(self, document: Mapping[str, Any]) -> str | None:
         cleaned = self.clean(document)
         return cleaned.text if cleaned.dropped_by is None else None
 

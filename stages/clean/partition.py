@@ -22,7 +22,7 @@ def clean_partition(documents: Artifact, cleaner: Cleaner, path: str, out: Parti
         out: receives `NAME.parquet` under `documents/`, `rejects/` and `funnel/`, and the counts `tagged.RULE` and
             `edits.KIND`, both over the documents that are kept.
     """
-    kept: list[dict[str, Any]] = []
+    cleaner, kept = cleaner.of_file(path), []
     rejects, funnel, counts = [], Funnel(), Counter[str]()
     for row in documents.read_table(path).to_pylist():
         size = len(row["text"].encode())

@@ -15,7 +15,7 @@ from stages.clean.config import CleanConfig
 from stages.stage import Stage, StageContext
 
 if TYPE_CHECKING:
-    from stages.clean.rules.boilerplate_lines import RepeatedLines
+    from stages.clean.rules.boilerplate_lines import RepeatedLinesByFile
 
 TEXT_BYTES_PER_SECOND = 4e6
 """Per core, with all defaults."""
@@ -54,7 +54,7 @@ class CleanStage(Stage):
         cleaner = Cleaner(config, _repeated_lines(config, documents, context))
         if config.quality_classifier or config.perplexity:
             models = train_models(
-                config.quality_classifier, config.perplexity, documents, cleaner.kept_text, context.partitions,
+                config.quality_classifier, config.perplexity, documents, cleaner.kept_texts, context.partitions,
                 _partitions(documents), out,
             )  # fmt: skip
             cleaner = replace(cleaner, models=models)
@@ -79,18 +79,12 @@ def _partitions(documents: Artifact) -> list[Partition]:
     ]
 
 
-def _repeated_lines(config: CleanConfig, documents: Artifact, context: StageContext) -> "RepeatedLines | None":
-    """Boilerplate lines of every site and book, in two maps: count per file, sum per bucket of groups."""
+def _repeated_lines(config: CleanConfig, documents: Artifact, context: StageContext) -> "RepeatedLinesByFile | None":
     if config.boilerplate is None:
         return None
     from stages.clean.document_cleaner import prepared_text
-    from stages.clean.rules.boilerplate_lines import RepeatedLines, count_lines_partition, repeated_lines_partition
+    from stages.clean.rules.boilerplate_lines import find_repeated_lines
 
-    files = _partitions(documents)
     with context.phase("boilerplate"):
         prepare = partial(prepared_text, config.unwrapped_genres)
-        count = partial(count_lines_partition, documents, prepare, len(files))
-        counted = context.partitions.map("count_lines", count, files)
-        find_repeated = partial(repeated_lines_partition, counted, config.boilerplate)
-        buckets = [Partition(f"{number:05d}", number) for number in range(len(files))]
-        return RepeatedLines.gather(context.partitions.map("repeated_lines", find_repeated, buckets))
+        return find_repeated_lines(documents, _partitions(documents), prepare, config.boilerplate, context.partitions)

@@ -1,22 +1,19 @@
 """Spans to cut from documents, and the text that remains.
 
 - `CUTS`: schema of the table of spans; `cuts_by_file` builds a table per file
-- `CutFile`: spans of all files in one Arrow file, a record batch per file of documents
+- `CutSource`: spans of all files of documents, which a step wrote
 - `apply_cuts`: the text without its spans
 - `snap`: moves the ends of a span inwards to word and character boundaries
 """
 
-import io
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
 
-from infra.workers.partitions import PartitionResult, PartitionWriter
 from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes, Positions
 
@@ -43,38 +40,15 @@ def cuts_by_file(
     return [table.slice(begin, end - begin) for begin, end in itertools.pairwise(borders.tolist())]
 
 
-def write_batches(out: PartitionWriter, path: str, tables: Sequence[pa.Table]) -> None:
-    """Write tables of one schema as the record batches of an Arrow file, so that each can be read separately."""
-    buffer = io.BytesIO()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")  # ids repeat, row after row
-    with pa.ipc.new_file(buffer, tables[0].schema, options=options) as file:
-        for table in tables:
-            batches = table.combine_chunks().to_batches()
-            file.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], table.schema))
-    out.write(path, buffer.getvalue())
-
-
-def read_batch(result: PartitionResult, path: str, number: int) -> pa.Table:
-    """Read one table of a file that `write_batches` wrote, without reading the others."""
-    part = next(entry.part for entry in result.marker.files if entry.path == path)
-    assert part is not None
-    with result.folder.open(part) as file:
-        return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
-
-
-@dataclass(frozen=True)
-class CutFile:
+class CutSource(Protocol):
     """Spans of all files of documents; picklable, read where they are applied."""
-
-    result: PartitionResult
-    path: str = "cuts.arrow"
 
     def read(self, number: int) -> pa.Table:
         """Spans of one file of documents, as `CUTS`."""
-        return read_batch(self.result, self.path, number)
+        ...
 
 
-def all_cuts(files: Sequence[CutFile], number: int) -> pa.Table:
+def all_cuts(files: Sequence[CutSource], number: int) -> pa.Table:
     """Spans of all steps in one file of documents, sorted by row and start."""
     spans = pa.concat_tables([CUTS.empty_table(), *(file.read(number) for file in files)])
     return spans.sort_by([("row", "ascending"), ("start", "ascending"), ("end", "ascending"), ("reason", "ascending")])

@@ -17,13 +17,15 @@ import pyarrow as pa
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
 from infra.store.artifacts import Artifact
+from infra.workers.exchange import Pieces, write_pieces
 from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
 from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes, Positions, text_columns, words
 from stages.dedup.config import ExactSubstringConfig
-from stages.dedup.cuts import CutFile, all_cuts, cuts_by_file, snap, write_batches
-from stages.dedup.filter import survives
+from stages.dedup.cuts import CUTS, CutSource, all_cuts, cuts_by_file, snap
+from stages.dedup.filter import FileFates, survives
 
+_CUTS = "cuts"
 Suffixes = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 
@@ -45,11 +47,11 @@ class Sections(NamedTuple):
 def substring_cuts(
     documents: Artifact,
     names: Sequence[str],
-    fates: Sequence[pa.Table],
-    earlier: Sequence[CutFile],
+    fates: Sequence[FileFates],
+    earlier: Sequence[CutSource],
     config: ExactSubstringConfig,
     maps: PartitionMap,
-) -> list[CutFile]:
+) -> list[CutSource]:
     """Find the repeats in the documents that survived so far.
 
     Args:
@@ -64,19 +66,18 @@ def substring_cuts(
         EnvironmentProblem: if the library that builds the suffix array is not installed.
         InputDataError: if there is more text than `max_bytes`.
     """
-    masks = [pa.array(survives(table)) for table in fates]
-    partition = Partition("all", (list(names), masks, list(earlier)))
-    results = maps.map("exact_substring", partial(cut_repeats, documents, config), [partition])
-    return [CutFile(result) for result in results]
+    partition = Partition("all", (list(names), list(fates), list(earlier)))
+    [result] = maps.map("exact_substring", partial(cut_repeats, documents, config), [partition])
+    return [Pieces.of(result, _CUTS, CUTS)]
 
 
 def cut_repeats(
     documents: Artifact,
     config: ExactSubstringConfig,
-    payload: tuple[list[str], list[pa.Array], list[CutFile]],
+    payload: tuple[list[str], list[FileFates], list[CutSource]],
     out: PartitionWriter,
 ) -> None:
-    """Write `cuts.arrow`: the spans to cut, a record batch per file."""
+    """Write the spans to cut, a piece per file."""
     sections = _sections(documents, *payload, config.max_bytes)
     covered = repeated_bytes(sections.data, sections.borders, config.min_bytes)
     section, starts, ends = _runs(covered, sections.borders)
@@ -84,7 +85,7 @@ def cut_repeats(
     spans = _snapped(sections, section, starts, ends)
     files, rows, offsets = sections.file[spans[0]], sections.row[spans[0]], sections.offset[spans[0]]
     tables = cuts_by_file(files, rows, offsets + spans[1], offsets + spans[2], "repeated_text", len(payload[0]))
-    write_batches(out, "cuts.arrow", tables)
+    write_pieces(out, _CUTS, tables)
 
 
 def repeated_bytes(data: Bytes, borders: Positions, length: int) -> npt.NDArray[np.bool_]:
@@ -119,7 +120,7 @@ def suffix_array_library() -> Any:
 
 
 def _sections(
-    documents: Artifact, names: list[str], masks: list[pa.Array], earlier: list[CutFile], max_bytes: int
+    documents: Artifact, names: list[str], fates: list[FileFates], earlier: list[CutSource], max_bytes: int
 ) -> Sections:
     """Read the survivors, sorted by id.
 
@@ -130,9 +131,10 @@ def _sections(
     rows: list[tuple[int, int]] = []
     texts: list[bytes] = []
     size = 0
-    for number, (name, mask) in enumerate(zip(names, masks, strict=True)):
-        table = documents.read_table(f"documents/{name}").select(["id", "text"]).filter(mask)
-        rows += [(number, row) for row in np.flatnonzero(mask.to_numpy(False)).tolist()]
+    for number, (name, file_fates) in enumerate(zip(names, fates, strict=True)):
+        mask = survives(file_fates.read())
+        table = documents.read_table(f"documents/{name}").select(["id", "text"]).filter(pa.array(mask))
+        rows += [(number, row) for row in np.flatnonzero(mask).tolist()]
         ids += table.column("id").to_pylist()
         data, offsets = text_columns(table.column("text"))
         texts += [data[begin:end].tobytes() for begin, end in pairwise(offsets)]

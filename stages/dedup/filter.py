@@ -1,13 +1,13 @@
 """Last step of dedup: the documents of each file are written to `train/`, `held_out/` or `rejects/` by their fates.
 
-- `FATES`: schema of the fates of a file's documents; `as_fates` builds the table
+- `FATES`: schema of the fates of a file's documents; `FileFates` reads the table
 - `FilterRules`: settings common to all files
 - `filter_partition`: writes one file
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -22,7 +22,8 @@ from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import PartitionWriter
 from stages.common.funnel import Funnel
-from stages.dedup.cuts import CutFile, all_cuts, apply_cuts
+from stages.dedup.cuts import CutSource, all_cuts, apply_cuts
+from stages.dedup.part_files import PartFile, open_table
 
 TRAIN, HELD_OUT = "train", "held_out"
 FATES = pa.schema([("fate", pa.string()), ("detail", pa.string()), ("score", pa.float64()), ("tagged", pa.bool_())])
@@ -37,7 +38,7 @@ class FilterRules:
     held_out_share: float
     seed: int
     min_characters_left: int
-    cuts: Sequence[CutFile]
+    cuts: Sequence[CutSource]
 
     def split(self, document: str) -> str:
         """Split of a document, by a hash of its id alone: independent of the partitioning and of other documents."""
@@ -45,10 +46,27 @@ class FilterRules:
         return HELD_OUT if share < self.held_out_share else TRAIN
 
 
-def as_fates(near_duplicates: pa.Table) -> pa.Table:
-    """`FATES` from the result of near-duplicate detection: fate, survivor, similarity."""
-    columns = [near_duplicates.column(name) for name in ("fate", "survivor", "similarity")]
-    return pa.table([*columns, pa.repeat(pa.scalar(False), len(near_duplicates))], schema=FATES)
+@dataclass(frozen=True)
+class FileFates:
+    """Fates of a file's documents; picklable, read where they are needed."""
+
+    part: PartFile
+    """Result of near-duplicate detection: fate, survivor, similarity."""
+    changes: tuple[Callable[[pa.Table], pa.Table], ...] = ()
+    """Later decisions, from `FATES` to `FATES`."""
+
+    def read(self) -> pa.Table:
+        """`FATES` after all decisions."""
+        near = open_table(self.part)
+        columns = [near.column(name) for name in ("fate", "survivor", "similarity")]
+        fates = pa.table([*columns, pa.repeat(pa.scalar(False), len(near))], schema=FATES)
+        for change in self.changes:
+            fates = change(fates)
+        return fates
+
+    def changed(self, change: Callable[[pa.Table], pa.Table]) -> "FileFates":
+        """Fates after one more decision; `change` must be picklable."""
+        return replace(self, changes=(*self.changes, change))
 
 
 def survives(fates: pa.Table) -> npt.NDArray[np.bool_]:
@@ -58,17 +76,18 @@ def survives(fates: pa.Table) -> npt.NDArray[np.bool_]:
 
 
 def filter_partition(
-    documents: Artifact, rules: FilterRules, payload: tuple[int, str, pa.Table], out: PartitionWriter
+    documents: Artifact, rules: FilterRules, payload: tuple[int, str, FileFates], out: PartitionWriter
 ) -> None:
     """Write one file's documents by their fates, with the cuts applied.
 
     Args:
         documents: artifact with the documents.
         rules: split and cuts.
-        payload: index and name of the file, and its `FATES`.
+        payload: index and name of the file, and its fates.
         out: receives `NAME.parquet` under `train/`, `held_out/`, `rejects/` and `funnel/`.
     """
-    number, name, fates = payload
+    number, name, file_fates = payload
+    fates = file_fates.read()
     table = documents.read_table(f"documents/{name}")
     sizes = pc.binary_length(table.column("text")).to_pylist()
     fate_of = fates.column("fate").to_pylist()

@@ -7,35 +7,41 @@ the result does not depend on the partitioning.
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from infra.store.artifacts import Artifact
-from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
+from infra.workers.exchange import Exchange, Incoming
+from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
 from stages.common.compiled import compiled
 from stages.common.word_classes import LETTERS_AND_DIGITS, WordTable
 from stages.common.word_hashes import PRIME, Bytes, Hashes, Positions, find_words, mix, text_columns
 from stages.dedup.config import ParagraphConfig
-from stages.dedup.cuts import CutFile, cuts_by_file, read_batch, write_batches
-from stages.dedup.filter import survives
+from stages.dedup.cuts import CUTS, CutSource
+from stages.dedup.filter import FileFates, survives
+from stages.dedup.near_duplicates.lsh_buckets import partition_of
 
 SLICE_BYTES = 64_000_000
 """Compressed documents per slice of hash values: about 100 MB of hashes."""
 NEWLINE = ord("\n")
 UNITS = pa.schema(
     [
-        pa.field("hash", pa.uint64()), pa.field("id", pa.string()),
+        pa.field("hash", pa.uint64()), pa.field("id", pa.string()), pa.field("file", pa.uint32()),
         pa.field("row", pa.int64()), pa.field("start", pa.int64()), pa.field("end", pa.int64()),
     ]
 )  # fmt: skip
+_UNITS, _CUTS = "units", "cuts"
 
 
 def paragraph_cuts(
-    documents: Artifact, names: Sequence[str], fates: Sequence[pa.Table], config: ParagraphConfig, maps: PartitionMap
-) -> list[CutFile]:
+    documents: Artifact,
+    names: Sequence[str],
+    fates: Sequence[FileFates],
+    config: ParagraphConfig,
+    maps: PartitionMap,
+) -> list[CutSource]:
     """Find the repeated units in the documents that survived so far.
 
     Args:
@@ -46,60 +52,52 @@ def paragraph_cuts(
         maps: runs the passes `paragraph_hashes` and `paragraph_slices`.
     """
     size = sum(entry.bytes for entry in documents.manifest.files if entry.path.startswith("documents/"))
-    slices = size // SLICE_BYTES + 1
+    units = Exchange(UNITS, size // SLICE_BYTES + 1, compression="zstd")  # ids repeat, row after row
+    cuts = Exchange(CUTS, len(names))
     files = [
-        Partition(name.removesuffix(".parquet"), (name, pa.array(survives(table))))
-        for name, table in zip(names, fates, strict=True)
+        Partition(name.removesuffix(".parquet"), (number, name, file_fates))
+        for number, (name, file_fates) in enumerate(zip(names, fates, strict=True))
     ]
-    hashed = maps.map("paragraph_hashes", partial(hash_partition, documents, config, slices), files)
-    numbered = [Partition(f"{number:05d}", number) for number in range(slices)]
-    return [
-        CutFile(result) for result in maps.map("paragraph_slices", partial(slice_partition, hashed, config), numbered)
-    ]
+    hashed = maps.map("paragraph_hashes", partial(hash_partition, documents, config, units), files)
+    incoming = units.collect(maps, "paragraph_units", hashed, _UNITS)
+    slices = [Partition(f"{number:05d}", number) for number in range(units.destinations)]
+    found = maps.map("paragraph_slices", partial(slice_partition, incoming, config, cuts), slices)
+    return [cuts.collect(maps, "paragraph_cuts", found, _CUTS)]
 
 
 def hash_partition(
-    documents: Artifact, config: ParagraphConfig, slices: int, payload: tuple[str, pa.Array], out: PartitionWriter
+    documents: Artifact,
+    config: ParagraphConfig,
+    units: Exchange,
+    payload: tuple[int, str, FileFates],
+    out: PartitionWriter,
 ) -> None:
-    """Write `units.arrow`: the units of one file, a record batch per slice of hash values."""
-    name, survivors = payload
+    """Write the units of one file, by slice of hash values."""
+    number, name, fates = payload
     table = documents.read_table(f"documents/{name}").select(["id", "text"])
-    rows = np.flatnonzero(survivors.to_numpy(False))
+    rows = np.flatnonzero(survives(fates.read()))
     table = table.take(pa.array(rows))
     data, offsets = text_columns(table.column("text"))
     texts, hashes, starts, ends = _units(
         data, offsets, LETTERS_AND_DIGITS, config.unit == "line", config.min_characters
     )
-    ids = table.column("id").combine_chunks()
-    edges = np.array([number * 2**64 // slices for number in range(1, slices)], dtype=np.uint64)
-    slice_of = np.searchsorted(edges, hashes, side="right")
-    tables = []
-    for number in range(slices):
-        units = np.flatnonzero(slice_of == number)
-        columns = [ids.take(pa.array(texts[units])), rows[texts[units]], starts[units], ends[units]]
-        tables.append(pa.table([hashes[units], *columns], schema=UNITS))
-    write_batches(out, "units.arrow", tables)
+    ids = table.column("id").combine_chunks().take(pa.array(texts))
+    files = np.full(len(hashes), number, dtype=np.uint32)
+    found = pa.table([hashes, ids, files, rows[texts], starts, ends], schema=UNITS)
+    units.write(out, _UNITS, found, partition_of(hashes, units.destinations))
 
 
 def slice_partition(
-    hashed: Sequence[PartitionResult], config: ParagraphConfig, number: int, out: PartitionWriter
+    incoming: Incoming, config: ParagraphConfig, cuts: Exchange, number: int, out: PartitionWriter
 ) -> None:
-    """Write `cuts.arrow`: the spans to cut by one slice of hash values, a record batch per file."""
-    tables = [read_batch(result, "units.arrow", number) for result in hashed]
-    hashes = np.concatenate([table.column("hash").to_numpy() for table in tables])
-    file_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    _, value, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    repeated = counts[value] > config.most
-    borders = np.cumsum([0, *(len(table) for table in tables)])
-    filtered = [
-        table.filter(pa.array(repeated[begin:end]))
-        for table, (begin, end) in zip(tables, pairwise(borders), strict=True)
-    ]
-    units = pa.concat_tables(filtered).append_column("file", pa.array(file_of[repeated]))
+    """Write the spans to cut by one slice of hash values, by file."""
+    units = incoming.read(number)
+    _, value, counts = np.unique(units.column("hash").to_numpy(), return_inverse=True, return_counts=True)
+    units = units.filter(pa.array(counts[value] > config.most))
     units = units.sort_by([("hash", "ascending"), ("id", "ascending"), ("start", "ascending")])
     units = units.filter(pa.array(_occurrence(units.column("hash").to_numpy()) >= config.most))
-    files, rows, starts, ends = (units.column(name).to_numpy() for name in ("file", "row", "start", "end"))
-    write_batches(out, "cuts.arrow", cuts_by_file(files, rows, starts, ends, f"duplicate_{config.unit}", len(tables)))
+    columns = [*units.select(["row", "start", "end"]).columns, pa.repeat(f"duplicate_{config.unit}", len(units))]
+    cuts.write(out, _CUTS, pa.table(columns, schema=CUTS), units.column("file").to_numpy())
 
 
 def _occurrence(values: Hashes) -> npt.NDArray[np.int64]:

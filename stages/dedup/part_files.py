@@ -1,9 +1,7 @@
-"""Arrow files between the phases, in several record batches, so that a reader loads only those that it needs."""
+"""Arrow files between the phases, of which a reader loads only the columns that it needs."""
 
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,37 +22,31 @@ class PartFile:
     folder: Folder
     path: str
 
-    def reader(self) -> Any:
-        """An open `pyarrow.ipc.RecordBatchFileReader`; memory-mapped on a local disk, where it copies nothing."""
+    def reader(self, columns: Sequence[int] = ()) -> Any:
+        """An open `pyarrow.ipc.RecordBatchFileReader`; memory-mapped on a local disk, where it copies nothing.
+
+        Args:
+            columns: indices of the columns to read; all by default.
+        """
+        options = pa.ipc.IpcReadOptions(included_fields=list(columns))
         if self.folder.is_local:
-            return pa.ipc.open_file(pa.memory_map(str(self.folder.local_path(self.path))))
-        return pa.ipc.open_file(self.folder.open(self.path))
+            return pa.ipc.open_file(pa.memory_map(str(self.folder.local_path(self.path))), options=options)
+        return pa.ipc.open_file(self.folder.open(self.path), options=options)
 
-
-@lru_cache(maxsize=4)
-def _remote_table(part: PartFile) -> pa.Table:
-    return part.reader().read_all()
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns, in the order of the file; the bytes of the others are not read."""
+        schema = self.reader().schema
+        return self.reader([schema.get_field_index(name) for name in names]).read_all()
 
 
 def open_table(part: PartFile) -> pa.Table:
-    """Table of a whole file: memory-mapped on a local disk; otherwise read, and the last four are cached."""
-    return part.reader().read_all() if part.folder.is_local else _remote_table(part)
+    """Table of a whole file: memory-mapped on a local disk, otherwise read."""
+    return part.reader().read_all()
 
 
 def part_of(result: PartitionResult, path: str) -> PartFile:
     """File that a partition wrote as `path`."""
-    entry = next(entry for entry in result.marker.files if entry.path == path)
-    assert entry.part is not None
-    return PartFile(result.folder, entry.part)
-
-
-def file_bytes(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> bytes:
-    """Arrow file of these record batches; empty batches keep their index."""
-    buffer = io.BytesIO()
-    with pa.ipc.new_file(buffer, schema) as file:
-        for batch in batches:
-            file.write_batch(batch)
-    return buffer.getvalue()
+    return PartFile(result.folder, result.location(path))
 
 
 def column_of(batch: Any, name: str) -> npt.NDArray[Any]:
@@ -65,8 +57,11 @@ def column_of(batch: Any, name: str) -> npt.NDArray[Any]:
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
-def ranges(total: int, max_size: int) -> Iterator[tuple[int, int]]:
-    """Split [0, total) into the fewest equal ranges of at most `max_size`; an empty range if `total` is 0."""
-    count = max(1, -(-total // max_size))
-    for index in range(count):
-        yield index * total // count, (index + 1) * total // count
+def numbers_of(table: Any, name: str) -> Numbers:
+    """Column of document numbers, stored in 4 or 8 bytes, as int64."""
+    return column_of(table, name).astype(np.int64)
+
+
+def number_type(documents: int) -> pa.DataType:
+    """Type of the numbers of this many documents: they are most of what is written between the phases."""
+    return pa.uint32() if documents <= 1 << 32 else pa.int64()

@@ -16,9 +16,6 @@ from stages.stage import Stage, StageContext
 
 TEXT_BYTES_PER_SECOND = 15e6
 """Per core, near-duplicate detection and filtering together."""
-CLUSTER_BYTES = 240
-"""Per document, in the process that joins the clusters and holds every document's fate (measured from 100,000 to
-1,000,000 documents)."""
 LOOKUP_BYTES_PER_SECOND = 40e6
 """Per core: reading, hashing words and n-gram lookup."""
 SUFFIX_BYTES_PER_SECOND = 5e6
@@ -57,7 +54,7 @@ class DedupStage(Stage):
         """Estimate from the bytes of text."""
         workers = workers_or_all(None)
         seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
-        memory = workers * DATA_PROCESS_BYTES + CLUSTER_BYTES * volume.documents
+        memory = workers * DATA_PROCESS_BYTES
         if config.decontaminate:
             seconds += volume.text_bytes / LOOKUP_BYTES_PER_SECOND / workers
         if config.exact_substring:
@@ -69,10 +66,10 @@ class DedupStage(Stage):
         self, config: DedupConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Decide on whole documents first, so that no text is cut as a repeat of a document that is dropped."""
-        from stages.dedup.cuts import CutFile
+        from stages.dedup.cuts import CutSource
         from stages.dedup.decontamination.decontamination import find_contamination
         from stages.dedup.exact_substring import substring_cuts, suffix_array_library
-        from stages.dedup.filter import FilterRules, as_fates, filter_partition
+        from stages.dedup.filter import FilterRules, filter_partition
         from stages.dedup.near_duplicates.pipeline import find_fates
         from stages.dedup.near_duplicates.signing import write_index
         from stages.dedup.paragraphs import paragraph_cuts
@@ -81,13 +78,12 @@ class DedupStage(Stage):
             suffix_array_library()
         documents, maps = inputs["documents"], context.partitions
         names = [path.removeprefix("documents/") for path in documents.paths("documents/*.parquet")]
-        near_duplicates = find_fates(documents, names, config.near, config.survivor, config.against, context)
-        fates = [as_fates(table) for table in near_duplicates]
-        cuts: list[CutFile] = []
+        fates = find_fates(documents, names, config.near, config.survivor, config.against, context)
+        cuts: list[CutSource] = []
         if config.decontaminate:
             with context.phase("decontaminate"):
                 contamination = find_contamination(documents, names, fates, config.decontaminate, maps)
-            fates = [contamination.marked(number, table) for number, table in enumerate(fates)]
+            fates = [table.changed(partial(contamination.marked, number)) for number, table in enumerate(fates)]
             cuts += contamination.cuts
             out.adopt(contamination.report)
             out.metrics["contamination"] = contamination.metrics()
@@ -99,8 +95,8 @@ class DedupStage(Stage):
                 cuts += substring_cuts(documents, names, fates, cuts, config.exact_substring, maps)
         rules = FilterRules(config.held_out_share, config.seed, config.min_characters_left, cuts)
         files = [
-            Partition(name.removesuffix(".parquet"), (number, name, table))
-            for number, (name, table) in enumerate(zip(names, fates, strict=True))
+            Partition(name.removesuffix(".parquet"), (number, name, file_fates))
+            for number, (name, file_fates) in enumerate(zip(names, fates, strict=True))
         ]
         with context.phase("filter"):
             for result in maps.map("filter", partial(filter_partition, documents, rules), files):

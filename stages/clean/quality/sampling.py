@@ -22,8 +22,9 @@ from data_schemas.errors import InputDataError
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
 
-CleanText = Callable[[Mapping[str, Any]], str | None]
-"""Function from a row of the documents table to its cleaned text; None if a rule drops it. Picklable."""
+CleanText = Callable[[str], Callable[[Mapping[str, Any]], str | None]]
+"""Function from a file to a function from a row of its documents table to the cleaned text; None if a rule drops it.
+Picklable."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,18 @@ def texts_partition(
 
     Args:
         documents: artifact with the documents.
-        clean_text: returns a document's text after the rules.
+        clean_text: returns a function for the file, and that a document's text after the rules.
         draws: the samples to draw.
         largest: draw -> largest key in the sample.
         path: the file, `documents/NAME.parquet`.
         out: receives `sample.arrow` (draw, key, text).
     """
     sample: list[tuple[str, int, str]] = []
+    kept_text = clean_text(path)
     for row in documents.read_table(path).to_pylist():
         key = _key(row["id"])
         names = [d.name for d in draws if key <= largest.get(d.name, -1) and d.includes(row["genre"], row["source"])]
-        if names and (text := clean_text(row)) is not None:
+        if names and (text := kept_text(row)) is not None:
             sample += [(name, key, text) for name in names]
     schema = pa.schema({"draw": pa.string(), "key": pa.uint64(), "text": pa.large_string()})
     out.write_table("sample.arrow", pa.Table.from_arrays(_columns(sample, schema), schema=schema))

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 from data_schemas.manifest import FileEntry
 from data_schemas.tables import CONTAMINATION
 from infra.store.artifacts import Artifact
+from infra.workers.exchange import Pieces, write_pieces
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
 from stages.common.word_hashes import Positions, text_columns
 from stages.dedup.config import DecontaminationConfig
-from stages.dedup.cuts import CutFile, cuts_by_file, read_batch, write_batches
+from stages.dedup.cuts import CUTS, CutSource, cuts_by_file
 from stages.dedup.decontamination.benchmark_index import (
     DECIDING,
     REPORTED,
@@ -35,10 +36,12 @@ from stages.dedup.decontamination.benchmark_index import (
     load_index,
 )
 from stages.dedup.decontamination.benchmark_items import benchmark_files
-from stages.dedup.filter import CONTAMINATED, survives
+from stages.dedup.filter import CONTAMINATED, FileFates, survives
 
 Mask = npt.NDArray[np.bool_]
 REPORT = "contamination/items.parquet"
+_DOCUMENTS, _CUTS = "documents", "cuts"
+_CONTAMINATED = pa.schema([("row", pa.int64()), ("item", pa.string()), ("windows", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,9 @@ class Contamination:
         return next(entry for entry in self.result.marker.files if entry.path == REPORT)
 
     @property
-    def cuts(self) -> list[CutFile]:
+    def cuts(self) -> list[CutSource]:
         """Windows to cut; none unless the action is `cut`."""
-        return [CutFile(self.result)] if self.config.action == "cut" else []
+        return [Pieces.of(self.result, _CUTS, CUTS)] if self.config.action == "cut" else []
 
     def metrics(self) -> dict[str, Any]:
         """Benchmark file -> numbers of items, testable and contaminated items, share of the testable, documents."""
@@ -65,7 +68,7 @@ class Contamination:
 
     def marked(self, number: int, fates: pa.Table) -> pa.Table:
         """Fates of a file's documents with the contaminated ones dropped or tagged, as configured."""
-        contaminated = read_batch(self.result, "documents.arrow", number)
+        contaminated = Pieces.of(self.result, _DOCUMENTS, _CONTAMINATED).read(number)
         if not len(contaminated):
             return fates
         columns = {name: fates.column(name).to_pylist() for name in fates.column_names}
@@ -80,7 +83,7 @@ class Contamination:
 def find_contamination(
     documents: Artifact,
     names: Sequence[str],
-    fates: Sequence[pa.Table],
+    fates: Sequence[FileFates],
     config: DecontaminationConfig,
     maps: PartitionMap,
 ) -> Contamination:
@@ -99,8 +102,8 @@ def find_contamination(
     benchmarks = Partition("all", benchmark_files(config.benchmarks))
     [index] = maps.map("benchmark_index", partial(build_index, config), [benchmarks])
     files = [
-        Partition(name.removesuffix(".parquet"), (name, pa.array(survives(table))))
-        for name, table in zip(names, fates, strict=True)
+        Partition(name.removesuffix(".parquet"), (name, file_fates))
+        for name, file_fates in zip(names, fates, strict=True)
     ]
     scanned = maps.map("contamination_scan", partial(scan_partition, documents, config, index), files)
     everything = Partition("all", (index, scanned))
@@ -112,16 +115,17 @@ def scan_partition(
     documents: Artifact,
     config: DecontaminationConfig,
     index: PartitionResult,
-    payload: tuple[str, pa.Array],
+    payload: tuple[str, FileFates],
     out: PartitionWriter,
 ) -> None:
     """Write `found.arrow`: row and id of the document, index of the n-gram, start and end of its window."""
-    name, survivors = payload
-    table = documents.read_table(f"documents/{name}").select(["id", "text"]).filter(survivors)
+    name, fates = payload
+    survivors = survives(fates.read())
+    table = documents.read_table(f"documents/{name}").select(["id", "text"]).filter(pa.array(survivors))
     data, offsets = text_columns(table.column("text"))
     window = config.window_characters if config.action == "cut" else 0
     matches = find_ngrams(data, offsets, load_index(index, config), window)
-    rows = np.flatnonzero(survivors.to_numpy(False))[matches.texts]
+    rows = np.flatnonzero(survivors)[matches.texts]
     ids = table.column("id").combine_chunks().take(pa.array(matches.texts)).dictionary_encode()
     columns = {"row": rows, "id": ids, "ngram": matches.ngrams, "start": matches.starts, "end": matches.ends}
     out.write_table("found.arrow", pa.table(columns))
@@ -149,10 +153,10 @@ def tally(
         rows, starts, ends = _merged(rows, starts, ends)
         names = pa.array([_name(index, items, ngram) for ngram in ngrams[first].tolist()], pa.string())
         windows = np.unique(rows, return_counts=True)[1].astype(np.int64)
-        documents.append(pa.table({"row": contaminated, "item": names, "windows": windows}))
+        documents.append(pa.table([contaminated, names, windows], schema=_CONTAMINATED))
         cuts += cuts_by_file(np.zeros_like(rows), rows, starts, ends, CONTAMINATED, 1)
-    write_batches(out, "documents.arrow", documents)
-    write_batches(out, "cuts.arrow", cuts)
+    write_pieces(out, _DOCUMENTS, documents)
+    write_pieces(out, _CUTS, cuts)
 
 
 def _counted(index: NgramIndex, scanned: Sequence[PartitionResult], max_documents: int) -> Mask:

@@ -1,34 +1,46 @@
-"""From signatures to candidate pairs: bands, buckets, and the check of a pair by its signatures.
+"""From signatures to candidate pairs: bands, buckets, and the distinct pairs of each block of documents.
 
-- `NearDuplicates`: inputs and settings common to all phases
-- `write_bands`, `sort_buckets`, `check_candidates`: the phases' partition functions
+- `NearDuplicates`: inputs, settings and exchanges common to all phases
+- `write_bands`, `sort_buckets`, `order_members`, `pair_members`, `merge_pairs`: the phases' partition functions
+- `Chunks`: pairs of a block in pieces of bounded size, and the documents that they need
 """
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from infra.store.artifacts import Artifact
-from infra.workers.partitions import Partition, PartitionResult, PartitionWriter
-from stages.common.word_hashes import Hashes
-from stages.dedup.near_duplicates.lsh_buckets import BAND_ENTRIES, BandLayout, band_batches, bucket_pairs, hash_rows
+from infra.workers.exchange import Exchange, Incoming, Pieces, write_pieces
+from infra.workers.partitions import PartitionResult, PartitionWriter
+from stages.dedup.near_duplicates.lsh_buckets import (
+    Members,
+    Pairs,
+    band_entries,
+    bucket_pairs,
+    bucket_partitions,
+    distinct,
+    hash_rows,
+    large_bucket_pairs,
+    partition_of,
+)
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig
-from stages.dedup.near_duplicates.signature_index import SignatureFile, SignatureReader, fixed_lists
-from stages.dedup.near_duplicates.verification import EDGES, OPEN_PAIRS, check_signatures, distinct_pairs
-from stages.dedup.part_files import Numbers, column_of, file_bytes, open_table, part_of, ranges
+from stages.dedup.near_duplicates.signature_index import Block, fixed_lists
+from stages.dedup.part_files import Numbers, column_of, number_type, numbers_of
 
-BAND_DOCUMENTS = 1 << 18
-"""Documents whose band keys one partition writes: 90 MB at 21 bands."""
-RANGE_DOCUMENTS = 1 << 17
-"""Documents whose candidates one partition checks."""
-MAX_RANGES = 1024
-"""The phase of buckets writes a record batch per range and bucket partition."""
-EDGE_FILE, OPEN_FILE = "edges.arrow", "open.arrow"
-_BANDS, _PAIRS = "bands.arrow", "pairs.arrow"
+BLOCK_DOCUMENTS = 1 << 17
+"""Maximum number of documents in a block of several files: 70 MB of signatures."""
+MIN_BLOCK_DOCUMENTS = 1 << 12
+BLOCKS = 8
+"""Blocks of a small corpus, so that all workers have some."""
+PAIRS_AT_ONCE = 1 << 17
+"""Pairs whose signatures one partition compares: up to 140 MB."""
+_MERGE_AT = 1 << 22
+"""Pairs to collect before their repetitions are removed."""
+BANDS, PAIRS, LARGE, CONTENT, REQUESTS, CHUNKS = "bands", "pairs", "large", "content.arrow", "requests", "chunks"
 
 
 @dataclass(frozen=True)
@@ -37,100 +49,192 @@ class NearDuplicates:
 
     documents: Artifact
     near: MinHashConfig
-    files: tuple[SignatureFile, ...]
-    names: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    """Blocks of new documents, then of earlier ones."""
+    number: pa.DataType = field(init=False)
+    """Type of document numbers in files."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "number", number_type(self.total))
+
+    @cached_property
+    def new_blocks(self) -> int:
+        """Number of blocks whose documents' fates are to be determined."""
+        return sum(not block.is_earlier for block in self.blocks)
 
     @property
     def new_documents(self) -> int:
-        """Number of documents whose fate is to be determined."""
-        return sum(file.documents for file in self.files if not file.is_earlier)
+        """Number of documents whose fate is to be determined; they have the smallest numbers."""
+        return self.blocks[self.new_blocks - 1].end
 
     @property
     def total(self) -> int:
         """Number of documents, survivors of earlier artifacts included."""
-        return sum(file.documents for file in self.files)
+        return self.blocks[-1].end
 
-    @property
-    def layout(self) -> BandLayout:
-        """Layout of the bands."""
-        return BandLayout.of(self.near.banding, self.total)
+    @cached_property
+    def _firsts(self) -> Numbers:
+        return np.array([block.first for block in self.blocks], dtype=np.int64)
 
-    @property
-    def ranges(self) -> list[tuple[int, int]]:
-        """Number ranges of the new documents."""
-        return list(ranges(self.new_documents, max(RANGE_DOCUMENTS, -(-self.new_documents // MAX_RANGES))))
+    def block_of(self, numbers: Numbers) -> Numbers:
+        """Index of each document's block."""
+        return np.searchsorted(self._firsts, numbers, side="right") - 1
 
-    @property
-    def reader(self) -> SignatureReader:
-        """Reader of all signatures."""
-        return SignatureReader(self.files)
+    def table(self, **columns: npt.NDArray[np.generic]) -> pa.Table:
+        """Table of columns of which `document`, `first`, `second` and `other` are document numbers."""
+        names = ("document", "first", "second", "other")
+        arrays = [pa.array(values, self.number if name in names else None) for name, values in columns.items()]
+        return pa.table(arrays, list(columns))
+
+    @cached_property
+    def entries(self) -> Exchange:
+        """Band keys, by bucket partition."""
+        schema = pa.schema([("key", pa.uint64()), ("document", self.number)])
+        return Exchange(schema, bucket_partitions(self.near.banding, self.total))
+
+    @cached_property
+    def large(self) -> Exchange:
+        """Members of large buckets, by block."""
+        return Exchange(self.entries.schema, len(self.blocks))
+
+    @cached_property
+    def ordered(self) -> Exchange:
+        """Members of large buckets with the hashes that order them, by bucket partition."""
+        fields = [*self.entries.schema, pa.field("signature", pa.uint64()), pa.field("exact", pa.uint64())]
+        return Exchange(pa.schema(fields), self.entries.destinations)
+
+    @cached_property
+    def pairs(self) -> Exchange:
+        """Candidate pairs, by the block of the first document."""
+        return Exchange(pa.schema([("first", self.number), ("second", self.number)]), self.new_blocks)
+
+    @cached_property
+    def requests(self) -> Exchange:
+        """Documents that a chunk of pairs needs, by the block of the document."""
+        schema = pa.schema([("document", self.number), ("source", pa.uint32()), ("chunk", pa.uint32())])
+        return Exchange(schema, len(self.blocks))
 
 
-def band_groups(files: Sequence[SignatureFile]) -> list[Partition]:
-    """Groups of consecutive files with up to `BAND_DOCUMENTS` documents together."""
-    groups: list[list[SignatureFile]] = []
-    for file in files:
-        if groups and sum(member.documents for member in groups[-1]) + file.documents <= BAND_DOCUMENTS:
-            groups[-1].append(file)
-        else:
-            groups.append([file])
-    return [Partition(f"{number:05d}", group) for number, group in enumerate(groups)]
+def write_bands(work: NearDuplicates, block: int, out: PartitionWriter) -> None:
+    """Write the band keys of a block, and a hash of each document's signature and exact text."""
+    tables = [file.table("shingles", "exact", "signature") for file in work.blocks[block].files]
+    signatures = np.concatenate([fixed_lists(table, "signature") for table in tables])
+    exact = np.concatenate([fixed_lists(table, "exact") for table in tables])
+    shingles = np.concatenate([column_of(table, "shingles") for table in tables])
+    documents = np.arange(work.blocks[block].first, work.blocks[block].end)
+    hashes = np.empty(len(signatures), dtype=np.uint64)
+    hash_rows(signatures, hashes)
+    out.write_table(CONTENT, pa.table({"signature": hashes, "exact": exact[:, 0]}))
+    entries = band_entries(signatures, exact, shingles, documents, work.near.banding)
+    del tables, signatures
+    table = work.table(key=entries.keys, document=entries.documents)
+    work.entries.write(out, BANDS, table, partition_of(entries.keys, work.entries.destinations))
 
 
-def write_bands(work: NearDuplicates, group: Sequence[SignatureFile], out: PartitionWriter) -> None:
-    """Write the band keys of a group of files."""
-    tables = [open_table(file.part) for file in group]
-    batches = band_batches(
-        np.concatenate([fixed_lists(table, "signature") for table in tables]),
-        np.concatenate([fixed_lists(table, "exact") for table in tables]),
-        np.concatenate([column_of(table, "shingles") for table in tables]),
-        np.arange(group[0].first, group[-1].end),
-        work.layout,
-    )
-    out.write(_BANDS, file_bytes(BAND_ENTRIES, batches))
+def sort_buckets(work: NearDuplicates, entries: Incoming, number: int, out: PartitionWriter) -> None:
+    """Write the candidate pairs of small buckets, and the members of large ones."""
+    table = entries.read(number)
+    pairs, large = bucket_pairs(column_of(table, "key"), numbers_of(table, "document"))
+    _write_pairs(work, pairs, out)
+    out.count("large", len(large.keys))
+    work.large.write(out, LARGE, work.table(key=large.keys, document=large.documents), work.block_of(large.documents))
 
 
-def sort_buckets(
-    work: NearDuplicates, bands: Sequence[PartitionResult], batches: Sequence[int], out: PartitionWriter
+def order_members(
+    work: NearDuplicates, bands: Sequence[PartitionResult], large: Incoming, block: int, out: PartitionWriter
 ) -> None:
-    """Write the candidates of some slices: ascending pairs, a record batch per range of the smaller document number."""
-    readers = [part_of(result, _BANDS).reader() for result in bands]
-    candidates = [np.empty(0, dtype=np.int64)]
-    for number in batches:
-        entries = [reader.get_batch(number) for reader in readers]
-        keys = np.concatenate([column_of(batch, "key") for batch in entries])
-        numbers = np.concatenate([column_of(batch, "document") for batch in entries])
-        candidates.append(bucket_pairs(keys, numbers, work.total, partial(_content_hashes, work.reader)))
-    pairs = np.unique(np.concatenate(candidates))
-    bounds = np.searchsorted(
-        pairs, [first * work.total for first, _ in work.ranges] + [work.new_documents * work.total]
-    )
-    pieces = [pairs[begin:end] for begin, end in itertools.pairwise(bounds)]
-    out.write(_PAIRS, file_bytes(OPEN_PAIRS, _pair_batches(pieces)))
+    """Add the hashes that order the members of large buckets."""
+    members = large.read(block)
+    rows = numbers_of(members, "document") - work.blocks[block].first
+    content = bands[block].read_table(CONTENT)
+    columns = [*members.columns, *(content.column(name).take(pa.array(rows)) for name in ("signature", "exact"))]
+    keys = column_of(members, "key")
+    table = pa.table(columns, schema=work.ordered.schema)
+    work.ordered.write(out, LARGE, table, partition_of(keys, work.ordered.destinations))
 
 
-def _content_hashes(reader: SignatureReader, numbers: Numbers) -> tuple[Hashes, Hashes]:
-    signatures, exact = np.empty(len(numbers), dtype=np.uint64), np.empty(len(numbers), dtype=np.uint64)
-    for start, end in ranges(len(numbers), RANGE_DOCUMENTS):
-        rows = reader.rows(numbers[start:end])
-        hash_rows(rows.signatures, signatures[start:end])
-        exact[start:end] = rows.exact[:, 0]
-    return signatures, exact
+def pair_members(work: NearDuplicates, ordered: Incoming, number: int, out: PartitionWriter) -> None:
+    """Write the candidate pairs of large buckets."""
+    table = ordered.read(number)
+    members = Members(column_of(table, "key"), numbers_of(table, "document"))
+    pairs = large_bucket_pairs(members, column_of(table, "signature"), column_of(table, "exact"))
+    _write_pairs(work, pairs, out)
 
 
-def _pair_batches(pieces: Sequence[Numbers]) -> list[pa.RecordBatch]:
-    return [pa.record_batch([pa.array(piece)], schema=OPEN_PAIRS) for piece in pieces]
+def _write_pairs(work: NearDuplicates, pairs: Pairs, out: PartitionWriter) -> None:
+    is_new = pairs.first < work.new_documents
+    first, second = pairs.first[is_new], pairs.second[is_new]
+    work.pairs.write(out, PAIRS, work.table(first=first, second=second), work.block_of(first))
 
 
-def check_candidates(work: NearDuplicates, pairs: Sequence[PartitionResult], number: int, out: PartitionWriter) -> None:
-    """Merge a range's candidates over all bands and decide them by signature where possible."""
-    sources = [column_of(part_of(result, _PAIRS).reader().get_batch(number), "pair") for result in pairs]
-    first, end = work.ranges[number]
-    edges, open_pairs = [], []
-    for candidates in distinct_pairs(sources, first, end, work.total):
-        out.count("candidates", len(candidates))
-        decided = check_signatures(candidates, work.total, work.new_documents, work.reader, work.near)
-        edges.append(decided.edges)
-        open_pairs.append(decided.open_pairs)
-    out.write(EDGE_FILE, file_bytes(EDGES, edges))
-    out.write(OPEN_FILE, file_bytes(OPEN_PAIRS, _pair_batches(open_pairs)))
+def merge_pairs(work: NearDuplicates, pairs: Sequence[Incoming], block: int, out: PartitionWriter) -> None:
+    """Write the distinct pairs of a block's documents in chunks, and request the signatures that they need."""
+    merged = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+    pending = [merged]
+    for table in (table for incoming in pairs for table in incoming.tables(block)):
+        pending.append(Pairs(numbers_of(table, "first"), numbers_of(table, "second")))
+        if sum(len(piece.first) for piece in pending) > _MERGE_AT + 2 * len(pending[0].first):
+            pending = [_merged(pending)]
+    merged = _merged(pending)
+    out.count("candidates", len(merged.first))
+    chunk_of = np.arange(len(merged.first)) // PAIRS_AT_ONCE
+    write_chunks(work, merged, chunk_of, block, out)
+
+
+def _merged(pieces: Sequence[Pairs]) -> Pairs:
+    return distinct(*(np.concatenate(side) for side in zip(*pieces, strict=True)))
+
+
+def write_chunks(work: NearDuplicates, pairs: Pairs, chunk_of: Numbers, source: int, out: PartitionWriter) -> None:
+    """Write pairs in chunks, and a request for each document that a chunk needs.
+
+    Args:
+        work: inputs and settings.
+        pairs: pairs to compare.
+        chunk_of: (pairs,) ascending chunk of each pair, from 0.
+        source: index of the partition that writes them.
+        out: receives `CHUNKS`, `REQUESTS` and the count `chunks`.
+    """
+    chunks = int(chunk_of[-1]) + 1 if len(chunk_of) else 0
+    bounds = np.searchsorted(chunk_of, np.arange(chunks + 1)).tolist()
+    tables, documents, chunk = [], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for number in range(chunks):
+        piece = slice(bounds[number], bounds[number + 1])
+        tables.append(work.table(first=pairs.first[piece], second=pairs.second[piece]))
+        documents.append(np.unique(np.concatenate([pairs.first[piece], pairs.second[piece]])))
+        chunk.append(np.full(len(documents[-1]), number))
+    out.count("chunks", chunks)
+    write_pieces(out, CHUNKS, tables)
+    needed, to = np.concatenate(documents), np.concatenate(chunk).astype(np.uint32)
+    table = work.table(document=needed, source=np.full(len(needed), source, np.uint32), chunk=to)
+    work.requests.write(out, REQUESTS, table, work.block_of(needed))
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Chunks of pairs that several partitions wrote, numbered over all of them; picklable."""
+
+    results: Sequence[PartitionResult]
+    schema: pa.Schema
+
+    @cached_property
+    def offsets(self) -> Numbers:
+        """(results + 1,) number of the first chunk of each result, and of all chunks."""
+        return np.cumsum([0, *(result.marker.counts["chunks"] for result in self.results)])
+
+    @property
+    def total(self) -> int:
+        """Number of chunks."""
+        return int(self.offsets[-1])
+
+    def read(self, number: int) -> Pairs:
+        """Pairs of a chunk."""
+        index = int(np.searchsorted(self.offsets, number, side="right")) - 1
+        pieces = Pieces.of(self.results[index], CHUNKS, self.schema)
+        table = pieces.read(number - int(self.offsets[index]))
+        return Pairs(numbers_of(table, "first"), numbers_of(table, "second"))
+
+    def destinations(self, requests: pa.Table) -> Numbers:
+        """Number of the chunk of each request."""
+        destinations: Numbers = self.offsets[column_of(requests, "source")] + column_of(requests, "chunk")
+        return destinations

@@ -1,8 +1,9 @@
 """Locality-sensitive hashing: documents that share a band of their signature are candidates (Indyk & Motwani 1998).
 
-- `BandLayout`: division of band keys into record batches and bucket partitions
-- `band_batches`: band keys of some documents, a record batch per band and slice of keys
-- `bucket_pairs`: candidate pairs of the buckets in one slice of one band
+- `band_entries`: band keys of some documents
+- `bucket_partitions`, `partition_of`: division of all band keys among partitions, by the keys' leading bits
+- `bucket_pairs`: candidate pairs of the buckets in one partition, and the members of its large buckets
+- `large_bucket_pairs`: candidate pairs of these
 
 The exact hash is an additional band. The candidate pairs depend on the set of documents alone, not on their order or
 partitioning: in a bucket of up to `NEIGHBORS` + 1 documents they are all pairs; in a larger one the documents are
@@ -10,13 +11,10 @@ sorted by signature and exact hash, those of equal signature are paired with the
 documents are paired with the next `NEIGHBORS` first documents.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from stages.common.compiled import compiled
 from stages.common.word_hashes import PRIME, Hashes, mix
@@ -26,137 +24,133 @@ from stages.dedup.part_files import Numbers
 
 NEIGHBORS = 64
 """Pairs per document of a large bucket. All pairs of a bucket of 100,000 boilerplate pages would be 5 billion."""
-ENTRIES = 1 << 20
-"""Band keys that one bucket partition sorts: about 60 MB with their documents and the copies made by sorting, and 8
-bytes per candidate pair, of which there are at most `NEIGHBORS` per key."""
-BAND_ENTRIES = pa.schema([("key", pa.uint64()), ("document", pa.int64())])
+ENTRIES = 1 << 21
+"""Band keys that one bucket partition sorts: about 130 MB with their documents and the copies made by sorting, and
+16 bytes per candidate pair."""
 
 
-@dataclass(frozen=True)
-class BandLayout:
-    """Division of all band keys. Slices are defined by the keys' leading bits, so a bucket is in one slice."""
+class Pairs(NamedTuple):
+    """Pairs of documents by number, first < second; ascending and distinct."""
 
-    banding: Banding
-    slice_bits: int
-    bands_per_partition: int
-
-    @classmethod
-    def of(cls, banding: Banding, documents: int) -> "BandLayout":
-        """Layout for this number of documents."""
-        bits = max(0, (documents - 1) // ENTRIES).bit_length()
-        return cls(banding, bits, max(1, ENTRIES // max(1, documents)))
-
-    @property
-    def slices(self) -> int:
-        """Record batches per band."""
-        return 1 << self.slice_bits
-
-    @property
-    def all_bands(self) -> int:
-        """Number of bands, the exact hash included."""
-        return self.banding.bands + 1
-
-    def partitions(self) -> list[list[int]]:
-        """Indices of the record batches that each bucket partition reads from every file."""
-        if self.slices > 1:
-            return [[number] for number in range(self.all_bands * self.slices)]
-        starts = range(0, self.all_bands, self.bands_per_partition)
-        return [list(range(start, min(start + self.bands_per_partition, self.all_bands))) for start in starts]
+    first: Numbers
+    second: Numbers
 
 
-def band_batches(
-    signatures: Signatures, exact: Hashes, shingles: Numbers, documents: Numbers, layout: BandLayout
-) -> Iterator[pa.RecordBatch]:
-    """Yield a record batch of keys and documents per band and slice, in that order.
+class Members(NamedTuple):
+    """Documents in large buckets."""
+
+    keys: Hashes
+    """(members,) uint64, the bucket."""
+    documents: Numbers
+    """(members,) document numbers."""
+
+
+def bucket_partitions(banding: Banding, documents: int) -> int:
+    """Number of partitions for the band keys of this number of documents."""
+    return max(1, -(-(banding.bands + 1) * documents // ENTRIES))
+
+
+def partition_of(keys: Hashes, partitions: int) -> npt.NDArray[np.uint32]:
+    """Partition of each key, by its leading bits: a bucket is in one partition."""
+    return ((keys >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)).astype(np.uint32)
+
+
+def band_entries(
+    signatures: Signatures, exact: Hashes, shingles: Numbers, documents: Numbers, banding: Banding
+) -> Members:
+    """Keys of all bands, which differ between bands, and the documents that have them.
 
     Args:
         signatures: (documents, permutations).
         exact: (documents, 2).
         shingles: (documents,); documents without shingles only have the key of the exact hash.
         documents: (documents,) document numbers.
-        layout: layout of the bands.
+        banding: division of the signatures.
     """
     has_words = shingles > 0
     signed, numbers = signatures[has_words], documents[has_words]
-    for band in range(layout.banding.bands):
-        keys = np.empty(len(signed), dtype=np.uint64)
-        _band_keys(signed, band * layout.banding.rows, layout.banding.rows, keys)
-        yield from _sliced(keys, numbers, layout)
-    yield from _sliced(np.ascontiguousarray(exact[:, 0]), documents, layout)
-
-
-def _sliced(keys: Hashes, documents: Numbers, layout: BandLayout) -> Iterator[pa.RecordBatch]:
-    order = np.argsort(keys)
-    keys, documents = keys[order], documents[order]
-    width = 64 - layout.slice_bits
-    firsts = np.array([number << width for number in range(1, layout.slices)], dtype=np.uint64)
-    bounds = [0, *np.searchsorted(keys, firsts).tolist(), len(keys)]
-    for begin, end in itertools.pairwise(bounds):
-        yield pa.record_batch([pa.array(keys[begin:end]), pa.array(documents[begin:end])], schema=BAND_ENTRIES)
+    keys = np.empty(len(signed) * banding.bands + len(documents), dtype=np.uint64)
+    for band in range(banding.bands):
+        _band_keys(signed, band, banding.rows, keys[band * len(signed) : (band + 1) * len(signed)])
+    _exact_keys(exact, keys[len(signed) * banding.bands :])
+    return Members(keys, np.concatenate([np.tile(numbers, banding.bands), documents]))
 
 
 @compiled
-def _band_keys(signatures: Signatures, start: int, rows: int, keys: Hashes) -> None:
+def _band_keys(signatures: Signatures, band: int, rows: int, keys: Hashes) -> None:
     for document in range(len(signatures)):
-        value = np.uint64(0)
-        for column in range(start, start + rows):
+        value = np.uint64(band + 1)
+        for column in range(band * rows, (band + 1) * rows):
             value = value * PRIME + np.uint64(signatures[document, column]) + np.uint64(1)
         keys[document] = mix(value)
 
 
-Ordering = Callable[[Numbers], tuple[Hashes, Hashes]]
-"""Function from ascending document numbers to hashes of their signatures and of their exact texts."""
+@compiled
+def _exact_keys(exact: Hashes, keys: Hashes) -> None:
+    for document in range(len(exact)):
+        keys[document] = mix(exact[document, 0])
 
 
-def bucket_pairs(keys: Hashes, documents: Numbers, total: int, ordering: Ordering) -> Numbers:
-    """Candidate pairs first < second, encoded as first x `total` + second; ascending, distinct.
+def bucket_pairs(keys: Hashes, documents: Numbers) -> tuple[Pairs, Members]:
+    """Candidate pairs of small buckets, and the members of the large ones.
 
     Args:
         keys: (entries,) band keys, in any order.
         documents: (entries,) document numbers of the keys.
-        total: number of documents.
-        ordering: called for the documents in large buckets only.
     """
     order = np.argsort(keys)
     keys, documents = keys[order], documents[order]
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.empty(0, np.int64)
+    starts = np.flatnonzero(_changes(keys))
     sizes = np.diff(np.append(starts, len(keys)))
     small = (sizes > 1) & (sizes <= NEIGHBORS + 1)
-    pairs = np.empty(int((sizes[small] * (sizes[small] - 1) // 2).sum()), dtype=np.int64)
-    _small_bucket_pairs(documents, starts[small], sizes[small], total, pairs)
-    candidates = [pairs]
-    large = sizes > NEIGHBORS + 1
-    for start, size in zip(starts[large].tolist(), sizes[large].tolist(), strict=True):
-        candidates.append(_large_bucket_pairs(np.sort(documents[start : start + size]), total, ordering))
-    return np.unique(np.concatenate(candidates))
+    first = np.empty(int((sizes[small] * (sizes[small] - 1) // 2).sum()), dtype=np.int64)
+    second = np.empty(len(first), dtype=np.int64)
+    _small_bucket_pairs(documents, starts[small], sizes[small], first, second)
+    in_large = np.repeat(sizes > NEIGHBORS + 1, sizes)
+    return distinct(first, second), Members(keys[in_large], documents[in_large])
 
 
-def _large_bucket_pairs(members: Numbers, total: int, ordering: Ordering) -> Numbers:
-    signatures, exact = ordering(members)
-    order = np.lexsort((exact, signatures))
-    members, signatures = members[order], signatures[order]
-    is_first = np.concatenate([[True], signatures[1:] != signatures[:-1]])
-    firsts = members[is_first]
-    first_of = firsts[np.cumsum(is_first) - 1]
-    pairs = [_encoded(first_of[~is_first], members[~is_first], total)]
+def large_bucket_pairs(members: Members, signatures: Hashes, exact: Hashes) -> Pairs:
+    """Candidate pairs of whole large buckets.
+
+    Args:
+        members: bucket and number of each document.
+        signatures: (members,) uint64, hash of each document's signature.
+        exact: (members,) uint64, hash of each document's exact text.
+    """
+    order = np.lexsort((members.documents, exact, signatures, members.keys))
+    documents, keys, signatures = members.documents[order], members.keys[order], signatures[order]
+    is_first = _changes(keys) | _changes(signatures)
+    firsts, keys_of_firsts = documents[is_first], keys[is_first]
+    pairs = [(firsts[np.cumsum(is_first) - 1][~is_first], documents[~is_first])]
     for step in range(1, min(NEIGHBORS, len(firsts) - 1) + 1):
-        pairs.append(_encoded(firsts[:-step], firsts[step:], total))
-    return np.concatenate(pairs)
+        same = keys_of_firsts[:-step] == keys_of_firsts[step:]
+        pairs.append((firsts[:-step][same], firsts[step:][same]))
+    one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return distinct(np.minimum(one, other), np.maximum(one, other))
 
 
-def _encoded(first: Numbers, second: Numbers, total: int) -> Numbers:
-    encoded: Numbers = np.minimum(first, second) * total + np.maximum(first, second)
-    return encoded
+def _changes(values: Hashes) -> npt.NDArray[np.bool_]:
+    """Mask of the values that differ from the one before, the first included."""
+    return np.append(True, values[1:] != values[:-1])[: len(values)]
+
+
+def distinct(first: Numbers, second: Numbers) -> Pairs:
+    """Distinct pairs, ascending."""
+    numbers, ranks = np.unique(np.concatenate([first, second]), return_inverse=True)
+    encoded = np.unique(ranks[: len(first)] * len(numbers) + ranks[len(first) :])
+    left, right = np.divmod(encoded, max(1, len(numbers)))
+    return Pairs(numbers[left], numbers[right])
 
 
 @compiled
-def _small_bucket_pairs(documents: Numbers, starts: Numbers, sizes: Numbers, total: int, pairs: Numbers) -> None:
+def _small_bucket_pairs(documents: Numbers, starts: Numbers, sizes: Numbers, first: Numbers, second: Numbers) -> None:
     used = 0
     for bucket in range(len(starts)):
         members = documents[starts[bucket] : starts[bucket] + sizes[bucket]]
         for i in range(len(members)):
             for j in range(i + 1, len(members)):
-                pairs[used] = min(members[i], members[j]) * total + max(members[i], members[j])
+                first[used], second[used] = min(members[i], members[j]), max(members[i], members[j])
                 used += 1
 
 

@@ -1,49 +1,34 @@
 """Exact and near duplicates of any number of documents, in partitioned phases with bounded memory that can be resumed.
 
 1. signatures: each file's documents are signed; stored under the store's `signatures/` for later runs too
-2. bands: keys of each signature's bands, a record batch per band and slice of keys
-3. buckets: each slice of a band is sorted; documents with equal keys are candidates
-4. candidates: pairs from several bands are merged and checked by their signatures
-5. shingles: sets of shingles of the documents in pairs that the signatures do not decide
-6. verification: exact Jaccard similarity of these pairs
-7. clusters: connected components, and the fate of each document
+2. bands: keys of each signature's bands, sent to the bucket partition of the key
+3. buckets: the entries of a partition are sorted; documents with equal keys are candidates
+4. pairs: candidates from all bands are merged in the block of the first document
+5. candidates: the signatures of both documents are sent to the pair, which they decide or leave open
+6. verification: the sets of shingles of both documents are sent to an open pair; exact Jaccard similarity
+7. clusters: connected components, the survivor of each, and the fate of each document
 
 Documents are numbered file by file, an earlier corpus's survivors after the new ones. Numbers depend on the division of
-documents into files, but no result depends on the numbers. A pair is encoded as a 64-bit integer, which limits a run to
-`MAX_DOCUMENTS`; the memory of the clusters in one process is described in `clusters.py`.
+documents into files, but no result depends on the numbers. Consecutive files form blocks. Rows move between blocks,
+buckets and pairs through `infra/workers/exchange.py`: what is written, read and opened grows as the number of documents
+and of candidate pairs, and no process holds a row per document of the corpus.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from data_schemas.errors import InputDataError
 from infra.store.artifacts import Artifact
-from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
-from stages.dedup.near_duplicates.candidates import (
-    EDGE_FILE,
-    OPEN_FILE,
-    NearDuplicates,
-    band_groups,
-    check_candidates,
-    sort_buckets,
-    write_bands,
-)
-from stages.dedup.near_duplicates.clusters import Components, best_of_clusters, fates_of
-from stages.dedup.near_duplicates.minhash import shingle_sets
+from infra.workers.exchange import Exchange, Incoming
+from infra.workers.partitions import Partition, PartitionMap, PartitionResult
+from stages.dedup.filter import FileFates
+from stages.dedup.near_duplicates import candidates, clusters, verification
+from stages.dedup.near_duplicates.candidates import Chunks, NearDuplicates
+from stages.dedup.near_duplicates.components import count_edges, find_components
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
-from stages.dedup.near_duplicates.signature_index import earlier_files
+from stages.dedup.near_duplicates.signature_index import SignatureFile, blocks_of, earlier_files
 from stages.dedup.near_duplicates.signing import sign_documents
-from stages.dedup.near_duplicates.verification import EDGES, SHINGLE_SETS, ShingleFile, ShingleReader, check_shingles
-from stages.dedup.part_files import Numbers, PartFile, column_of, file_bytes, open_table, part_of
+from stages.dedup.part_files import part_of
 from stages.stage import StageContext
-
-MAX_DOCUMENTS = 3_000_000_000
-"""Its square, which bounds the encoded pairs, is less than 2^63."""
-_SHINGLES = "shingles.arrow"
 
 
 def find_fates(
@@ -53,7 +38,7 @@ def find_fates(
     survivor: SurvivorConfig,
     against: Sequence[str],
     context: StageContext,
-) -> list[pa.Table]:
+) -> list[FileFates]:
     """Determine the survivors and their duplicates.
 
     Args:
@@ -65,98 +50,94 @@ def find_fates(
         context: context of the stage.
 
     Returns:
-        `FATES` per file: a row per document with its fate (survivor, exact_duplicate or near_duplicate), the id of the
+        Fates per file: a row per document with its fate (survivor, exact_duplicate or near_duplicate), the id of the
         document that is kept instead, and its similarity with a document of the cluster.
 
     Raises:
         NotFoundError: if an earlier artifact does not exist.
         ConfigError: if its signatures were computed with other settings.
-        InputDataError: if there are more than `MAX_DOCUMENTS` documents.
-        EnvironmentProblem: if the clusters do not fit into memory.
     """
-    maps = context.partitions
     with context.phase("signatures"):
-        files = sign_documents(documents, names, near, maps)
+        files = sign_documents(documents, names, near, context.partitions)
         files += earlier_files(against, near, files[-1].end if files else 0)
-    work = NearDuplicates(documents, near, tuple(files), tuple(names))
-    if work.total > MAX_DOCUMENTS:
-        raise InputDataError(
-            f"{work.total:,} documents, earlier ones included, exceed the limit of dedup ({MAX_DOCUMENTS:,}); "
-            "deduplicate them in parts, each against the artifacts of the preceding parts (dedup.against)"
-        )
+    return fates_of_signed(documents, files, near, survivor, context) if names else []
+
+
+def fates_of_signed(
+    documents: Artifact,
+    files: Sequence[SignatureFile],
+    near: MinHashConfig,
+    survivor: SurvivorConfig,
+    context: StageContext,
+) -> list[FileFates]:
+    """Fates per file of the documents whose signatures are in `files`; further arguments as in `find_fates`."""
+    maps, total = context.partitions, files[-1].end
+    size = min(max(total // candidates.BLOCKS, candidates.MIN_BLOCK_DOCUMENTS), candidates.BLOCK_DOCUMENTS)
+    work = NearDuplicates(documents, near, tuple(blocks_of(files, size)))
     with context.phase("candidates"):
-        bands = maps.map("bands", partial(write_bands, work), band_groups(work.files))
-        buckets = [Partition(f"{number:06d}", batches) for number, batches in enumerate(work.layout.partitions())]
-        pairs = maps.map("buckets", partial(sort_buckets, work, bands), buckets)
-        by_range = [Partition(f"{number:05d}", number) for number in range(len(work.ranges))]
-        checked = maps.map("candidates", partial(check_candidates, work, pairs), by_range)
+        chunks = _candidate_chunks(work, maps)
+        rows = _sent(work, chunks, "signature", verification.row_exchange, verification.send_signatures, maps)
+        check = partial(verification.check_candidates, work, chunks, rows)
+        checked = maps.map("candidates", check, numbered(chunks.total))
     with context.phase("verification"):
-        shingles = _shingle_files(work, checked, maps)
-        verified = maps.map("verification", partial(verify, work, checked, shingles), by_range)
+        still_open = Chunks(checked, work.pairs.schema)
+        sets = _sent(work, still_open, "shingle", verification.set_exchange, verification.send_shingles, maps)
+        verify = partial(verification.verify, work, still_open, sets)
+        verified = maps.map("verification", verify, numbered(still_open.total))
     with context.phase("clusters"):
-        edges = [part_of(result, EDGE_FILE) for result in (*checked, *verified)]
-        [clustered] = maps.map("clusters", partial(write_fates, work, survivor), [Partition("all", edges)])
-    return [open_table(part_of(clustered, f"fates/{name}.arrow")) for name in names]
+        results = _fates(work, [*checked, *verified], survivor, maps)
+    parts = {path: part_of(result, path) for result in results for path in (f.path for f in result.marker.files)}
+    return [FileFates(parts[f"fates/{file.name}.arrow"]) for file in files if not file.is_earlier]
 
 
-def _open_pairs(result: PartitionResult) -> Numbers:
-    return column_of(open_table(part_of(result, OPEN_FILE)), "pair")
+def numbered(count: int) -> list[Partition]:
+    """Partitions whose payload is their number."""
+    return [Partition(f"{number:06d}", number) for number in range(count)]
 
 
-def _shingle_files(work: NearDuplicates, checked: Sequence[PartitionResult], maps: PartitionMap) -> list[ShingleFile]:
-    """Sets of shingles of the documents in open pairs, from the files that contain them."""
-    needed = np.zeros(work.new_documents, dtype=bool)
-    for result in checked:
-        for side in np.divmod(_open_pairs(result), work.total):
-            needed[side] = True
-    files = [
-        (name, file) for name, file in zip(work.names, work.files, strict=False) if needed[file.first : file.end].any()
-    ]
-    partitions = [
-        Partition(name.removesuffix(".parquet"), (name, file.first, np.flatnonzero(needed[file.first : file.end])))
-        for name, file in files
-    ]
-    results = maps.map("shingles", partial(write_shingles, work.documents, work.near), partitions)
-    return [
-        ShingleFile(part_of(result, _SHINGLES), file.first, file.end)
-        for result, (_, file) in zip(results, files, strict=True)
-    ]
+def _candidate_chunks(work: NearDuplicates, maps: PartitionMap) -> Chunks:
+    """Distinct candidate pairs of all blocks, in chunks."""
+    blocks, buckets = numbered(len(work.blocks)), numbered(work.entries.destinations)
+    bands = maps.map("bands", partial(candidates.write_bands, work), blocks)
+    entries = work.entries.collect(maps, "band_entries", bands, candidates.BANDS)
+    sorted_buckets = maps.map("buckets", partial(candidates.sort_buckets, work, entries), buckets)
+    pairs = [work.pairs.collect(maps, "bucket_pairs", sorted_buckets, candidates.PAIRS)]
+    if any(result.marker.counts["large"] for result in sorted_buckets):
+        large = work.large.collect(maps, "large_members", sorted_buckets, candidates.LARGE)
+        order = partial(candidates.order_members, work, bands, large)
+        ordered = work.ordered.collect(maps, "ordered_members", maps.map("order", order, blocks), candidates.LARGE)
+        paired = maps.map("large_buckets", partial(candidates.pair_members, work, ordered), buckets)
+        pairs.append(work.pairs.collect(maps, "large_pairs", paired, candidates.PAIRS))
+    new_blocks = numbered(work.new_blocks)
+    return Chunks(maps.map("pairs", partial(candidates.merge_pairs, work, pairs), new_blocks), work.pairs.schema)
 
 
-def write_shingles(
-    documents: Artifact, near: MinHashConfig, payload: tuple[str, int, Numbers], out: PartitionWriter
-) -> None:
-    """Write the sets of shingles of some rows of a file; the payload is (name, number of its first document, rows)."""
-    name, first, rows = payload
-    with documents.open(f"documents/{name}") as file:
-        texts = pq.read_table(file, columns=["text"]).column("text")
-    columns = [pa.array(first + rows), shingle_sets(texts.take(pa.array(rows)), near.shingle_words)]
-    out.write_table(_SHINGLES, pa.table(columns, schema=SHINGLE_SETS))
-
-
-def verify(
+def _sent(
     work: NearDuplicates,
-    checked: Sequence[PartitionResult],
-    shingles: Sequence[ShingleFile],
-    number: int,
-    out: PartitionWriter,
-) -> None:
-    """Compare a range's open pairs by their sets of shingles."""
-    pairs = _open_pairs(checked[number])
-    edges = check_shingles(pairs, work.total, work.reader, ShingleReader(shingles), work.near.similarity)
-    out.write(EDGE_FILE, file_bytes(EDGES, edges))
+    chunks: Chunks,
+    name: str,
+    exchange_of: Callable[[NearDuplicates, Chunks], Exchange],
+    send: Callable[..., None],
+    maps: PartitionMap,
+) -> Incoming:
+    """What the chunks of pairs need of their documents: signatures or sets of shingles."""
+    exchange = exchange_of(work, chunks)
+    if not chunks.total:
+        return exchange.collect(maps, f"{name}_rows", [], verification.ROWS)
+    requests = work.requests.collect(maps, f"{name}_requests", chunks.results, candidates.REQUESTS)
+    sent = maps.map(f"{name}s", partial(send, work, chunks, requests), numbered(len(work.blocks)))
+    return exchange.collect(maps, f"{name}_rows", sent, verification.ROWS)
 
 
-def write_fates(
-    work: NearDuplicates, survivor: SurvivorConfig, edges: Sequence[PartFile], out: PartitionWriter
-) -> None:
-    """Join all edges into clusters and write `fates/NAME.arrow` for each file."""
-    components = Components(work.total)
-    for part in edges:
-        for batch in open_table(part).to_batches():
-            components.join(batch)
-    components.finish()
-    best = best_of_clusters(components, work.files, survivor)
-    for name, file in zip(work.names, work.files, strict=False):
-        fates = fates_of(components, file, best)
-        out.write_table(f"fates/{name}.arrow", fates)
+def _fates(
+    work: NearDuplicates, decided: Sequence[PartitionResult], survivor: SurvivorConfig, maps: PartitionMap
+) -> list[PartitionResult]:
+    """Clusters of the near duplicates that were decided, and the fates of the new documents."""
+    blocks, new_blocks = numbered(len(work.blocks)), numbered(work.new_blocks)
+    edges = verification.edge_exchange(work).collect(maps, "edges", decided, verification.EDGES)
+    links = find_components(work, edges, count_edges(decided), maps)
+    members = maps.map("members", partial(clusters.send_candidates, work, links, survivor), blocks)
+    sent = clusters.member_exchange(work).collect(maps, "cluster_members", members, clusters.MEMBERS)
+    chosen = maps.map("survivors", partial(clusters.choose_survivors, work, sent, survivor), blocks)
+    survivors = clusters.survivor_exchange(work).collect(maps, "cluster_survivors", chosen, clusters.SURVIVORS)
+    return maps.map("fates", partial(clusters.write_fates, work, links, edges, survivors), new_blocks)

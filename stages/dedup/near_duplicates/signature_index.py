@@ -1,7 +1,8 @@
 """Files of signatures: of the current documents, and of the survivors of an earlier corpus.
 
 - `signed_schema`: columns, and the signature settings as metadata, which a reader compares with its own
-- `SignatureFile`, `SignatureReader`: documents by number, over many files
+- `SignatureFile`, `Block`: documents by number, over many files
+- `SignedRows`: signatures of some documents
 - `earlier_files`: the index of an earlier dedup artifact; `fingerprint`: its digest, for the cache key
 """
 
@@ -18,7 +19,7 @@ from infra.store.artifacts import Artifact, artifact_at
 from stages.common.word_hashes import Hashes
 from stages.dedup.near_duplicates.minhash import HASH_NAME, SIGNATURE_VERSION, Signatures
 from stages.dedup.near_duplicates.minhash_config import SEED, MinHashConfig
-from stages.dedup.part_files import Numbers, PartFile, column_of, open_table
+from stages.dedup.part_files import Numbers, PartFile
 
 INDEX_FOLDER = "index"
 _KEY = b"headrace.minhash."
@@ -53,17 +54,65 @@ class SignatureFile:
     part: PartFile
     first: int
     documents: int
-    is_earlier: bool = False
+    name: str = ""
+    """File of the documents; empty for documents of an earlier artifact, whose fates are known."""
+
+    @property
+    def is_earlier(self) -> bool:
+        """True for documents of an earlier artifact."""
+        return not self.name
 
     @property
     def end(self) -> int:
         """One past the number of its last document."""
         return self.first + self.documents
 
+    def table(self, *columns: str) -> pa.Table:
+        """Some columns; the others are not read."""
+        return self.part.columns(columns)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive files, as many as one partition works on."""
+
+    files: tuple[SignatureFile, ...]
+
+    @property
+    def first(self) -> int:
+        """Number of its first document."""
+        return self.files[0].first
+
+    @property
+    def end(self) -> int:
+        """One past the number of its last document."""
+        return self.files[-1].end
+
+    @property
+    def is_earlier(self) -> bool:
+        """True for documents of an earlier artifact."""
+        return self.files[0].is_earlier
+
+
+def blocks_of(files: Sequence[SignatureFile], documents: int) -> list[Block]:
+    """Blocks of consecutive files with up to `documents` documents together, new and earlier ones apart."""
+    blocks: list[list[SignatureFile]] = []
+    size = 0
+    for file in files:
+        size += file.documents
+        if blocks and blocks[-1][0].is_earlier == file.is_earlier and size <= documents:
+            blocks[-1].append(file)
+        else:
+            blocks.append([file])
+            size = file.documents
+    return [Block(tuple(block)) for block in blocks]
+
 
 class SignedRows(NamedTuple):
-    """Signatures of some documents, in the requested order."""
+    """Signatures of some documents."""
 
+    documents: Numbers
+    """(documents,) int64, ascending."""
     signatures: Signatures
     """(documents, permutations) uint32."""
     exact: Hashes
@@ -78,31 +127,6 @@ def fixed_lists(table: pa.Table, name: str) -> npt.NDArray[np.unsignedinteger]:
     column = table.column(name)
     flat = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return np.asarray(flat.flatten().to_numpy(zero_copy_only=False)).reshape(-1, width)
-
-
-class SignatureReader:
-    """Documents by number, over many files; only the requested rows are copied."""
-
-    def __init__(self, files: Sequence[SignatureFile]) -> None:
-        self._files = files
-        self._firsts = np.array([file.first for file in files], dtype=np.int64)
-
-    def rows(self, numbers: Numbers) -> SignedRows:
-        """Rows of these document numbers, which must be ascending."""
-        rows: list[SignedRows] = []
-        bounds = np.append(np.searchsorted(numbers, self._firsts), len(numbers))
-        for file, begin, end in zip(self._files, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            if begin < end:
-                table = open_table(file.part)
-                indices = numbers[begin:end] - file.first
-                rows.append(
-                    SignedRows(
-                        fixed_lists(table, "signature")[indices],
-                        fixed_lists(table, "exact")[indices],
-                        column_of(table, "shingles")[indices],
-                    )
-                )
-        return SignedRows(*(np.concatenate(columns) for columns in zip(*rows, strict=True)))
 
 
 def fingerprint(url: str) -> str:
@@ -128,7 +152,7 @@ def earlier_files(urls: Sequence[str], near: MinHashConfig, first: int) -> list[
             part = PartFile(artifact.folder, artifact.location(path))
             reader = part.reader()
             _check_scheme(url, reader.schema, signed_schema(near))
-            files.append(SignatureFile(part, first, reader.count_rows(), is_earlier=True))
+            files.append(SignatureFile(part, first, reader.count_rows()))
             first = files[-1].end
     return files
 

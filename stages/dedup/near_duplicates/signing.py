@@ -18,7 +18,7 @@ from data_schemas.config import canonical_json
 from infra.store.artifacts import Artifact
 from infra.store.filesystem import Folder
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
-from stages.dedup.near_duplicates.clusters import SURVIVOR
+from stages.dedup.filter import FileFates, survives
 from stages.dedup.near_duplicates.minhash import SIGNATURE_VERSION, sign
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.signature_index import INDEX_FOLDER, SignatureFile, signed_schema
@@ -48,8 +48,9 @@ def sign_documents(
     shared = replace(maps, folder=Folder(f"{store}/signatures/{key}"))
     parts = [Partition(name.removesuffix(".parquet"), name) for name in names]
     first, files = 0, []
-    for result in shared.map("signatures", partial(sign_file, documents, near), parts):
-        files.append(SignatureFile(part_of(result, _SIGNED), first, result.marker.counts["documents"]))
+    results = shared.map("signatures", partial(sign_file, documents, near), parts)
+    for name, result in zip(names, results, strict=True):
+        files.append(SignatureFile(part_of(result, _SIGNED), first, result.marker.counts["documents"], name))
         first = files[-1].end
     return files
 
@@ -73,7 +74,7 @@ def sign_file(documents: Artifact, near: MinHashConfig, name: str, out: Partitio
 
 
 def write_index(
-    documents: Artifact, names: Sequence[str], near: MinHashConfig, fates: Sequence[pa.Table], context: StageContext
+    documents: Artifact, names: Sequence[str], near: MinHashConfig, fates: Sequence[FileFates], context: StageContext
 ) -> list[PartitionResult]:
     """Write `index/NAME.arrow`, with which a later run can deduplicate against the survivors without their text.
 
@@ -81,7 +82,7 @@ def write_index(
         documents: as in `find_fates`.
         names: its files.
         near: signature settings.
-        fates: a table per file; documents whose column `fate` is `survivor` are written to the index.
+        fates: fates of each file's documents; the survivors are written to the index.
         context: context of the stage.
 
     Returns:
@@ -89,14 +90,14 @@ def write_index(
     """
     files = sign_documents(documents, names, near, context.partitions)
     parts = [
-        Partition(name.removesuffix(".parquet"), (name, file, table.column("fate")))
-        for name, file, table in zip(names, files, fates, strict=True)
+        Partition(name.removesuffix(".parquet"), (file, file_fates))
+        for name, file, file_fates in zip(names, files, fates, strict=True)
     ]
     return context.partitions.map("index", write_index_file, parts)
 
 
-def write_index_file(payload: tuple[str, SignatureFile, pa.ChunkedArray], out: PartitionWriter) -> None:
+def write_index_file(payload: tuple[SignatureFile, FileFates], out: PartitionWriter) -> None:
     """Write the signatures of one file's survivors."""
-    name, file, fates = payload
-    survivors = open_table(file.part).filter(pc.equal(fates, SURVIVOR))
-    out.write_table(f"{INDEX_FOLDER}/{name.removesuffix('.parquet')}.arrow", survivors)
+    file, fates = payload
+    survivors = open_table(file.part).filter(pa.array(survives(fates.read())))
+    out.write_table(f"{INDEX_FOLDER}/{file.name.removesuffix('.parquet')}.arrow", survivors)

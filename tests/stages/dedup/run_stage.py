@@ -7,10 +7,13 @@ from typing import Any
 import pyarrow as pa
 
 from infra.progress import SilentListener
-from infra.store.artifacts import Artifact, ArtifactStore
+from infra.store.artifacts import Artifact, ArtifactStore, table_bytes
+from infra.store.filesystem import Folder
 from infra.workers.partitions import Engine, PartitionMap
 from stages.dedup.config import DedupConfig
-from stages.dedup.filter import FATES, SURVIVOR
+from stages.dedup.filter import SURVIVOR, FileFates
+from stages.dedup.near_duplicates.clusters import FATES
+from stages.dedup.part_files import PartFile
 from stages.dedup.stage import DedupStage
 from stages.stage import StageContext
 from tests.stores import commit, documents_artifact
@@ -44,19 +47,22 @@ def texts(artifact: Artifact) -> dict[str, str]:
     return {name: row["text"] for name, row in sorted(rows(artifact).items())}
 
 
-def all_survive(partitions: Sequence[Mapping[str, str]]) -> list[pa.Table]:
-    """Fates of documents of which none was left out so far."""
-    return [
-        pa.table([[SURVIVOR] * len(partition), *[[None] * len(partition)] * 2, [False] * len(partition)], schema=FATES)
-        for partition in partitions
-    ]
+def file_fates(url: str, fates: Sequence[str]) -> FileFates:
+    """Fates of one file's documents, none of them similar to another."""
+    table = pa.table([fates, *[[None] * len(fates)] * 2], schema=FATES)
+    folder, path = Folder(url), f"fates-{uuid.uuid4().hex}.arrow"
+    folder.write(path, table_bytes(path, table))
+    return FileFates(PartFile(folder, path))
 
 
-def step_arguments(partitions: Sequence[Mapping[str, str]]) -> tuple[Artifact, list[str], list[pa.Table], PartitionMap]:
+def step_arguments(
+    partitions: Sequence[Mapping[str, str]],
+) -> tuple[Artifact, list[str], list[FileFates], PartitionMap]:
     """What a step of the stage is called with: documents, names, fates, maps."""
     url = memory()
     documents = documents_artifact(url, list(partitions))
     names = [path.removeprefix("documents/") for path in documents.paths("documents/*")]
     folder = ArtifactStore(url).key_folder("dedup", "b" * 64)
     maps = PartitionMap(folder, "dedup", DedupStage.output, "test-run")
-    return documents, names, all_survive(partitions), maps
+    fates = [file_fates(url, [SURVIVOR] * len(partition)) for partition in partitions]
+    return documents, names, fates, maps

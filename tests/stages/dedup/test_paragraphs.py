@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stages.dedup.config import ParagraphConfig
 from stages.dedup.cuts import all_cuts
 from stages.dedup.paragraphs import paragraph_cuts
-from tests.stages.dedup.run_stage import step_arguments
+from tests.stages.dedup.run_stage import file_fates, memory, step_arguments
 
 PARAGRAPHS = ["Alpha beta gamma", "ALPHA, beta: gamma!", "été à Paris", "short", "--- --- --- ---", "delta\nepsilon"]
 DOCUMENTS = st.dictionaries(st.sampled_from("abcdefghi"), st.lists(st.sampled_from(PARAGRAPHS), max_size=5), max_size=6)
@@ -67,7 +67,6 @@ def test_the_length_counts_characters_from_the_threshold_on(length, is_cut):
 def test_only_documents_that_survived_take_part():
     unit = "a paragraph of some words " * 5
     documents, names, fates, maps = step_arguments([{"a": unit, "b": unit, "c": unit}])
-    fate = fates[0].column("fate").to_pylist()
-    fates = [fates[0].set_column(0, "fate", [["near_duplicate", *fate[1:]]])]
+    fates = [file_fates(memory(), ["near_duplicate", "survivor", "survivor"])]
     [spans] = [all_cuts(paragraph_cuts(documents, names, fates, ParagraphConfig(), maps), 0).to_pylist()]
     assert [span["row"] for span in spans] == [2]

@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
@@ -9,9 +7,8 @@ from stages.clean.config import BoilerplateConfig
 from stages.clean.measures.text_measures import TextMeasures
 from stages.clean.rules.boilerplate_lines import (
     RepeatedLines,
-    count_lines_partition,
+    find_repeated_lines,
     group_of,
-    repeated_lines_partition,
 )
 from tests.stages.clean.test_stage import documents, row
 
@@ -37,11 +34,9 @@ def repeated(tmp_path, files, **config) -> RepeatedLines:
     artifact = documents(f"file://{tmp_path}", files)
     partitions = PartitionMap(ArtifactStore(f"file://{tmp_path}").key_folder("clean", "b"), "clean", RAW_DOCUMENTS, "a")
     paths = artifact.paths("documents/*.parquet")
-    count = partial(count_lines_partition, artifact, as_it_is, len(paths))
-    counted = partitions.map("count", count, [Partition(path[-13:-8], path) for path in paths])
-    add_up = partial(repeated_lines_partition, counted, BoilerplateConfig.model_validate(config))
-    buckets = [Partition(str(number), number) for number in range(len(paths))]
-    return RepeatedLines.gather(partitions.map("add_up", add_up, buckets))
+    parts = [Partition(path[-13:-8], path) for path in paths]
+    found = find_repeated_lines(artifact, parts, as_it_is, BoilerplateConfig.model_validate(config), partitions)
+    return found.of(paths[0])
 
 
 ROWS = [

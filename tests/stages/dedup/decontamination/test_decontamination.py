@@ -28,7 +28,9 @@ def contamination_of(tmp_path, items, texts, **config):
     settings = DecontaminationConfig(benchmarks=(f"{tmp_path}/bench.jsonl",), **config)
     contamination = find_contamination(documents, names, fates, settings, maps)
     report = contamination.result.read_table(REPORT).to_pylist()
-    marked = [contamination.marked(number, table).column("fate").to_pylist() for number, table in enumerate(fates)]
+    marked = [
+        contamination.marked(number, table.read()).column("fate").to_pylist() for number, table in enumerate(fates)
+    ]
     ids = {
         name for entry, fates in zip(texts, marked, strict=True)
         for name, fate in zip(entry, fates, strict=True) if fate == "contaminated"
@@ -97,7 +99,7 @@ def test_tagging_and_reporting_leave_the_documents(tmp_path, action, tagged):
     report, ids, contamination = contamination_of(tmp_path, [{"q": " ".join(ITEM)}], texts, action=action)
     assert ids == set()
     assert contamination.cuts == []
-    fates = step_arguments(texts)[2][0]
+    fates = step_arguments(texts)[2][0].read()
     assert contamination.marked(0, fates).column("tagged").to_pylist() == tagged
     assert report["0", 13]["documents"] == 1
 
@@ -110,7 +112,7 @@ def test_one_length_alone_and_files_without_items(tmp_path, content):
     contamination = find_contamination(documents, names, fates, config, maps)
     report = contamination.result.read_table(REPORT).to_pylist()
     assert [row["found"] for row in report] == ([3] if "one" in content else [])
-    assert contamination.marked(1, fates[1]).column("fate").to_pylist() == []
+    assert contamination.marked(1, fates[1].read()).column("fate").to_pylist() == []
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_the_real_hits_are_found_and_no_others(shared_data):
         name: detail.removeprefix(folder)
         for number, entry in enumerate(partitions)
         for name, detail in zip(
-            entry, contamination.marked(number, fates[number]).column("detail").to_pylist(), strict=True
+            entry, contamination.marked(number, fates[number].read()).column("detail").to_pylist(), strict=True
         )
         if detail
     }

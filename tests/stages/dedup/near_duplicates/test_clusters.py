@@ -1,22 +1,24 @@
+import itertools
 import uuid
 from collections import namedtuple
 from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
-import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_schemas.errors import EnvironmentProblem
 from infra.store.artifacts import table_bytes
 from infra.store.filesystem import Folder
-from stages.dedup.near_duplicates import clusters as module
-from stages.dedup.near_duplicates.clusters import Components, best_of_clusters, fates_of
+from infra.workers import exchange
+from infra.workers.partitions import Partition, PartitionMap
+from stages.dedup.near_duplicates import components, pipeline, verification
+from stages.dedup.near_duplicates.candidates import NearDuplicates
+from stages.dedup.near_duplicates.lsh_buckets import Pairs
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
-from stages.dedup.near_duplicates.signature_index import SignatureFile, signed_schema
-from stages.dedup.near_duplicates.verification import edges_batch
+from stages.dedup.near_duplicates.signature_index import Block, SignatureFile, signed_schema
 from stages.dedup.part_files import PartFile
+from stages.dedup.stage import DedupStage
 
 Document = namedtuple("Document", "source quality bytes exact")
 NEAR = MinHashConfig(permutations=2, bands=1, rows=1)
@@ -32,23 +34,33 @@ def signature_files(documents: dict[str, Document], bounds: list[int], earlier_f
         ]
         rows = [{**row, "exact": [row["exact"], 0]} for row in rows]
         folder.write(f"{first}", table_bytes("a.arrow", pa.Table.from_pylist(rows, signed_schema(NEAR))))
-        files.append(SignatureFile(PartFile(folder, f"{first}"), first, end - first, first >= earlier_from))
+        name = "" if first >= earlier_from else f"{first:05d}.parquet"
+        files.append(SignatureFile(PartFile(folder, f"{first}"), first, end - first, name))
     return files
+
+
+def memory_map() -> PartitionMap:
+    return PartitionMap(Folder(f"memory://store-{uuid.uuid4().hex}"), "dedup", DedupStage.output, "test-run")
+
+
+def written_edges(work, edges, maps):
+    """Edges (document number, document number, similarity), as a partition writes them."""
+    edges = sorted((*sorted((first, second)), similarity) for first, second, similarity in edges)
+    columns = np.array(edges, dtype=float).reshape(-1, 3).T
+    pairs = Pairs(columns[0].astype(np.int64), columns[1].astype(np.int64))
+    return maps.map(
+        "given", lambda _, out: verification._write_edges(work, pairs, columns[2], out), [Partition("a", 0)]
+    )
 
 
 def fates(documents, pairs, rule=None, bounds=(), earlier_from=10**9):
     """Id -> (fate, survivor, similarity); pairs are (id, id, similarity)."""
     place = {name: number for number, name in enumerate(documents)}
     files = signature_files(documents, list(bounds), earlier_from)
-    components = Components(len(documents))
-    edges = [(*sorted((place[first], place[second])), similarity) for first, second, similarity in pairs]
-    first, second, similarity = (
-        (np.array(column) for column in zip(*edges, strict=True)) if edges else [np.array([], int)] * 3
-    )
-    components.join(edges_batch(first.astype(np.int64), second.astype(np.int64), similarity.astype(float)))
-    components.finish()
-    best = best_of_clusters(components, files, rule or SurvivorConfig())
-    rows = [row for file in files if not file.is_earlier for row in fates_of(components, file, best).to_pylist()]
+    work, maps = NearDuplicates(None, NEAR, tuple(Block((file,)) for file in files)), memory_map()
+    edges = written_edges(work, [(place[first], place[second], value) for first, second, value in pairs], maps)
+    results = pipeline._fates(work, edges, rule or SurvivorConfig(), maps)
+    rows = [row for result in results for row in result.read_table(result.marker.files[0].path).to_pylist()]
     return {name: tuple(row.values()) for name, row in zip(documents, rows, strict=False)}
 
 
@@ -92,6 +104,7 @@ DOCUMENTS = st.lists(
 
 
 @given(DOCUMENTS, st.data())
+@settings(max_examples=25)
 def test_fates_depend_neither_on_the_order_of_documents_and_edges_nor_on_files(rows, data):
     documents = {f"d{number:02d}": row for number, row in enumerate(rows)}
     names = st.sampled_from(list(documents))
@@ -101,7 +114,7 @@ def test_fates_depend_neither_on_the_order_of_documents_and_edges_nor_on_files(r
     expected = fates(documents, pairs, rule)
     order = data.draw(st.permutations(list(documents)))
     bounds = sorted(data.draw(st.sets(st.integers(1, len(rows)), max_size=3)))
-    with patch.object(module, "_MEMBERS_AT_ONCE", 2):
+    with patch.object(components, "EDGES_AT_ONCE", data.draw(st.sampled_from([0, 100]))):
         again = fates({name: documents[name] for name in order}, data.draw(st.permutations(pairs)), rule, bounds)
     assert again == expected
     clusters = {name: row[1] or name for name, row in expected.items()}
@@ -112,22 +125,56 @@ def test_fates_depend_neither_on_the_order_of_documents_and_edges_nor_on_files(r
         assert expected[survivor][0] == "survivor"
 
 
-@given(st.integers(1, 30), st.data())
-def test_components_are_those_of_a_search(count, data):
-    number = st.integers(0, count - 1)
-    edges = [tuple(sorted(edge)) for edge in data.draw(st.lists(st.tuples(number, number), max_size=30))]
-    reach = {document: {document} for document in range(count)}
-    for _ in range(count):
-        for first, second in edges:
-            reach[first] = reach[second] = reach[first] | reach[second]
-    components = Components(count)
+def smallest_in_component(count, edges):
+    """Union-find in plain Python."""
+    parent = list(range(count))
+
+    def root(document):
+        while parent[document] != document:
+            document = parent[document]
+        return document
+
     for first, second in edges:
-        components.join(edges_batch(np.array([first]), np.array([second]), np.array([1.0])))
-    components.finish()
-    assert components.parent.tolist() == [min(reach[document]) for document in range(count)]
-    assert components.is_shared.tolist() == [len(reach[document]) > 1 for document in range(count)]
+        parent[max(root(first), root(second))] = min(root(first), root(second))
+    return [root(document) for document in range(count)]
 
 
-def test_too_many_documents_for_the_memory_are_refused():
-    with pytest.raises(EnvironmentProblem, match=r"100,000,000,000,000 documents need .* GB in one process"):
-        Components(10**14)
+def graphs():
+    """Random pairs; chains and stars, the documents of which are numbered in any order."""
+    numbers = st.integers(0, 29)
+    pairs = st.lists(st.tuples(numbers, numbers).filter(lambda pair: pair[0] != pair[1]), max_size=40)
+    chain = st.permutations(range(30)).map(lambda order: list(itertools.pairwise(order)))
+    star = st.tuples(numbers, pairs).map(lambda drawn: [(drawn[0], n) for n in range(30) if n != drawn[0]] + drawn[1])
+    return pairs | chain | star | st.just([(number, number + 1) for number in range(29)])
+
+
+@given(graphs(), st.sampled_from([0, 10**6]), st.sampled_from([1, 3, 10]), st.sampled_from([2, 256]))
+@settings(max_examples=25)
+def test_components_are_those_of_union_find_in_memory_and_by_stars(edges, at_once, blocks, fan_out):
+    bounds = [30 * number // blocks for number in range(blocks + 1)]
+    files = [SignatureFile(None, first, end - first, "x") for first, end in itertools.pairwise(bounds)]
+    work, maps = NearDuplicates(None, NEAR, tuple(Block((file,)) for file in files)), memory_map()
+    with patch.object(components, "EDGES_AT_ONCE", at_once), patch.object(exchange, "FAN_OUT", fan_out):
+        decided = written_edges(work, [(*edge, 1.0) for edge in edges], maps)
+        sent = verification.edge_exchange(work).collect(maps, "edges", decided, verification.EDGES)
+        links = components.find_components(work, sent, len(edges), maps)
+    clusters = list(range(30))
+    for block in range(blocks):
+        members = pipeline.clusters.clustered(links, block)
+        assert all(work.block_of(members.documents) == block)
+        for document, cluster in zip(members.documents.tolist(), members.clusters.tolist(), strict=True):
+            clusters[document] = cluster
+    assert clusters == smallest_in_component(30, edges)
+
+
+def test_a_chain_of_thousands_takes_few_rounds():
+    count = 4000
+    order = np.random.default_rng(1).permutation(count)
+    file = SignatureFile(None, 0, count, "x")
+    work, maps = NearDuplicates(None, NEAR, (Block((file,)),)), memory_map()
+    with patch.object(components, "EDGES_AT_ONCE", 0):
+        decided = written_edges(work, [(*edge, 1.0) for edge in itertools.pairwise(order)], maps)
+        sent = verification.edge_exchange(work).collect(maps, "edges", decided, verification.EDGES)
+        links = components.find_components(work, sent, count - 1, maps)
+    assert not pipeline.clusters.clustered(links, 0).clusters.any()
+    assert len(maps.folder.names("parts")) < 2 * 20

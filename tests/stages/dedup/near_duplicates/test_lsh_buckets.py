@@ -6,27 +6,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.dedup.near_duplicates import lsh_buckets
-from stages.dedup.near_duplicates.clusters import Components
-from stages.dedup.near_duplicates.lsh_buckets import NEIGHBORS, BandLayout, band_batches, bucket_pairs, hash_rows
+from stages.dedup.near_duplicates.components import joined
+from stages.dedup.near_duplicates.lsh_buckets import (
+    NEIGHBORS,
+    band_entries,
+    bucket_pairs,
+    bucket_partitions,
+    hash_rows,
+    large_bucket_pairs,
+    partition_of,
+)
 from stages.dedup.near_duplicates.minhash import sign
 from stages.dedup.near_duplicates.minhash_config import Banding
-from stages.dedup.near_duplicates.verification import edges_batch
-from stages.dedup.part_files import column_of
 
 
-def candidates(signatures, exact, layout, order=None):
+def candidates(signatures, exact, banding, order=None, partitions=1):
     """Pairs of positions in `signatures`, whatever order the documents are numbered in."""
     count = len(signatures)
     order = np.arange(count) if order is None else np.asarray(order)
     shuffled, hashes = signatures[order], exact[order]
     content = np.empty(count, np.uint64)
     hash_rows(shuffled, content)
-    batches = list(band_batches(shuffled, hashes, np.ones(count, np.int64), np.arange(count), layout))
+    entries = band_entries(shuffled, hashes, np.ones(count, np.int64), np.arange(count), banding)
+    partition = partition_of(entries.keys, partitions)
+    assert (partition < partitions).all()
     result = set()
-    for number in itertools.chain.from_iterable(layout.partitions()):
-        keys, documents = column_of(batches[number], "key"), column_of(batches[number], "document")
-        pairs = bucket_pairs(keys, documents, count, lambda numbers: (content[numbers], hashes[numbers, 0]))
-        result |= {tuple(sorted((int(order[pair // count]), int(order[pair % count])))) for pair in pairs}
+    for number in range(partitions):
+        mine = partition == number
+        small, large = bucket_pairs(entries.keys[mine], entries.documents[mine])
+        others = large_bucket_pairs(large, content[large.documents], hashes[large.documents, 0])
+        for pairs in (small, others):
+            result |= {
+                tuple(sorted((int(order[a]), int(order[b])))) for a, b in zip(pairs.first, pairs.second, strict=True)
+            }
     return result
 
 
@@ -34,17 +46,16 @@ def distinct_hashes(count):
     return np.arange(2 * count, dtype=np.uint64).reshape(-1, 2) * np.uint64(0x9E3779B97F4A7C15)
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 2)] * 8, st.integers(0, 5)), max_size=20), st.integers(0, 3))
-def test_candidates_are_all_pairs_that_share_a_band_or_their_exact_hash(rows, slice_bits):
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 8, st.integers(0, 5)), max_size=20), st.integers(1, 5))
+def test_candidates_are_all_pairs_that_share_a_band_or_their_exact_hash(rows, partitions):
     matrix = np.array(rows, dtype=np.uint32).reshape(-1, 9)
     exact = distinct_hashes(6)[matrix[:, 8]]
-    layout = BandLayout(Banding(4, 2), slice_bits, 1)
     expected = {
         (a, b)
         for a, b in itertools.combinations(range(len(rows)), 2)
         if rows[a][8] == rows[b][8] or any(rows[a][2 * k : 2 * k + 2] == rows[b][2 * k : 2 * k + 2] for k in range(4))
     }
-    assert candidates(matrix[:, :8], exact, layout) == expected
+    assert candidates(matrix[:, :8], exact, Banding(4, 2), partitions=partitions) == expected
 
 
 @given(st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
@@ -53,19 +64,17 @@ def test_large_buckets_give_the_same_pairs_in_any_order_and_stay_bounded(seed, s
     generator = np.random.default_rng(seed)
     signatures = np.zeros((count, 4), dtype=np.uint32)
     signatures[:, 2:] = generator.integers(0, 12, (count, 2))
-    layout = BandLayout(Banding(2, 2), 0, 1)
-    result = candidates(signatures, distinct_hashes(count), layout)
-    assert result == candidates(signatures, distinct_hashes(count), layout, shuffle.sample(range(count), count))
+    result = candidates(signatures, distinct_hashes(count), Banding(2, 2))
+    order = shuffle.sample(range(count), count)
+    assert result == candidates(signatures, distinct_hashes(count), Banding(2, 2), order, 3)
     assert len(result) <= count * NEIGHBORS
-    components = Components(count)
-    first, second = np.array(sorted(result)).T.copy()
-    components.join(edges_batch(first, second, np.ones(len(first))))
-    components.finish()
-    assert not components.parent.any()
+    documents, clusters = joined(*np.array(sorted(result)).T.copy())
+    assert len(documents) == count
+    assert not clusters.any()
 
 
 def test_a_thousand_copies_are_joined_by_999_pairs():
-    result = candidates(np.ones((1000, 4), np.uint32), distinct_hashes(1000), BandLayout(Banding(2, 2), 0, 1))
+    result = candidates(np.ones((1000, 4), np.uint32), distinct_hashes(1000), Banding(2, 2))
     assert len(result) == 999
 
 
@@ -89,14 +98,11 @@ def test_planted_pairs_become_candidates_as_the_theory_says(similarity):
     signed = sign(pa.array(texts), 128, 1)
     common = round(300 * similarity / (1 + similarity))
     expected = banding.probability(common / (300 - common))
-    result = candidates(signed.signatures, signed.exact, BandLayout(banding, 0, 1))
+    result = candidates(signed.signatures, signed.exact, banding)
     share = sum((2 * number, 2 * number + 1) in result for number in range(pairs)) / pairs
     assert share == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / pairs) + 1e-3)
 
 
-def test_slices_and_partitions_follow_the_number_of_documents(monkeypatch):
+def test_partitions_follow_the_number_of_keys(monkeypatch):
     monkeypatch.setattr(lsh_buckets, "ENTRIES", 100)
-    small, large = BandLayout.of(Banding(4, 2), 30), BandLayout.of(Banding(4, 2), 900)
-    assert small.partitions() == [[0, 1, 2], [3, 4]]
-    assert large.slices == 16
-    assert large.partitions() == [[number] for number in range(5 * 16)]
+    assert [bucket_partitions(Banding(4, 2), documents) for documents in (0, 20, 21, 900)] == [1, 1, 2, 45]

@@ -19,13 +19,15 @@ from data_schemas.artifact_kinds import CORPUS
 from data_schemas.errors import ConfigError, NotFoundError
 from infra.progress import SilentListener
 from infra.store.artifacts import ArtifactStore
+from infra.workers import exchange
 from infra.workers.partitions import Engine, PartitionMap, PartitionWriter
-from stages.dedup.near_duplicates import candidates, lsh_buckets, signing, verification
+from stages.dedup.near_duplicates import candidates, components, lsh_buckets, signing, verification
 from stages.dedup.near_duplicates.minhash import shingle_sets
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.dedup.near_duplicates.pipeline import find_fates
 from stages.dedup.near_duplicates.signature_index import fingerprint
 from stages.dedup.near_duplicates.signing import write_index
+from stages.dedup.part_files import open_table
 from stages.stage import StageContext
 from tests.stores import commit, documents_artifact
 
@@ -56,7 +58,8 @@ def fates(
         with patch.object(type(CORPUS), "check_files"):
             commit(ArtifactStore(url), out, "dedup", key * 64, CORPUS)
     ids = [name for part in parts for name in part]
-    return dict(zip(ids, (tuple(row.values()) for row in pa.concat_tables(tables).to_pylist()), strict=True))
+    rows = pa.concat_tables([open_table(table.part) for table in tables]).to_pylist()
+    return dict(zip(ids, (tuple(row.values()) for row in rows), strict=True))
 
 
 def corpus() -> dict[str, str]:
@@ -112,11 +115,12 @@ def test_the_same_fates_however_the_documents_are_divided(verify):
     assert sum(row[0] == "survivor" for row in expected.values()) < 70
     with (
         patch.object(lsh_buckets, "ENTRIES", 20),
-        patch.object(lsh_buckets, "NEIGHBORS", 64),
-        patch.object(candidates, "BAND_DOCUMENTS", 30),
-        patch.object(candidates, "RANGE_DOCUMENTS", 25),
-        patch.object(verification, "PAIRS_AT_ONCE", 7),
+        patch.object(candidates, "MIN_BLOCK_DOCUMENTS", 15),
+        patch.object(candidates, "PAIRS_AT_ONCE", 7),
+        patch.object(candidates, "_MERGE_AT", 5),
         patch.object(verification, "SHINGLES_AT_ONCE", 500),
+        patch.object(components, "EDGES_AT_ONCE", 3),
+        patch.object(exchange, "FAN_OUT", 4),
     ):
         for files in (1, 3, 7):
             assert fates(memory(), divided(documents, files), near) == expected
