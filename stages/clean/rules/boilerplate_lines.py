@@ -30,6 +30,8 @@ from stages.common.word_hashes import PRIME, Hashes
 
 GROUP_ITSELF = 0
 """Placeholder for a line's hash in the row that counts the group's documents."""
+BUCKET_BYTES = 64_000_000
+"""Compressed documents per bucket: about 100 MB of counts."""
 _COUNTS = pa.schema([("group", pa.uint64()), ("line", pa.uint64()), ("documents", pa.int64()), ("file", pa.uint32())])
 _KEYS = pa.schema([("key", pa.uint64())])
 _LINES = "lines"
@@ -43,14 +45,17 @@ def group_of(document: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class LineCounts:
-    """Exchanges of the two passes over `files` files of documents; picklable."""
+    """Exchanges of the two passes; picklable."""
 
     files: int
+    """Number of files of documents."""
+    buckets: int
+    """Number of buckets of groups."""
 
     @property
     def counts(self) -> Exchange:
         """Documents per group and line in one file, by bucket of groups."""
-        return Exchange(_COUNTS, self.files)
+        return Exchange(_COUNTS, self.buckets)
 
     @property
     def keys(self) -> Exchange:
@@ -74,11 +79,12 @@ def find_repeated_lines(
         config: when a line counts as repeated.
         maps: runs the passes `count_lines` and `repeated_lines`.
     """
-    exchanges = LineCounts(len(files))
+    size = sum(entry.bytes for entry in documents.manifest.files if entry.path.startswith("documents/"))
+    exchanges = LineCounts(len(files), size // BUCKET_BYTES + 1)
     numbered = [Partition(file.name, (number, file.payload)) for number, file in enumerate(files)]
     counted = maps.map("count_lines", partial(count_lines_partition, documents, prepare, exchanges), numbered)
     counts = exchanges.counts.collect(maps, "line_counts", counted, _LINES)
-    buckets = [Partition(f"{number:05d}", number) for number in range(len(files))]
+    buckets = [Partition(f"{number:05d}", number) for number in range(exchanges.buckets)]
     repeated = maps.map("repeated_lines", partial(repeated_lines_partition, counts, config, exchanges), buckets)
     keys = exchanges.keys.collect(maps, "repeated_keys", repeated, _LINES)
     return RepeatedLinesByFile(keys, {file.payload: number for number, file in enumerate(files)})
@@ -109,7 +115,7 @@ def count_lines_partition(
     groups, hashes = np.concatenate(pairs).T
     counts = _summed(pa.table({"group": groups, "line": hashes, "documents": np.ones(len(groups), dtype=np.int64)}))
     counts = counts.append_column("file", pa.array(np.full(len(counts), number, dtype=np.uint32)))
-    buckets = counts["group"].to_numpy() % np.uint64(exchanges.files)
+    buckets = counts["group"].to_numpy() % np.uint64(exchanges.buckets)
     exchanges.counts.write(out, _LINES, counts, buckets)
 
 
