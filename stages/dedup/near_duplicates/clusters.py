@@ -152,7 +152,7 @@ def write_fates(
     members = clustered(links, block)
     table = edges.read(block)
     _, starts, values = _grouped(numbers_of(table, "document"), column_of(table, "similarity"))
-    nearest = np.fmax.reduceat(values, starts) if len(starts) else values
+    nearest: npt.NDArray[np.float64] = np.fmax.reduceat(values, starts) if len(starts) else np.empty(0)
     best = survivors.read(block).sort_by("cluster").combine_chunks()
     for file in work.blocks[block].files:
         rows = members.of_file(file)
