@@ -6,7 +6,6 @@
 """
 
 import contextvars
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from data_schemas.manifest import StageOutcome
 from flows.console import TimeLeft, with_time_left
+from flows.prefect_server import api_url, check_server
 from flows.progress_artifact import ProgressArtifacts
 from flows.report.build import write_report
 from flows.run_config import RunConfig
@@ -23,8 +23,9 @@ from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
 from flows.stage_tasks import stage_task
 from flows.store_location import store_url
-from infra.named_errors import storage_problem
+from infra.named_errors import check_writable, storage_problem
 from infra.progress import ProgressListener
+from infra.store.filesystem import Folder
 from infra.workers.orphans import end_orphans, mark_children
 from infra.workers.ray_session import close_ray
 
@@ -58,7 +59,7 @@ def pipeline(
 
 def run_stages(session: RunSession) -> str:
     """Execute all stages of a session inside the current flow; the run is closed on success, failure and interrupt."""
-    if "PREFECT_API_URL" in os.environ:  # an ephemeral server ends with the run: bars there could not be seen
+    if api_url():  # an ephemeral server ends with the run: bars there could not be seen
         session.view = ProgressArtifacts(session.view, session.run_id)
     try:
         for stage in session.stages:
@@ -93,8 +94,12 @@ def execute_request(request: RunRequest, view: RunView) -> str:
     Raises:
         HeadraceError: errors that the user can fix, without the flow engine's wrapping.
     """
+    folder = Folder(request.store_url)
+    if folder.is_local:
+        check_writable(folder.local_path(""))
     end_orphans()
     mark_children()
+    check_server()
     with _flow_context(request, view), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         run: Callable[..., str] = pipeline
         return run(config=request.config, store=request.store_url, until=request.last_stage, fresh=request.fresh)

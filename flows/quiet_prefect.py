@@ -1,6 +1,10 @@
-"""Environment variables that make Prefect quiet and fast; to be set before its import; the user's values are kept."""
+"""Environment variables for Prefect; to be set before its import; the user's values are kept.
+
+They make Prefect quiet and fast, and let it and all others reach this machine without the user's proxy.
+"""
 
 import os
+import warnings
 
 _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -10,6 +14,26 @@ _DEFAULTS = {
     # A cold start creates the server's database: 14 s on the reference machine, more on a slow disk.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-for _name, _value in _DEFAULTS.items():
-    os.environ.setdefault(_name, _value)
+
+def _set_defaults() -> None:
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("PREFECT_API_URL", "unset"):
+        del os.environ["PREFECT_API_URL"]  # Prefect tries to connect to an empty URL
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - there is no home, which ends the import of Prefect
+        os.environ.setdefault("PREFECT_HOME", "/.prefect")
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home")  # an error of the run, if it needs one
+
+
+def _bypass_proxies_to_this_machine() -> None:
+    names = ("NO_PROXY", "no_proxy")
+    for name, other in (names, names[::-1]):
+        users = [host.strip() for host in (os.environ.get(name) or os.environ.get(other) or "").split(",")]
+        if "*" not in users:
+            os.environ[name] = ",".join(dict.fromkeys([*filter(None, users), *LOOPBACK]))
+
+
+_set_defaults()
+_bypass_proxies_to_this_machine()

@@ -1,6 +1,5 @@
 """One generic Prefect task for any stage: name, retries, timeout, final markdown artifact, state `Cached`."""
 
-import os
 from typing import Any
 
 from prefect import Task
@@ -12,6 +11,7 @@ from prefect.states import Completed
 
 from data_schemas.errors import HeadraceError
 from data_schemas.manifest import StageOutcome
+from flows.prefect_server import api_url
 from flows.run_session import RunSession
 from infra.named_errors import named_errors
 from infra.store.artifacts import Artifact
@@ -31,7 +31,7 @@ def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
             outcome = session.execute(stage)
         artifact = session.artifacts.get(stage.name)
         # An ephemeral server ends with the run: its pages could not be read.
-        if artifact and "PREFECT_API_URL" in os.environ:
+        if artifact and api_url():
             create_markdown_artifact(
                 key=f"headrace-{stage.name}",
                 markdown=stage_markdown(outcome, artifact),

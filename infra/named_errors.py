@@ -2,6 +2,7 @@
 
 - `named_errors`: translates what is raised inside a block
 - `storage_problem`: the sentence for an error that a filesystem caused: full, over quota, read-only, not permitted
+- `check_writable`: refuses a folder that nothing can be written to
 """
 
 import asyncio
@@ -60,12 +61,13 @@ def named_errors(location: str, interrupts: tuple[type[BaseException], ...] = ()
         raise
 
 
-def storage_problem(error: BaseException, location: str) -> EnvironmentProblem | None:
+def storage_problem(error: BaseException, location: str, remedy: str = OTHER_STORE) -> EnvironmentProblem | None:
     """The sentence for an error that a filesystem caused, directly or as the cause of another; None for others.
 
     Args:
         error: any error.
         location: the store's URL, for errors that name no file.
+        remedy: what helps besides removing the cause.
     """
     location = location.removeprefix("file://")
     for cause, is_context in _causes(error):
@@ -74,7 +76,7 @@ def storage_problem(error: BaseException, location: str) -> EnvironmentProblem |
             continue  # an error during the handling of another is itself the news, unless the disk explains both
         path = _path(cause, number, location)
         if number != errno.EEXIST or _file_in_path(path):
-            return EnvironmentProblem(_sentence(number, path, str(getattr(cause, "strerror", None) or cause)))
+            return EnvironmentProblem(_sentence(number, path, str(getattr(cause, "strerror", None) or cause), remedy))
     return None
 
 
@@ -124,33 +126,33 @@ def _path(error: BaseException, number: int, location: str) -> str:
     return str(min(reversed(existing), key=lambda folder: shutil.disk_usage(folder).free))
 
 
-def _sentence(number: int, path: str, message: str) -> str:
+def _sentence(number: int, path: str, message: str, remedy: str) -> str:
     if "://" in path:
-        return f"{path}: {message}; check the store's permissions and limits, or {OTHER_STORE}"
+        return f"{path}: {message}; check the store's permissions and limits, or {remedy}"
     place = _existing(Path(path))
     mount = next(parent for parent in (place, *place.parents) if os.path.ismount(parent) or parent == parent.parent)
     if number == errno.ENOSPC:
         return (
             f"{path}: no space left on the filesystem {mount}, {_room(place)}; free some space there, or "
-            f"{OTHER_STORE}; the same command then resumes"
+            f"{remedy}; the same command then resumes"
         )
     if number == errno.EDQUOT:
         return (
             f"{path}: the disk quota of {_user()} on the filesystem {mount} is used up; remove files there, or "
-            f"{OTHER_STORE}; the same command then resumes"
+            f"{remedy}; the same command then resumes"
         )
     if number == errno.EROFS:
-        return f"{path}: the filesystem {mount} is read-only; mount it writable, or {OTHER_STORE}"
+        return f"{path}: the filesystem {mount} is read-only; mount it writable, or {remedy}"
     if number == errno.EFBIG:
         return (
             f"{path}: the file became larger than this process or the filesystem {mount} allows; raise the limit "
-            f"(ulimit -f), or {OTHER_STORE}"
+            f"(ulimit -f), or {remedy}"
         )
     if number in (errno.ENOTDIR, errno.EEXIST):
-        return f"{_file_in_path(path) or path} is a file, but a folder is needed there; move the file, or {OTHER_STORE}"
+        return f"{_file_in_path(path) or path} is a file, but a folder is needed there; move the file, or {remedy}"
     return (
         f"{path}: {message}: {_user()} may not use it (filesystem {mount}); change its permissions, or run as a user "
-        f"who may, or, if it is the store, {OTHER_STORE}"
+        f"who may, or {'if it is the store, ' * (remedy == OTHER_STORE)}{remedy}"
     )
 
 
@@ -182,14 +184,25 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def is_writable(folder: Path, size: int = 1 << 20) -> bool:
-    """True if the folder exists or can be created, and a file of `size` bytes fits into it."""
+def check_writable(folder: Path, remedy: str = OTHER_STORE, size: int = 1 << 20) -> None:
+    """Create a folder, unless it exists, and in it a temporary file.
+
+    Args:
+        folder: a local folder.
+        remedy: what helps besides removing the cause.
+        size: bytes of the file.
+
+    Raises:
+        EnvironmentProblem: if that is not possible.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(size))
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        error.filename = str(folder)  # not that of the temporary file
+        raise storage_problem(error, str(folder), remedy) or EnvironmentProblem(
+            f"{folder}: {error.strerror}; {remedy}"
+        ) from error

@@ -117,6 +117,49 @@ def test_a_user_error_is_found_before_anything_starts(workspace):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("variables", "expected"), [
+    ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "PREFECT_API_URL=http://127.0.0.1:9/api cannot be used"),
+    ({"PREFECT_API_URL": "http://[bad/api"}, "Prefect refuses its settings: "),
+    ({"PREFECT_HOME": "mini.yaml"}, "mini.yaml is a file, but a folder is needed there"),
+    ({"HEADRACE_HOME": "mini.yaml"}, "the store mini.yaml cannot be used: "),
+    ({"HEADRACE_HOME": "/proc/store"}, "/proc/store: No such file or directory; use another store"),
+])  # fmt: skip
+def test_a_server_or_folder_that_cannot_be_used_is_one_sentence_before_anything_starts(workspace, variables, expected):
+    folder, environment = workspace
+    output, _ = headrace((folder, {**environment, **variables}), "run", "mini.yaml", expect=2)
+    assert expected in output and output.count("error:") == 1 and "Traceback" not in output
+    assert "ingest" not in output
+
+
+@pytest.mark.slow
+def test_a_read_only_store_is_one_sentence(workspace):
+    folder, _ = workspace
+    (folder / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(folder / "disk")]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a filesystem needs root")
+    try:
+        output, _ = headrace(workspace, "run", "mini.yaml", "--store", "disk/store", expect=2)
+        assert "disk is read-only; mount it writable" in output and output.count("error:") == 1
+        assert "Traceback" not in output and "ingest" not in output
+        headrace(workspace, "plan", "mini.yaml", "--store", "disk/store")
+    finally:
+        subprocess.run(["umount", str(folder / "disk")], check=True)
+
+
+@pytest.mark.slow
+def test_proxies_are_not_used_for_the_temporary_server(workspace):
+    """One that accepts connections and never answers, and one of a kind that httpx does not know."""
+    folder, environment = workspace
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        proxies = {"HTTP_PROXY": proxy, "http_proxy": proxy, "HTTPS_PROXY": proxy, "ALL_PROXY": "socks://127.0.0.1:9"}
+        for name in ("NO_PROXY", "no_proxy"):
+            environment.pop(name, None)
+        headrace((folder, {**environment, **proxies}), "run", "mini.yaml", "--until", "ingest")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_is_continued_with_the_same_bytes(workspace, stop):
     folder, environment = workspace

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from torch.distributed.checkpoint.api import CheckpointException
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
-from infra.named_errors import is_writable, named_errors
+from infra.named_errors import check_writable, named_errors
 from infra.store.filesystem import Folder
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -114,7 +114,9 @@ def test_a_full_filesystem(tiny_disk):
     assert store.names() == [], "the temporary file of a failed write is removed"
     with pytest.raises(EnvironmentProblem, match=full), named_errors(store.url):
         dcp.save({"weight": torch.zeros(1 << 18)}, checkpoint_id=store.full("checkpoint"), no_dist=True)
-    assert not is_writable(tiny_disk) and is_writable(tiny_disk.parent)
+    check_writable(tiny_disk.parent)
+    with pytest.raises(EnvironmentProblem, match=f"{full}.* or use another folder"):
+        check_writable(tiny_disk, "use another folder")
 
 
 def test_a_read_only_filesystem(tiny_disk):

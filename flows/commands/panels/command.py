@@ -45,7 +45,7 @@ def command(app: typer.Typer, panel: str, *examples: str) -> Callable[[Callable[
             except BaseException as error:
                 if isinstance(error, INTERRUPTS):
                     raise
-                if problem := storage_problem(error, _location(kwargs.get("store"))):
+                if problem := storage_problem(error, _location(kwargs.get("store"))) or _settings_problem(error):
                     typer.echo(f"error: {problem}", err=True)
                     raise typer.Exit(EXIT_USER_ERROR) from None
                 typer.echo(own_traceback(error), err=True)
@@ -63,6 +63,15 @@ def _location(store: str | None) -> str:
         return store_url(store)
     except HeadraceError:
         return "."
+
+
+def _settings_problem(error: BaseException) -> str | None:
+    """The sentence for settings with which Prefect cannot be imported; None for other errors."""
+    if type(error).__name__ != "ValidationError" or not getattr(error, "title", "").endswith("Settings"):
+        return None
+    first = error.errors()[0]  # type: ignore[attr-defined]
+    name = ".".join(map(str, first["loc"]))
+    return f"Prefect refuses its settings: {name} {first['msg']}; correct the variables PREFECT_..., or its profile"
 
 
 def epilog(*examples: str) -> str:
