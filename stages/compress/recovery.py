@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from infra.progress import RelayedListener, SilentListener, relayed
-from infra.workers.payload import PAYLOAD, load_payload, save_payload
+from infra.workers.payload import PAYLOAD, load_payload, load_tensors, save_payload
 from infra.workers.ray_training import Worker, fit, ray_trainer
 from modeling.distillation.loss import distillation_loss
 from modeling.loss.cross_entropy import next_token_loss
@@ -128,18 +128,18 @@ def train_on_workers(train: Training, count: int, context: PassContext) -> None:
         HeadraceError: raised by a worker, for what the user can fix.
         ray.train.TrainingFailedError: if workers died more often than `max_failures`.
     """
-    save_payload(context.work, train)
+    sha256 = save_payload(context.work, train)
     worker_context = replace(context, workers=THIS_PROCESS, listener=SilentListener())
     workers = replace(context.workers, max_workers=count, min_workers=count)
-    trainer = ray_trainer(partial(_train_on_worker, worker_context), workers, context.work)
+    trainer = ray_trainer(partial(_train_on_worker, worker_context, sha256), workers, context.work)
     with relayed(context.work, context.listener):
         fit(trainer)
     context.work.remove(PAYLOAD)
 
 
-def _train_on_worker(context: PassContext, worker: Worker) -> None:
+def _train_on_worker(context: PassContext, sha256: str, worker: Worker) -> None:
     listener = RelayedListener(context.work) if worker.rank == 0 else SilentListener()
-    train: Training = load_payload(context.work, worker.device)
+    train: Training = load_payload(context.work, sha256, worker.device)
     train(replace(context, worker=WorkerRank(worker.rank, worker.count), listener=listener))
 
 
@@ -200,8 +200,7 @@ def _resume(
 def _saved_state(context: PassContext, name: str) -> dict[str, Any]:
     """The state that `_save` wrote; empty if there is none."""
     try:
-        data = context.work.read(name)
+        state: dict[str, Any] = load_tensors(context.work, name)
     except FileNotFoundError:
         return {}
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state

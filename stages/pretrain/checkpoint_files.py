@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
-from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from data_schemas.errors import DamagedArtifactError
 from infra.store.filesystem import Folder
+from stages.pretrain.checkpoint_reader import CheckpointReader, reason
 
 MARKER = "complete.json"
 
@@ -79,16 +79,15 @@ def read_weights(folder: Folder, step: int, target: Mapping[str, Tensor], kind: 
     Raises:
         DamagedArtifactError: if the checkpoint cannot be read.
     """
-    url = location(folder, checkpoint_name(step))
     try:
         load(
             {f"{kind}.{name}": tensor for name, tensor in target.items()},
-            storage_reader=FsspecReader(url),
+            storage_reader=CheckpointReader(folder, checkpoint_name(step)),
             no_dist=True,
         )
     except (CheckpointException, RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise DamagedArtifactError(
-            f"the checkpoint {folder.full(checkpoint_name(step))} cannot be read ({error}); "
+            f"the checkpoint {folder.full(checkpoint_name(step))} cannot be read ({reason(error)}); "
             "remove it and run again: training resumes from the checkpoint before it"
         ) from error
 
@@ -118,8 +117,3 @@ def _summary(folder: Folder, path: str) -> list[int]:
         while block := file.read(2**22):
             checksum = zlib.crc32(block, checksum)
     return [size, checksum]
-
-
-def location(folder: Folder, name: str) -> str:
-    """Path or URL of a checkpoint for DCP."""
-    return folder.full(name) if folder.is_local else folder.child(name).url

@@ -22,21 +22,22 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import Tensor
-from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
+from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from data_schemas.errors import ConfigError, DamagedArtifactError
 from infra.store.filesystem import Folder
+from infra.workers.payload import load_tensors
 from stages.pretrain.checkpoint_files import (
     Marker,
     checkpoint_name,
     complete_steps,
-    location,
     mark_complete,
     verified_marker,
 )
+from stages.pretrain.checkpoint_reader import CheckpointReader, location, reason
 from stages.pretrain.training_state import TrainingState
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # expected in a process that trains alone
@@ -137,12 +138,14 @@ class Checkpoints:
             tensors = state.tensors()
             load(
                 tensors,
-                storage_reader=FsspecReader(location(self.folder, name)),
+                storage_reader=CheckpointReader(self.folder, name),
                 process_group=self._group,
                 no_dist=self._group is None,
             )
+            random_states = _random_state_of(self.folder, name, self.rank)
         except (
             CheckpointException,
+            DamagedArtifactError,
             RuntimeError,
             ValueError,
             KeyError,
@@ -150,7 +153,7 @@ class Checkpoints:
             OSError,
             pickle.UnpicklingError,
         ) as error:
-            problem = f"{self.folder.full(name)}: {type(error).__name__}: {str(error)[:300]}"
+            problem = f"{self.folder.full(name)}: {reason(error)}"
         problems = [problem] if self._group is None else [""] * distributed.get_world_size()
         if self._group is not None:
             distributed.all_gather_object(problems, problem, group=self._group)
@@ -161,7 +164,8 @@ class Checkpoints:
         state.rewinds = marker.rewinds
         if state.loss_scale and marker.loss_scale:
             vars(state.loss_scale).update(marker.loss_scale)
-        _restore_random_state(self.folder, name, self.rank)
+        if random_states:
+            set_random_state(random_states)
         return ""
 
     def _complete(self, marker: Marker) -> None:
@@ -219,11 +223,10 @@ def _write_random_state(folder: Folder, name: str, rank: int) -> None:
     folder.write(f"{name}/random-{rank}.pt", buffer.getvalue())
 
 
-def _restore_random_state(folder: Folder, name: str, rank: int) -> None:
-    """Restore the states of this rank; a rank that had none keeps its own seed."""
+def _random_state_of(folder: Folder, name: str, rank: int) -> dict[str, Any] | None:
+    """States that this rank saved; None if it had none, so that it keeps its own seed."""
     path = f"{name}/random-{rank}.pt"
-    if folder.exists(path):
-        set_random_state(torch.load(io.BytesIO(folder.read(path)), map_location="cpu", weights_only=True))
+    return load_tensors(folder, path) if folder.exists(path) else None
 
 
 def random_state() -> dict[str, Any]:

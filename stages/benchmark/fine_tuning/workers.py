@@ -19,7 +19,7 @@ import torch
 
 from infra.progress import RelayedListener, SilentListener, relayed
 from infra.store.filesystem import Folder
-from infra.workers.payload import load_payload, save_payload
+from infra.workers.payload import load_payload, load_tensors, save_payload
 from infra.workers.ray_training import TrainingWorkers, Worker, fit, ray_trainer
 from modeling.training.data_parallel import ALONE, WorkerRank, max_workers, rows_are_independent
 from stages.benchmark.fine_tuning.training import FineTuningJob, Rows, fine_tune, predict, rows_digest
@@ -90,19 +90,19 @@ def train_and_predict(
 def _on_workers(
     job: FineTuningJob, rows: Rows, count: int, work: Folder, advanced: Callable[[int, int], None]
 ) -> Outputs:
-    save_payload(work, (job, rows))
+    sha256 = save_payload(work, (job, rows))
     kind: str = type(job.settings).model_fields["kind"].default
     resources = TrainingWorkers(f"benchmark.tasks.{kind}", count, count, job.settings.cpus_per_worker)
-    trainer = ray_trainer(partial(_on_worker, work), resources, work)
+    trainer = ray_trainer(partial(_on_worker, work, sha256), resources, work)
     with relayed(work, _CallbackListener(advanced)):
         fit(trainer)
-    outputs = torch.load(io.BytesIO(work.read(OUTPUTS)), weights_only=True)
+    outputs = load_tensors(work, OUTPUTS)
     work.remove()
     return [output.numpy() for output in outputs]
 
 
-def _on_worker(work: Folder, worker: Worker) -> None:
-    job, rows = load_payload(work, worker.device)
+def _on_worker(work: Folder, sha256: str, worker: Worker) -> None:
+    job, rows = load_payload(work, sha256, worker.device)
     listener = RelayedListener(work) if worker.rank == 0 else SilentListener()
 
     def advanced(done: int, total: int) -> None:

@@ -102,13 +102,12 @@ def context_in(folder: Path) -> PassContext:
 def together(tmp_path_factory):
     """A context whose `work` has what two processes saved of each case."""
     context = context_in(tmp_path_factory.mktemp("together"))
-    for name, make in CASES.items():
-        save_payload(context.work.child(name), make())
-    torch.multiprocessing.spawn(_train_all, (context,), nprocs=2)
+    digests = {name: save_payload(context.work.child(name), make()) for name, make in CASES.items()}
+    torch.multiprocessing.spawn(_train_all, (context, digests), nprocs=2)
     return context
 
 
-def _train_all(rank: int, context: PassContext) -> None:
+def _train_all(rank: int, context: PassContext, digests: dict[str, str]) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     rendezvous = f"file://{context.work.full('rendezvous')}"
@@ -117,7 +116,8 @@ def _train_all(rank: int, context: PassContext) -> None:
     for name in CASES:
         work = context.work.child(name)
         with suppress(Stopped):
-            load_payload(work, torch.device("cpu"))(replace(context, work=work, worker=WorkerRank(rank, 2)))
+            train = load_payload(work, digests[name], torch.device("cpu"))
+            train(replace(context, work=work, worker=WorkerRank(rank, 2)))
     distributed.destroy_process_group()
 
 

@@ -1,5 +1,7 @@
 import json
+import pickle
 import random
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from stages.pretrain import checkpoint_files
 from stages.pretrain.checkpoints import Checkpoints, random_state, set_random_state
 from stages.pretrain.parallel.worker_network import WorkerNetwork
 from stages.pretrain.training_state import TrainingState
+from tests.infra.workers.test_payload import Attack, attack
 from tests.stages.pretrain.parallel.test_layouts import MIXED, PLAIN, UNTIED
 from tests.stages.pretrain.workers import NETWORK, Together, train_alone, train_together
 
@@ -83,6 +86,54 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(saved, harm):
     assert [problem.endswith("training resumes from step 2") for problem in store.damaged] == [True] * (
         harm != "no marker"
     )
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        ("a call", r"refers to (posix|nt)\.mkdir, which is no part of a checkpoint"),
+        ("a class behind a dot", r"refers to torch\.serialization\.pickle\.Unpickler"),
+        ("a file elsewhere", r"refers to .*\.\./secret.*, which is no file of the checkpoint"),
+        ("no metadata", r"\.metadata is no pickle of metadata"),
+        ("a linked file", r"\.metadata is a link to"),
+        ("a linked folder", r"step-00000004 is a link to"),
+        ("a random state", r"random-0\.pt cannot be read"),
+    ],
+)
+def test_what_another_put_into_a_checkpoint_is_neither_executed_nor_read(saved, tmp_path, harm, problem):
+    folder, _ = saved
+    name, proof = checkpoint_files.checkpoint_name(4), tmp_path / "executed"
+    path = folder.local_path(f"{name}/.metadata")
+    if harm == "a call":
+        path.write_bytes(pickle.dumps(Attack(proof)))
+    elif harm == "a class behind a dot":
+        path.write_bytes(b"\x80\x04\x8c\x13torch.serialization\x8c\x10pickle.Unpickler\x93.")
+    elif harm == "a file elsewhere":
+        metadata = pickle.loads(path.read_bytes())
+        next(iter(metadata.storage_data.values())).relative_path = "../secret"
+        path.write_bytes(pickle.dumps(metadata))
+    elif harm == "no metadata":
+        path.write_bytes(b"(((((((")
+    elif harm == "a linked file":
+        path.symlink_to(path.rename(tmp_path / "moved"))
+    elif harm == "a linked folder":
+        path.parent.symlink_to(path.parent.rename(tmp_path / "moved"), target_is_directory=True)
+    else:
+        folder.write(f"{name}/random-0.pt", attack(proof))
+    marker = json.loads(folder.read(f"{name}/{checkpoint_files.MARKER}"))
+    checkpoint_files.mark_complete(
+        folder, checkpoint_files.Marker(**{**marker, "files": {}})
+    )  # sizes and checksums fit
+    assert checkpoint_files.newest_complete(folder) == 4
+    state = new_state()
+    store = Checkpoints(folder, 0, ORIGIN, set)
+    assert store.restore(state)
+    assert (state.step, len(store.damaged)) == (2, 1)
+    assert re.search(problem, store.damaged[0]), store.damaged
+    if harm != "a random state":
+        with pytest.raises(DamagedArtifactError, match=problem):
+            checkpoint_files.read_weights(folder, 4, dict(Transformer(CONFIG).named_parameters()))
+    assert not proof.exists()
 
 
 def test_none_left_is_an_error_that_says_how_to_start_again(saved):

@@ -51,12 +51,16 @@ def packages_of(name: str) -> dict[str, str]:
 
 
 def stale_packages(entry: Held, installed: Mapping[str, str]) -> str | None:
-    """Reason why a stage cannot be compared: another version of a declared package; None if there is none."""
-    names = sorted(entry.packages.keys() | installed.keys())
+    """Reason why a stage cannot be compared: another version of a declared package; None if there is none.
+
+    Raises:
+        VersionError: if the stage declares other packages than were recorded.
+    """
+    if entry.packages.keys() != installed.keys():
+        names = ", ".join(sorted(entry.packages.keys() ^ installed.keys()))
+        raise VersionError(f"the declared packages changed ({names}); record the stage with: {COMMAND}")
     changes = [
-        f"{name} {entry.packages.get(name, 'not declared')} -> {installed.get(name, 'not declared')}"
-        for name in names
-        if entry.packages.get(name) != installed.get(name)
+        f"{name} {entry.packages[name]} -> {now}" for name, now in installed.items() if entry.packages[name] != now
     ]
     return f"recorded with other packages: {', '.join(changes)}" if changes else None
 
@@ -121,7 +125,7 @@ def record(name: str, version: int, now: Contents, path: Path = FIXTURE, force: 
     entries = held(path)
     before, packages = entries.get(name), packages_of(name)
     different = differences(before, now) if before else []
-    unchanged = before is not None and before.version == version and not stale_packages(before, packages)
+    unchanged = before is not None and (before.version, before.packages) == (version, packages)
     if before is not None and not force:
         if version < before.version:
             raise VersionError(f"version {version} of {name} is lower than {before.version}, which was recorded")
