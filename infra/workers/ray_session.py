@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 
 from data_schemas.errors import EnvironmentProblem
 from infra.named_errors import storage_problem
@@ -27,6 +28,7 @@ _ENVIRONMENT = {
 # is no cluster has the address 127.0.0.1 and listens there only; this variable makes Linux do the same.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
+CONNECT_SECONDS = 10.0
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket."""
 RAY_FOLDER = "/tmp/ray"
@@ -57,6 +59,7 @@ def ensure_ray() -> None:
         ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # as `_LOOPBACK`, if ray was imported before
     try:
         if address:
+            _check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(
@@ -75,6 +78,17 @@ def ensure_ray() -> None:
             f"cannot {action}: {error}. For a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; "
             "to work without Ray use --set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
         ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Connect to a `host:port` once: Ray tries for minutes before it gives up, and ends some processes then.
+
+    Raises:
+        OSError: if nothing listens there.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def cluster_has_gpus() -> bool:

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from infra.store.artifacts import Artifact
 from modeling.evaluation.bits_per_byte import token_losses
+from modeling.evaluation.config_counts import parameters
 from modeling.evaluation.logit_ensemble import LogitEnsemble
 from modeling.training.weight_averaging import Weights, greedy_average, uniform_average
 from modeling.transformer import Transformer
+from modeling.transformer_config import TransformerConfig
 from stages.common.held_out import selection_masks
 from stages.common.token_stream import TokenStream
 from stages.pretrain import checkpoint_files
@@ -32,6 +34,8 @@ from stages.pretrain.training_job import TrainingJob
 LAST = "last"
 EVALUATED_TOKENS = 16_384
 """Tokens per forward pass on held-out text."""
+ACTIVATIONS_PER_WIDTH = 34
+"""Values per token and width that a forward pass holds at a time, at most: those of one layer."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,15 @@ class Selection:
 def final_network(job: TrainingJob) -> tuple[Transformer, dict[str, Any]]:
     """Network with the selected weights in `eval` mode, and the report of the selection (`Selection.report`).
 
+    The candidates are compared on a GPU of this process if it has one with room for them; the network is returned on
+    the processor.
+
     Raises:
         DamagedArtifactError: if a checkpoint cannot be read.
     """
     ensemble, steps = job.config.ensemble, job.plan.steps
-    model = Transformer(job.model_config).eval()
+    copies = 1 + (ensemble.checkpoints if ensemble.logits else 0)
+    model = Transformer(job.model_config).eval().to(comparing_device(job.model_config, copies))
     complete = set(checkpoint_files.complete_steps(job.checkpoints)) | {steps}
     candidates = {step: _reader(job, model, step, "model") for step in ensemble.steps(steps) if step in complete}
     averages = {"ema": _reader(job, model, steps, "average")} if ensemble.half_life(steps) else {}
@@ -82,7 +90,16 @@ def final_network(job: TrainingJob) -> tuple[Transformer, dict[str, Any]]:
         context = job.model_config.context_length
         heldout = heldout_batches(job.tokens, context, ensemble.heldout_rows, max(1, EVALUATED_TOKENS // context))
     selection = select(candidates, averages, model, heldout, ensemble.logits)
-    return model, selection.report()
+    return model.cpu(), selection.report()
+
+
+def comparing_device(config: TransformerConfig, copies: int) -> torch.device:
+    """A GPU that holds copies of the network and a forward pass, else the processor."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    activations = EVALUATED_TOKENS * (config.vocabulary_size + ACTIVATIONS_PER_WIDTH * config.width)
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return torch.device("cuda" if 4 * (copies * parameters(config) + activations) < free_bytes else "cpu")
 
 
 def _reader(job: TrainingJob, model: Transformer, step: int, kind: str) -> Callable[[], dict[str, Tensor]]:

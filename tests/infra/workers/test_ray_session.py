@@ -2,12 +2,13 @@
 
 import ipaddress
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from infra.workers.ray_session import SOCKET_IN_FOLDER, SOCKET_PATH_BYTES, temporary_folder
+from infra.workers.ray_session import SOCKET_IN_FOLDER, SOCKET_PATH_BYTES, _check_reachable, temporary_folder
 
 LISTENERS = """
 import os, psutil, ray
@@ -29,6 +30,18 @@ def test_sockets_get_a_short_path_if_the_users_folder_is_too_deep(monkeypatch):
     for folder, expected in (("", None), ("/" * longest, None), ("/" * (longest + 1), "/tmp/ray")):
         monkeypatch.setenv("TMPDIR", folder)
         assert temporary_folder() == expected
+
+
+def test_a_cluster_where_nobody_listens_is_refused_at_once():
+    """Ray itself tries for minutes; what is no host and port is left to Ray."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(OSError, match="refused"):
+            _check_reachable(address)
+        listener.listen()
+        for reachable in (address, "auto", "local", "ray://127.0.0.1:1"):
+            _check_reachable(reachable)
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ from infra.store.artifacts import Artifact, ArtifactStore
 from modeling.evaluation.bits_per_byte import token_losses
 from modeling.evaluation.logit_ensemble import LogitEnsemble
 from modeling.transformer import Transformer
+from modeling.transformer_config import TransformerConfig
 from stages.common.held_out import selection_mask
 from stages.pretrain.config import EnsembleConfig
-from stages.pretrain.ensemble import Selection, heldout_batches, select
+from stages.pretrain.ensemble import Selection, comparing_device, heldout_batches, select
 from tests.modeling.networks import SMALL, small_network
 from tests.stores import commit
 
@@ -39,6 +40,24 @@ def tokens_artifact(held_out: int) -> Artifact:
     out.write_table("train/0.arrow", pa.Table.from_pylist([], schema))
     out.write("tokenizer.json", b"{}")
     return commit(store, out, "tokenize", "k", TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("available", "free_bytes", "copies", "expected"),
+    [
+        (False, 0, 1, "cpu"),
+        (True, 5.5e9, 1, "cuda"),
+        (True, 5.4e9, 1, "cpu"),
+        (True, 7.5e9, 5, "cuda"),
+        (True, 7.4e9, 5, "cpu"),
+    ],
+)
+def test_averages_are_compared_on_a_gpu_if_they_fit(monkeypatch, available, free_bytes, copies, expected):
+    """123 million parameters are 0.49 GB a copy; 16,384 tokens with 50,000 logits and 34 x 768 values are 4.99 GB."""
+    config = TransformerConfig(layers=12, width=768, heads=12, vocabulary_size=50_000)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: available)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (int(free_bytes), int(80e9)))
+    assert comparing_device(config, copies).type == expected
 
 
 @pytest.mark.parametrize("held_out", [9, 16, 17, 40, 41, 100, 1000])
