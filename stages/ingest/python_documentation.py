@@ -8,9 +8,11 @@
 
 import ast
 import email
+import functools
 import hashlib
 import inspect
 import platform
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,12 +67,27 @@ class Reject:
 
 
 def list_units() -> list[Unit]:
-    """All units of this interpreter and the packages that Headrace depends on, sorted by package and path."""
+    """All units of this interpreter and the packages that Headrace depends on, sorted by package and path.
+
+    They are listed once per process, which takes seconds, and again after a package was installed or removed.
+    """
+    return list(_listed_units(_installed_state()))
+
+
+def _installed_state() -> tuple[tuple[str, int], ...]:
+    """Path and modification time of the folders with modules, and of the descriptions of packages in them."""
+    folders = [Path(folder or ".") for folder in (sysconfig.get_paths()["stdlib"], *sys.path)]
+    descriptions = [path for folder in folders if folder.is_dir() for path in folder.glob("*.*-info")]
+    return tuple((str(path), path.stat().st_mtime_ns) for path in (*folders, *sorted(descriptions)) if path.exists())
+
+
+@functools.lru_cache(maxsize=1)
+def _listed_units(state: tuple[tuple[str, int], ...]) -> tuple[Unit, ...]:
     units = [
         *_standard_library(),
-        *(unit for distribution in _distributions() for unit in _distribution_units(distribution)),
+        *(unit for name, distribution in _distributions().items() for unit in _distribution_units(name, distribution)),
     ]
-    return sorted(units, key=lambda unit: (unit.package, unit.path, unit.kind))
+    return tuple(sorted(units, key=lambda unit: (unit.package, unit.path, unit.kind)))
 
 
 def select_units(units: Sequence[Unit], max_source_bytes: int | None) -> list[Unit]:
@@ -159,15 +176,18 @@ def _standard_library() -> Iterator[Unit]:
             yield Unit(kind, STANDARD_LIBRARY, version, "PSF-2.0", str(path), str(file), size)
 
 
-def _distributions() -> list[metadata.Distribution]:
-    """Packages that Headrace depends on, directly or through others, without Headrace itself and its extras.
+def _distributions() -> dict[str, metadata.Distribution]:
+    """Normalized name -> package, for those that Headrace depends on, directly or through others.
 
-    Packages from a folder or a direct URL (also editable) are skipped: their version does not determine their content.
+    Without Headrace itself and its extras, and without packages from a folder or a direct URL (also editable): their
+    version does not determine their content.
     """
-    installed = {_name(found): found for found in metadata.distributions() if found.metadata["Name"]}
+    # Each access to a distribution's metadata parses it again.
+    names_of = ((found, found.metadata["Name"]) for found in metadata.distributions())
+    installed = {canonicalize_name(name): found for found, name in names_of if name}
     names = dependencies({name: found.requires or [] for name, found in installed.items()}, OWN_DISTRIBUTION)
-    found = (installed[name] for name in sorted(names & installed.keys() - {OWN_DISTRIBUTION}))
-    return [distribution for distribution in found if distribution.read_text("direct_url.json") is None]
+    found = {str(name): package for name, package in sorted(installed.items()) if name in names - {OWN_DISTRIBUTION}}
+    return {name: package for name, package in found.items() if package.read_text("direct_url.json") is None}
 
 
 def dependencies(requirements: Mapping[str, Sequence[str]], package: str) -> set[str]:
@@ -190,13 +210,9 @@ def dependencies(requirements: Mapping[str, Sequence[str]], package: str) -> set
     return {name for name, _ in seen}
 
 
-def _name(distribution: metadata.Distribution) -> str:
-    return canonicalize_name(distribution.metadata["Name"])
-
-
-def _distribution_units(distribution: metadata.Distribution) -> Iterator[Unit]:
-    name, version = _name(distribution), distribution.version
+def _distribution_units(name: str, distribution: metadata.Distribution) -> Iterator[Unit]:
     fields = email.message_from_string(str(distribution.read_text("METADATA") or "").split("\n\n", 1)[0])
+    version = fields["Version"] or distribution.version
     licence = fields["License-Expression"] or fields["License"]
     short_licence = licence.splitlines()[0][:80] if licence else None
     for path in distribution.files or []:

@@ -1,6 +1,10 @@
+import os
 import warnings
 from importlib import metadata
 
+from data_schemas.manifest import Volume
+from stages.ingest import python_documentation
+from stages.ingest.config import IngestConfig
 from stages.ingest.python_documentation import (
     Reject,
     SourceDocument,
@@ -12,6 +16,7 @@ from stages.ingest.python_documentation import (
     read_unit,
     select_units,
 )
+from stages.ingest.stage import IngestStage
 
 
 def unit(file, kind="module", path="package/module.py"):
@@ -102,6 +107,27 @@ def test_only_packages_that_headrace_depends_on_are_read(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert "unrelated" in {found.metadata["Name"] for found in metadata.distributions()}
     assert fingerprint(5_000_000) == before != fingerprint(6_000_000)
+
+
+def test_units_are_listed_once_until_a_package_is_installed(tmp_path, monkeypatch):
+    listings, module = [], tmp_path / "module.py"
+    module.write_text('"""Text."""')
+    monkeypatch.setattr(python_documentation, "_standard_library", lambda: listings.append(1) or [unit(module)])
+    monkeypatch.setattr(python_documentation, "_distributions", dict)
+    monkeypatch.syspath_prepend(tmp_path)
+    config, stage = IngestConfig(max_source_bytes=2_000_000), IngestStage()
+    assert stage.sources(config) == stage.sources(config)
+    assert stage.estimate(config, Volume()).output.text_bytes == 2
+    assert len(listings) == 1, "as often as a plan needs them"
+    units = list_units()
+    units.clear()
+    assert list_units(), "a list of one's own"
+    (tmp_path / "other-1.0.dist-info").mkdir()
+    list_units()
+    assert len(listings) == 2
+    os.utime(tmp_path / "other-1.0.dist-info", (1, 1))
+    list_units()
+    assert len(listings) == 3, "installed again"
 
 
 def test_dependencies_follow_extras_and_markers_in_circles():
