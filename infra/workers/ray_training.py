@@ -141,6 +141,7 @@ def _run_worker(train_loop_config: dict[str, Any]) -> None:
     train: Callable[[Worker], None] = train_loop_config["train"]
     context = get_context()
     torch.set_num_threads(max(1, cpu_count() // context.get_local_world_size()))
+    torch.set_float32_matmul_precision("highest")  # vendors' images set a variable that turns TF32 on
     with named_errors(train_loop_config["location"]):
         train(Worker(context.get_world_rank(), context.get_world_size(), get_device()))
 
