@@ -101,6 +101,13 @@ class IngestConfig(SourceFields, StageConfig):
     max_document_bytes: int = Field(
         50_000_000, gt=0, description="maximum bytes of a document, line or single-text file; larger ones are rejected"
     )
+    max_document_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="maximum CPU time to extract the text of a document in HTML, wikitext, Markdown "
+        "or reStructuredText; a document near the limit may pass on a faster processor only",
+    )
     max_reject_share: float = runtime_field(
         0.1, ge=0, le=1, description="maximum share of broken records over all sources; the run stops above it"
     )

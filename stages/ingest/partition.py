@@ -47,7 +47,7 @@ def read_partition(
     records = 0
     for unit in units:
         source = config.all_sources()[unit.source]
-        for row in _rows(unit, source, config.max_document_bytes, counter):
+        for row in _rows(unit, source, config, counter):
             records += 1
             if "reason" not in row:
                 size = len(row["text"].encode())
@@ -103,16 +103,17 @@ class _TableFiles:
         self._files += 1
 
 
-def _rows(unit: Unit, source: SourceConfig, max_document_bytes: int, counter: ByteCounter) -> Iterator[Row]:
+def _rows(unit: Unit, source: SourceConfig, config: IngestConfig, counter: ByteCounter) -> Iterator[Row]:
     """Rows of the documents table, or of the rejects table (with a `reason`)."""
     if isinstance(unit.file, python.Unit):
         records = _python_records(unit.file)
     else:
         file = unit.file
-        records = ((file.path, record) for record in read_file(file, source, max_document_bytes, counter))
+        limits = (config.max_document_bytes, counter, config.max_document_seconds)
+        records = ((file.path, record) for record in read_file(file, source, *limits))
     name = collection(unit, source)
     for path, record in records:
-        yield _row(record, name, path, source, max_document_bytes)
+        yield _row(record, name, path, source, config.max_document_bytes)
 
 
 def _python_records(unit: python.Unit) -> Iterator[tuple[str, Record | Failure]]:

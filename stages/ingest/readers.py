@@ -3,7 +3,6 @@
 Readers are imported when the first file of their format is read: a run over JSON lines loads no HTML parser.
 
 - `read_file`: the records of a file, in its order
-- `read_text`: plain text of a text in HTML, wikitext, Markdown ...
 """
 
 from collections.abc import Iterator
@@ -13,18 +12,19 @@ from typing import IO
 from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, open_source
 from stages.ingest.config import FormatName, SourceConfig, TextFormatName
 from stages.ingest.decompression import DamagedFileError, decompressed
+from stages.ingest.extraction import extracted
 from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
 from stages.ingest.file_listing import SourceFile
-from stages.ingest.records import Failure, Record
+from stages.ingest.records import Failure, Markup, Record
 
 WHOLE_FILE = ("unreadable_from_here", "not_a_dump")
 """Reasons of failures with which a file ends; all of it counts as lost."""
-EXTRACTED = ("warc", "wikipedia_dump")
-"""Formats whose readers extract the text from its markup."""
+WITH_MARKUP = ("warc", "wikipedia_dump")
+"""Formats whose readers know the markup of their texts."""
 
 
 def read_file(
-    file: SourceFile, source: SourceConfig, max_document_bytes: int, counter: ByteCounter
+    file: SourceFile, source: SourceConfig, max_document_bytes: int, counter: ByteCounter, seconds: float = 5.0
 ) -> Iterator[Record | Failure]:
     """Records in file order; a damaged file ends with a failure at the position from which it cannot be read.
 
@@ -33,6 +33,7 @@ def read_file(
         source: source that the file belongs to.
         max_document_bytes: longer lines and texts are failures, and are not loaded into memory.
         counter: counts the bytes read, except for Parquet and Arrow, which are read far ahead of their records.
+        seconds: CPU time for the markup of a document.
 
     Raises:
         InputDataError: if the file no longer exists.
@@ -44,7 +45,8 @@ def read_file(
     try:
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
             stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.url))
-            for record in _records(stream, format_name, file, source, max_document_bytes):
+            items = _items(stream, format_name, file, source, max_document_bytes)
+            for record in extracted(items, seconds):
                 if isinstance(record, Failure) and record.reason in WHOLE_FILE:
                     yield replace(record, lost_bytes=max(file.bytes, 1))
                 else:
@@ -62,39 +64,27 @@ def _unreadable(position: int, error: Exception, file_bytes: int) -> Failure:
     return Failure(position, "unreadable", f"from here on: {message}", lost_bytes=max(lost, 1))
 
 
-def read_text(record: Record, kind: TextFormatName) -> Record | Failure:
-    """Record with its text extracted from the markup; fields of the file take precedence over those in the text."""
-    if kind == "plain":
-        return record
-    extracted = _extracted(record.text, kind, record.url)
-    if isinstance(extracted, Failure):
-        return replace(extracted, position=record.position)
-    fields = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
-    metadata = {**extracted.metadata, **record.metadata}
-    return replace(extracted, position=record.position, metadata=metadata, **fields)
-
-
-_FIELDS = ("id", "source", "genre", "language", "url", "licence", "date")
-
-
-def _records(
+def _items(
     stream: IO[bytes], format_name: FormatName, file: SourceFile, source: SourceConfig, max_bytes: int
-) -> Iterator[Record | Failure]:
+) -> Iterator[Record | Failure | Markup]:
     if format_name in ONE_TEXT:
         yield _one_text(stream, source.text_format or format_name, file.url, max_bytes)
         return
+    kind = source.text_format or "plain"
     for row in _rows(stream, format_name, source, max_bytes):
         if row is None:
             continue
-        if isinstance(row, Failure) or format_name in EXTRACTED:
+        if not isinstance(row, Record) or format_name in WITH_MARKUP or kind == "plain":
             yield row
+        elif len(row.text) > max_bytes:
+            yield Failure(row.position, "too_long")
         else:
-            yield read_text(row, source.text_format or "plain")
+            yield Markup(replace(row, text=""), row.text, kind)
 
 
 def _rows(
     stream: IO[bytes], format_name: FormatName, source: SourceConfig, max_bytes: int
-) -> Iterator[Record | Failure | None]:
+) -> Iterator[Record | Failure | Markup | None]:
     if format_name in ("json_lines", "json"):
         from stages.ingest.formats import json_lines
 
@@ -114,35 +104,17 @@ def _rows(
         return warc.read(stream, max_bytes)
     from stages.ingest.formats import wikipedia_dump
 
-    return wikipedia_dump.read(stream)
+    return wikipedia_dump.read(stream, max_bytes)
 
 
-def _one_text(stream: IO[bytes], kind: TextFormatName, url: str, max_bytes: int) -> Record | Failure:
+def _one_text(stream: IO[bytes], kind: TextFormatName, url: str, max_bytes: int) -> Record | Failure | Markup:
     data = stream.read(max_bytes + 1)
     if len(data) > max_bytes:
         return Failure(0, "too_long", f"a file of more than {max_bytes:,} bytes")
-    address = url if url.startswith(("http://", "https://")) else None
+    record = Record(0, "", url=url if url.startswith(("http://", "https://")) else None)
     if kind == "html":  # the page itself may declare its encoding
-        return replace(_extracted(data, kind, address), position=0)
+        return Markup(record, data, kind)
     from stages.ingest.formats.plain_text import decode
 
-    return read_text(Record(0, decode(data), url=address), kind)
-
-
-def _extracted(text: str | bytes, kind: TextFormatName, url: str | None) -> Record | Failure:
-    if kind == "html":
-        from stages.ingest.formats import html
-
-        return html.read(text, url)
-    assert isinstance(text, str)
-    if kind == "wikitext":
-        from stages.ingest.formats import wikitext
-
-        return wikitext.read(text)
-    if kind == "gutenberg":
-        from stages.ingest.formats import gutenberg
-
-        return gutenberg.read(text)
-    from stages.ingest.formats import markup
-
-    return markup.read_markdown(text) if kind == "markdown" else markup.read_rst(text)
+    text = decode(data)
+    return replace(record, text=text) if kind == "plain" else Markup(record, text, kind)

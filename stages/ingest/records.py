@@ -1,11 +1,14 @@
 """Results of the readers: records, and failures to read them.
 
 - `Record`, `Failure`: a document of a file, or a part of it that yields none
+- `Markup`: a document whose text is still in markup
 - `unix_line_ends`: text with LF alone at the ends of lines, which all patterns of the readers expect
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from stages.ingest.config import TextFormatName
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,20 @@ class Failure:
     """The error message, stored in the rejects table."""
     lost_bytes: int = 0
     """Bytes of the file whose records were not read; the size of the file if it ends early."""
+
+
+@dataclass(frozen=True)
+class Markup:
+    """A document whose text is still in markup."""
+
+    record: Record
+    """Its position and the metadata in the file; the text is empty."""
+    data: str | bytes
+    kind: TextFormatName
+    name: str | None = None
+    """Detail of its failures that have none."""
+    fallback_date: str | None = None
+    """Date if neither the record nor the markup has one."""
 
 
 def unix_line_ends(text: str) -> str:

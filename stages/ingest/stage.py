@@ -83,6 +83,7 @@ def _read(
     config: IngestConfig, groups: "Sequence[Sequence[Unit]]", out: ArtifactWriter, context: StageContext
 ) -> list[PartitionResult]:
     """Read the partitions in batches, the same for all engines, so that a broken corpus stops early."""
+    from stages.ingest.extraction import close_worker
     from stages.ingest.partition import read_partition
     from stages.ingest.reject_limit import BrokenRecords, is_exceeded
 
@@ -103,6 +104,7 @@ def _read(
             for row in _rejects(results):
                 broken_records.add(row)
             raise broken_records.error(config, records, all_bytes)
+    close_worker()
     return results
 
 

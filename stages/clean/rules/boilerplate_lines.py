@@ -39,7 +39,10 @@ _LINES = "lines"
 
 def group_of(document: Mapping[str, Any]) -> str:
     """Site or book that a document belongs to."""
-    host = urlsplit(document["url"]).hostname if document["url"] else None
+    try:
+        host = urlsplit(document["url"]).hostname if document["url"] else None
+    except ValueError:  # such as http://[spam, an address that begins as one of IPv6
+        host = None
     return host or f"{document['source']}/{document['path'].split('/', 1)[0]}"
 
 

@@ -31,12 +31,18 @@ _MAIL_HEADER = re.compile(r"\A\ufeff?((?:[A-Z][A-Za-z-]*:(?: .*)?\n(?:[ \t]+\S.*
 _MAIL_FIELD = re.compile(r"^([A-Z][A-Za-z-]*):(.*(?:\n[ \t]+.*)*)", re.M)
 _KEPT_FIELDS = {"title": "title", "author": "author", "authors": "author", "status": "status", "tags": "tags"}
 _LANGUAGE = re.compile(r"[a-z]{2}(?=[-_]|$)")
-_TEMPLATE_TAG = re.compile(r"\{\{[<%].*?[>%]\}\}|\{%.*?%\}|^\{:.*\}[ \t]*$|\{:[^}\n]*\}", re.S | re.M)
-"""Hugo's shortcodes, Liquid's tags and kramdown's attributes, which Markdown parsers treat as text."""
-_HTML_TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]*>", re.S | re.I)
+_TEMPLATE_TAG = re.compile(r"\{\{[<%]|\{%|^\{:[^\n]*\}[ \t]*$|\{:[^}\n{]*\}", re.M)
+"""Hugo's shortcodes and Liquid's tags (their beginnings), and kramdown's attributes: text for Markdown parsers."""
+_TEMPLATE_ENDS = {"{{<": re.compile(r"[>%]\}\}"), "{{%": re.compile(r"[>%]\}\}"), "{%": re.compile(r"%\}")}
+_HTML_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_HTML_BEGIN = re.compile(r"<!--|<(?:script|style)\b", re.I)
+_HTML_ENDS = {
+    "<!--": re.compile("-->"), "<script": re.compile(r"</script\s*>", re.I),
+    "<style": re.compile(r"</style\s*>", re.I),
+}  # fmt: skip
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
-_ROLE = re.compile(r":[\w:+.-]+:`([^`<]*?)\s*(?:<[^`]*>)?`")
+_ROLE = re.compile(r":[\w:+.-]{1,100}:`([^`<]*?)\s*(?:<[^`]*>)?`")
 _DIRECTIVE = re.compile(r"\.\. (?:\|[^|]+\| )?([\w:+.-]+)::[^\n]*\n?(?:[ \t]+:[\w-]+:[^\n]*\n)*")
 _WITHOUT_PROSE = frozenset(("toctree", "index", "highlight", "tabularcolumns", "image", "ifconfig", "only", "plot"))
 _RST_SETTINGS = {
@@ -63,7 +69,7 @@ def read_markdown(text: str) -> Record | Failure:
     matter, body = _split_front_matter(text)
     if len(body) > MAX_CHARACTERS:
         return Failure(0, "too_long", f"{len(body)} characters of Markdown")
-    tree = SyntaxTreeNode(_markdown().parse(_TEMPLATE_TAG.sub("", body)))
+    tree = SyntaxTreeNode(_markdown().parse(_without(_TEMPLATE_TAG, _TEMPLATE_ENDS, body)))
     return _record(matter, _markdown_blocks(tree.children))
 
 
@@ -92,7 +98,7 @@ def _record(matter: Mapping[str, Any], blocks: Iterator[str]) -> Record | Failur
 def _split_front_matter(text: str) -> tuple[Mapping[str, Any], str]:
     if match := _FRONT_MATTER.match(text):
         try:
-            matter = yaml.safe_load(match[2]) if match[1] == "---" else tomllib.loads(match[2])
+            matter = yaml.load(match[2], _PlainLoader) if match[1] == "---" else tomllib.loads(match[2])
         except (yaml.YAMLError, tomllib.TOMLDecodeError, ValueError, RecursionError):
             matter = None
         if matter is None or isinstance(matter, dict):
@@ -101,6 +107,42 @@ def _split_front_matter(text: str) -> tuple[Mapping[str, Any], str]:
         fields = _MAIL_FIELD.findall(match[1])
         return {name.lower(): " ".join(value.split()) for name, value in fields}, text[match.end() :]
     return {}, text
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few of them name an object of a billion parts, or one that contains itself."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Node of the next event.
+
+        Raises:
+            ComposerError: if it is an alias.
+        """
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not read", None)
+        return super().compose_node(parent, index)
+
+
+def _without(begin: re.Pattern[str], ends: Mapping[str, re.Pattern[str]], text: str) -> str:
+    """Text without the matches; those in `ends` extend to the next match of their end, if there is one.
+
+    Linear in the text: an end that was not found once is not searched for again.
+    """
+    kept, position, missing = [], 0, set()
+    for match in begin.finditer(text):
+        opening = match[0].lower()
+        if match.start() < position or opening in missing:
+            continue
+        stop = match.end()
+        if opening in ends:
+            end = ends[opening].search(text, stop)
+            if end is None:
+                missing.add(opening)
+                continue
+            stop = end.end()
+        kept.append(text[position : match.start()])
+        position = stop
+    return "".join([*kept, text[position:]])
 
 
 def _one_line(value: object) -> str:
@@ -124,7 +166,7 @@ def _markdown_blocks(nodes: Sequence[SyntaxTreeNode]) -> Iterator[str]:
         elif node.type in ("fence", "code_block"):
             yield node.content.rstrip()
         elif node.type == "html_block":
-            yield _BLANK_LINES.sub("\n\n", _HTML_TAG.sub("", node.content)).strip()
+            yield _BLANK_LINES.sub("\n\n", _HTML_TAG.sub("", _without(_HTML_BEGIN, _HTML_ENDS, node.content))).strip()
         elif node.type == "tr":
             yield " | ".join(_markdown_inline(cell) for cell in node.children)
         elif node.type == "table":

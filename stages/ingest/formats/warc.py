@@ -8,20 +8,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-from stages.ingest.formats import html
 from stages.ingest.formats.http_responses import PayloadError, decoded_payload, decoded_text, parse_response
 from stages.ingest.formats.warc_records import DamagedRecord, WarcRecord, read_records
-from stages.ingest.records import Failure, Record, unix_line_ends
+from stages.ingest.records import Failure, Markup, Record, unix_line_ends
 
 _WANTED = frozenset(("response", "conversion"))
 _PAGES = ("text/html", "application/xhtml+xml")
 _PAGE_BEGIN = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html)\b", re.I | re.S)
 
 
-def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure]:
+def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Markup]:
     """Records in file order; a damaged one is a failure, and what follows it is read.
 
-    Responses with a page yield its main text, `conversion` records (WET) their own text; requests, metadata, images
+    Responses with a page yield its HTML, `conversion` records (WET) their own text; requests, metadata, images
     and responses other than 200 are skipped.
 
     Args:
@@ -34,9 +33,11 @@ def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure]:
     position = 0
     for record in read_records(stream, max_bytes, _WANTED):
         result = _failure(record) if isinstance(record, DamagedRecord) else _read_record(record, max_bytes)
-        if result is not None:
+        if isinstance(result, Markup):
+            yield replace(result, record=replace(result.record, position=position))
+        elif result is not None:
             yield replace(result, position=position)
-            position += 1
+        position += result is not None
 
 
 def _failure(damage: DamagedRecord) -> Failure:
@@ -44,37 +45,34 @@ def _failure(damage: DamagedRecord) -> Failure:
     return Failure(0, damage.reason, f"{damage.detail}{address}", lost_bytes=damage.lost_bytes)
 
 
-def _read_record(record: WarcRecord, max_bytes: int) -> Record | Failure | None:
+def _read_record(record: WarcRecord, max_bytes: int) -> Record | Failure | Markup | None:
+    date = record.headers.get("warc-date", "")[:10] or None
     url = record.headers.get("warc-target-uri", "").strip("<>") or None
-    result: Record | Failure | None
+    document = Record(0, "", id=record.headers.get("warc-record-id"), url=url)
     if record.headers["warc-type"].lower() == "conversion":
         text = unix_line_ends(record.body.decode("utf-8", "replace"))
-        result = Record(0, text, url=url) if text.strip() else Failure(0, "empty_text")
-    else:
-        result = _read_page(record, url, max_bytes)
-    if result is None:
-        return None
-    if isinstance(result, Failure):
-        return replace(result, detail=result.detail or url)
-    date = result.date or record.headers.get("warc-date", "")[:10] or None
-    return replace(result, id=record.headers.get("warc-record-id"), date=date)
+        return replace(document, text=text, date=date) if text.strip() else Failure(0, "empty_text", url)
+    try:
+        page = _page(record, max_bytes)
+    except PayloadError as error:
+        return Failure(0, error.reason, f"{error.detail} of {url}")
+    return None if page is None else Markup(document, page, "html", name=url, fallback_date=date)
 
 
-def _read_page(record: WarcRecord, url: str | None, max_bytes: int) -> Record | Failure | None:
-    """Main text of a page; None for other content."""
+def _page(record: WarcRecord, max_bytes: int) -> str | bytes | None:
+    """HTML of a page; None for other content.
+
+    Raises:
+        PayloadError: if the response cannot be read.
+    """
     if not record.headers.get("content-type", "application/http").lower().startswith("application/http"):
         return None
     response = parse_response(record.body)
     if response is None:
-        return Failure(0, "unreadable_http", f"no status line in the response of {url}")
+        raise PayloadError("unreadable_http", "no status line in the response")
     content_type = response.headers.get("content-type", "")
     kind = content_type.split(";")[0].strip().lower()
     if response.status != 200 or kind not in (*_PAGES, ""):
         return None
-    try:
-        page = decoded_payload(response, max_bytes, is_truncated="warc-truncated" in record.headers)
-    except PayloadError as error:
-        return Failure(0, error.reason, f"{error.detail} of {url}")
-    if not kind and not _PAGE_BEGIN.match(page[:2000]):
-        return None
-    return html.read(decoded_text(page, content_type), url)
+    page = decoded_payload(response, max_bytes, is_truncated="warc-truncated" in record.headers)
+    return decoded_text(page, content_type) if kind or _PAGE_BEGIN.match(page[:2000]) else None

@@ -1,8 +1,11 @@
 """Wikipedia's XML dumps (MediaWiki export format), page by page in bounded memory.
 
 - `read`: articles of a dump; one failure for XML of another kind
+
+Pages are separated by their tags, before XML is parsed: a broken or huge page leaves the others as they are.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,52 +14,153 @@ from urllib.parse import quote
 
 from lxml import etree
 
-from stages.ingest.formats import wikitext
-from stages.ingest.records import Failure, Record
+from stages.ingest.byte_streams import as_utf8
+from stages.ingest.records import Failure, Markup, Record, unix_line_ends
 
 ROOT = "mediawiki"
 ARTICLES = "0"
 """Namespace of articles; others are talk, users, templates, files."""
+READ_BYTES = 1 << 17
+MAX_HEAD_BYTES = 1 << 18
+"""Bytes before the first page that are parsed: the names of namespaces, and in other XML the root element."""
+TOO_LONG = b""
+_PAGE_BEGIN = re.compile(rb"<page(?=[\s>])")
+_PAGE_END = b"</page>"
+_END = re.compile(rb"</mediawiki\s*>")
+_ENCODING = re.compile(rb"""\A\s*<\?xml[^>]{0,200}?encoding=["']([\w.-]{1,40})["']""")
+_ELEMENT = re.compile(rb"<([a-zA-Z][\w.-]{0,40})")
 
 
-def read(stream: IO[bytes]) -> Iterator[Record | Failure]:
-    """Articles in the order of the dump, as plain text; redirects are failures, other namespaces are skipped.
+def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Markup]:
+    """Articles in the order of the dump, as wikitext; redirects are failures, other namespaces are skipped.
 
     XML with another root element, or a dump without pages (of log entries), is a failure of the whole file.
 
     Args:
         stream: the decompressed dump; entities are not expanded and no external resource is loaded.
+        max_bytes: longer pages are failures and are not kept.
     """
-    base, position = "", -1
-    parts: Counter[str] = Counter()
-    events = etree.iterparse(
-        stream, events=("start", "end"), resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True,
-        remove_comments=True, remove_pis=True,
+    pages = _Pages(as_utf8(stream), max_bytes)
+    root = _parsed_head(pages.head)
+    if isinstance(root, Failure) or _name(root) != ROOT:
+        yield root if isinstance(root, Failure) else Failure(0, "not_a_dump", _root_problem(root))
+        return
+    base = _child(root, "base").rsplit("/", 1)[0] + "/" if _child(root, "base") else ""
+    position, encoding = 0, _ENCODING.match(pages.head)
+    parser_options = {"encoding": encoding[1].decode()} if encoding else {}
+    for page in pages:
+        result = _read_page(page, base, max_bytes, parser_options)
+        if isinstance(result, Markup):
+            yield replace(result, record=replace(result.record, position=position))
+        elif result is not None:
+            yield replace(result, position=position)
+        position += result is not None
+    if pages.count == 0 and pages.is_complete:
+        yield Failure(0, "not_a_dump", f"<{ROOT}> without any <page>; it has: {_shown(pages.head)}")
+    elif not pages.is_complete:
+        yield Failure(position, "unreadable_from_here", f"the file ends before </{ROOT}>")
+
+
+class _Pages:
+    """The XML of each page; the empty string for one that is too long."""
+
+    def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
+        self._stream = stream
+        self._max_bytes = max_bytes
+        self._data = bytearray()
+        self.count = 0
+        self.is_complete = False
+        """Whether the end of the dump was read."""
+        while (begin := _PAGE_BEGIN.search(self._data)) is None and len(self._data) < MAX_HEAD_BYTES and self._fill():
+            pass
+        self.head = bytes(self._data[: begin.start() if begin else MAX_HEAD_BYTES])
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._skip_to_page():
+            self.count += 1
+            page = self._page()
+            if page is None:
+                return
+            yield page
+
+    def _skip_to_page(self) -> bool:
+        while (begin := _PAGE_BEGIN.search(self._data)) is None:
+            self.is_complete = self.is_complete or _END.search(self._data) is not None
+            del self._data[: max(0, len(self._data) - 2 * len(ROOT))]
+            if not self._fill():
+                return False
+        del self._data[: begin.start()]
+        return True
+
+    def _page(self) -> bytes | None:
+        """The page at the beginning of the data, up to the next one if it has no end; None if the file ends before."""
+        searched, is_long = 1, False
+        while True:
+            end = self._data.find(_PAGE_END, searched)
+            follower = _PAGE_BEGIN.search(self._data, searched, end if end >= 0 else len(self._data))
+            if follower or end >= 0:
+                stop = follower.start() if follower else end + len(_PAGE_END)
+                break
+            searched = max(1, len(self._data) - len(_PAGE_END))
+            if len(self._data) > self._max_bytes:
+                is_long = True
+                del self._data[1:searched]
+                searched = 1
+            if not self._fill():
+                return None
+        page = TOO_LONG if is_long or stop > self._max_bytes + READ_BYTES else bytes(self._data[:stop])
+        del self._data[:stop]
+        return page
+
+    def _fill(self) -> bool:
+        data = self._stream.read(READ_BYTES)
+        self._data += data
+        return bool(data)
+
+
+def _parsed_head(head: bytes) -> "etree._Element | Failure":
+    """Root element of the XML before the first page."""
+    parser = etree.XMLPullParser(
+        events=("start",), resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True,
+        remove_pis=True,
     )  # fmt: skip
+    root: etree._Element | None = None
+    end = head.find(b"</siteinfo>") + len(b"</siteinfo>")
     try:
-        root = next(events)[1]
-        if _name(root) != ROOT:
-            yield Failure(0, "not_a_dump", _root_problem(root))
-            return
-        for event, element in events:
-            if event == "start":
-                continue
-            name = _name(element)
-            if element.getparent() is root:
-                parts[name] += 1
-            if name == "base":
-                base = (element.text or "").rsplit("/", 1)[0] + "/"
-            elif name == "page" and _child(element, "ns") in ("", ARTICLES):
-                position += 1
-                yield replace(_read_page(element, base), position=position)
-            if element.getparent() is root:
-                element.clear()
-                while element.getprevious() is not None:
-                    del root[0]
-        if not parts["page"]:
-            yield Failure(0, "not_a_dump", f"<{ROOT}> without any <page>; it has: {_shown(parts)}")
+        parser.feed(head[: end if end >= len(b"</siteinfo>") else READ_BYTES // 2])
+        root = next((element for _, element in parser.read_events()), None)
     except etree.LxmlError as error:
-        yield Failure(position + 1, "unreadable_from_here", str(error)[:200])
+        root = next((element for _, element in parser.read_events()), None)
+        if root is None:
+            return Failure(0, "unreadable_from_here", str(error)[:200])
+    return root if root is not None else Failure(0, "unreadable_from_here", "no element at its beginning")
+
+
+def _read_page(page: bytes, base: str, max_bytes: int, options: dict[str, str]) -> Failure | Markup | None:
+    """Article as wikitext; None for a page of another namespace."""
+    if page == TOO_LONG:
+        return Failure(0, "too_long", f"a page of more than {max_bytes:,} bytes")
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True, remove_comments=True, **options
+    )
+    try:
+        element = etree.fromstring(page, parser)
+    except (etree.LxmlError, LookupError) as error:
+        return Failure(0, "unreadable_page", str(error)[:200])
+    if _child(element, "ns") not in ("", ARTICLES):
+        return None
+    title, text = _child(element, "title"), _child(element, "text")
+    if next(element.iterchildren("{*}redirect"), None) is not None:
+        return Failure(0, "redirect", title)
+    record = Record(
+        0,
+        "",
+        id=_child(element, "id") or None,
+        url=base + quote(title.replace(" ", "_"), safe="/:()',") if base else None,
+        date=_child(element, "timestamp")[:10] or None,
+        metadata={"title": title},
+    )
+    return Markup(record, unix_line_ends(text), "wikitext", name=title)
 
 
 def _root_problem(root: etree._Element) -> str:
@@ -71,24 +175,11 @@ def _name(element: etree._Element) -> str:
     return str(element.tag).rpartition("}")[2]
 
 
-def _shown(parts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} <{name}>" for name, count in parts.most_common(3)) or "no element"
-
-
-def _read_page(page: etree._Element, base: str) -> Record | Failure:
-    title, text = _child(page, "title"), _child(page, "text")
-    if next(page.iterchildren("{*}redirect"), None) is not None:
-        return Failure(0, "redirect", title)
-    article = wikitext.read(text)
-    if isinstance(article, Failure):
-        return replace(article, detail=article.detail or title)
-    return replace(
-        article,
-        id=_child(page, "id") or None,
-        url=base + quote(title.replace(" ", "_"), safe="/:()',") if base else None,
-        date=_child(page, "timestamp")[:10] or None,
-        metadata={"title": title, **article.metadata},
-    )
+def _shown(head: bytes) -> str:
+    """The most frequent elements of a dump, without the root and those of `siteinfo`."""
+    names = Counter(_ELEMENT.findall(re.sub(rb"<siteinfo>.*?</siteinfo>", b"", head, count=1, flags=re.S)))
+    names.pop(ROOT.encode(), None)
+    return ", ".join(f"{count:,} <{name.decode()}>" for name, count in names.most_common(3)) or "no element"
 
 
 def _child(page: etree._Element, name: str) -> str:

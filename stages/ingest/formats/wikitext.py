@@ -42,8 +42,10 @@ _DROPPED_TAGS = frozenset(
 _MARKERS = {"li": "- ", "dt": "", "dd": ""}
 """Replacement of `*`, `#`, `;` and `:` at the beginning of a line, which the library parses as tags."""
 _MAGIC_WORD = re.compile(r"__[A-Z]{3,}__")
-_LEFTOVER = re.compile(r"^\s*(?:\{\||\|[-}+]|!\s|\|).*$|\{\{|\}\}|\[\[|\]\]|</?[a-zA-Z][^<>\n]{0,200}>", re.M)
-_EMPTY_BRACKETS = re.compile(r"\(\s*[;,]?\s*\)|\[\s*\]")
+_LEFTOVER = re.compile(r"^[^\S\n]*(?:\{\||\|[-}+]|!\s|\|).*$|\{\{|\}\}|\[\[|\]\]|</?[a-zA-Z][^<>\n]{0,200}>", re.M)
+_UNCLOSED_TAG = re.compile(r"<(?=[a-zA-Z/][^<>]*(?:<|\Z))")
+"""Text for the parser too, which reads to the end of the page for each of them."""
+_EMPTY_BRACKETS = re.compile(r"\(\s*(?:[;,]\s*)?\)|\[\s*\]")
 _OPENING_PUNCTUATION = re.compile(r"\(\s*[;,]\s*")
 _SPACES = re.compile(r"[^\S\n]{2,}")
 _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
@@ -60,7 +62,7 @@ def read(text: str) -> Record | Failure:
     if len(text) > MAX_CHARACTERS:
         return Failure(0, "too_long", f"{len(text)} characters of wikitext")
     try:
-        parsed = mwparserfromhell.parse(text, skip_style_tags=True)
+        parsed = mwparserfromhell.parse(_UNCLOSED_TAG.sub("&lt;", text), skip_style_tags=True)
         prose = _prose(parsed)
     except (RecursionError, mwparserfromhell.parser.ParserError) as error:
         return Failure(0, "unreadable_wikitext", type(error).__name__)

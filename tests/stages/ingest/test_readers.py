@@ -16,7 +16,6 @@ from data_schemas.errors import InputDataError
 from stages.ingest.byte_streams import ReadInterruptedError
 from stages.ingest.config import SourceConfig
 from stages.ingest.formats import delimited
-from stages.ingest.readers import read_text
 from stages.ingest.records import Failure, Record
 from tests.stages.ingest.sample_files import COMPRESS, TEXTS, json_lines, read, read_bytes, reasons, samples, texts
 
@@ -255,11 +254,6 @@ def _read_missing(folder):
 
     file = SourceFile(f"file://{folder}/none.jsonl", "none.jsonl", 1, "")
     yield from read_file(file, SourceConfig(path="x"), 100, ByteCounter())
-
-
-def test_plain_text_of_a_record_stays_as_it_is():
-    record = Record(3, "<p>text", url="u")
-    assert read_text(record, "plain") is record
 
 
 def test_real_corpora(shared_data):

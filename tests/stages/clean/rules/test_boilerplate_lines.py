@@ -19,6 +19,7 @@ from tests.stages.clean.test_stage import documents, row
         ({"url": "https://www.example.org:8080/a/b?c"}, "www.example.org"),
         ({"url": "https://WWW.example.org/d"}, "www.example.org"),
         ({"url": None, "path": "Alice/11-0/chapter-1.txt"}, "tests/Alice"),
+        ({"url": "http://[spam", "path": "a.warc"}, "tests/a.warc"),
         ({"url": "no address", "path": "whole-book.txt"}, "tests/whole-book.txt"),
     ],
 )

@@ -13,6 +13,7 @@ import brotli
 import pytest
 import zstandard
 
+from stages.ingest.extraction import extracted
 from stages.ingest.formats import html, warc
 from stages.ingest.records import Failure, Record
 from tests.stages.ingest import sample_files
@@ -50,7 +51,7 @@ def response(
 
 
 def read(data: bytes, max_bytes: int = 1_000_000) -> list[Record | Failure]:
-    return list(warc.read(io.BufferedReader(io.BytesIO(data)), max_bytes))  # type: ignore[arg-type]
+    return list(extracted(warc.read(io.BufferedReader(io.BytesIO(data)), max_bytes), 5.0))  # type: ignore[arg-type]
 
 
 def chunked(data: bytes, size: int = 700) -> bytes:

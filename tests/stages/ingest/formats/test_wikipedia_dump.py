@@ -1,10 +1,14 @@
+import gzip
 import io
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
+from stages.ingest.extraction import extracted
 from stages.ingest.formats import wikipedia_dump
 from stages.ingest.records import Failure, Record
+from tests.stages.ingest import sample_files
 from tests.stages.ingest.sample_files import read_bytes
 
 DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="en">
@@ -19,7 +23,8 @@ DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang=
 
 
 def read(text: str) -> list[Record | Failure]:
-    return list(wikipedia_dump.read(io.BytesIO(text.encode())))
+    stream = io.BufferedReader(io.BytesIO(text.encode()))  # type: ignore[arg-type]
+    return list(extracted(wikipedia_dump.read(stream, 1_000_000), 5.0))
 
 
 def test_articles() -> None:
@@ -62,3 +67,55 @@ def test_other_xml_is_one_failure_with_what_was_found(tmp_path, data, found):
     assert (failure.position, failure.reason) == (0, "not_a_dump")
     assert failure.detail.startswith(found)
     assert peak < 2 * 1_000_000 + len(data), "the file's own bytes, written by the test"
+
+
+PAGES = [
+    f"<page><title>Page {number}</title><ns>0</ns><id>{number}</id>"
+    f"<revision><text>Prose {number}.</text></revision></page>"
+    for number in range(4)
+]
+HEAD = "<mediawiki><siteinfo><base>https://en.wikipedia.org/wiki/Main_Page</base></siteinfo>\n"
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (PAGES[1].replace("</title>", ""), "unreadable_page"),
+        (PAGES[1].replace("</page>", ""), "unreadable_page"),
+        (PAGES[1].replace("Prose", "a & b <"), "unreadable_page"),
+        (PAGES[1].replace("Prose", "\x00"), "unreadable_page"),
+        (PAGES[1].replace("Prose", "x" * 2_000_000), "too_long"),
+    ],
+)
+def test_a_broken_page_leaves_the_others(page: str, reason: str) -> None:
+    results = read("\n".join([HEAD, PAGES[0], page, *PAGES[2:], "</mediawiki>"]))
+    assert [result.text if isinstance(result, Record) else result.reason for result in results] == [
+        "Prose 0.", reason, "Prose 2.", "Prose 3.",
+    ]  # fmt: skip
+    assert [result.position for result in results] == [0, 1, 2, 3]
+
+
+def test_a_page_of_a_gigabyte_is_a_failure_and_never_in_memory(tmp_path: Path) -> None:
+    """A file of 1 MB took 2.2 GB."""
+    page = PAGES[1].partition("Prose")
+    with gzip.open(tmp_path / "a.xml.gz", "wb", compresslevel=1) as file:
+        file.write(f"{HEAD}{PAGES[0]}{page[0]}".encode())
+        for _ in range(200):
+            file.write(b"x" * 1_000_000)
+        file.write(f"{page[2]}{PAGES[2]}</mediawiki>".encode())
+    tracemalloc.start()
+    results = sample_files.read(tmp_path / "a.xml.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [result.text if isinstance(result, Record) else result.reason for result in results] == [
+        "Prose 0.", "too_long", "Prose 2.",
+    ]  # fmt: skip
+    assert peak < 15e6
+
+
+def test_a_dump_that_ends_between_pages_ends_early(tmp_path: Path) -> None:
+    *records, last = read_bytes(tmp_path, "a.xml", f"{HEAD}{''.join(PAGES)}".encode())
+    assert len(records) == 4
+    assert (last.position, last.reason) == (4, "unreadable_from_here")
+    assert isinstance(last, Failure)
+    assert last.lost_bytes > 400
