@@ -5,7 +5,8 @@ tokenize the whole content of their files; for pretrain, compress and benchmark 
 integers and texts, and the order of the training data. Floats that a network computed are held within 1e-3, since their
 last digits differ by processor (by up to 7e-5 between AVX-512 with VNNI and SSE4); weights by the norm of each tensor.
 Encodings of tables are not held, as they differ by version of pyarrow. Not run are Ray workers, GPUs, reduced
-precision, fine-tuned tasks, checkpoints from elsewhere and `python://documentation`.
+precision, fine-tuned tasks, checkpoints from elsewhere and `python://documentation`. Recoveries of compress have two
+steps at a low rate, as longer ones amplify the differences of processors: small changes of their optimizer pass.
 """
 
 import json
