@@ -58,7 +58,7 @@ class StageConfig(FrozenConfig):
 
     timeout_seconds: float | None = runtime_field(
         None,
-        description="seconds after which an attempt at the stage is stopped and retried; no limit by default",
+        description="seconds after which the stage is stopped; what it finished is kept; no limit by default",
         gt=0,
     )
 

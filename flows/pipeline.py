@@ -21,7 +21,7 @@ from flows.report.build import write_report
 from flows.run_config import RunConfig
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
-from flows.stage_tasks import stage_task
+from flows.stage_tasks import exceeded_time_named, stage_task
 from flows.store_location import store_url
 from infra.named_errors import check_writable, storage_problem
 from infra.progress import ProgressListener
@@ -64,7 +64,8 @@ def run_stages(session: RunSession) -> str:
     try:
         for stage in session.stages:
             run_task: Callable[[], Any] = stage_task(stage, session)
-            run_task()
+            with exceeded_time_named(stage.name, session):
+                run_task()
         session.close("finished")
     except Exception as error:
         session.close("failed", str(error))

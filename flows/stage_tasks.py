@@ -1,5 +1,7 @@
 """One generic Prefect task for any stage: name, retries, timeout, final markdown artifact, state `Cached`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prefect import Task
@@ -8,8 +10,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ExternalSignal, PrefectSignal
 from prefect.states import Completed
+from prefect.task_engine import TaskRunTimeoutError
 
-from data_schemas.errors import HeadraceError
+from data_schemas.errors import EnvironmentProblem, HeadraceError
 from data_schemas.manifest import StageOutcome
 from flows.prefect_server import api_url
 from flows.run_session import RunSession
@@ -57,9 +60,26 @@ def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
 
 
 def is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
-    """False for errors that the user has to fix first."""
+    """False for errors that the user has to fix first, and for a timeout, which would be exceeded again."""
     error = state.data
-    return not isinstance(error, HeadraceError)
+    return not isinstance(error, HeadraceError | TaskRunTimeoutError)
+
+
+@contextmanager
+def exceeded_time_named(stage: str, session: RunSession) -> Iterator[None]:
+    """Translate the error of a stage's task whose time is over.
+
+    Raises:
+        EnvironmentProblem: instead of it.
+    """
+    try:
+        yield
+    except TaskRunTimeoutError as error:
+        seconds = session.request.config.stage_config(stage).timeout_seconds
+        raise EnvironmentProblem(
+            f"{stage} was stopped after {stage}.timeout_seconds, {seconds:g} seconds; what it finished is kept: the "
+            f"same command with --set {stage}.timeout_seconds={2 * (seconds or 0):g} continues it"
+        ) from error
 
 
 def stage_markdown(outcome: StageOutcome, artifact: Artifact) -> str:

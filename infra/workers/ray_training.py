@@ -9,7 +9,9 @@ The training function must save its own progress: a restarted worker calls it ag
 import os
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from data_schemas.errors import EnvironmentProblem, HeadraceError
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
 from infra.workers.ray_session import close_ray, cluster_has_gpus, cpu_count, ensure_ray
+
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -123,15 +127,26 @@ def fit(trainer: Any) -> None:
     """
     import ray.train
 
+    ended: Future[None] = Future()
+    # In a thread: what a signal's handler raises (a timeout, Ctrl-C) does not leave Ray's waiting.
+    Thread(target=_fit, args=(trainer, ended), daemon=True).start()
     try:
-        trainer.fit()
+        while not wait([ended], POLL_SECONDS).done:
+            pass
+        ended.result()
     except ray.train.TrainingFailedError as error:
         raise _user_error(error) or error from None
-    except BaseException as error:  # a timeout or an interrupt: controller and workers end with this connection
+    except BaseException:  # controller and workers end with this connection
         close_ray()
-        if isinstance(error, SystemError) and error.__cause__:  # how Ray passes on what a signal's handler raises
-            raise error.__cause__ from None
         raise
+
+
+def _fit(trainer: Any, ended: Future[None]) -> None:
+    try:
+        trainer.fit()
+        ended.set_result(None)
+    except BaseException as error:
+        ended.set_exception(error)
 
 
 def _run_worker(train_loop_config: dict[str, Any]) -> None:

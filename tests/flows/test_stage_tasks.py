@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from prefect.exceptions import TerminationSignal
+from prefect.task_engine import TaskRunTimeoutError
 from typer.testing import CliRunner
 
 from data_schemas.errors import EnvironmentProblem
 from flows import pipeline
 from flows.cli import app
-from flows.stage_tasks import is_worth_retrying, stage_task
+from flows.stage_tasks import exceeded_time_named, is_worth_retrying, stage_task
 from flows.store_location import store_url
 from stages.registry import STAGES
 from tests.flows.mini import Diary
@@ -42,6 +43,7 @@ def error_of_stage(error: BaseException, store: str) -> BaseException:
         (ConnectionResetError(errno.ECONNRESET, "reset"), ConnectionResetError, True),
         (KeyboardInterrupt(), KeyboardInterrupt, None),
         (TerminationSignal(15), TerminationSignal, None),
+        (TaskRunTimeoutError("1 second"), TaskRunTimeoutError, False),
     ],
 )
 def test_what_cannot_heal_is_not_retried_and_only_requests_to_stop_are_interrupts(error, raised, is_retried, tmp_path):
@@ -49,6 +51,15 @@ def test_what_cannot_heal_is_not_retried_and_only_requests_to_stop_are_interrupt
     assert type(result) is raised
     if is_retried is not None:
         assert is_worth_retrying(None, None, SimpleNamespace(data=result)) is is_retried  # type: ignore[arg-type]
+
+
+def test_a_stage_whose_time_is_over_is_one_sentence_with_what_continues_it():
+    config = SimpleNamespace(stage_config=lambda _: SimpleNamespace(timeout_seconds=90.0))
+    session: Any = SimpleNamespace(request=SimpleNamespace(config=config))
+    with pytest.raises(EnvironmentProblem) as info, exceeded_time_named("pretrain", session):
+        raise TaskRunTimeoutError
+    assert "pretrain was stopped after pretrain.timeout_seconds, 90 seconds" in str(info.value)
+    assert "--set pretrain.timeout_seconds=180" in str(info.value)
 
 
 @pytest.mark.parametrize("error", [KeyError("bits_per_byte"), OSError(errno.ENOSPC, "No space left on device")])

@@ -7,8 +7,16 @@ import subprocess
 import sys
 
 import pytest
+import ray
 
-from infra.workers.ray_session import SOCKET_IN_FOLDER, SOCKET_PATH_BYTES, _check_reachable, temporary_folder
+from data_schemas.errors import EnvironmentProblem
+from infra.workers.ray_session import (
+    SOCKET_IN_FOLDER,
+    SOCKET_PATH_BYTES,
+    _check_reachable,
+    ensure_ray,
+    temporary_folder,
+)
 
 LISTENERS = """
 import os, psutil, ray
@@ -58,3 +66,13 @@ def test_ray_on_this_machine_listens_on_loopback_only_and_starts_in_a_deep_tempo
     assert len(addresses) >= 4, "GCS, raylet and agents listen"
     for address in map(ipaddress.ip_address, addresses):
         assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, done.stdout
+
+
+def test_a_start_that_fails_in_any_way_is_one_sentence(monkeypatch):
+    def fail(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(EnvironmentProblem, match=r"cannot start Ray on this machine: The current node timed out"):
+        ensure_ray()

@@ -1,8 +1,12 @@
 import errno
+import os
+import signal
+import time
 import uuid
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -15,6 +19,11 @@ from infra.workers.ray_training import TrainingWorkers, Worker, check_room, fit,
 def fill(folder: str, worker: Worker) -> None:
     Path(folder, uuid.uuid4().hex).touch()
     raise CheckpointException("full", {0: (OSError(errno.ENOSPC, "No space left on device"), None)})  # type: ignore
+
+
+def sleep(folder: str, worker: Worker) -> None:
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(300)
 
 
 def refuse(worker: Worker) -> None:
@@ -74,4 +83,28 @@ def test_a_full_disk_on_a_worker_is_not_tried_again(tmp_path):
             fit(ray_trainer(partial(fill, str(folder)), workers, Folder(str(tmp_path))))
         assert len(list(folder.iterdir())) == 1, "the workers started once"
     finally:
+        close_ray()
+
+
+@pytest.mark.slow
+def test_a_timeout_ends_the_workers(tmp_path):
+    def interrupt(*_: object) -> None:
+        if list(folder.iterdir()):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise TimeoutError("of the stage")
+
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        trainer = ray_trainer(partial(sleep, str(folder)), TrainingWorkers("compress"), Folder(str(tmp_path)))
+        signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+        with pytest.raises(TimeoutError, match="of the stage"):
+            fit(trainer)
+        pids = [int(path.name) for path in folder.iterdir()]
+        processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        assert pids and not psutil.wait_procs(processes, timeout=60)[1]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
         close_ray()
