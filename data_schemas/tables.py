@@ -46,7 +46,7 @@ DOCUMENTS = table_schema(
     column("source", pa.string(), "the collection it came from, such as a package or a dump"),
     column("path", pa.string(), "file inside the source"),
     column("genre", pa.string(), "books, wiki, news, web, technical documentation ..."),
-    column("language", pa.string(), "ISO 639-1 code where known", nullable=True),
+    column("language", pa.string(), "ISO 639 code where known, of two letters if the language has one", nullable=True),
     column("url", pa.string(), "where it can be read on the web, if anywhere", nullable=True),
     column("licence", pa.string(), "as its source states it", nullable=True),
     column("date", pa.string(), "ISO 8601 date of the text where known", nullable=True),

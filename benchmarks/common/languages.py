@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 WITHOUT_SPACES = ("zh", "ja", "th", "lo", "km", "my", "bo")
+END_MARKS = frozenset(".?。？।។။؟")
 _SENTENCES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 CODES = tuple(_SENTENCES)
 
@@ -57,10 +58,13 @@ def _is_word(word: str) -> bool:
 
 
 def joined(code: str, words: Sequence[str]) -> str:
-    """Text of the words in paragraphs of a hundred; punctuation joins the word before it."""
+    """Text of the words, in paragraphs that begin after a sentence's end; punctuation joins the word before it."""
     space = "" if code in WITHOUT_SPACES else " "
     pieces: list[str] = []
-    for position, word in enumerate(words):
-        gap = "\n\n" if position and position % 100 == 0 else space
+    line = 0
+    for word in words:
+        ends = pieces and (pieces[-1] in END_MARKS or code == "th")
+        gap = "\n\n" if line > 100 and ends else space
         pieces.append(gap + word if pieces and _is_word(word) else word)
+        line = 0 if gap == "\n\n" else line + 1
     return "".join(pieces)

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from data_schemas.config import FrozenConfig, StageConfig
+from data_schemas.language_codes import LanguageCode
 from stages.clean.rules_config import GenreChanges, LineRules, Rules
 
 Kind = Literal["key", "email", "iban", "card", "phone", "ip"]
@@ -92,8 +93,8 @@ class CleanConfig(StageConfig):
         PersonalDataConfig(), description="personal data to replace by placeholders; null keeps it"
     )
     rules: Rules = Field(default_factory=lambda: Rules(), description="rules that drop or tag documents")
-    languages: tuple[str, ...] = Field(
-        (), description="ISO 639-1 codes that the rule `language` accepts; all languages if empty"
+    languages: tuple[LanguageCode, ...] = Field(
+        (), description="ISO 639 codes that the rule `language` accepts; all languages if empty"
     )
     quality_classifier: QualityClassifierConfig | None = Field(
         None,

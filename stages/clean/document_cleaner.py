@@ -18,7 +18,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
+from data_schemas.language_codes import iso_code
 from stages.clean.config import CleanConfig
+from stages.clean.measures import stop_words
 from stages.clean.measures.text_measures import TextMeasures
 from stages.clean.personal_data import redact
 from stages.clean.quality.corpus_models import Models
@@ -27,9 +29,13 @@ from stages.clean.repair.normalize import normalize
 from stages.clean.rules import badwords
 from stages.clean.rules.boilerplate_lines import RepeatedLines, RepeatedLinesByFile
 from stages.clean.rules.document_rules import SCORES, violations
-from stages.clean.rules.language import detect
+from stages.clean.rules.language import Detection, confirmed, detect
+from stages.clean.rules.language_limits import in_language
 from stages.clean.rules.line_rules import apply_line_rules
-from stages.clean.rules_config import LineRules, Rules
+from stages.clean.rules_config import DocumentRule, LineRules, Rules
+
+MIN_LANGUAGE_SHARE = 0.2
+"""Minimum share of the text in a language for the rules to judge it by that language too."""
 
 
 @dataclass
@@ -58,6 +64,8 @@ class RuleScores:
     """Share of the words that line rules of RefinedWeb removed."""
     config: CleanConfig
     models: Models
+    declared_language: str | None = None
+    """ISO 639 code from the document's source, which counts if none can be detected."""
 
     def functions(self) -> dict[str, Callable[[], float]]:
         """Rule -> function that computes its score."""
@@ -83,8 +91,31 @@ class RuleScores:
 
     @cached_property
     def language(self) -> tuple[str | None, float]:
-        """Detected language: ISO 639-1 code and its share of the text."""
+        """Main language: ISO 639 code and its share of the text."""
+        return confirmed(self._detection, self.measures.data)
+
+    @cached_property
+    def _detection(self) -> Detection:
         return detect(self.measures.text)
+
+    def in_language(self, name: str, rule: DocumentRule, score: float) -> tuple[DocumentRule, float]:
+        """Limits and score of a rule that a text violates as English, in the first of its languages that obeys it."""
+        codes = [code for code, share in self._detection.languages if share >= MIN_LANGUAGE_SHARE]
+        for code in codes or [self.declared_language or "en"]:
+            limits, own_score = self._in_one_language(name, rule, score, code)
+            if not limits.is_violated_by(own_score):
+                return limits, own_score
+        return rule, score
+
+    def _in_one_language(self, name: str, rule: DocumentRule, score: float, code: str) -> tuple[DocumentRule, float]:
+        if code == "en":
+            return rule, score
+        if name in ("gopher_stop_words", "stop_word_share"):
+            counted = stop_words.count(self.measures.data, code)
+            if counted is None:  # no list: the rule cannot judge the text
+                return rule, math.nan if self._detection.is_reliable else score
+            return rule, counted.distinct if name == "gopher_stop_words" else counted.share
+        return in_language(name, rule, code), score
 
     def _accepted_language(self) -> float:
         code, probability = self.language
@@ -120,13 +151,14 @@ class Cleaner:
         measures, replaced = self._without_personal_data(measures)
         edits |= {"line_unwrapping": joined, "boilerplate_lines": removed, **replaced}
         cleaned = Cleaned(measures.text, {kind: count for kind, count in edits.items() if count})
-        scores = RuleScores(measures, removed_share, self.config, self.models)
-        for violation in violations(rules, scores.functions()):
+        declared = iso_code(document["language"])
+        scores = RuleScores(measures, removed_share, self.config, self.models, declared)
+        for violation in violations(rules, scores.functions(), scores.in_language):
             if violation.action == "drop":
                 cleaned.dropped_by, cleaned.score = violation.rule, violation.score
                 return cleaned
             cleaned.tags.append(violation.rule)
-        cleaned.language = document["language"] or scores.language[0]
+        cleaned.language = declared or scores.language[0]
         cleaned.quality = scores.quality
         if scores.perplexity is not None:
             cleaned.tags.append(self.models.bucket(scores.perplexity))

@@ -49,7 +49,7 @@ def _cleaned_row(row: dict[str, Any], cleaned: Cleaned) -> dict[str, Any]:
     return {
         **row,
         "text": cleaned.text,
-        "language": row["language"] or cleaned.language,
+        "language": cleaned.language,
         "quality": cleaned.quality if cleaned.quality is not None else row["quality"],
         "tags": [*(row["tags"] or []), *cleaned.tags] or None,
         "edits": sorted(edits.items()) or None,

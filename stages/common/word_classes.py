@@ -1,4 +1,4 @@
-"""What a word is, in every script: a table of character classes that compiled passes index by code point.
+"""The definition of a word in every script: a table of character classes that compiled passes index by code point.
 
 - `SPACED`, `LETTERS_AND_DIGITS`: class and case-folded code point of every character
 - `INVISIBLE`: characters that words ignore; `clean` keeps those that carry meaning

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from data_schemas.config import FrozenConfig, StageConfig, runtime_field
+from data_schemas.language_codes import LanguageCode
 
 PYTHON_DOCUMENTATION = "python://documentation"
 
@@ -32,7 +33,9 @@ class FieldNames(FrozenConfig):
     url: FieldName | None = Field("url", description="web address of the text")
     licence: FieldName | None = Field("license", description="license of the document")
     date: FieldName | None = Field(None, description="date of the text; stored in the metadata if it is not ISO 8601")
-    language: FieldName | None = Field(None, description="ISO 639-1 code")
+    language: FieldName | None = Field(
+        None, description="language: an ISO 639 code or a tag such as pt-BR; other names are ignored"
+    )
     source: FieldName | None = Field(
         None, description="name of the collection; takes precedence over the setting `source`"
     )
@@ -62,7 +65,7 @@ class SourceFields(FrozenConfig):
     source: str | None = Field(None, description="name of the collection; from the files if omitted")
     genre: str = Field("technical documentation", description="genre of every document: books, wiki, news, web ...")
     licence: str | None = Field(None, description="license of documents whose file specifies none")
-    language: str | None = Field(None, description="ISO 639-1 code of documents whose file specifies none")
+    language: LanguageCode | None = Field(None, description="ISO 639 code of documents whose file specifies none")
     max_source_bytes: int | None = Field(
         None, gt=0, description="maximum bytes of source files to read, in the order of the hashes of their paths"
     )

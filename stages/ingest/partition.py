@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_schemas.language_codes import iso_code
 from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
 from infra.workers.partitions import PartitionWriter
 from stages.common.funnel import Funnel
@@ -138,7 +139,7 @@ def _row(record: Record | Failure, name: str, path: str, source: SourceConfig, m
     if problem := _problem(record.text, max_document_bytes):
         return reject_row(document, problem, size=0, position=record.position)
     optional = {
-        "language": record.language or source.language, "url": record.url,
+        "language": iso_code(record.language) or source.language, "url": record.url,
         "licence": record.licence or source.licence, "date": record.date,
     }  # fmt: skip
     metadata = ({"id": record.id} if record.id else {}) | dict(record.metadata)

@@ -8,13 +8,14 @@ import numpy.typing as npt
 from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes
 
-LETTER, UPPER, LOWER, DIGIT, SPACE, SYMBOL, TERMINAL, BULLET = (1 << bit for bit in range(8))
+LETTER, UPPER, LOWER, DIGIT, SPACE, SYMBOL, TERMINAL, BULLET, CLOSING = (1 << bit for bit in range(9))
 """LETTER: `str.isalpha`. SPACE: `str.isspace`. DIGIT: decimal digits (Nd). SYMBOL: punctuation, symbols and control
-characters (P, S, C). TERMINAL: terminal punctuation. BULLET: marker of a list item."""
+characters (P, S, C). TERMINAL: terminal punctuation. BULLET: marker of a list item. CLOSING: closing quotes
+and brackets."""
 
-BULLETS = "•‣▶◦■-*"
-TERMINALS = ".!?‽‼⁇⁈⁉。．！？｡﹒﹖﹗։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᭽᭾᰻᰼᱾᱿⸮⸼⹓⹔꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫"
-"""Terminal punctuation of FineWeb's rule (that of spaCy's sentence splitter), up to U+FFFF."""
+BULLETS = "•‣▶◦■-*●○◆◇□▪▫⁃∙·・･"
+TERMINALS = ".!?།༎༏༔‽‼⁇⁈⁉。．！？｡﹒﹖﹗։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᭽᭾᰻᰼᱾᱿⸮⸼⹓⹔꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫"
+"""Terminal punctuation of FineWeb's rule (that of spaCy's sentence splitter), up to U+FFFF, and Tibetan's."""
 LAST_LISTED = 0x323AF
 """Last assigned code point (Unicode 15); the unassigned and private ones after it have no class."""
 
@@ -24,15 +25,16 @@ def _class(character: str) -> int:
     bits = LETTER if category[0] == "L" else SYMBOL if category[0] in "PSC" else 0
     bits |= {"Lu": UPPER, "Ll": LOWER, "Nd": DIGIT}.get(category, 0)
     bits |= SPACE if character.isspace() else 0
+    bits |= CLOSING if category in ("Pe", "Pf") or character in "\"'“" else 0
     return bits | (TERMINAL if character in TERMINALS else 0) | (BULLET if character in BULLETS else 0)
 
 
-def _table() -> npt.NDArray[np.uint8]:
-    return np.fromiter((_class(chr(point)) for point in range(LAST_LISTED + 1)), dtype=np.uint8)
+def _table() -> npt.NDArray[np.uint16]:
+    return np.fromiter((_class(chr(point)) for point in range(LAST_LISTED + 1)), dtype=np.uint16)
 
 
 CLASSES = _table()
-"""(characters,) uint8, by code point."""
+"""(characters,) uint16, by code point."""
 
 
 @compiled

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stages.clean.measures.character_classes import (
     BULLET,
+    CLOSING,
     DIGIT,
     LETTER,
     LOWER,
@@ -21,14 +22,12 @@ from stages.clean.measures.character_classes import (
     code_point,
     width_at,
 )
+from stages.clean.measures.stop_words import STOP_WORDS
 from stages.common.compiled import compiled
 from stages.common.word_classes import SPACED
 from stages.common.word_hashes import PRIME, Bytes, Hashes, Positions, Words, mix, words
 
 Table = npt.NDArray[np.int64]
-
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-"""Gopher's eight (Rae et al. 2021, 2112.11446, A.1.1)."""
 
 
 class Line(IntEnum):
@@ -59,7 +58,8 @@ class Line(IntEnum):
     TERMINAL = 14
     """1 if it ends in terminal punctuation."""
     END_MARK = 15
-    """1 if it ends in one of C4's marks (`. ? ! " '`) but not in `...`."""
+    """1 if it ends in one of C4's marks (`. ? ! " '`), in terminal punctuation of another script, or in a closing quote
+    or bracket after that, but not in an ellipsis; also if it ends in a letter of Thai or Lao, which have no marks."""
     PARAGRAPH = 16
     """Index of its paragraph."""
 
@@ -94,8 +94,9 @@ _STOP_WORD_HASHES = np.concatenate(
     [words(np.frombuffer(word.encode(), dtype=np.uint8), SPACED)[0] for word in STOP_WORDS]
 )
 _LONGEST_STOP_WORD = max(map(len, STOP_WORDS))
-_INSIDE, _AFTER_MARK, _AFTER_SPACE = 1, 2, 3
-"""State of a sentence: in its words, after its end mark, after the white space that follows; 0 is before it begins."""
+_INSIDE, _AFTER_MARK, _AFTER_SPACE, _AFTER_FULL_MARK = 1, 2, 3, 4
+"""State of a sentence: in its words, after its end mark, after the white space that follows, after an end mark of a
+script in which none follows; 0 is before it begins."""
 # Compiled code reads plain integers faster than members of an enumeration.
 _ALPHABETIC_WORDS, _PLAIN_WORDS, _PLAIN_CHARACTERS = map(
     int, (Count.ALPHABETIC_WORDS, Count.PLAIN_WORDS, Count.PLAIN_CHARACTERS)
@@ -110,7 +111,7 @@ _STOP_WORDS, _DISTINCT_STOP_WORDS, _URL_CHARACTERS = map(
 def scan(
     data: Bytes,
     split: Words,
-    classes: Bytes,
+    classes: npt.NDArray[np.uint16],
     word_characters: Positions,
     lines: Table,
     line_hashes: Hashes,
@@ -147,7 +148,7 @@ def scan(
                 hash_marks += 1 if point == 0x23 else 0
                 braces += 1 if point == 0x7B else 0
                 brackets += 1 if _is_bracket(point) else 0
-                if dots == 3 or point == 0x2026:
+                if dots == 3 or point == 0x2026 or point == 0x22EF or point == 0x2025:
                     ellipses += 1
                     dots = 0
             if start < 0:
@@ -157,7 +158,9 @@ def scan(
             for index in range(position, position + width):
                 value = value * PRIME + np.uint64(data[index]) + np.uint64(1)
             end, length, last_kind, sealed = position + width, characters + 1 - offset, kind, value
-            sentences += 1 if sentence == _AFTER_SPACE and not kind & LOWER else 0
+            if sentence >= _AFTER_SPACE:
+                begins = not kind & (LOWER if sentence == _AFTER_SPACE else TERMINAL | CLOSING)
+                sentences += 1 if begins else 0
             sentence = _sentence_state(sentence, point, kind)
             if position == starts[word]:
                 word_kinds, plain, word_begin = np.int64(0), False, characters
@@ -180,10 +183,11 @@ def scan(
             if start >= 0:
                 line_hashes[line] = mix(sealed)
                 ellipsis = _ends_in_ellipsis(data, start, end)
+                marked = _ends_in_mark(data, start, end, classes)
                 columns = (
                     begin, start, end, position, offset, length, line_words, longest, letters, upper, digits,
                     sentences + (1 if sentence else 0), 1 if first_kind & BULLET else 0, 1 if ellipsis else 0,
-                    1 if last_kind & TERMINAL else 0, 1 if _ends_in_mark(data, start, end) else 0, paragraph,
+                    1 if last_kind & TERMINAL else 0, 1 if marked and not ellipsis else 0, paragraph,
                 )  # fmt: skip
                 for column in range(len(columns)):
                     lines[line, column] = columns[column]
@@ -212,25 +216,47 @@ def _sentence_state(state: int, point: np.int64, kind: np.int64) -> int:
     """A sentence ends at terminal punctuation, optional closing quotes or brackets, white space, and then anything but
     a lowercase letter ('e.g. this' is not an end)."""
     if kind & TERMINAL:
-        return _AFTER_MARK
-    closing = point == 0x22 or point == 0x27 or point == 0x29 or point == 0x5D or point == 0x201D or point == 0x2019
-    return _AFTER_MARK if state == _AFTER_MARK and closing else _INSIDE
+        return _AFTER_FULL_MARK if point >= 0x0E00 and not 0x2000 <= point < 0x3000 else _AFTER_MARK
+    return state if state in (_AFTER_MARK, _AFTER_FULL_MARK) and kind & CLOSING else _INSIDE
 
 
 @compiled
 def _ends_in_ellipsis(data: Bytes, start: int, end: int) -> bool:
+    """True for `...`, `…`, `‥`, `⋯`, `。。。` and `・・・`."""
     if end - start < 3:
         return False
     third, second, last = data[end - 3], data[end - 2], data[end - 1]
-    horizontal = third == 0xE2 and second == 0x80 and last == 0xA6
-    return bool(horizontal or (third == 0x2E and second == 0x2E and last == 0x2E))
+    if third != 0xE2 and third != 0xE3:
+        return bool(third == 0x2E and second == 0x2E and last == 0x2E)
+    if third == 0xE2:
+        return bool((second == 0x80 and (last == 0xA6 or last == 0xA5)) or (second == 0x8B and last == 0xAF))
+    stop = (second == 0x80 and last == 0x82) or (second == 0x83 and last == 0xBB)
+    for offset in range(3, 9):
+        stop = stop and end - offset > start and data[end - offset - 1] == data[end - offset % 3 - 1]
+    return bool(stop)
 
 
 @compiled
-def _ends_in_mark(data: Bytes, start: int, end: int) -> bool:
-    last = data[end - 1]
-    mark = last == 0x2E or last == 0x3F or last == 0x21 or last == 0x22 or last == 0x27
-    return bool(mark and not _ends_in_ellipsis(data, start, end))
+def _ends_in_mark(data: Bytes, start: int, end: int, classes: npt.NDArray[np.uint16]) -> bool:
+    position = _last_character(data, start, end)
+    point = code_point(data, position, end - position)
+    if point < 0x80:
+        return bool(point == 0x2E or point == 0x3F or point == 0x21 or point == 0x22 or point == 0x27)
+    kind = np.int64(classes[point]) if point < len(classes) else 0
+    if kind & CLOSING and position > start:
+        end, position = position, _last_character(data, start, position)
+        before = code_point(data, position, end - position)
+        return bool(before < len(classes) and classes[before] & TERMINAL)
+    return bool(kind & TERMINAL or (0x0E01 <= point <= 0x0EDF and not kind & (DIGIT | SYMBOL)))
+
+
+@compiled
+def _last_character(data: Bytes, start: int, end: int) -> int:
+    """Offset of the last character before `end`."""
+    position = end - 1
+    while position > start and data[position] & 0xC0 == 0x80:
+        position -= 1
+    return position
 
 
 @compiled

@@ -12,7 +12,8 @@ The papers leave details open. Differences from datatrove, whose filters made Fi
 - Lines are the nonblank ones, without leading and trailing white space, in all rules. datatrove's Gopher quality filter
   counts blank lines too, its repetition filter compares lines with their indentation.
 - `gopher_bullet_lines`: bullets are `•‣▶◦■-*`; datatrove's are `•` and `-`.
-- `gopher_stop_words`: case-insensitive; datatrove does not count `The`.
+- `gopher_stop_words`: case-insensitive; datatrove does not count `The`. A text that fails as English is judged by the
+  stop words of its language (`stop_words.py`), and by limits for it (`language_limits.py`).
 - `gopher_duplicate_*`: all occurrences but the first count (as in datatrove; the paper does not specify it).
 - `gopher_top_*`: occurrences times length of the most frequent n-gram, spaces between its words included; of ties the
   first (as in datatrove). Case-insensitive; datatrove is case-sensitive.
@@ -30,7 +31,7 @@ from typing import NamedTuple
 
 from stages.clean.measures.text_measures import TextMeasures
 from stages.clean.measures.text_scan import Count, Line
-from stages.clean.rules_config import Rules
+from stages.clean.rules_config import DocumentRule, Rules
 
 SHORT_LINE = 30
 """Maximum length of a short line, in characters (FineWeb)."""
@@ -45,17 +46,29 @@ class Violation(NamedTuple):
     score: float
 
 
-def violations(rules: Rules, scores: dict[str, Callable[[], float]]) -> Iterator[Violation]:
+def violations(
+    rules: Rules,
+    scores: dict[str, Callable[[], float]],
+    in_language: Callable[[str, DocumentRule, float], tuple[DocumentRule, float]] = lambda _, rule, score: (
+        rule,
+        score,
+    ),
+) -> Iterator[Violation]:
     """Violated rules, in the order of the rules; the score of a rule that is off is not computed.
 
     Args:
         rules: actions and limits.
         scores: rule -> function that computes its score; rules without one are skipped.
+        in_language: limits and score of a violated rule, by its name, in the language of the text; called only for
+            rules that English limits find violated, so that few texts need their language detected.
     """
     for name, rule in rules:
         if rule.action != "off" and name in scores:
             score = scores[name]()
             if rule.is_violated_by(score):
+                limits, score = in_language(name, rule, score)
+                if not limits.is_violated_by(score):
+                    continue
                 yield Violation(name, rule.action, score)
 
 

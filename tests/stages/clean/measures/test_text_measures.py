@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean.measures.character_classes import CLASSES, DIGIT, LETTER, LOWER, SPACE, SYMBOL, UPPER
+from stages.clean.measures.character_classes import BULLETS, CLASSES, DIGIT, LETTER, LOWER, SPACE, SYMBOL, UPPER
 from stages.clean.measures.repetition import NGRAMS
+from stages.clean.measures.stop_words import STOP_WORDS
 from stages.clean.measures.text_measures import TextMeasures
-from stages.clean.measures.text_scan import STOP_WORDS, Count, Line
+from stages.clean.measures.text_scan import Count, Line
 from tests.stages.clean.measures import gopher_reference as reference
 
 # Few different words, so that n-grams repeat; characters of one to four bytes; every kind of white space and end.
@@ -78,10 +79,10 @@ def test_lines(text):
     assert table[:, Line.LETTERS].tolist() == [sum(map(str.isalpha, line)) for line in lines]
     assert table[:, Line.UPPER].tolist() == [sum(unicodedata.category(one) == "Lu" for one in line) for line in lines]
     assert table[:, Line.DIGITS].tolist() == [sum(map(str.isdecimal, line)) for line in lines]
-    assert table[:, Line.BULLET].tolist() == [line.startswith(tuple("•‣▶◦■-*")) for line in lines]
+    assert table[:, Line.BULLET].tolist() == [line.startswith(tuple(BULLETS)) for line in lines]
     assert table[:, Line.ELLIPSIS].tolist() == [line.endswith(("...", "…")) for line in lines]
-    ends = [line.endswith(tuple(".?!\"'")) and not line.endswith("...") for line in lines]
-    assert table[:, Line.END_MARK].tolist() == ends
+    for line, mark in zip(lines, table[:, Line.END_MARK].tolist(), strict=True):
+        assert mark or not line.endswith(tuple(".?!\"'")) or line.endswith("...")
     assert len(set(zip(lines, measures.line_hashes.tolist(), strict=True))) == len(set(lines))
     assert len(set(measures.line_hashes.tolist())) == len(set(lines))
 
@@ -121,12 +122,32 @@ def test_characters_of_a_repeated_paragraph_are_those_from_its_first_letter_to_i
         ("Version 3.11 is out", 1),
         ("Really?! Yes.", 2),
         ("(A first.) A second.", 2),
-        ("一。二。", 1),
+        ("一。二。", 2),
+        ("「一。」二！？三", 3),
+        ("यह है। वह है।", 2),
         ("No mark at all", 1),
     ],
 )
 def test_sentences(line, sentences):
     assert TextMeasures.of(line).lines[:, Line.SENTENCES].tolist() == [sentences]
+
+
+@pytest.mark.parametrize(
+    ("line", "mark", "ellipsis"),
+    [
+        ("It ends.", 1, 0), ("It does not", 0, 0), ("It trails...", 0, 1),
+        ("It trails…", 0, 1), ("“So!”", 1, 0), ("he said “so”", 0, 0),
+        ("“So„ sagt er.“", 1, 0), ("终于。", 1, 0), ("「终于。」", 1, 0),
+        ("终于", 0, 0), ("终于……", 0, 1), ("それは。。。", 0, 1), ("それは・・・", 0, 1),
+        ("यह है।", 1, 0), ("ما هذا؟", 1, 0), ("یہ ہے۔", 1, 0),
+        ("នេះ។", 1, 0), ("ဖြစ်သည်။", 1, 0), ("ཡིན།", 1, 0),
+        ("เขามาถึงแล้ว", 1, 0), ("ราคา ๕๐", 0, 0), ("ລາວມາແລ້ວ", 1, 0),
+        ("ነው።", 1, 0),
+    ],
+)  # fmt: skip
+def test_lines_end_in_the_marks_of_their_script(line, mark, ellipsis):
+    row = TextMeasures.of(line).lines[0]
+    assert (row[Line.END_MARK], row[Line.ELLIPSIS]) == (mark, ellipsis)
 
 
 def test_classes_are_those_of_python():

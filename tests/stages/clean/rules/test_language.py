@@ -2,11 +2,12 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean.rules.language import detect
+from stages.clean.rules import language
 
 TEXTS = {
     "en": "The wheel of the mill turns slowly in the cold river, and the miller watches it from the window.",
@@ -16,6 +17,11 @@ TEXTS = {
     "zh": "磨坊的轮子在冰冷的河水中慢慢转动，磨坊主从窗口看着它。",
     "ja": "水車は冷たい川の中でゆっくりと回り、粉屋は窓からそれを見ている。",
 }
+
+
+def detect(text: str) -> tuple[str | None, float]:
+    data = np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8)
+    return language.confirmed(language.detect(text), data)
 
 
 @pytest.mark.parametrize("code", TEXTS)
