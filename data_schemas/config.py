@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from data_schemas.errors import ConfigError
+from data_schemas.public_urls import PUBLIC
 
 RENAMED = "renamed_field"
 """Type of the validation error for an old field name; its context holds `old` and `new`."""
@@ -63,9 +64,9 @@ class StageConfig(FrozenConfig):
     )
 
     def key_fields(self) -> dict[str, Any]:
-        """The fields that decide the bytes written, as JSON values."""
+        """The fields that decide the bytes written, as JSON values; URLs without signatures."""
         runtime = {name for name, field in type(self).model_fields.items() if _is_runtime(field.json_schema_extra)}
-        return self.model_dump(mode="json", exclude=runtime)
+        return self.model_dump(mode="json", exclude=runtime, context=PUBLIC)
 
     def resolved(self, precision_on: PrecisionOn) -> Self:
         """The config with the values that `auto` takes.

@@ -64,6 +64,8 @@ class ArtifactRef(_Record):
 class Volume(_Record):
     """Amount of data in a stage's output; estimates are computed from it."""
 
+    source_bytes: int = 0
+    """Bytes of the files to read; only of the sources themselves."""
     documents: int = 0
     text_bytes: int = 0
     tokens: int = 0

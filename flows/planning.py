@@ -7,7 +7,7 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from infra.store.artifact_key import artifact_key, differ_only_in_packages
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
 from stages.registry import STAGES, wiring
-from stages.stage import Stage
+from stages.stage import Sources, Stage
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class PlannedStage:
     """Cost of running it; for a reused stage the output volume at no cost."""
     done_before: bool = False
     """This run made or reused the artifact before it was interrupted."""
+    sources: Sources = field(default_factory=Sources)
+    """Data outside the store; empty while the inputs are unknown."""
 
     def as_json(self) -> dict[str, Any]:
         """The row that `--json` prints."""
@@ -116,7 +118,12 @@ class Planner:
         return planned
 
     def decide(
-        self, stage: Stage, artifacts: Mapping[str, Artifact | None], volume: Volume, forced: bool = False
+        self,
+        stage: Stage,
+        artifacts: Mapping[str, Artifact | None],
+        volume: Volume,
+        forced: bool = False,
+        listed: Sources | None = None,
     ) -> PlannedStage:
         """Decision for one stage.
 
@@ -125,6 +132,7 @@ class Planner:
             artifacts: artifacts of preceding stages; None for a stage that has not run yet.
             volume: input volume expected for the stage.
             forced: it must run even if nothing changed.
+            listed: the stage's sources, if they are listed already.
         """
         config = self._stage_config(stage)
         upstream = {name: artifacts[producer] for name, producer in self._wires[stage.name].items()}
@@ -134,7 +142,20 @@ class Planner:
             return self._run(stage, config, volume, "; ".join(reasons), None)
 
         digests = {name: artifact.ref.digest for name, artifact in upstream.items() if artifact is not None}
-        sources = stage.sources(config)
+        listed = listed or stage.list_sources(config, self.store.root.url)
+        decision = self._decide(stage, config, digests, listed, volume, forced)
+        return replace(decision, sources=listed)
+
+    def _decide(
+        self,
+        stage: Stage,
+        config: StageConfig,
+        digests: Mapping[str, str],
+        listed: Sources,
+        volume: Volume,
+        forced: bool,
+    ) -> PlannedStage:
+        sources, volume = listed.fingerprints, listed.volume or volume
         packages = provenance.declared_versions(stage.packages(config))
         key = artifact_key(stage.name, stage.version, config.key_fields(), digests, sources, packages)
         pinned = self._pinned(self.record, stage, key)

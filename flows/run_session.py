@@ -5,12 +5,13 @@
 """
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from data_schemas.errors import FencedError, NotFoundError
 from data_schemas.manifest import Estimate, Manifest, RunRecord, StageOutcome, content_digest
+from data_schemas.public_urls import PUBLIC
 from flows.planning import (
     PlannedStage,
     Planner,
@@ -29,7 +30,7 @@ from infra.store.claims import MISSED_BEATS, Claim, Heartbeat
 from infra.store.runs import RunStore
 from infra.workers.partitions import PartitionMap
 from stages.registry import wiring
-from stages.stage import Stage, StageContext
+from stages.stage import Sources, Stage, StageContext
 
 
 class RunView(Protocol):
@@ -68,6 +69,8 @@ class RunSession:
     claim: Claim
     view: RunView
     artifacts: dict[str, Artifact]
+    listed: dict[str, Sources] = field(default_factory=dict)
+    """Sources that planning has listed before the run began."""
 
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.request.store_url)
@@ -93,12 +96,14 @@ class RunSession:
         )
         taken = _taken(artifact_store, request)
         planner = Planner(artifact_store, store, request.config, None, request.base)
-        planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+        plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+        listed = {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
         unfinished = None if request.fresh else unfinished_run(store, request)
         owned = store.adopt(unfinished.run_id, view.logged) if unfinished else None
         if owned:
             view.logged(f"continues run {owned[0].run_id}")
-        session = cls(request, *(owned or store.start(_new_record(request, planner.precision.known))), view, taken)
+        owned = owned or store.start(_new_record(request, planner.precision.known))
+        session = cls(request, *owned, view, taken, listed)
         view.logged(f"run {session.run_id}, store {request.store_url}")
         return session
 
@@ -123,7 +128,9 @@ class RunSession:
         producers = wiring()[stage.name].values()
         inputs = {producer: self.artifacts[producer] for producer in producers}
         volume = volume_before(stage, self.artifacts)
-        return self.planner(self.record).decide(stage, inputs, volume, stage.name in self.request.forced_stages)
+        listed = self.listed.pop(stage.name, None)  # a retry lists them again
+        is_forced = stage.name in self.request.forced_stages
+        return self.planner(self.record).decide(stage, inputs, volume, is_forced, listed)
 
     def execute(self, stage: Stage) -> StageOutcome:
         """Take, reuse or make the artifact of one stage and pin it in the record."""
@@ -183,6 +190,7 @@ class RunSession:
             artifact.check_contract(stage.inputs[name], stage.name)
         out = self.store.writer(stage.name, decision.key, self.run_id, stage.output, self.claim)
         context = self._context(stage, out, fresh=stage.name in self.request.forced_stages)
+        context.listing = decision.sources.listing
         started = datetime.now(UTC)
         with PeakMemory() as memory:
             stage.run(decision.config, inputs, out, context)
@@ -213,7 +221,7 @@ def _new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
     return RunRecord(
         run_id=runs.new_run_id(),
         config_name=request.config.name,
-        config=request.config.model_dump(mode="json"),
+        config=request.config.model_dump(mode="json", context=PUBLIC),
         config_digest=request.config_digest,
         status="running",
         base_run=request.base.run_id if request.base else None,
@@ -288,9 +296,9 @@ def _manifest(
         key=decision.key,
         attempt=out.attempt,
         digest=content_digest(files),
-        config=decision.config.model_dump(mode="json"),
+        config=decision.config.model_dump(mode="json", context=PUBLIC),
         inputs=artifact_refs(inputs),
-        sources=stage.sources(decision.config),
+        sources=dict(decision.sources.fingerprints),
         files=files,
         counts=out.counts,
         metrics=out.metrics,

@@ -1,6 +1,7 @@
 """The contract that every stage fulfils.
 
 - `Stage`: name, version, config, inputs, output; `sources`, `estimate` and `run`
+- `Sources`: data outside the store, listed once
 - `StageContext`: what a running stage receives besides its config and inputs
 """
 
@@ -19,6 +20,18 @@ from infra.store.filesystem import Folder
 from infra.workers.partitions import PartitionMap
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Data outside the store that a stage reads, listed once: what is keyed is what is read and recorded."""
+
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Public name -> state; part of the key."""
+    listing: Any = None
+    """The listing itself, which `run` receives in its context."""
+    volume: Volume | None = None
+    """Amount of data listed, for `estimate`; if omitted, that of the preceding stage counts."""
+
+
 @dataclass
 class StageContext:
     """Environment of a running stage."""
@@ -32,6 +45,8 @@ class StageContext:
     """Files for people to look at during and after the run; stored beside the run's record, never read by a stage."""
     shared: Folder | None = None
     """Intermediate results shared with other configs of this stage, named by everything they depend on."""
+    listing: Any = None
+    """`Sources.listing` of the decision to run."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -53,6 +68,10 @@ class Stage(Protocol):
     def sources(self, config: Any) -> dict[str, str]:
         """Fingerprints of data outside the store that the stage reads; part of the key."""
         return {}
+
+    def list_sources(self, config: Any, store: str) -> Sources:
+        """List the data outside the store, once per decision; `store` is the store's URL, which is no source."""
+        return Sources(self.sources(config))
 
     def packages(self, config: Any) -> tuple[str, ...]:
         """Packages whose version decides the bytes; another version than that of an artifact means run.

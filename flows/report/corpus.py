@@ -67,6 +67,12 @@ def split_counts(manifests: Mapping[str, Manifest]) -> Mapping[str, int] | None:
 def _summary(manifests: Mapping[str, Manifest], first: Mapping[str, int]) -> list[str]:
     facts = [f"{first['documents_in']:,} records in {amount(first.get('source_bytes', first['bytes_in']), 'B')} read"]
     facts += _damaged_files(manifests)
+    facts += [
+        f"{row['files']:,} file{'s' if row['files'] > 1 else ''} passed over, {row['reason']}: "
+        f"{', '.join(row['examples'])}{' ...' if row['files'] > len(row['examples']) else ''}"
+        for manifest in manifests.values()
+        for row in manifest.metrics.get("passed_over", ())
+    ]
     if "tokenize" in manifests:
         tokens = manifests["tokenize"]
         facts += [

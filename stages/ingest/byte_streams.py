@@ -1,5 +1,6 @@
 """Byte streams for the readers: in UTF-8, line by line, with bounded memory.
 
+- `opened_filesystem`: filesystem and name of a file by its URL
 - `open_source`: raw bytes; failures of disks and networks are distinguished from damaged files
 - `as_utf8`: removes the byte order mark, recodes UTF-16 and UTF-32, and splits files with CR line ends at CR
 - `capped_lines`: numbered lines, with None for those that are too long
@@ -18,6 +19,7 @@ import pyarrow as pa
 import zstandard
 
 from data_schemas.errors import InputDataError
+from data_schemas.public_urls import public_text, public_url
 
 BROKEN_STREAM = (
     OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, OverflowError, MemoryError,
@@ -83,10 +85,18 @@ class _SourceBytes(io.RawIOBase):
         try:
             data = self._file.read(len(buffer))
         except Exception as error:  # filesystem packages raise exceptions of their own
-            raise ReadInterruptedError(f"reading {self._url} failed: {type(error).__name__}: {error}") from error
+            raise _interrupted("reading", self._url, error) from None
         buffer[: len(data)] = data
         self._counter.current_file += len(data)
         return len(data)
+
+
+def opened_filesystem(url: str) -> tuple[Any, str]:
+    """Filesystem and name of a file; a local name may contain `::`, which chains filesystems in other URLs."""
+    if url.startswith("file://"):
+        return fsspec.filesystem("file"), url.removeprefix("file://")
+    filesystem, name = fsspec.core.url_to_fs(url)
+    return filesystem, str(name)
 
 
 @contextmanager
@@ -98,14 +108,20 @@ def open_source(url: str, counter: ByteCounter) -> Iterator[io.BufferedReader]:
         ReadInterruptedError: if its filesystem fails otherwise, now or while it is read.
     """
     try:
-        filesystem, name = fsspec.core.url_to_fs(url)
+        filesystem, name = opened_filesystem(url)
         opened = filesystem.open(name, "rb")
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise InputDataError(f"cannot read {url}: {error}; it existed when the files were listed") from error
+        problem = public_text(str(error))
+        raise InputDataError(f"cannot read {public_url(url)}: {problem}; it existed when it was listed") from None
     except Exception as error:  # filesystem packages raise exceptions of their own
-        raise ReadInterruptedError(f"opening {url} failed: {type(error).__name__}: {error}") from error
+        raise _interrupted("opening", url, error) from None
     with opened:
         yield io.BufferedReader(_SourceBytes(opened, url, counter), BUFFER_BYTES)
+
+
+def _interrupted(action: str, url: str, error: Exception) -> ReadInterruptedError:
+    problem = public_text(str(error))
+    return ReadInterruptedError(f"{action} {public_url(url)} failed: {type(error).__name__}: {problem}")
 
 
 def as_utf8(stream: IO[bytes]) -> IO[bytes]:

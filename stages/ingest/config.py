@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from data_schemas.config import FrozenConfig, StageConfig, runtime_field
 from data_schemas.language_codes import LanguageCode
+from data_schemas.public_urls import Location
 
 PYTHON_DOCUMENTATION = "python://documentation"
 
@@ -46,7 +47,7 @@ class FieldNames(FrozenConfig):
 class SourceFields(FrozenConfig):
     """Fields of a source, flat in `ingest` or in an entry of `ingest.sources`."""
 
-    path: str = Field(
+    path: Location = Field(
         PYTHON_DOCUMENTATION,
         description="glob over files on any fsspec URL, such as ./my_texts/**/*.jsonl.gz or hf://datasets/..., or "
         "python://documentation: the documentation of this Python and the packages that Headrace depends on",
@@ -90,7 +91,7 @@ class SourceFields(FrozenConfig):
 class SourceConfig(SourceFields):
     """A collection of files."""
 
-    path: str = Field(description="glob over files on any fsspec URL, or python://documentation")
+    path: Location = Field(description="glob over files on any fsspec URL, or python://documentation")
 
 
 class IngestConfig(SourceFields, StageConfig):

@@ -1,12 +1,13 @@
 """Compressed files, member by member, with the offset of the first damage.
 
-- `decompressed`: decompression by the file extension, checked against the magic bytes
+- `decompressed`: decompression by the magic bytes, and by the file extension of damaged files
 - `expanded`: the chunks of all members (gzip), streams (bzip2, xz) or frames (zstandard) of a file
 - `GzipParts`: the same after damage, from the next member of known content
 - `DamagedFileError`: the file ends early, or is damaged at an offset
 """
 
 import bz2
+import codecs
 import io
 import lzma
 import re
@@ -23,6 +24,9 @@ MAGIC = {
     "zstd": rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
 }  # fmt: skip
 """Magic bytes of compressed files, as regular expressions (RFC 1952, RFC 8878 and the formats' documentation)."""
+_CONTROL = re.compile(r"[\0-\x08\x0e-\x1a\x1c\x1d\x7f]")
+TEXT_BYTES = 1 << 10
+"""Bytes of which all have to be text, for a file that its name says is compressed."""
 INPUT_BYTES = 1 << 14
 OUTPUT_BYTES = 1 << 20
 ZSTD_INPUT_BYTES = 1 << 9
@@ -118,21 +122,32 @@ def decompressed(stream: io.BufferedReader, declared: str | None) -> IO[bytes]:
 
     Args:
         stream: the file.
-        declared: compression according to the file extension; None for no compression.
-
-    Raises:
-        ValueError: if the magic bytes are those of another compression.
+        declared: compression according to the file extension; None for no compression. The content counts more: a
+            `.jsonl` that is gzip is decompressed, and a `.gz` that is text (as browsers save it) is read as it is.
     """
-    detected = detected_compression(stream)
-    if detected and detected != declared:
-        raise ValueError(f"its content is {detected}, its name says {declared or 'not compressed'}")
-    return io.BufferedReader(ChunkReader(expanded(stream, declared))) if declared else stream
+    kind = detected_compression(stream)
+    if kind is None and declared is not None and not is_text(stream.peek(TEXT_BYTES)[:TEXT_BYTES]):
+        kind = declared
+    return io.BufferedReader(ChunkReader(expanded(stream, kind))) if kind else stream
 
 
 def detected_compression(stream: IO[bytes]) -> str | None:
     """Compression according to the magic bytes."""
     head = stream.peek(16)  # type: ignore[attr-defined]
     return next((kind for kind, magic in MAGIC.items() if re.match(magic, head)), None)
+
+
+def is_text(head: bytes) -> bool:
+    """Whether bytes are UTF-8 without control characters, up to a character that is cut off, or begin with a mark."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3 or not error.start:
+            return False
+        text = head[: error.start].decode()
+    return bool(text) and _CONTROL.search(text) is None
 
 
 def expanded(

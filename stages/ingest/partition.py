@@ -15,7 +15,7 @@ from stages.ingest.config import IngestConfig, SourceConfig
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
 from stages.ingest.reject_limit import BrokenRecords, is_exceeded
-from stages.ingest.units import Unit, collection
+from stages.ingest.units import Unit, collection, id_prefix
 
 MAX_DETAIL_CHARACTERS = 200
 ROW_BYTES = 200
@@ -112,9 +112,10 @@ def _rows(unit: Unit, source: SourceConfig, config: IngestConfig, counter: ByteC
         file = unit.file
         limits = (config.max_document_bytes, counter, config.max_document_seconds)
         records = ((file.path, record) for record in read_file(file, source, *limits))
-    name = collection(unit, source)
+    name, prefix = collection(unit, source), id_prefix(unit, source)
     for path, record in records:
-        yield _row(record, name, path, source, config.max_document_bytes)
+        id = f"{prefix}/{path}#{record.position}"
+        yield _row(record, name, id, path, source, config.max_document_bytes)
 
 
 def _python_records(unit: python.Unit) -> Iterator[tuple[str, Record | Failure]]:
@@ -126,9 +127,9 @@ def _python_records(unit: python.Unit) -> Iterator[tuple[str, Record | Failure]]
             yield result.path, Record(0, result.text, language="en", licence=result.licence, metadata=metadata)
 
 
-def _row(record: Record | Failure, name: str, path: str, source: SourceConfig, max_document_bytes: int) -> Row:
+def _row(record: Record | Failure, name: str, id: str, path: str, source: SourceConfig, max_document_bytes: int) -> Row:
     document: Row = {
-        "id": f"{name}/{path}#{record.position}" if record.position >= 0 else f"{name}/{path}",
+        "id": id,
         "source": name, "path": path, "genre": source.genre,
     }  # fmt: skip
     if isinstance(record, Failure):

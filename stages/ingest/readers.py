@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
+from data_schemas.public_urls import public_url
 from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, open_source
 from stages.ingest.config import FormatName, SourceConfig, TextFormatName
 from stages.ingest.decompression import DamagedFileError, decompressed
 from stages.ingest.extraction import extracted
 from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
-from stages.ingest.file_listing import SourceFile
+from stages.ingest.file_listing import SourceFile, check_unchanged
 from stages.ingest.records import Failure, Markup, Record
 
 WHOLE_FILE = ("unreadable_from_here", "not_a_dump")
@@ -36,15 +37,15 @@ def read_file(
         seconds: CPU time for the markup of a document.
 
     Raises:
-        InputDataError: if the file no longer exists.
+        InputDataError: if the file no longer exists, or changed after it was listed.
         ReadInterruptedError: if its filesystem fails.
     """
-    format_name = format_of(file.url, source)
-    assert format_name, f"{file.url} was listed without a format"
+    format_name = source.format or file.format or format_of(file.path, source)
+    assert format_name, f"{file.path} was listed without a format"
     position = 0
     try:
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
-            stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.url))
+            stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.path))
             items = _items(stream, format_name, file, source, max_document_bytes)
             for record in extracted(items, seconds):
                 if isinstance(record, Failure) and record.reason in WHOLE_FILE:
@@ -54,6 +55,7 @@ def read_file(
                 position = record.position + 1
     except BROKEN_STREAM as error:
         yield _unreadable(position, error, file.bytes)
+    check_unchanged(file)
 
 
 def _unreadable(position: int, error: Exception, file_bytes: int) -> Failure:
@@ -111,7 +113,7 @@ def _one_text(stream: IO[bytes], kind: TextFormatName, url: str, max_bytes: int)
     data = stream.read(max_bytes + 1)
     if len(data) > max_bytes:
         return Failure(0, "too_long", f"a file of more than {max_bytes:,} bytes")
-    record = Record(0, "", url=url if url.startswith(("http://", "https://")) else None)
+    record = Record(0, "", url=public_url(url) if url.startswith(("http://", "https://")) else None)
     if kind == "html":  # the page itself may declare its encoding
         return Markup(record, data, kind)
     from stages.ingest.formats.plain_text import decode

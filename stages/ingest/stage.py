@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
+from data_schemas.public_urls import public_url
 from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition, PartitionResult
 from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig
-from stages.stage import Stage, StageContext
+from stages.stage import Sources, Stage, StageContext
 
 if TYPE_CHECKING:
     from stages.ingest.units import Unit
 
+BYTES_PER_DOCUMENT = 5_000
 SOURCE_BYTES_PER_SECOND = 3e6
 """Per core, parsing Python source or decoding text files."""
 CHECKS = 16
@@ -34,11 +36,15 @@ class IngestStage(Stage):
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {}
     output = RAW_DOCUMENTS
 
-    def sources(self, config: IngestConfig) -> dict[str, str]:
-        """Fingerprints of the files (sizes and checksums), or of the selected documentation."""
-        from stages.ingest.units import fingerprints
+    def list_sources(self, config: IngestConfig, store: str) -> Sources:
+        """The files with their sizes, checksums and formats, or the selected documentation."""
+        from stages.ingest.units import list_sources, text_bytes
 
-        return fingerprints(config)
+        listing = list_sources(config, store)
+        text = text_bytes(config, listing.units)
+        size = sum(unit.bytes for unit in listing.units)
+        volume = Volume(documents=text // BYTES_PER_DOCUMENT, text_bytes=text, source_bytes=size)
+        return Sources(listing.fingerprints, listing, volume)
 
     def packages(self, config: IngestConfig) -> tuple[str, ...]:
         """The readers of markup, archives and unknown encodings; none for Python documentation."""
@@ -50,26 +56,28 @@ class IngestStage(Stage):
 
     def estimate(self, config: IngestConfig, volume: Volume) -> Estimate:
         """Estimate from the bytes to read."""
-        from stages.ingest.units import list_units, text_bytes
-
-        units = list_units(config)
-        size = sum(unit.bytes for unit in units)
-        text = text_bytes(config, units)
         workers = workers_or_all(None)
         return Estimate(
-            seconds=size / SOURCE_BYTES_PER_SECOND / workers + 2,
+            seconds=volume.source_bytes / SOURCE_BYTES_PER_SECOND / workers + 2,
             peak_memory_bytes=workers * (DATA_PROCESS_BYTES + 4 * config.partition_bytes),
-            output=Volume(documents=text // 5_000, text_bytes=text),
+            output=volume.model_copy(update={"source_bytes": 0}),
         )
 
     def run(
         self, config: IngestConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
-        """List the units and read them partition by partition, with checks of the share of broken records."""
-        from stages.ingest.units import grouped, list_units
+        """Read the listed units partition by partition, with checks of the share of broken records."""
+        from stages.ingest.passed_over import sentences, summary
+        from stages.ingest.units import SourceListing, grouped, list_sources
 
         with context.phase("list"):
-            groups = list(grouped(list_units(config), config.partition_bytes))
+            listing: SourceListing = context.listing or list_sources(config)
+            groups = list(grouped(listing.units, config.partition_bytes))
+        out.count("files_read", len(listing.units))
+        out.count("files_passed_over", len(listing.passed_over))
+        if listing.passed_over:
+            out.metrics["passed_over"] = summary(listing.passed_over)
+            context.listener.logged(f"files passed over: {'; '.join(sentences(out.metrics['passed_over']))}")
         with context.phase("read"):
             results = _read(config, groups, out, context)
         if damaged := _damaged_files(results):
@@ -127,7 +135,7 @@ def _rejects(results: Sequence[PartitionResult]) -> Iterator[Mapping[str, Any]]:
 
 
 def _nothing_read(config: IngestConfig, out: ArtifactWriter, results: Sequence[PartitionResult]) -> InputDataError:
-    paths = ", ".join(source.path for source in config.all_sources())
+    paths = ", ".join(public_url(source.path) for source in config.all_sources())
     first = next(_rejects(results), None)
     example = f", such as record {first['position']} of {first['path']}: {first['detail'] or ''}" if first else ""
     reasons = ", ".join(sorted(name.removeprefix("dropped.") for name in out.counts if name.startswith("dropped.")))

@@ -1,19 +1,23 @@
 """Units of input: files of text, or modules and metadata of the installed Python packages.
 
-- `list_units`: all units to read, in order
-- `fingerprints`, `text_bytes`: state and estimated text of the sources for `headrace plan`, without reading them
+- `list_sources`: all units to read, in order, with what is passed over and the state of each source
+- `text_bytes`: estimated text of units, without reading them
+- `grouped`: units by partition
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_schemas.errors import ConfigError
+from data_schemas.public_urls import public_url
 from stages.ingest import file_formats
 from stages.ingest import python_documentation as python
 from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig, SourceConfig
 from stages.ingest.file_listing import SourceFile, list_files
+from stages.ingest.passed_over import PassedOver
 
 TEXT_SHARE_OF_PYTHON_SOURCE = 0.24
 UNNAMED = "files"
@@ -33,34 +37,47 @@ class Unit:
         return self.file.bytes
 
 
-def list_units(config: IngestConfig) -> list[Unit]:
+@dataclass
+class SourceListing:
+    """The state of all sources at one time: what is keyed, read and recorded."""
+
+    units: list[Unit] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Public path of each source -> digest of the state of its files."""
+
+
+def list_sources(config: IngestConfig, store: str = "") -> SourceListing:
     """All units to read within the byte limits, source by source.
+
+    Args:
+        config: the stage's settings.
+        store: URL of the artifact store, whose files are no input.
 
     Raises:
         InputDataError: if no file matches the path of a source.
         ConfigError: if documents of two sources would have the same id.
     """
+    listing = SourceListing()
     sources = config.all_sources()
-    units = [Unit(number, file) for number, source in enumerate(sources) for file in _files(source)]
-    names = Counter((collection(unit, sources[unit.source]), unit.file.path) for unit in units)
-    [((name, path), count)] = names.most_common(1)
-    if count > 1:
-        raise ConfigError(
-            f"{count} files would have documents with the same ids, {name}/{path}#...: several entries of "
-            "ingest.sources have this name and contain this path; set a distinct `source` in each, such as "
-            "source: my-books"
-        )
-    return units
+    for number, source in enumerate(sources):
+        fingerprint = _add_source(listing, number, source, store)
+        name = public_url(source.path)
+        if listing.fingerprints.get(name, fingerprint) != fingerprint:  # the same path with other settings
+            name = f"{name} (source {number + 1})"
+        listing.fingerprints[name] = fingerprint
+    _check_ids(listing.units, sources)
+    return listing
+
+
+def id_prefix(unit: Unit, source: SourceConfig) -> str:
+    """Prefix of the ids of a unit's documents; its first slash ends the name, so that no two names and paths agree."""
+    return collection(unit, source).replace("%", "%25").replace("/", "%2F")
 
 
 def collection(unit: Unit, source: SourceConfig) -> str:
-    """Prefix of the ids of a unit's documents; a record's own `source` does not change its id."""
+    """Name of a unit's source; a record's own `source` does not change its id."""
     return source.source or (unit.file.package if isinstance(unit.file, python.Unit) else UNNAMED)
-
-
-def fingerprints(config: IngestConfig) -> dict[str, str]:
-    """Path of each source -> fingerprint of its files, without reading them."""
-    return {source.path: _fingerprint(source) for source in config.all_sources()}
 
 
 def text_bytes(config: IngestConfig, units: Sequence[Unit]) -> int:
@@ -69,7 +86,7 @@ def text_bytes(config: IngestConfig, units: Sequence[Unit]) -> int:
     return sum(
         int(unit.bytes * TEXT_SHARE_OF_PYTHON_SOURCE)
         if isinstance(unit.file, python.Unit)
-        else file_formats.text_bytes(unit.file.url, unit.bytes, sources[unit.source])
+        else file_formats.text_bytes(unit.file.path, unit.bytes, sources[unit.source], unit.file.format)
         for unit in units
     )
 
@@ -88,17 +105,34 @@ def grouped(units: Sequence[Unit], partition_bytes: int) -> Iterator[Sequence[Un
         yield group
 
 
-def _files(source: SourceConfig) -> Sequence[python.Unit | SourceFile]:
+def _add_source(listing: SourceListing, number: int, source: SourceConfig, store: str) -> str:
+    """Add the units of a source; returns its fingerprint."""
     if source.path == PYTHON_DOCUMENTATION:
-        return python.select_units(python.list_units(), source.max_source_bytes)
-    return _first_bytes(list_files(source), source.max_source_bytes)
-
-
-def _fingerprint(source: SourceConfig) -> str:
-    if source.path == PYTHON_DOCUMENTATION:
+        units = python.select_units(python.list_units(), source.max_source_bytes)
+        listing.units += [Unit(number, unit) for unit in units]
         return python.fingerprint(source.max_source_bytes)
-    rows = "\n".join(f"{file.path} {file.bytes} {file.fingerprint}" for file in list_files(source))
-    return hashlib.sha256(rows.encode()).hexdigest()
+    files, passed_over = list_files(source, store)
+    selected = _first_bytes(files, source.max_source_bytes)
+    listing.units += [Unit(number, file) for file in selected]
+    listing.passed_over += passed_over
+    if len(selected) < len(files):
+        paths = {file.path for file in selected}
+        listing.passed_over += [
+            PassedOver(file.path, "beyond max_source_bytes") for file in files if file.path not in paths
+        ]
+    rows = [(file.path, file.bytes, file.fingerprint, file.format) for file in selected]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _check_ids(units: Sequence[Unit], sources: Sequence[SourceConfig]) -> None:
+    names = Counter((id_prefix(unit, sources[unit.source]), unit.file.path) for unit in units)
+    [((name, path), count)] = names.most_common(1)
+    if count > 1:
+        raise ConfigError(
+            f"{count} files would have documents with the same ids, {name}/{path}#...: several entries of "
+            "ingest.sources have this name and contain this path, in which queries of web addresses do not count; set "
+            "a distinct `source` in each, such as source: my-books"
+        )
 
 
 def _first_bytes(files: Sequence[SourceFile], max_bytes: int | None) -> Sequence[SourceFile]:

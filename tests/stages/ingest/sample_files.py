@@ -86,7 +86,9 @@ def read_bytes(folder: Path, name: str, data: bytes, most: int = 1_000_000, **so
 def read(path: Path | str, **source: Any) -> list[Record | Failure]:
     """Records of all files that match."""
     config = SourceConfig(path=str(path), **source)
-    return [records for file in list_files(config) for records in read_file(file, config, 1_000_000, ByteCounter())]
+    return [
+        records for file in list_files(config).files for records in read_file(file, config, 1_000_000, ByteCounter())
+    ]
 
 
 def texts(records: list[Record | Failure]) -> list[str]:

@@ -1,8 +1,5 @@
-import functools
-import http.server
 import os
 import sys
-import threading
 
 import fsspec
 import pyarrow as pa
@@ -15,7 +12,7 @@ from tests.stages.ingest.sample_files import TEXTS, arrow, json_lines, parquet, 
 
 
 def listed(pattern, **source):
-    return list_files(SourceConfig(path=str(pattern), **source))
+    return list_files(SourceConfig(path=str(pattern), **source)).files
 
 
 def paths(pattern, **source):
@@ -43,8 +40,8 @@ def test_buckets_with_nothing_in_common():
 def test_an_error_without_files_lists_the_accepted_extensions(tmp_path):
     with pytest.raises(InputDataError, match=r"no text files match .*accepted are \.jsonl"):
         listed(tmp_path / "*.jsonl")
-    (tmp_path / "part-00000").write_bytes(json_lines({"text": "x"}))
-    with pytest.raises(InputDataError, match="1 files match, none with an accepted extension"):
+    (tmp_path / "lines.bak").write_bytes(json_lines({"text": "x"}))
+    with pytest.raises(InputDataError, match=r"1 files match and are passed over: 1 \.bak files \(lines\.bak\)"):
         listed(tmp_path / "*")
     assert texts(read(tmp_path / "*", format="json_lines")) == ["x"], "a configured format needs no ending"
 
@@ -69,20 +66,6 @@ def test_an_unknown_protocol_is_the_users_error():
         listed("foo://x/*.jsonl")
 
 
-@pytest.fixture
-def web(tmp_path):
-    """(folder, URL of it): a web server that lists folders and serves whole files only."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    handler.log_message = lambda *_: None
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield tmp_path, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_web_servers_single_files_pages_of_links_and_globs(web):
     folder, url = web
     (folder / "a").mkdir()
@@ -91,7 +74,7 @@ def test_web_servers_single_files_pages_of_links_and_globs(web):
     (folder / "z.parquet").write_bytes(parquet())
     (folder / "z.arrow").write_bytes(arrow(pa.ipc.new_file))
     assert paths(f"{url}/y.txt") == ["y.txt"]
-    assert paths(f"{url}/y.txt?download=1", format="plain") == ["y.txt?download=1"]
+    assert paths(f"{url}/y.txt?download=1", format="plain") == ["y.txt"]
     assert paths(f"{url}/*.txt") == ["y.txt"]
     assert paths(f"{url}/") == ["a/x.jsonl", "y.txt", "z.arrow", "z.parquet"]
     [plain] = read(f"{url}/y.txt")

@@ -172,11 +172,10 @@ def test_a_zstandard_file_of_several_frames_is_read_whole_and_one_cut_between_li
 
 @pytest.mark.parametrize("ending", COMPRESS)
 @pytest.mark.parametrize("truth", COMPRESS)
-def test_a_wrong_compression_is_one_failure(tmp_path, ending, truth):
+def test_the_content_decides_the_compression(tmp_path, ending, truth):
     data = COMPRESS[truth](json_lines(*({"text": f"{number} " * 50} for number in range(100))))
     records = read_bytes(tmp_path, f"a.jsonl{ending}", data)
-    assert len(records) == (100 if ending == truth else 1)
-    assert isinstance(records[0], Record if ending == truth else Failure)
+    assert len(texts(records)) == 100
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
@@ -242,7 +241,7 @@ def test_a_failing_disk_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
         with monkeypatch.context() as patched, pytest.raises(ReadInterruptedError, match="Input/output error"):
             patched.setattr(LocalFileOpener, "read", fail, raising=False)
             read_bytes(tmp_path, name, data)
-    with pytest.raises(InputDataError, match="it existed when the files were listed"):
+    with pytest.raises(InputDataError, match="it existed when it was listed"):
         list(_read_missing(tmp_path))
 
 

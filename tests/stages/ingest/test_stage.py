@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_schemas.errors import ConfigError, InputDataError
-from data_schemas.manifest import Volume
 from data_schemas.tables import FUNNEL
 from infra.progress import SilentListener
 from infra.store.artifacts import ArtifactStore
@@ -20,11 +19,12 @@ from stages.stage import StageContext
 from tests.stages.ingest.sample_files import json_lines
 
 
-def ingest(config, store=None, engine="inline", attempt="a"):
+def ingest(config, store=None, engine="inline", attempt="a", listing=None):
     stage = IngestStage()
     writer = ArtifactStore(store or f"memory://{uuid.uuid4().hex}").writer("ingest", "key", attempt, stage.output)
     partitions = PartitionMap(writer.folder, "ingest", stage.output, attempt, engine, 2)
-    stage.run(config, {}, writer, StageContext("run", partitions, writer.folder.child("work"), SilentListener()))
+    context = StageContext("run", partitions, writer.folder.child("work"), SilentListener(), listing=listing)
+    stage.run(config, {}, writer, context)
     return writer
 
 
@@ -193,12 +193,13 @@ def test_the_plan_lists_every_source_and_reads_none(tmp_path):
     first = write(tmp_path / "one.jsonl", *({"text": "x" * 1000} for _ in range(100)))
     second = write(tmp_path / "two.jsonl", {"text": "x" * 50_000})
     config = IngestConfig(sources=[{"path": first}, {"path": second, "source": "two"}])
-    assert list(IngestStage().sources(config)) == [first, second]
-    volume = IngestStage().estimate(config, Volume()).output
+    listed = IngestStage().list_sources(config, "")
+    assert list(listed.fingerprints) == [first, second]
+    volume = IngestStage().estimate(config, listed.volume).output
     assert volume.text_bytes == pytest.approx(150_000, rel=0.1)
-    before = IngestStage().sources(config)
+    before = listed.fingerprints
     write(tmp_path / "two.jsonl", {"text": "changed"})
-    after = IngestStage().sources(config)
+    after = IngestStage().list_sources(config, "").fingerprints
     assert (before[first], before[second] == after[second]) == (after[first], False)
     assert json.dumps(after)
 

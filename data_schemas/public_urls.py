@@ -1,0 +1,46 @@
+"""URLs without what is nobody else's business: user info, and queries with signatures and tokens.
+
+- `public_url`: a URL for ids, keys, records, logs and messages; the same for every signature of a file
+- `public_text`: a message with the URLs in it replaced by their public forms
+- `Location`: type of config fields that hold a path or URL; keys and records hold its public form
+"""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, SerializationInfo
+
+PUBLIC = {"public": True}
+"""Serialization context in which a `Location` becomes its public form."""
+_USER_INFO = re.compile(r"(?<=://)([^/?#@\s]*)@")
+_WITHOUT_PASSWORDS = ("abfs", "abfss", "az", "github", "wasb", "wasbs")
+"""Protocols in which the part before `@` is a container or a repository."""
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
+_URL = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s'"<>)\]}|\\]+""")
+
+
+def public_url(url: str) -> str:
+    """URL without user info, and on the web without query and fragment; local paths and globs are unchanged.
+
+    Parts of a chained URL (`zip://*.csv::https://host/a.zip?token=x`) are treated one by one.
+    """
+    return "::".join(map(_public_part, url.split("::"))) if "://" in url else url
+
+
+def public_text(text: str) -> str:
+    """Text with the public forms of all URLs in it."""
+    return _URL.sub(lambda match: public_url(match[0]), text) if "://" in text else text
+
+
+def _public_part(url: str) -> str:
+    protocol = url.split("://")[0].lower()
+    if protocol not in _WITHOUT_PASSWORDS:
+        url = _USER_INFO.sub("", url)
+    return _QUERY.sub("", url) if protocol in ("http", "https") else url
+
+
+def _serialized(value: Any, info: SerializationInfo) -> Any:
+    return public_url(value) if isinstance(value, str) and (info.context or {}).get("public") else value
+
+
+Location = Annotated[str, PlainSerializer(_serialized)]
