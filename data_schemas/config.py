@@ -49,7 +49,7 @@ class FrozenConfig(BaseModel):
 
 
 ComputesOn = Literal["processor", "device", "workers"]
-"""What computes: the processor of the run's own process, its GPU if it has one, or the Ray workers."""
+"""The part that computes: the processor of the run's own process, its GPU if it has one, or the Ray workers."""
 PrecisionOn = Callable[[ComputesOn], str]
 """The precision that `auto` takes on these devices."""
 

@@ -1,4 +1,4 @@
-"""What the processes of a run hand to one another through files in the run's work folder.
+"""Objects that the processes of a run hand to one another through files in the run's work folder.
 
 - `save_payload`, `load_payload`: any object that cloudpickle serializes; as loading it can run code of the file, only
   the file that this run wrote is loaded

@@ -120,7 +120,7 @@ def _sent(
     send: Callable[..., None],
     maps: PartitionMap,
 ) -> Incoming:
-    """What the chunks of pairs need of their documents: signatures or sets of shingles."""
+    """Columns that the chunks of pairs need of their documents: signatures or sets of shingles."""
     exchange = exchange_of(work, chunks)
     if not chunks.total:
         return exchange.collect(maps, f"{name}_rows", [], verification.ROWS)

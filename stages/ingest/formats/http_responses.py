@@ -36,7 +36,7 @@ _SUPERSETS = {
     "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874",
     "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "utf-8-sig": "utf-8",
 }  # fmt: skip
-"""What pages with these labels are in (WHATWG Encoding standard)."""
+"""Encodings of pages with these labels (WHATWG Encoding standard)."""
 
 
 class PayloadError(Exception):

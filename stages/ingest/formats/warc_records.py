@@ -166,7 +166,7 @@ class _Buffer:
         return body
 
     def problem_after(self, body: bytes, size: int) -> str | None:
-        """What is wrong with the length of a body; if it reached into the next record, that is put back."""
+        """The fault of the length of a body; if it reached into the next record, that is put back."""
         self._want(_LONGEST_START)
         if len(body) == size and (not self._data or _BODY_END.match(self._data)):
             return None
