@@ -85,6 +85,8 @@ UNPICKLING = re.compile(
 ALLOWED = {
     "infra/workers/payload.py": 1,  # what has the digest of what the run wrote
     "stages/common/compiled.py": 1,  # the cache of compiled code, which is beside the code or the user's
+    "stages/ingest/extraction.py": 1,  # the pipe of a process that it started
+    "stages/ingest/markup_worker.py": 1,  # the other end of that pipe
     "stages/pretrain/checkpoint_reader.py": 1,  # a subclass that knows the classes of metadata only
 }
 
