@@ -10,23 +10,25 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from data_schemas.errors import FencedError, NotFoundError
-from data_schemas.manifest import Estimate, Manifest, RunRecord, StageOutcome, content_digest
+from data_schemas.manifest import RunRecord, StageOutcome
 from data_schemas.public_urls import PUBLIC
 from flows.planning import (
     PlannedStage,
     Planner,
-    artifact_refs,
     stages_read,
     stages_until,
     volume_before,
 )
 from flows.run_request import RunRequest
+from flows.stage_manifest import stage_manifest
 from infra.hardware import workers_or_all
-from infra.measure import PeakMemory, Stopwatch
+from infra.measure import PeakMemory
 from infra.progress import ProgressListener, SilentListener
-from infra.store import provenance, runs
+from infra.store import runs
 from infra.store.artifacts import Artifact, ArtifactStore, ArtifactWriter
 from infra.store.claims import MISSED_BEATS, Claim, Heartbeat
+from infra.store.garbage.contents import artifact_id
+from infra.store.garbage.gate import GarbageGate
 from infra.store.runs import RunStore
 from infra.workers.partitions import PartitionMap
 from stages.registry import wiring
@@ -75,6 +77,7 @@ class RunSession:
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.request.store_url)
         self.run_store = RunStore(self.request.store_url)
+        self.gate = GarbageGate(self.request.store_url)
         heartbeat = Heartbeat(self.claim)
         heartbeat.start()
         self._stop_heartbeat = weakref.finalize(self, heartbeat.stop)
@@ -105,6 +108,12 @@ class RunSession:
         owned = owned or store.start(_new_record(request, planner.precision.known))
         session = cls(request, *owned, view, taken, listed)
         view.logged(f"run {session.run_id}, store {request.store_url}")
+        try:  # from now on, headrace gc sees what this run needs
+            session.gate.wait(session._is_of_this_run, view.logged)
+            session.artifacts = _taken(artifact_store, request)
+        except BaseException as error:
+            session.close("failed", str(error))
+            raise
         return session
 
     @property
@@ -136,8 +145,10 @@ class RunSession:
         """Take, reuse or make the artifact of one stage and pin it in the record."""
         if stage not in self.request.planned:
             return self._take(stage)
-        decision = self.decide(stage)
         begun = datetime.now(UTC)
+        decision = self.decide(stage)
+        while decision.action == "reuse" and not self._secure(decision):
+            decision = self.decide(stage)
         if decision.action == "reuse":
             assert decision.artifact is not None
             artifact = decision.artifact
@@ -149,6 +160,27 @@ class RunSession:
         self.artifacts[stage.name] = artifact
         # The record of a continued run keeps its outcomes from before it was stopped.
         return self._pin(stage, outcome, self.record.stages.get(stage.name) if decision.done_before else None)
+
+    def _secure(self, decision: PlannedStage) -> bool:
+        """Pin an artifact, and make sure that `headrace gc` did not remove it before it could see that."""
+        assert decision.artifact is not None
+        ref, name = decision.artifact.ref, decision.stage.name
+        if not decision.done_before:
+            outcome = StageOutcome(action="reuse", why=decision.why, artifact=ref, seconds=0)
+            self.record = self.record.model_copy(update={"stages": {**self.record.stages, name: outcome}})
+            self._save()
+        self.gate.wait(lambda removed: removed == artifact_id(ref), self.view.logged)
+        if self.store.has(ref):
+            return True
+        stages = {stage: outcome for stage, outcome in self.record.stages.items() if stage != name}
+        self.record = self.record.model_copy(update={"stages": stages})
+        return False
+
+    def _is_of_this_run(self, removed: str) -> bool:
+        """Whether what a `headrace gc` removes is this run's progress, or an artifact that it or its base used."""
+        records = (self.record, self.request.base) if self.request.base else (self.record,)
+        used = {artifact_id(outcome.artifact) for record in records for outcome in record.stages.values()}
+        return removed in used or removed.removesuffix("/work").endswith(f"/{self.run_id}")
 
     def _take(self, stage: Stage) -> StageOutcome:
         """The outcome of a stage before the first that is planned; an artifact that no stage reads may be gone."""
@@ -188,13 +220,17 @@ class RunSession:
             artifact.check_sizes()
         for name, artifact in inputs.items():
             artifact.check_contract(stage.inputs[name], stage.name)
+        folder = f"{stage.name}/{decision.key}"
+        self.claim.hold(stage.name, decision.key)
+        used = {f"{folder}/parts", f"{folder}/{self.run_id}", f"{folder}/{self.run_id}/work", f"shared/{stage.name}"}
+        self.gate.wait(lambda removed: removed in used, self.view.logged)
         out = self.store.writer(stage.name, decision.key, self.run_id, stage.output, self.claim)
         context = self._context(stage, out, fresh=stage.name in self.request.forced_stages)
         context.listing = decision.sources.listing
         started = datetime.now(UTC)
         with PeakMemory() as memory:
             stage.run(decision.config, inputs, out, context)
-        manifest = _manifest(stage, decision, inputs, out, started, context.stopwatch, memory.peak_bytes)
+        manifest = stage_manifest(stage, decision, inputs, out, started, context.stopwatch, memory.peak_bytes)
         manifest = manifest.model_copy(update={"sequence": self.record.sequence})
         out.commit(manifest)
         context.work.remove()
@@ -275,44 +311,3 @@ def _taken(store: ArtifactStore, request: RunRequest) -> dict[str, Artifact]:
             )
         artifacts[name] = artifact
     return artifacts
-
-
-def _manifest(
-    stage: Stage,
-    decision: PlannedStage,
-    inputs: dict[str, Artifact],
-    out: ArtifactWriter,
-    started: datetime,
-    stopwatch: Stopwatch,
-    peak_memory_bytes: int,
-) -> Manifest:
-    assert decision.key is not None
-    files = sorted(out.files.values(), key=lambda entry: entry.path)
-    return Manifest(
-        stage=stage.name,
-        stage_version=stage.version,
-        kind=stage.output.name,
-        kind_version=stage.output.version,
-        key=decision.key,
-        attempt=out.attempt,
-        digest=content_digest(files),
-        config=decision.config.model_dump(mode="json", context=PUBLIC),
-        inputs=artifact_refs(inputs),
-        sources=dict(decision.sources.fingerprints),
-        files=files,
-        counts=out.counts,
-        metrics=out.metrics,
-        volume=out.volume,
-        estimate=_estimate(decision.estimate),
-        code=provenance.code_version(),
-        packages=provenance.package_versions(stage.packages(decision.config)),
-        device=provenance.device(),
-        started=started,
-        ended=datetime.now(UTC),
-        phases=stopwatch.phases,
-        peak_memory_bytes=peak_memory_bytes,
-    )
-
-
-def _estimate(estimate: Estimate) -> Estimate | None:
-    return estimate if estimate.seconds else None

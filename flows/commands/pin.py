@@ -1,6 +1,9 @@
 """`headrace pin` and `headrace unpin`."""
 
 from flows.console import console
+from infra.store.artifacts import ArtifactStore
+from infra.store.garbage.contents import artifact_id
+from infra.store.garbage.gate import GarbageGate
 from infra.store.pins import Pins
 from infra.store.runs import RunStore
 
@@ -13,7 +16,12 @@ def pin_run(store_url: str, run_id: str) -> None:
     """
     record = RunStore(store_url).get(run_id)
     Pins(store_url).add(record.run_id)
-    console.print(f"pinned {record.run_id} ({record.config_name}): headrace gc keeps what it needs", markup=False)
+    refs = {stage: outcome.artifact for stage, outcome in record.stages.items()}
+    used = {artifact_id(ref) for ref in refs.values()}
+    GarbageGate(store_url).wait(lambda name: name in used, lambda line: console.print(line, markup=False))
+    gone = ", ".join(stage for stage, ref in refs.items() if not ArtifactStore(store_url).has(ref))
+    note = f"; gone already: {gone}" if gone else ""
+    console.print(f"pinned {record.run_id} ({record.config_name}): headrace gc keeps what it needs{note}", markup=False)
 
 
 def unpin_run(store_url: str, run_id: str) -> None:

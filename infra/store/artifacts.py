@@ -237,6 +237,10 @@ class ArtifactStore:
             )
         return artifact
 
+    def has(self, ref: ArtifactRef) -> bool:
+        """Whether an artifact is committed, without reading its manifest."""
+        return self.key_folder(ref.stage, ref.key).exists(f"{ref.attempt}/{MANIFEST}")
+
     def find_equal(self, ref: ArtifactRef) -> Artifact | None:
         """The artifact, or another attempt at its key with the same content; None if all are gone."""
         try:

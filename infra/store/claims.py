@@ -87,6 +87,20 @@ class Claim:
         """Name of the file with the heartbeat's counter."""
         return f"{self.number:06d}.beat"
 
+    @property
+    def hold_file(self) -> str:
+        """Name of the file with the key that the owner works on."""
+        return hold_file(self.number)
+
+    def hold(self, stage: str, key: str) -> None:
+        """Record that the owner works in `<store>/<stage>/<key>`, which `headrace gc` then leaves alone.
+
+        Raises:
+            FencedError: if the run was taken over.
+        """
+        self.check()
+        self.folder.write(self.hold_file, f"{stage}/{key}".encode())
+
     def check(self) -> None:
         """Make sure that the run was not taken over; numbers have no gaps, so one read suffices.
 
@@ -225,6 +239,11 @@ class FencedFolder(Folder):
         """As in `Folder`."""
         self.claim.check()
         super().remove(path)
+
+
+def hold_file(number: int) -> str:
+    """Name of the file with the key that the owner of a claim works on."""
+    return f"{number:06d}.hold"
 
 
 def _name(number: int) -> str:

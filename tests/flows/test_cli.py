@@ -15,7 +15,7 @@ PANELS = {
     "Run": ["plan", "run", "rerun", "sweep"],
     "Inspect": ["show", "compare", "why", "lineage", "report"],
     "Model": ["generate", "evaluate", "export"],
-    "Store": ["runs", "pin", "unpin", "verify"],
+    "Store": ["runs", "pin", "unpin", "gc", "verify"],
 }
 
 

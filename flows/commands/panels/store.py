@@ -1,4 +1,4 @@
-"""Panel Store: `runs`, `pin`, `unpin`, `verify`."""
+"""Panel Store: `runs`, `pin`, `unpin`, `gc`, `verify`."""
 
 from typing import Annotated
 
@@ -44,6 +44,27 @@ def unpin(run_id: RunId, store: Store = None) -> None:
     from flows.commands.pin import unpin_run
 
     unpin_run(store_url(store), run_id)
+
+
+@command(app, PANEL, "headrace gc", "headrace gc --older-than 12h", "headrace gc --apply --older-than 30d")
+def gc(
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="age limit of runs and artifacts: a number and m, h, d or w")
+    ] = "30d",
+    apply: Annotated[bool, typer.Option("--apply", metavar="", help="remove it; by default nothing is")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show, or remove with --apply, what no run needs.
+
+    Keeps all that runs need which are pinned, not finished by a live process, or younger than the limit; removes older
+    artifacts, and whatever the age partitions and progress of stages that are finished.
+    """
+    from flows.commands.gc import collect_garbage, garbage_json
+
+    rows = collect_garbage(store_url(store), older_than, apply)
+    if as_json:
+        print_json(garbage_json(rows, apply))
 
 
 @command(app, PANEL, "headrace verify", "headrace verify latest")

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from infra.store.filesystem import Folder
 from infra.store.runs import RunStore, close
 from tests.infra.store.claimant import BEAT_SECONDS, SLOW_BEAT_SECONDS
 from tests.infra.store.run_records import run_record
-from tests.infra.store.s3_server import BUCKET, s3_server
 
 CLAIMANT = [sys.executable, "-m", "tests.infra.store.claimant"]
 NAMESPACES = ["unshare", "--pid", "--fork", "--mount-proc", "--uts", "--kill-child"]
@@ -33,23 +31,6 @@ NAMESPACES = ["unshare", "--pid", "--fork", "--mount-proc", "--uts", "--kill-chi
 @cache
 def has_namespaces() -> bool:
     return subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """URL of a bucket on a local S3, which this process and its children are pointed to."""
-    pytest.importorskip("s3fs")
-    pytest.importorskip("moto")
-    with s3_server() as environment, mock.patch.dict(os.environ, environment):
-        yield f"s3://{BUCKET}"
-
-
-@pytest.fixture(params=["file", "s3"])
-def shared_store(request, tmp_path) -> str:
-    """URL of an empty store that other processes can access."""
-    if request.param == "file":
-        return f"file://{tmp_path}/store"
-    return f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"
 
 
 @contextmanager
