@@ -4,16 +4,19 @@
 
 Precision comes first: a placeholder instead of a version number or an ISBN harms the text, so every kind has a check
 beyond its pattern: Luhn and issuer (cards), mod 97 (ISO 13616), a public address (IPs), a number that is valid in its
-country and grouped accordingly (phones, by Google's libphonenumber), the issuer's prefix and length (keys).
+country and grouped accordingly (phones, by Google's libphonenumber), the issuer's prefix and length (keys), a top-level
+domain and no code around it (e-mail). Numbers are compared with all spaces, hyphens and digits of Unicode as ASCII's.
 """
 
 import ipaddress
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
 import phonenumbers
 
+from stages.clean import email_addresses
 from stages.clean.config import KINDS, Kind, PersonalDataConfig
 
 Span = tuple[int, int]
@@ -33,30 +36,40 @@ _KEYS = (
 )
 """A string that every such key contains, and the key's pattern as its issuer documents it."""
 _COMPILED_KEYS = tuple((marker, re.compile(pattern)) for marker, pattern in _KEYS)
-_LOCAL_PART_BACKWARDS = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}(?![A-Za-z0-9._%+-])")
-_DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
-_RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|org|net))?|test|invalid|localhost|local)$", re.IGNORECASE)
-"""Reserved domains (RFC 2606 and 6761), which documentation uses."""
+_ATTACHED = "0-9A-Za-z_\u00aa-\u058f"
+"""Characters that make a number part of a longer word: those of alphabets with spaces between words."""
+_PLAIN = {
+    **dict.fromkeys(map(chr, (0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)), " "),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe58\ufe63\uff0d", "-"),
+    **dict(zip("（）＋．＠", "()+.@", strict=True)),
+    **{chr(point): str(unicodedata.decimal(chr(point))) for point in range(0x80, 0x10000) if chr(point).isdecimal()},
+}  # fmt: skip
+"""Character -> the one of ASCII that it stands for in numbers and addresses: spaces, hyphens (not the dash of U+2014),
+digits of all scripts, full-width forms."""
+_UNUSUAL = re.compile(f"[{''.join(_PLAIN)}]")
 # Each pattern begins with a character class, to which the engine can skip, and the look-behind follows it: five times
 # as fast as with the look-behind first.
 _IBAN = re.compile(
-    r"[A-Z](?<![A-Za-z0-9].)[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", re.S
+    r"[A-Z](?<![A-Za-z0-9].)[A-Z][0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", re.S
 )
-_CARD = re.compile(r"[0-9](?<![\w.,/-].)\d{3}(?:[ -]?\d{2,6}){2,4}(?![\w/-]|[.,]\d)", re.S)
+_CARD = re.compile(rf"[0-9](?<![{_ATTACHED}.,/-].)\d{{3}}(?:[ -]?\d{{2,6}}){{2,4}}(?![{_ATTACHED}/-]|[.,]\d)", re.S)
 _ISSUERS = re.compile(
     r"4(?:\d{12}|\d{15})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
     r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}"
 )
 """Visa, Mastercard (two ranges), American Express, Discover, JCB, Diners Club: first digits and lengths."""
 _PHONE = re.compile(
-    r"[+(0-9](?<![\w.,/+-].)(?:(?<=\+)\d{1,3}[ .-]?(?:\(\d{2,4}\)[ .-]?)?\d{2,4}|(?<=\()\d{2,4}\)[ .-]?\d{2,4}"
-    r"|(?<=\d)\d{1,3})(?:[ .-]\d{2,8}){1,4}(?![\w/-]|[.,]\d)",
+    rf"[+(0-9](?<![{_ATTACHED}.,/+-].)(?:(?<=\+)\d{{1,3}}[ .-]?(?:\(\d{{2,4}}\)[ .-]?)?\d{{1,4}}"
+    rf"|(?<=\()\d{{2,4}}\)[ .-]?\d{{2,4}}|(?<=\d)\d{{1,3}})(?:[ .-]\d{{2,8}}){{1,5}}(?![{_ATTACHED}/-]|[.,]\d)",
     re.S,
 )
-_PHONE_JOINED = re.compile(r"\+(?<![\w.,/+-].)\d{8,15}(?![\w/-]|[.,]\d)", re.S)
+_PHONE_JOINED = re.compile(rf"\+(?<![{_ATTACHED}.,/+-].)\d{{8,15}}(?![{_ATTACHED}/-]|[.,]\d)", re.S)
 _IPV4 = re.compile(r"[0-9](?<![\w.-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-]|\.\d)", re.S)
 _IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){3,7}(?![\w:])", re.S)
-_VERSION_BEFORE = re.compile(r"(?:v|ver|version|release|[=~<>!]=|section|chapter|§)[\s.:=]{0,3}$", re.IGNORECASE)
+_VERSION_BEFORE = re.compile(
+    r"(?:(?<![^\W\d_])(?:v|ver|versi[oó]ne?|versão|верси[яию]|release|section|chapter)|版本?|バージョン|버전|[=~<>!]=|§)[\s.:=]{0,3}$",
+    re.IGNORECASE,
+)
 _CONTEXT = 12
 """Characters before a number that are searched for a word such as `version`."""
 
@@ -68,9 +81,10 @@ def redact(text: str, config: PersonalDataConfig) -> tuple[str, dict[str, int]]:
         The text, and kind of placeholder -> number of replacements.
     """
     taken: list[tuple[int, int, Kind]] = []
+    plain = text if text.isascii() else _UNUSUAL.sub(lambda match: _PLAIN[match[0]], text)
     for kind in KINDS:
         if kind in config.kinds:
-            for start, end in _matches(kind, text, config.region):
+            for start, end in _matches(kind, plain, config.region):
                 if all(end <= begin or start >= stop for begin, stop, _ in taken):
                     taken.append((start, end, kind))
     if not taken:
@@ -86,7 +100,7 @@ def _matches(kind: Kind, text: str, region: str) -> Iterator[Span]:
     if kind == "key":
         return _keys(text)
     if kind == "email":
-        return _emails(text)
+        return email_addresses.find(text)
     if kind == "iban":
         return (match.span() for match in _IBAN.finditer(text) if _is_iban(match[0]))
     if kind == "card":
@@ -100,21 +114,9 @@ def _keys(text: str) -> Iterator[Span]:
             yield from (match.span() for match in pattern.finditer(text))
 
 
-def _emails(text: str) -> Iterator[Span]:
-    """Match from each `@` to both sides: a pattern for the whole address would be quadratic in long runs of letters."""
-    at = text.find("@")
-    while at >= 0:
-        before = text[max(0, at - 65) : at][::-1]
-        local = _LOCAL_PART_BACKWARDS.match(before)
-        domain = _DOMAIN.match(text, at + 1)
-        if local and domain and not _RESERVED.search(domain[0]):
-            yield at - len(local[0].rstrip(".")), domain.end()
-        at = text.find("@", at + 1)
-
-
 def _is_iban(candidate: str) -> bool:
     """ISO 13616: the letters as numbers, the first four characters moved to the end, modulo 97."""
-    joined = candidate.replace(" ", "")
+    joined = re.sub("[ -]", "", candidate)
     digits = "".join(str(int(character, 36)) for character in joined[4:] + joined[:4])
     return 15 <= len(joined) <= 34 and int(digits) % 97 == 1
 

@@ -32,8 +32,8 @@ class CleanStage(Stage):
     output = RAW_DOCUMENTS
 
     def packages(self, config: CleanConfig) -> tuple[str, ...]:
-        """Repair, language, phone numbers, bad words, and the Unicode tables that normalize."""
-        return ("ftfy", "phonenumbers", "profanityfilter", "pycld2", "unicodedata")
+        """Repair, language, phone numbers, top-level domains, bad words, and the Unicode tables that normalize."""
+        return ("ftfy", "phonenumbers", "profanityfilter", "pycld2", "tld", "unicodedata")
 
     def estimate(self, config: CleanConfig, volume: Volume) -> Estimate:
         """Estimate from the bytes of text."""
