@@ -68,10 +68,17 @@ class Volume(_Record):
     """Bytes of the files to read; only of the sources themselves."""
     documents: int = 0
     text_bytes: int = 0
+    unspaced_bytes: int = 0
+    """Bytes of text in scripts without spaces between words."""
     tokens: int = 0
     vocabulary_size: int = 0
     parameters: int = 0
     context_length: int = 0
+
+    def scaled(self, documents: int, text_bytes: int) -> "Volume":
+        """Volume of that many documents and bytes with the same share of scripts without spaces."""
+        unspaced = self.unspaced_bytes * text_bytes // max(self.text_bytes, 1)
+        return Volume(documents=documents, text_bytes=text_bytes, unspaced_bytes=unspaced)
 
 
 class Estimate(_Record):

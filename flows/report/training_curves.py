@@ -32,7 +32,7 @@ class Training:
 def training(artifact: Artifact) -> Training:
     """The section, from the training log and the metrics."""
     artifact.check_sizes()
-    rows = [json.loads(line) for line in artifact.read("training_log.jsonl").decode().splitlines()]
+    rows = [json.loads(line) for line in artifact.read("training_log.jsonl").splitlines()]
     metrics = artifact.manifest.metrics
     restarts = [step for step in metrics["starts"] if step]
     return Training(
@@ -62,7 +62,7 @@ def _ensemble(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 def _last_sample(artifact: Artifact) -> list[str]:
     if not artifact.paths("samples.jsonl"):
         return []
-    texts: list[str] = json.loads(artifact.read("samples.jsonl").decode().splitlines()[-1])["texts"]
+    texts: list[str] = json.loads(artifact.read("samples.jsonl").splitlines()[-1])["texts"]
     return texts
 
 

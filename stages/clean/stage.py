@@ -38,7 +38,7 @@ class CleanStage(Stage):
     def estimate(self, config: CleanConfig, volume: Volume) -> Estimate:
         """Estimate from the bytes of text."""
         workers = workers_or_all(None)
-        kept = Volume(documents=int(volume.documents * SHARE_KEPT), text_bytes=int(volume.text_bytes * SHARE_KEPT))
+        kept = volume.scaled(int(volume.documents * SHARE_KEPT), int(volume.text_bytes * SHARE_KEPT))
         seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
         return Estimate(seconds=seconds, peak_memory_bytes=workers * DATA_PROCESS_BYTES, output=kept)
 
@@ -68,7 +68,7 @@ class CleanStage(Stage):
                 f"the quality rules dropped all {out.counts.get('documents_in', 0)} documents ({rules}); "
                 "relax the limits under clean.rules"
             )
-        out.volume = Volume(documents=out.counts["documents_out"], text_bytes=out.counts["bytes_out"])
+        out.volume = documents.manifest.volume.scaled(out.counts["documents_out"], out.counts["bytes_out"])
 
 
 def _partitions(documents: Artifact) -> list[Partition]:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from data_schemas.config import FrozenConfig, StageConfig
+from data_schemas.public_urls import Location
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 
 
@@ -38,7 +39,7 @@ class ExactSubstringConfig(FrozenConfig):
 class DecontaminationConfig(FrozenConfig):
     """Benchmark items that occur in the text, by word n-grams (Brown et al. 2020, 2005.14165, appendix C)."""
 
-    benchmarks: tuple[str, ...] = Field(
+    benchmarks: tuple[Location, ...] = Field(
         min_length=1, description="globs over benchmark files on any fsspec URL: .tsv, .csv, .jsonl, .json, .xml"
     )
     action: Literal["drop", "cut", "tag", "report"] = Field(

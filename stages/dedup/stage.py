@@ -105,7 +105,7 @@ class DedupStage(Stage):
             for result in write_index(documents, names, config.near, fates, context):
                 result.adopt_into(out)
         _check_both_splits(config, out)
-        out.volume = Volume(documents=out.counts["train_documents"], text_bytes=out.counts["train_bytes"])
+        out.volume = documents.manifest.volume.scaled(out.counts["train_documents"], out.counts["train_bytes"])
 
 
 def _check_both_splits(config: DedupConfig, out: ArtifactWriter) -> None:

@@ -9,6 +9,7 @@ from data_schemas.language_codes import iso_code
 from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
 from infra.workers.partitions import PartitionWriter
 from stages.common.funnel import Funnel
+from stages.common.scripts import unspaced_bytes
 from stages.ingest import python_documentation as python
 from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import IngestConfig, SourceConfig
@@ -45,7 +46,7 @@ def read_partition(
     funnel = Funnel()
     counter = ByteCounter()
     broken = BrokenRecords()
-    records = 0
+    records = unspaced = 0
     for unit in units:
         source = config.all_sources()[unit.source]
         for row in _rows(unit, source, config, counter):
@@ -53,6 +54,7 @@ def read_partition(
             if "reason" not in row:
                 size = len(row["text"].encode())
                 documents.add(row, size + ROW_BYTES)
+                unspaced += unspaced_bytes(row["text"], size)
                 funnel.kept(row, size, size)
                 continue
             rejects.add(row, ROW_BYTES)
@@ -66,6 +68,7 @@ def read_partition(
                 raise broken.error(config, records, all_bytes)
         counter.finish(unit.bytes)
     out.count("source_bytes", sum(unit.bytes for unit in units))
+    out.count("unspaced_bytes", unspaced)
     out.count("broken_records", broken.reasons.total())
     out.count("lost_bytes", broken.lost_bytes)
     documents.close()

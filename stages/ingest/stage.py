@@ -17,7 +17,6 @@ from stages.stage import Sources, Stage, StageContext
 if TYPE_CHECKING:
     from stages.ingest.units import Unit
 
-BYTES_PER_DOCUMENT = 5_000
 SOURCE_BYTES_PER_SECOND = 3e6
 """Per core, parsing Python source or decoding text files."""
 CHECKS = 16
@@ -38,13 +37,11 @@ class IngestStage(Stage):
 
     def list_sources(self, config: IngestConfig, store: str) -> Sources:
         """The files with their sizes, checksums and formats, or the selected documentation."""
-        from stages.ingest.units import list_sources, text_bytes
+        from stages.ingest.text_estimates import text_volume
+        from stages.ingest.units import list_sources
 
         listing = list_sources(config, store)
-        text = text_bytes(config, listing.units)
-        size = sum(unit.bytes for unit in listing.units)
-        volume = Volume(documents=text // BYTES_PER_DOCUMENT, text_bytes=text, source_bytes=size)
-        return Sources(listing.fingerprints, listing, volume)
+        return Sources(listing.fingerprints, listing, text_volume(config, listing.units))
 
     def packages(self, config: IngestConfig) -> tuple[str, ...]:
         """The readers of markup, archives and unknown encodings; none for Python documentation."""
@@ -84,7 +81,10 @@ class IngestStage(Stage):
             out.metrics["damaged_files"] = damaged[:MAX_LISTED_FILES]
         if not out.counts.get("documents_out"):
             raise _nothing_read(config, out, results)
-        out.volume = Volume(documents=out.counts["documents_out"], text_bytes=out.counts["bytes_out"])
+        out.volume = Volume(
+            documents=out.counts["documents_out"], text_bytes=out.counts["bytes_out"],
+            unspaced_bytes=out.counts["unspaced_bytes"],
+        )  # fmt: skip
 
 
 def _read(

@@ -1,7 +1,6 @@
 """Units of input: files of text, or modules and metadata of the installed Python packages.
 
 - `list_sources`: all units to read, in order, with what is passed over and the state of each source
-- `text_bytes`: estimated text of units, without reading them
 - `grouped`: units by partition
 """
 
@@ -13,13 +12,11 @@ from dataclasses import dataclass, field
 
 from data_schemas.errors import ConfigError
 from data_schemas.public_urls import public_url
-from stages.ingest import file_formats
 from stages.ingest import python_documentation as python
 from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig, SourceConfig
 from stages.ingest.file_listing import SourceFile, list_files
 from stages.ingest.passed_over import PassedOver
 
-TEXT_SHARE_OF_PYTHON_SOURCE = 0.24
 UNNAMED = "files"
 """Name of a source of files without a configured name."""
 
@@ -78,17 +75,6 @@ def id_prefix(unit: Unit, source: SourceConfig) -> str:
 def collection(unit: Unit, source: SourceConfig) -> str:
     """Name of a unit's source; a record's own `source` does not change its id."""
     return source.source or (unit.file.package if isinstance(unit.file, python.Unit) else UNNAMED)
-
-
-def text_bytes(config: IngestConfig, units: Sequence[Unit]) -> int:
-    """Estimated bytes of text in the units."""
-    sources = config.all_sources()
-    return sum(
-        int(unit.bytes * TEXT_SHARE_OF_PYTHON_SOURCE)
-        if isinstance(unit.file, python.Unit)
-        else file_formats.text_bytes(unit.file.path, unit.bytes, sources[unit.source], unit.file.format)
-        for unit in units
-    )
 
 
 def grouped(units: Sequence[Unit], partition_bytes: int) -> Iterator[Sequence[Unit]]:

@@ -14,5 +14,7 @@ class TokenizeConfig(StageConfig):
     training_bytes: int | None = Field(
         None,
         gt=0,
-        description="bytes of training text, in corpus order, from which the merges are learned; all by default",
+        description="bytes of training text from which the merges are learned, drawn from every partition and source "
+        "in proportion to its text; all by default",
     )
+    seed: int = Field(0, description="decides which documents are drawn if `training_bytes` is less than there are")

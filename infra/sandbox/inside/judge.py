@@ -115,7 +115,7 @@ def _explain(error: BaseException, tests: str) -> str:
 
     numbers = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "tests"]
     message = traceback.format_exception_only(error)[-1].strip()
-    lines = tests.splitlines()
+    lines = tests.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # as Python counts them
     if numbers and numbers[-1] and numbers[-1] <= len(lines):
         message += f" at test line {numbers[-1]}: {lines[numbers[-1] - 1].strip()}"
     return message[:1000]

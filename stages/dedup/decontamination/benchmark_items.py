@@ -10,6 +10,7 @@ is an item, and the texts of the enclosing objects are fields of it too: a quest
 import csv
 import gzip
 import hashlib
+import io
 import json
 import re
 import zlib
@@ -21,6 +22,7 @@ from xml.etree import ElementTree
 import fsspec
 
 from data_schemas.errors import InputDataError
+from data_schemas.public_urls import public_text, public_url
 
 ID_FIELDS = ("id", "uid", "qid", "task_id", "idx", "index", "pairid")
 """Case-insensitive names of fields that identify an item; the first that a row has is used."""
@@ -70,7 +72,9 @@ def benchmark_files(globs: Sequence[str]) -> list[BenchmarkFile]:
 
 def fingerprint(globs: Sequence[str]) -> dict[str, str]:
     """Glob -> digest of the names, sizes and times of its files."""
-    states = {pattern: sorted(f"{file.name} {file.state}" for file in _matches(pattern)) for pattern in globs}
+    states = {
+        public_url(pattern): sorted(f"{file.name} {file.state}" for file in _matches(pattern)) for pattern in globs
+    }
     return {pattern: hashlib.sha256("\n".join(rows).encode()).hexdigest() for pattern, rows in states.items()}
 
 
@@ -88,8 +92,8 @@ def read_items(file: BenchmarkFile) -> list[Item]:
         parsed = list(_READERS[_ending(file.url)](data))
     except (OSError, EOFError, zlib.error, ValueError, csv.Error, ElementTree.ParseError) as error:
         raise InputDataError(
-            f"dedup.decontaminate.benchmarks: the file {file.name} cannot be read: {error}; accepted are "
-            f"{', '.join(ENDINGS)} in UTF-8 (.xml as it declares), each also .gz"
+            f"dedup.decontaminate.benchmarks: the file {file.name} cannot be read: {public_text(str(error))}; accepted "
+            f"are {', '.join(ENDINGS)} in UTF-8 (.xml as it declares), each also .gz"
         ) from None
     own_ids = {item.own_id for item in parsed}
     unique = None not in own_ids and len(own_ids) == len(parsed)
@@ -97,19 +101,21 @@ def read_items(file: BenchmarkFile) -> list[Item]:
 
 
 def _matches(pattern: str) -> list[BenchmarkFile]:
+    shown = public_url(pattern)
     try:
         filesystem, root = fsspec.core.url_to_fs(pattern)
         infos = {root: filesystem.info(root)} if filesystem.isfile(root) else filesystem.glob(root, detail=True)
     except (OSError, ImportError, ValueError) as error:
-        raise InputDataError(f"cannot list dedup.decontaminate.benchmarks {pattern!r}: {error}") from None
-    prefix, full = (pattern, root) if root in infos else (_WILDCARD.split(path)[0] for path in (pattern, root))
+        problem = public_text(str(error))
+        raise InputDataError(f"cannot list dedup.decontaminate.benchmarks {shown!r}: {problem}") from None
+    prefix, full = (shown, root) if root in infos else (_WILDCARD.split(path)[0] for path in (shown, root))
     files = []
     for path, info in sorted(infos.items()):
         if info["type"] == "file":
             if _ending(path) not in ENDINGS:
                 raise InputDataError(
-                    f"dedup.decontaminate.benchmarks {pattern!r} matches {path}, which is not a benchmark file; "
-                    f"accepted are {', '.join(ENDINGS)}, each also .gz; use a narrower glob"
+                    f"dedup.decontaminate.benchmarks {shown!r} matches {public_url(path)}, which is not a benchmark "
+                    f"file; accepted are {', '.join(ENDINGS)}, each also .gz; use a narrower glob"
                 )
             stamp = next(
                 (str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), ""
@@ -117,9 +123,7 @@ def _matches(pattern: str) -> list[BenchmarkFile]:
             name = prefix + path.removeprefix(full)
             files.append(BenchmarkFile(name, filesystem.unstrip_protocol(path), f"{info['size']} {stamp}"))
     if not files:
-        raise InputDataError(
-            f"dedup.decontaminate.benchmarks {pattern!r} matches no file; correct the glob or remove it"
-        )
+        raise InputDataError(f"dedup.decontaminate.benchmarks {shown!r} matches no file; correct the glob or remove it")
     return files
 
 
@@ -135,7 +139,18 @@ def _tsv(data: bytes) -> Iterator[_ParsedItem]:
 
 
 def _csv(data: bytes) -> Iterator[_ParsedItem]:
-    return _rows(list(csv.reader(data.decode("utf-8-sig").splitlines(keepends=True))))
+    """Rows as in RFC 4180; U+2028 and its like are text.
+
+    Raises:
+        ValueError: if a quote opens that does not close, which would make one item of all rows behind it.
+    """
+    text = data.decode("utf-8-sig")
+    try:
+        return _rows(list(csv.reader(io.StringIO(text, newline=""), strict=True)))
+    except csv.Error as error:  # a quote inside a field is text; one that never closes is an error
+        if "unexpected end" in str(error):
+            raise ValueError("a quote opens that does not close") from None
+    return _rows(list(csv.reader(io.StringIO(text, newline=""))))
 
 
 def _rows(rows: list[list[str]]) -> Iterator[_ParsedItem]:

@@ -1,9 +1,13 @@
+import json
+from types import SimpleNamespace
+
 import matplotlib
 import numpy as np
 import pytest
 
 from flows.report.bars import Quantity, bars
 from flows.report.charts import MAX_POINTS, Curve, curve_chart, frontier_chart, moving_average, thinned
+from flows.report.training_curves import _last_sample
 
 
 def test_a_moving_average_keeps_constants_and_the_start_and_removes_noise():
@@ -40,3 +44,10 @@ def test_charts_leave_the_settings_of_matplotlib_alone_and_escape_names():
 def test_curves_of_poor_values_are_drawn(values):
     tokens = list(range(1, len(values) + 1))
     assert "<svg" in curve_chart(Curve("t", tokens, values, smoothed=True, from_zero=True))
+
+
+def test_a_sample_with_another_line_separator_is_one_line():
+    """The text of samples is not escaped; U+2028 and U+0085 end lines for `str.splitlines` alone."""
+    rows = "".join(json.dumps({"texts": [text]}, ensure_ascii=False) + "\n" for text in ("first", "a\u2028b\u0085c"))
+    artifact = SimpleNamespace(paths=lambda _: ["samples.jsonl"], read=lambda _: rows.encode())
+    assert _last_sample(artifact) == ["a\u2028b\u0085c"]

@@ -204,6 +204,14 @@ def test_the_plan_lists_every_source_and_reads_none(tmp_path):
     assert json.dumps(after)
 
 
+@pytest.mark.parametrize(("settings", "share"), [({}, 1), ({"language": "en"}, 0), ({"language": "th"}, 1)])
+def test_the_plan_knows_scripts_without_spaces_from_a_few_records_or_the_language(tmp_path, settings, share):
+    path = write(tmp_path / "zh.jsonl", *({"text": "汉字" * 200} for _ in range(50)))
+    volume = IngestStage().list_sources(IngestConfig(path=path, **settings), "").volume
+    assert volume.unspaced_bytes == pytest.approx(share * volume.text_bytes, rel=0.01)
+    assert ingest(IngestConfig(path=path)).volume.unspaced_bytes == 50 * 1200
+
+
 def test_a_cap_of_bytes_is_each_sources_own(tmp_path):
     for folder in ("a", "b"):
         for number in range(5):

@@ -36,6 +36,10 @@ LAYOUTS = {
     "cola.tsv": (
         "gj04\t1\t\tThe sailors rode.\ngj04\t0\t*\tSailors the.", {"0": ["The sailors rode."], "1": ["Sailors the."]}
     ),
+    "separators.csv": (
+        'id,text\r\nx,"one\u2028two\u0085"\r\ny,"a\nb"\r\n', {"x": ["one\u2028two\u0085"], "y": ["a\nb"]},
+    ),
+    "stray.csv": ('id,text\nx,"He said "no" to\ny,b\n', {"x": ['He said no" to'], "y": ["b"]}),
     "quoted.csv": ('id,text\nx,"one, two"\n', {"x": ["one, two"]}),
     "lines.jsonl": (
         '{"qID": "p-1", "s": "a b"}\n\n{"qID": "p-2", "s": "c", "o": ["d", "e"]}\n',
@@ -106,6 +110,7 @@ def test_what_cannot_be_a_benchmark_is_named(tmp_path):
         ("x.jsonl", '{"a": 1}\n{broken\n', "x.jsonl cannot be read: line 2"),
         ("x.json", "{broken", "x.json cannot be read"),
         ("x.xml", "<a>", "x.xml cannot be read"),
+        ("x.csv", 'id,text\n1,"open\n2,b\n', "x.csv cannot be read: a quote opens"),
         ("x.tsv", "\udcff", "x.tsv cannot be read.*UTF-8"),
     ]:
         (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
