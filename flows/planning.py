@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from data_schemas.config import StageConfig, with_current_names
-from data_schemas.errors import NotFoundError
+from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
 from flows.run_config import RunConfigBase
 from infra.hardware import RUNTIME_BYTES
@@ -158,7 +158,7 @@ class Planner:
         sources, volume = listed.fingerprints, listed.volume or volume
         packages = provenance.declared_versions(stage.packages(config))
         key = artifact_key(stage.name, stage.version, config.key_fields(), digests, sources, packages)
-        pinned = self._pinned(self.record, stage, key)
+        pinned = self._pinned(self.record, stage, key) or self._committed_by_this_run(stage, key)
         if pinned is not None:
             return replace(self._reuse(stage, key, pinned, "already done in this run"), done_before=True)
         if forced:
@@ -195,6 +195,15 @@ class Planner:
         except NotFoundError:
             return None
         return artifact if self._is_usable(artifact, stage) else None
+
+    def _committed_by_this_run(self, stage: Stage, key: str) -> Artifact | None:
+        """What this run made before it was stopped, or failed, between the manifest and its record."""
+        if self.record is None:
+            return None
+        try:
+            return self.store.open(ArtifactRef(stage=stage.name, key=key, attempt=self.record.run_id, digest=""))
+        except (NotFoundError, UnreadableRecordError):
+            return None
 
     def _match(self, stage: Stage, key: str) -> Artifact | None:
         """The newest artifact of this key, else of another whose packages do not matter."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from data_schemas.errors import UnreadableRecordError
-from data_schemas.manifest import RunRecord
+from data_schemas.manifest import RUN_RECORD_VERSION, RunRecord
 from infra.store.filesystem import Folder
 from infra.store.records import parse_record, readable_fields, written_by
 
@@ -98,17 +98,23 @@ class RunIndex:
         return {name.removesuffix(ENDING): version for name, version in names.items() if not name.startswith(".")}
 
     def _cached(self) -> dict[str, IndexRow]:
-        """Rows as some process wrote them; none if there is no index that this version can read."""
+        """Rows as some process wrote them; none if there is no index of this version.
+
+        A newer version also has rows of records that this version cannot read.
+        """
         try:
             content: dict[str, Any] = json.loads(gzip.decompress(self._folder.read(INDEX)))
-            if content["index_version"] != INDEX_VERSION:
+            if (content["index_version"], content["run_record_version"]) != (INDEX_VERSION, RUN_RECORD_VERSION):
                 return {}
             return {row[0]: IndexRow(*row) for row in content["rows"]}
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError):
             return {}
 
     def _write(self, rows: Mapping[str, IndexRow]) -> None:
-        content = json.dumps({"index_version": INDEX_VERSION, "rows": list(rows.values())}, separators=(",", ":"))
+        content = json.dumps(
+            {"index_version": INDEX_VERSION, "run_record_version": RUN_RECORD_VERSION, "rows": list(rows.values())},
+            separators=(",", ":"),
+        )
         with contextlib.suppress(Exception):  # a store that may only be read
             self._folder.write(INDEX, gzip.compress(content.encode(), 1, mtime=0))
 

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_schemas.config import FrozenConfig, canonical_json
+from data_schemas.errors import ContractError
 from infra.store.filesystem import Folder
-from modeling.export.model_files import model_from_files, model_to_files
+from modeling.export.model_files import CONFIG, WEIGHTS, model_from_files, model_to_files
 from modeling.transformer import Transformer
 
+MEASUREMENT = "measurement.json"
+NETWORK = "network_sha256"
+"""Field beside the measurement: digest of the network's files."""
 FinishedPass = tuple[Transformer, dict[str, Any]]
 """The network and the row of its measurement."""
 
@@ -38,15 +42,24 @@ class PassProgress:
         folders = [self._work.child(f"pass-{index}")]
         if self._shared:
             folders.append(self._shared.child(self._keys[index]))
+        files = model_to_files(model)
         for folder in folders:
-            for path, data in model_to_files(model).items():
+            for path, data in files.items():
                 folder.write(path, data)
-            folder.write("measurement.json", json.dumps(row).encode())
+            folder.write(MEASUREMENT, json.dumps({**row, NETWORK: _digest(files)}).encode())
 
 
 def _read(folder: Folder) -> FinishedPass | None:
+    """A pass; None if it is not there, damaged, or its files are of two runs that finished it at once."""
     try:
-        row = json.loads(folder.read("measurement.json"))
-    except FileNotFoundError:
+        row = json.loads(folder.read(MEASUREMENT))
+        files = {path: folder.read(path) for path in (CONFIG, WEIGHTS)}
+        if row.pop(NETWORK, None) not in (None, _digest(files)):  # none before it was recorded
+            return None
+        return model_from_files(files[CONFIG], files[WEIGHTS]), row
+    except (FileNotFoundError, ValueError, TypeError, AttributeError, ContractError):
         return None
-    return model_from_files(folder.read("config.json"), folder.read("model.safetensors")), row
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(b"".join(hashlib.sha256(files[path]).digest() for path in sorted(files))).hexdigest()

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import uuid
@@ -14,13 +15,16 @@ from flows.commands.verify import verify_store
 from flows.planning import Planner
 from flows.run_config import recorded_config
 from flows.run_request import following_request, rerun_request
+from flows.run_session import RunSession
 from infra.precision import Gpu, Processor
 from infra.store import provenance
 from infra.store.artifacts import ArtifactStore
+from infra.store.claims import FencedFolder
 from infra.store.runs import RunStore
 from stages.benchmark.config import BenchmarkConfig
 from stages.clean import partition
 from stages.clean.stage import CleanStage
+from stages.ingest.stage import IngestStage
 from stages.registry import STAGES
 from tests.flows.mini import digests, mini_config, run, run_config, write_corpus
 from tests.infra.store.run_records import run_record
@@ -202,6 +206,35 @@ def test_an_interrupted_rerun_is_continued_as_what_it_was(tmp_path, monkeypatch)
     again, diary = run(rerun_request(store, base, config, "clean", onwards=True))
     assert again.run_id == interrupted.run_id
     assert diary.actions == {"ingest": "reuse", "clean": "run", "dedup": "run"}
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_stage_whose_manifest_is_written_is_not_run_again(tmp_path, monkeypatch, is_killed):
+    """Stopped, or failed for a moment, between the manifest and the record: a rerun would train for hours again."""
+    store, config = str(tmp_path / "store"), mini_config(write_corpus(tmp_path / "texts"))
+    request = rerun_request(store, run_config(store, config, last_stage="ingest")[0].record, config, "ingest")
+    session, calls, run_stage = RunSession.begin(request), [], IngestStage.run
+
+    def counted(stage, *arguments):
+        calls.append(stage)
+        run_stage(stage, *arguments)
+
+    def fail(folder, name=""):
+        raise KeyboardInterrupt if is_killed else OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(IngestStage, "run", counted)
+    [ingest] = session.stages
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, OSError)):
+        patch.setattr(FencedFolder, "remove", fail)
+        session.execute(ingest)
+    if is_killed:
+        session.close("interrupted")
+        session, run_id = RunSession.begin(request), session.run_id
+        assert session.run_id == run_id
+    outcome = session.execute(ingest)
+    assert (len(calls), outcome.artifact.attempt, outcome.action) == (1, session.run_id, "reuse")
+    session.close("finished")
+    assert verify_store(store, None)
 
 
 def interrupt(*_):

@@ -137,12 +137,15 @@ class LogReader:
         if is_new:
             self._clear()
         for record in records:
-            self._apply(record)
+            try:
+                self._apply(record)
+            except (KeyError, TypeError, ValueError):  # altered on the disk, or of a later version
+                self._damaged += 1
 
     @property
     def damaged_lines(self) -> int:
         """Lines that could not be read and were left out."""
-        return self._records.damaged
+        return self._records.damaged + self._damaged
 
     def rows_after(self, step: int) -> list[dict[str, Any]]:
         """Rows of later steps."""
@@ -161,15 +164,22 @@ class LogReader:
 
     def _clear(self) -> None:
         self.rows, self.events, self.samples, self.starts, self.device_flops = [], [], [], [], 0.0
+        self._damaged = 0
 
     def _apply(self, record: Record) -> None:
+        """Apply a record.
+
+        Raises:
+            KeyError: or TypeError, ValueError: if it lacks what its kind has, or is of no known kind.
+        """
         [(kind, content)] = record.items()
         if kind == "start":
-            self.starts, self.device_flops = content["starts"], content["device_flops"]
+            self.starts, self.device_flops = [int(step) for step in content["starts"]], float(content["device_flops"])
         elif kind == "cut":
-            self.truncate(content)
+            self.truncate(int(content))
         else:
-            {"row": self.rows, "event": self.events, "sample": self.samples}[kind].append(content)
+            items = {"row": self.rows, "event": self.events, "sample": self.samples}[kind]
+            items.append({**content, "step": int(content["step"])})
 
     def _read_legacy(self) -> None:
         with suppress(FileNotFoundError):

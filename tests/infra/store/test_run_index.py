@@ -1,8 +1,12 @@
+import contextlib
+import os
 import random
 import uuid
 
 import pytest
 
+from data_schemas import manifest
+from infra.store import run_index
 from infra.store.run_index import INDEX, MAX_CHANGED, RunIndex
 from infra.store.runs import RunStore, close
 from tests.infra.store.counting import counted_requests
@@ -69,6 +73,34 @@ def test_a_broken_index_is_made_again(any_store, content):
     runs.folder.write(INDEX, content)
     assert runs.index() == whole
     assert len(RunIndex(runs.folder)._cached()) == MANY
+
+
+def test_the_index_of_a_newer_version_is_not_taken_for_what_this_one_can_read(any_store, monkeypatch):
+    """A newer version on the same store lists its own records; here they are unreadable, and `latest` skips them."""
+    runs = many_runs(any_store, MAX_CHANGED + 9)
+    with monkeypatch.context() as newer:
+        for module in (manifest, run_index):
+            newer.setattr(module, "RUN_RECORD_VERSION", 99)
+        runs.save(run_record("run-newer").model_copy(update={"run_record_version": 99, "sequence": 999}))
+        assert runs.index()[0][0].run_id == "run-newer"
+    assert [run.run_id for run in runs.index()[1]] == ["run-newer"]
+    assert runs.get("latest").run_id == f"run-{MAX_CHANGED + 9:05d}"
+
+
+def test_a_record_that_is_removed_during_the_listing_hides_no_other(tmp_path, monkeypatch):
+    runs = many_runs(str(tmp_path), 9)
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def removing(folder):
+        with scandir(folder) as entries:
+            listed = list(entries)
+            runs.folder.remove("run-00004.json")
+            yield listed
+
+    monkeypatch.setattr(os, "scandir", removing)
+    rows, unreadable = runs.index()
+    assert (len(rows), unreadable) == (8, [])
 
 
 def test_a_store_that_may_only_be_read_has_no_index(tmp_path, monkeypatch):

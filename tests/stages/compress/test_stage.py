@@ -173,6 +173,25 @@ def test_a_finished_pass_is_reused_and_half_a_pass_is_not(network):
     assert progress.finished(1) is None
 
 
+def test_a_pass_that_is_damaged_or_of_two_runs_at_once_is_made_again(network):
+    folder, other = Folder("memory://pass-damaged"), copy.deepcopy(network)
+    with torch.no_grad():
+        other.embedding.weight.add_(1)
+    for path, data in (
+        ("model.safetensors", model_to_files(other)["model.safetensors"]),
+        ("model.safetensors", model_to_files(network)["model.safetensors"][:-9]),
+        ("model.safetensors", b""),
+        ("config.json", b"{}"),
+        ("measurement.json", b"{"),
+        ("measurement.json", b"[]"),
+    ):
+        PassProgress(folder, folder, ["key"]).save(0, network, {"name": "prune"})
+        folder.remove("pass-0")
+        assert PassProgress(folder, folder, ["key"]).finished(0)
+        folder.write(f"key/{path}", data)
+        assert PassProgress(folder, folder, ["key"]).finished(0) is None
+
+
 def test_held_out_text_is_whole_documents(tokens):
     assert len(HeldOutText.read(tokens, 1).tokens) == 1
     assert len(HeldOutText.read(tokens, 3).tokens) == 3

@@ -128,6 +128,22 @@ def test_a_torn_last_line_is_dropped_and_other_damage_is_an_event(tmp_path):
     assert (event["kind"], event["detail"]) == ("damaged log", "1 lines could not be read and are left out")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [{"row": {"loss": 1.0}}, {"row": 5}, {"row": {"step": "x"}}, {"cut": None}, {"start": {}}, {"start": 3},
+     {"gradient": {"step": 10}}, {"event": []}, {"sample": None}],
+)  # fmt: skip
+def test_a_record_of_another_version_or_altered_is_left_out(work, line):
+    log = TrainingLog(work, 0)
+    log.append(log_row(10))
+    log._records.append(line)
+    log.append(log_row(20))
+    assert (steps_of(read_log(work)), read_log(work).damaged_lines) == ([10, 20], 1)
+    TrainingLog(work, 20)
+    assert (steps_of(read_log(work)), read_log(work).starts) == ([10, 20], [0, 20])
+    assert [event["kind"] for event in read_log(work).events] == ["damaged log"]
+
+
 def test_a_start_that_was_killed_before_its_first_file_loses_nothing(work):
     log = TrainingLog(work, 0)
     log.append(log_row(10))
