@@ -1,4 +1,4 @@
-"""Normalized text: mojibake repaired, NFC, no control characters, tidy white space."""
+"""Normalized text: mojibake repaired, NFC, no control and no meaningless invisible characters, tidy white space."""
 
 import re
 import unicodedata
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from stages.clean.repair.invisible_characters import visible
 from stages.clean.repair.mojibake import repair
 from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes
@@ -33,13 +34,13 @@ def normalize(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Line feeds for line breaks, no control characters, NFC, no white space at line ends, at most two blank lines in
-    a row and none at either end."""
+    """Text in NFC with line feeds for line breaks, no control or invisible characters, no white space at line ends, at
+    most two blank lines in a row and none at either end."""
     untidy = _untidiness(np.frombuffer(text.encode(), dtype=np.uint8))
     if untidy & _CHARACTERS:
         text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
         # Before NFC: a control character between a letter and its accent would keep the two from composing.
-        text = _CONTROL.sub("", text)
+        text = visible(_CONTROL.sub("", text))
     text = unicodedata.normalize("NFC", text)
     if untidy:
         # Line by line, as a regular expression for white space before a line end is quadratic in the length of a run.
@@ -68,9 +69,21 @@ def _untidiness(data: Bytes) -> int:
         control = (byte < 0x20 and byte != 0x09) or byte == 0x7F
         if control or (byte == 0xC2 and data[position + 1] < 0xA0) or byte == 0xEF:
             return _CHARACTERS
+        if byte >= 0xC2 and _may_be_invisible(byte, data[position + 1], data[min(position + 2, len(data) - 1)]):
+            return _CHARACTERS
     if len(data) and (data[-1] == 0x0A or _ends_in_space(data, len(data))):
         untidy |= _LINES
     return untidy
+
+
+@compiled
+def _may_be_invisible(first: int, second: int, third: int) -> bool:
+    """True for the first bytes of the characters of `invisible_characters.HIDDEN`, and of a few others."""
+    if first == 0xE2:
+        general = second == 0x80 and (0x8B <= third <= 0x8F or 0xAA <= third <= 0xAE)
+        return bool(general or (second == 0x81 and 0xA0 <= third <= 0xAF))
+    latin_or_arabic = (first == 0xC2 and second == 0xAD) or (first == 0xD8 and second == 0x9C)
+    return bool(latin_or_arabic or (first == 0xCD and second == 0x8F) or (first == 0xF3 and second == 0xA0))
 
 
 @compiled

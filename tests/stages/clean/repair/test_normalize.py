@@ -26,13 +26,25 @@ from stages.clean.repair.normalize import normalize, tidy
         ("  indented code stays", "  indented code stays"),
         ("", ""),
         (" \n ", ""),
+        ("Donau\u00addampf\u00adschiff, exam\u00ad\n  ple", "Donaudampfschiff, example"),
+        ("co\u200boper\u2060ate \u200e(now)\u202c, \u200bso\ufeff", "cooperate (now), so"),
+        ("e\u200b\u0301", "é"),
+        ("می\u200cخواهم\u200c و\u200b ه\u200dـ", "می\u200cخواهم و ه\u200dـ"),
+        ("क्\u200dष, क्\u200cष, a\u200cb, a\u200db", "क्\u200dष, क्\u200cष, ab, ab"),
+        ("ක්\u200dරි, ര്\u200d", "ක්\u200dරි, ര്\u200d"),
+        ("ភាសា\u200bខ្មែរ\u200b។\u200b, ไทย\u200bง่าย a\u200bb", "ភាសា\u200bខ្មែរ\u200b។, ไทย\u200bง่าย ab"),
+        ("👩\u200d🚀 👩🏽\u200d⚕\ufe0f ❤\ufe0f\u200d🔥 a\u200d🔥", "👩\u200d🚀 👩🏽\u200d⚕\ufe0f ❤\ufe0f\u200d🔥 a🔥"),
+        ("🏴\U000e0067\U000e0062\U000e007f hidden\U000e0068\U000e0069", "🏴\U000e0067\U000e0062\U000e007f hidden"),
+        ("\u200fשלום\u200f \u2067abc\u2069", "שלום abc"),
     ],
 )
 def test_repairs(broken, whole):
     assert normalize(broken) == whole
 
 
-@given(st.one_of(st.text(), st.text("Ã©Â â€™œe\u0301 \n\r\x85&amp;<\x00")))
+@given(
+    st.one_of(st.text(), st.text("Ã©Â â€™œe\u0301 \n\r\x85&amp;<\x00कی។🔥\u00ad\u200b\u200c\u200d\u200e\u034f\ufe0f"))
+)
 def test_nothing_is_left_to_do_the_second_time(text):
     once = normalize(text)
     assert normalize(once) == once
