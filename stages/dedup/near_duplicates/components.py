@@ -1,8 +1,8 @@
 """Connected components of near duplicates, over the documents that are in pairs only.
 
 - `find_components`: the cluster of each document in a pair, by the smallest number in it
-- `joined`: union-find in memory, for up to `EDGES_AT_ONCE` pairs
-- `large_star`, `small_star`: one step each over the pairs of a block, for any number of them
+- `join_all`, `joined`: union-find in memory, for up to `DOCUMENTS_AT_ONCE` documents in pairs
+- `large_star`, `small_star`: one step each over the pairs of a block, for any number of documents
 
 Alternating large-star and small-star operations (Kiveris et al. 2014, "Connected Components in MapReduce and Beyond")
 turn every component into a star around its smallest number. No operation increases the number of pairs, and each reads
@@ -22,8 +22,10 @@ from stages.dedup.near_duplicates.candidates import NearDuplicates
 from stages.dedup.near_duplicates.lsh_buckets import Pairs, distinct
 from stages.dedup.part_files import Numbers, numbers_of
 
-EDGES_AT_ONCE = 1 << 23
-"""Pairs that one process joins in memory: about 0.6 GB with the copies made by sorting."""
+DOCUMENTS_AT_ONCE = 1 << 24
+"""Documents in pairs that one process joins in memory: about 1 GB with the copies made by sorting."""
+EDGES_AT_ONCE = 1 << 22
+"""Pairs to collect before they are joined."""
 _LINKS = "links"
 
 
@@ -41,10 +43,14 @@ def find_components(work: NearDuplicates, edges: Incoming, count: int, maps: Par
         component.
     """
     links = link_exchange(work)
-    if count <= EDGES_AT_ONCE:
+    blocks = [Partition(f"{number:06d}", number) for number in range(len(work.blocks))]
+    documents = min(2 * count, work.total)
+    if documents > DOCUMENTS_AT_ONCE:
+        counted = maps.map("paired", partial(count_documents, edges), blocks)
+        documents = sum(result.marker.counts["documents"] for result in counted)
+    if documents <= DOCUMENTS_AT_ONCE:
         results = maps.map("components", partial(join_all, work), [Partition("all", edges)])
         return links.collect(maps, "links", results, _LINKS)
-    blocks = [Partition(f"{number:06d}", number) for number in range(len(work.blocks))]
     round_number, is_changed = 0, True
     while is_changed:
         name = f"star_{round_number:03d}"
@@ -62,15 +68,29 @@ def link_exchange(work: NearDuplicates) -> Exchange:
     return Exchange(pa.schema([("document", work.number), ("other", work.number)]), len(work.blocks))
 
 
+def count_documents(edges: Incoming, block: int, out: PartitionWriter) -> None:
+    """Count a block's documents in pairs."""
+    numbers = [np.unique(numbers_of(table, "document")) for table in edges.tables(block)]
+    out.count("documents", len(np.unique(np.concatenate([np.empty(0, np.int64), *numbers]))))
+
+
 def join_all(work: NearDuplicates, edges: Incoming, out: PartitionWriter) -> None:
     """Link each document in a pair to the smallest of its component, in memory."""
-    pairs: list[Pairs] = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64))]
+    links = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+    pending = [links]
     for table in edges.all():
         document, other = numbers_of(table, "document"), numbers_of(table, "other")
-        pairs.append(Pairs(document[document < other], other[document < other]))
-    documents, clusters = joined(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
-    table = work.table(document=documents, other=clusters)
-    link_exchange(work).write(out, _LINKS, table, work.block_of(documents))
+        pending.append(Pairs(document[document < other], other[document < other]))
+        if sum(len(piece.first) for piece in pending[1:]) > EDGES_AT_ONCE:
+            links = _joined(pending)
+            pending = [links]
+    links = _joined(pending)
+    table = work.table(document=links.first, other=links.second)
+    link_exchange(work).write(out, _LINKS, table, work.block_of(links.first))
+
+
+def _joined(pieces: Sequence[Pairs]) -> Pairs:
+    return Pairs(*joined(*(np.concatenate(side) for side in zip(*pieces, strict=True))))
 
 
 def joined(first: Numbers, second: Numbers) -> tuple[Numbers, Numbers]:

@@ -29,6 +29,10 @@ ENTRIES = 1 << 21
 16 bytes per candidate pair."""
 
 
+_ENCODABLE = 3_000_000_000
+"""Number of documents whose pairs fit into 63 bits."""
+
+
 class Pairs(NamedTuple):
     """Pairs of documents by number, first < second; ascending and distinct."""
 
@@ -137,9 +141,12 @@ def _changes(values: Hashes) -> npt.NDArray[np.bool_]:
 
 def distinct(first: Numbers, second: Numbers) -> Pairs:
     """Distinct pairs, ascending."""
+    base = int(second.max(initial=0)) + 1
+    if base <= _ENCODABLE:
+        return Pairs(*np.divmod(np.unique(first * base + second), base))
     numbers, ranks = np.unique(np.concatenate([first, second]), return_inverse=True)
     encoded = np.unique(ranks[: len(first)] * len(numbers) + ranks[len(first) :])
-    left, right = np.divmod(encoded, max(1, len(numbers)))
+    left, right = np.divmod(encoded, len(numbers))
     return Pairs(numbers[left], numbers[right])
 
 

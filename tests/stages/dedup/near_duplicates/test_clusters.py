@@ -114,7 +114,7 @@ def test_fates_depend_neither_on_the_order_of_documents_and_edges_nor_on_files(r
     expected = fates(documents, pairs, rule)
     order = data.draw(st.permutations(list(documents)))
     bounds = sorted(data.draw(st.sets(st.integers(1, len(rows)), max_size=3)))
-    with patch.object(components, "EDGES_AT_ONCE", data.draw(st.sampled_from([0, 100]))):
+    with patch.object(components, "DOCUMENTS_AT_ONCE", data.draw(st.sampled_from([0, 100]))):
         again = fates({name: documents[name] for name in order}, data.draw(st.permutations(pairs)), rule, bounds)
     assert again == expected
     clusters = {name: row[1] or name for name, row in expected.items()}
@@ -154,7 +154,11 @@ def test_components_are_those_of_union_find_in_memory_and_by_stars(edges, at_onc
     bounds = [30 * number // blocks for number in range(blocks + 1)]
     files = [SignatureFile(None, first, end - first, "x") for first, end in itertools.pairwise(bounds)]
     work, maps = NearDuplicates(None, NEAR, tuple(Block((file,)) for file in files)), memory_map()
-    with patch.object(components, "EDGES_AT_ONCE", at_once), patch.object(exchange, "FAN_OUT", fan_out):
+    with (
+        patch.object(components, "DOCUMENTS_AT_ONCE", at_once),
+        patch.object(components, "EDGES_AT_ONCE", 5),
+        patch.object(exchange, "FAN_OUT", fan_out),
+    ):
         decided = written_edges(work, [(*edge, 1.0) for edge in edges], maps)
         sent = verification.edge_exchange(work).collect(maps, "edges", decided, verification.EDGES)
         links = components.find_components(work, sent, len(edges), maps)
@@ -172,7 +176,7 @@ def test_a_chain_of_thousands_takes_few_rounds():
     order = np.random.default_rng(1).permutation(count)
     file = SignatureFile(None, 0, count, "x")
     work, maps = NearDuplicates(None, NEAR, (Block((file,)),)), memory_map()
-    with patch.object(components, "EDGES_AT_ONCE", 0):
+    with patch.object(components, "DOCUMENTS_AT_ONCE", 0):
         decided = written_edges(work, [(*edge, 1.0) for edge in itertools.pairwise(order)], maps)
         sent = verification.edge_exchange(work).collect(maps, "edges", decided, verification.EDGES)
         links = components.find_components(work, sent, count - 1, maps)

@@ -12,6 +12,7 @@ from stages.dedup.near_duplicates.lsh_buckets import (
     band_entries,
     bucket_pairs,
     bucket_partitions,
+    distinct,
     hash_rows,
     large_bucket_pairs,
     partition_of,
@@ -106,3 +107,12 @@ def test_planted_pairs_become_candidates_as_the_theory_says(similarity):
 def test_partitions_follow_the_number_of_keys(monkeypatch):
     monkeypatch.setattr(lsh_buckets, "ENTRIES", 100)
     assert [bucket_partitions(Banding(4, 2), documents) for documents in (0, 20, 21, 900)] == [1, 1, 2, 45]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=20), st.sampled_from([0, 1 << 35]))
+def test_distinct_pairs_of_any_numbers(pairs, offset):
+    first, second = np.array(pairs, dtype=np.int64).reshape(-1, 2).T + offset
+    result = distinct(first, first + second - offset)
+    assert list(zip(*map(np.ndarray.tolist, result), strict=True)) == sorted(
+        {(a + offset, a + b + offset) for a, b in pairs}
+    )

@@ -119,7 +119,7 @@ def test_the_same_fates_however_the_documents_are_divided(verify):
         patch.object(candidates, "PAIRS_AT_ONCE", 7),
         patch.object(candidates, "_MERGE_AT", 5),
         patch.object(verification, "SHINGLES_AT_ONCE", 500),
-        patch.object(components, "EDGES_AT_ONCE", 3),
+        patch.object(components, "DOCUMENTS_AT_ONCE", 3),
         patch.object(exchange, "FAN_OUT", 4),
     ):
         for files in (1, 3, 7):
