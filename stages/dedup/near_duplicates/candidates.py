@@ -1,13 +1,15 @@
 """From signatures to candidate pairs: bands, buckets, and the distinct pairs of each block of documents.
 
 - `NearDuplicates`: inputs, settings and exchanges common to all phases
-- `write_bands`, `sort_buckets`, `order_members`, `pair_members`, `merge_pairs`: the phases' partition functions
+- `write_bands`, `sort_buckets`, `order_members`, `pair_members`, `merge_pairs`, `merge_grouped_pairs`: the phases'
+  partition functions
 - `Chunks`: pairs of a block in pieces of bounded size, and the documents that they need
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,6 @@ from stages.dedup.near_duplicates.lsh_buckets import (
     band_entries,
     bucket_pairs,
     bucket_partitions,
-    distinct,
     hash_rows,
     large_bucket_pairs,
     partition_of,
@@ -99,9 +100,18 @@ class NearDuplicates:
 
     @cached_property
     def ordered(self) -> Exchange:
-        """Members of large buckets with the hashes that order them, by bucket partition."""
-        fields = [*self.entries.schema, pa.field("signature", pa.uint64()), pa.field("exact", pa.uint64())]
-        return Exchange(pa.schema(fields), self.entries.destinations)
+        """Members of large buckets with the hashes that order them and the document's group, by bucket partition.
+
+        A group is the smallest of the document's large buckets. Documents that share most buckets share it, so that the
+        pairs of a group need few documents.
+        """
+        hashes = [pa.field(name, pa.uint64()) for name in ("signature", "exact", "group")]
+        return Exchange(pa.schema([*self.entries.schema, *hashes]), self.entries.destinations)
+
+    @cached_property
+    def grouped_pairs(self) -> Exchange:
+        """Candidate pairs of large buckets, by the smaller of the documents' groups."""
+        return Exchange(self.pairs.schema.append(pa.field("group", pa.uint64())), self.entries.destinations)
 
     @cached_property
     def pairs(self) -> Exchange:
@@ -135,7 +145,8 @@ def sort_buckets(work: NearDuplicates, entries: Incoming, number: int, out: Part
     """Write the candidate pairs of small buckets, and the members of large ones."""
     table = entries.read(number)
     pairs, large = bucket_pairs(column_of(table, "key"), numbers_of(table, "document"))
-    _write_pairs(work, pairs, out)
+    first, second = _of_new_documents(work, pairs)
+    work.pairs.write(out, PAIRS, work.table(first=first, second=second), work.block_of(first))
     out.count("large", len(large.keys))
     work.large.write(out, LARGE, work.table(key=large.keys, document=large.documents), work.block_of(large.documents))
 
@@ -143,13 +154,14 @@ def sort_buckets(work: NearDuplicates, entries: Incoming, number: int, out: Part
 def order_members(
     work: NearDuplicates, bands: Sequence[PartitionResult], large: Incoming, block: int, out: PartitionWriter
 ) -> None:
-    """Add the hashes that order the members of large buckets."""
+    """Add the hashes that order the members of large buckets, and their groups."""
     members = large.read(block)
-    rows = numbers_of(members, "document") - work.blocks[block].first
+    keys, rows = column_of(members, "key"), numbers_of(members, "document") - work.blocks[block].first
+    group = np.full(work.blocks[block].end - work.blocks[block].first, np.iinfo(np.uint64).max)
+    np.minimum.at(group, rows, keys)
     content = bands[block].read_table(CONTENT)
-    columns = [*members.columns, *(content.column(name).take(pa.array(rows)) for name in ("signature", "exact"))]
-    keys = column_of(members, "key")
-    table = pa.table(columns, schema=work.ordered.schema)
+    hashes = [content.column(name).take(pa.array(rows)) for name in ("signature", "exact")]
+    table = pa.table([*members.columns, *hashes, group[rows]], schema=work.ordered.schema)
     work.ordered.write(out, LARGE, table, partition_of(keys, work.ordered.destinations))
 
 
@@ -158,31 +170,56 @@ def pair_members(work: NearDuplicates, ordered: Incoming, number: int, out: Part
     table = ordered.read(number)
     members = Members(column_of(table, "key"), numbers_of(table, "document"))
     pairs = large_bucket_pairs(members, column_of(table, "signature"), column_of(table, "exact"))
-    _write_pairs(work, pairs, out)
+    first, second = _of_new_documents(work, pairs)
+    documents, rows = np.unique(members.documents, return_index=True)
+    groups = column_of(table, "group")[rows]
+    group = np.minimum(*(groups[np.searchsorted(documents, side)] for side in (first, second)))
+    grouped = work.table(first=first, second=second, group=group)
+    work.grouped_pairs.write(out, PAIRS, grouped, partition_of(group, work.grouped_pairs.destinations))
 
 
-def _write_pairs(work: NearDuplicates, pairs: Pairs, out: PartitionWriter) -> None:
+def _of_new_documents(work: NearDuplicates, pairs: Pairs) -> Pairs:
     is_new = pairs.first < work.new_documents
-    first, second = pairs.first[is_new], pairs.second[is_new]
-    work.pairs.write(out, PAIRS, work.table(first=first, second=second), work.block_of(first))
+    return Pairs(pairs.first[is_new], pairs.second[is_new])
 
 
-def merge_pairs(work: NearDuplicates, pairs: Sequence[Incoming], block: int, out: PartitionWriter) -> None:
+def merge_pairs(work: NearDuplicates, pairs: Incoming, block: int, out: PartitionWriter) -> None:
     """Write the distinct pairs of a block's documents in chunks, and request the signatures that they need."""
-    merged = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
-    pending = [merged]
-    for table in (table for incoming in pairs for table in incoming.tables(block)):
-        pending.append(Pairs(numbers_of(table, "first"), numbers_of(table, "second")))
-        if sum(len(piece.first) for piece in pending) > _MERGE_AT + 2 * len(pending[0].first):
-            pending = [_merged(pending)]
-    merged = _merged(pending)
-    out.count("candidates", len(merged.first))
-    chunk_of = np.arange(len(merged.first)) // PAIRS_AT_ONCE
-    write_chunks(work, merged, chunk_of, block, out)
+    merged = _merged(_grouped(table, 0) for table in pairs.tables(block))
+    write_chunks(work, merged, np.arange(len(merged.first)) // PAIRS_AT_ONCE, block, out)
 
 
-def _merged(pieces: Sequence[Pairs]) -> Pairs:
-    return distinct(*(np.concatenate(side) for side in zip(*pieces, strict=True)))
+def merge_grouped_pairs(work: NearDuplicates, pairs: Incoming, number: int, out: PartitionWriter) -> None:
+    """Write the distinct pairs of large buckets in chunks, group by group, and request what they need."""
+    merged = _merged(_grouped(table, column_of(table, "group")) for table in pairs.tables(number))
+    write_chunks(work, merged, np.arange(len(merged.first)) // PAIRS_AT_ONCE, work.new_blocks + number, out)
+
+
+_Grouped = tuple[npt.NDArray[np.uint64], Numbers, Numbers]
+
+
+def _grouped(table: pa.Table, group: Any) -> _Grouped:
+    first = numbers_of(table, "first")
+    return np.broadcast_to(np.asarray(group, dtype=np.uint64), len(first)), first, numbers_of(table, "second")
+
+
+def _merged(pieces: Iterable[_Grouped]) -> Pairs:
+    """Distinct pairs, in the order of their groups; repetitions are removed as they come."""
+    pending: list[_Grouped] = [(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))]
+    for piece in pieces:
+        pending.append(piece)
+        if sum(len(first) for _, first, _ in pending[1:]) > max(_MERGE_AT, len(pending[0][1])):
+            pending = [_distinct_of_groups(pending)]
+    return Pairs(*_distinct_of_groups(pending)[1:])
+
+
+def _distinct_of_groups(pieces: Sequence[_Grouped]) -> _Grouped:
+    group, first, second = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    order = np.lexsort((second, first, group))
+    group, first, second = group[order], first[order], second[order]
+    is_other = np.ones(len(first), dtype=bool)
+    is_other[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    return group[is_other], first[is_other], second[is_other]
 
 
 def write_chunks(work: NearDuplicates, pairs: Pairs, chunk_of: Numbers, source: int, out: PartitionWriter) -> None:

@@ -3,7 +3,8 @@
 1. signatures: each file's documents are signed; stored under the store's `signatures/` for later runs too
 2. bands: keys of each signature's bands, sent to the bucket partition of the key
 3. buckets: the entries of a partition are sorted; documents with equal keys are candidates
-4. pairs: candidates from all bands are merged in the block of the first document
+4. pairs: candidates from all bands are merged in the block of the first document; those of large buckets, of which a
+   document has many, in groups of documents that share buckets
 5. candidates: the signatures of both documents are sent to the pair, which they decide or leave open
 6. verification: the sets of shingles of both documents are sent to an open pair; exact Jaccard similarity
 7. clusters: connected components, the survivor of each, and the fate of each document
@@ -101,15 +102,16 @@ def _candidate_chunks(work: NearDuplicates, maps: PartitionMap) -> Chunks:
     bands = maps.map("bands", partial(candidates.write_bands, work), blocks)
     entries = work.entries.collect(maps, "band_entries", bands, candidates.BANDS)
     sorted_buckets = maps.map("buckets", partial(candidates.sort_buckets, work, entries), buckets)
-    pairs = [work.pairs.collect(maps, "bucket_pairs", sorted_buckets, candidates.PAIRS)]
+    pairs = work.pairs.collect(maps, "bucket_pairs", sorted_buckets, candidates.PAIRS)
+    merged = maps.map("pairs", partial(candidates.merge_pairs, work, pairs), numbered(work.new_blocks))
     if any(result.marker.counts["large"] for result in sorted_buckets):
         large = work.large.collect(maps, "large_members", sorted_buckets, candidates.LARGE)
         order = partial(candidates.order_members, work, bands, large)
         ordered = work.ordered.collect(maps, "ordered_members", maps.map("order", order, blocks), candidates.LARGE)
         paired = maps.map("large_buckets", partial(candidates.pair_members, work, ordered), buckets)
-        pairs.append(work.pairs.collect(maps, "large_pairs", paired, candidates.PAIRS))
-    new_blocks = numbered(work.new_blocks)
-    return Chunks(maps.map("pairs", partial(candidates.merge_pairs, work, pairs), new_blocks), work.pairs.schema)
+        grouped = work.grouped_pairs.collect(maps, "large_pairs", paired, candidates.PAIRS)
+        merged += maps.map("grouped_pairs", partial(candidates.merge_grouped_pairs, work, grouped), buckets)
+    return Chunks(merged, work.pairs.schema)
 
 
 def _sent(
