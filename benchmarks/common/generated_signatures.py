@@ -1,13 +1,13 @@
 """Signatures of any number of documents, generated without text.
 
 Every value is a hash of the document's number, so that a near-duplicate of any document is generated without reading
-it. Of 64 documents, on average:
+it. Of 512 documents:
 
-- 58 are unlike any other
-- 3 are near-duplicates of one of these, anywhere in the corpus: 82 % to 100 % of the values are equal
-- 1 is a copy of one of these
-- 1 is in a chain of `CHAIN` documents of which neighbors agree in 90 % of the values, spread over the corpus
+- 16 are near-duplicates of another, anywhere in the corpus: 82 % to 100 % of the values are equal
+- 8 are copies of another
+- 8 are in chains of `CHAIN` documents of which neighbors agree in 90 % of the values, spread over the corpus
 - 1 is a page of a template with `TEMPLATE` pages that agree in 97 % of the values
+- 479 are unlike any other, except that they may be the ones that were duplicated
 """
 
 from typing import NamedTuple
@@ -22,8 +22,9 @@ from stages.common.word_hashes import Hashes, mix
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.signature_index import signed_schema
 
-KINDS = 64
-NEAR, COPY, CHAINED, PAGE = 3, 1, 1, 1
+KINDS, PAGES = 64, 512
+NEAR, COPY, CHAINED, PAGE = 0, 2, 3, 4
+"""Kinds by the number of the document modulo `KINDS`: near-duplicate from 0, copy from 2; a page if modulo `PAGES`."""
 CHAIN, TEMPLATE = 1000, 1000
 FILE_DOCUMENTS = 1 << 17
 SIGNED = "signed.arrow"
@@ -46,11 +47,11 @@ class Planted(NamedTuple):
 
 def planted(documents: int) -> Planted:
     """Kinds of the first `documents` documents."""
-    kind = np.arange(documents, dtype=np.uint64) % np.uint64(KINDS)
-    chained, pages = int((kind == NEAR + COPY).sum()), int((kind == NEAR + COPY + CHAINED).sum())
-    duplicates = int((kind < NEAR + COPY).sum())
+    numbers = np.arange(documents)
+    duplicates, chained = int((numbers % KINDS < CHAINED).sum()), int((numbers % KINDS == CHAINED).sum())
+    pages = int((numbers % PAGES == PAGE).sum())
     alone = documents - chained - pages - duplicates
-    return Planted(alone, duplicates, groups(chained, CHAIN), groups(pages, TEMPLATE))
+    return Planted(alone, duplicates, groups(documents // KINDS, CHAIN), groups(documents // PAGES, TEMPLATE))
 
 
 def groups(members: int, size: int) -> int:
@@ -64,8 +65,8 @@ def sign_generated(near: MinHashConfig, documents: int, number: int, out: Partit
     count = end - first
     signatures = np.empty((count, near.permutations), dtype=np.uint32)
     exact = np.empty((count, 2), dtype=np.uint64)
-    members = documents // KINDS
-    _generate(first, documents, groups(members, CHAIN), groups(members, TEMPLATE), signatures, exact)
+    chains, templates = groups(documents // KINDS, CHAIN), groups(documents // PAGES, TEMPLATE)
+    _generate(first, documents, chains, templates, signatures, exact)
     columns = [
         pa.array([f"d{document:010d}" for document in range(first, end)]),
         pa.array(["generated"]).take(pa.array(np.zeros(count, dtype=np.int64))),
@@ -96,22 +97,22 @@ def _generate(
     width = signatures.shape[1]
     for row in range(len(signatures)):
         document = first + row
-        kind, group = document % 64, document // 64
+        kind, group = document % KINDS, document // KINDS
         owner, changed_share = document, 0.0
-        if kind < 4:  # the base is a document of another kind
-            drawn = mix(np.uint64(document) + np.uint64(1 << 50)) % np.uint64(max(1, documents // 64))
-            owner = int(drawn) * 64 + 6 + int(mix(np.uint64(document)) % np.uint64(58))
-            owner = owner if owner < documents else 6
-            if kind < 3:
+        if kind < CHAINED:  # the base is a document that is like no other
+            drawn = mix(np.uint64(document) + np.uint64(1 << 50)) % np.uint64(max(1, documents // KINDS))
+            owner = int(drawn) * KINDS + 5 + int(mix(np.uint64(document)) % np.uint64(59))
+            owner = owner if owner < documents else 5
+            if kind < COPY:
                 changed_share = 0.18 * (mix(np.uint64(document) + np.uint64(1 << 51)) % np.uint64(1000)) / 1000
-        elif kind == 5:
-            owner, changed_share = (1 << 40) + group % templates, 0.015
-        same_text = owner if kind == 3 else document
+        elif document % PAGES == PAGE:
+            owner, changed_share = (1 << 40) + document // PAGES % templates, 0.015
+        same_text = owner if kind == COPY else document
         exact[row, 0] = mix(np.uint64(same_text) + np.uint64(1 << 52))
         exact[row, 1] = mix(np.uint64(same_text) + np.uint64(1 << 53))
         for column in range(width):
             value = _value(owner, column, 0)
-            if kind == 4:
+            if kind == CHAINED:
                 step = (group // chains + int(_value(column, 1, 1) % np.uint64(10))) // 10
                 value = _value((1 << 41) + group % chains, column, step)
             elif changed_share and _value(document, column, 2) % np.uint64(1000) < changed_share * 1000:
