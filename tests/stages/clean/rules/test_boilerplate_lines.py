@@ -1,3 +1,5 @@
+import uuid
+
 import pytest
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
@@ -10,6 +12,7 @@ from stages.clean.rules.boilerplate_lines import (
     find_repeated_lines,
     group_of,
 )
+from tests.counted_reads import counted
 from tests.stages.clean.test_stage import documents, row
 
 
@@ -69,3 +72,21 @@ def test_no_repeated_lines_at_all(tmp_path):
     lines = repeated(tmp_path, [[row("a", "x\ny"), row("b", "")]])
     measures = TextMeasures.of("x\ny")
     assert lines.remove(row("a", ""), measures) == (measures, 0)
+
+
+def test_files_reads_and_bytes_grow_as_the_number_of_files():
+    """The counts of each file in a file per bucket were 16 times as many files for four times the files."""
+    figures = []
+    for files in (16, 64):
+        url = f"memory://store-{uuid.uuid4().hex}"
+        artifact = documents(url, [ROWS for _ in range(files)])
+        maps = PartitionMap(ArtifactStore(url).key_folder("clean", "b"), "clean", RAW_DOCUMENTS, "a")
+        parts = [Partition(path[-13:-8], path) for path in artifact.paths("documents/*.parquet")]
+        size = sum(entry.bytes for entry in artifact.manifest.files)
+        with counted() as counts:
+            found = find_repeated_lines(artifact, parts, as_it_is, BoilerplateConfig(min_documents=3), maps)
+            assert all(len(found.of(part.payload).keys) for part in parts)
+        figures.append(counts)
+        assert counts.bytes_read <= 2.5 * (size + counts.bytes_written)
+    assert figures[1].files_written <= 4 * figures[0].files_written
+    assert figures[1].reads <= 4 * figures[0].reads

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,9 +25,9 @@ from infra.workers.partitions import Engine, PartitionMap, PartitionWriter
 from stages.dedup.near_duplicates import candidates, components, lsh_buckets, signing, verification
 from stages.dedup.near_duplicates.minhash import shingle_sets
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
-from stages.dedup.near_duplicates.pipeline import find_fates
+from stages.dedup.near_duplicates.pipeline import fates_of_signed, find_fates
 from stages.dedup.near_duplicates.signature_index import fingerprint
-from stages.dedup.near_duplicates.signing import write_index
+from stages.dedup.near_duplicates.signing import sign_documents, write_index
 from stages.dedup.part_files import open_table
 from stages.stage import StageContext
 from tests.stores import commit, documents_artifact
@@ -265,3 +266,19 @@ def test_natural_duplicates_are_found(shared_data, file, folders):
     assert {tuple(f"{file}/{folder}" for folder in pair) for pair in folders} <= joined
     paired = {name for pair in pairs for name in pair}
     assert {name for name, (fate, *_) in result.items() if fate == "near_duplicate"} <= paired
+
+
+def test_billions_of_documents_before_the_first_change_nothing():
+    """An earlier limit was 3 billion documents, those of `dedup.against` included, which was to lift it."""
+    url, parts, near = memory(), divided(corpus(), 2), MinHashConfig(verify="signature")
+    documents = documents_artifact(url, parts)
+    names = [path.removeprefix("documents/") for path in documents.paths("documents/*")]
+    result = []
+    for number, offset in enumerate((0, 1 << 33)):
+        maps = PartitionMap(ArtifactStore(url).key_folder("dedup", str(number)), "dedup", CORPUS, "test-run")
+        files = [replace(file, first=file.first + offset) for file in sign_documents(documents, names, near, maps)]
+        context = StageContext("test-run", maps, maps.folder, SilentListener())
+        with patch.object(lsh_buckets, "ENTRIES", 1 << 36):
+            tables = fates_of_signed(documents, files, near, SurvivorConfig(), context)
+        result.append([table.read().to_pylist() for table in tables])
+    assert result[0] == result[1]
