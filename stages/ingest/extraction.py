@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import IO
 
-from stages.ingest.markup_worker import LENGTH, TOO_LARGE, Task, send
+from stages.ingest.markup_worker import LENGTH, TOO_LARGE, Hint, Task, send
 from stages.ingest.records import Failure, Markup, Record
 
 BATCH_DOCUMENTS = 64
@@ -59,10 +59,14 @@ def extracted(items: Iterable[Record | Failure | Markup], seconds: float) -> Ite
 
 def _finished(batch: Sequence[Record | Failure | Markup], seconds: float) -> Iterator[Record | Failure]:
     markups = [item for item in batch if isinstance(item, Markup)]
-    tasks = [(item.data, item.kind, item.record.url) for item in markups]
+    tasks = [(item.data, item.kind, _hint(item)) for item in markups]
     results = _worker(seconds).results(tasks) if tasks else iter(())
     for item in batch:
         yield _merged(item, next(results)) if isinstance(item, Markup) else item
+
+
+def _hint(item: Markup) -> Hint:
+    return item.namespaces if item.kind == "wikitext" else item.record.url
 
 
 def _merged(item: Markup, result: Record | Failure) -> Record | Failure:

@@ -21,12 +21,14 @@ LENGTH = struct.Struct("<Q")
 """Header of a message: its number of bytes."""
 TOO_LARGE = "too_large"
 
-Task = tuple[str | bytes, TextFormatName, str | None]
-"""Markup, its format, and the address of the document."""
+Hint = str | tuple[str, ...] | None
+"""Knowledge beside the markup: the address of a page in HTML, the namespaces of a wiki."""
+Task = tuple[str | bytes, TextFormatName, Hint]
+"""Markup, its format, and a hint."""
 
 
-def extractor(kind: TextFormatName) -> Callable[[Any, str | None], Record | Failure]:
-    """Function of (markup, address) that extracts the text; imports the parser."""
+def extractor(kind: TextFormatName) -> Callable[[Any, Any], Record | Failure]:
+    """Function of (markup, hint) that extracts the text; imports the parser."""
     if kind == "html":
         from stages.ingest.formats import html
 
@@ -34,7 +36,7 @@ def extractor(kind: TextFormatName) -> Callable[[Any, str | None], Record | Fail
     if kind == "wikitext":
         from stages.ingest.formats import wikitext
 
-        return lambda text, _: wikitext.read(text)
+        return lambda text, namespaces: wikitext.read(text, namespaces or ())
     if kind == "gutenberg":
         from stages.ingest.formats import gutenberg
 
@@ -51,20 +53,20 @@ def main(seconds: float, memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the parent
     is_limited: set[TextFormatName] = set()
     while batch := _receive(source):
-        for markup, kind, url in batch:
+        for markup, kind, hint in batch:
             extract = extractor(kind)
             if kind not in is_limited:
                 is_limited.add(kind)
                 _limit_memory(memory_bytes)  # again, as the parser's libraries are loaded by now
             signal.setitimer(signal.ITIMER_PROF, seconds)
-            result = _extracted(extract, markup, url)
+            result = _extracted(extract, markup, hint)
             signal.setitimer(signal.ITIMER_PROF, 0)
             send(target, result)
 
 
-def _extracted(extract: Callable[[Any, str | None], Record | Failure], markup: str | bytes, url: str | None) -> Any:
+def _extracted(extract: Callable[[Any, Any], Record | Failure], markup: str | bytes, hint: Hint) -> Any:
     try:
-        return extract(markup, url)
+        return extract(markup, hint)
     except MemoryError:
         return Failure(0, TOO_LARGE, f"the parser needs more memory for {len(markup):,} characters of markup")
     except Exception as error:  # a bug of the parser, which must not end a run over a billion pages

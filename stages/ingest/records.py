@@ -56,6 +56,8 @@ class Markup:
     """Detail of its failures that have none."""
     fallback_date: str | None = None
     """Date if neither the record nor the markup has one."""
+    namespaces: tuple[str, ...] = ()
+    """Names that a wiki's dump lists for its namespaces, but for that of articles."""
 
 
 def unix_line_ends(text: str) -> str:

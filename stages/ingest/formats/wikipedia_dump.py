@@ -46,10 +46,11 @@ def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Marku
         yield root if isinstance(root, Failure) else Failure(0, "not_a_dump", _root_problem(root))
         return
     base = _child(root, "base").rsplit("/", 1)[0] + "/" if _child(root, "base") else ""
+    namespaces = tuple(element.text or "" for element in root.iter("{*}namespace") if element.text)
     position, encoding = 0, _ENCODING.match(pages.head)
     parser_options = {"encoding": encoding[1].decode()} if encoding else {}
     for page in pages:
-        result = _read_page(page, base, max_bytes, parser_options)
+        result = _read_page(page, base, namespaces, max_bytes, parser_options)
         if isinstance(result, Markup):
             yield replace(result, record=replace(result.record, position=position))
         elif result is not None:
@@ -136,7 +137,9 @@ def _parsed_head(head: bytes) -> "etree._Element | Failure":
     return root if root is not None else Failure(0, "unreadable_from_here", "no element at its beginning")
 
 
-def _read_page(page: bytes, base: str, max_bytes: int, options: dict[str, str]) -> Failure | Markup | None:
+def _read_page(
+    page: bytes, base: str, namespaces: tuple[str, ...], max_bytes: int, options: dict[str, str]
+) -> Failure | Markup | None:
     """Article as wikitext; None for a page of another namespace."""
     if page == TOO_LONG:
         return Failure(0, "too_long", f"a page of more than {max_bytes:,} bytes")
@@ -160,7 +163,7 @@ def _read_page(page: bytes, base: str, max_bytes: int, options: dict[str, str]) 
         date=_child(element, "timestamp")[:10] or None,
         metadata={"title": title},
     )
-    return Markup(record, unix_line_ends(text), "wikitext", name=title)
+    return Markup(record, unix_line_ends(text), "wikitext", name=title, namespaces=namespaces)
 
 
 def _root_problem(root: etree._Element) -> str:

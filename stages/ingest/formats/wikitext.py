@@ -8,6 +8,8 @@ captions, categories and remains of references.
 
 import html
 import re
+from collections.abc import Collection
+from functools import lru_cache
 
 import mwparserfromhell
 from mwparserfromhell.nodes import (
@@ -23,24 +25,28 @@ from mwparserfromhell.nodes import (
 )
 from mwparserfromhell.wikicode import Wikicode
 
+from stages.ingest.formats.wiki_names import (
+    CANONICAL_NAMESPACES,
+    LANGUAGES,
+    LINK_SECTIONS,
+    LOCAL_NAMESPACES,
+    REDIRECT_WORDS,
+)
 from stages.ingest.records import Failure, Record
 
 MAX_CHARACTERS = 2_000_000
 """Wikipedia's own limit is 2 MiB of wikitext."""
 PROSE_WORDS = 25
 """A line with more words that is not a list item is a paragraph."""
-_REDIRECT = re.compile(
-    r"(?:[^\n]{0,255}\n)?\s*#\s*(?:redirect|weiterleitung|redirection|redirección|rinvia|перенаправление)\b", re.I
-)
-_NOT_PROSE = re.compile(
-    r"\s*:?(?:file|image|category|media|user|template|wikipedia|help|portal|special|[a-z]{2,3}(?:-[a-z]+)?)\s*:", re.I
-)
+_REDIRECT = re.compile(rf"(?:[^\n]{{0,255}}\n)?\s*#\s*(?:{'|'.join(REDIRECT_WORDS)})\b", re.I)
 _DROPPED_TAGS = frozenset(
     ("ref", "references", "gallery", "table", "td", "th", "tr", "timeline", "imagemap", "score", "hr", "includeonly",
      "noinclude", "templatestyles", "mapframe", "graph", "math", "chem", "ce")
 )  # fmt: skip
 _MARKERS = {"li": "- ", "dt": "", "dd": ""}
 """Replacement of `*`, `#`, `;` and `:` at the beginning of a line, which the library parses as tags."""
+UNSPACED = "\u0e00"
+"""From Thai on, most scripts have no spaces between words; two letters count as one."""
 _MAGIC_WORD = re.compile(r"__[A-Z]{3,}__")
 _LEFTOVER = re.compile(r"^[^\S\n]*(?:\{\||\|[-}+]|!\s|\|).*$|\{\{|\}\}|\[\[|\]\]|</?[a-zA-Z][^<>\n]{0,200}>", re.M)
 _UNCLOSED_TAG = re.compile(r"<(?=[a-zA-Z/][^<>]*(?:<|\Z))")
@@ -49,51 +55,66 @@ _EMPTY_BRACKETS = re.compile(r"\(\s*(?:[;,]\s*)?\)|\[\s*\]")
 _OPENING_PUNCTUATION = re.compile(r"\(\s*[;,]\s*")
 _SPACES = re.compile(r"[^\S\n]{2,}")
 _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
-_LINK_SECTIONS = frozenset(
-    ("references", "external links", "see also", "notes", "further reading", "bibliography", "footnotes", "sources",
-     "notes and references", "citations", "gallery")
-)  # fmt: skip
 
 
-def read(text: str) -> Record | Failure:
-    """A page: paragraphs, headings as separate lines, list items with a dash."""
+def read(text: str, namespaces: Collection[str] = ()) -> Record | Failure:
+    """A page: paragraphs, headings as separate lines, list items with a dash.
+
+    Args:
+        text: the wikitext.
+        namespaces: names of the wiki's own namespaces, whose pages are no articles; those of many languages if empty.
+    """
     if _REDIRECT.match(text):
         return Failure(0, "redirect")
     if len(text) > MAX_CHARACTERS:
         return Failure(0, "too_long", f"{len(text)} characters of wikitext")
     try:
         parsed = mwparserfromhell.parse(_UNCLOSED_TAG.sub("&lt;", text), skip_style_tags=True)
-        prose = _prose(parsed)
+        prose = _prose(parsed, _namespaces(tuple(namespaces)))
     except (RecursionError, mwparserfromhell.parser.ParserError) as error:
         return Failure(0, "unreadable_wikitext", type(error).__name__)
     cleaned = _without_link_sections(_tidied(prose))
     return Record(0, cleaned) if cleaned else Failure(0, "no_text")
 
 
-def _prose(code: Wikicode) -> str:
-    return "".join(_node_text(node) for node in code.nodes)
+@lru_cache
+def _namespaces(names: tuple[str, ...]) -> frozenset[str]:
+    own = frozenset(name.strip().lower().replace(" ", "_") for name in names)
+    return CANONICAL_NAMESPACES | (own or LOCAL_NAMESPACES)
 
 
-def _node_text(node: object) -> str:
+def _prose(code: Wikicode, namespaces: frozenset[str]) -> str:
+    return "".join(_node_text(node, namespaces) for node in code.nodes)
+
+
+def _node_text(node: object, namespaces: frozenset[str]) -> str:
     if isinstance(node, Text):
         return str(node.value)
     if isinstance(node, Heading):
-        return f"\n\n{_prose(node.title).strip()}\n\n"
+        return f"\n\n{_prose(node.title, namespaces).strip()}\n\n"
     if isinstance(node, Wikilink):
-        if _NOT_PROSE.match(str(node.title)):
+        if _is_no_article(str(node.title), namespaces):
             return ""
-        return _prose(node.text) if node.text is not None else str(node.title).lstrip(":").split("#")[0]
+        return _prose(node.text, namespaces) if node.text is not None else str(node.title).lstrip(":").split("#")[0]
     if isinstance(node, ExternalLink):
-        return _prose(node.title) if node.title is not None else ""
+        return _prose(node.title, namespaces) if node.title is not None else ""
     if isinstance(node, HTMLEntity):
         return str(node.normalize())
     if isinstance(node, Tag):
-        return _tag_text(node)
+        return _tag_text(node, namespaces)
     assert isinstance(node, Template | Argument | Comment), type(node)
     return ""
 
 
-def _tag_text(tag: Tag) -> str:
+def _is_no_article(title: str, namespaces: frozenset[str]) -> bool:
+    """True for links to other namespaces and to other languages, which are written `[[de:Mühle]]`; a colon in a title
+    (`CSI: Miami`, `Re:Zero`) is neither."""
+    prefix, colon, rest = title.strip().removeprefix(":").partition(":")
+    name = "_".join(prefix.lower().replace("_", " ").split())
+    return bool(colon) and (name in namespaces or (prefix in LANGUAGES and rest == rest.lstrip()))
+
+
+def _tag_text(tag: Tag, namespaces: frozenset[str]) -> str:
     name = str(tag.tag).strip().lower()
     if name in _MARKERS:
         return _MARKERS[name]
@@ -101,7 +122,7 @@ def _tag_text(tag: Tag) -> str:
         return ""
     if name == "br":
         return "\n"
-    return _prose(tag.contents) if tag.contents is not None else ""
+    return _prose(tag.contents, namespaces) if tag.contents is not None else ""
 
 
 def _tidied(prose: str) -> str:
@@ -116,10 +137,11 @@ def _without_link_sections(text: str) -> str:
     lines = text.split("\n")
     last_prose = max((number for number, line in enumerate(lines) if _is_prose(line)), default=-1)
     for number in range(last_prose + 1, len(lines)):
-        if lines[number].strip().lower() in _LINK_SECTIONS:
+        if lines[number].strip().lower() in LINK_SECTIONS:
             return "\n".join(lines[:number]).strip()
     return text
 
 
 def _is_prose(line: str) -> bool:
-    return not line.startswith("- ") and len(line.split()) > PROSE_WORDS
+    unspaced = sum(character.isalpha() for character in line if character >= UNSPACED)
+    return not line.startswith("- ") and max(len(line.split()), unspaced // 2) > PROSE_WORDS

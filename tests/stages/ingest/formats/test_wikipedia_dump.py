@@ -119,3 +119,25 @@ def test_a_dump_that_ends_between_pages_ends_early(tmp_path: Path) -> None:
     assert (last.position, last.reason) == (4, "unreadable_from_here")
     assert isinstance(last, Failure)
     assert last.lost_bytes > 400
+
+
+def test_a_dump_in_another_language_loses_categories_images_and_references() -> None:
+    names = "".join(
+        f'<namespace key="{key}">{name}</namespace>' for key, name in [(0, ""), (6, "Datei"), (14, "Kategorie")]
+    )
+    page = "[[Datei:M.jpg|mini|Im Winter]]Die Mühle am [[Fluss]], ''[[CSI: Miami]]''.[[Kategorie:Mühle]]"
+    dump = f"<mediawiki><siteinfo><namespaces>{names}</namespaces></siteinfo>{PAGES[0]}</mediawiki>"
+    [record] = read(dump.replace("Prose 0.", page))
+    assert isinstance(record, Record)
+    assert record.text == "Die Mühle am Fluss, CSI: Miami."
+
+
+def test_the_shared_dumps(shared_data: Path) -> None:
+    texts = []
+    for name in ("wiki_de/de.xml", "wiki_colon/en.xml"):
+        [record] = sample_files.read(shared_data / "odd_inputs" / name)
+        assert isinstance(record, Record)
+        texts.append(record.text)
+    assert texts[0].endswith("steht unter Denkmalschutz.\n\nGeschichte\n\nDie Mühle brannte zweimal ab.")
+    assert "in CSI: Miami and in a musical about New York. As a child she played Ys: The Oath in Felghana" in texts[1]
+    assert texts[1].endswith("She saw Alien: Covenant twice.")

@@ -51,7 +51,11 @@ def test_prose_stays() -> None:
     assert result.text == TEXT
 
 
-@pytest.mark.parametrize("text", ["#REDIRECT [[Mill]]", "# redirect: [[Mill]]", "{{r}}\n#WEITERLEITUNG [[Mühle]]"])
+@pytest.mark.parametrize(
+    "text",
+    ["#REDIRECT [[Mill]]", "# redirect: [[Mill]]", "{{r}}\n#WEITERLEITUNG [[Mühle]]", "#重定向[[磨坊]]",
+     "#перенаправление [[Мельница]]", "#تحويل [[طاحونة]]"],
+)  # fmt: skip
 def test_redirects(text: str) -> None:
     assert wikitext.read(text) == Failure(0, "redirect")
 
@@ -61,6 +65,50 @@ def test_pages_without_prose(text: str, reason: str) -> None:
     result = wikitext.read(text)
     assert isinstance(result, Failure)
     assert result.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("link", "text"),
+    [
+        ("[[CSI: Miami]]", "CSI: Miami"), ("[[Re:Zero]]", "Re:Zero"), ("[[NYC: The Musical|a musical]]", "a musical"),
+        ("[[Ys: The Oath in Felghana]]", "Ys: The Oath in Felghana"), ("[[SOS: Save Our Ship]]", "SOS: Save Our Ship"),
+        ("[[War: A Play]]", "War: A Play"), ("[[Alien: Covenant]]", "Alien: Covenant"), ("[[:Re:Zero]]", "Re:Zero"),
+        ("[[de:Mühle]]", ""), ("[[zh-min-nan:Chúi]]", ""), ("[[simple:Mill]]", ""), ("[[be-tarask:Млын]]", ""),
+        ("[[File:A.jpg|thumb|b]]", ""), ("[[image:A.jpg]]", ""), ("[[ Category : Mills ]]", ""),
+        ("[[user talk:Ann|Ann]]", ""), ("[[Template_talk:X]]", ""),
+        ("[[Datei:A.jpg|mini|hochkant|b]]", ""), ("[[Kategorie:Bauwerk|B]]", ""), ("[[Catégorie:Moulin]]", ""),
+        ("[[Файл:A.jpg|мини|слева|b]]", ""), ("[[Категория:Мельницы]]", ""), ("[[تصنيف:طواحين]]", ""),
+        ("[[分类:磨坊]]", ""), ("[[ファイル:A.jpg|サムネイル|b]]", ""), ("[[Thể loại:Cối xay]]", ""),
+        ("[[श्रेणी:चक्की]]", ""),
+    ],
+)  # fmt: skip
+def test_links_to_titles_with_colons_are_prose_and_those_to_other_namespaces_are_not(link: str, text: str) -> None:
+    result = wikitext.read(f"Before {link} after.")
+    assert isinstance(result, Record)
+    assert result.text == " ".join(f"Before {text} after.".split())
+
+
+def test_the_namespaces_of_a_dump_take_the_place_of_those_of_all_languages() -> None:
+    text = "A [[Mall: The Musical]], [[Fil:A.jpg|mini|b]], [[Category:C]] and [[Kvarn:Gammal]]."
+    assert wikitext.read(text, ["Fil", "Kategori"]) == Record(0, "A Mall: The Musical, , and Kvarn:Gammal.")
+    assert wikitext.read(text, ["Kvarn"]) == Record(0, "A Mall: The Musical, mini|b, and .")
+
+
+@pytest.mark.parametrize(
+    ("prose", "headings"),
+    [
+        ("Die Mühle brannte zweimal ab.", ["Literatur", "Weblinks", "Einzelnachweise"]),
+        ("Le moulin a brûlé deux fois.", ["Notes et références", "Voir aussi", "Liens externes"]),
+        ("Мельница горела дважды.", ["Примечания", "Литература", "Ссылки"]),
+        ("磨坊两次被烧毁，后来又重新建起来了。" * 6, ["参考文献", "外部链接"]),
+        ("水車小屋は二度焼けた。" * 6, ["脚注", "関連項目", "外部リンク"]),
+        ("احترقت الطاحونة مرتين.", ["مراجع", "وصلات خارجية"]),
+        ("El molino ardió dos veces.", ["Véase también", "Referencias", "Enlaces externos"]),
+    ],
+)
+def test_reference_sections_end_a_page_in_every_language(prose: str, headings: list[str]) -> None:
+    sections = "".join(f"\n\n== {heading} ==\n* [http://mill.org Link] und ''Buch''" for heading in headings)
+    assert wikitext.read(f"{prose}{sections}\n") == Record(0, prose)
 
 
 @given(
