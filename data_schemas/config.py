@@ -2,6 +2,7 @@
 
 - `StageConfig`: base of each stage's `Config`; `FrozenConfig`: base of its parts
 - `runtime_field`: a field that changes how a stage works but not the bytes it writes; not part of the key
+- `Location`: type of fields that hold a path or URL; keys and records hold its public form
 - `with_current_names`: a config recorded by an earlier version, its renamed fields under their new names
 - `canonical_json`: the encoding that keys are hashed from; it raises on values without a stable encoding
 """
@@ -12,14 +13,21 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SerializationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from data_schemas.errors import ConfigError
-from data_schemas.public_urls import PUBLIC
+from data_schemas.public_urls import PUBLIC, public_url
 
 RENAMED = "renamed_field"
 """Type of the validation error for an old field name; its context holds `old` and `new`."""
+
+
+def _public_location(value: Any, info: SerializationInfo) -> Any:
+    return public_url(value) if isinstance(value, str) and (info.context or {}).get("public") else value
+
+
+Location = Annotated[str, PlainSerializer(_public_location)]
 
 
 def runtime_field(default: Any, *, description: str, **constraints: Any) -> Any:

@@ -4,9 +4,17 @@ Each message is one or two sentences: the file, field or row, what was found, wh
 helps. Internal invariants are `assert`s instead.
 """
 
+from data_schemas.public_urls import public_text
+
 
 class HeadraceError(Exception):
-    """Base of all errors that a user can cause; the command line prints it without a traceback and exits with 2."""
+    """Base of all errors that a user can cause; the command line prints it without a traceback and exits with 2.
+
+    URLs in its message lose passwords and signatures: messages are kept in records, logs and databases.
+    """
+
+    def __init__(self, message: str = "", *more: object) -> None:
+        super().__init__(public_text(message), *more)
 
 
 class ConfigError(HeadraceError):

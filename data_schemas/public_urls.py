@@ -2,16 +2,14 @@
 
 - `public_url`: a URL for ids, keys, records, logs and messages; the same for every signature of a file
 - `public_text`: a message with the URLs in it replaced by their public forms
-- `Location`: type of config fields that hold a path or URL; keys and records hold its public form
+
+Nothing heavy is imported here: errors, and with them the command line, use it.
 """
 
 import re
-from typing import Annotated, Any
-
-from pydantic import PlainSerializer, SerializationInfo
 
 PUBLIC = {"public": True}
-"""Serialization context in which a `Location` becomes its public form."""
+"""Serialization context in which a `Location` (`data_schemas/config.py`) becomes its public form."""
 _USER_INFO = re.compile(r"(?<=://)([^/?#@\s]*)@")
 _WITHOUT_PASSWORDS = ("abfs", "abfss", "az", "github", "wasb", "wasbs")
 """Protocols in which the part before `@` is a container or a repository."""
@@ -37,10 +35,3 @@ def _public_part(url: str) -> str:
     if protocol not in _WITHOUT_PASSWORDS:
         url = _USER_INFO.sub("", url)
     return _QUERY.sub("", url) if protocol in ("http", "https") else url
-
-
-def _serialized(value: Any, info: SerializationInfo) -> Any:
-    return public_url(value) if isinstance(value, str) and (info.context or {}).get("public") else value
-
-
-Location = Annotated[str, PlainSerializer(_serialized)]

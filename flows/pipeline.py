@@ -14,11 +14,12 @@ from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from data_schemas.manifest import StageOutcome
+from data_schemas.public_urls import public_url
 from flows.console import TimeLeft, with_time_left
 from flows.prefect_server import api_url, check_server
 from flows.progress_artifact import ProgressArtifacts
 from flows.report.build import write_report
-from flows.run_config import RunConfig
+from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
 from flows.stage_tasks import exceeded_time_named, stage_task
@@ -103,7 +104,11 @@ def execute_request(request: RunRequest, view: RunView) -> str:
     check_server()
     with _flow_context(request, view), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         run: Callable[..., str] = pipeline
-        return run(config=request.config, store=request.store_url, until=request.last_stage, fresh=request.fresh)
+        # The flow engine keeps parameters in its database; the request itself comes by the context.
+        return run(
+            config=public_config(request.config), store=public_url(request.store_url), until=request.last_stage,
+            fresh=request.fresh,
+        )  # fmt: skip
 
 
 @contextmanager

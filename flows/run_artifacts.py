@@ -6,6 +6,7 @@
 
 from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import Manifest, RunRecord
+from data_schemas.public_urls import public_url
 from flows.planning import stages_until
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.filesystem import Folder
@@ -71,4 +72,4 @@ def report_location(store_url: str, record: RunRecord) -> str | None:
     folder = report_folder(store_url, record.run_id)
     if not folder.exists(REPORT):
         return None
-    return str(folder.local_path(REPORT)) if folder.is_local else f"{folder.url}/{REPORT}"
+    return str(folder.local_path(REPORT)) if folder.is_local else f"{public_url(folder.url)}/{REPORT}"

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from data_schemas.config import RENAMED, FrozenConfig, StageConfig, with_current_names
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
+from data_schemas.public_urls import PUBLIC
 from flows.config_files import Layer, merged, read_layers, source_of
 from stages.registry import STAGES
 
@@ -69,6 +70,11 @@ def recorded_config(record: RunRecord, overrides: Sequence[str] = ()) -> RunConf
     """
     recorded = Layer(f"run {record.run_id}", with_current_names(RunConfig, record.config))
     return _overridden([recorded], overrides)
+
+
+def public_config(config: RunConfigBase) -> RunConfigBase:
+    """The config with the public forms of its URLs; for display only."""
+    return type(config).model_validate(config.model_dump(mode="json", context=PUBLIC))
 
 
 def build_run_config(values: Mapping[str, Any], origin: str) -> RunConfigBase:

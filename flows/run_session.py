@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from data_schemas.errors import FencedError, NotFoundError
 from data_schemas.manifest import RunRecord, StageOutcome
-from data_schemas.public_urls import PUBLIC
+from data_schemas.public_urls import PUBLIC, public_text, public_url
 from flows.planning import (
     PlannedStage,
     Planner,
@@ -107,7 +107,7 @@ class RunSession:
             view.logged(f"continues run {owned[0].run_id}")
         owned = owned or store.start(_new_record(request, planner.precision.known))
         session = cls(request, *owned, view, taken, listed)
-        view.logged(f"run {session.run_id}, store {request.store_url}")
+        view.logged(f"run {session.run_id}, store {public_url(request.store_url)}")
         try:  # from now on, headrace gc sees what this run needs
             session.gate.wait(session._is_of_this_run, view.logged)
             session.artifacts = _taken(artifact_store, request)
@@ -204,7 +204,7 @@ class RunSession:
         Raises:
             FencedError: if it finished, but another process had taken it over.
         """
-        self.record = runs.close(self.record, status, message)
+        self.record = runs.close(self.record, status, message and public_text(message))
         try:
             self._save()
         except FencedError:

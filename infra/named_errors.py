@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_schemas.errors import EnvironmentProblem, HeadraceError
+from data_schemas.public_urls import public_text
 
 INTERRUPTS: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 """Requests to stop; every other `BaseException` is an error of a library (pyo3's panics, torch's checkpoints)."""
@@ -46,19 +47,29 @@ def named_errors(location: str, interrupts: tuple[type[BaseException], ...] = ()
 
     Raises:
         EnvironmentProblem: instead of an error that a filesystem caused.
-        RuntimeError: instead of a `BaseException` of a library, with its name.
+        RuntimeError: instead of a `BaseException` of a library, with its name, and of an error with a password.
     """
     try:
         yield
     except BaseException as error:
+        cause = error if _is_public(error) else None  # the flow engine logs tracebacks with all causes
         if isinstance(error, (HeadraceError, *INTERRUPTS, *interrupts)):
+            if cause is None:
+                raise error from None
             raise
         if problem := storage_problem(error, location):
-            raise problem from error
+            raise problem from cause
+        name = type(error).__qualname__
         if not isinstance(error, Exception):
-            name = f"{type(error).__module__}.{type(error).__qualname__}"
-            raise RuntimeError(f"{name}: {error}") from error
+            raise RuntimeError(public_text(f"{type(error).__module__}.{name}: {error}")) from cause
+        if cause is None:
+            raise RuntimeError(public_text(f"{name}: {error}")) from None
         raise
+
+
+def _is_public(error: BaseException) -> bool:
+    """Whether no message of an error and its causes has a URL with a password or a signature."""
+    return all(public_text(str(cause)) == str(cause) for cause, _ in _causes(error))
 
 
 def storage_problem(error: BaseException, location: str, remedy: str = OTHER_STORE) -> EnvironmentProblem | None:

@@ -8,8 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data_schemas.config import FrozenConfig, StageConfig
-from data_schemas.public_urls import Location
+from data_schemas.config import FrozenConfig, Location, StageConfig
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 
 

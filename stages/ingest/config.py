@@ -9,9 +9,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data_schemas.config import FrozenConfig, StageConfig, runtime_field
+from data_schemas.config import FrozenConfig, Location, StageConfig, runtime_field
 from data_schemas.language_codes import LanguageCode
-from data_schemas.public_urls import Location
 
 PYTHON_DOCUMENTATION = "python://documentation"
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from data_schemas.errors import HeadraceError
+from data_schemas.public_urls import public_text
 from flows.store_location import store_url
 from infra.named_errors import INTERRUPTS, storage_problem
 
@@ -92,7 +93,7 @@ def own_traceback(error: BaseException) -> str:
     shown.stack = traceback.StackSummary.from_list(
         [frame for frame in shown.stack if "/prefect/" not in frame.filename]
     )
-    return "".join(shown.format()) + "finished stages are kept; the same command resumes the run"
+    return public_text("".join(shown.format())) + "finished stages are kept; the same command resumes the run"
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -75,11 +75,8 @@ def read_contents(root: Folder, stages: Sequence[str]) -> StoreContents:
     Raises:
         NotFoundError: if there is no store.
     """
+    check_store(root)
     contents, names = StoreContents(root), root.names()
-    if "runs" not in names:
-        raise NotFoundError(
-            f"{root.url} is no store of Headrace: it has no run; name one with --store or HEADRACE_HOME"
-        )
     for stage in stages:
         for file in root.files(stage) if stage in names else []:
             key = file.path.split("/")[1]

@@ -34,8 +34,8 @@ def corpus(tmp_path):
 
 def test_gc_shows_then_removes_and_the_same_config_makes_it_again(tmp_path, corpus, capsys):
     store, config = str(tmp_path / "store"), mini_config(corpus)
-    first, _ = run_config(store, config, last_stage="dedup")
-    second, _ = run_config(store, mini_config(corpus, "clean.personal_data=null"), last_stage="clean")
+    first, _ = run_config(store, config, last_stage="clean")
+    second, _ = run_config(store, config, last_stage="ingest")
     before = digests(store, first.run_id)
     output, shown = gc(store)
     assert "remove them with: headrace gc --apply --older-than 30d" in output
@@ -46,26 +46,26 @@ def test_gc_shows_then_removes_and_the_same_config_makes_it_again(tmp_path, corp
     assert output.startswith("kind ") and "outputs of partitions that are part of no artifact" in output
     assert verify_store(store, None)
     assert gc(store)[1]["files"] == 0
-    again, diary = run_config(store, config, last_stage="dedup")
+    again, diary = run_config(store, config, last_stage="clean")
     assert set(diary.actions.values()) == {"reuse"}
 
     pin_run(store, second.run_id)
     _, removed = gc(store, "--apply", "--older-than", "0d")
-    assert {name.split("/")[0] for name in removed["artifacts"]} == {"clean", "dedup"}
+    assert {name.split("/")[0] for name in removed["artifacts"]} == {"clean"}
     assert verify_store(store, None)
     gone = {row["run_id"]: row["removed"] for row in runs_json(run_page(store, None, None))["runs"]}
-    assert gone == {first.run_id: ["clean", "dedup"], again.run_id: ["clean", "dedup"], second.run_id: []}
+    assert gone == {first.run_id: ["clean"], again.run_id: ["clean"], second.run_id: []}
     CliRunner().invoke(app, ["runs", "--store", store])
     output = CliRunner().invoke(app, ["show", first.run_id, "--store", store]).output
-    assert output.count("removed by headrace gc") == 2
-    assert run_json(store, RunStore(store).get(first.run_id))["removed"] == ["clean", "dedup"]
+    assert output.count("removed by headrace gc") == 1
+    assert run_json(store, RunStore(store).get(first.run_id))["removed"] == ["clean"]
     capsys.readouterr()
     pin_run(store, first.run_id)
-    assert capsys.readouterr().out.endswith("keeps what it needs; gone already: clean, dedup\n")
+    assert capsys.readouterr().out.endswith("keeps what it needs; gone already: clean\n")
     with pytest.raises(NotFoundError, match=r"is gone from .*; make it again with: headrace rerun clean --run"):
         run(rerun_request(store, RunStore(store).get(first.run_id), config, "dedup"))
-    third, diary = run_config(store, config, last_stage="dedup")
-    assert diary.actions == {"ingest": "reuse", "clean": "run", "dedup": "run"}
+    third, diary = run_config(store, config, last_stage="clean")
+    assert diary.actions == {"ingest": "reuse", "clean": "run"}
     assert digests(store, third.run_id) == before
 
 

@@ -48,8 +48,10 @@ def with_an_old_run(shared_store: str) -> list[ArtifactRef]:
     return refs
 
 
-def test_a_collection_that_dies_leaves_whole_artifacts_and_the_next_one_ends_it(shared_store):
-    store = shared_store
+@pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.slow)])
+def test_a_collection_that_dies_leaves_whole_artifacts_and_the_next_one_ends_it(kind, tmp_path, request):
+    root = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path}"
+    store = f"{root}/{uuid.uuid4().hex}"
     with_an_old_run(store)
     total = len(preview(store, STAGES, 30 * DAY))
     for files in (1, 4, 7) if store.startswith("file") else (7,):

@@ -142,7 +142,7 @@ def histories(draw):
     return artifacts, runs
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(histories())
 def test_what_kept_runs_reach_stays_and_all_else_goes(history):
     store, (artifacts, runs) = f"memory://{uuid.uuid4().hex}", history
