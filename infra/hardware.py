@@ -30,6 +30,10 @@ RUNTIME_BYTES = 1_000 * 2**20
 """Resident memory of the command, the temporary Prefect server and an idle Ray, in every stage."""
 DATA_PROCESS_BYTES = 130 * 2**20
 """Resident memory of a worker process that handles text and Arrow tables."""
+MIN_PARTITION_BYTES, MAX_PARTITION_BYTES = 8_000_000, 512_000_000
+PARTITIONS = 2_000
+"""Number of partitions of a large corpus: enough for a thousand workers, and few enough to list in one request."""
+MEMORY_PER_PARTITION_BYTE = 4
 PROCESS_BYTES = 600 * 2**20
 """Resident memory of a process that computes with torch."""
 
@@ -94,3 +98,13 @@ def matmul_ceiling(device_type: str, precision: str) -> float:
         float((matrix @ matrix)[0, 0])
         seconds.append(time.perf_counter() - start)
     return 2.0 * size**3 / min(seconds)
+
+
+def partition_bytes(corpus_bytes: int) -> int:
+    """Bytes per partition of a corpus: a share of it within limits."""
+    return max(MIN_PARTITION_BYTES, min(MAX_PARTITION_BYTES, -(-corpus_bytes // PARTITIONS)))
+
+
+def data_process_bytes(corpus_bytes: int) -> int:
+    """Resident memory of a worker process on a partition of a corpus."""
+    return DATA_PROCESS_BYTES + MEMORY_PER_PARTITION_BYTE * (partition_bytes(corpus_bytes) - MIN_PARTITION_BYTES)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
-from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
+from infra.hardware import data_process_bytes, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition
 from stages.clean.config import CleanConfig
@@ -40,7 +40,7 @@ class CleanStage(Stage):
         workers = workers_or_all(None)
         kept = volume.scaled(int(volume.documents * SHARE_KEPT), int(volume.text_bytes * SHARE_KEPT))
         seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
-        return Estimate(seconds=seconds, peak_memory_bytes=workers * DATA_PROCESS_BYTES, output=kept)
+        return Estimate(seconds=seconds, peak_memory_bytes=workers * data_process_bytes(volume.text_bytes), output=kept)
 
     def run(
         self, config: CleanConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

@@ -8,7 +8,7 @@ from typing import ClassVar
 from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
-from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
+from infra.hardware import data_process_bytes, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition
 from stages.dedup.config import DedupConfig
@@ -54,7 +54,7 @@ class DedupStage(Stage):
         """Estimate from the bytes of text."""
         workers = workers_or_all(None)
         seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
-        memory = workers * DATA_PROCESS_BYTES
+        memory = workers * data_process_bytes(volume.text_bytes)
         if config.decontaminate:
             seconds += volume.text_bytes / LOOKUP_BYTES_PER_SECOND / workers
         if config.exact_substring:

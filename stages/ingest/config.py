@@ -98,8 +98,11 @@ class IngestConfig(SourceFields, StageConfig):
 
     text_field: str | None = Field(None, description="shorthand for `fields.text`: the field or column with the text")
     sources: tuple[SourceConfig, ...] = Field((), description="several collections, instead of the flat fields")
-    partition_bytes: int = Field(
-        8_000_000, gt=0, description="source bytes per partition, and text bytes per file written; bounds memory"
+    partition_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="source bytes per partition, and text bytes per file written; bounds memory; by default 8 MB, or a "
+        "2,000th of all sources if that is more, up to 512 MB",
     )
     max_document_bytes: int = Field(
         50_000_000, gt=0, description="maximum bytes of a document, line or single-text file; larger ones are rejected"

@@ -37,6 +37,17 @@ WEB_WILDCARD = r"[*\[]"
 """Without the question mark, which begins the query of a web address."""
 
 
+class RowGroups(NamedTuple):
+    """Consecutive row groups of a Parquet file."""
+
+    first: int
+    end: int
+    position: int
+    """Index of their first row in the file."""
+    bytes: int
+    """Their share of the file's bytes."""
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """A file of text."""
@@ -51,6 +62,8 @@ class SourceFile:
     """Modification time, ETag or other state that the filesystem reports."""
     format: FormatName | None = None
     """From the source, the name or the content; from the source or the name if omitted."""
+    rows: RowGroups | None = None
+    """The part of a large file to read; all of it if omitted."""
 
 
 class FileListing(NamedTuple):

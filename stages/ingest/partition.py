@@ -26,23 +26,24 @@ Row = dict[str, Any]
 
 
 def read_partition(
-    config: IngestConfig, all_bytes: int, payload: tuple[int, Sequence[Unit]], out: PartitionWriter
+    config: IngestConfig, all_bytes: int, payload: tuple[str, Sequence[Unit]], out: PartitionWriter
 ) -> None:
     """Read some units.
 
     Args:
         config: the stage's settings.
         all_bytes: source bytes of all partitions.
-        payload: index of the partition, and its units.
-        out: receives `documents/`, `rejects/` and `funnel/NUMBER.parquet`, and `NUMBER_001.parquet` and so on if
+        payload: name of the partition, and its units.
+        out: receives `documents/`, `rejects/` and `funnel/NAME.parquet`, and `NAME_000001.parquet` and so on if
             there is more text than `partition_bytes`.
 
     Raises:
         InputDataError: if this partition alone has more broken records than the whole corpus may have.
     """
-    number, units = payload
-    documents = _TableFiles(out, "documents", number, DOCUMENTS, config.partition_bytes)
-    rejects = _TableFiles(out, "rejects", number, REJECTS, config.partition_bytes)
+    name, units = payload
+    assert config.partition_bytes, "resolved by the stage"
+    documents = _TableFiles(out, "documents", name, DOCUMENTS, config.partition_bytes)
+    rejects = _TableFiles(out, "rejects", name, REJECTS, config.partition_bytes)
     funnel = Funnel()
     counter = ByteCounter()
     broken = BrokenRecords()
@@ -73,15 +74,15 @@ def read_partition(
     out.count("lost_bytes", broken.lost_bytes)
     documents.close()
     rejects.close()
-    funnel.write(out, f"funnel/{number:05d}.parquet")
+    funnel.write(out, f"funnel/{name}.parquet")
 
 
 class _TableFiles:
     """Rows of one table, written to a new file whenever they reach `max_bytes`."""
 
-    def __init__(self, out: PartitionWriter, folder: str, number: int, schema: pa.Schema, max_bytes: int) -> None:
+    def __init__(self, out: PartitionWriter, folder: str, name: str, schema: pa.Schema, max_bytes: int) -> None:
         self._out = out
-        self._name = f"{folder}/{number:05d}"
+        self._name = f"{folder}/{name}"
         self._schema = schema
         self._max_bytes = max_bytes
         self._rows: list[Row] = []
@@ -101,7 +102,7 @@ class _TableFiles:
             self._write()
 
     def _write(self) -> None:
-        suffix = f"_{self._files:03d}" if self._files else ""
+        suffix = f"_{self._files:06d}" if self._files else ""
         self._out.write_table(f"{self._name}{suffix}.parquet", pa.Table.from_pylist(self._rows, self._schema))
         self._rows, self._bytes = [], 0
         self._files += 1

@@ -42,19 +42,20 @@ def read_file(
     """
     format_name = source.format or file.format or format_of(file.path, source)
     assert format_name, f"{file.path} was listed without a format"
-    position = 0
+    position = file.rows.position if file.rows else 0
+    size = file.rows.bytes if file.rows else file.bytes
     try:
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
             stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.path))
             items = _items(stream, format_name, file, source, max_document_bytes)
             for record in extracted(items, seconds):
                 if isinstance(record, Failure) and record.reason in WHOLE_FILE:
-                    yield replace(record, lost_bytes=max(file.bytes, 1))
+                    yield replace(record, lost_bytes=max(size, 1))
                 else:
                     yield record
                 position = record.position + 1
     except BROKEN_STREAM as error:
-        yield _unreadable(position, error, file.bytes)
+        yield _unreadable(position, error, size)
     check_unchanged(file)
 
 
@@ -73,7 +74,7 @@ def _items(
         yield _one_text(stream, source.text_format or format_name, file.url, max_bytes)
         return
     kind = source.text_format or "plain"
-    for row in _rows(stream, format_name, source, max_bytes):
+    for row in _rows(stream, format_name, file, source, max_bytes):
         if row is None:
             continue
         if not isinstance(row, Record) or format_name in WITH_MARKUP or kind == "plain":
@@ -85,7 +86,7 @@ def _items(
 
 
 def _rows(
-    stream: IO[bytes], format_name: FormatName, source: SourceConfig, max_bytes: int
+    stream: IO[bytes], format_name: FormatName, file: SourceFile, source: SourceConfig, max_bytes: int
 ) -> Iterator[Record | Failure | Markup | None]:
     if format_name in ("json_lines", "json"):
         from stages.ingest.formats import json_lines
@@ -99,7 +100,9 @@ def _rows(
     if format_name in ("parquet", "arrow"):
         from stages.ingest.formats import arrow_tables
 
-        return (arrow_tables.read_parquet if format_name == "parquet" else arrow_tables.read_arrow)(stream, source)
+        if format_name == "parquet":
+            return arrow_tables.read_parquet(stream, source, file.rows)
+        return arrow_tables.read_arrow(stream, source)
     if format_name == "warc":
         from stages.ingest.formats import warc
 

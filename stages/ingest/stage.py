@@ -8,7 +8,7 @@ from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from data_schemas.public_urls import public_url
-from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
+from infra.hardware import DATA_PROCESS_BYTES, MEMORY_PER_PARTITION_BYTE, partition_bytes, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition, PartitionResult
 from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig
@@ -54,9 +54,10 @@ class IngestStage(Stage):
     def estimate(self, config: IngestConfig, volume: Volume) -> Estimate:
         """Estimate from the bytes to read."""
         workers = workers_or_all(None)
+        size = config.partition_bytes or partition_bytes(volume.source_bytes)
         return Estimate(
             seconds=volume.source_bytes / SOURCE_BYTES_PER_SECOND / workers + 2,
-            peak_memory_bytes=workers * (DATA_PROCESS_BYTES + 4 * config.partition_bytes),
+            peak_memory_bytes=workers * (DATA_PROCESS_BYTES + MEMORY_PER_PARTITION_BYTE * size),
             output=volume.model_copy(update={"source_bytes": 0}),
         )
 
@@ -64,12 +65,15 @@ class IngestStage(Stage):
         self, config: IngestConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Read the listed units partition by partition, with checks of the share of broken records."""
+        from stages.ingest.partitioning import partitions
         from stages.ingest.passed_over import sentences, summary
-        from stages.ingest.units import SourceListing, grouped, list_sources
+        from stages.ingest.units import SourceListing, list_sources
 
         with context.phase("list"):
             listing: SourceListing = context.listing or list_sources(config)
-            groups = list(grouped(listing.units, config.partition_bytes))
+            size = config.partition_bytes or partition_bytes(sum(unit.bytes for unit in listing.units))
+            config = config.model_copy(update={"partition_bytes": size})
+            groups = partitions(listing.units, config.all_sources(), size)
         out.count("files_read", len(listing.units))
         out.count("files_passed_over", len(listing.passed_over))
         if listing.passed_over:
@@ -93,9 +97,11 @@ def _read(
     """Read the partitions in batches, the same for all engines, so that a broken corpus stops early."""
     from stages.ingest.extraction import close_worker
     from stages.ingest.partition import read_partition
+    from stages.ingest.partitioning import partition_name
     from stages.ingest.reject_limit import BrokenRecords, is_exceeded
 
-    partitions = [Partition(f"{number:05d}", (number, group)) for number, group in enumerate(groups)]
+    names = [partition_name(number, len(groups)) for number in range(len(groups))]
+    partitions = [Partition(name, (name, group)) for name, group in zip(names, groups, strict=True)]
     all_bytes = sum(unit.bytes for group in groups for unit in group)
     per_check = max(MIN_PARTITIONS_PER_CHECK, -(-len(partitions) // CHECKS))
     results: list[PartitionResult] = []

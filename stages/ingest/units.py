@@ -1,13 +1,12 @@
 """Units of input: files of text, or modules and metadata of the installed Python packages.
 
 - `list_sources`: all units to read, in order, with what is passed over and the state of each source
-- `grouped`: units by partition
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from data_schemas.errors import ConfigError
@@ -30,8 +29,9 @@ class Unit:
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
-        return self.file.bytes
+        """Size of the file, or of the part of it to read."""
+        rows = self.file.rows if isinstance(self.file, SourceFile) else None
+        return self.file.bytes if rows is None else rows.bytes
 
 
 @dataclass
@@ -75,20 +75,6 @@ def id_prefix(unit: Unit, source: SourceConfig) -> str:
 def collection(unit: Unit, source: SourceConfig) -> str:
     """Name of a unit's source; a record's own `source` does not change its id."""
     return source.source or (unit.file.package if isinstance(unit.file, python.Unit) else UNNAMED)
-
-
-def grouped(units: Sequence[Unit], partition_bytes: int) -> Iterator[Sequence[Unit]]:
-    """Group consecutive units into partitions of about `partition_bytes`."""
-    group: list[Unit] = []
-    size = 0
-    for unit in units:
-        if group and size + unit.bytes > partition_bytes:
-            yield group
-            group, size = [], 0
-        group.append(unit)
-        size += unit.bytes
-    if group:
-        yield group
 
 
 def _add_source(listing: SourceListing, number: int, source: SourceConfig, store: str) -> str:

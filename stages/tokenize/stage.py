@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from data_schemas.artifact_kinds import CORPUS, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
-from infra.hardware import DATA_PROCESS_BYTES, workers_or_all
+from infra.hardware import data_process_bytes, workers_or_all
 from infra.store.artifacts import Artifact, ArtifactWriter
 from infra.workers.partitions import Partition
 from stages.stage import Stage, StageContext
@@ -43,7 +43,7 @@ class TokenizeStage(Stage):
         output = volume.model_copy(update={"tokens": tokens, "vocabulary_size": config.vocabulary_size})
         unspaced = volume.scaled(0, training_bytes).unspaced_bytes
         trainer = TRAINER_BYTES * (training_bytes - unspaced) + UNSPACED_TRAINER_BYTES * unspaced
-        memory = workers * DATA_PROCESS_BYTES + trainer
+        memory = workers * data_process_bytes(volume.text_bytes) + trainer
         return Estimate(seconds=seconds, peak_memory_bytes=memory, output=output)
 
     def run(

@@ -6,7 +6,7 @@ exception. Reads allocate only what the file contains, and every exception is an
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, Any
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from stages.ingest.byte_streams import BROKEN_STREAM, ReadInterruptedError
 from stages.ingest.config import SourceConfig
+from stages.ingest.file_listing import RowGroups
 from stages.ingest.record_fields import SHOWN_FIELDS, record_of, top_level_columns
 from stages.ingest.records import Failure, Record
 
@@ -26,11 +27,15 @@ READ_BYTES = 1 << 24
 """Bytes to request at a time, so that a read allocates at most this much more than the file contains."""
 
 
-def read_parquet(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
-    """Rows of a Parquet file; only the configured columns are read."""
+def read_parquet(
+    stream: IO[bytes], source: SourceConfig, rows: RowGroups | None = None
+) -> Iterator[Record | Failure | None]:
+    """Rows of a Parquet file, or of some row groups; only the configured columns are read."""
     with _seekable(stream) as file:
         parquet = pq.ParquetFile(_BoundedFile(file))
-        yield from _records(_parquet_batches(parquet, source), parquet.schema_arrow, source)
+        groups = range(rows.first, rows.end) if rows else range(parquet.num_row_groups)
+        first = rows.position if rows else 0
+        yield from _records(_parquet_batches(parquet, groups, source), parquet.schema_arrow, source, first)
 
 
 def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
@@ -44,10 +49,10 @@ def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Fai
         yield from _records(_stream_batches(stream_reader, source), stream_reader.schema, source)
 
 
-def _parquet_batches(parquet: pq.ParquetFile, source: SourceConfig) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(parquet: pq.ParquetFile, groups: Sequence[int], source: SourceConfig) -> Iterator[pa.RecordBatch]:
     names = parquet.schema_arrow.names
     columns = top_level_columns(names, source)
-    for group in range(parquet.num_row_groups):
+    for group in groups:
         rows = _rows_per_batch(parquet.metadata.row_group(group))
         # If no column is configured, the first one is read: the number of rows in the metadata may be damaged.
         for batch in parquet.iter_batches(rows, [group], columns or names[:1]):
@@ -72,9 +77,8 @@ def _selected(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
 
 
 def _records(
-    batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: SourceConfig
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: SourceConfig, position: int = 0
 ) -> Iterator[Record | Failure | None]:
-    position = 0
     columns = ", ".join(f"{column.name} ({column.type})" for column in list(schema)[:SHOWN_FIELDS])
     for batch in _slices(batches):
         for row in _rows(batch):

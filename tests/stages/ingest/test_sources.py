@@ -131,14 +131,14 @@ def test_links(tmp_path):
 )
 def test_a_file_that_changes_after_it_was_listed_stops_the_run(tmp_path, change, message):
     path = Path(write(tmp_path / "in" / "a.jsonl", {"text": "x"}))
-    config = IngestConfig(path=str(path.parent))
+    config = IngestConfig(path=str(path.parent), partition_bytes=1_000)
     listing = IngestStage().list_sources(config, "").listing
     check_unchanged(listing.units[0].file)
     change(path)
     with pytest.raises(InputDataError, match=message):
         check_unchanged(listing.units[0].file)
     with pytest.raises(InputDataError, match=message):
-        read_partition(config, 100, (0, listing.units), None)  # type: ignore[arg-type]
+        read_partition(config, 100, ("00000", listing.units), None)  # type: ignore[arg-type]
 
 
 def test_a_run_reads_what_was_listed_and_nothing_else(tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_a_large_file_is_written_in_several_bounded_ones(tmp_path):
     path = write(tmp_path / "a.jsonl", *({"text": "x" * 300} for _ in range(100)), *([3] * 50))
     writer = ingest(IngestConfig(path=path, partition_bytes=10_000, max_reject_share=1))
     names = sorted(name for name in writer.files if name.startswith("documents/"))
-    assert names == ["documents/00000.parquet", *(f"documents/00000_{number:03d}.parquet" for number in range(1, 5))]
+    assert names == ["documents/00000.parquet", *(f"documents/00000_{number:06d}.parquet" for number in range(1, 5))]
     assert ids(writer) == [f"files/a.jsonl#{number}" for number in range(100)]
     assert ids(writer, "rejects") == [f"files/a.jsonl#{number}" for number in range(100, 150)]
     assert writer.counts["documents_in"] == 150
