@@ -7,6 +7,7 @@ A partition's files are stored under `<stage>/<key>/parts/data/` by their sha256
 write the same bytes of a partition to the same names, so neither can damage the other's output.
 """
 
+import contextlib
 import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -159,12 +160,7 @@ class PartitionMap:
                 f"execution.engine is {self.engine!r}, but the store {self.folder.url} exists in this process only; "
                 "use execution.engine=inline or a store that workers can access"
             )
-        done: dict[str, PartitionMarker] = {}
-        written = set(self.folder.names(f"parts/{phase}"))
-        for partition in partitions:
-            marker = self._finished(phase, partition.name) if f"{partition.name}.json" in written else None
-            if marker is not None:
-                done[partition.name] = marker
+        done = self._finished(phase, partitions)
         pending = [partition for partition in partitions if partition.name not in done]
         task = _Task(self.folder, self.stage, self.kind, self.attempt, phase, function)
         self._report(phase, len(done), len(partitions))
@@ -176,15 +172,23 @@ class PartitionMap:
     def _report(self, phase: str, done: int, total: int) -> None:
         self.listener.advanced(phase, done, total, f"{done} of {total} partitions")
 
-    def _finished(self, phase: str, name: str) -> PartitionMarker | None:
-        try:
-            marker = PartitionMarker.model_validate_json(self.folder.read(_marker_path(phase, name)))
-        except (FileNotFoundError, ValueError):
-            return None
-        if self.fresh and marker.attempt != self.attempt:
-            return None
-        is_complete = all(self.folder.size(entry.part or "") == entry.bytes for entry in marker.files)
-        return marker if is_complete else None
+    def _finished(self, phase: str, partitions: Sequence[Partition]) -> dict[str, PartitionMarker]:
+        """Markers of the partitions whose output is complete, in few requests however many there are."""
+        written = set(self.folder.names(f"parts/{phase}"))
+        names = [partition.name for partition in partitions if f"{partition.name}.json" in written]
+        markers = {}
+        contents = self.folder.read_many([_marker_path(phase, name) for name in names])
+        for name, data in zip(names, contents, strict=True):
+            with contextlib.suppress(ValueError):
+                marker = PartitionMarker.model_validate_json(data or b"")
+                if not self.fresh or marker.attempt == self.attempt:
+                    markers[name] = marker
+        sizes = self.folder.sizes([entry.part or "" for marker in markers.values() for entry in marker.files])
+        return {
+            name: marker
+            for name, marker in markers.items()
+            if all(sizes[entry.part or ""] == entry.bytes for entry in marker.files)
+        }
 
     def _run(self, task: _Task, pending: list[Partition]) -> Iterator[tuple[str, PartitionMarker]]:
         if self.engine == "inline" or len(pending) == 0:
