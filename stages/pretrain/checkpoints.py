@@ -31,6 +31,7 @@ from data_schemas.errors import ConfigError, DamagedArtifactError
 from infra.store.filesystem import Folder
 from infra.workers.payload import load_tensors
 from stages.pretrain.checkpoint_files import (
+    MARKER,
     Marker,
     checkpoint_name,
     complete_steps,
@@ -95,13 +96,22 @@ class Checkpoints:
             saving.result()
         self._barrier()
 
-    def remove_from(self, step: int) -> None:
-        """Remove the checkpoints of this step and later ones, but never the oldest checkpoint."""
+    def remove_from(self, step: int, is_target: Callable[[int], bool]) -> None:
+        """Remove the checkpoints of this step and later ones, but never the oldest; then `restore` rewinds.
+
+        Args:
+            step: the step.
+            is_target: False for the steps of checkpoints that an undisturbed run has not; they are removed too, so that
+                a run that was stopped rewinds to where it would have.
+        """
         self.wait()
         if self.rank == 0:
-            for later in complete_steps(self.folder)[:-1]:
-                if later >= step:
-                    self.folder.remove(checkpoint_name(later))
+            steps = complete_steps(self.folder)
+            kept = self.keep(steps)  # all but those may be left over from a kill
+            targets = [saved for saved in steps if saved in kept and is_target(saved)] or steps
+            for saved in steps:
+                if saved not in targets or (saved >= step and saved != targets[-1]):
+                    self._remove(saved)
         self._barrier()
 
     def restore(self, state: TrainingState) -> bool:
@@ -173,7 +183,12 @@ class Checkpoints:
             mark_complete(self.folder, marker)
             steps = complete_steps(self.folder)
             for step in set(steps) - self.keep(steps):
-                self.folder.remove(checkpoint_name(step))
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Remove a checkpoint, its marker first, so that one that is removed in part does not count."""
+        self.folder.remove(f"{checkpoint_name(step)}/{MARKER}")
+        self.folder.remove(checkpoint_name(step))
 
     def _refuse_other_origin(self, marker: Marker) -> None:
         for name, value in self.origin.items():

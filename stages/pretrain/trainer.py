@@ -134,7 +134,7 @@ def _callbacks(
     job: TrainingJob, store: Checkpoints, state: TrainingState, log: TrainingLog | None, stop: StopRequest | None
 ) -> Callbacks:
     def rewind(step: int) -> bool:
-        store.remove_from(step)
+        store.remove_from(step, job.is_scheduled)
         restored = store.restore(state)
         if restored and log:
             log.truncate(state.step)

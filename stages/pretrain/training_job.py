@@ -67,9 +67,22 @@ class TrainingJob:
             total_steps=self.plan.steps,
         )
 
+    def is_scheduled(self, step: int) -> bool:
+        """Whether every run of this job saves a checkpoint at a step, not only one that was stopped there."""
+        plan = self.plan
+        return step % plan.checkpoint_every_steps == 0 or step == plan.steps or step in self._averaged
+
     def kept_steps(self, steps: list[int]) -> set[int]:
-        """Steps of the complete checkpoints to keep: the newest, the milestones and those to average."""
+        """Steps of the complete checkpoints to keep: the newest, the milestones and those to average.
+
+        A checkpoint of a stop is kept while it is the newest, and displaces none.
+        """
         every = self.config.milestone_every_steps
         milestones = {step for step in steps if every and step % every == 0}
-        newest = sorted(steps)[-self.config.keep_checkpoints :]
-        return milestones | set(newest) | set(self.config.ensemble.steps(self.plan.steps))
+        scheduled = [step for step in sorted(steps) if self.is_scheduled(step)]
+        newest = {*scheduled[-self.config.keep_checkpoints :], *sorted(steps)[-1:]}
+        return milestones | newest | self._averaged
+
+    @property
+    def _averaged(self) -> frozenset[int]:
+        return frozenset(self.config.ensemble.steps(self.plan.steps))

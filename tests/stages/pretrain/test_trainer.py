@@ -174,6 +174,28 @@ def test_a_run_killed_around_a_spike_resumes_bit_for_bit(tokens, tmp_path, monke
         assert all(torch.equal(resumed[name], tensor) for name, tensor in weights_of(expected_job).items())
 
 
+def test_a_run_stopped_around_a_spike_rewinds_to_where_it_would_have(tokens, tmp_path, monkeypatch):
+    """A stop saves a checkpoint that the undisturbed run has not; it is no target of a rewind and displaces none."""
+    garbage_from(70 * 8, 86 * 8, monkeypatch)
+    monkeypatch.setattr("stages.pretrain.stop_request.POLL_SECONDS", 0.0)
+    fields = {"spike_factor": 3.0, "log_every_steps": 5, "checkpoint_every_steps": 5}
+    expected_job, job = (job_for(tokens, tmp_path / name, **fields) for name in ("whole", "stopped"))
+    expected, read = run(expected_job), training_loop._Batches.read
+
+    def stop(batches, rows, step):
+        if step == 83:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(batches, rows, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training_loop._Batches, "read", stop)
+        run(job)
+    assert run(job).events == expected.events
+    assert checkpoint_files.complete_steps(job.checkpoints) == checkpoint_files.complete_steps(expected_job.checkpoints)
+    resumed = weights_of(job)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in weights_of(expected_job).items())
+
+
 def poisoned(step_to_poison: int, monkeypatch, steps: int = 1) -> None:
     accumulate = LocalGradients.accumulate
     calls = iter(range(1, 10_000))
