@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import IO
 
-from stages.ingest.markup_worker import LENGTH, TOO_LARGE, Hint, Task, send
+from stages.ingest.markup_worker import LENGTH, OUT_OF_MEMORY, TOO_LARGE, Hint, Task, send
 from stages.ingest.records import Failure, Markup, Record
 
 BATCH_DOCUMENTS = 64
@@ -85,7 +85,7 @@ class _Worker:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.owner = os.getpid()
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def results(self, tasks: Sequence[Task]) -> Iterator[Record | Failure]:
@@ -98,16 +98,16 @@ class _Worker:
 
     def close(self) -> None:
         """End the process; only in the process that started it."""
-        if self._process is not None and self.owner == os.getpid():
-            self._process.kill()
-            self._process.communicate()
-        self._process = None
+        if self.process is not None and self.owner == os.getpid():
+            self.process.kill()
+            self.process.communicate()
+        self.process = None
 
     def _answers(self, tasks: Sequence[Task]) -> Iterator[Record | Failure]:
         """Results up to the first task that kills the process, with a failure for it."""
-        if self._process is None:
-            self._process = self._started()
-        process = self._process
+        if self.process is None:
+            self.process = self._started()
+        process = self.process
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -127,8 +127,8 @@ class _Worker:
     def _failure(self, code: int, size: int) -> Failure:
         if code == -signal.SIGPROF:
             return Failure(0, TOO_SLOW, f"more than {self.seconds:g} s for {size:,} characters of markup")
-        if code in (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV):  # out of memory, or of stack
-            return Failure(0, TOO_LARGE, f"the parser ended with {signal.Signals(-code).name} at {size:,} characters")
+        if code in (OUT_OF_MEMORY, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV):  # of memory, or of stack
+            return Failure(0, TOO_LARGE, f"the parser ended with status {code} at {size:,} characters of markup")
         return Failure(0, "unreadable_markup", f"the parser ended with status {code} at {size:,} characters of markup")
 
     def _started(self) -> "subprocess.Popen[bytes]":
@@ -161,6 +161,11 @@ def _worker(seconds: float) -> _Worker:
         close_worker()
         worker = _workers[seconds] = _Worker(seconds)
     return worker
+
+
+def process_ids() -> list[int]:
+    """Ids of the processes that this process has started and that have not ended."""
+    return [worker.process.pid for worker in _workers.values() if worker.process is not None]
 
 
 def close_worker() -> None:

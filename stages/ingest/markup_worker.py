@@ -20,6 +20,8 @@ from stages.ingest.records import Failure, Record
 LENGTH = struct.Struct("<Q")
 """Header of a message: its number of bytes."""
 TOO_LARGE = "too_large"
+OUT_OF_MEMORY = 12
+"""Exit status of the process."""
 
 Hint = str | tuple[str, ...] | None
 """Knowledge beside the markup: the address of a page in HTML, the namespaces of a wiki."""
@@ -101,4 +103,7 @@ def _limit_memory(memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    try:
+        main(float(sys.argv[1]), int(sys.argv[2]))
+    except MemoryError:  # while a document was received, or its text sent
+        os._exit(OUT_OF_MEMORY)

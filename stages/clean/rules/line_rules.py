@@ -27,12 +27,12 @@ _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _JAVASCRIPT = re.compile(rb"javascript")
 _POLICY = re.compile(rb"terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies")
 _COUNTER = re.compile(
-    rb"^\W*\d[\d,.]*[kmb]?\s+(?:likes?|shares?|comments?|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?"
+    rb"^[^\w\n]*\d[\d,.]*[kmb]?\s+(?:likes?|shares?|comments?|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?"
     rb"|downloads?|views?|followers?)\W*?$",
     re.MULTILINE,
 )
 _NAVIGATION = re.compile(
-    rb"^\W*sign[- ]in\b|^\W*log[- ]?in\b|\bread more(?:\.\.\.|\xe2\x80\xa6)?\W*?$|\bitems in (?:your )?cart\b",
+    rb"^[^\w\n]*(?:sign[- ]in|log[- ]?in)\b|\bread more(?:\.\.\.|\xe2\x80\xa6)?\W*?$|\bitems in (?:your )?cart\b",
     re.MULTILINE,
 )
 _NAVIGATION_WORDS = 10

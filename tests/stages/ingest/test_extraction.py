@@ -49,13 +49,13 @@ def test_a_document_that_takes_too_long_leaves_the_others_as_they_are(own_worker
 
 def test_a_document_that_needs_too_much_memory_leaves_the_others_as_they_are(own_worker, monkeypatch):
     monkeypatch.setattr(extraction, "MEMORY_BYTES", 30_000_000)
-    items = [document(0, "*one*"), document(1, "[a](b) " * 100_000), document(2, "*two*")]
+    items = [document(0, "*one*"), document(1, "[a](b) " * 300_000), document(2, "*two*")]
     assert outcomes(items, 20.0) == [(0, "one"), (1, "too_large"), (2, "two")]
 
 
 def test_a_killed_process_is_started_again(own_worker):
     assert outcomes([document(0, "*one*")]) == [(0, "one")]
-    process = extraction._worker(5.0)._process
+    process = extraction._worker(5.0).process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert outcomes([document(0, "*one*"), document(1, "*two*")]) == [(0, "one"), (1, "two")]

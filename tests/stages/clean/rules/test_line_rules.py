@@ -69,3 +69,12 @@ def test_removing_lines_leaves_tidy_text():
     text = f"menu\n\n\nmenu\n\n{KEPT}\n\nmenu\n\n\nmenu\n\n{KEPT}\n\n\nmenu"
     assert edited(text, "refinedweb_words").measures.text == f"{KEPT}\n\n\n{KEPT}"
     assert edited("menu\nmenu", "refinedweb_words").measures.text == ""
+
+
+@pytest.mark.parametrize("line", ["", "--", "漢字。", "Слово.", "1"])
+def test_lines_without_ascii_words_take_linear_time(line):
+    """Minutes, when a pattern went on over the line's end: in bytes, letters beyond ASCII are no word."""
+    rules = LineRules.model_validate({name: {"action": "drop"} for name in LineRules.model_fields})
+    text = f"{line}\n" * 60_000 + "17 likes\nSign in\nA line of prose that stays in the text."
+    edits = apply_line_rules(TextMeasures.of(text), rules)
+    assert edits.measures.text.endswith("A line of prose that stays in the text.")
