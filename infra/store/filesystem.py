@@ -17,7 +17,15 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from data_schemas.errors import EnvironmentProblem
-from infra.store.listings import StoredFile, local_files, local_versions, modified, remove_empty, version
+from infra.store.listings import (
+    StoredFile,
+    local_files,
+    local_versions,
+    modified,
+    protocols,
+    remove_empty,
+    version,
+)
 
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 CONFLICT_DELAYS_SECONDS = (0.1, 0.3, 1.0, 3.0)
@@ -52,12 +60,12 @@ class Folder:
     @property
     def is_local(self) -> bool:
         """True on a local disk, where a rename is atomic and files can be memory-mapped."""
-        return "file" in _protocols(self.filesystem)
+        return "file" in protocols(self.filesystem)
 
     @property
     def is_in_process(self) -> bool:
         """True for `memory://`, which other processes cannot access."""
-        return "memory" in _protocols(self.filesystem)
+        return "memory" in protocols(self.filesystem)
 
     def full(self, path: str = "") -> str:
         """Path inside the filesystem of `path` inside this folder."""
@@ -318,8 +326,3 @@ def _create_locally(target: Path, data: bytes) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
-
-
-def _protocols(filesystem: Any) -> tuple[str, ...]:
-    protocol = filesystem.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

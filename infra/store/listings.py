@@ -2,7 +2,7 @@
 
 - `StoredFile`, `local_files`: a recursive listing; `modified`: the time of an entry of any filesystem
 - `local_versions`, `version`: tell whether a file was written again
-- `remove_empty`: folders without files
+- `remove_empty`: folders without files; `protocols`: kind of a filesystem
 """
 
 import contextlib
@@ -21,6 +21,8 @@ class StoredFile(NamedTuple):
     bytes: int
     modified: float | None
     """Seconds since 1970 by the filesystem's clock; None if it does not record them."""
+    upload: str = ""
+    """Id of an upload to an object store that has not ended, of which no listing of files shows the parts."""
 
 
 def local_files(folder: Path, prefix: str = "") -> Iterator[StoredFile]:
@@ -73,3 +75,9 @@ def version(info: Mapping[str, Any]) -> str:
     fields = (info.get(name) for name in ("ETag", "etag", "generation"))
     stamp = next((field for field in fields if field), None)
     return str(stamp) if stamp else f"{info.get('created')}-{info.get('mtime')}-{info.get('size')}"
+
+
+def protocols(filesystem: Any) -> tuple[str, ...]:
+    """Names of the protocols of a filesystem, such as `s3` and `s3a`."""
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

@@ -17,6 +17,7 @@ from infra.store.garbage.contents import StoreContents, artifact_id, check_store
 from infra.store.garbage.gate import GarbageGate
 from infra.store.garbage.runs_in_store import RunsInStore, read_runs
 from infra.store.garbage.selection import Garbage, select_garbage
+from infra.store.garbage.uploads import abort_uploads
 from infra.store.pins import RemovedArtifacts
 from infra.store.runs import RunStore, close
 
@@ -108,10 +109,11 @@ def _record_removed(store_url: str, contents: StoreContents, runs: RunsInStore, 
 
 
 def _remove(root: Folder, claim: Claim, rows: Iterable[Garbage]) -> None:
-    paths = (row.file.path for row in rows)
-    while batch := list(islice(paths, REMOVED_AT_ONCE)):
+    files = (row.file for row in rows)
+    while batch := list(islice(files, REMOVED_AT_ONCE)):
         claim.check()
-        root.remove_files(batch)
+        abort_uploads(root, [file for file in batch if file.upload])
+        root.remove_files([file.path for file in batch if not file.upload])
 
 
 def _order(row: Garbage) -> tuple[bool, bool, str]:

@@ -15,6 +15,7 @@ from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, Manifest
 from infra.store.artifacts import MANIFEST
 from infra.store.filesystem import Folder
+from infra.store.garbage.uploads import unfinished_uploads
 from infra.store.listings import StoredFile
 from infra.store.records import parse_record, readable_fields
 
@@ -43,7 +44,7 @@ class StoreContents:
     shared: dict[str, list[StoredFile]] = field(default_factory=dict)
     """`shared/<stage>/<key>` -> its files."""
     temporary: list[StoredFile] = field(default_factory=list)
-    """Files of writes that have not ended, anywhere in the store."""
+    """Files and uploads of writes that have not ended, anywhere in the store."""
 
     def load(self, artifact: str) -> Manifest | None:
         """The manifest of an artifact that was not listed: behind a link, of an unknown stage or newer."""
@@ -88,6 +89,8 @@ def read_contents(root: Folder, stages: Sequence[str]) -> StoreContents:
     others = [file for folder in ("runs", "reports") if folder in names for file in root.files(folder)]
     for files in (*contents.keys.values(), *contents.shared.values(), others):
         contents.temporary += [file for file in files if TEMPORARY.fullmatch(file.path.rsplit("/", 1)[-1])]
+    ours = {*stages, "shared", "runs", "reports"}
+    contents.temporary += [file for file in unfinished_uploads(root) if file.path.split("/")[0] in ours]
     _read_manifests(contents)
     return contents
 

@@ -70,7 +70,10 @@ def select_garbage(
             garbage += _Key(contents, runs, kept, needed, now - older_than_seconds, left, key).garbage(listed)
     for folder, files in contents.shared.items():
         stage = folder.split("/")[1]
-        in_use = any(stage not in runs.records[run_id].stages for run_id in runs.live)
+        in_use = any(
+            stage not in runs.records[run_id].stages or runs.held.get(run_id, "").startswith(f"{stage}/")
+            for run_id in runs.live
+        )
         if not in_use and all(_is_older(file, now - older_than_seconds) for file in files):
             garbage += [Garbage("shared passes", f"shared/{stage}", file) for file in files if not _is_temporary(file)]
     return garbage

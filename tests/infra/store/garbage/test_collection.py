@@ -17,6 +17,7 @@ from infra.store.garbage import collection
 from infra.store.garbage.collection import collect, preview
 from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate
+from infra.store.garbage.uploads import abort_uploads, unfinished_uploads
 from infra.store.pins import Pins, RemovedArtifacts
 from infra.store.runs import RunStore, close
 from tests.infra.store.garbage.small_store import DAY, STAGES, add_artifact, add_run, damage, live, paths
@@ -197,3 +198,20 @@ def test_a_removed_artifact_that_was_made_again_is_not_listed_as_removed(aged):
     RunStore(store).save(close(run_record("other"), "finished"))
     collect(store, STAGES, 30 * DAY, print)
     assert RemovedArtifacts(store).by_run() == {"old": ["clean", "dedup"]}
+
+
+@pytest.mark.slow
+def test_uploads_that_did_not_end_are_aborted(s3):
+    """S3 keeps the parts of an upload that a killed process began, and shows them in no listing of files."""
+    store, other = f"{s3}/{uuid.uuid4().hex}/a", Folder(f"{s3}/elsewhere")
+    add_run(store, "any", 90)
+    for folder in (Folder(store).child("clean/x"), Folder(store).child("notes"), other):
+        file = folder.create("large")
+        file.write(b"0" * (file.blocksize + 1))  # the first part is sent, and the rest never
+        file.closed = True
+    assert [upload.path for upload in unfinished_uploads(other)] == ["large"]
+    [aborted] = collect(store, STAGES, 30 * DAY, print)  # this server says that all uploads began in 2010
+    assert (aborted.kind, aborted.file.path) == ("temporary", "clean/x/large")
+    assert [upload.path for upload in unfinished_uploads(Folder(store))] == ["notes/large"]
+    assert len(unfinished_uploads(other)) == 1
+    abort_uploads(other, unfinished_uploads(other))
