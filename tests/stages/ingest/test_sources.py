@@ -23,6 +23,7 @@ from tests.stages.ingest.sample_files import COMPRESS, json_lines, parquet, read
 from tests.stages.ingest.test_stage import ids, ingest, rows, write
 
 LINES = json_lines({"text": "x"})
+GZIPPED = gzip.compress(LINES, mtime=0)  # pytest-xdist compares the names of tests, in which these bytes are
 DUMP = b"<mediawiki><page><title>T</title><ns>0</ns><id>1</id><text>Words of a page.</text></page></mediawiki>"
 PAGE = (
     b"<!DOCTYPE html><html><body><p>"
@@ -39,10 +40,10 @@ def reasons(pattern: object, store: str = "") -> dict[str, str]:
     ("name", "data", "text"),
     [
         ("enwiki-20240101-pages-articles-multistream1.xml-p1p41242.bz2", bz2.compress(DUMP), "Words of a page."),
-        ("part-00000", LINES, "x"), ("part-00000.gz", gzip.compress(LINES), "x"),
-        ("DATA.JSONL.GZ", gzip.compress(LINES), "x"),
-        ("lines.jsonl-00000-of-00010", LINES, "x"), ("lines.gz", gzip.compress(LINES), "x"),
-        ("lines.jsonl.gz", LINES, "x"), ("lines.jsonl", gzip.compress(LINES), "x"), ("array", b'[{"text": "x"}]', "x"),
+        ("part-00000", LINES, "x"), ("part-00000.gz", GZIPPED, "x"),
+        ("DATA.JSONL.GZ", GZIPPED, "x"),
+        ("lines.jsonl-00000-of-00010", LINES, "x"), ("lines.gz", GZIPPED, "x"),
+        ("lines.jsonl.gz", LINES, "x"), ("lines.jsonl", GZIPPED, "x"), ("array", b'[{"text": "x"}]', "x"),
         ("pretty", b'{\n  "text": "x"\n}', "x"), ("README", b"plain words\n", "plain words\n"),
         ("utf16.jsonl.gz", LINES.decode().encode("utf-16"), "x"),
     ],

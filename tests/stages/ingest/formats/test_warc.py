@@ -159,7 +159,7 @@ def text_of_page() -> str:
     [
         (PAGE.encode(), "Content-Encoding: gzip\r\nContent-Encoding: br\r\n", None),
         (b"\x99" + PAGE.encode(), "Content-Encoding: sdch\r\n", "unknown_coding"),
-        (gzip.compress(PAGE.encode())[:-30], "Content-Encoding: gzip\r\n", "broken_coding"),
+        (gzip.compress(PAGE.encode(), mtime=0)[:-30], "Content-Encoding: gzip\r\n", "broken_coding"),
         (brotli.compress(PAGE.encode())[:-30], "Content-Encoding: br\r\n", "broken_coding"),
         (raw_deflate(PAGE.encode())[:-30], "Content-Encoding: deflate\r\n", "broken_coding"),
         (b"\xff\xfe\xff" * 30, "Content-Encoding: deflate\r\n", "broken_coding"),
