@@ -13,6 +13,7 @@ from stages.common.scripts import unspaced_bytes
 from stages.ingest import python_documentation as python
 from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import IngestConfig, SourceConfig
+from stages.ingest.file_listing import SourceFile
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
 from stages.ingest.reject_limit import BrokenRecords, is_exceeded
@@ -115,11 +116,24 @@ def _rows(unit: Unit, source: SourceConfig, config: IngestConfig, counter: ByteC
     else:
         file = unit.file
         limits = (config.max_document_bytes, counter, config.max_document_seconds)
-        records = ((file.path, record) for record in read_file(file, source, *limits))
+        results = read_file(file, source, *limits)
+        if not source.where:
+            results = _or_no_record(results, file)
+        records = ((file.path, record) for record in results)
     name, prefix = collection(unit, source), id_prefix(unit, source)
     for path, record in records:
         id = f"{prefix}/{path}#{record.position}"
         yield _row(record, name, id, path, source, config.max_document_bytes)
+
+
+def _or_no_record(results: Iterator[Record | Failure], file: SourceFile) -> Iterator[Record | Failure]:
+    """The results, or one failure for a file without any: a table with its header alone, a dump of talk pages."""
+    first = next(results, None)
+    if first is None:
+        yield Failure(file.rows.position if file.rows else 0, "no_record", f"no record in {file.bytes:,} bytes")
+        return
+    yield first
+    yield from results
 
 
 def _python_records(unit: python.Unit) -> Iterator[tuple[str, Record | Failure]]:

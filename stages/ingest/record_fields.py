@@ -39,7 +39,8 @@ def record_of(values: Mapping[str, Any], position: int, source: SourceConfig) ->
             return Failure(position, "not_utf8", f"field {names.text!r}: {error.reason} at byte {error.start}")
     if not isinstance(text, str):
         problem = "missing" if _is_null(text) else f"{described(text)}, not a string"
-        fields = ", ".join(f"{name}{_container(value)}" for name, value in list(values.items())[:SHOWN_FIELDS])
+        named = [name for name in values if isinstance(name, str)] or list(values)  # columns of CSV have numbers too
+        fields = ", ".join(f"{name}{_container(values[name])}" for name in named[:SHOWN_FIELDS])
         return Failure(position, "no_text", f"field {names.text!r} is {problem}; the record has: {fields}")
     raw_date = plain(field_value(values, names.date))
     date = raw_date if raw_date and is_iso_date(raw_date) else None

@@ -228,3 +228,16 @@ def test_python_documentation_beside_files(tmp_path):
     assert table_rows[-1]["id"] == "files/a.jsonl#0"
     assert {"version"} <= {key for row in table_rows[:-1] for key, _ in row["metadata"]}
     assert len(set(ids(writer))) == len(table_rows) > 1
+
+
+def test_a_file_without_a_record_is_a_reject_and_not_broken(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"text": "x", "kind": "a"})
+    for name, data in (("b.jsonl", b"\n"), ("c.csv", b"id,text\n"), ("d.json", b"[]"), ("e.jsonl", b"")):
+        (tmp_path / name).write_bytes(data)
+    writer = ingest(IngestConfig(path=f"{tmp_path}/*"))
+    assert [(row["path"], row["reason"]) for row in rows(writer, "rejects")] == [
+        (name, "no_record") for name in ("b.jsonl", "c.csv", "d.json", "e.jsonl")
+    ]
+    assert writer.counts["broken_records"] == 0
+    assert not rows(ingest(IngestConfig(path=f"{tmp_path}/*", where={"kind": "a"})), "rejects")
+    assert ids(ingest(IngestConfig(path=path))) == ["files/a.jsonl#0"]
