@@ -18,7 +18,7 @@ ENCODED_BYTES_PER_SECOND = 2.5e6
 BYTES_PER_TOKEN = 3.3
 TRAINER_BYTES, UNSPACED_TRAINER_BYTES = 40, 130
 """Memory per byte of training text: the trainer keeps each distinct run of letters once, and in scripts without spaces
-hardly two runs are equal (measured: Chinese 125, Thai 131)."""
+hardly two runs are equal (measured in docs/results/corpus.md)."""
 
 
 class TokenizeStage(Stage):
