@@ -186,12 +186,12 @@ static void attend_int8(const float *query, const int8_t *first, const float *sc
     for (int64_t i = 0; i < count; i++)
         scores[i] = (float)dot_int8(codes, first + i * step * width, width) * query_scale * scales[i * step];
     const float total = weights_of(scores, count);
-    float largest = 0;
+    float largest = 0, sum = 0;
     for (int64_t i = 0; i < count; i++) {
-        scores[i] *= scales[i * step + 1];
+        sum += scores[i] *= scales[i * step + 1];
         largest = scores[i] > largest ? scores[i] : largest;
     }
-    const float weight_scale = largest / MAX_WEIGHT, divisor = divisor_of(weight_scale);
+    const float weight_scale = (isnan(sum) ? sum : largest) / MAX_WEIGHT, divisor = divisor_of(weight_scale);
     memset(mixed, 0, width * sizeof *mixed);
     for (int64_t i = 0; i < count; i += EXACT_ENTRIES)
         add_values(scores + i, divisor, weight_scale / total, first + (i * step + 1) * width, step * width,

@@ -123,6 +123,20 @@ def test_nan_stays_nan_in_torch_and_in_the_kernels(name, norm):
         assert NativeDecoder.create(model, model.new_cache(1)).predict(random_tokens(1, length).tolist()).isnan().all()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nan_of_a_value_alone_stays_nan(name):
+    """Keys and queries are numbers: no weight of attention is NaN, only what it multiplies."""
+    model = NETWORKS[name]().eval()
+    attention = model.layers[0].attention
+    projection = next(module for module in attention.modules() if getattr(module, "bias", None) is not None)
+    projection.bias[2 * attention.head_width + 1] = torch.nan
+    for length in (1, 20):
+        tokens = random_tokens(1, length)
+        assert model(tokens, cache=model.new_cache(1))[:, -1].isnan().all()
+        assert NativeDecoder.create(model, model.new_cache(1)).predict(tokens.tolist()).isnan().all()
+
+
 @torch.inference_mode()
 def test_an_int8_cache_longer_than_sums_are_exact_for():
     """Values are summed in 32 bits over 512 entries at a time."""
