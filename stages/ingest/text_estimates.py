@@ -54,10 +54,16 @@ def _unspaced_share(source: SourceConfig, files: Sequence[python.Unit | SourceFi
         return float(source.language in UNSPACED_LANGUAGES)
     if source.text_format not in (None, "plain"):
         return 0.0
-    samples = [file for file in files if isinstance(file, SourceFile) and file.format in SAMPLED_FORMATS]
+    samples = [file for file in files if isinstance(file, SourceFile) and _is_cheap_to_begin(file)]
     texts = [text for file in samples[:SAMPLED_FILES] for text in _first_texts(file, source)]
     sizes = [len(text.encode("utf-8", "replace")) for text in texts]
     return sum(map(unspaced_bytes, texts, sizes)) / max(sum(sizes), 1)
+
+
+def _is_cheap_to_begin(file: SourceFile) -> bool:
+    """Whether the first records can be read without the rest: web servers may send a table as a whole only."""
+    is_on_the_web = file.url.startswith(("http://", "https://"))
+    return file.format in SAMPLED_FORMATS and not (is_on_the_web and file.format in ("parquet", "arrow"))
 
 
 def _first_texts(file: SourceFile, source: SourceConfig) -> list[str]:
