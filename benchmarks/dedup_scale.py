@@ -4,7 +4,7 @@ Signatures are generated without text (`benchmarks/common/generated_signatures.p
 by their share of equal values. Each size runs in a process of its own with `--workers` worker processes, and what it
 wrote is removed afterwards; 20 million documents take some 20 GB of disk below `--work`.
 
-- exponent: growth exponent of the seconds over the number of documents, without generation
+- exponent: growth exponent of the CPU seconds of all processes over the number of documents, without generation
 - peak_gigabytes: peak of the anonymous memory of all processes together, at the largest size; mapped files are page
   cache
 - survivors_over_clusters: survivors over planted clusters, at the largest size; 1 if every duplicate was found, and
@@ -14,6 +14,7 @@ wrote is removed afterwards; 20 million documents take some 20 GB of disk below 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from data_schemas.manifest import FileEntry
 from infra.progress import SilentListener
 from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import Partition, PartitionMap, PartitionMarker
+from stages.dedup.near_duplicates import components
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.dedup.near_duplicates.pipeline import fates_of_signed
 from stages.dedup.near_duplicates.signature_index import SignatureFile
@@ -51,9 +53,14 @@ def main() -> None:
     parser.add_argument("--documents", type=int, nargs="+", default=[1_000_000, 4_000_000], metavar="N")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="worker processes (default: 2)")
     parser.add_argument("--work", type=Path, help="folder for what is written (default: a temporary one)")
+    parser.add_argument(
+        "--stars", action="store_true", help="find components as beyond 16 million documents in pairs, by stars on disk"
+    )
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
+        if arguments.stars:
+            components.DOCUMENTS_AT_ONCE = 0
         print(json.dumps(measure(arguments.measure, arguments.workers, arguments.work)))
         return
     sizes = [100_000, 400_000] if arguments.quick else arguments.documents
@@ -61,15 +68,15 @@ def main() -> None:
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=arguments.work) as work:
             command = [sys.executable, "-m", "benchmarks.dedup_scale", "--measure", str(size), "--work", work]
-            command += ["--workers", str(arguments.workers)]
+            command += ["--workers", str(arguments.workers), *(["--stars"] if arguments.stars else [])]
             completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(completed.stdout.splitlines()[-1]))
     print_table(rows)
-    seconds = [row["seconds"] for row in rows]
-    exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0] if len(sizes) > 1 else float("nan")
+    seconds = [row["cpu_seconds"] for row in rows]
+    exponent = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0]) if len(sizes) > 1 else None
     last = rows[-1]
     figures = {name: last[name] for name in ("peak_gigabytes", "survivors_over_clusters")}
-    print(json.dumps({"exponent": round(float(exponent), 3), **figures}))
+    print(json.dumps({"exponent": exponent and round(exponent, 3), **figures}))
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -98,7 +105,7 @@ def measure(documents: int, workers: int, work: Path) -> dict[str, Any]:
         first = files[-1].end
     context = StageContext("benchmark", maps, out.folder, SilentListener())
     texts = write_documents(f"{work}/none", [])  # signatures alone decide here
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), cpu_seconds()
     with MemoryPeak(children=True) as peak:
         fates = fates_of_signed(texts, files, NEAR, SurvivorConfig(), context)
     seconds = time.perf_counter() - start
@@ -107,6 +114,7 @@ def measure(documents: int, workers: int, work: Path) -> dict[str, Any]:
     return {
         "documents": documents,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds() - cpu_start, 1),
         "documents_per_second": round(documents / seconds),
         "peak_gigabytes": round(peak.bytes / 1e9, 2),
         "gigabytes_of_signatures": round(written.pop("generated") / 1e9, 2),
@@ -120,6 +128,12 @@ def measure(documents: int, workers: int, work: Path) -> dict[str, Any]:
             if name != "generated"
         },
     }
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 class PhaseTimes(SilentListener):

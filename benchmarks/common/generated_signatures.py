@@ -68,8 +68,8 @@ def sign_generated(near: MinHashConfig, documents: int, number: int, out: Partit
     chains, templates = groups(documents // KINDS, CHAIN), groups(documents // PAGES, TEMPLATE)
     _generate(first, documents, chains, templates, signatures, exact)
     columns = [
-        pa.array([f"d{document:010d}" for document in range(first, end)]),
-        pa.array(["generated"]).take(pa.array(np.zeros(count, dtype=np.int64))),
+        pa.array([str(document) for document in range(first, end)]),
+        pa.array(["s"]).take(pa.array(np.zeros(count, dtype=np.int64))),
         pa.nulls(count, pa.float64()),
         pa.array(np.full(count, 3000)),
         pa.array(np.full(count, 600)),
