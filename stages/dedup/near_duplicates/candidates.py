@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from infra.store.artifacts import Artifact
+from infra.store.filesystem import Folder
 from infra.workers.exchange import Exchange, Incoming, Pieces, write_pieces
 from infra.workers.partitions import PartitionResult, PartitionWriter
 from stages.dedup.near_duplicates.lsh_buckets import (
@@ -30,7 +31,7 @@ from stages.dedup.near_duplicates.lsh_buckets import (
 )
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.signature_index import Block, fixed_lists
-from stages.dedup.part_files import Numbers, column_of, number_type, numbers_of
+from stages.dedup.part_files import Numbers, PartFile, column_of, number_type, numbers_of, open_table
 
 BLOCK_DOCUMENTS = 1 << 17
 """Maximum number of documents in a block of several files: 70 MB of signatures."""
@@ -152,14 +153,14 @@ def sort_buckets(work: NearDuplicates, entries: Incoming, number: int, out: Part
 
 
 def order_members(
-    work: NearDuplicates, bands: Sequence[PartitionResult], large: Incoming, block: int, out: PartitionWriter
+    work: NearDuplicates, contents: Sequence[PartFile], large: Incoming, block: int, out: PartitionWriter
 ) -> None:
     """Add the hashes that order the members of large buckets, and their groups."""
     members = large.read(block)
     keys, rows = column_of(members, "key"), numbers_of(members, "document") - work.blocks[block].first
     group = np.full(work.blocks[block].end - work.blocks[block].first, np.iinfo(np.uint64).max)
     np.minimum.at(group, rows, keys)
-    content = bands[block].read_table(CONTENT)
+    content = open_table(contents[block])
     hashes = [content.column(name).take(pa.array(rows)) for name in ("signature", "exact")]
     table = pa.table([*members.columns, *hashes, group[rows]], schema=work.ordered.schema)
     work.ordered.write(out, LARGE, table, partition_of(keys, work.ordered.destinations))
@@ -249,15 +250,19 @@ def write_chunks(work: NearDuplicates, pairs: Pairs, chunk_of: Numbers, source: 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Chunks of pairs that several partitions wrote, numbered over all of them; picklable."""
+    """Chunks of pairs that several partitions wrote, numbered over all of them; picklable, a path per partition."""
 
-    results: Sequence[PartitionResult]
+    folder: Folder
+    paths: Sequence[str]
+    offsets: Numbers
+    """(partitions + 1,) number of the first chunk of each partition, and of all chunks."""
     schema: pa.Schema
 
-    @cached_property
-    def offsets(self) -> Numbers:
-        """(results + 1,) number of the first chunk of each result, and of all chunks."""
-        return np.cumsum([0, *(result.marker.counts["chunks"] for result in self.results)])
+    @classmethod
+    def of(cls, results: Sequence[PartitionResult], folder: Folder, schema: pa.Schema) -> "Chunks":
+        """Chunks that `write_chunks` wrote in these partitions, in this order."""
+        offsets = np.cumsum([0, *(result.marker.counts["chunks"] for result in results)])
+        return cls(folder, [result.location(CHUNKS) for result in results], offsets, schema)
 
     @property
     def total(self) -> int:
@@ -267,8 +272,7 @@ class Chunks:
     def read(self, number: int) -> Pairs:
         """Pairs of a chunk."""
         index = int(np.searchsorted(self.offsets, number, side="right")) - 1
-        pieces = Pieces.of(self.results[index], CHUNKS, self.schema)
-        table = pieces.read(number - int(self.offsets[index]))
+        table = Pieces(self.folder, self.paths[index], self.schema).read(number - int(self.offsets[index]))
         return Pairs(numbers_of(table, "first"), numbers_of(table, "second"))
 
     def destinations(self, requests: pa.Table) -> Numbers:

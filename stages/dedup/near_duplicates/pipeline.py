@@ -76,13 +76,14 @@ def fates_of_signed(
     size = min(max(total // candidates.BLOCKS, candidates.MIN_BLOCK_DOCUMENTS), candidates.BLOCK_DOCUMENTS)
     work = NearDuplicates(documents, near, tuple(blocks_of(files, size)))
     with context.phase("candidates"):
-        chunks = _candidate_chunks(work, maps)
-        rows = _sent(work, chunks, "signature", verification.row_exchange, verification.send_signatures, maps)
+        merged = _candidates(work, maps)
+        chunks = Chunks.of(merged, maps.folder, work.pairs.schema)
+        rows = _sent(work, chunks, merged, "signature", verification.row_exchange, verification.send_signatures, maps)
         check = partial(verification.check_candidates, work, chunks, rows)
         checked = maps.map("candidates", check, numbered(chunks.total))
     with context.phase("verification"):
-        still_open = Chunks(checked, work.pairs.schema)
-        sets = _sent(work, still_open, "shingle", verification.set_exchange, verification.send_shingles, maps)
+        still_open = Chunks.of(checked, maps.folder, work.pairs.schema)
+        sets = _sent(work, still_open, checked, "shingle", verification.set_exchange, verification.send_shingles, maps)
         verify = partial(verification.verify, work, still_open, sets)
         verified = maps.map("verification", verify, numbered(still_open.total))
     with context.phase("clusters"):
@@ -96,7 +97,7 @@ def numbered(count: int) -> list[Partition]:
     return [Partition(f"{number:06d}", number) for number in range(count)]
 
 
-def _candidate_chunks(work: NearDuplicates, maps: PartitionMap) -> Chunks:
+def _candidates(work: NearDuplicates, maps: PartitionMap) -> list[PartitionResult]:
     """Distinct candidate pairs of all blocks, in chunks."""
     blocks, buckets = numbered(len(work.blocks)), numbered(work.entries.destinations)
     bands = maps.map("bands", partial(candidates.write_bands, work), blocks)
@@ -106,27 +107,29 @@ def _candidate_chunks(work: NearDuplicates, maps: PartitionMap) -> Chunks:
     merged = maps.map("pairs", partial(candidates.merge_pairs, work, pairs), numbered(work.new_blocks))
     if any(result.marker.counts["large"] for result in sorted_buckets):
         large = work.large.collect(maps, "large_members", sorted_buckets, candidates.LARGE)
-        order = partial(candidates.order_members, work, bands, large)
+        contents = [part_of(result, candidates.CONTENT) for result in bands]
+        order = partial(candidates.order_members, work, contents, large)
         ordered = work.ordered.collect(maps, "ordered_members", maps.map("order", order, blocks), candidates.LARGE)
         paired = maps.map("large_buckets", partial(candidates.pair_members, work, ordered), buckets)
         grouped = work.grouped_pairs.collect(maps, "large_pairs", paired, candidates.PAIRS)
         merged += maps.map("grouped_pairs", partial(candidates.merge_grouped_pairs, work, grouped), buckets)
-    return Chunks(merged, work.pairs.schema)
+    return merged
 
 
 def _sent(
     work: NearDuplicates,
     chunks: Chunks,
+    writers: Sequence[PartitionResult],
     name: str,
     exchange_of: Callable[[NearDuplicates, Chunks], Exchange],
     send: Callable[..., None],
     maps: PartitionMap,
 ) -> Incoming:
-    """Columns that the chunks of pairs need of their documents: signatures or sets of shingles."""
+    """Signatures or sets of shingles that the chunks of pairs need, as the writers of the chunks requested them."""
     exchange = exchange_of(work, chunks)
     if not chunks.total:
         return exchange.collect(maps, f"{name}_rows", [], verification.ROWS)
-    requests = work.requests.collect(maps, f"{name}_requests", chunks.results, candidates.REQUESTS)
+    requests = work.requests.collect(maps, f"{name}_requests", writers, candidates.REQUESTS)
     sent = maps.map(f"{name}s", partial(send, work, chunks, requests), numbered(len(work.blocks)))
     return exchange.collect(maps, f"{name}_rows", sent, verification.ROWS)
 
