@@ -29,6 +29,8 @@ ENTRIES = 1 << 21
 16 bytes per candidate pair."""
 
 
+MAX_PARTITIONS = 1 << 16
+"""Beyond 6 billion documents, partitions grow instead: a driver lists them all."""
 _ENCODABLE = 3_000_000_000
 """Number of documents whose pairs fit into 63 bits."""
 
@@ -51,7 +53,7 @@ class Members(NamedTuple):
 
 def bucket_partitions(banding: Banding, documents: int) -> int:
     """Number of partitions for the band keys of this number of documents."""
-    return max(1, -(-(banding.bands + 1) * documents // ENTRIES))
+    return min(MAX_PARTITIONS, max(1, -(-(banding.bands + 1) * documents // ENTRIES)))
 
 
 def partition_of(keys: Hashes, partitions: int) -> npt.NDArray[np.uint32]:

@@ -25,6 +25,7 @@ from stages.dedup.filter import FileFates
 from stages.dedup.near_duplicates import candidates, clusters, verification
 from stages.dedup.near_duplicates.candidates import Chunks, NearDuplicates
 from stages.dedup.near_duplicates.components import count_edges, find_components
+from stages.dedup.near_duplicates.lsh_buckets import MAX_PARTITIONS
 from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.dedup.near_duplicates.signature_index import SignatureFile, blocks_of, earlier_files
 from stages.dedup.near_duplicates.signing import sign_documents
@@ -74,6 +75,7 @@ def fates_of_signed(
     """Fates per file of the documents whose signatures are in `files`; further arguments as in `find_fates`."""
     maps, total = context.partitions, files[-1].end
     size = min(max(total // candidates.BLOCKS, candidates.MIN_BLOCK_DOCUMENTS), candidates.BLOCK_DOCUMENTS)
+    size = max(size, total // MAX_PARTITIONS)
     work = NearDuplicates(documents, near, tuple(blocks_of(files, size)))
     with context.phase("candidates"):
         merged = _candidates(work, maps)

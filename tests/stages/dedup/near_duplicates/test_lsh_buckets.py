@@ -107,6 +107,7 @@ def test_planted_pairs_become_candidates_as_the_theory_says(similarity):
 def test_partitions_follow_the_number_of_keys(monkeypatch):
     monkeypatch.setattr(lsh_buckets, "ENTRIES", 100)
     assert [bucket_partitions(Banding(4, 2), documents) for documents in (0, 20, 21, 900)] == [1, 1, 2, 45]
+    assert bucket_partitions(Banding(4, 2), 10**12) == 65_536
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=20), st.sampled_from([0, 1 << 35]))
