@@ -50,6 +50,9 @@ UNSPACED = "\u0e00"
 _MAGIC_WORD = re.compile(r"__[A-Z]{3,}__")
 _LEFTOVER = re.compile(r"^[^\S\n]*(?:\{\||\|[-}+]|!\s|\|).*$|\{\{|\}\}|\[\[|\]\]|</?[a-zA-Z][^<>\n]{0,200}>", re.M)
 _UNCLOSED_TAG = re.compile(r"<(?=[a-zA-Z/][^<>]*(?:<|\Z))")
+_PAIRED = "ref|small|sup|sub|div|span|b|i|u|s|center|blockquote|nowiki|pre|code|gallery|math"
+_CLOSING_TAG = re.compile(rf"</({_PAIRED})\s*>", re.I)
+_OPENING_TAG = re.compile(rf"<(?=({_PAIRED})\b[^<>]*(?<!/)>)", re.I)
 """Text for the parser too, which reads to the end of the page for each of them."""
 _EMPTY_BRACKETS = re.compile(r"\(\s*(?:[;,]\s*)?\)|\[\s*\]")
 _OPENING_PUNCTUATION = re.compile(r"\(\s*[;,]\s*")
@@ -69,12 +72,19 @@ def read(text: str, namespaces: Collection[str] = ()) -> Record | Failure:
     if len(text) > MAX_CHARACTERS:
         return Failure(0, "too_long", f"{len(text)} characters of wikitext")
     try:
-        parsed = mwparserfromhell.parse(_UNCLOSED_TAG.sub("&lt;", text), skip_style_tags=True)
+        parsed = mwparserfromhell.parse(_without_unclosed_tags(text), skip_style_tags=True)
         prose = _prose(parsed, _namespaces(tuple(namespaces)))
     except (RecursionError, mwparserfromhell.parser.ParserError) as error:
         return Failure(0, "unreadable_wikitext", type(error).__name__)
     cleaned = _without_link_sections(_tidied(prose))
     return Record(0, cleaned) if cleaned else Failure(0, "no_text")
+
+
+def _without_unclosed_tags(text: str) -> str:
+    """Wikitext in which the beginnings of tags that never end are text."""
+    text = _UNCLOSED_TAG.sub("&lt;", text)
+    last = {match[1].lower(): match.start() for match in _CLOSING_TAG.finditer(text)}
+    return _OPENING_TAG.sub(lambda tag: "&lt;" if tag.start() > last.get(tag[1].lower(), -1) else "<", text)
 
 
 @lru_cache

@@ -88,7 +88,7 @@ def test_batches_keep_the_order():
     [
         ("markdown", "{% " * 40_000), ("markdown", "{{< " * 40_000), ("markdown", "\n{:" * 40_000),
         ("markdown", "<div><!-- " * 20_000), ("markdown", "<div>\n<script " * 20_000),
-        ("markdown", "---\n" + "a: b\n" * 5_000), ("wikitext", "<ref " * 4_000),
+        ("markdown", "---\n" + "a: b\n" * 5_000), ("wikitext", "<ref " * 4_000), ("wikitext", "<ref>" * 20_000),
         ("wikitext", "a\n" + "\n" * 100_000 + "b"), ("wikitext", "a (" + " " * 100_000 + "b"),
         ("gutenberg", "*** START OF THE PROJECT GUTENBERG EBOOK " * 5_000),
     ],
