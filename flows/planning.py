@@ -197,7 +197,7 @@ class Planner:
         return artifact if self._is_usable(artifact, stage) else None
 
     def _committed_by_this_run(self, stage: Stage, key: str) -> Artifact | None:
-        """What this run made before it was stopped, or failed, between the manifest and its record."""
+        """The artifact that this run made before it was stopped, or failed, between the manifest and its record."""
         if self.record is None:
             return None
         try:

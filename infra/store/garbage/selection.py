@@ -1,4 +1,4 @@
-"""What of a store no run needs: a function of its listing, its runs, the time and the age limit.
+"""The part of a store that no run needs: a function of its listing, its runs, the time and the age limit.
 
 Kept are all artifacts of runs that are pinned, alive or younger than the limit, with their inputs and the inputs of
 these; artifacts that are younger themselves, with theirs; and partitions and progress from which unfinished runs among
@@ -30,7 +30,7 @@ class Garbage:
 
     kind: Kind
     name: str
-    """What a run waits for that wants it while it is removed; empty if no run can."""
+    """The name on which a run waits that wants it while it is removed; empty if no run can."""
     file: StoredFile
 
 
