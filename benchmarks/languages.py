@@ -17,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common.dedup_process import run_stage, write_documents
+from benchmarks.common.dedup_process import run_stage
+from benchmarks.common.documents import write_documents
 from benchmarks.common.languages import CODES, document, joined, near_copy
 from stages.clean.config import CleanConfig
 from stages.clean.document_cleaner import Cleaner
