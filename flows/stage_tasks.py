@@ -30,7 +30,7 @@ def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
     """
 
     def run() -> State[StageOutcome]:
-        with named_errors(session.request.store_url, interrupts=(PrefectSignal, ExternalSignal)):
+        with named_errors(session.request.store_url, interrupts=(PrefectSignal, ExternalSignal, TaskRunTimeoutError)):
             outcome = session.execute(stage)
         artifact = session.artifacts.get(stage.name)
         # An ephemeral server ends with the run: its pages could not be read.

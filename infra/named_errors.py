@@ -43,7 +43,7 @@ def named_errors(location: str, interrupts: tuple[type[BaseException], ...] = ()
 
     Args:
         location: the store's URL, for errors that name no file.
-        interrupts: more requests to stop, which pass like Ctrl-C.
+        interrupts: more requests to stop, which pass like Ctrl-C, also out of an error that a library made of them.
 
     Raises:
         EnvironmentProblem: instead of an error that a filesystem caused.
@@ -57,6 +57,8 @@ def named_errors(location: str, interrupts: tuple[type[BaseException], ...] = ()
             if cause is None:
                 raise error from None
             raise
+        if stop := _request_to_stop(error, (*INTERRUPTS, *interrupts)):
+            raise stop from None
         if problem := storage_problem(error, location):
             raise problem from cause
         name = type(error).__qualname__
@@ -65,6 +67,13 @@ def named_errors(location: str, interrupts: tuple[type[BaseException], ...] = ()
         if cause is None:
             raise RuntimeError(public_text(f"{name}: {error}")) from None
         raise
+
+
+def _request_to_stop(error: BaseException, stops: tuple[type[BaseException], ...]) -> BaseException | None:
+    """The request to stop that torch's checkpoints, which catch everything, wrap into an error of theirs."""
+    if isinstance(error, Exception):
+        return None
+    return next((cause for cause, is_context in _causes(error) if not is_context and isinstance(cause, stops)), None)
 
 
 def _is_public(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -104,6 +105,18 @@ def test_errors_of_libraries_that_no_handler_expects_get_their_name():
 ])  # fmt: skip
 def test_interrupts_bugs_and_errors_of_ours_pass_unchanged(error):
     assert translated(error, ".") is error
+
+
+@pytest.mark.parametrize("request_to_stop", [KeyboardInterrupt, TimeoutError])
+def test_a_request_to_stop_during_a_checkpoint_stops(request_to_stop, tmp_path):
+    """Torch makes a `CheckpointException` even of Ctrl-C, which was retried as an error of the disk."""
+
+    class Interrupted(dcp.FileSystemWriter):
+        def write_data(self, *arguments: object) -> NoReturn:
+            raise request_to_stop
+
+    with pytest.raises(request_to_stop), named_errors(str(tmp_path), (TimeoutError,)):
+        dcp.save({"weight": torch.zeros(2)}, storage_writer=Interrupted(tmp_path / "checkpoint"), no_dist=True)
 
 
 def test_a_full_filesystem(tiny_disk):
