@@ -187,7 +187,8 @@ def _base(root: str, wildcard: str) -> str:
 
 
 def _path(name: str, base: str) -> str:
-    return public_url(name).removeprefix(base)
+    """Bytes of the name that are not UTF-8, which no table can hold, as `\\xff`."""
+    return public_url(name).removeprefix(base).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _file(

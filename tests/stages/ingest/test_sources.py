@@ -172,6 +172,20 @@ def test_odd_file_names(tmp_path, name):
     assert ids(ingest(IngestConfig(path=f"{tmp_path}/*.jsonl"))) == [f"files/{name}#0"]
 
 
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    name = b"caf\xe9.jsonl"  # as Latin-1 machines wrote it
+    try:
+        (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))).write_bytes(LINES)
+        (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + b"\xff.bin"))).write_bytes(b"\0")
+    except OSError:
+        pytest.skip("this filesystem takes UTF-8 names only")
+    config = IngestConfig(path=f"{tmp_path}/*")
+    listing = list_sources(config, "")
+    assert ids(ingest(config, listing=listing)) == [r"files/caf\xe9.jsonl#0"]
+    assert [row.path for row in listing.passed_over] == [r"\xff.bin"]
+    assert json.dumps(listing.fingerprints).encode()
+
+
 SECRET = "https://me:word@host.org/texts/a.jsonl?X-Amz-Signature=5ec4e7&id=1#frag"
 
 
