@@ -4,6 +4,7 @@ import sys
 import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.registry import _registry
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
 from stages.ingest.config import SourceConfig
@@ -57,7 +58,7 @@ def test_a_changed_file_has_another_fingerprint(tmp_path):
 @pytest.mark.parametrize(("url", "package"), [("s3://bucket/*.jsonl", "s3fs"), ("gs://bucket/*.jsonl", "gcsfs")])
 def test_an_object_store_without_its_package_names_it(url, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(fsspec.registry._registry, url.split(":")[0], raising=False)  # another test may have opened it
+    monkeypatch.delitem(_registry, url.split(":")[0], raising=False)  # another test may have opened it
     with pytest.raises(EnvironmentProblem, match=f"pip install {package}"):
         listed(url)
 
