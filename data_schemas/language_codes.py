@@ -1,6 +1,6 @@
 """Codes of languages: ISO 639-1 where a language has one, else the three letters of ISO 639-2 or 639-3.
 
-- `iso_code`: the code that a name of a language in data stands for, such as `he` for `iw`, `heb` and `he-IL`
+- `iso_code`: the ISO 639 code for a language's name in data, such as `he` for `iw`, `heb` and `he-IL`
 - `LanguageCode`: the type of config fields; other names are refused
 
 The list is that of the languages with a name in Unicode's CLDR 48, and what the detector of `clean` can return. Macro

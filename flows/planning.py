@@ -294,7 +294,7 @@ def _name(value: Any) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    """A value on one line, as it stands in a config."""
+    """A value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
     return text.removesuffix("\n").removesuffix("\n...")
 

@@ -25,7 +25,8 @@ from infra.hardware import workers_or_all
 from infra.measure import PeakMemory
 from infra.progress import ProgressListener, SilentListener
 from infra.store import runs
-from infra.store.artifacts import Artifact, ArtifactStore, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.claims import MISSED_BEATS, Claim, Heartbeat
 from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate

@@ -7,7 +7,8 @@ from data_schemas.public_urls import PUBLIC
 from flows.planning import PlannedStage, artifact_refs
 from infra.measure import Stopwatch
 from infra.store import provenance
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from stages.stage import Stage
 
 

@@ -15,7 +15,8 @@ from data_schemas.config import StageConfig
 from data_schemas.manifest import Estimate, Volume
 from infra.measure import Stopwatch
 from infra.progress import ProgressListener
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from infra.store.filesystem import Folder
 from infra.workers.partitions import PartitionMap
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.manifest import Manifest, Volume, content_digest
 from data_schemas.tables import DOCUMENTS, FUNNEL, REJECTS
-from infra.store.artifacts import Artifact, ArtifactStore, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact, ArtifactStore
 
 
 def documents_table(texts: Mapping[str, str], **columns: Any) -> pa.Table:

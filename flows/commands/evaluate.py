@@ -12,7 +12,7 @@ import pyarrow as pa
 from data_schemas.errors import ConfigError
 from flows.console import PlainView
 from flows.run_config import RunConfigBase
-from infra.store.artifacts import table_bytes
+from infra.store.artifact_writer import table_bytes
 from infra.store.filesystem import Folder
 
 

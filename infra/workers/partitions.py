@@ -26,7 +26,7 @@ from data_schemas.errors import ConfigError
 from data_schemas.manifest import FileEntry
 from infra.named_errors import named_errors
 from infra.progress import ProgressListener, SilentListener
-from infra.store.artifacts import ArtifactWriter, table_bytes
+from infra.store.artifact_writer import ArtifactWriter, table_bytes
 from infra.store.filesystem import Folder
 
 POLL_SECONDS = 1.0

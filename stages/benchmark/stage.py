@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from stages.benchmark.checkpoint_folder import check_checkpoint
 from stages.benchmark.config import BenchmarkConfig
 from stages.benchmark.data_files import folder_state

@@ -44,7 +44,7 @@ _PLAIN = {
     **dict(zip("（）＋．＠", "()+.@", strict=True)),
     **{chr(point): str(unicodedata.decimal(chr(point))) for point in range(0x80, 0x10000) if chr(point).isdecimal()},
 }  # fmt: skip
-"""Character -> the one of ASCII that it stands for in numbers and addresses: spaces, hyphens (not the dash of U+2014),
+"""Character -> its ASCII equivalent in numbers and addresses: spaces, hyphens (not the dash of U+2014),
 digits of all scripts, full-width forms."""
 _UNUSUAL = re.compile(f"[{''.join(_PLAIN)}]")
 # Each pattern begins with a character class, to which the engine can skip, and the look-behind follows it: five times

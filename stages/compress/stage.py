@@ -9,7 +9,8 @@ from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, workers_or_all
 from infra.precision import resolved_precision
 from infra.store import provenance
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from stages.compress.config import CompressConfig
 from stages.compress.passes.distill import DistillPass
 from stages.stage import Stage, StageContext

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data_schemas.errors import ContractError
 from infra.progress import ProgressListener
-from infra.store.artifacts import table_bytes
+from infra.store.artifact_writer import table_bytes
 from infra.store.filesystem import Folder
 from modeling.distillation.teacher_predictions import TopPredictions
 from modeling.finite_weights import check_finite

@@ -9,7 +9,8 @@ from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import data_process_bytes, workers_or_all
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition
 from stages.dedup.config import DedupConfig
 from stages.stage import Stage, StageContext

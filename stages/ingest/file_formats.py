@@ -59,9 +59,9 @@ def compression_of(name: str) -> str | None:
     return next((kind for ending, kind in COMPRESSIONS.items() if _bare(name).endswith(ending)), None)
 
 
-def text_bytes(name: str, size: int, source: SourceConfig, told: FormatName | None = None) -> int:
-    """Estimated bytes of text in a file of `size` bytes, whose content may have `told` its format."""
-    format_name = told or format_of(name, source)
+def text_bytes(name: str, size: int, source: SourceConfig, found: FormatName | None = None) -> int:
+    """Estimated bytes of text in a file of `size` bytes; `found` is the format that its content shows, if any."""
+    format_name = found or format_of(name, source)
     share = FORMATS[format_name].text_share if format_name else 1.0
     if source.text_format == "html" and format_name != "html":
         share *= FORMATS["html"].text_share

@@ -9,7 +9,8 @@ from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from data_schemas.public_urls import public_url
 from infra.hardware import DATA_PROCESS_BYTES, MEMORY_PER_PARTITION_BYTE, partition_bytes, workers_or_all
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionResult
 from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig
 from stages.stage import Sources, Stage, StageContext

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from data_schemas.artifact_kinds import MODEL, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from modeling.evaluation.config_counts import active_parameters, flops_per_token, parameters
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.batch_plan import elastic_plans

@@ -7,7 +7,8 @@ from typing import ClassVar
 from data_schemas.artifact_kinds import CORPUS, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
 from infra.hardware import data_process_bytes, workers_or_all
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition
 from stages.stage import Stage, StageContext
 from stages.tokenize.config import TokenizeConfig

@@ -38,7 +38,7 @@ def main(command: str, store: str, corpus: str) -> None:
 
 def train(session: RunSession, store: Path) -> None:
     """Train; the process is paused where a marker is written."""
-    from infra.store.artifacts import ArtifactWriter
+    from infra.store.artifact_writer import ArtifactWriter
     from stages.pretrain import checkpoints
 
     mark_complete, commit, ended = checkpoints.mark_complete, ArtifactWriter.commit, []

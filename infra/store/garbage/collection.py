@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 
-from infra.store.artifacts import MANIFEST
+from infra.store.artifact_writer import MANIFEST
 from infra.store.claims import Claim
 from infra.store.filesystem import REQUESTS_AT_ONCE, Folder
 from infra.store.garbage.contents import StoreContents, artifact_id, check_store, read_contents
@@ -22,7 +22,7 @@ from infra.store.pins import RemovedArtifacts
 from infra.store.runs import RunStore, close
 
 REMOVED_AT_ONCE = 1000
-"""Files between two checks of the claim; a request to S3 deletes up to so many."""
+"""Files between two checks of the claim; S3's limit for one deleting request."""
 
 
 def preview(store_url: str, stages: Sequence[str], older_than_seconds: float) -> list[Garbage]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, Manifest
-from infra.store.artifacts import MANIFEST
+from infra.store.artifact_writer import MANIFEST
 from infra.store.filesystem import Folder
 from infra.store.garbage.uploads import unfinished_uploads
 from infra.store.listings import StoredFile

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from data_schemas.manifest import ArtifactRef
-from infra.store.artifacts import MANIFEST
+from infra.store.artifact_writer import MANIFEST
 from infra.store.garbage.contents import PARTS, TEMPORARY, StoreContents, artifact_id
 from infra.store.garbage.runs_in_store import RunsInStore
 from infra.store.listings import StoredFile

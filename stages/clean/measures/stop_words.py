@@ -56,7 +56,7 @@ def _lists() -> dict[str, list[str]]:
 
 @cache
 def _ngrams(language: str) -> dict[int, Hashes]:
-    """Number of words or units -> sorted hashes of the stop words that consist of so many."""
+    """Number of words or units -> sorted hashes of the stop words of that length."""
     hashes = [words(np.frombuffer(word.encode(), dtype=np.uint8)).hashes for word in _lists()[language]]
     lengths = {len(units) for units in hashes}
     return {

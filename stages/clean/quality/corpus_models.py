@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_schemas.errors import InputDataError
-from infra.store.artifacts import Artifact, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
 from stages.clean.config import PerplexityConfig, QualityClassifierConfig
 from stages.clean.quality import quality_classifier, trigram_model

@@ -1,6 +1,6 @@
 """Invisible characters: removed, but for those that carry meaning.
 
-- `visible`: the text without soft hyphens, zero-width characters, directions and tags that stand for nothing
+- `visible`: the text without soft hyphens, zero-width characters, directions and tags without meaning
 
 Files of any format have them: a soft hyphen where a line may be divided, a zero-width space in a long address, marks
 that an editor left. Kept are joiners and non-joiners between letters of Arabic, Indic and other scripts, which decide

@@ -73,12 +73,17 @@ def _write_edges(work: NearDuplicates, pairs: Pairs, similarity: Similarities, o
     edge_exchange(work).write(out, EDGES, table, work.block_of(documents))
 
 
-def send_signatures(work: NearDuplicates, chunks: Chunks, requests: Incoming, block: int, out: PartitionWriter) -> None:
-    """Send the signatures of a block's documents to the chunks of pairs that need them."""
+def _requested(chunks: Chunks, requests: Incoming, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Requested documents of a block in ascending order, and the chunk of pairs that needs each."""
     requested = requests.read(block)
     documents, to = numbers_of(requested, "document"), chunks.destinations(requested)
     order = np.argsort(documents, kind="stable")
-    documents, to = documents[order], to[order]
+    return documents[order], to[order]
+
+
+def send_signatures(work: NearDuplicates, chunks: Chunks, requests: Incoming, block: int, out: PartitionWriter) -> None:
+    """Send the signatures of a block's documents to the chunks of pairs that need them."""
+    documents, to = _requested(chunks, requests, block)
     exchange = row_exchange(work, chunks)
     rows, destinations = [exchange.schema.empty_table()], [np.empty(0, np.int64)]
     for file in work.blocks[block].files:
@@ -147,10 +152,7 @@ def _share_equal(signatures: Signatures, first: Numbers, second: Numbers, shares
 
 def send_shingles(work: NearDuplicates, chunks: Chunks, requests: Incoming, block: int, out: PartitionWriter) -> None:
     """Send the sets of shingles of a block's documents to the chunks of open pairs that need them."""
-    requested = requests.read(block)
-    documents, to = numbers_of(requested, "document"), chunks.destinations(requested)
-    order = np.argsort(documents, kind="stable")
-    documents, to = documents[order], to[order]
+    documents, to = _requested(chunks, requests, block)
     exchange = set_exchange(work, chunks)
     sets, destinations = [exchange.schema.empty_table()], [np.empty(0, np.int64)]
     for file in work.blocks[block].files:

@@ -7,7 +7,8 @@ import pytest
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.errors import ContractError, DamagedArtifactError
-from infra.store.artifacts import CHECKED_TABLES, Artifact, ArtifactStore, table_bytes
+from infra.store.artifact_writer import table_bytes
+from infra.store.artifacts import CHECKED_TABLES, Artifact, ArtifactStore
 from infra.store.filesystem import FEW_FILES
 from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
 from tests.infra.store.counting import counted_requests

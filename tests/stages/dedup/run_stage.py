@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from infra.progress import SilentListener
-from infra.store.artifacts import Artifact, ArtifactStore, table_bytes
+from infra.store.artifact_writer import table_bytes
+from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.filesystem import Folder
 from infra.workers.partitions import Engine, PartitionMap
 from stages.dedup.config import DedupConfig

@@ -20,7 +20,8 @@ import torch
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RAW_DOCUMENTS, TOKENS, ArtifactKind
 from data_schemas.manifest import Volume
 from data_schemas.tables import DOCUMENTS, FUNNEL, REJECTS, token_shard_schema
-from infra.store.artifacts import Artifact, ArtifactStore, ArtifactWriter
+from infra.store.artifact_writer import ArtifactWriter
+from infra.store.artifacts import Artifact, ArtifactStore
 from modeling.export.model_files import model_to_files
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig

@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.store.artifacts import table_bytes
+from infra.store.artifact_writer import table_bytes
 from infra.store.filesystem import Folder
 from infra.workers import exchange
 from infra.workers.partitions import Partition, PartitionMap
