@@ -1,0 +1,111 @@
+"""The deployment files against the published schemas, and against what this checkout contains."""
+
+import gzip
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+CHECKOUT = Path(__file__).parents[3]
+FILES = CHECKOUT / "infra" / "deployment"
+SCHEMAS = Path(__file__).with_name("schemas")
+RAY_SCHEMA = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+
+
+def load(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((FILES / name).read_text())
+    return document
+
+
+def published(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(gzip.decompress((SCHEMAS / f"{name}.json.gz").read_bytes()))
+    return schema
+
+
+KUBERAY = {"kuberay-cluster.yaml": "rayclusters", "kuberay-job.yaml": "rayjobs"}
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_kuberay_files_fit_the_custom_resources(name: str) -> None:
+    jsonschema.validate(load(name), published(KUBERAY[name]))
+
+
+def test_a_misspelt_field_does_not_fit() -> None:
+    job = load("kuberay-job.yaml")
+    job["spec"]["rayClusterSpec"]["authOption"] = job["spec"]["rayClusterSpec"].pop("authOptions")
+    with pytest.raises(jsonschema.ValidationError, match="authOption"):
+        jsonschema.validate(job, published("rayjobs"))
+
+
+def test_compose_file_fits_the_specification() -> None:
+    validator = jsonschema.Draft7Validator(published("compose-spec"))
+    compose = load("compose.yaml")
+    validator.validate(compose)
+    compose["services"]["postgres"]["helthcheck"] = compose["services"]["postgres"].pop("healthcheck")
+    assert not validator.is_valid(compose)
+
+
+def test_cluster_file_fits_the_schema_of_the_launcher() -> None:
+    jsonschema.validate(load("ray-cluster.yaml"), json.loads(RAY_SCHEMA.read_text()))
+
+
+def cluster_spec(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = load(name)["spec"]
+    return spec.get("rayClusterSpec", spec)
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_kuberay_clusters_have_a_token_a_queue_and_our_version_of_ray(name: str) -> None:
+    spec = cluster_spec(name)
+    assert spec["authOptions"] == {"mode": "token", "secretName": "headrace-ray"}
+    assert f"ray=={spec['rayVersion']}" in (CHECKOUT / "constraints.txt").read_text().splitlines()
+    assert "kueue.x-k8s.io/queue-name" in load(name)["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_all_of_a_cluster_is_asked_for_at_once(name: str) -> None:
+    """Kueue admits what it can count: fixed numbers of workers, and requests of every container."""
+    spec = cluster_spec(name)
+    for group in spec["workerGroupSpecs"]:
+        assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        for container in group["template"]["spec"]["containers"]:
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+
+
+def test_every_secret_of_the_compose_file_must_be_set() -> None:
+    text = (FILES / "compose.yaml").read_text()
+    example = (FILES / ".env.example").read_text()
+    required = set(re.findall(r"\$\{(\w+):\?", text))
+    assert required == set(re.findall(r"^(\w+)=$", example, re.MULTILINE))
+
+
+def test_services_that_others_wait_for_say_when_they_are_ready() -> None:
+    services = load("compose.yaml")["services"]
+    for service in services.values():
+        for other, condition in service.get("depends_on", {}).items():
+            assert condition["condition"] != "service_healthy" or "healthcheck" in services[other]
+
+
+def test_the_job_is_a_command_of_headrace() -> None:
+    program, command, _config, *options = shlex.split(load("kuberay-job.yaml")["spec"]["entrypoint"])
+    assert program == "headrace"
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert all(option in result.output for option in options)
+
+
+def test_the_image_copies_files_that_exist_and_no_secrets() -> None:
+    text = (FILES / "Containerfile").read_text()
+    for source in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
+        assert (CHECKOUT / source).exists()
+    assert "**/.env" in (CHECKOUT / ".dockerignore").read_text().splitlines()
