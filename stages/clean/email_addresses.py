@@ -1,6 +1,6 @@
 """E-mail addresses in text, in any script; code that looks like them is none.
 
-- `find`: the spans of all addresses of a text
+- `find`: the spans of all addresses of a text, also of those like `name (at) host (dot) org`
 
 An address ends in a top-level domain (of the Public Suffix List, in the package tld), which `reshape` in
 `x@w.reshape(...)` is not. Where words of code are domains too (`this@Main.name`, `git@host:path`), what is around them
@@ -8,6 +8,7 @@ decides.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -16,13 +17,29 @@ LONGEST_NAME = 64
 """Characters before the `@` (RFC 5321, 4.5.3.1.1)."""
 _O_APOSTROPHE = re.compile(r"(?<!\w)[oO]'$")
 _NAME_BACKWARDS = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}")
-_NAME_IN_LETTERS_BACKWARDS = re.compile(r"[\w%+-][\w.%+-]{0,63}")
+_MARKS = "".join(chr(point) for point in range(0x300, 0xABFF) if unicodedata.category(chr(point)) in ("Mn", "Mc"))
+"""Vowels and other marks that `\\w` leaves out, though words of Indic scripts, Thai and Arabic consist of them."""
+_NAME_IN_LETTERS_BACKWARDS = re.compile(rf"[\w%+{_MARKS}-][\w.%+{_MARKS}-]{{0,63}}")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z0-9-]{2,63}")
-_DOMAIN_IN_LETTERS = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W_][\w-]{0,62}")
+_DOMAIN_IN_LETTERS = re.compile(
+    rf"(?:[^\W_](?:[\w{_MARKS}-]{{0,61}}[^\W_]|[{_MARKS}])?[{_MARKS}]?\.){{1,8}}[^\W_][\w{_MARKS}-]{{0,62}}"
+)
 _RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|org|net))?|test|invalid|localhost|local)$", re.IGNORECASE)
 """Reserved domains (RFC 2606 and 6761), which documentation uses."""
-_CODE_FOLLOWS = re.compile(r"[(\[{=]|\s*[=!+*/-]=|::?[^\s:,;)\]'\"<>]|/(?![^\s@]{1,64}@)[\w~.-]|\\\w")
-"""A call, an index, an assignment, `git@host:path`, `user@host/path`; not another address after a slash."""
+_CODE_FOLLOWS = re.compile(
+    r"[%$#](?![\w@])|\s[~/][^\s\]]{0,60}\][%$#]|[(\[{=]|\s*[=!+*/-]=|::?[^\s:,;)\]'\"<>]|/(?![^\s@]{1,64}@)[\w~.-]|\\\w"
+)
+"""A shell's prompt, a call, an index, an assignment, `git@host:path`, `user@host/path`; not another address after a
+slash."""
+_COMMAND_BEFORE = re.compile(
+    r"(?:^|[\s;&|$`(])(?:ssh|scp|sftp|rsync|mosh|ssh-copy-id|sshfs)(?:[ \t]+-\S+(?:[ \t]+\d+)?)*[ \t]+$"
+)
+_IN_BRACKETS = re.compile(r"[(\[{<][ ]?(?i:at|@|собака|arroba|chez)[ ]?[)\]}>][ \t]?")
+_AS_A_WORD = re.compile("(?<=\\w) (?:AT|собака) (?=\\w)")
+"""What writers put in place of `@` to hide an address from programs."""
+_DOT = re.compile(r"[ \t]?[(\[{<][ ]?(?i:dot|punkt|point|punto|ponto|точка)[ ]?[)\]}>][ \t]?|[ ]DOT[ ]|\.")
+_DOT_BEFORE = re.compile(r"[\w%+-]{1,64}[ \t]?[(\[{<] ?(?i:dot|punkt|point|punto|ponto|точка) ?[)\]}>][ \t]?$")
+_LABEL = re.compile(rf"[^\W_][\w{_MARKS}-]{{0,62}}")
 _USER_INFO = re.compile(r"://[^\s/?#]*$")
 """`https://name:password@host` names a server, not a person."""
 _KEYWORDS = frozenset(("this", "super", "return", "break", "continue", "self"))
@@ -39,6 +56,26 @@ def find(text: str) -> Iterator[tuple[int, int]]:
         if start < at < end and _is_address(text, start, at, end):
             yield start, end
         at = text.find("@", at + 1)
+    yield from _obfuscated(text)
+
+
+def _obfuscated(text: str) -> Iterator[tuple[int, int]]:
+    """Addresses such as `ann [at] mill [dot] org` and `ann AT mill.org`."""
+    words = _AS_A_WORD.finditer(text) if " AT " in text or " собака " in text else ()
+    for match in (*_IN_BRACKETS.finditer(text), *words):
+        name_end = match.start() - text[max(0, match.start() - 1) : match.start()].isspace()
+        start, end, last, labels = _begin(text, name_end), match.end(), "", 0
+        while (
+            more := _DOT_BEFORE.search(text, max(0, start - 90), start)
+        ) and name_end - more.start() < 2 * LONGEST_NAME:
+            start = more.start()
+        while (label := _LABEL.match(text, end)) and labels < 9:
+            end, last, labels = label.end(), label[0], labels + 1
+            if not (dot := _DOT.match(text, end)) or not _LABEL.match(text, dot.end()):
+                break
+            end = dot.end()
+        if start < name_end and labels > 1 and _is_top_level(last):
+            yield start, end
 
 
 def _begin(text: str, at: int) -> int:
@@ -82,7 +119,9 @@ def _is_address(text: str, start: int, at: int, end: int) -> bool:
     labels = domain.split(".")
     if _RESERVED.search(domain) or name.lower() in _KEYWORDS or _CODE_FOLLOWS.match(text, end):
         return False
-    if labels[0].lower() in _KEYWORDS:
+    if labels[0].lower() in _KEYWORDS or text[start - 1 : start] == "@":  # the latter is a handle: `@ann@social.org`
+        return False
+    if _COMMAND_BEFORE.search(text, max(0, start - 80), start):
         return False
     if len(name) <= 2 and len(labels) == 2 and len(labels[0]) == 1:  # products of matrices
         return False

@@ -27,7 +27,7 @@ class CleanStage(Stage):
     """Repair encodings and white space, and keep the documents that pass the quality rules."""
 
     name = "clean"
-    version = 3
+    version = 4
     Config = CleanConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"documents": RAW_DOCUMENTS}
     output = RAW_DOCUMENTS
