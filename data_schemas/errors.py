@@ -52,5 +52,9 @@ class EnvironmentProblem(HeadraceError):
     """The machine lacks a requirement: a package, memory, a device, a reachable service."""
 
 
+class StoreUnavailable(EnvironmentProblem):
+    """A store that did not answer after all retries; it may again later."""
+
+
 class TrainingDivergedError(HeadraceError):
     """Loss or gradient became non-finite; the same config diverges again."""

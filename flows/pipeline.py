@@ -24,9 +24,9 @@ from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
 from flows.stage_tasks import exceeded_time_named, stage_task
 from flows.store_location import store_url
-from infra.named_errors import check_writable, storage_problem
+from infra.named_errors import storage_problem
 from infra.progress import ProgressListener
-from infra.store.filesystem import Folder
+from infra.store.access import check_access
 from infra.workers.orphans import end_orphans, mark_children
 from infra.workers.ray_session import close_ray
 
@@ -96,9 +96,7 @@ def execute_request(request: RunRequest, view: RunView) -> str:
     Raises:
         HeadraceError: errors that the user can fix, without the flow engine's wrapping.
     """
-    folder = Folder(request.store_url)
-    if folder.is_local:
-        check_writable(folder.local_path(""))
+    check_access(request.store_url)
     end_orphans()
     mark_children()
     check_server()

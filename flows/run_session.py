@@ -25,9 +25,11 @@ from infra.hardware import workers_or_all
 from infra.measure import PeakMemory
 from infra.progress import ProgressListener, SilentListener
 from infra.store import runs
+from infra.store.access import check_access
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.claims import MISSED_BEATS, Claim, Heartbeat
+from infra.store.filesystem import Folder
 from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate
 from infra.store.runs import RunStore
@@ -92,7 +94,10 @@ class RunSession:
 
         Raises:
             ConfigError: if the plan shows that a stage cannot work; nothing has started then.
+            EnvironmentProblem: if the store cannot be listed, written to and read.
         """
+        if not Folder(request.store_url).is_local:
+            check_access(request.store_url)
         view, store, artifact_store = (
             view or SilentView(),
             RunStore(request.store_url),

@@ -12,7 +12,7 @@ from prefect.exceptions import ExternalSignal, PrefectSignal
 from prefect.states import Completed
 from prefect.task_engine import TaskRunTimeoutError
 
-from data_schemas.errors import EnvironmentProblem, HeadraceError
+from data_schemas.errors import EnvironmentProblem, HeadraceError, StoreUnavailable
 from data_schemas.manifest import StageOutcome
 from flows.prefect_server import api_url
 from flows.run_session import RunSession
@@ -26,7 +26,8 @@ RETRY_DELAYS_SECONDS = [2.0, 15.0]
 def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
     """The task that executes `stage` within `session`.
 
-    Errors that a retry cannot fix (config, contract, damage, a full disk: every `HeadraceError`) are not retried.
+    Errors that a retry cannot fix (config, contract, damage, a full disk: every `HeadraceError`) are not retried,
+    except that a store did not answer.
     """
 
     def run() -> State[StageOutcome]:
@@ -62,6 +63,8 @@ def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
 def is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
     """False for errors that the user has to fix first, and for a timeout, which would be exceeded again."""
     error = state.data
+    if isinstance(error, StoreUnavailable):
+        return True
     return not isinstance(error, HeadraceError | TaskRunTimeoutError)
 
 

@@ -57,7 +57,7 @@ def named_errors(location: str, interrupts: tuple[type[BaseException], ...] = ()
             if cause is None:
                 raise error from None
             raise
-        if stop := _request_to_stop(error, (*INTERRUPTS, *interrupts)):
+        if stop := wrapped_in_library_error(error, (*INTERRUPTS, *interrupts, HeadraceError)):
             raise stop from None
         if problem := storage_problem(error, location):
             raise problem from cause
@@ -69,11 +69,11 @@ def named_errors(location: str, interrupts: tuple[type[BaseException], ...] = ()
         raise
 
 
-def _request_to_stop(error: BaseException, stops: tuple[type[BaseException], ...]) -> BaseException | None:
-    """The request to stop that torch's checkpoints, which catch everything, wrap into an error of theirs."""
+def wrapped_in_library_error(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    """The error of some kinds that torch's checkpoints, which catch everything, wrap into one of theirs."""
     if isinstance(error, Exception):
         return None
-    return next((cause for cause, is_context in _causes(error) if not is_context and isinstance(cause, stops)), None)
+    return next((cause for cause, is_context in _causes(error) if not is_context and isinstance(cause, kinds)), None)
 
 
 def _is_public(error: BaseException) -> bool:

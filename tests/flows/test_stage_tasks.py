@@ -9,7 +9,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.task_engine import TaskRunTimeoutError
 from typer.testing import CliRunner
 
-from data_schemas.errors import EnvironmentProblem
+from data_schemas.errors import EnvironmentProblem, StoreUnavailable
 from flows import pipeline
 from flows.cli import app
 from flows.stage_tasks import exceeded_time_named, is_worth_retrying, stage_task
@@ -44,6 +44,7 @@ def error_of_stage(error: BaseException, store: str) -> BaseException:
         (KeyboardInterrupt(), KeyboardInterrupt, None),
         (TerminationSignal(15), TerminationSignal, None),
         (TaskRunTimeoutError("1 second"), TaskRunTimeoutError, False),
+        (StoreUnavailable("s3://bucket/file: put_object failed 9 times"), StoreUnavailable, True),
     ],
 )
 def test_what_cannot_heal_is_not_retried_and_only_requests_to_stop_are_interrupts(error, raised, is_retried, tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 
+from data_schemas.errors import EnvironmentProblem
 from infra.store.filesystem import Folder
 from infra.store.listings import StoredFile, protocols
 
@@ -14,7 +15,7 @@ def unfinished_uploads(root: Folder) -> list[StoredFile]:
         return []
     try:
         answer = root.filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError, EnvironmentProblem):
         return []  # not permitted, or not known to this server
     return [
         StoredFile(upload["Key"][len(prefix) :], 0, upload["Initiated"].timestamp(), upload["UploadId"])

@@ -19,14 +19,22 @@ def s3_server() -> Iterator[dict[str, str]]:
         "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
     }  # fmt: skip
     command = [sys.executable, "-m", __name__]
+    small_parts = {"S3_UPLOAD_PART_MIN_SIZE": "1024", "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": f"{16 * 2**20}"}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | credentials
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | credentials | small_parts
     ) as server:
         assert server.stdout is not None
         try:
             yield {**credentials, "AWS_ENDPOINT_URL": server.stdout.readline().strip()}
         finally:
             server.kill()
+            forget_clients()
+
+
+def forget_clients() -> None:
+    """Open S3 anew from now on: fsspec keeps filesystems, with the server that they were opened for."""
+    if module := sys.modules.get("infra.store.s3"):
+        module.StoreS3.clear_instance_cache()
 
 
 def serve() -> None:

@@ -58,6 +58,7 @@ def test_a_changed_file_has_another_fingerprint(tmp_path):
 @pytest.mark.parametrize(("url", "package"), [("s3://bucket/*.jsonl", "s3fs"), ("gs://bucket/*.jsonl", "gcsfs")])
 def test_an_object_store_without_its_package_names_it(url, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "infra.store.s3", raising=False)
     monkeypatch.delitem(_registry, url.split(":")[0], raising=False)  # another test may have opened it
     with pytest.raises(EnvironmentProblem, match=f"pip install {package}"):
         listed(url)

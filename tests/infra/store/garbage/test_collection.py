@@ -20,6 +20,7 @@ from infra.store.garbage.gate import GarbageGate
 from infra.store.garbage.uploads import abort_uploads, unfinished_uploads
 from infra.store.pins import Pins, RemovedArtifacts
 from infra.store.runs import RunStore, close
+from infra.store.uploads import PART_BYTES
 from tests.infra.store.garbage.small_store import DAY, STAGES, add_artifact, add_run, damage, live, paths
 from tests.infra.store.run_records import run_record
 
@@ -206,9 +207,7 @@ def test_uploads_that_did_not_end_are_aborted(s3):
     store, other = f"{s3}/{uuid.uuid4().hex}/a", Folder(f"{s3}/elsewhere")
     add_run(store, "any", 90)
     for folder in (Folder(store).child("clean/x"), Folder(store).child("notes"), other):
-        file = folder.create("large")
-        file.write(b"0" * (file.blocksize + 1))  # the first part is sent, and the rest never
-        file.closed = True
+        folder.create("large").write(b"0" * (PART_BYTES + 1))  # the first part is sent, and the rest never
     assert [upload.path for upload in unfinished_uploads(other)] == ["large"]
     [aborted] = collect(store, STAGES, 30 * DAY, print)  # this server says that all uploads began in 2010
     assert (aborted.kind, aborted.file.path) == ("temporary", "clean/x/large")

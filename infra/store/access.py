@@ -1,0 +1,64 @@
+"""Whether a store can be used, before anything starts."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from data_schemas.errors import EnvironmentProblem, HeadraceError
+from infra.named_errors import check_writable
+from infra.store.filesystem import Folder
+
+ATTEMPTS = 3
+"""Of each request of the check: a server that is away should be reported at once."""
+
+
+def check_access(url: str) -> None:
+    """List, write, read and remove a file of a store that other hosts may share; a local folder is created.
+
+    Raises:
+        EnvironmentProblem: naming the right that lacks, or what is wrong with bucket, region, address or credentials.
+    """
+    folder = Folder(url)
+    if folder.is_local:
+        check_writable(folder.local_path(""))
+        return
+    if folder.is_in_process:
+        return
+    # A name that headrace gc removes, in case it may not be removed now.
+    name, data = f"runs/.access.{uuid.uuid4().hex[:8]}.tmp", uuid.uuid4().bytes
+    steps: dict[str, Callable[[], object]] = {
+        "list": lambda: folder.names("runs"),
+        "write": lambda: folder.write(name, data),
+        "read": lambda: folder.read(name),
+        "remove": lambda: folder.remove_files([name]),
+    }
+    for step, request in steps.items():
+        try:
+            with fewer_attempts(folder, ATTEMPTS):
+                answer = request()
+        except HeadraceError:
+            raise
+        except Exception as error:
+            raise EnvironmentProblem(
+                f"the store {url} cannot be used: an attempt to {step} a file failed ({type(error).__name__}: "
+                f"{error}); check its URL and permissions, or name another store with --store or HEADRACE_HOME"
+            ) from error
+        if step == "read" and answer != data:
+            raise EnvironmentProblem(
+                f"the store {url} cannot be used: a file that was just written has other content when it is read; "
+                "use a store without a cache between"
+            )
+
+
+@contextmanager
+def fewer_attempts(folder: Folder, attempts: int) -> Iterator[None]:
+    """Repeat requests to S3 less often while the block runs."""
+    if not folder.is_s3:
+        yield
+        return
+    filesystem = folder.filesystem
+    before, filesystem.attempts = filesystem.attempts, min(attempts, filesystem.attempts)
+    try:
+        yield
+    finally:
+        filesystem.attempts = before
