@@ -9,7 +9,7 @@ from infra.named_errors import check_writable
 from infra.store.filesystem import Folder
 
 ATTEMPTS = 3
-"""Of each request of the check: a server that is away should be reported at once."""
+"""Attempts of each request of the check: a server that is away should be reported at once."""
 
 
 def check_access(url: str) -> None:

@@ -27,7 +27,7 @@ from infra.store.s3_errors import Fault, fault_of
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 9
-"""Of a request, unless `AWS_MAX_ATTEMPTS` is set: about half a minute with all waits."""
+"""Attempts of a request, unless `AWS_MAX_ATTEMPTS` is set: about half a minute with all waits."""
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 8.0
 ATTEMPT_SECONDS = 300.0

@@ -1,4 +1,4 @@
-"""What S3 answers, as what a user can do.
+"""Errors of S3, as sentences that say what a user can do.
 
 - `Fault`: one failed request: whether to repeat it, and the sentence if that does not help
 - `fault_of`: reads an exception of s3fs, botocore or aiohttp
@@ -131,7 +131,7 @@ class Fault:
 
 
 def fault_of(error: Exception) -> Fault:
-    """What a request failed with."""
+    """The fault that an exception of s3fs, botocore or aiohttp stands for."""
     answer = error if isinstance(error, boto.ClientError) else error.__cause__
     if not isinstance(answer, boto.ClientError):
         return Fault(error, 0, "", str(error))

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 PART_BYTES = 16 * 2**20
-"""Of the first `PARTS_PER_SIZE` parts; those after them are twice, then three times as large: up to 10,000 parts."""
+"""Size of the first `PARTS_PER_SIZE` parts; those after them are twice, then three times as large (up to 10,000)."""
 PARTS_PER_SIZE = 2_000
 PARTS_AT_ONCE = 4
 
