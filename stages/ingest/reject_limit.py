@@ -12,7 +12,7 @@ from typing import Any
 from data_schemas.errors import InputDataError
 from stages.ingest.config import IngestConfig
 
-NOT_BROKEN = frozenset({"empty_text", "no_record", "redirect"})
+NOT_BROKEN = frozenset({"empty_text", "no_record", "not_wikitext", "redirect"})
 SHOWN_REASONS = 3
 
 

@@ -31,7 +31,7 @@ class IngestStage(Stage):
     """Read raw text from its sources."""
 
     name = "ingest"
-    version = 4
+    version = 5
     Config = IngestConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {}
     output = RAW_DOCUMENTS

@@ -4,6 +4,7 @@
 - `LANGUAGES`: prefixes of links to the same article in other languages
 - `LINK_SECTIONS`: headings of sections that contain only links, notes and literature, in lowercase
 - `REDIRECT_WORDS`: words after `#` that make a page a redirect
+- `MAGIC_WORDS`: words between double underscores that set properties of a page
 """
 
 
@@ -119,7 +120,22 @@ REDIRECT_WORDS = (
     "przekieruj", "patrz", "tam", "перенаправление", "перенапр", "перенаправлення", "пренасочване", "přesměruj",
     "presmeruj", "átirányítás", "redirecționează", "yönlendirme", "yönlendir", "omdirigering", "ohjaus",
     "uudelleenohjaus",
-    "preusmeritev", "преусмери", "ανακατευθυνση", "alih", "đổi", "تحويل", "تغییرمسیر", "تغییر_مسیر", "הפניה",
+    "preusmeritev", "преусмери", "ανακατευθυνση", "alih", "đổi", "đổi hướng",
+    "تحويل", "تغییرمسیر", "تغییر_مسیر", "הפניה",
     "पुनर्प्रेषित",
     "পুনর্নির্দেশ", "เปลี่ยนทาง", "重定向", "転送", "リダイレクト", "넘겨주기",
 )  # fmt: skip
+
+MAGIC_WORDS = (
+    "NOTOC", "FORCETOC", "TOC", "NOEDITSECTION", "NEWSECTIONLINK", "NONEWSECTIONLINK", "NOGALLERY", "HIDDENCAT",
+    "EXPECTUNUSEDCATEGORY", "EXPECTUNUSEDTEMPLATE", "EXPECTEDUNCONNECTEDPAGE", "NOCONTENTCONVERT", "NOCC",
+    "NOTITLECONVERT", "NOTC", "INDEX", "NOINDEX", "STATICREDIRECT", "START", "END", "DISAMBIG", "NOGLOBAL",
+    "ARCHIVEDTALK", "NOTALK", "NOCITOID",
+    "KEIN_INHALTSVERZEICHNIS", "KEININHALTSVERZEICHNIS", "INHALTSVERZEICHNIS_ERZWINGEN", "INHALTSVERZEICHNIS",
+    "ABSCHNITTE_NICHT_BEARBEITEN", "KEINE_GALERIE", "KEINEGALERIE", "NICHT_INDEXIEREN",
+    "AUCUNSOMMAIRE", "AUCUNETDM", "SOMMAIRE", "TDM", "FORCERSOMMAIRE", "FORCERTDM", "SECTIONNONEDITABLE",
+    "AUCUNEGALERIE", "NOTDC", "FORZARTDC", "FORZAR_TDC", "TDC", "SIN_TDC", "NOINDICE", "FORZAINDICE", "INDICE",
+    "SEMTDC", "SEMSUMARIO", "FORCARTDC", "GEENINHOUD", "INHOUD", "INHOUD_DWINGEN", "FORCEERINHOUD",
+    "BEZSPISU", "ZESPISEM", "SPIS",
+)  # fmt: skip
+"""Other words in capitals, such as `__FILE__`, are text."""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from lxml import etree
 
 from stages.ingest.byte_streams import as_utf8
+from stages.ingest.record_fields import iso_date
 from stages.ingest.records import Failure, Markup, Record, unix_line_ends
 
 ROOT = "mediawiki"
@@ -28,13 +29,19 @@ _PAGE_BEGIN = re.compile(rb"<page(?=[\s>])")
 _PAGE_END = b"</page>"
 _END = re.compile(rb"</mediawiki\s*>")
 _ENCODING = re.compile(rb"""\A\s*<\?xml[^>]{0,200}?encoding=["']([\w.-]{1,40})["']""")
+_RECODED = re.compile(rb"""(\A\s*<\?xml[^>]{0,200}?)\sencoding=["'](?:utf|ucs|iso-10646)[\w.-]{1,40}["']""", re.I)
+"""An encoding that `as_utf8` has replaced by UTF-8, or UTF-8 itself."""
+WIKITEXT = ("", "wikitext")
+"""Content models of pages in wikitext; dumps before version 0.6 name none."""
 _ELEMENT = re.compile(rb"<([a-zA-Z][\w.-]{0,40})")
 
 
 def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Markup]:
     """Articles in the order of the dump, as wikitext; redirects are failures, other namespaces are skipped.
 
-    XML with another root element, or a dump without pages (of log entries), is a failure of the whole file.
+    Of a page with its history, the last revision is read. Pages without wikitext (items of Wikidata, modules in Lua,
+    style sheets) are failures. XML with another root element, or a dump without pages (of log entries), is a failure
+    of the whole file.
 
     Args:
         stream: the decompressed dump; entities are not expanded and no external resource is loaded.
@@ -47,10 +54,11 @@ def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Marku
         return
     base = _child(root, "base").rsplit("/", 1)[0] + "/" if _child(root, "base") else ""
     namespaces = tuple(element.text or "" for element in root.iter("{*}namespace") if element.text)
+    prefixes = frozenset(_prefix(name) for name in namespaces)
     position, encoding = 0, _ENCODING.match(pages.head)
     parser_options = {"encoding": encoding[1].decode()} if encoding else {}
     for page in pages:
-        result = _read_page(page, base, namespaces, max_bytes, parser_options)
+        result = _read_page(page, base, (namespaces, prefixes), max_bytes, parser_options)
         if isinstance(result, Markup):
             yield replace(result, record=replace(result.record, position=position))
         elif result is not None:
@@ -74,7 +82,7 @@ class _Pages:
         """Whether the end of the dump was read."""
         while (begin := _PAGE_BEGIN.search(self._data)) is None and len(self._data) < MAX_HEAD_BYTES and self._fill():
             pass
-        self.head = bytes(self._data[: begin.start() if begin else MAX_HEAD_BYTES])
+        self.head = _RECODED.sub(rb"\1", bytes(self._data[: begin.start() if begin else MAX_HEAD_BYTES]))
 
     def __iter__(self) -> Iterator[bytes]:
         while self._skip_to_page():
@@ -129,6 +137,7 @@ def _parsed_head(head: bytes) -> "etree._Element | Failure":
     end = head.find(b"</siteinfo>") + len(b"</siteinfo>")
     try:
         parser.feed(head[: end if end >= len(b"</siteinfo>") else READ_BYTES // 2])
+        parser.close()  # hands over the root of the shortest files; most heads end inside the root
         root = next((element for _, element in parser.read_events()), None)
     except etree.LxmlError as error:
         root = next((element for _, element in parser.read_events()), None)
@@ -138,9 +147,17 @@ def _parsed_head(head: bytes) -> "etree._Element | Failure":
 
 
 def _read_page(
-    page: bytes, base: str, namespaces: tuple[str, ...], max_bytes: int, options: dict[str, str]
+    page: bytes, base: str, names: tuple[tuple[str, ...], frozenset[str]], max_bytes: int, options: dict[str, str]
 ) -> Failure | Markup | None:
-    """Article as wikitext; None for a page of another namespace."""
+    """Article as wikitext; None for a page of another namespace.
+
+    Args:
+        page: its XML.
+        base: address of the wiki's articles.
+        names: names of the namespaces, and these as prefixes of titles.
+        max_bytes: limit of a page.
+        options: of the parser.
+    """
     if page == TOO_LONG:
         return Failure(0, "too_long", f"a page of more than {max_bytes:,} bytes")
     parser = etree.XMLParser(
@@ -150,20 +167,31 @@ def _read_page(
         element = etree.fromstring(page, parser)
     except (etree.LxmlError, LookupError) as error:
         return Failure(0, "unreadable_page", str(error)[:200])
-    if _child(element, "ns") not in ("", ARTICLES):
+    title, namespace = _child(element, "title"), _child(element, "ns")
+    prefix, colon, _ = title.partition(":")
+    if namespace not in ("", ARTICLES) or (not namespace and colon and _prefix(prefix) in names[1]):
         return None
-    title, text = _child(element, "title"), _child(element, "text")
     if next(element.iterchildren("{*}redirect"), None) is not None:
         return Failure(0, "redirect", title)
+    revision = next(element.iterchildren("{*}revision", reversed=True), element)
+    model = _child(revision, "model")
+    if model.lower() not in WIKITEXT:
+        return Failure(0, "not_wikitext", f"content model {model} of {title}")
     record = Record(
         0,
         "",
         id=_child(element, "id") or None,
         url=base + quote(title.replace(" ", "_"), safe="/:()',") if base else None,
-        date=_child(element, "timestamp")[:10] or None,
+        date=iso_date(_child(revision, "timestamp")),
         metadata={"title": title},
     )
-    return Markup(record, unix_line_ends(text), "wikitext", name=title, namespaces=namespaces)
+    text = unix_line_ends(_child(revision, "text"))
+    return Markup(record, text, "wikitext", name=title, namespaces=names[0])
+
+
+def _prefix(namespace: str) -> str:
+    """Name of a namespace as in titles; MediaWiki ignores their case, and takes underscores for spaces."""
+    return " ".join(namespace.replace("_", " ").split()).casefold()
 
 
 def _root_problem(root: etree._Element) -> str:
@@ -185,6 +213,9 @@ def _shown(head: bytes) -> str:
     return ", ".join(f"{count:,} <{name.decode()}>" for name, count in names.most_common(3)) or "no element"
 
 
-def _child(page: etree._Element, name: str) -> str:
-    child = next(page.iter(f"{{*}}{name}"), None)
+def _child(parent: etree._Element, name: str) -> str:
+    """Text of the first child of this name, else of the first such element inside."""
+    path = f"{{*}}{name}"
+    child = next(parent.iterchildren(path), None)
+    child = next(parent.iter(path), None) if child is None else child
     return (child.text or "").strip() if child is not None else ""

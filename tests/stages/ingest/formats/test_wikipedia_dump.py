@@ -141,3 +141,42 @@ def test_the_shared_dumps(shared_data: Path) -> None:
     assert texts[0].endswith("steht unter Denkmalschutz.\n\nGeschichte\n\nDie Mühle brannte zweimal ab.")
     assert "in CSI: Miami and in a musical about New York. As a child she played Ys: The Oath in Felghana" in texts[1]
     assert texts[1].endswith("She saw Alien: Covenant twice.")
+
+
+def page(title: str, text: str, more: str = "", model: str = "") -> str:
+    model = f"<model>{model}</model>" if model else ""
+    return f"<page><title>{title}</title><id>1</id><revision>{model}<text>{text}</text></revision>{more}</page>"
+
+
+@pytest.mark.parametrize("model", ["wikibase-item", "json", "Scribunto", "sanitized-css", "flow-board"])
+def test_pages_without_wikitext_are_rejects(model: str) -> None:
+    results = read(f"<mediawiki>{page('Q1', '{&quot;a&quot;: {}}', model=model)}{page('A', 'Prose.')}</mediawiki>")
+    assert results[0] == Failure(0, "not_wikitext", f"content model {model} of Q1")
+    assert isinstance(results[1], Record)
+
+
+def test_the_last_revision_of_a_history_is_read() -> None:
+    later = "<revision><timestamp>2021-01-02T03:04:05Z</timestamp><text>New.</text></revision>"
+    slots = "<revision><text>Main.</text><content><role>mediainfo</role><text>{}</text></content></revision>"
+    results = read(f"<mediawiki>{page('A', 'Old.', later)}{page('B', 'Old.', slots)}</mediawiki>")
+    assert [(record.text, record.date) for record in results] == [("New.", "2021-01-02"), ("Main.", None)]  # type: ignore[union-attr]
+
+
+def test_namespaces_of_dumps_before_0_6_are_those_of_the_titles() -> None:
+    names = "<namespace key='1'>Talk</namespace><namespace key='3'>User talk</namespace><namespace key='0' />"
+    titles = ("Talk:Mill", "user_talk:Ann", "CSI: Miami", "Talk")
+    dump = f"<mediawiki><siteinfo><namespaces>{names}</namespaces></siteinfo>{''.join(page(t, t) for t in titles)}"
+    assert [record.metadata["title"] for record in read(dump + "</mediawiki>")] == ["CSI: Miami", "Talk"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_a_recoded_dump_may_declare_its_former_encoding(tmp_path: Path, encoding: str) -> None:
+    dump = f'<?xml version="1.0" encoding="{encoding}"?>\n<mediawiki>{page("A", "Mühle")}</mediawiki>'
+    [record] = read_bytes(tmp_path, "a.xml", dump.encode(encoding))
+    assert isinstance(record, Record), record
+    assert record.text == "Mühle"
+
+
+def test_the_root_of_the_shortest_xml_is_named() -> None:
+    [failure] = read("<a/>")
+    assert failure.reason == "not_a_dump"  # type: ignore[union-attr]

@@ -42,7 +42,7 @@ History
 - Burnt
 - counted
 
-Text under the table, , & more."""
+Text under the table, all mills, & more."""
 
 
 def test_prose_stays() -> None:
@@ -58,6 +58,28 @@ def test_prose_stays() -> None:
 )  # fmt: skip
 def test_redirects(text: str) -> None:
     assert wikitext.read(text) == Failure(0, "redirect")
+
+
+@pytest.mark.parametrize(
+    ("text", "prose"),
+    [
+        ("# Redirect is a word\n# Alih is another", "- Redirect is a word\n- Alih is another"),
+        ("L'''Iliade'' est '''un''' livre\ndell'''Orlando''", "L'Iliade est un livre\ndell'Orlando"),
+        ("l'''Iliade''", "l'Iliade"), ("'''''both''''' and ''''quoted''''", "both and 'quoted'"),
+        ("&lt;ref&gt; is &amp;lt;, AT&amp;T, ?a=1&copy=2 &times; 3", "<ref> is &lt;, AT&T, ?a=1&copy=2 × 3"),
+        ("vector<int> and List<String>, <stdio.h>", "vector<int> and List<String>, <stdio.h>"),
+        ("<nowiki>[[no link]] {{no}} ''x''</nowiki> &#91;&#91;a&#93;&#93;", "[[no link]] {{no}} ''x'' [[a]]"),
+        ("a\n<source lang=cpp>\nfor (i<n) {{\n    v<int> x;\n| a\n}}\n\n\n__FILE__\n</source>b",
+         "a\n\nfor (i<n) {{\n    v<int> x;\n| a\n}}\n\n\n__FILE__\nb"),
+        ("__NOTOC__ a __FILE__ __init__\n__БЕЗ_ОГЛАВЛЕНИЯ__\nb", "a __FILE__ __init__\n\nb"),
+        ("-{zh-hans:计算机;zh-hant:電腦}-是-{A|zh-cn:软件; zh-tw:軟體;}-、-{R|原文}-、-{H|zh-cn:甲;zh-tw:乙}-完",
+         "计算机是软件、原文、完"),
+        ("-{[[机|zh:机器]]}- x-{sr-ec:Ћ; sr-el:Ć}- -{a-{b}-c}- -{A|u=>zh-cn:v;w=>zh-tw:x}-", "机器 xЋ abc v"),
+        ("the [[:de:Mühle|mill]], [[:Category:Mills|mills]]; [[:Category:Wheels]]", "the mill, mills;"),
+    ],
+)  # fmt: skip
+def test_text_that_looks_like_markup_stays(text: str, prose: str) -> None:
+    assert wikitext.read(text) == Record(0, prose)
 
 
 @pytest.mark.parametrize(("text", "reason"), [("{{only a template}}", "no_text"), ("x" * 2_000_001, "too_long")])
