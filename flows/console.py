@@ -6,10 +6,11 @@
 - `TimeLeft`, `with_time_left`, `duration`: how long a phase will still take
 """
 
+import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,7 +19,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from data_schemas.errors import ConfigError
 from data_schemas.manifest import StageOutcome
+from flows.monitoring.json_lines import JsonLines
 from flows.planning import PlannedStage
 from flows.run_session import RunView
 from infra.progress import ProgressListener
@@ -70,13 +73,16 @@ class _PlainListener:
     def logged(self, message: str) -> None:
         self._view.line(self._stage, message)
 
+    def measured(self, phase: str, figures: Mapping[str, float]) -> None:
+        pass  # the line of the phase names them
+
 
 class LiveView:
     """A table of all stages, redrawn four times a second."""
 
     def __init__(self, stages: Sequence[str]) -> None:
-        self._rows = {stage: _Row() for stage in stages}
-        self.live = Live(get_renderable=self._table, console=console, refresh_per_second=4)
+        self._table = StageTable(stages)
+        self.live = Live(get_renderable=self._table.render, console=console, refresh_per_second=4)
 
     def logged(self, message: str) -> None:
         """A line above the table."""
@@ -84,19 +90,31 @@ class LiveView:
 
     def stage_started(self, stage: str) -> ProgressListener:
         """Marks the stage's row as running."""
-        row = self._rows[stage]
+        row = self._table.row(stage)
         row.begun = time.monotonic()
         row.state = "running"
         return row
 
     def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
         """Marks the stage's row as done."""
-        row = self._rows[stage]
+        row = self._table.row(stage)
         row.state = "reused" if outcome.action == "reuse" else "done"
         row.seconds = outcome.seconds if outcome.action == "run" else 0.0
         row.note = outcome.why
 
-    def _table(self) -> Table:
+
+class StageTable:
+    """A row per stage: state, bar, seconds, time left, note."""
+
+    def __init__(self, stages: Sequence[str]) -> None:
+        self._rows = {stage: StageRow() for stage in stages}
+
+    def row(self, stage: str) -> "StageRow":
+        """The row of a stage, to change."""
+        return self._rows.setdefault(stage, StageRow())
+
+    def render(self) -> Table:
+        """The table now."""
         table = Table.grid(padding=(0, 2))
         for stage, row in self._rows.items():
             note = Text(row.note, style="dim", no_wrap=True, overflow="ellipsis")
@@ -104,7 +122,9 @@ class LiveView:
         return table
 
 
-class _Row:
+class StageRow:
+    """State of one stage; a listener for its progress."""
+
     def __init__(self) -> None:
         self.state = "waiting"
         self.note = ""
@@ -114,34 +134,53 @@ class _Row:
         self.time_left = TimeLeft()
 
     def advanced(self, phase: str, done: float, total: float, note: str) -> None:
+        """As in `ProgressListener`."""
         self.time_left.advanced(phase, done, total)
         self.share = done / total if total else 1.0
         self.note = f"{phase}: {note}"
 
     def logged(self, message: str) -> None:
+        """As in `ProgressListener`."""
         self.note = message
 
+    def measured(self, phase: str, figures: Mapping[str, float]) -> None:
+        """Ignore; the note of the phase names them."""
+
     def mark(self) -> Text:
+        """A symbol of the state."""
         marks = {"waiting": ("·", "dim"), "running": ("▸", "cyan"), "reused": ("=", "green"), "done": ("✓", "green")}
         symbol, style = marks[self.state]
         return Text(symbol, style=style)
 
     def bar(self) -> ProgressBar:
+        """Share of the current phase that is done."""
         share = {"waiting": 0.0, "running": self.share}.get(self.state, 1.0)
         return ProgressBar(total=1.0, completed=share, width=24)
 
     def clock(self) -> Text:
+        """Wall time of the stage so far."""
         seconds = time.monotonic() - self.begun if self.state == "running" else self.seconds
         return Text("" if self.state in ("waiting", "reused") else duration(seconds), justify="right")
 
     def left(self) -> Text:
+        """Time left of the current phase, if there is an estimate."""
         seconds = self.time_left.seconds if self.state == "running" else None
         return Text("" if seconds is None else f"{duration(seconds)} left", justify="right")
 
 
 @contextmanager
 def run_view(stages: Sequence[str]) -> Iterator[RunView]:
-    """The live view on a terminal, plain lines elsewhere."""
+    """The live view on a terminal, plain lines elsewhere; JSON lines where `HEADRACE_LOG=json`.
+
+    Raises:
+        ConfigError: if `HEADRACE_LOG` is something else.
+    """
+    log = os.environ.get("HEADRACE_LOG", "")
+    if log not in ("", "json"):
+        raise ConfigError(f"HEADRACE_LOG is {log!r}; accepted is json, or leave it unset for lines to read")
+    if log:
+        yield JsonLines()
+        return
     if not (console.is_terminal and sys.stdout.isatty()):
         yield PlainView()
         return

@@ -5,20 +5,28 @@
 - `run_stages`: the stages of a session, for any flow
 """
 
+import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.artifacts import create_link_artifact
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_url
 from flows.console import TimeLeft, with_time_left
+from flows.monitoring.json_lines import JsonLines
+from flows.monitoring.prometheus import serve_metrics
+from flows.monitoring.status_board import StatusBoard
 from flows.prefect_server import api_url, check_server
 from flows.progress_artifact import ProgressArtifacts
 from flows.report.build import write_report
+from flows.run_artifacts import report_location
 from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
@@ -60,13 +68,12 @@ def pipeline(
 
 def run_stages(session: RunSession) -> str:
     """Execute all stages of a session inside the current flow; the run is closed on success, failure and interrupt."""
-    if api_url():  # an ephemeral server ends with the run: bars there could not be seen
-        session.view = ProgressArtifacts(session.view, session.run_id)
     try:
-        for stage in session.stages:
-            run_task: Callable[[], Any] = stage_task(stage, session)
-            with exceeded_time_named(stage.name, session):
-                run_task()
+        with _monitored(session):
+            for stage in session.stages:
+                run_task: Callable[[], Any] = stage_task(stage, session)
+                with exceeded_time_named(stage.name, session):
+                    run_task()
         session.close("finished")
     except Exception as error:
         session.close("failed", str(error))
@@ -80,10 +87,35 @@ def run_stages(session: RunSession) -> str:
     return session.run_id
 
 
+@contextmanager
+def _monitored(session: RunSession) -> Iterator[None]:
+    """Publish the state of the run while the block runs: to the store, and where asked to Prefect and Prometheus."""
+    if isinstance(session.view, JsonLines):
+        session.view.began(session.run_id, session.claim.number)
+    board = StatusBoard(session.view, session)
+    session.view = board
+    if api_url():  # an ephemeral server ends with the run: bars and pages there could not be seen
+        session.view = ProgressArtifacts(board, session.run_id)
+        if page := flow_run.get_flow_run_ui_url():
+            board.link("prefect", page)
+    execution = session.request.config.execution
+    with contextlib.ExitStack() as stack:
+        if execution.metrics_port is not None:
+            name, address = session.request.config.name, execution.metrics_address
+            port = stack.enter_context(serve_metrics(board.status, name, address, execution.metrics_port))
+            board.link("metrics", f"http://{address}:{port}/metrics")
+            board.logged(f"metrics: http://{address}:{port}/metrics")
+        stack.enter_context(board.published())
+        yield
+
+
 def _report(session: RunSession) -> None:
     """Write the report; the run is finished, whatever happens to it."""
     try:
         write_report(session.request.store_url, session.record)
+        if api_url() and (location := report_location(session.request.store_url, session.record)):
+            link = location if "://" in location else f"file://{Path(location).absolute()}"
+            create_link_artifact(link, f"report of {session.run_id}", key="headrace-report")
     except Exception as error:
         reason = storage_problem(error, session.request.store_url) or f"{type(error).__name__}: {error}"
         again = f"try again with: headrace report {session.run_id}"
@@ -153,3 +185,6 @@ class _LoggerListener:
 
     def logged(self, message: str) -> None:
         self._logger.info("%s: %s", self._stage, message)
+
+    def measured(self, phase: str, figures: Mapping[str, float]) -> None:
+        pass  # the line of the phase names them

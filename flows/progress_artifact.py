@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -58,6 +58,9 @@ class _ArtifactListener:
 
     def logged(self, message: str) -> None:
         self._inner.logged(message)
+
+    def measured(self, phase: str, figures: Mapping[str, float]) -> None:
+        self._inner.measured(phase, figures)
 
     def _make(self, key: str, description: str) -> None:
         artifact = create_progress_artifact(0.0, key, description)

@@ -28,6 +28,10 @@ class ExecutionConfig(FrozenConfig):
         "ray", description="partitions run in this process, in local processes, or as Ray tasks"
     )
     workers: int | None = Field(None, ge=1, description="partitions run at once; one per core by default")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of GET /metrics for Prometheus while the run lasts; 0: a free one"
+    )
+    metrics_address: str = Field("127.0.0.1", description="address that the metrics are served on; 0.0.0.0: all")
 
 
 class RunConfigBase(FrozenConfig):

@@ -7,7 +7,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -28,6 +28,9 @@ class ProgressListener(Protocol):
     def logged(self, message: str) -> None:
         """A sentence for the log."""
 
+    def measured(self, phase: str, figures: Mapping[str, float]) -> None:
+        """Figures of a phase so far, by name: `tokens_per_second`, `loss`, counts of its partitions."""
+
 
 class SilentListener:
     """Ignores all progress; for tests and for work without a view."""
@@ -36,6 +39,9 @@ class SilentListener:
         """Ignore."""
 
     def logged(self, message: str) -> None:
+        """Ignore."""
+
+    def measured(self, phase: str, figures: Mapping[str, float]) -> None:
         """Ignore."""
 
 
@@ -53,6 +59,10 @@ class RelayedListener:
     def logged(self, message: str) -> None:
         """As in `ProgressListener`."""
         self._append("logged", message)
+
+    def measured(self, phase: str, figures: Mapping[str, float]) -> None:
+        """As in `ProgressListener`."""
+        self._append("measured", phase, dict(figures))
 
     def _append(self, *call: Any) -> None:
         number = self._calls[-1][0] + 1 if self._calls else 1

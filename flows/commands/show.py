@@ -9,6 +9,7 @@ from rich.text import Text
 
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
+from flows.commands.summary import links
 from flows.console import console
 from flows.report.benchmark_scores import Score, not_run, read_scores
 from flows.run_artifacts import manifests, report_location, status
@@ -142,6 +143,7 @@ def run_json(store_url: str, record: RunRecord) -> dict[str, Any]:
             for stage, manifest in stages.items()
         ],
         "report": report_location(store_url, record),
+        "links": links(store_url, record),
         "metrics": {stage: manifest.metrics for stage, manifest in stages.items() if manifest.metrics},
         "pinned": record.run_id in Pins(store_url).ids(),
         "removed": list(RemovedArtifacts(store_url).by_run().get(record.run_id, ())),

@@ -11,10 +11,12 @@ from rich.text import Text
 
 from data_schemas.manifest import Manifest, RunRecord
 from flows.console import amount, console, duration
+from flows.monitoring.run_status import read_status
 from flows.report.benchmark_scores import NotRun, not_run, read_scores
 from flows.report.headline import Headline, Pair, change, headline
 from flows.run_artifacts import report_location, stage_artifacts, status
 from infra.store.pins import Pins, RemovedArtifacts
+from infra.store.runs import RunStore
 
 MAX_COLUMNS = 100
 LABEL_WIDTH = 12
@@ -44,8 +46,17 @@ def print_summary(store_url: str, record: RunRecord) -> None:
     location = report_location(store_url, record)
     if location:  # not broken over lines, so that it can be copied
         console.print(f"{'report':<{LABEL_WIDTH}}  {_relative(location)}", markup=False)
+    for name, url in links(store_url, record).items():
+        console.print(f"{name:<{LABEL_WIDTH}}  {url}", markup=False)
     if scores:
         console.print(f"{'all scores':<{LABEL_WIDTH}}  headrace show {record.run_id} --scores", markup=False)
+
+
+def links(store_url: str, record: RunRecord) -> dict[str, str]:
+    """Name -> URL of Prefect's page; while the run is alive also of Ray's and of its metrics."""
+    known = read_status(RunStore(store_url).folder, record.run_id)
+    found = known.links if known else {}
+    return {name: url for name, url in found.items() if name == "prefect" or status(record) == "running"}
 
 
 def _title(record: RunRecord) -> str:

@@ -137,6 +137,10 @@ class RunClaims:
         except ValidationError:
             return None
 
+    def beat(self, number: int) -> bytes | None:
+        """The heartbeat's counter of a claim; None before the first beat."""
+        return _read(self._folder, Claim(self._folder, self._run_id, number).beat)
+
     def take(self, number: int) -> Claim | None:
         """Claim the run under a number that is one above the highest; None if another process was faster."""
         created = self._folder.create_exclusive(_name(number), Owner.this_process().model_dump_json().encode())
@@ -150,11 +154,10 @@ class RunClaims:
         owner = self.owner(number)
         beat_seconds = owner.beat_seconds if owner else BEAT_SECONDS
         poll_seconds, silent_seconds = beat_seconds / POLLS_PER_BEAT, 0.0
-        beat = Claim(self._folder, self._run_id, number).beat
-        first, last_poll = _read(self._folder, beat), time.monotonic()
+        first, last_poll = self.beat(number), time.monotonic()
         while silent_seconds < MISSED_BEATS * beat_seconds:
             time.sleep(poll_seconds)
-            if _read(self._folder, beat) != first:
+            if self.beat(number) != first:
                 return False
             now = time.monotonic()
             silent_seconds += min(now - last_poll, 2 * poll_seconds)

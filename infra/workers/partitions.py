@@ -10,6 +10,7 @@ write the same bytes of a partition to the same names, so neither can damage the
 import contextlib
 import hashlib
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -163,13 +164,16 @@ class PartitionMap:
         done = self._finished(phase, partitions)
         pending = [partition for partition in partitions if partition.name not in done]
         task = _Task(self.folder, self.stage, self.kind, self.attempt, phase, function)
-        self._report(phase, len(done), len(partitions))
+        counts = sum((Counter(marker.counts) for marker in done.values()), Counter[str]())
+        self._report(phase, len(done), len(partitions), counts)
         for name, marker in self._run(task, pending):
             done[name] = marker
-            self._report(phase, len(done), len(partitions))
+            counts.update(marker.counts)
+            self._report(phase, len(done), len(partitions), counts)
         return [PartitionResult(partition.name, self.folder, done[partition.name]) for partition in partitions]
 
-    def _report(self, phase: str, done: int, total: int) -> None:
+    def _report(self, phase: str, done: int, total: int, counts: Counter[str]) -> None:
+        self.listener.measured(phase, dict(counts))
         self.listener.advanced(phase, done, total, f"{done} of {total} partitions")
 
     def _finished(self, phase: str, partitions: Sequence[Partition]) -> dict[str, PartitionMarker]:

@@ -98,6 +98,18 @@ def cluster_has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0.0) >= 1)
 
 
+def dashboard_url() -> str | None:
+    """URL of the dashboard of the cluster that this process is connected to; None if there is none."""
+    import sys
+
+    if "ray" not in sys.modules:
+        return None
+    import ray
+
+    address = ray._private.worker.get_dashboard_url() if ray.is_initialized() else None
+    return f"http://{address}" if address else None
+
+
 def temporary_folder() -> str | None:
     """Folder for Ray's sockets if they would have too long a path in the user's; None for the user's."""
     users = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or ""

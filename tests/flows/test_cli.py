@@ -13,7 +13,7 @@ from stages.registry import STAGES
 
 PANELS = {
     "Run": ["plan", "run", "rerun", "sweep"],
-    "Inspect": ["show", "compare", "why", "lineage", "report"],
+    "Inspect": ["show", "watch", "compare", "why", "lineage", "report"],
     "Model": ["generate", "evaluate", "export"],
     "Store": ["runs", "pin", "unpin", "gc", "verify"],
 }

@@ -1,4 +1,4 @@
-"""Panel Inspect: `show`, `compare`, `why`, `lineage`, `report`."""
+"""Panel Inspect: `show`, `watch`, `compare`, `why`, `lineage`, `report`."""
 
 from typing import Annotated
 
@@ -37,6 +37,24 @@ def show(
         print_run_scores(url, record)
     else:
         print_summary(url, record)
+    if as_json:
+        print_json(run_json(url, record))
+
+
+@command(app, PANEL, "headrace watch", "headrace watch quiet-otter-3f9a --store s3://bucket/store")
+def watch(run_id: RunId = "latest", store: Store = None, as_json: AsJson = False) -> None:
+    """Follow a run of any machine that shares the store, until it ends.
+
+    Shows stages, progress and the newest lines of the log. Ctrl-C ends the watching, not the run. Exit status 0 if the
+    run finished, 2 if it failed, was interrupted or its process is gone.
+    """
+    from flows.commands.show import run_json
+    from flows.commands.summary import print_summary
+    from flows.commands.watch import watch as watch_run
+
+    url = store_url(store)
+    record = watch_run(url, run_id)
+    print_summary(url, record)
     if as_json:
         print_json(run_json(url, record))
 

@@ -44,6 +44,7 @@ class _Monitor:
         self._last_step = 0
         """Step of the last row that was reported."""
         self._tensorboard: TensorBoardLog | None = None
+        self._checkpoint_seconds = 0.0
 
     def poll(self) -> None:
         """Report new rows and events of the log."""
@@ -89,10 +90,18 @@ class _Monitor:
             self._tensorboard.flush()
         self._last_step = rows[-1]["step"]
         steps = self._job.plan.steps
+        self._listener.measured("train", self._figures(rows, speed))
         forecast = (
             forecast_final_loss(self._log.rows, steps, self._job.learning_rate) if self._last_step < steps else None
         )
         self._listener.advanced("train", self._last_step, steps, progress_text(rows[-1], steps, speed, forecast))
+
+    def _figures(self, rows: list[dict[str, Any]], speed: float | None) -> dict[str, float]:
+        """Newest loss and throughput; seconds that rank 0 waited for checkpoints since training began."""
+        self._checkpoint_seconds += sum(row.get("seconds_by_section", {}).get("checkpoint", 0.0) for row in rows)
+        figures = {name: float(rows[-1][name]) for name in ("step", "tokens", "loss", "gradient_norm", "learning_rate")}
+        figures["checkpoint_seconds"] = self._checkpoint_seconds
+        return figures | ({} if speed is None else {"tokens_per_second": speed})
 
     def _flops_share(self, tokens_per_second: float | None) -> float | None:
         """Model FLOPs utilization (PaLM, 2204.02311, appendix B)."""

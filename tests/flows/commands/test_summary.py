@@ -100,7 +100,7 @@ def test_tasks_without_a_score_follow_the_table(capsys):
 def test_the_json_of_a_run_keeps_its_keys(tmp_path):
     record = synthetic.write_run(str(tmp_path))
     row = run_json(str(tmp_path), record)
-    assert list(row) == ["run_id", "status", "config", "stages", "report", "metrics", "pinned", "removed"]
+    assert list(row) == ["run_id", "status", "config", "stages", "report", "links", "metrics", "pinned", "removed"]
     assert list(row["stages"][0]) == [
         "stage", "action", "why", "artifact", "seconds", "digest", "counts", "peak_memory_bytes",
     ]  # fmt: skip
