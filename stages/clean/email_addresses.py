@@ -36,7 +36,7 @@ _COMMAND_BEFORE = re.compile(
 )
 _IN_BRACKETS = re.compile(r"[(\[{<][ ]?(?i:at|@|собака|arroba|chez)[ ]?[)\]}>][ \t]?")
 _AS_A_WORD = re.compile("(?<=\\w) (?:AT|собака) (?=\\w)")
-"""What writers put in place of `@` to hide an address from programs."""
+"""Replacements of `@` that hide an address from programs."""
 _DOT = re.compile(r"[ \t]?[(\[{<][ ]?(?i:dot|punkt|point|punto|ponto|точка)[ ]?[)\]}>][ \t]?|[ ]DOT[ ]|\.")
 _DOT_BEFORE = re.compile(r"[\w%+-]{1,64}[ \t]?[(\[{<] ?(?i:dot|punkt|point|punto|ponto|точка) ?[)\]}>][ \t]?$")
 _LABEL = re.compile(rf"[^\W_][\w{_MARKS}-]{{0,62}}")
