@@ -128,7 +128,11 @@ def decompressed(stream: io.BufferedReader, declared: str | None) -> IO[bytes]:
     kind = detected_compression(stream)
     if kind is None and declared is not None and not is_text(stream.peek(TEXT_BYTES)[:TEXT_BYTES]):
         kind = declared
-    return io.BufferedReader(ChunkReader(expanded(stream, kind))) if kind else stream
+    if kind is None:
+        return stream
+    outer = io.BufferedReader(ChunkReader(expanded(stream, kind)))
+    inner = detected_compression(outer)  # crawlers compress again what a server has compressed
+    return io.BufferedReader(ChunkReader(_expanded_again(outer, inner))) if inner else outer
 
 
 def detected_compression(stream: IO[bytes]) -> str | None:
@@ -192,6 +196,19 @@ def expanded(
         raise DamagedFileError(f"{offset - start} bytes after the last {kind} stream", start, is_after_member=True)
     if decoder is not None:
         raise DamagedFileError(f"the file ends inside a {kind} stream", offset, ends_early=True)
+
+
+def _expanded_again(stream: IO[bytes], kind: str) -> Iterator[bytes]:
+    """Chunks of a compressed file in a compressed file.
+
+    Raises:
+        DamagedFileError: at damage of either, as one of unknown extent: offsets in the inner file are not those in the
+            outer one.
+    """
+    try:
+        yield from expanded(stream, kind)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"compressed twice: {error}", 0, ends_early=True) from error
 
 
 def _chunks(decoder: Decoder, data: bytes) -> Iterator[bytes]:

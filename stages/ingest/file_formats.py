@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from stages.ingest.config import FormatName, SourceConfig, TextFormatName
 
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+COMPRESSIONS = {
+    ".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".gzip": "gzip", ".bzip2": "bz2", ".zstd": "zstd",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class FileFormat:
 
 
 FORMATS: Mapping[FormatName, FileFormat] = {
-    "json_lines": FileFormat((".jsonl", ".ndjson"), text_share=0.93),
+    "json_lines": FileFormat((".jsonl", ".ndjson", ".jsonlines"), text_share=0.93),
     "json": FileFormat((".json",), text_share=0.93),
     "parquet": FileFormat((".parquet",), is_compressible=False, text_share=1.8),
     "arrow": FileFormat((".arrow", ".feather", ".ipc"), is_compressible=False, text_share=0.95),
@@ -28,7 +30,7 @@ FORMATS: Mapping[FormatName, FileFormat] = {
     "tsv": FileFormat((".tsv", ".tab"), text_share=0.95),
     "warc": FileFormat((".warc", ".wet"), text_share=0.1),
     "wikipedia_dump": FileFormat((".xml",), text_share=0.5),
-    "plain": FileFormat((".txt",)),
+    "plain": FileFormat((".txt", ".text")),
     "html": FileFormat((".html", ".htm", ".xhtml"), text_share=0.1),
     "wikitext": FileFormat((".wiki", ".wikitext", ".mediawiki"), text_share=0.7),
     "gutenberg": FileFormat(()),

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
 from data_schemas.public_urls import public_text, public_url
@@ -141,6 +142,9 @@ def _changed(file: SourceFile, change: str) -> str:
 
 
 def _opened(pattern: str) -> tuple[Any, str]:
+    if "://" not in pattern:  # a local name may contain `::`
+        local = fsspec.filesystem("file")
+        return local, str(local._strip_protocol(pattern))
     try:
         filesystem, root = fsspec.core.url_to_fs(pattern)
     except ImportError as error:
@@ -162,11 +166,34 @@ def _matches(filesystem: Any, root: str) -> tuple[str, dict[str, Any]]:
     """Folder that paths are relative to, and the files of a folder, a single file, or the matches of a glob."""
     if root.startswith(("http://", "https://")):
         return _web_matches(filesystem, root)
+    filesystem = _LocalListing() if "file" in filesystem.protocol else filesystem
     if filesystem.isdir(root):
-        return root.rstrip("/") + "/", filesystem.find(root, detail=True)
+        return root.rstrip("/") + "/", filesystem.find(root, detail=True) | getattr(filesystem, "unreadable", {})
     if filesystem.isfile(root):  # Its name may contain a bracket, which is a wildcard in a glob.
         return root[: root.rfind("/") + 1], {root: filesystem.info(root) | {"type": "file"}}
-    return _base(root, WILDCARD), filesystem.glob(root, detail=True)
+    return _base(root, WILDCARD), filesystem.glob(root, detail=True) | getattr(filesystem, "unreadable", {})
+
+
+class _LocalListing(LocalFileSystem):  # type: ignore[misc]
+    """The local disk, with the folders that were passed over because they may not be read."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unreadable: dict[str, Any] = {}
+
+    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
+        """As that of the local disk.
+
+        Raises:
+            PermissionError: if the folder may not be read.
+        """
+        try:
+            return super().ls(path, detail=detail, **options)
+        except PermissionError:
+            self.unreadable[path] = {"name": path, "type": "unreadable folder", "size": 0}
+            raise
 
 
 def _web_matches(filesystem: Any, root: str) -> tuple[str, dict[str, Any]]:
@@ -231,7 +258,8 @@ def _by_content(filesystem: Any, name: str) -> FormatName | None:
 def _unknown(name: str, info: Mapping[str, Any]) -> str:
     if info.get("size") == 0:
         return "empty"
-    ending = PurePosixPath(public_url(name)).suffix
+    endings = PurePosixPath(public_url(name)).suffixes
+    ending = "".join(endings[-2:] if endings and endings[-1].lower() in COMPRESSIONS else endings[-1:])
     return "of unknown content" if is_told_by_content(name) else f"{ending} files"
 
 

@@ -53,6 +53,8 @@ class NeverInput:
             return "a folder; ** in the path reads what is in it"
         if info["type"] == "file":
             return None
+        if info["type"] == "unreadable folder":
+            return "a folder that you may not read"
         if not info.get("islink"):
             return "not a regular file"
         if Path(name).is_file():

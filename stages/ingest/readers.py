@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import IO
 
 from data_schemas.public_urls import public_url
+from stages.ingest.binary_content import HEAD_BYTES, binary_kind, is_binary_text, is_pointer
 from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, open_source
 from stages.ingest.config import FormatName, SourceConfig, TextFormatName
 from stages.ingest.decompression import DamagedFileError, decompressed
@@ -18,8 +19,10 @@ from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
 from stages.ingest.file_listing import SourceFile, check_unchanged
 from stages.ingest.records import Failure, Markup, Record
 
-WHOLE_FILE = ("unreadable_from_here", "not_a_dump")
+WHOLE_FILE = ("unreadable_from_here", "not_a_dump", "not_text", "git_lfs_pointer")
 """Reasons of failures with which a file ends; all of it counts as lost."""
+BINARY = ("parquet", "arrow", "warc")
+"""Formats that are no text."""
 WITH_MARKUP = ("warc", "wikipedia_dump")
 """Formats whose readers know the markup of their texts."""
 
@@ -47,7 +50,8 @@ def read_file(
     try:
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
             stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.path))
-            items = _items(stream, format_name, file, source, max_document_bytes)
+            problem = _problem(raw, stream, format_name)
+            items = iter((problem,)) if problem else _items(stream, format_name, file, source, max_document_bytes)
             for record in extracted(items, seconds):
                 if isinstance(record, Failure) and record.reason in WHOLE_FILE:
                     yield replace(record, lost_bytes=max(size, 1))
@@ -65,6 +69,17 @@ def _unreadable(position: int, error: Exception, file_bytes: int) -> Failure:
     lost = file_bytes - error.offset if known else file_bytes  # type: ignore[attr-defined]
     message = str(error) if isinstance(error, DamagedFileError) else f"{type(error).__name__}: {error}"
     return Failure(position, "unreadable", f"from here on: {message}", lost_bytes=max(lost, 1))
+
+
+def _problem(raw: IO[bytes], stream: IO[bytes], format_name: FormatName) -> Failure | None:
+    """Failure of a file that is not what its name says."""
+    if is_pointer(raw.peek(HEAD_BYTES)[:HEAD_BYTES]):  # type: ignore[attr-defined]
+        detail = "only its pointer is here, the file is in Git LFS; fetch it with: git lfs pull"
+        return Failure(0, "git_lfs_pointer", detail)
+    if format_name in BINARY:
+        return None
+    kind = binary_kind(stream.peek(HEAD_BYTES)[:HEAD_BYTES])  # type: ignore[attr-defined]
+    return Failure(0, "not_text", f"the content is not {format_name} but {kind}") if kind else None
 
 
 def _items(
@@ -122,4 +137,6 @@ def _one_text(stream: IO[bytes], kind: TextFormatName, url: str, max_bytes: int)
     from stages.ingest.formats.plain_text import decode
 
     text = decode(data)
+    if is_binary_text(text):
+        return Failure(0, "not_text", "the content is binary, or in an unknown encoding")
     return replace(record, text=text) if kind == "plain" else Markup(record, text, kind)

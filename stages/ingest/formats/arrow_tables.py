@@ -6,6 +6,7 @@ exception. Reads allocate only what the file contains, and every exception is an
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -79,6 +80,14 @@ def _selected(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
 def _records(
     batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: SourceConfig, position: int = 0
 ) -> Iterator[Record | Failure | None]:
+    """Records of the rows.
+
+    Raises:
+        ValueError: if two columns have a name that is configured.
+    """
+    repeated = [name for name, count in Counter(schema.names).items() if count > 1]
+    if names := top_level_columns(repeated, source):
+        raise ValueError(f"two columns have the name {names[0]!r}")
     columns = ", ".join(f"{column.name} ({column.type})" for column in list(schema)[:SHOWN_FIELDS])
     for batch in _slices(batches):
         for row in _rows(batch):

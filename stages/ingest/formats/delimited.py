@@ -7,19 +7,24 @@ The csv module has a field size limit for the whole process; it is set for each 
 """
 
 import csv
+import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from stages.ingest.byte_streams import as_utf8, capped_lines
 from stages.ingest.config import SourceConfig
-from stages.ingest.record_fields import record_of
+from stages.ingest.formats.delimiters import file_dialect
+from stages.ingest.record_fields import record_of, top_level_columns
 from stages.ingest.records import Failure, Record
 
 MIN_SWALLOWED_DELIMITERS = 8
 """Delimiters in the lines of a well-formed field, all of which look like rows, from which they are rows: lines of a
 poem may have a comma each, and the quotes of two damaged rows may enclose the rows between them."""
+_STRAY_QUOTE = r'""|(?<!^)(?<!{0})"(?!{0}|[\r\n]*$)'
+"""A pair of quotes, or one that neither begins nor ends a field with this delimiter."""
+SAMPLED_LINES = 200
 SCANS_PER_BYTE = 4
 """Bytes to parse again behind quotes that do not close, per byte of the file: the work stays linear."""
 
@@ -37,7 +42,9 @@ def read_tsv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterato
 def _read(
     stream: IO[bytes], source: SourceConfig, max_bytes: int, delimiter: str, quoting: bool
 ) -> Iterator[Record | Failure | None]:
-    rows = _RowParser(_Lines(as_utf8(stream), max_bytes), delimiter, quoting, max_bytes)
+    stream = as_utf8(stream)
+    dialect = file_dialect(stream, source, delimiter, quoting)
+    rows = _RowParser(_Lines(stream, max_bytes), dialect, max_bytes)
     header: list[str] | None = None
     position = 0
     for row in rows:
@@ -81,6 +88,18 @@ class _Lines:
         """Read the lines of the row again, from its `first` line."""
         self._again.extendleft(reversed(self.row[first:]))
 
+    def split_at_carriage_returns(self) -> None:
+        """Read the lines of the row again, the last one in the lines that end with CR alone."""
+        number, line = self.row[-1]
+        parts = [(number, part) for part in re.findall(rb"[^\r]*\r\n?|[^\r]+", line or b"")]
+        self._again.extendleft(reversed([*self.row[:-1], *parts]))
+
+    def skip_field(self) -> None:
+        """Skip the lines up to the quote that closes the field in which the row ended."""
+        quotes = sum((line or b"").count(b'"') for _, line in self.row)
+        while quotes % 2 and (following := self._again.popleft() if self._again else next(self._lines, None)):
+            quotes += (following[1] or b"").count(b'"')
+
     @property
     def has_too_long(self) -> bool:
         return any(line is None for _, line in self.row)
@@ -107,18 +126,14 @@ class _RowParser:
     is rejected, and reading continues at the next line.
     """
 
-    def __init__(self, lines: _Lines, delimiter: str, quoting: bool, max_bytes: int) -> None:
+    def __init__(self, lines: _Lines, dialect: Mapping[str, Any], max_bytes: int) -> None:
         self.width = 0
         """Number of fields of the first row; 0 before it was read."""
         self._lines = lines
-        self._delimiter = delimiter
+        self._dialect = dialect
+        self._stray_quote = re.compile(_STRAY_QUOTE.format(re.escape(dialect["delimiter"])))
         self._max_bytes = max_bytes
-        self._strict, self._lenient = (
-            csv.reader(
-                lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, strict=is_strict
-            )
-            for is_strict in (True, False)
-        )
+        self._strict, self._lenient = (csv.reader(lines, **dialect, strict=is_strict) for is_strict in (True, False))
         self._credit = max_bytes
 
     def __iter__(self) -> "_RowParser":
@@ -130,12 +145,16 @@ class _RowParser:
         row = self._next(self._strict)
         is_strict = not isinstance(row, csv.Error)
         if not is_strict and not lines.is_cut_off:  # a quote in the middle of a field, or one that closed another row's
-            lines.reread()
-            lines.begin(limit)
-            row = self._next(self._lenient)
+            if str(row).startswith("new-line"):
+                lines.split_at_carriage_returns()
+                return next(self)
+            row = self._repaired() or self._reread(limit)
         self._credit = min(self._max_bytes, self._credit + SCANS_PER_BYTE * len(lines.row[0][1] or b""))
         if lines.has_too_long and len(lines.row) == 1:
             return _Broken("too_long", "a line longer than max_document_bytes")
+        if self._is_too_long(row):
+            lines.skip_field()
+            return _Broken("too_long", "a row longer than max_document_bytes")
         if (not is_strict and lines.is_cut_off) or self._is_several_rows(row, is_strict):
             return self._rejected_line()
         if isinstance(row, csv.Error):
@@ -152,6 +171,23 @@ class _RowParser:
         finally:
             csv.field_size_limit(previous_limit)
 
+    def _reread(self, limit: int) -> list[str] | csv.Error:
+        self._lines.reread()
+        self._lines.begin(limit)
+        return self._next(self._lenient)
+
+    def _repaired(self) -> list[str] | None:
+        """The line as a row, with quotes that are inside of quoted fields as characters; None if it is no such row."""
+        [(_, line), *more] = self._lines.row
+        if more:
+            return None
+        text = self._stray_quote.sub('""', _decoded(line))
+        try:
+            row = next(csv.reader([text], **self._dialect, strict=True), [])
+        except csv.Error:
+            return None
+        return row if len(row) == self.width else None
+
     def _is_several_rows(self, row: list[str] | csv.Error, is_strict: bool) -> bool:
         """Whether the lines behind the first are rows by themselves."""
         behind = self._lines.row[1:]
@@ -163,13 +199,21 @@ class _RowParser:
             return enough and all(map(self._is_row, behind))
         return 2 * sum(map(self._is_row, behind)) >= len(behind)
 
+    def _is_too_long(self, row: list[str] | csv.Error) -> bool:
+        """Whether the row has a field of more bytes than a document may have, whose lines are no rows by themselves."""
+        is_long = self._lines.row_bytes > self._max_bytes or str(row).startswith("field larger")
+        if not isinstance(row, csv.Error) or not is_long or self.width < 2:
+            return False
+        behind = self._lines.row[1 : 1 + SAMPLED_LINES]
+        return bool(behind) and 2 * sum(map(self._is_row, behind)) < len(behind)
+
     def _is_row(self, line: tuple[int, bytes | None]) -> bool:
         return len(self._fields(line[1])) == self.width
 
     def _fields(self, line: bytes | None) -> list[str]:
         """Fields of a line by itself."""
         try:
-            return next(csv.reader([_decoded(line).rstrip("\r\n")], delimiter=self._delimiter), [])
+            return next(csv.reader([_decoded(line).rstrip("\r\n")], **self._dialect), [])
         except csv.Error:
             return []
 
@@ -201,5 +245,11 @@ def _from_row(
     except UnicodeEncodeError:
         return Failure(position, "not_utf8", "bytes that are not UTF-8")
     values: dict[Any, str] = dict(enumerate(row))
-    values.update(zip(header or (), row, strict=False))
+    repeated = []
+    for name, value in zip(header or (), row, strict=False):
+        if values.setdefault(name, value) != value:
+            repeated.append(name)
+        values.setdefault(name.strip(), value)
+    if names := top_level_columns(repeated, source):
+        return Failure(position, "repeated_field", f"column {names[0]!r} occurs twice, with different values")
     return record_of(values, position, source)

@@ -13,10 +13,20 @@ from stages.ingest.records import Failure, Record
 
 LICENSE_MENTIONS = 2
 """Mentions of the trademark from which a text is a piece of the license, which names it in every other sentence."""
-_BEGIN = re.compile(r"^\W{0,4}\*{3} ?START OF TH(?:E|IS) PROJECT GUTENBERG E(?:BOOK|TEXT)[^*]*\*{3}.*$", re.I | re.M)
+_BEGIN = re.compile(
+    r"^\W{0,4}\*{3} {0,4}START OF TH(?:E|IS) PROJECT GUTENBERG E(?:BOOK|TEXT)[^\n]*(?:\n[^\n]+){0,3}?\*{3}.*$"
+    r"|^(?-i:START OF TH(?:E|IS) PROJECT GUTENBERG E(?:BOOK|TEXT)).*$",
+    re.I | re.M,
+)
 _SMALL_PRINT_END = re.compile(r"^\*END\*? ?THE SMALL PRINT!.*$", re.I | re.M)
 """The only marker of files before 2002, which have the small print first; later files have it at the end."""
-_TAIL = r"\*{3} ?END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:th(?:e|is) )?Project Gutenberg|\*\*The Legal Small Print"
+_TAIL = (
+    r"\*{3} {0,4}END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:th(?:e|is) )?Project Gutenberg"
+    r"|Ende (?:dieses|des|von) Proje[ck]t Gutenberg|Fin (?:du|de|del) (?:Projet|Project|Proyecto) Gutenberg"
+    r"|Fine (?:del|di) (?:Progetto|Project) Gutenberg|Fim do (?:Projec?to|Project) Gutenberg"
+    r"|Einde van (?:het |dit )?Project Gutenberg|\*\*The Legal Small Print"
+)
+"""Last lines of books, in the languages of their volunteers."""
 _END_OF_BOOK = re.compile(rf"^\W{{0,4}}(?:{_TAIL})", re.I | re.M)
 _END = re.compile(
     rf"^\W{{0,4}}(?:{_TAIL}|\*{{3}} ?START: FULL LICENSE|\*{{3}}START\*\*THE SMALL PRINT"
@@ -24,11 +34,16 @@ _END = re.compile(
     r"|Most people start at our Web site which has the main PG search)",
     re.I | re.M,
 )
+_LAST_MARKER = re.compile(r"^\W{0,4}\*{3} {0,4}END OF TH(?:E|IS) PROJECT GUTENBERG", re.I | re.M)
+MAX_TAIL = 5_000
+"""Characters between other end marks and the last one; a line that begins so far before it is one of the book."""
 _TRADEMARK = re.compile(r"Project Gutenberg(?:-tm|™| Literary Archive)|gutenberg\.(?:net|org)", re.I)
 _CREDITS = re.compile(
     r"\s*[\[(*]*(?:Produced by|E-?text prepared by|This e-?(?:text|book) was|Prepared by|Scanned (?:and|by)"
     r"|Transcribed (?:by|from)|HTML version by|This file was produced|Project Gutenberg Editor['’]s Note"
-    r"|The Project Gutenberg Etext of|This Project Gutenberg Etext|Special thanks are due|Additional editing by)"
+    r"|The Project Gutenberg Etext of|This Project Gutenberg Etext|Special thanks are due|Additional editing by"
+    r"|Produit par|Ce livre (?:a été|électronique)|Producido por|Prodotto da|Produzido por|Produziert von|Erstellt von"
+    r"|Dieses E-?Book wurde|Tuottanut|E-kirjan on tuottanut|Geproduceerd door|Produceret af|Producerad av|Frambragt av)"
     r"[^\n]*",
     re.I,
 )
@@ -55,7 +70,7 @@ def read(text: str) -> Record | Failure:
     Title, author, translator and number are stored in the metadata, language and release date in their fields.
     """
     begin = _begin(text)
-    end = next((marker.start() for marker in _END.finditer(text, begin)), len(text))
+    end = _end(text, begin)
     body = _without_credits(text[begin:end]) if begin else text[:end]
     if len(_TRADEMARK.findall(body)) >= LICENSE_MENTIONS:
         return Failure(0, "licence_text")
@@ -79,6 +94,16 @@ def _begin(text: str) -> int:
     """Offset of the beginning of the book; 0 without a header, as in later pieces of a book."""
     marker = _BEGIN.search(text) or _SMALL_PRINT_END.search(text)
     return marker.end() if marker and not _END_OF_BOOK.search(text, 0, marker.start()) else 0
+
+
+def _end(text: str, begin: int) -> int:
+    last = _LAST_MARKER.search(text, begin)
+    for marker in _END.finditer(text, begin):
+        if last is None or marker.start() >= last.start() - MAX_TAIL:
+            return marker.start()
+        if len(_TRADEMARK.findall(text, marker.start(), last.start())) >= LICENSE_MENTIONS:
+            return marker.start()
+    return len(text)
 
 
 def _without_credits(body: str) -> str:

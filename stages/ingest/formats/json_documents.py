@@ -15,6 +15,7 @@ from stages.ingest.formats.json_values import DECODER, record, records_in
 from stages.ingest.records import Failure, Record
 
 CHUNK_BYTES = 1 << 18
+MAX_INDENT = 64
 INCOMPLETE_CHARACTERS = 16
 """An error this near the end of the text may be that of a literal or an escape that continues."""
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -144,15 +145,21 @@ class _Text:
         """The next characters, for messages."""
         return self.text[self.position : self.position + 40]
 
-    def skip_damage(self) -> bool:
+    def line_begin(self) -> re.Pattern[str] | None:
+        """Pattern of lines that begin as the value at the position does; None if it does not begin a line."""
+        line = self.text.rfind("\n", 0, self.position)
+        begin = self.text[line : self.position + 1]
+        return re.compile(re.escape(begin)) if line >= 0 and re.fullmatch(r"\n[ \t]*[,{]?[ \t]*\{", begin) else None
+
+    def skip_damage(self, begin: re.Pattern[str] = _NEXT_VALUE) -> bool:
         """Go to the next line that begins a value; False if there is none."""
         self.position += 1
         while True:
-            match = _NEXT_VALUE.search(self.text, self.position)
+            match = begin.search(self.text, self.position)
             if match:
-                self.position = match.start() + 1
+                self.position = match.end() - 1
                 return True
-            self.position = max(self.position, len(self.text) - 1)
+            self.position = max(self.position, len(self.text) - MAX_INDENT)
             self.chunk_bytes = CHUNK_BYTES
             if not self.read_more():
                 return False
@@ -179,18 +186,28 @@ def _values(text: _Text, source: SourceConfig) -> Iterator[Any]:
 
 
 def _elements(text: _Text) -> Iterator[Any]:
-    """Elements of the array at the position.
+    """Elements of the array at the position; after a damaged one, reading continues at the next line that begins as the
+    first element does.
 
     Raises:
-        ValueError: if it is damaged, or an element too large.
+        ValueError: if it is damaged and no line begins so, or an element is too large.
     """
     text.take("[")
+    text.next_character()
+    begin = text.line_begin()
     while text.next_character() != "]":
-        yield text.value()
-        if text.next_character() != "]":
-            text.take(",")
-            if text.next_character() == "]":
-                raise ValueError("damaged JSON: a comma before ]")
+        try:
+            yield text.value()
+            if text.next_character() != "]":
+                text.take(",")
+                if text.next_character() == "]":
+                    raise ValueError("damaged JSON: a comma before ]")
+        except _TooLarge:
+            raise
+        except ValueError as error:
+            if begin is None or not text.skip_damage(begin):
+                raise
+            yield _Damage("not_json", str(error))
     text.take("]")
 
 

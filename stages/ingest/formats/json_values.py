@@ -32,7 +32,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return ambiguous
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object)
+def _integer(digits: str) -> int | str:
+    """Number; its digits if they are more than Python converts."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
 def records_in(value: Any, source: SourceConfig) -> list[Any]:

@@ -26,7 +26,11 @@ from stages.ingest.records import Failure, Record
 
 MAX_CHARACTERS = 4_000_000
 """Documentation is far below, and the time of both parsers is superlinear."""
-_FRONT_MATTER = re.compile(r"\A\ufeff?(---|\+\+\+)[ \t]*\r?\n(.*?)^\1[ \t]*\r?(?:\n|\Z)", re.S | re.M)
+_FRONT_MATTER = re.compile(
+    r"\A\ufeff?(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|(?<=[^\n]\n)\.\.\.)[ \t]*\r?(?:\n|\Z)", re.S | re.M
+)
+_FIELD_LINE = re.compile(r"[ \t]|[\w\"'][^:\n]{0,60}:(?:[ \t]|$)|[-#\]}]|[\w.-]+[ \t]*=|\[")
+"""A line of front matter: a field, an item, a comment, or one that is indented or closes a list."""
 _MAIL_HEADER = re.compile(r"\A\ufeff?((?:[A-Z][A-Za-z-]*:(?: .*)?\n(?:[ \t]+\S.*\n)*){2,})\n")
 _MAIL_FIELD = re.compile(r"^([A-Z][A-Za-z-]*):(.*(?:\n[ \t]+.*)*)", re.M)
 _KEPT_FIELDS = {"title": "title", "author": "author", "authors": "author", "status": "status", "tags": "tags"}
@@ -101,7 +105,8 @@ def _split_front_matter(text: str) -> tuple[Mapping[str, Any], str]:
             matter = yaml.load(match[2], _PlainLoader) if match[1] == "---" else tomllib.loads(match[2])
         except (yaml.YAMLError, tomllib.TOMLDecodeError, ValueError, RecursionError):
             matter = None
-        if matter is None or isinstance(matter, dict):
+        lines = [line for line in match[2].split("\n") if line.strip()]
+        if isinstance(matter, dict) or (matter is None and all(map(_FIELD_LINE.match, lines))):
             return {str(name).lower(): value for name, value in (matter or {}).items()}, text[match.end() :]
     if match := _MAIL_HEADER.match(text):
         fields = _MAIL_FIELD.findall(match[1])

@@ -1,6 +1,7 @@
 """Plain text in any encoding."""
 
 import codecs
+import re
 
 import charset_normalizer
 
@@ -15,6 +16,16 @@ MIN_VALID_LINES = 0.5
 """Minimum share of valid lines among those beyond ASCII, from which a text is UTF-8 with some damaged lines."""
 MIN_NUL_SHARE = 0.2
 """Minimum share of NUL bytes in UTF-16; ASCII in UTF-16 has one half, text in UTF-8 none."""
+MIN_NULS, NUL_RATIO = 4, 4
+"""Minimum number of NUL bytes in UTF-16, and their ratio at even and odd offsets: one byte of each pair is NUL."""
+MIN_PADDING = 8
+"""Minimum number of NUL bytes at the end that are the unwritten blocks of a file, not characters."""
+VALID_PER_INVALID = 2
+"""Minimum ratio of characters to damaged bytes of a line in UTF-8; text in other encodings has 0.1."""
+_JAPANESE_ESCAPE = re.compile(rb"\x1b(?:\$[@B]|\(J)")
+_PAIR_OF_SURROGATES = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
+"""A character beyond U+FFFF in CESU-8, which Java and Oracle write for UTF-8."""
+_MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
 
 def decode(data: bytes) -> str:
@@ -27,13 +38,45 @@ def _decode(data: bytes) -> str:
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode("utf-8-sig" if mark == codecs.BOM_UTF8 else encoding, "replace")
-    if data.count(0) > MIN_NUL_SHARE * len(data):
-        big_endian = data[::2].count(0) > data[1::2].count(0)
-        return data.decode("utf-16-be" if big_endian else "utf-16-le", "replace")
+    if padding := len(data) - len(content := data.rstrip(b"\0")):
+        even = content + b"\0" * (len(content) % 2)
+        if wide := _decode_wide(even if padding >= MIN_PADDING else data):
+            return wide
+        data = content if padding >= MIN_PADDING else data
+    elif wide := _decode_wide(data):
+        return wide
     try:
-        return data.decode()
+        return data.decode("iso2022_jp_2" if data.isascii() and _JAPANESE_ESCAPE.search(data) else "utf-8")
+    except UnicodeDecodeError as error:
+        begin = data[: error.start]
+        if error.reason == "unexpected end of data" and not begin.isascii():
+            return begin.decode() + "\ufffd"  # cut off inside a character
+        return _decode_surrogates(data) or _decode_mixed(data) or _decode_guessed(data)
+
+
+def _decode_wide(data: bytes) -> str | None:
+    """Text in UTF-16 or UTF-32 without a byte order mark."""
+    if data.count(0) <= MIN_NUL_SHARE * len(data):
+        return None
+    for encoding in ("utf-32-le", "utf-32-be") if len(data) % 4 == 0 else ():
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    even, odd = data[::2].count(0), data[1::2].count(0)
+    if max(even, odd) < MIN_NULS or max(even, odd) < NUL_RATIO * min(even, odd):
+        return None
+    return data.decode("utf-16-be" if even > odd else "utf-16-le", "replace")
+
+
+def _decode_surrogates(data: bytes) -> str | None:
+    if not _PAIR_OF_SURROGATES.search(data):
+        return None
+    try:
+        pairs = data.decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
     except UnicodeDecodeError:
-        return _decode_mixed(data) or _decode_guessed(data)
+        return None
+    return pairs.decode("utf-16-le", "replace")
 
 
 def _decode_mixed(data: bytes) -> str | None:
@@ -46,6 +89,10 @@ def _decode_mixed(data: bytes) -> str | None:
         try:
             decoded.append(line.decode())
         except UnicodeDecodeError:
+            repaired = line.decode("utf-8", "replace")
+            if len(_MULTIBYTE.findall(line)) >= VALID_PER_INVALID * repaired.count("\ufffd"):
+                decoded.append(repaired)
+                continue
             invalid += 1
             decoded.append(line.decode(FALLBACK, "replace"))
     return "".join(decoded) if non_ascii - invalid >= MIN_VALID_LINES * non_ascii else None

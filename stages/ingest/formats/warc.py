@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
+from data_schemas.public_urls import public_url
 from stages.ingest.formats.http_responses import PayloadError, decoded_payload, decoded_text, parse_response
 from stages.ingest.formats.warc_records import DamagedRecord, WarcRecord, read_records
+from stages.ingest.record_fields import iso_date
 from stages.ingest.records import Failure, Markup, Record, unix_line_ends
 
 _WANTED = frozenset(("response", "conversion"))
@@ -41,22 +43,25 @@ def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Marku
 
 
 def _failure(damage: DamagedRecord) -> Failure:
-    address = f" of {damage.url}" if damage.url else ""
+    address = f" of {public_url(damage.url)}" if damage.url else ""
     return Failure(0, damage.reason, f"{damage.detail}{address}", lost_bytes=damage.lost_bytes)
 
 
 def _read_record(record: WarcRecord, max_bytes: int) -> Record | Failure | Markup | None:
-    date = record.headers.get("warc-date", "")[:10] or None
+    date = iso_date(record.headers.get("warc-date", ""))
     url = record.headers.get("warc-target-uri", "").strip("<>") or None
+    name = public_url(url) if url else None
+    if record.headers.get("warc-segment-number"):
+        return Failure(0, "segmented", f"the first part of a record that other records continue, of {name}")
     document = Record(0, "", id=record.headers.get("warc-record-id"), url=url)
     if record.headers["warc-type"].lower() == "conversion":
         text = unix_line_ends(record.body.decode("utf-8", "replace"))
-        return replace(document, text=text, date=date) if text.strip() else Failure(0, "empty_text", url)
+        return replace(document, text=text, date=date) if text.strip() else Failure(0, "empty_text", name)
     try:
         page = _page(record, max_bytes)
     except PayloadError as error:
-        return Failure(0, error.reason, f"{error.detail} of {url}")
-    return None if page is None else Markup(document, page, "html", name=url, fallback_date=date)
+        return Failure(0, error.reason, f"{error.detail} of {name}")
+    return None if page is None else Markup(document, page, "html", name=name, fallback_date=date)
 
 
 def _page(record: WarcRecord, max_bytes: int) -> str | bytes | None:

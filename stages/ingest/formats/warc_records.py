@@ -14,6 +14,8 @@ from typing import IO
 from stages.ingest.decompression import DamagedFileError, GzipParts, detected_compression, expanded
 
 MAX_HEAD_BYTES = 1 << 20
+LISTS = ("transfer-encoding", "content-encoding")
+"""Headers whose lines are parts of one list (RFC 9110, 5.3); a line that servers repeat counts once."""
 ENDS_EARLY = "unreadable_from_here"
 READ_BYTES = 1 << 17
 _RECORD_START = re.compile(rb"^WARC/\d\.\d{1,2}[ \t]{0,40}\r?$", re.M)
@@ -214,11 +216,13 @@ class _Buffer:
 
 
 def parse_headers(head: bytes) -> dict[str, str]:
-    """Headers by names in lower case, the first of several; the first line and lines without a colon are skipped."""
+    """Headers by names in lower case, the first of several, but all codings; lines without a colon are skipped."""
     headers: dict[str, str] = {}
     for line in _LINE_BREAK.split(head)[1:]:
         name, colon, value = line.partition(b":")
         if colon:
             text = " ".join(value.decode("utf-8", "replace").split())
-            headers.setdefault(name.strip().lower().decode("latin-1"), text)
+            key = name.strip().lower().decode("latin-1")
+            is_next = key in LISTS and key in headers and headers[key].lower() != text.lower()
+            headers[key] = f"{headers[key]}, {text}" if is_next else headers.get(key, text)
     return headers

@@ -89,3 +89,30 @@ def test_web_servers_single_files_pages_of_links_and_globs(web):
     assert listed(f"{url}/*.txt") != before
     with pytest.raises(InputDataError, match="cannot list"):
         listed(f"{url}/none.txt")
+
+
+def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.txt").write_text("A text.")
+    scan = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for pattern in (tmp_path, tmp_path / "**" / "*.txt"):
+        listing = list_files(SourceConfig(path=str(pattern)))
+        assert [file.path for file in listing.files] == ["a/x.txt"]
+        assert [*listing.passed_over] == [("b", "a folder that you may not read")]
+
+
+def test_names_of_local_files_with_colons_and_both_endings_of_compressed_ones(tmp_path):
+    for name in ("a::b.txt", "c.tar.gz", "d.parquet.gz", "e.bak"):
+        (tmp_path / name).write_text("A text.")
+    assert paths(tmp_path / "a::b.txt") == ["a::b.txt"]
+    assert [reason for _, reason in list_files(SourceConfig(path=str(tmp_path))).passed_over] == [
+        ".tar.gz files", ".parquet.gz files", ".bak files",
+    ]  # fmt: skip

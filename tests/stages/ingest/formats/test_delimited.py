@@ -36,7 +36,7 @@ def test_it_is_named_with_its_line(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('id,text\n1,"He said "hi" there"\n2,b\n', [(0, 'He said hi" there"'), (1, "b")]),
+        ('id,text\n1,"He said "hi" there"\n2,b\n', [(0, 'He said "hi" there'), (1, "b")]),
         ('id,text\n1,"a poem, x\nof, lines\nand, more"\n2,b\n', [(0, "a poem, x\nof, lines\nand, more"), (1, "b")]),
         ('text\n"a\nb\nc\n', [(0, "unclosed_quote"), (1, "b"), (2, "c")]),
         ('id,"text\n1,a\n2,b\n', [(0, "a"), (1, "b")]),
@@ -96,3 +96,29 @@ def test_the_work_is_linear_in_the_file(tmp_path, line, monkeypatch):
 def test_the_reviews_of_the_report(shared_data):
     records = read(shared_data / "odd_inputs" / "csv_quote" / "reviews.csv")
     assert (len(records), reasons(records), records[20].position) == (200, ["unclosed_quote"], 20)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\xef\xbb\xbfsep=;\r\nid;text\r\n1;a, b\r\n2;c\r\n", ["a, b", "c"]),
+        (b'"sep=,"\nid,text\n1,"a, b"\n2,c\n', ["a, b", "c"]),
+        (b'id;text\n1;a, b\n2;"c; d"\n', ["a, b", "c; d"]), (b'"id"|"text"\n1|a, b\n2|c\n', ["a, b", "c"]),
+        ("id\ttext\r\n1\ta, b\r\n2\tc\r\n".encode("utf-16"), ["a, b", "c"]),
+        (b"text\nA title; with more\nb|c\n", ["A title; with more", "b|c"]),
+        (b'id, text\n1, "a, b"\n2, c\n', ["a, b", "c"]), (b"id , text \n1,a\n2, c\n", ["a", "c"]),
+        (b'id,text\r1,a\r\n2,"b\r\nc"\n3,d\r4,e', ["a", "b\nc", "d", "e"]),
+        (b'id,text\n1,"a ""no"" and "yes" twice"\n2,"5" disk"\n', ['a "no" and "yes" twice', '5" disk']),
+        (b"text,id,text\na,1,b\nc,2,c\n", ["repeated_field", "c"]),
+    ],
+)  # fmt: skip
+def test_tables_as_spreadsheets_and_people_write_them(tmp_path, data, expected):
+    records = read_bytes(tmp_path, "a.csv", data)
+    assert [getattr(record, "text", None) or record.reason for record in records] == expected
+
+
+def test_a_field_that_is_too_long_is_one_reject_with_all_its_lines(tmp_path):
+    long = "".join(f"{number} words, of a line\n" for number in range(400))
+    text = f'id,text,more\n1,"{long}",x\n2,b,y\n3,"{long}and the ""rest""",z\n4,d,w\n'
+    records = read_bytes(tmp_path, "a.csv", text.encode(), most=2_000)
+    assert [getattr(record, "text", None) or record.reason for record in records] == ["too_long", "b", "too_long", "d"]

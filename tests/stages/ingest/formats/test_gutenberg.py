@@ -103,3 +103,34 @@ def test_odd_inputs(shared_data: Path) -> None:
     assert {(book.date, book.metadata["ebook"]) for book in books} == {("2008-08-26", "99991")}
     assert books[0].text == books[1].text
     assert all(book.text.count("CHAPTER") == books[0].text.count("CHAPTER") > 1 for book in books)
+
+
+START = "Title: Faust\n\n*** START OF THE PROJECT GUTENBERG EBOOK FAUST ***\n\n"
+FINISH = "\n\n*** END OF THE PROJECT GUTENBERG EBOOK FAUST ***\n\nUpdated editions will replace the previous one\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ("***  START OF THE PROJECT GUTENBERG EBOOK, F ***\n", "\n***  END OF THE PROJECT GUTENBERG EBOOK, F ***\n"),
+        ("*** START OF THIS PROJECT GUTENBERG EBOOK THE *STAR*,\nPART ONE ***\n", FINISH),
+        ("A header\n\nSTART OF THE PROJECT GUTENBERG EBOOK FAUST\n", "\nEND OF THE PROJECT GUTENBERG EBOOK FAUST\n"),
+        (START + "Produziert von A und\nB\n\n", "\n\nEnde dieses Projekt Gutenberg Etextes Faust\n\nSmall print\n"),
+        (START + "Ce livre a été produit par A\n\n", "\n\nFin du Projet Gutenberg de Faust\n" + FINISH),
+        (START + "Producido por A\n\n", "\n\nFin del Proyecto Gutenberg\n"),
+        (START, "\n\nEinde van het Project Gutenberg eBook\n" + FINISH), (START + "Tuottanut A\n\n", FINISH),
+    ],
+)  # fmt: skip
+def test_markers_and_credits_in_the_languages_of_the_volunteers(before: str, behind: str) -> None:
+    record = gutenberg.read(before + "\n" + BOOK + behind)
+    assert isinstance(record, Record)
+    assert record.text == BOOK
+
+
+def test_a_line_about_the_project_far_before_the_end_is_one_of_the_book() -> None:
+    book = (
+        f"{BOOK}\n\nEnd of Project Gutenberg's first decade, he wrote.\n\n{'It was a bright day. ' * 400}\n\nThe last."
+    )
+    record = gutenberg.read(START + book + FINISH)
+    assert isinstance(record, Record)
+    assert record.text == book

@@ -82,3 +82,22 @@ def test_the_files_of_the_report(shared_data):
         records = read(odd / folder)
         assert len(records) == 30
         assert all(isinstance(record, Record) for record in records)
+
+
+def test_an_array_is_read_on_behind_a_damaged_element(tmp_path):
+    bad = '{"text": "b" "x", "list": [\n    {"text": "inside"}\n]}'
+    for indent, data in (("  ", "[\n  %s\n]"), ("", "[\n%s\n]\n"), ("\t", '{"data": [\n\t%s\n]}')):
+        text = data % f",\n{indent}".join(['{"text": "a"}', bad, '{"text": "c\td"}', '{"text": "e"}'])
+        records = read_bytes(tmp_path, "a.json", text.encode())
+        if indent != "\t":
+            assert [getattr(record, "text", None) or record.reason for record in records] == [
+                "a", "not_json", "not_json", "e",
+            ]  # fmt: skip
+            assert [record.position for record in records] == [0, 1, 2, 3]
+        else:
+            assert not texts(records)  # the object as a whole is damaged
+
+
+def test_numbers_of_any_length(tmp_path):
+    records = read_bytes(tmp_path, "a.jsonl", b'{"text": "a", "id": ' + b"9" * 5_000 + b"}\n")
+    assert records[0].id == "9" * 5_000

@@ -185,3 +185,18 @@ def test_the_shared_proposals_lose_their_markup(shared_data: Path) -> None:
     assert len(texts) == len(rows)
     assert not [text for text in texts if ":pep:`" in text or "\n====" in text]
     assert sum(map(len, texts)) > 0.8 * sum(len(row["text"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "body", "title"),
+    [
+        ("---\ntitle: x\n...\nText.", "Text.", "x"),
+        ("---\ntitle: a: b\ntags: [c\n  d]\n---\nText.", "Text.", None),
+        ("---\n\nNote: this: that.\n\nA second paragraph of prose.\n\n---\n\nText.",
+         "Note: this: that.\n\nA second paragraph of prose.\n\nText.", None),
+    ],
+)  # fmt: skip
+def test_front_matter_and_prose_between_rules(text: str, body: str, title: str | None) -> None:
+    record = markup.read_markdown(text)
+    assert isinstance(record, Record)
+    assert (record.text, record.metadata.get("title")) == (body, title)

@@ -298,3 +298,33 @@ def test_odd_inputs(shared_data: Path) -> None:
     assert len(records) == 4
     assert all(isinstance(record, Record) for record in records)
     assert all(record.text.count("every morning of the year") == 9 for record in records if isinstance(record, Record))
+
+
+def test_the_parts_of_a_segmented_record_are_no_page() -> None:
+    first = response(PAGE.encode()[:400]).replace(b"WARC-Date", b"WARC-Segment-Number: 1\r\nWARC-Date")
+    rest = record("continuation", PAGE.encode()[400:], extra="WARC-Segment-Number: 2\r\n")
+    results = read(first + rest + response(PAGE.encode()))
+    assert [getattr(result, "reason", None) for result in results] == ["segmented", None]
+
+
+@pytest.mark.parametrize(
+    "more", ["Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", "Transfer-Encoding: gzip, chunked"]
+)
+def test_codings_may_stand_in_several_headers(more: str) -> None:
+    data = gzip.compress(PAGE.encode())
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
+    [result] = read(response(body, more=more + "\r\n"))
+    assert isinstance(result, Record)
+
+
+def test_secrets_of_addresses_are_in_no_reject_and_dates_are_iso_8601() -> None:
+    url = "https://ann:pass@example.org:8080/a?token=secret#part"
+    [failure, page] = read(
+        response(b"\x1f\x8b", more="Content-Encoding: gzip\r\n", url=url)
+        + response(PAGE.encode()).replace(b"2020-05-06T07:08:09Z", b"20200506070809")
+    )
+    assert isinstance(failure, Failure)
+    assert "of https://example.org:8080/a" in str(failure.detail)
+    assert not {"pass", "secret"} & set(str(failure.detail).replace("=", " ").replace(":", " ").split())
+    assert isinstance(page, Record)
+    assert page.date != "2020050607"
