@@ -2,24 +2,29 @@
 
 - `pipeline`: the flow for a run config, as deployed
 - `execute_request`: the same for a request of the command line
-- `run_stages`: the stages of a session, for any flow
+- `run_deployed`, `run_request`: a request inside any flow; `run_stages`: the stages of its session
 """
 
 import contextlib
 import contextvars
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_url
+from flows.accelerator_slots import accelerator_slot
 from flows.console import TimeLeft, with_time_left
+from flows.flow_runs import earlier_attempt, flow_run_id, prepare_process
 from flows.monitoring.json_lines import JsonLines
 from flows.monitoring.prometheus import serve_metrics
 from flows.monitoring.status_board import StatusBoard
@@ -30,13 +35,14 @@ from flows.run_artifacts import report_location
 from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
+from flows.server_cancellation import cancelled_named, stops_when_cancelled
 from flows.stage_tasks import exceeded_time_named, stage_task
 from flows.store_location import store_url
 from infra.named_errors import storage_problem
 from infra.progress import ProgressListener
 from infra.store.access import check_access
-from infra.workers.orphans import end_orphans, mark_children
 from infra.workers.ray_session import close_ray
+from stages.registry import StageName
 
 _request: contextvars.ContextVar[RunRequest] = contextvars.ContextVar("request")
 _view: contextvars.ContextVar[RunView] = contextvars.ContextVar("view")
@@ -46,8 +52,9 @@ _view: contextvars.ContextVar[RunView] = contextvars.ContextVar("view")
 def pipeline(
     config: RunConfig,
     store: str | None = None,
-    until: str | None = None,
+    until: StageName | None = None,
     fresh: bool = False,
+    keep_versions: bool = False,
 ) -> str:
     """Raw text to a compressed, benchmarked model.
 
@@ -56,14 +63,41 @@ def pipeline(
         store: URL of the artifact store; HEADRACE_HOME by default.
         until: name of the last stage to run; all stages by default.
         fresh: start a new run even if an unfinished one of the same config could be continued.
+        keep_versions: reuse artifacts that other versions of packages made.
 
     Returns:
         Id of the run.
     """
     request = _request.get(None)
-    if request is None:
-        request = RunRequest(config, store_url(store), last_stage=until, fresh=fresh)
-    return run_stages(RunSession.begin(request, _view.get(None) or LoggerView()))
+    if request is not None:
+        with stops_when_cancelled():
+            return run_request(request, _view.get())
+    return run_deployed(
+        RunRequest(config, store_url(store), last_stage=until, fresh=fresh, keep_versions=keep_versions)
+    )
+
+
+def run_deployed(request: RunRequest) -> str:
+    """Execute a request inside the current flow, which a worker started; returns the id of the run."""
+    check_access(request.store_url)
+    prepare_process()
+    try:
+        return run_request(request, LoggerView())
+    except KeyboardInterrupt as interrupt:
+        # How training ends that a cancellation stopped, after a checkpoint; the flow engine takes it for a crash.
+        raise TerminationSignal(signal=signal.SIGTERM) from interrupt
+
+
+def run_request(request: RunRequest, view: RunView) -> str:
+    """Execute a request inside the current flow; returns the id of the run.
+
+    A retried flow run continues the run that it began; if that is finished, nothing is left to do.
+    """
+    record = earlier_attempt(request.store_url)
+    if record is not None and record.status == "finished":
+        view.logged(f"this flow run has finished run {record.run_id} already; start another flow run for another run")
+        return record.run_id
+    return run_stages(RunSession.begin(replace(request, flow_run=flow_run_id()), view))
 
 
 def run_stages(session: RunSession) -> str:
@@ -72,7 +106,7 @@ def run_stages(session: RunSession) -> str:
         with _monitored(session):
             for stage in session.stages:
                 run_task: Callable[[], Any] = stage_task(stage, session)
-                with exceeded_time_named(stage.name, session):
+                with accelerator_slot(stage, session), exceeded_time_named(stage.name, session):
                     run_task()
         session.close("finished")
     except Exception as error:
@@ -129,15 +163,16 @@ def execute_request(request: RunRequest, view: RunView) -> str:
         HeadraceError: errors that the user can fix, without the flow engine's wrapping.
     """
     check_access(request.store_url)
-    end_orphans()
-    mark_children()
+    prepare_process()
     check_server()
-    with _flow_context(request, view), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    # A temporary server ends with the run, which nobody could declare crashed.
+    heartbeat = {} if api_url() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with cancelled_named(), _flow_context(request, view), temporary_settings(heartbeat):
         run: Callable[..., str] = pipeline
         # The flow engine keeps parameters in its database; the request itself comes by the context.
         return run(
             config=public_config(request.config), store=public_url(request.store_url), until=request.last_stage,
-            fresh=request.fresh,
+            fresh=request.fresh, keep_versions=request.keep_versions,
         )  # fmt: skip
 
 

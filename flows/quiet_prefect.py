@@ -13,6 +13,8 @@ _DEFAULTS = {
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     # A cold start creates the server's database: 14 s on the reference machine, more on a slow disk.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Prefect's shortest; infra/deployment/prefect-automations.yaml declares a run crashed after three that are missing.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -34,6 +34,8 @@ class RunRequest:
     fresh: bool = False
     keep_versions: bool = False
     """Reuse artifacts that other versions of packages made."""
+    flow_run: str | None = None
+    """Id of the flow run that executes it; retried, it continues the run that it began."""
 
     def __post_init__(self) -> None:
         for name in (self.first, self.forced, self.last_stage):
@@ -70,6 +72,7 @@ def rerun_request(
     fresh: bool = False,
     onwards: bool = False,
     keep_versions: bool = False,
+    until: str | None = None,
 ) -> RunRequest:
     """A forced rerun of one stage of a run, on the artifacts that the run used.
 
@@ -82,13 +85,21 @@ def rerun_request(
         fresh: start a new run even if an unfinished one of the same request could be continued.
         onwards: the stages after it must run, too.
         keep_versions: whether artifacts that other versions of packages made are reused.
+        until: the last stage, instead of that of the run.
 
     Raises:
-        ConfigError: if the run has no artifact of a preceding stage, or the config changes one.
+        ConfigError: if the run has no artifact of a preceding stage, if the config changes one, or if `only` or `until`
+            contradict the rest.
     """
+    if only and (onwards or until not in (None, stage)):
+        raise ConfigError(f"only {stage} cannot be rerun together with the stages after it; leave out 'only' or them")
+    if until is not None and stage_named(until) not in stages_from(stage, None):
+        raise ConfigError(
+            f"a rerun of {stage} cannot end at {until}, which comes before it; name {stage} or a later stage"
+        )
     _check_taken(base, config, stage)
     reached = base.last_stage is None or stage in {passed.name for passed in stages_until(base.last_stage)}
-    last_stage = base.last_stage if reached and not only else stage
+    last_stage = until or (base.last_stage if reached and not only else stage)
     return RunRequest(config, store_url, base, stage, stage, onwards, last_stage, fresh, keep_versions)
 
 

@@ -107,12 +107,14 @@ class RunSession:
         planner = Planner(artifact_store, store, request.config, None, request.base)
         plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
         listed = {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
-        unfinished = None if request.fresh else unfinished_run(store, request)
+        unfinished = _of_flow_run(store, request) or (None if request.fresh else unfinished_run(store, request))
         owned = store.adopt(unfinished.run_id, view.logged) if unfinished else None
         if owned:
             view.logged(f"continues run {owned[0].run_id}")
         owned = owned or store.start(_new_record(request, planner.precision.known))
         session = cls(request, *owned, view, taken, listed)
+        if request.flow_run:
+            store.note_flow_run(request.flow_run, session.run_id)
         view.logged(f"run {session.run_id}, store {public_url(request.store_url)}")
         try:  # from now on, headrace gc sees what this run needs
             session.gate.wait(session._is_of_this_run, view.logged)
@@ -275,6 +277,13 @@ def _new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
         process_started=0,
         started=datetime.now(UTC),
     )
+
+
+def _of_flow_run(store: RunStore, request: RunRequest) -> RunRecord | None:
+    """The unfinished run that an earlier attempt of the same flow run began, even if newer runs exist."""
+    record = store.of_flow_run(request.flow_run) if request.flow_run else None
+    is_same = record is not None and record.config_digest == request.config_digest
+    return record if is_same and record is not None and record.status != "finished" else None
 
 
 def unfinished_run(store: RunStore, request: RunRequest) -> RunRecord | None:

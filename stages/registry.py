@@ -1,6 +1,11 @@
-"""The stages in order, and the wiring of their inputs."""
+"""The stages in order, and the wiring of their inputs.
+
+- `STAGES`, `stage_named`, `wiring`
+- `StageName`: the names as a type, so that forms and schemas list them
+"""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from data_schemas.errors import NotFoundError
 from stages.benchmark.stage import BenchmarkStage
@@ -22,6 +27,11 @@ STAGES: tuple[Stage, ...] = (
     CompressStage(),
     BenchmarkStage(),
 )
+
+if TYPE_CHECKING:
+    StageName = str
+else:
+    StageName = Literal[tuple(stage.name for stage in STAGES)]
 
 
 def stage_named(name: str) -> Stage:

@@ -79,11 +79,11 @@ def test_every_deployment_names_a_flow_and_every_stage_has_one():
     from stages.registry import STAGES
 
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert [one["name"] for one in deployments] == ["pipeline", *(stage.name for stage in STAGES)]
+    assert [one["name"] for one in deployments] == ["pipeline", "rerun", *(stage.name for stage in STAGES)]
     for one in deployments:
         path, name = one["entrypoint"].split(":")
         flow = getattr(import_module(path.removesuffix(".py").replace("/", ".")), name)
-        assert "config" in flow.parameters.properties, one["name"]
+        assert ("set" if one["name"] == "rerun" else "config") in flow.parameters.properties, one["name"]
 
 
 def test_the_form_of_a_stage_flow_shows_every_setting():

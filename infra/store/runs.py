@@ -28,6 +28,8 @@ FIRST_READ = 8
 _RUN_ID = re.compile(r"[\w.-]+")
 SEQUENCE = "sequence"
 """Folder with a file for each run that ever began, by number; created exclusively and never removed."""
+FLOW_RUNS = "flow_runs"
+"""Folder with a file for each flow run of the flow engine, which holds the id of its run."""
 
 
 class RunStore:
@@ -97,6 +99,17 @@ class RunStore:
             return matches[0]
         known = ", ".join(ids[:5]) or "none yet; begin with: headrace run CONFIG"
         raise NotFoundError(f"no run {run_id!r} in {self.folder.url}; the newest are: {known}")
+
+    def of_flow_run(self, flow_run: str) -> RunRecord | None:
+        """The run that a flow run of the flow engine began; None if there is none, or this version cannot read it."""
+        try:
+            return self._read(self.folder.read(f"{FLOW_RUNS}/{flow_run}").decode())
+        except (FileNotFoundError, UnreadableRecordError):
+            return None
+
+    def note_flow_run(self, flow_run: str, run_id: str) -> None:
+        """Record that a flow run works on a run."""
+        self.folder.write(f"{FLOW_RUNS}/{flow_run}", run_id.encode())
 
     def save(self, record: RunRecord) -> None:
         """Write the record atomically."""

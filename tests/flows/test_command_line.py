@@ -325,8 +325,8 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120, poll_seconds: float = 0.05) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.05)
+        time.sleep(poll_seconds)

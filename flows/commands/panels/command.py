@@ -38,8 +38,9 @@ def command(app: typer.Typer, panel: str, *examples: str) -> Callable[[Callable[
             except HeadraceError as error:
                 typer.echo(f"error: {error}", err=True)
                 raise typer.Exit(EXIT_USER_ERROR) from None
-            except KeyboardInterrupt:
-                typer.echo("interrupted; finished work is kept, the same command resumes it", err=True)
+            except KeyboardInterrupt as interrupt:
+                reason = str(interrupt) or "interrupted"
+                typer.echo(f"{reason}; finished work is kept, the same command resumes it", err=True)
                 raise typer.Exit(EXIT_INTERRUPTED) from None
             except typer.Exit:
                 raise

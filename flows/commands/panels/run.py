@@ -110,6 +110,7 @@ def rerun(
     only: Annotated[
         bool, typer.Option("--only", metavar="", help="run this stage only, not those that depend on it")
     ] = False,
+    until: Until = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished rerun of this stage")
     ] = False,
@@ -120,7 +121,7 @@ def rerun(
     """Run one stage of a run again, on the artifacts that the run used.
 
     The stages before it are those of the run, whatever happened to their sources since. The stages after it, up to the
-    run's last, follow if its bytes changed.
+    run's last or that of --until, follow if its bytes changed.
     """
     from data_schemas.errors import ConfigError
     from flows.run_config import recorded_config
@@ -134,7 +135,7 @@ def rerun(
     first = stage_named(stage or from_ or "").name
     base = RunStore(url).get(run_id)
     config = recorded_config(base, set_ or [])
-    _execute(rerun_request(url, base, config, first, only, fresh, from_ is not None, keep_versions), as_json)
+    _execute(rerun_request(url, base, config, first, only, fresh, from_ is not None, keep_versions, until), as_json)
 
 
 @command(

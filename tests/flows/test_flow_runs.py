@@ -1,0 +1,104 @@
+"""Retried flow runs, the forms of deployments, and the files that prepare a Prefect server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.events.schemas.automations import AutomationCore
+from prefect.utilities.callables import parameter_schema
+
+from data_schemas.errors import ConfigError, NotFoundError
+from flows import flow_runs
+from flows.pipeline import pipeline
+from flows.run_request import RunRequest, rerun_request
+from flows.stage_flows import rerun
+from infra.store.runs import RunStore
+from stages.clean.stage import CleanStage
+from stages.registry import STAGES
+from tests.flows.mini import mini_config, run, run_config, write_corpus
+
+CHECKOUT = Path(__file__).parents[2]
+NAMES = [stage.name for stage in STAGES]
+
+
+def fail(*_: Any) -> None:
+    raise OSError("the network is gone")
+
+
+def failed_run(request: RunRequest, monkeypatch: pytest.MonkeyPatch, store: str) -> str:
+    """Id of a run that failed in clean."""
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="network"):
+        patch.setattr(CleanStage, "run", fail)
+        run(request)
+    return RunStore(store).get("latest").run_id
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_retried_flow_run_continues_its_run_whatever_ran_since(tmp_path, monkeypatch, fresh):
+    store, config = str(tmp_path / "store"), mini_config(write_corpus(tmp_path / "texts"))
+    request = RunRequest(config, store, last_stage="clean", fresh=fresh, flow_run="flow-1")
+    failed = failed_run(request, monkeypatch, store)
+    run_config(store, config, last_stage="clean", fresh=True, flow_run="flow-2")
+    again, _ = run(request)
+    assert (again.run_id, again.record.status, again.record.claim) == (failed, "finished", 2)
+    assert len(RunStore(store).all()) == 2
+
+
+def test_a_retried_rerun_of_the_latest_run_reruns_the_run_that_was_the_latest(tmp_path, monkeypatch):
+    store, path = str(tmp_path / "store"), write_corpus(tmp_path / "texts")
+    base = run_config(store, mini_config(path), last_stage="clean")[0].record
+    monkeypatch.setattr(flow_runs, "flow_run_id", lambda: "flow-1")
+    assert flow_runs.base_of(store, "latest").run_id == base.run_id
+    request = rerun_request(store, base, mini_config(path), "clean")
+    failed = failed_run(RunRequest(**vars(request) | {"flow_run": "flow-1"}), monkeypatch, store)
+    run_config(store, mini_config(path, "clean.languages=[en]"), last_stage="clean")
+    assert flow_runs.base_of(store, "latest").run_id == base.run_id
+    earlier = flow_runs.earlier_attempt(store)
+    assert earlier is not None and earlier.run_id == failed
+    monkeypatch.setattr(flow_runs, "flow_run_id", lambda: "flow-2")
+    assert flow_runs.base_of(store, "latest").config["clean"]["languages"] == ["en"]
+
+
+def test_another_config_does_not_continue_the_run_of_its_flow_run(tmp_path, monkeypatch):
+    """Deployed code that was updated between the attempts."""
+    store, path = str(tmp_path / "store"), write_corpus(tmp_path / "texts")
+    failed = failed_run(RunRequest(mini_config(path), store, last_stage="clean", flow_run="f"), monkeypatch, store)
+    other, _ = run(RunRequest(mini_config(path, "clean.languages=[en]"), store, last_stage="clean", flow_run="f"))
+    assert other.run_id != failed
+
+
+def test_a_rerun_ends_where_it_is_told_to(tmp_path):
+    store, config = str(tmp_path / "store"), mini_config(write_corpus(tmp_path / "texts"))
+    base = run_config(store, config, last_stage="tokenize")[0].record
+    assert rerun_request(store, base, config, "clean", until="dedup").last_stage == "dedup"
+    assert rerun_request(store, base, config, "clean", only=True, until="clean").last_stage == "clean"
+    assert rerun_request(store, base, config, "clean").last_stage == "tokenize"
+    for wrong, message in (
+        ({"until": "ingest"}, "a rerun of clean cannot end at ingest, which comes before it"),
+        ({"until": "dedup", "only": True}, "only clean cannot be rerun together with the stages after it"),
+        ({"onwards": True, "only": True}, "only clean cannot be rerun together with the stages after it"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            rerun_request(store, base, config, "clean", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(NotFoundError, match="no stage 'train'; the stages are: ingest, "):
+        rerun_request(store, base, config, "clean", until="train")
+
+
+@pytest.mark.parametrize(("flow", "field"), [(pipeline, "until"), (rerun, "stage"), (rerun, "until")])
+def test_forms_list_the_stages(flow, field):
+    schema = parameter_schema(flow).model_dump()
+    assert json.dumps(NAMES) in json.dumps(schema["properties"][field])
+
+
+def test_the_files_of_a_server_are_valid_and_what_acts_by_itself_is_off():
+    automations = yaml.safe_load((CHECKOUT / "infra/deployment/prefect-automations.yaml").read_text())["automations"]
+    assert [AutomationCore.model_validate(automation).enabled for automation in automations] == [True, False]
+    crashed = automations[0]
+    deployed = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())
+    seconds = int(deployed["definitions"]["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert 3 * seconds < crashed["trigger"]["within"] < 4 * seconds, "three missing heartbeats"
+    schedules = [schedule for deployment in deployed["deployments"] for schedule in deployment.get("schedules", [])]
+    assert schedules and not any(schedule["active"] for schedule in schedules)
+    assert {deployment["name"] for deployment in deployed["deployments"]} == {"pipeline", "rerun", *NAMES}

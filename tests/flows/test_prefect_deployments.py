@@ -1,0 +1,179 @@
+"""Deployments on a real Prefect server with four workers: PostgreSQL if it is installed, else SQLite."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from data_schemas.manifest import RunRecord
+from infra.store.runs import RunStore, process_of
+from stages.registry import STAGES
+from tests.flows.mini import mini_values, write_corpus
+from tests.flows.real_prefect import CHECKOUT, Server, family, postgres, postgres_binaries, serve, stop, workers
+from tests.flows.test_command_line import wait_for as wait_for_seconds
+
+pytestmark = pytest.mark.slow
+NAMES = [stage.name for stage in STAGES]
+LIMIT = "headrace-accelerator"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """A server with four workers."""
+    with ExitStack() as stack:
+        database = stack.enter_context(postgres()) if postgres_binaries() else None
+        running = stack.enter_context(serve(tmp_path_factory.mktemp("prefect"), database))
+        stack.enter_context(workers(running, 4))
+        yield running
+
+
+@pytest.fixture
+def mini(tmp_path) -> dict[str, Any]:
+    """A small config."""
+    return mini_values(write_corpus(tmp_path / "texts"))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait, also on a busy machine, without occupying the server."""
+    wait_for_seconds(condition, 300, 0.5)
+
+
+def only_run(store: Path) -> RunRecord:
+    [record] = RunStore(str(store)).all()
+    return record
+
+
+def checkpoints(store: Path) -> list[Path]:
+    return list(store.glob("pretrain/*/*/work/train/*/complete.json"))
+
+
+def test_four_workers_run_deployments_at_once_and_one_reruns(server, mini, tmp_path):
+    flow_runs = [
+        server.run("headrace/pipeline", config=mini, store=f"{tmp_path}/{number}", until="clean") for number in range(4)
+    ]
+    for flow_run in flow_runs:
+        server.wait(flow_run, "COMPLETED", "FAILED", "CRASHED")
+        assert server.flow_run(flow_run)["state_type"] == "COMPLETED", server.logs(flow_run)
+    assert len({only_run(tmp_path / str(number)).pid for number in range(4)}) == 4
+    started = [server.flow_run(flow_run)["start_time"] for flow_run in flow_runs]
+    ended = [server.flow_run(flow_run)["end_time"] for flow_run in flow_runs]
+    assert max(started) < min(ended), "they ran at once"
+    if postgres_binaries():
+        assert "database is locked" not in server.log
+
+    first = only_run(tmp_path / "0")
+    again = server.run(
+        "headrace-rerun/rerun", stage="ingest", store=f"{tmp_path}/0", onwards=True, until="clean",
+        set=["clean.languages=[en]"],
+    )  # fmt: skip
+    server.wait(again, "COMPLETED")
+    newest = RunStore(f"{tmp_path}/0").get("latest")
+    assert (newest.base_run, newest.forced, newest.config["clean"]["languages"]) == (first.run_id, "ingest", ["en"])
+    assert {name: outcome.action for name, outcome in newest.stages.items()} == {
+        "ingest": "run", "clean": "run",
+    }  # fmt: skip
+
+
+def test_forms_list_the_stages_and_refuse_others(server):
+    for name, field in (("headrace/pipeline", "until"), ("headrace-rerun/rerun", "stage")):
+        schema = server.api(f"deployments/name/{name}")["parameter_openapi_schema"]
+        assert json.dumps(NAMES) in json.dumps(schema["properties"][field])
+        refusal = server.prefect("deployment", "run", name, "--param", f"{field}=tokenise", expect=1)
+        assert f"'tokenise' is not one of {NAMES}" in refusal
+    schedules = server.api("deployments/name/headrace/pipeline")["schedules"]
+    assert [schedule["active"] for schedule in schedules] == [False]
+    automations = server.api("automations/filter", {})
+    assert {row["name"]: row["enabled"] for row in automations} == {
+        "headrace-crashed-without-heartbeat": True, "headrace-retry-crashed": False,
+    }  # fmt: skip
+
+
+def test_pretraining_waits_for_the_accelerator_and_killed_it_continues_when_retried(server, mini, tmp_path):
+    slot = server.api(
+        "v2/concurrency_limits/increment-with-lease",
+        {"names": [LIMIT], "slots": 1, "mode": "concurrency", "lease_duration": 300},
+    )
+    mini["pretrain"]["tokens"] = 262_144
+    store = tmp_path / "store"
+    parameters = {"config": mini, "store": str(store), "until": "pretrain", "fresh": True}
+    flow_run = server.run("headrace/pipeline", **parameters)
+    wait_for(lambda: f"pretrain waits for a slot of the concurrency limit {LIMIT}" in server.logs(flow_run))
+    assert "pretrain" not in only_run(store).stages and not checkpoints(store)
+    server.api("v2/concurrency_limits/decrement-with-lease", {"lease_id": slot["lease_id"]})
+
+    wait_for(lambda: checkpoints(store))
+    server.process(flow_run).send_signal(signal.SIGKILL)
+    server.wait(flow_run, "CRASHED")
+    step = max(json.loads(path.read_text())["step"] for path in checkpoints(store))
+    server.prefect("global-concurrency-limit", "update", LIMIT, "--limit", "2")  # its slot is leased for a minute more
+    assert "scheduled for retry" in server.prefect("flow-run", "retry", flow_run)
+    server.wait(flow_run, "COMPLETED")
+    server.prefect("global-concurrency-limit", "update", LIMIT, "--limit", "1")
+    record = only_run(store)
+    assert (record.status, record.claim) == ("finished", 2), "the same run, for which another process worked"
+    assert f"continues run {record.run_id}" in server.logs(flow_run)
+    [manifest] = store.glob("pretrain/*/*/manifest.json")
+    starts = json.loads(manifest.read_text())["metrics"]["starts"]
+    assert starts[-1] >= step > 0, "it resumed from the last checkpoint"
+
+
+def test_a_cancelled_deployment_has_stopped(server, mini, tmp_path):
+    """Two Ray workers in the middle of training: the run is recorded, nothing of it lives, another may continue it."""
+    mini["pretrain"] |= {"tokens": 2**24, "workers": 2, "micro_batch": 4}
+    store = tmp_path / "store"
+    flow_run = server.run("headrace/pipeline", config=mini, store=str(store), until="pretrain")
+    wait_for(lambda: checkpoints(store))
+    processes = family(server.process(flow_run).pid)
+    assert any("RayTrainWorker" in " ".join(process.cmdline()) for process in processes)
+    server.prefect("flow-run", "cancel", flow_run)
+    server.wait(flow_run, "CANCELLED")
+    wait_for(lambda: not [process for process in processes if process.is_running() and is_alive(process)])
+    record = only_run(store)
+    assert record.status == "interrupted" and process_of(record).is_gone
+    states = [state["type"] for state in server.api(f"flow_run_states/?flow_run_id={flow_run}")]
+    assert states[-3:] == ["RUNNING", "CANCELLING", "CANCELLED"], "a crash would be retried"
+    assert RunStore(str(store)).adopt(record.run_id, pytest.fail) is not None, "its claim is free"
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_command_on_the_server_is_cancelled_there_and_declared_crashed_without_heartbeat(server, mini, tmp_path):
+    """Two `headrace run`, which have no worker: one is killed, and one cancelled meanwhile."""
+    shipped = yaml.safe_load((CHECKOUT / "infra/deployment/prefect-automations.yaml").read_text())["automations"][0]
+    shipped["trigger"]["within"] = 20
+    automation = server.api("automations/", shipped | {"name": "quick"})["id"]
+    mini["pretrain"]["tokens"] = 2**24
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump(mini))
+    commands = {
+        name: server.headrace(
+            "run", f"{tmp_path}/mini.yaml", "--set", f"name={name}", "--store", f"{tmp_path}/{name}", log=name
+        )
+        for name in ("killed", "cancelled")
+    }
+    try:
+        wait_for(lambda: all((tmp_path / name / "ingest").exists() for name in commands))
+        rows = {row["name"]: row["id"] for row in server.api("flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"})}
+        killed, cancelled = rows["headrace killed"], rows["headrace cancelled"]
+        commands["killed"].kill()
+        assert server.flow_run(killed)["state_type"] == "RUNNING"
+        server.prefect("flow-run", "cancel", cancelled)
+        assert commands["cancelled"].wait(60) == 130
+        assert "cancelled on the Prefect server; finished work is kept" in (server.folder / "cancelled.log").read_text()
+        server.wait(cancelled, "CANCELLED", seconds=10)
+        assert only_run(tmp_path / "cancelled").status == "interrupted"
+        server.wait(killed, "CRASHED", seconds=60)
+        assert "No heartbeat" in server.flow_run(killed)["state"]["message"]
+    finally:
+        stop(*commands.values())
+        server.prefect("automation", "delete", "--id", automation)
