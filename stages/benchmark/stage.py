@@ -29,7 +29,7 @@ class BenchmarkStage(Stage):
     """Score the pretrained network, the compressed network and the baselines."""
 
     name = "benchmark"
-    version = 12
+    version = 13
     Config = BenchmarkConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {
         "corpus": CORPUS,

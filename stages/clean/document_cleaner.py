@@ -30,9 +30,10 @@ from stages.clean.rules import badwords
 from stages.clean.rules.boilerplate_lines import RepeatedLines, RepeatedLinesByFile
 from stages.clean.rules.document_rules import SCORES, violations
 from stages.clean.rules.language import Detection, confirmed, detect
-from stages.clean.rules.language_limits import in_language
+from stages.clean.rules.language_limits import UNKNOWN, UNKNOWN_WITHOUT_SPACES, in_language
 from stages.clean.rules.line_rules import apply_line_rules
 from stages.clean.rules_config import DocumentRule, LineRules, Rules
+from stages.common.scripts import unspaced_bytes
 
 MIN_LANGUAGE_SHARE = 0.2
 """Minimum share of the text in a language for the rules to judge it by that language too."""
@@ -101,11 +102,24 @@ class RuleScores:
     def in_language(self, name: str, rule: DocumentRule, score: float) -> tuple[DocumentRule, float]:
         """Limits and score of a rule that a text violates as English, in the first of its languages that obeys it."""
         codes = [code for code, share in self._detection.languages if share >= MIN_LANGUAGE_SHARE]
-        for code in codes or [self.declared_language or "en"]:
+        if not codes or not self._detection.is_reliable:
+            codes.append(self._undetected_language)
+        for code in codes:
             limits, own_score = self._in_one_language(name, rule, score, code)
             if not limits.is_violated_by(own_score):
                 return limits, own_score
         return rule, score
+
+    @cached_property
+    def _undetected_language(self) -> str:
+        """Language to judge a text by in which none is detected for sure: the declared one, that of its stop words, or
+        none if its script is in no list; else English."""
+        data, text = self.measures.data, self.measures.text
+        if code := self.declared_language or stop_words.most_likely(data):
+            return code
+        if not stop_words.is_unlisted_script(text):
+            return "en"
+        return UNKNOWN_WITHOUT_SPACES if 2 * unspaced_bytes(text, len(data)) > len(data) else UNKNOWN
 
     def _in_one_language(self, name: str, rule: DocumentRule, score: float, code: str) -> tuple[DocumentRule, float]:
         if code == "en":
@@ -113,7 +127,8 @@ class RuleScores:
         if name in ("gopher_stop_words", "stop_word_share"):
             counted = stop_words.count(self.measures.data, code)
             if counted is None:  # no list: the rule cannot judge the text
-                return rule, math.nan if self._detection.is_reliable else score
+                is_known = self._detection.is_reliable or code in (UNKNOWN, UNKNOWN_WITHOUT_SPACES)
+                return rule, math.nan if is_known else score
             return rule, counted.distinct if name == "gopher_stop_words" else counted.share
         return in_language(name, rule, code), score
 

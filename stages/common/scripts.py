@@ -9,7 +9,8 @@ SAMPLE_CHARACTERS = 2_000
 UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "km", "my", "bo"})
 """ISO 639-1 codes of Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan."""
 _UNSPACED = re.compile(
-    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+    "[\u0e00-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\u2e80-\u30ff\u3400-\u4dbf\u4e00-\u9fff\ua980-\ua9ff"
+    "\uaa60-\uaadf\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 
 

@@ -2,6 +2,7 @@
 
 - `SPACED`, `LETTERS_AND_DIGITS`: class and case-folded code point of every character
 - `INVISIBLE`: characters that words ignore; `clean` keeps those that carry meaning
+- `OPTIONAL_MARKS`: vowel signs and extenders of Arabic and Hebrew, which words ignore too, as few texts have them
 
 Scripts with spaces: a word is a run of letters, marks and digits. Scripts without: each ideograph and each kana is a
 word; so is each orthographic cluster of Thai, Lao, Khmer, Burmese, Javanese, Balinese and the Tai scripts (a consonant
@@ -30,6 +31,11 @@ LAST_LISTED = 0x323AF
 INVISIBLE = ((0xAD, 0xAD), (0x034F, 0x034F), (0x061C, 0x061C), (0x180B, 0x180F), (0x200B, 0x200F), (0x202A, 0x202E),
              (0x2060, 0x206F), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xE0000, 0xE0FFF))  # fmt: skip
 """Soft hyphen, joiners, directions, invisible operators, variation selectors, tags: first and last code points."""
+OPTIONAL_MARKS = ((0x0591, 0x05BD), (0x05BF, 0x05BF), (0x05C1, 0x05C2), (0x05C4, 0x05C5), (0x05C7, 0x05C7),
+                  (0x0610, 0x061A), (0x0640, 0x0640), (0x064B, 0x0652), (0x0670, 0x0670), (0x06D6, 0x06DC),
+                  (0x06DF, 0x06E8), (0x06EA, 0x06ED))  # fmt: skip
+"""Points and accents of Hebrew; vowel signs, tatweel and Koranic marks of Arabic: first and last code points. Hamza and
+madda are none: they make other letters."""
 _IDEOGRAPHS = ((0x2E80, 0x312F), (0x3190, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9F), (0x1AFF0, 0x1B16F),
                (0x20000, LAST_LISTED))  # fmt: skip
 """Han, bopomofo and kana; Hangul has spaces."""
@@ -73,7 +79,7 @@ def _tables() -> tuple[WordTable, WordTable]:
         elif not character.isspace():
             spaced[point] = (CLOSING if character in _SYLLABLE_ENDS else MARK) << FOLD_BITS | point
     for table in (letters, spaced):
-        for first, last in INVISIBLE:
+        for first, last in (*INVISIBLE, *OPTIONAL_MARKS):
             table[first : last + 1] = IGNORED << FOLD_BITS
     return letters, spaced
 

@@ -45,7 +45,7 @@ class Words(NamedTuple):
     """The words of one text."""
 
     hashes: Hashes
-    """(words,) uint64, equal for words that differ only in case and invisible characters."""
+    """(words,) uint64, equal for words that differ only in case, invisible characters and optional marks."""
     starts: Positions
     """(words,) int64, offset of the first byte."""
     ends: Positions

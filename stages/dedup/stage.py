@@ -29,7 +29,7 @@ class DedupStage(Stage):
     """Keep one document of each cluster of duplicates; split off the held-out documents."""
 
     name = "dedup"
-    version = 3
+    version = 4
     Config = DedupConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"documents": RAW_DOCUMENTS}
     output = CORPUS

@@ -10,6 +10,7 @@ import pycld2
 
 from data_schemas.language_codes import iso_code
 from stages.clean.measures import stop_words
+from stages.common.word_classes import OPTIONAL_MARKS
 from stages.common.word_hashes import Bytes
 
 SAMPLE_CHARACTERS = 4_000
@@ -19,6 +20,8 @@ CONFIRMING_WORDS, CONFIRMING_SHARE = 3, 0.05
 a third unreliable."""
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """Characters that are not valid for interchange, which the detector rejects."""
+_OPTIONAL_MARKS = re.compile(f"[{''.join(f'{chr(first)}-{chr(last)}' for first, last in OPTIONAL_MARKS)}]+")
+"""Vowel signs and the like, with which the detector knows no language."""
 
 
 class Detection(NamedTuple):
@@ -36,6 +39,7 @@ def detect(text: str) -> Detection:
     sample = text[:SAMPLE_CHARACTERS] + " " + text[middle : middle + SAMPLE_CHARACTERS]
     try:
         sample = _NOT_TEXT.sub(" ", sample)
+        sample = sample if sample.isascii() else _OPTIONAL_MARKS.sub("", sample)
         is_reliable, _, languages = pycld2.detect(sample)
         if languages[0][1] == "un":
             is_reliable, languages = False, pycld2.detect(sample, bestEffort=True)[2]

@@ -1,6 +1,7 @@
 """Limits of rules for languages in which those of English papers are wrong.
 
 - `in_language`: a rule with the limits for a language
+- `UNKNOWN`, `UNKNOWN_WITHOUT_SPACES`: codes for text whose language nobody can tell
 
 They replace a rule's default limits only, and only widen them: limits that a config sets hold for all languages. What
 each value is from: `docs/results/corpus.md`.
@@ -8,7 +9,8 @@ each value is from: `docs/results/corpus.md`.
 
 from stages.clean.rules_config import DocumentRule, Rules
 
-WITHOUT_SPACES = frozenset(("bo", "dz", "ja", "km", "lo", "my", "th", "yue", "zh"))
+UNKNOWN, UNKNOWN_WITHOUT_SPACES = "und", "und-unspaced"
+WITHOUT_SPACES = frozenset(("bo", "dz", "ja", "km", "lo", "my", "th", "yue", "zh", UNKNOWN_WITHOUT_SPACES))
 """Languages whose words are units of a character or a syllable (`stages/common/word_classes.py`): a word of English
 corresponds to about two, so that n-grams of 4 and 10 units have the limits of 2 and 5 words, and shorter ones none."""
 Limits = tuple[float | None, float | None]

@@ -44,7 +44,7 @@ class Signed(NamedTuple):
     signatures: Signatures
     """(texts, permutations) uint32; the share of equal values estimates the Jaccard similarity."""
     exact: Hashes
-    """(texts, 2) uint64: equal for texts that differ only in case, invisible characters and white space."""
+    """(texts, 2) uint64: equal for texts that differ only in case, white space and what words ignore."""
     shingles: Positions
     """(texts,) int64, with repetitions; 0 for a text without words."""
 

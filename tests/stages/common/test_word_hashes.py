@@ -74,6 +74,21 @@ def test_case_is_folded_in_every_script() -> None:
         assert words(as_bytes(upper)).hashes.tolist() == words(as_bytes(lower)).hashes.tolist()
 
 
+@pytest.mark.parametrize(
+    ("pointed", "plain"),
+    [
+        ("كِتَابٌ جَدِيدٌ", "كتاب جديد"),
+        ("كتـــاب جــديد", "كتاب جديد"),
+        ("שָׁלוֹם עֲלֵיכֶם", "שלום עליכם"),
+        ("ذٰلِكَ ٱلْكِتَـٰبُ", "ذلك ٱلكتب"),
+    ],
+)
+def test_vowel_signs_and_tatweel_do_not_count(pointed: str, plain: str) -> None:
+    for table in (SPACED, LETTERS_AND_DIGITS):
+        assert words(as_bytes(pointed), table).hashes.tolist() == words(as_bytes(plain), table).hashes.tolist()
+    assert words(as_bytes("مؤمن")).hashes.tolist() != words(as_bytes("مومن")).hashes.tolist()
+
+
 def test_punctuation_and_case_do_not_count() -> None:
     first, second = words(as_bytes("Don’t PANIC, “ever”!")), words(as_bytes("don't panic -- ever"))
     assert first.hashes.tolist() == second.hashes.tolist()
