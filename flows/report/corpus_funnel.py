@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from data_schemas.tables import KEPT
 from flows.console import amount
 from infra.store.artifacts import Artifact
@@ -59,18 +57,20 @@ def corpus_funnel(artifacts: Mapping[str, Artifact]) -> CorpusFunnel | None:
 
 
 def _flow(artifact: Artifact) -> Flow:
-    table = pa.concat_tables(artifact.read_table(path) for path in artifact.paths("funnel/*.parquet"))
+    sums: dict[tuple[str, str, str], Counter[str]] = {}
+    for path in artifact.paths("funnel/*.parquet"):
+        for row in artifact.read_table(path).to_pylist():
+            counter = sums.setdefault((row["genre"], row["source"], row["fate"]), Counter())
+            counter.update({name: row[name] for name in ("documents", "bytes_in", "bytes_out")})
     flow: Flow = {}
-    for row in table.group_by(["genre", "source", "fate"], use_threads=False).aggregate(
-        [("documents", "sum"), ("bytes_in", "sum"), ("bytes_out", "sum")]
-    ).to_pylist():  # fmt: skip
-        counter = flow.setdefault((row["genre"], row["source"]), Counter())
-        if row["fate"] == KEPT:
-            counter["documents"] += row["documents_sum"]
-            counter["bytes"] += row["bytes_out_sum"]
-            counter["reason edits in the text"] += max(0, row["bytes_in_sum"] - row["bytes_out_sum"])
+    for (genre, source, fate), amounts in sums.items():
+        counter = flow.setdefault((genre, source), Counter())
+        if fate == KEPT:
+            counter["documents"] += amounts["documents"]
+            counter["bytes"] += amounts["bytes_out"]
+            counter["reason edits in the text"] += max(0, amounts["bytes_in"] - amounts["bytes_out"])
         else:
-            counter[f"reason {row['fate'].replace('_', ' ')}"] += row["bytes_in_sum"]
+            counter[f"reason {fate.replace('_', ' ')}"] += amounts["bytes_in"]
     return flow
 
 

@@ -73,7 +73,7 @@ class Artifact:
         """Read a Parquet or Arrow file; Arrow files on a local disk are memory-mapped."""
         if path.endswith(".parquet"):
             with self.open(path) as file:
-                return pq.read_table(file)
+                return pq.ParquetFile(file).read()  # pq.read_table imports pandas: 0.7 s of a cached run
         if self.folder.is_local:
             with pa.memory_map(str(self.folder.local_path(self.location(path)))) as source:
                 return pa.ipc.open_file(source).read_all()
