@@ -3,8 +3,9 @@
 - `benchmark_files`: files that the configured globs match; `fingerprint`: a digest of their names, sizes and times
 - `read_items`: id and texts of each item
 
-A row or an object is an item, and each text in it a field. In nested JSON, the outermost object with an id of its own
-is an item, and the texts of the enclosing objects are fields of it too: a question of SQuAD includes its paragraph.
+A row or an object is an item, and each text in it a field, in NFC as the corpus is. In nested JSON, the outermost
+object with an id of its own is an item, and the texts of the enclosing objects are fields of it too: a question of
+SQuAD includes its paragraph.
 """
 
 import csv
@@ -13,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,14 +92,19 @@ def read_items(file: BenchmarkFile) -> list[Item]:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         parsed = list(_READERS[_ending(file.url)](data))
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error, ElementTree.ParseError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError, csv.Error, ElementTree.ParseError) as error:
         raise InputDataError(
             f"dedup.decontaminate.benchmarks: the file {file.name} cannot be read: {public_text(str(error))}; accepted "
             f"are {', '.join(ENDINGS)} in UTF-8 (.xml as it declares), each also .gz"
         ) from None
     own_ids = {item.own_id for item in parsed}
     unique = None not in own_ids and len(own_ids) == len(parsed)
-    return [Item((item.own_id or "") if unique else item.path, item.fields) for item in parsed]
+    return [Item((item.own_id or "") if unique else item.path, tuple(map(_text, item.fields))) for item in parsed]
+
+
+def _text(field: str) -> str:
+    """A field as `clean` leaves the same text: in NFC, and without lone surrogates, which JSON can have."""
+    return unicodedata.normalize("NFC", field.encode("utf-8", "replace").decode())
 
 
 def _matches(pattern: str) -> list[BenchmarkFile]:
@@ -134,8 +141,12 @@ def _ending(path: str) -> str:
 
 def _tsv(data: bytes) -> Iterator[_ParsedItem]:
     """Rows without quoting, as in GLUE: every tab ends a field."""
-    lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    return _rows([line.split("\t") for line in lines if line])
+    return _rows([line.split("\t") for line in _lines(data) if line])
+
+
+def _lines(data: bytes) -> list[str]:
+    """Lines that end in LF, CR LF or CR; U+2028 and its like are text."""
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _csv(data: bytes) -> Iterator[_ParsedItem]:
@@ -145,12 +156,15 @@ def _csv(data: bytes) -> Iterator[_ParsedItem]:
         ValueError: if a quote opens that does not close, which would make one item of all rows behind it.
     """
     text = data.decode("utf-8-sig")
+    limit = csv.field_size_limit(max(len(text), 1))  # for the whole process; by default 131,072 characters
     try:
         return _rows(list(csv.reader(io.StringIO(text, newline=""), strict=True)))
     except csv.Error as error:  # a quote inside a field is text; one that never closes is an error
         if "unexpected end" in str(error):
             raise ValueError("a quote opens that does not close") from None
-    return _rows(list(csv.reader(io.StringIO(text, newline=""))))
+        return _rows(list(csv.reader(io.StringIO(text, newline=""))))
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _rows(rows: list[list[str]]) -> Iterator[_ParsedItem]:
@@ -170,7 +184,7 @@ def _is_number(cell: str) -> bool:
 
 def _json_lines(data: bytes) -> Iterator[_ParsedItem]:
     values = []
-    for number, line in enumerate(data.decode("utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(_lines(data), 1):
         if line.strip():
             try:
                 values.append(json.loads(line))

@@ -40,6 +40,12 @@ LAYOUTS = {
         'id,text\r\nx,"one\u2028two\u0085"\r\ny,"a\nb"\r\n', {"x": ["one\u2028two\u0085"], "y": ["a\nb"]},
     ),
     "stray.csv": ('id,text\nx,"He said "no" to\ny,b\n', {"x": ['He said no" to'], "y": ["b"]}),
+    "carriage.csv": ("id,text\rx,one\ry,two\r", {"x": ["one"], "y": ["two"]}),
+    "carriage.tsv": ("id\ttext\rx\tone\ry\ttwo\r", {"x": ["one"], "y": ["two"]}),
+    "carriage.jsonl": ('{"id": "x", "t": "a"}\r{"id": "y", "t": "b"}\r', {"x": ["a"], "y": ["b"]}),
+    "long.csv": (f'id,text\nx,"{"w " * 100_000}"\n', {"x": ["w " * 100_000]}),
+    "decomposed.jsonl": ('{"id": "x", "t": "cafe\u0301"}', {"x": ["caf\u00e9"]}),
+    "surrogate.jsonl": ('{"id": "x", "t": "one \\ud800 two"}', {"x": ["one ? two"]}),
     "quoted.csv": ('id,text\nx,"one, two"\n', {"x": ["one, two"]}),
     "lines.jsonl": (
         '{"qID": "p-1", "s": "a b"}\n\n{"qID": "p-2", "s": "c", "o": ["d", "e"]}\n',
@@ -109,6 +115,7 @@ def test_what_cannot_be_a_benchmark_is_named(tmp_path):
     for name, content, message in [
         ("x.jsonl", '{"a": 1}\n{broken\n', "x.jsonl cannot be read: line 2"),
         ("x.json", "{broken", "x.json cannot be read"),
+        ("deep.json", "[" * 100_000, "deep.json cannot be read"),
         ("x.xml", "<a>", "x.xml cannot be read"),
         ("x.csv", 'id,text\n1,"open\n2,b\n', "x.csv cannot be read: a quote opens"),
         ("x.tsv", "\udcff", "x.tsv cannot be read.*UTF-8"),
