@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from data_schemas.artifact_kinds import ArtifactKind
 from data_schemas.errors import ContractError, DamagedArtifactError, NotFoundError, UnreadableRecordError
-from data_schemas.manifest import ArtifactRef, Manifest
+from data_schemas.manifest import ArtifactRef, FileEntry, Manifest
 from infra.store.artifact_key import differ_only_in_packages
 from infra.store.artifact_writer import MANIFEST, ArtifactWriter
 from infra.store.claims import Claim, FencedFolder
@@ -49,14 +49,21 @@ class Artifact:
 
     def location(self, path: str) -> str:
         """Path of a file relative to `folder`, which is `<store>/<stage>/<key>`."""
-        if path not in self._locations:
+        entry = self._entry(path)
+        return entry.part or f"{self.manifest.attempt}/{path}"
+
+    def sizes(self, paths: Sequence[str]) -> dict[str, int]:
+        """Bytes of each of its files, by the manifest."""
+        return {path: self._entry(path).bytes for path in paths}
+
+    def _entry(self, path: str) -> FileEntry:
+        if path not in self._entries:
             raise ContractError(f"the artifact {self.ref.label} contains no file {path}")
-        return self._locations[path]
+        return self._entries[path]
 
     @cached_property
-    def _locations(self) -> dict[str, str]:
-        attempt = self.manifest.attempt
-        return {entry.path: entry.part or f"{attempt}/{entry.path}" for entry in self.manifest.files}
+    def _entries(self) -> dict[str, FileEntry]:
+        return {entry.path: entry for entry in self.manifest.files}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "manifest": self.manifest}

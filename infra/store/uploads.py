@@ -29,6 +29,7 @@ class ParallelUpload(io.BufferedIOBase):
         self._pool: ThreadPoolExecutor | None = None
         self._sent: list[Future[dict[str, Any]]] = []
         self._running: deque[Future[dict[str, Any]]] = deque()
+        self._failure: Exception | None = None
 
     def writable(self) -> bool:
         """True."""
@@ -49,10 +50,14 @@ class ParallelUpload(io.BufferedIOBase):
         view = memoryview(data).cast("B")
         self._buffer += view
         self._position += view.nbytes
-        while len(self._buffer) > (size := PART_BYTES * (1 + len(self._sent) // PARTS_PER_SIZE)):
-            part = bytes(memoryview(self._buffer)[:size])
-            del self._buffer[:size]
-            self._send(part)
+        try:
+            while len(self._buffer) > (size := PART_BYTES * (1 + len(self._sent) // PARTS_PER_SIZE)):
+                part = bytes(memoryview(self._buffer)[:size])
+                del self._buffer[:size]
+                self._send(part)
+        except Exception as error:
+            self._failure = error
+            raise
         return view.nbytes
 
     def close(self) -> None:
@@ -89,8 +94,10 @@ class ParallelUpload(io.BufferedIOBase):
     ) -> None:
         if error is None:
             self.close()
-        else:
-            self.discard()
+            return
+        self.discard()
+        if self._failure is not None and self._failure is not error:  # torch's writer hides it behind one of its own
+            raise self._failure from None
 
     def __del__(self) -> None:
         """Nothing: a file that was not closed is not complete, and `IOBase` would close it."""

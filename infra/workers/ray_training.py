@@ -96,6 +96,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
         EnvironmentProblem: if `min_workers` do not fit on the cluster, or Ray cannot be reached or started.
     """
     check_room(workers)
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
@@ -112,7 +113,8 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
         run_config=RunConfig(
             # Stages resume by themselves. Ray would not start a run again whose name it knows as finished.
             name=f"ray-{uuid.uuid4().hex[:8]}",
-            storage_path=work.full() if work.is_local else work.url,
+            storage_path=work.full(),
+            storage_filesystem=None if work.is_local else PyFileSystem(FSSpecHandler(work.filesystem)),
             failure_config=FailureConfig(max_failures=workers.max_failures),
         ),
     )

@@ -8,7 +8,7 @@
 import json
 import pickle
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from data_schemas.errors import DamagedArtifactError
+from data_schemas.errors import DamagedArtifactError, EnvironmentProblem
+from infra.named_errors import wrapped_in_library_error
 from infra.store.filesystem import Folder
 from stages.pretrain.checkpoint_reader import CheckpointReader, reason
 
@@ -48,7 +49,7 @@ def checkpoint_name(step: int) -> str:
 def mark_complete(folder: Folder, marker: Marker) -> None:
     """Write the marker; called after every worker has written its part."""
     name = checkpoint_name(marker.step)
-    files = {path: _summary(folder, f"{name}/{path}") for path in folder.names(name) if path != MARKER}
+    files = _summaries(folder, name, [path for path in folder.names(name) if path != MARKER])
     content = asdict(marker) | {"files": files}
     folder.write(f"{name}/{MARKER}", json.dumps(content).encode())
 
@@ -86,6 +87,8 @@ def read_weights(folder: Folder, step: int, target: Mapping[str, Tensor], kind: 
             no_dist=True,
         )
     except (CheckpointException, RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        if outage := wrapped_in_library_error(error, (EnvironmentProblem,)):
+            raise outage from None
         raise DamagedArtifactError(
             f"the checkpoint {folder.full(checkpoint_name(step))} cannot be read ({reason(error)}); "
             "remove it and run again: training resumes from the checkpoint before it"
@@ -99,17 +102,22 @@ def verified_marker(folder: Folder, name: str) -> Marker | str:
         marker = Marker(**json.loads(folder.read(f"{name}/{MARKER}")))
     except (FileNotFoundError, ValueError, TypeError) as error:
         return f"{checkpoint} has no readable {MARKER} ({type(error).__name__})"
+    actual_files = _summaries(folder, name, list(marker.files))
     for path, summary in marker.files.items():
-        actual = _summary(folder, f"{name}/{path}")
-        if actual != summary:
+        if (actual := actual_files[path]) != summary:
             size = f"{actual[0]} bytes" if actual else "no file"
             return f"{checkpoint}/{path}: size or checksum differs from {MARKER} ({size})"
     return marker
 
 
-def _summary(folder: Folder, path: str) -> list[int]:
-    """[bytes, crc32] of a file on a local disk; [bytes] elsewhere, to avoid downloading it; [] if it is missing."""
-    size = folder.size(path)
+def _summaries(folder: Folder, name: str, paths: Sequence[str]) -> dict[str, list[int]]:
+    """Summary of each file of a checkpoint: [bytes, crc32] on a local disk; [bytes] elsewhere, to avoid downloads."""
+    sizes = folder.sizes([f"{name}/{path}" for path in paths])
+    return {path: _summary(folder, f"{name}/{path}", sizes[f"{name}/{path}"]) for path in paths}
+
+
+def _summary(folder: Folder, path: str, size: int | None) -> list[int]:
+    """Summary of a file of a size; [] if it is missing."""
     if size is None or not folder.is_local:
         return [] if size is None else [size]
     checksum = 0

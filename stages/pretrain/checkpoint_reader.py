@@ -1,16 +1,19 @@
-"""Reader of checkpoints that runs no code of their files and reads no file outside of them.
+"""Reader and writer of checkpoints; the reader runs no code of their files and reads no file outside of them.
 
 DCP stores its metadata as a pickle, which can run any code when it is loaded. `CheckpointReader` accepts only the
 classes that DCP writes.
+
+- `CheckpointReader`, `checkpoint_writer`: storage of DCP in a folder of any filesystem
 """
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import torch
-from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
+from torch.distributed.checkpoint._fsspec_filesystem import FileSystem, FsspecReader, FsspecWriter
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
@@ -35,6 +38,7 @@ class CheckpointReader(FsspecReader):
 
     def __init__(self, folder: Folder, name: str) -> None:
         super().__init__(location(folder, name))
+        self.fs.fs = folder.filesystem  # without cached listings
         self._folder, self._name = folder, name
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
@@ -49,6 +53,32 @@ class CheckpointReader(FsspecReader):
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
+
+
+class _Uploads(FileSystem):
+    """DCP's filesystem, which uploads files in parallel parts; a file that failed does not exist."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        super().__init__()
+        self.fs, self._folder, self._start = folder.filesystem, folder, len(location(folder, name)) - len(name)
+
+    @contextmanager
+    def create_stream(self, path: Any, mode: str) -> Iterator[Any]:
+        """Open a file of the checkpoint."""
+        if mode != "wb":
+            with super().create_stream(path, mode) as stream:
+                yield stream
+            return
+        with self._folder.create(str(path)[self._start :]) as file:
+            yield file
+
+
+def checkpoint_writer(folder: Folder, name: str) -> FsspecWriter:
+    """Storage writer of the checkpoint `name` in a run's folder of checkpoints."""
+    writer = FsspecWriter(location(folder, name), sync_files=folder.is_local)
+    if folder.is_s3:
+        writer.fs = _Uploads(folder, name)
+    return writer
 
 
 def reason(error: BaseException) -> str:

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import Tensor
-from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
-from data_schemas.errors import ConfigError, DamagedArtifactError
+from data_schemas.errors import ConfigError, DamagedArtifactError, EnvironmentProblem
+from infra.named_errors import wrapped_in_library_error
 from infra.store.filesystem import Folder
 from infra.workers.payload import load_tensors
 from stages.pretrain.checkpoint_files import (
@@ -38,7 +38,7 @@ from stages.pretrain.checkpoint_files import (
     mark_complete,
     verified_marker,
 )
-from stages.pretrain.checkpoint_reader import CheckpointReader, location, reason
+from stages.pretrain.checkpoint_reader import CheckpointReader, checkpoint_writer, reason
 from stages.pretrain.training_state import TrainingState
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # expected in a process that trains alone
@@ -77,7 +77,7 @@ class Checkpoints:
         _write_random_state(self.folder, name, self.rank)
         scale = asdict(state.loss_scale) if state.loss_scale else None
         marker = Marker(step, state.rows, self.origin, scale, list(state.losses), state.spikes.as_json(), state.rewinds)
-        writer = FsspecWriter(location(self.folder, name), sync_files=self.folder.is_local)
+        writer = checkpoint_writer(self.folder, name)
         if self._group is None:
             save(state.tensors(), storage_writer=writer, no_dist=True)
             self._complete(marker)
@@ -119,6 +119,7 @@ class Checkpoints:
 
         Raises:
             DamagedArtifactError: if there are checkpoints and none can be read.
+            EnvironmentProblem: if the store does not answer.
             ConfigError: if the newest is of another network, tokenizer, optimizer or seed.
         """
         problems = []
@@ -163,6 +164,8 @@ class Checkpoints:
             OSError,
             pickle.UnpicklingError,
         ) as error:
+            if outage := wrapped_in_library_error(error, (EnvironmentProblem,)):
+                raise outage from None  # the store does not answer: nothing is known about the checkpoint
             problem = f"{self.folder.full(name)}: {reason(error)}"
         problems = [problem] if self._group is None else [""] * distributed.get_world_size()
         if self._group is not None:

@@ -26,6 +26,7 @@ CODES = {
     "403": "AccessDenied", "404": "NoSuchKey", "409": "ConditionalRequestConflict", "412": "PreconditionFailed",
     "500": "InternalError", "503": "SlowDown", "400": "ExpiredToken", "301": "PermanentRedirect",
 }  # fmt: skip
+EVERY = ("503", "500", "reset", "lost answer", "half upload", "half download")
 PAUSE_SECONDS = 0.05
 HOP_HEADERS = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 
@@ -61,6 +62,8 @@ class FaultyS3:
     """Wait before each request is passed on."""
     page_size: int = 0
     """Names per page of a listing; by default the server's 1,000."""
+    every: int = 0
+    """Of this many requests one fails, by each of `EVERY` in turn; 0 for none."""
     rules: list[Rule] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     """`METHOD /bucket/key?query` of every request, also of those that failed."""
@@ -80,6 +83,9 @@ class FaultyS3:
         """The rule by which a request fails, counted."""
         with self.lock:
             self.seen.append(f"{method} {path}")
+            if self.every and len(self.seen) % self.every == 0:
+                fault = EVERY[len(self.seen) // self.every % len(EVERY)]
+                return Rule(method, path, fault, 1, CODES.get(fault, ""))
             return next((rule for rule in self.rules if rule.takes(method, path)), None)
 
 

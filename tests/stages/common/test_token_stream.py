@@ -1,12 +1,15 @@
+import uuid
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from data_schemas.artifact_kinds import TOKENS
-from data_schemas.errors import ConfigError
+from data_schemas.errors import ConfigError, DamagedArtifactError
 from data_schemas.tables import token_shard_schema
 from infra.store.artifacts import Artifact, ArtifactStore
 from stages.common.token_stream import TokenStream, WindowSampler
+from tests.counted_reads import counted
 from tests.stores import commit
 
 
@@ -64,3 +67,28 @@ def test_a_corpus_shorter_than_one_window_is_refused(any_store):
     stream = TokenStream(tokens_artifact(any_store, [[1, 2, 3]]), "train")
     with pytest.raises(ConfigError, match="3 training tokens"):
         WindowSampler(stream, 8, seed=0)
+
+
+def test_a_window_on_an_object_store_costs_its_own_bytes():
+    url = f"memory://{uuid.uuid4().hex}"
+    shards = [[list(range(start, start + 30_000))] for start in range(0, 60_000, 30_000)]
+    artifact = tokens_artifact(url, *shards)
+    with counted() as counts:
+        stream = TokenStream(artifact, "train")
+        assert counts.reads == 2, "the beginning of each shard"
+        opened = counts.bytes_read
+        sampler = WindowSampler(stream, 64, seed=0)
+        assert len(stream) == 60_000 and sampler.rows(0, 8).shape == (8, 65)
+        assert counts.bytes_read - opened <= 8 * 65 * 2
+    assert stream.slice(29_998, 30_002).tolist() == [29_998, 29_999, 30_000, 30_001]
+
+
+@pytest.mark.parametrize("damage", [b"", b"ARROW1", b"ARROW1\0\0" + b"\xff" * 40, b"no shard at all, but long enough"])
+def test_a_file_that_is_no_shard_is_named(damage):
+    artifact = tokens_artifact(f"memory://{uuid.uuid4().hex}", [[1, 2, 3]])
+    path = artifact.paths("train/*")[0]
+    artifact.folder.write(artifact.location(path), damage)
+    entries = [entry.model_copy(update={"bytes": len(damage)}) for entry in artifact.manifest.files]
+    damaged = Artifact(artifact.folder, artifact.manifest.model_copy(update={"files": entries}))
+    with pytest.raises(DamagedArtifactError, match=r"train/0\.arrow is no shard of tokens"):
+        TokenStream(damaged, "train")
