@@ -38,7 +38,7 @@ class CheckpointReader(FsspecReader):
 
     def __init__(self, folder: Folder, name: str) -> None:
         super().__init__(location(folder, name))
-        self.fs.fs = folder.filesystem  # without cached listings
+        self.fs.fs = folder.filesystem  # type: ignore[attr-defined]  # without cached listings
         self._folder, self._name = folder, name
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
@@ -77,7 +77,7 @@ def checkpoint_writer(folder: Folder, name: str) -> FsspecWriter:
     """Storage writer of the checkpoint `name` in a run's folder of checkpoints."""
     writer = FsspecWriter(location(folder, name), sync_files=folder.is_local)
     if folder.is_s3:
-        writer.fs = _Uploads(folder, name)
+        writer.fs = _Uploads(folder, name)  # type: ignore[assignment]
     return writer
 
 
