@@ -2,7 +2,7 @@
 
 - `opened_filesystem`: filesystem and name of a file by its URL
 - `open_source`: raw bytes; failures of disks and networks are distinguished from damaged files
-- `as_utf8`: removes the byte order mark, recodes UTF-16 and UTF-32, and splits files with CR line ends at CR
+- `as_utf8`: removes the byte order mark, recodes other encodings, and splits files with CR line ends at CR
 - `capped_lines`: numbered lines, with None for those that are too long
 """
 
@@ -20,17 +20,13 @@ import zstandard
 
 from data_schemas.errors import InputDataError
 from data_schemas.public_urls import public_text, public_url
+from stages.ingest.text_encodings import recoded_lines, wide_encoding
 
 BROKEN_STREAM = (
     OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, OverflowError, MemoryError,
     pa.ArrowException,
 )  # fmt: skip
 """Errors of libraries on damaged files; those of a disk or a network become `ReadInterruptedError`."""
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
-"""Longer marks first: UTF-16's is a prefix of UTF-32's."""
 _UNMARKED = {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}
 """Zero bytes at the beginning of a file in UTF-16 without a byte order mark."""
 BUFFER_BYTES = 1 << 17
@@ -124,20 +120,23 @@ def _interrupted(action: str, url: str, error: Exception) -> ReadInterruptedErro
     return ReadInterruptedError(f"{action} {public_url(url)} failed: {type(error).__name__}: {problem}")
 
 
-def as_utf8(stream: IO[bytes]) -> IO[bytes]:
-    """Stream without byte order mark, recoded to UTF-8 if the mark is that of UTF-16 or UTF-32.
+def as_utf8(stream: IO[bytes], *, declares_encoding: bool = False) -> IO[bytes]:
+    """Stream of records without byte order mark, recoded to UTF-8 if it is in another encoding.
 
     Files of records begin with two ASCII characters: in UTF-16 without a mark every second byte is zero. If the first
     lines end with CR alone, LF replaces every CR.
+
+    Args:
+        stream: the file.
+        declares_encoding: whether an encoding of 8 bits is left to the format's parser, as in XML.
     """
-    head = stream.peek(4)[:4]  # type: ignore[attr-defined]
-    mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if head.startswith(pair[0])), (b"", "utf-8"))
-    if not mark and len(head) == 4:
-        encoding = _UNMARKED.get(tuple(byte == 0 for byte in head), encoding)
-    if encoding == "utf-8":
-        stream.read(len(mark))
-    else:
-        stream = io.BufferedReader(ChunkReader(_recoded(stream, encoding)), BUFFER_BYTES)
+    head = stream.peek(BUFFER_BYTES)  # type: ignore[attr-defined]
+    encoding = wide_encoding(head) or _UNMARKED.get(tuple(byte == 0 for byte in head[:4]))
+    if head.startswith(codecs.BOM_UTF8):
+        stream.read(len(codecs.BOM_UTF8))
+    elif encoding or not declares_encoding:
+        chunks = _recoded(stream, encoding) if encoding else recoded_lines(stream, BUFFER_BYTES)
+        stream = io.BufferedReader(ChunkReader(chunks), BUFFER_BYTES)
     head = stream.peek(BUFFER_BYTES)  # type: ignore[attr-defined]
     if b"\r" in head[:-1] and b"\n" not in head:
         return io.BufferedReader(ChunkReader(_with_line_feeds(stream)), BUFFER_BYTES)
@@ -180,11 +179,11 @@ class ChunkReader(io.RawIOBase):
 
 def _recoded(stream: IO[bytes], encoding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)()
-    while data := stream.read(BUFFER_BYTES):
+    while data := stream.read1(BUFFER_BYTES):  # type: ignore[attr-defined]  # `read` loses bytes before damage
         yield decoder.decode(data).encode()
     yield decoder.decode(b"", final=True).encode()
 
 
 def _with_line_feeds(stream: IO[bytes]) -> Iterator[bytes]:
-    while data := stream.read(BUFFER_BYTES):
+    while data := stream.read1(BUFFER_BYTES):  # type: ignore[attr-defined]
         yield data.replace(b"\r", b"\n")

@@ -3,21 +3,20 @@
 import codecs
 import re
 
-import charset_normalizer
-
-from stages.ingest.byte_streams import BYTE_ORDER_MARKS
 from stages.ingest.records import unix_line_ends
+from stages.ingest.text_encodings import (
+    BYTE_ORDER_MARKS,
+    FALLBACK,
+    MIN_NUL_SHARE,
+    MIN_VALID_LINES,
+    NUL_RATIO,
+    SAMPLE_BYTES,
+    guessed_encoding,
+    utf_16_by_blanks,
+)
 
-SAMPLE_BYTES = 1 << 16
-"""Bytes for charset-normalizer, which reads about 1 MB/s."""
-FALLBACK = "cp1252"
-"""Default encoding of web browsers (WHATWG Encoding standard: Latin-1 means windows-1252)."""
-MIN_VALID_LINES = 0.5
-"""Minimum share of valid lines among those beyond ASCII, from which a text is UTF-8 with some damaged lines."""
-MIN_NUL_SHARE = 0.2
-"""Minimum share of NUL bytes in UTF-16; ASCII in UTF-16 has one half, text in UTF-8 none."""
-MIN_NULS, NUL_RATIO = 4, 4
-"""Minimum number of NUL bytes in UTF-16, and their ratio at even and odd offsets: one byte of each pair is NUL."""
+MIN_NULS = 4
+"""Minimum number of NUL bytes in UTF-16."""
 MIN_PADDING = 8
 """Minimum number of NUL bytes at the end that are the unwritten blocks of a file, not characters."""
 VALID_PER_INVALID = 2
@@ -57,7 +56,8 @@ def _decode(data: bytes) -> str:
 def _decode_wide(data: bytes) -> str | None:
     """Text in UTF-16 or UTF-32 without a byte order mark."""
     if data.count(0) <= MIN_NUL_SHARE * len(data):
-        return None
+        encoding = utf_16_by_blanks(data)
+        return data.decode(encoding, "replace") if encoding else None
     for encoding in ("utf-32-le", "utf-32-be") if len(data) % 4 == 0 else ():
         try:
             return data.decode(encoding)
@@ -99,13 +99,7 @@ def _decode_mixed(data: bytes) -> str | None:
 
 
 def _decode_guessed(data: bytes) -> str:
-    """Decode by the fallback if possible, as most such text is in it; charset-normalizer's first choice is often a
-    similar encoding (cp1250 for German and English, cp1257 for French)."""
-    matches = charset_normalizer.from_bytes(data[:SAMPLE_BYTES])
-    possible = {name for match in matches for name in (match.encoding, *match.could_be_from_charset)}
-    best = matches.best()
-    encoding = FALLBACK if best is None or FALLBACK in possible else best.encoding
     try:
-        return data.decode(encoding)
+        return data.decode(guessed_encoding(data[:SAMPLE_BYTES]))
     except UnicodeDecodeError:
         return data.decode(FALLBACK, "replace")

@@ -47,7 +47,7 @@ def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Marku
         stream: the decompressed dump; entities are not expanded and no external resource is loaded.
         max_bytes: longer pages are failures and are not kept.
     """
-    pages = _Pages(as_utf8(stream), max_bytes)
+    pages = _Pages(as_utf8(stream, declares_encoding=True), max_bytes)
     root = _parsed_head(pages.head)
     if isinstance(root, Failure) or _name(root) != ROOT:
         yield root if isinstance(root, Failure) else Failure(0, "not_a_dump", _root_problem(root))

@@ -17,6 +17,7 @@ from stages.ingest.byte_streams import ReadInterruptedError
 from stages.ingest.config import SourceConfig
 from stages.ingest.formats import delimited
 from stages.ingest.records import Failure, Record
+from stages.ingest.text_encodings import recoded_lines
 from tests.stages.ingest.sample_files import COMPRESS, TEXTS, json_lines, read, read_bytes, reasons, samples, texts
 
 
@@ -78,11 +79,12 @@ def test_dates_that_are_not_iso_go_to_the_metadata(tmp_path):
 
 def test_broken_records_are_failures_one_by_one(tmp_path):
     data = (
-        json_lines({"text": "good"}) + b"[" * 100_000 + b"\n" + json_lines([1], {"other": 1}, {"text": 3})
+        '{"text": "göod"}\n'.encode() + b"[" * 100_000 + b"\n" + json_lines([1], {"other": 1}, {"text": 3})
         + b'\n{"text": "caf\xe9"}\n{"text": "\x00"}\n' + json_lines({"text": "good too"})
     )  # fmt: skip
     records = read_bytes(tmp_path, "a.jsonl", data)
     assert [record.position for record in records if isinstance(record, Record)] == [0, 8]
+    # The only line beyond ASCII that is not UTF-8 is damaged, as the file has others.
     assert reasons(records) == ["not_json", "not_an_object", "no_text", "no_text", "not_utf8", "not_json"]
     assert records[3].detail == "field 'text' is missing; the record has: other"
 
@@ -182,12 +184,11 @@ def test_the_content_decides_the_compression(tmp_path, ending, truth):
 def test_encodings_are_known_by_their_marks_or_their_zeros(tmp_path, encoding):
     text = "Naïve café.\n" * 20
     assert texts(read_bytes(tmp_path, "a.txt", text.encode(encoding))) == [text]
-    if encoding != "utf-16-le":
-        assert texts(read_bytes(tmp_path, "a.jsonl", '{"text": "é"}\n{"text": "漢"}'.encode(encoding))) == ["é", "漢"]
-        assert texts(read_bytes(tmp_path, "a.csv", "text,n\né,1".encode(encoding))) == ["é"]
+    assert texts(read_bytes(tmp_path, "a.jsonl", '{"text": "é"}\n{"text": "漢"}'.encode(encoding))) == ["é", "漢"]
+    assert texts(read_bytes(tmp_path, "a.csv", "text,n\né,1".encode(encoding))) == ["é"]
 
 
-@pytest.mark.parametrize(
+OLD_ENCODINGS = pytest.mark.parametrize(
     ("text", "encoding"),
     [
         ("Le garçon a mangé une pêche près de la forêt, où l’été s’achève déjà. ", "cp1252"),
@@ -198,8 +199,58 @@ def test_encodings_are_known_by_their_marks_or_their_zeros(tmp_path, encoding):
         ("吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。", "shift_jis"),
     ],
 )
+
+
+@OLD_ENCODINGS
 def test_plain_text_in_old_encodings(tmp_path, text, encoding):
     assert texts(read_bytes(tmp_path, "a.txt", text.encode(encoding) * 10)) == [text * 10]
+
+
+@OLD_ENCODINGS
+def test_records_in_old_encodings(tmp_path, text, encoding):
+    plain = [f"line {number}" for number in range(20_000)]
+    rows = [*plain, *[text, text + text] * 5]
+    lines = "".join(json.dumps({"text": row}, ensure_ascii=False) + "\n" for row in rows)
+    files = {
+        "a.jsonl": lines, "a.json": json.dumps([{"text": row} for row in rows], ensure_ascii=False, indent=1),
+        "a.csv": "id,text\r\n" + "".join(f'{n},"{row}"\r\n' for n, row in enumerate(rows)),
+        "a.tsv": "text\n" + "\n".join(rows),
+    }  # fmt: skip
+    for name, data in files.items():
+        assert texts(read_bytes(tmp_path, name, data.encode(encoding))) == rows, name
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16"])
+@pytest.mark.parametrize("text", ["Все счастливые семьи похожи друг на друга", "春眠不覚暁 処処聞啼鳥 夜来風雨声"])
+def test_utf_16_without_ascii_letters(tmp_path, text, encoding):
+    rows = [f"{text} {number}" for number in range(50)]
+    table = "\n".join(["текст,имя", *(f"{row},a" for row in rows)])
+    assert texts(read_bytes(tmp_path, "a.csv", table.encode(encoding), fields={"text": "текст"})) == rows
+    assert texts(read_bytes(tmp_path, "a.txt", "\n".join(rows).encode(encoding))) == ["\n".join(rows)]
+    lines = "\n".join(json.dumps({"text": row}, ensure_ascii=False) for row in rows)
+    assert texts(read_bytes(tmp_path, "a.jsonl", lines.encode(encoding))) == rows
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ("Ж".encode()[:1], "not_utf8"),  # cut off in a character
+        (b'caf\xe9"}\n', "not_utf8"),
+        (b'\0"}\n', "not_json"),
+    ],
+)
+def test_damage_is_no_other_encoding(tmp_path, last, reason):
+    data = '{"text": "naïve"}\n'.encode() * 3 + b'{"text": "' + last
+    assert reasons(read_bytes(tmp_path, "a.jsonl", data)) == [reason]
+    data = b'{"text": "naive"}\n' * 3 + b'{"text": "' + "Ж".encode()[:1]
+    assert reasons(read_bytes(tmp_path, "a.jsonl", data)) == ["not_utf8"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(rows=st.lists(st.text(max_size=40), min_size=1, max_size=6), size=st.integers(1, 50))
+def test_utf_8_is_left_as_it_is(rows, size):
+    data = "\n".join(rows).encode()
+    assert b"".join(recoded_lines(io.BytesIO(data), size)) == data
 
 
 def test_lines_of_latin_1_among_utf_8(tmp_path):

@@ -1,10 +1,13 @@
 import gzip
 import json
+import re
 import statistics
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trafilatura.utils import load_html
 
 from benchmarks.html_extraction import our_text, shingle_scores
 from stages.ingest.formats import html
@@ -26,6 +29,54 @@ def test_main_text_and_what_the_page_says_of_itself() -> None:
     assert not [word for word in ("Home", "All pages", "track", "Cookies") if word in result.text]
     assert (result.date, result.url) == ("2019-03-04", "https://example.org/mills")
     assert result.metadata["title"] == "Mills"
+
+
+SENTENCES = [
+    "The <b>{n}th</b> wheel of the mill turns, says <code>mill --speed {n}</code>, in the cold river.",
+    "<var>Mill</var> number {n} stands <i>idle <em>and dry</em></i> since the summer of the drought.",
+    "Flour of mill {n}<br>is sold in <span>bags <!-- of paper --> of</span> twenty pounds each day of the week.",
+]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "<p>{}</p>", "<div>{}</div>", '<div class="para">\n\t{}\n</div>', "<div>{}<ul><li>An item.</li></ul></div>",
+        "<div><h3>A heading</h3>{}<div>Another block with text.</div></div>",
+    ],
+)  # fmt: skip
+def test_whole_sentences_of_paragraphs_in_any_block(block: str) -> None:
+    """Of text in a `div`, trafilatura keeps the inline elements and what is behind them."""
+    sentences = [sentence.format(n=n) for n in range(1, 9) for sentence in SENTENCES]
+    page = f"<html><body><article><h1>Mills</h1>{''.join(map(block.format, sentences))}</article></body></html>"
+    result = html.read(page)
+    assert isinstance(result, Record)
+    text = " ".join(result.text.split())
+    expected = [
+        re.sub(r"<!--.*?-->|<(?!br)[^>]*>", "", sentence).replace("<br>", " ").split() for sentence in sentences
+    ]
+    assert [line for line in map(" ".join, expected) if line not in text] == []
+
+
+HTML_TEXT = st.sampled_from(["", " ", "\n", "Some text.", " and ", "&amp;"])
+HTML_TAGS = st.sampled_from(["div", "div", "p", "b", "code", "ul", "br", "a", "table", "blockquote"])
+HTML_TREES: st.SearchStrategy[str] = st.recursive(
+    HTML_TEXT,
+    lambda inner: st.builds(
+        lambda tag, parts: f"<{tag}>{''.join(parts)}</{tag}>", HTML_TAGS, st.lists(inner | HTML_TEXT, max_size=5)
+    ),
+    max_leaves=30,
+)
+
+
+@given(HTML_TREES)
+def test_paragraphs_change_no_text(markup: str) -> None:
+    tree = load_html(f"<html><body><div>{markup}</div></body></html>")
+    before = "".join(tree.itertext())
+    html.mark_paragraphs(tree)
+    assert "".join(tree.itertext()) == before
+    for block in tree.iter("div"):
+        assert not any((text or "").strip() for text in (block.text, *(child.tail for child in block)))
 
 
 def test_score_by_hand() -> None:
