@@ -8,6 +8,8 @@ from flows.console import amount
 from flows.report.bars import Bar, Quantity, bars
 
 SHOWN_FILES = 10
+PASSED_OVER = "passed_over."
+"""Prefix of the counts of records that are neither documents nor rejects."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ def _summary(manifests: Mapping[str, Manifest], first: Mapping[str, int]) -> lis
         f"{', '.join(row['examples'])}{' ...' if row['files'] > len(row['examples']) else ''}"
         for manifest in manifests.values()
         for row in manifest.metrics.get("passed_over", ())
+    ]
+    facts += [
+        f"{number:,} {name.removeprefix(PASSED_OVER).replace('_', ' ')} passed over"
+        for manifest in manifests.values()
+        for name, number in sorted(manifest.counts.items())
+        if name.startswith(PASSED_OVER)
     ]
     if "tokenize" in manifests:
         tokens = manifests["tokenize"]

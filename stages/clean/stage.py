@@ -65,9 +65,10 @@ class CleanStage(Stage):
                 result.adopt_into(out)
         if not out.counts.get("documents_out"):
             rules = ", ".join(sorted(name for name in out.counts if name.startswith("dropped.")))
+            count = out.counts.get("documents_in", 0)
+            documents_in = "the only document" if count == 1 else f"all {count:,} documents"
             raise InputDataError(
-                f"the quality rules dropped all {out.counts.get('documents_in', 0)} documents ({rules}); "
-                "relax the limits under clean.rules"
+                f"the quality rules dropped {documents_in} ({rules}); relax the limits under clean.rules"
             )
         out.volume = documents.manifest.volume.scaled(out.counts["documents_out"], out.counts["bytes_out"])
 

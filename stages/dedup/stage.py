@@ -13,7 +13,7 @@ from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
 from infra.workers.partitions import Partition
 from stages.dedup.config import DedupConfig
-from stages.stage import Stage, StageContext
+from stages.stage import Sources, Stage, StageContext
 
 TEXT_BYTES_PER_SECOND = 15e6
 """Per core, near-duplicate detection and filtering together."""
@@ -38,18 +38,19 @@ class DedupStage(Stage):
         """Unicode's tables, which say what a word is."""
         return ("unicodedata",)
 
-    def sources(self, config: DedupConfig) -> dict[str, str]:
-        """Fingerprints of the benchmark files, and the digests of the earlier artifacts."""
-        fingerprints: dict[str, str] = {}
-        if config.decontaminate:
-            from stages.dedup.decontamination.benchmark_items import fingerprint as benchmark_fingerprint
+    def list_sources(self, config: DedupConfig, store: str) -> Sources:
+        """The benchmark files with the state of each glob, and the digests of the earlier artifacts."""
+        from stages.dedup.decontamination.benchmark_items import BenchmarkListing, list_benchmarks
 
-            fingerprints |= benchmark_fingerprint(config.decontaminate.benchmarks)
+        listing = BenchmarkListing([], {})
+        if config.decontaminate:
+            listing = list_benchmarks(config.decontaminate.benchmarks, store)
+        fingerprints = dict(listing.fingerprints)
         if config.against:
             from stages.dedup.near_duplicates.signature_index import fingerprint as index_fingerprint
 
             fingerprints |= {url: index_fingerprint(url) for url in config.against}
-        return fingerprints
+        return Sources(fingerprints, listing)
 
     def estimate(self, config: DedupConfig, volume: Volume) -> Estimate:
         """Estimate from the bytes of text."""
@@ -83,7 +84,8 @@ class DedupStage(Stage):
         cuts: list[CutSource] = []
         if config.decontaminate:
             with context.phase("decontaminate"):
-                contamination = find_contamination(documents, names, fates, config.decontaminate, maps)
+                listing = context.listing or self.list_sources(config, "").listing
+                contamination = find_contamination(documents, names, fates, config.decontaminate, listing.files, maps)
             fates = [table.changed(partial(contamination.marked, number)) for number, table in enumerate(fates)]
             cuts += contamination.cuts
             out.adopt(contamination.report)

@@ -10,6 +10,7 @@ import codecs
 import io
 import lzma
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -39,10 +40,12 @@ class ReadInterruptedError(Exception):
 
 
 class ByteCounter:
-    """Number of bytes read, over several files."""
+    """Number of bytes read and of records passed over, over several files."""
 
     def __init__(self) -> None:
         self._finished = 0
+        self.passed_over: Counter[str] = Counter()
+        """Records that are neither documents nor rejects, by kind."""
         self.current_file = 0
         """Bytes taken from the file that is being read."""
 

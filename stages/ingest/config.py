@@ -63,7 +63,11 @@ class SourceFields(FrozenConfig):
     )
     keep: tuple[str, ...] = Field((), description="further fields of the records to store in the metadata")
     source: str | None = Field(None, description="name of the collection; from the files if omitted")
-    genre: str = Field("technical documentation", description="genre of every document: books, wiki, news, web ...")
+    genre: str | None = Field(
+        None,
+        description="genre of every document: books, wiki, news, web ...; by default unknown, or technical "
+        "documentation for python://documentation",
+    )
     licence: str | None = Field(None, description="license of documents whose file specifies none")
     language: LanguageCode | None = Field(None, description="ISO 639 code of documents whose file specifies none")
     max_source_bytes: int | None = Field(

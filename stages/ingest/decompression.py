@@ -33,6 +33,10 @@ ZSTD_INPUT_BYTES = 1 << 9
 """Compressed bytes per call: the library returns the whole output at once, up to 32,000 times as much (runs)."""
 ZSTD_MAX_WINDOW = 1 << 31
 """Public dumps are compressed with `zstd --long=31`, which the library rejects by default."""
+ZSTD_MAGIC, ZSTD_DICTIONARY_MAGIC = b"\x28\xb5\x2f\xfd", b"\x37\xa4\x30\xec"
+ZSTD_DICTIONARY_FRAME = b"\x5d\x2a\x4d\x18"
+MAX_DICTIONARY_BYTES = 1 << 26
+"""The Internet Archive's have a megabyte."""
 SMALLEST_MEMBER = 9
 """Bytes of an empty zstandard frame, the smallest of all members."""
 GZIP_MAGIC = b"\x1f\x8b\x08"
@@ -96,8 +100,8 @@ class _Gzip:
 class _Zstandard:
     needs_input = True
 
-    def __init__(self) -> None:
-        self._decoder = zstandard.ZstdDecompressor(max_window_size=ZSTD_MAX_WINDOW).decompressobj()
+    def __init__(self, library: zstandard.ZstdDecompressor | None = None) -> None:
+        self._decoder = (library or _zstandard_library(None)).decompressobj()
 
     @property
     def eof(self) -> bool:
@@ -108,7 +112,46 @@ class _Zstandard:
         return self._decoder.unused_data
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        return self._decoder.decompress(data)
+        try:
+            return self._decoder.decompress(data)
+        except zstandard.ZstdError as error:
+            if "Dictionary" not in str(error):
+                raise
+            raise ValueError(
+                f"{error}: a file compressed with a dictionary must begin with it, in a skippable frame 0x184D2A5D"
+            ) from None
+
+
+class _ZstandardDictionary:
+    """The skippable frame that begins a `.warc.zst` with the dictionary of its other frames, as it is or compressed
+    (IIPC, Use of Zstandard in WARC files, 1.0)."""
+
+    needs_input = True
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self.eof = False
+        self.unused_data = b""
+        self.library: zstandard.ZstdDecompressor | None = None
+        """Decompressor with the dictionary, after the end; None if the frame has another content."""
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        self._data += data
+        size = 8 + int.from_bytes(self._data[4:8], "little")
+        if len(self._data) >= 8 and size > MAX_DICTIONARY_BYTES:
+            raise ValueError(f"a dictionary of {size:,} bytes, more than {MAX_DICTIONARY_BYTES:,}")
+        if len(self._data) >= max(size, 8):
+            self.eof, self.unused_data = True, bytes(self._data[size:])
+            content = bytes(self._data[8:size])
+            if content.startswith(ZSTD_MAGIC):
+                content = zstandard.ZstdDecompressor().decompress(content, max_output_size=MAX_DICTIONARY_BYTES)
+            if content.startswith(ZSTD_DICTIONARY_MAGIC):
+                self.library = _zstandard_library(zstandard.ZstdCompressionDict(content))
+        return b""
+
+
+def _zstandard_library(dictionary: zstandard.ZstdCompressionDict | None) -> zstandard.ZstdDecompressor:
+    return zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=ZSTD_MAX_WINDOW)
 
 
 DECODERS: dict[str, Callable[[], Decoder]] = {
@@ -169,6 +212,7 @@ def expanded(
     """
     step = ZSTD_INPUT_BYTES if kind == "zstd" else INPUT_BYTES
     decoder: Decoder | None = None
+    library: zstandard.ZstdDecompressor | None = None
     is_first, offset, start = True, 0, 0
     while data := stream.read(step):
         while data:
@@ -176,7 +220,7 @@ def expanded(
                 offset += len(data)
                 break
             if decoder is None:
-                decoder, start = DECODERS[kind](), offset
+                decoder, start = _decoder(kind, data if is_first else b"", library), offset
             try:
                 yield from _chunks(decoder, data)
             except ReadInterruptedError:
@@ -190,6 +234,7 @@ def expanded(
             offset += len(data) - len(rest)
             data = rest
             if decoder.eof:
+                library = decoder.library if isinstance(decoder, _ZstandardDictionary) else library
                 decoder, is_first = None, False
                 on_member(data)
     if decoder is not None and not is_first and offset - start < SMALLEST_MEMBER:
@@ -209,6 +254,12 @@ def _expanded_again(stream: IO[bytes], kind: str) -> Iterator[bytes]:
         yield from expanded(stream, kind)
     except DamagedFileError as error:
         raise DamagedFileError(f"compressed twice: {error}", 0, ends_early=True) from error
+
+
+def _decoder(kind: str, beginning: bytes, library: zstandard.ZstdDecompressor | None) -> Decoder:
+    if kind == "zstd" and beginning.startswith(ZSTD_DICTIONARY_FRAME):
+        return _ZstandardDictionary()
+    return _Zstandard(library) if library else DECODERS[kind]()
 
 
 def _chunks(decoder: Decoder, data: bytes) -> Iterator[bytes]:

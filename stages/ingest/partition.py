@@ -17,7 +17,7 @@ from stages.ingest.file_listing import SourceFile
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
 from stages.ingest.reject_limit import BrokenRecords, is_exceeded
-from stages.ingest.units import Unit, collection, id_prefix
+from stages.ingest.units import Unit, collection, genre, id_prefix
 
 MAX_DETAIL_CHARACTERS = 200
 ROW_BYTES = 200
@@ -73,6 +73,8 @@ def read_partition(
     out.count("unspaced_bytes", unspaced)
     out.count("broken_records", broken.reasons.total())
     out.count("lost_bytes", broken.lost_bytes)
+    for kind, count in sorted(counter.passed_over.items()):
+        out.count(f"passed_over.{kind}", count)
     documents.close()
     rejects.close()
     funnel.write(out, f"funnel/{name}.parquet")
@@ -120,10 +122,10 @@ def _rows(unit: Unit, source: SourceConfig, config: IngestConfig, counter: ByteC
         if not source.where:
             results = _or_no_record(results, file)
         records = ((file.path, record) for record in results)
-    name, prefix = collection(unit, source), id_prefix(unit, source)
+    name, prefix, kind = collection(unit, source), id_prefix(unit, source), genre(unit, source)
     for path, record in records:
         id = f"{prefix}/{path}#{record.position}"
-        yield _row(record, name, id, path, source, config.max_document_bytes)
+        yield _row(record, name, kind, id, path, source, config.max_document_bytes)
 
 
 def _or_no_record(results: Iterator[Record | Failure], file: SourceFile) -> Iterator[Record | Failure]:
@@ -145,15 +147,23 @@ def _python_records(unit: python.Unit) -> Iterator[tuple[str, Record | Failure]]
             yield result.path, Record(0, result.text, language="en", licence=result.licence, metadata=metadata)
 
 
-def _row(record: Record | Failure, name: str, id: str, path: str, source: SourceConfig, max_document_bytes: int) -> Row:
+def _row(
+    record: Record | Failure,
+    name: str,
+    kind: str,
+    id: str,
+    path: str,
+    source: SourceConfig,
+    max_document_bytes: int,
+) -> Row:
     document: Row = {
         "id": id,
-        "source": name, "path": path, "genre": source.genre,
+        "source": name, "path": path, "genre": kind,
     }  # fmt: skip
     if isinstance(record, Failure):
         detail = record.detail and _storable(record.detail)[:MAX_DETAIL_CHARACTERS]
         return reject_row(document, record.reason, size=record.lost_bytes, position=record.position, detail=detail)
-    labels = {"source": record.source or name, "genre": record.genre or source.genre}
+    labels = {"source": record.source or name, "genre": record.genre or kind}
     document |= {key: _storable(value) for key, value in labels.items()}
     if problem := _problem(record.text, max_document_bytes):
         return reject_row(document, problem, size=0, position=record.position)

@@ -5,6 +5,7 @@ Readers are imported when the first file of their format is read: a run over JSO
 - `read_file`: the records of a file, in its order
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
@@ -36,7 +37,8 @@ def read_file(
         file: from `list_files`.
         source: source that the file belongs to.
         max_document_bytes: longer lines and texts are failures, and are not loaded into memory.
-        counter: counts the bytes read, except for Parquet and Arrow, which are read far ahead of their records.
+        counter: counts the bytes read, except for Parquet and Arrow, which are read far ahead of their records; and the
+            records that are passed over.
         seconds: CPU time for the markup of a document.
 
     Raises:
@@ -51,7 +53,8 @@ def read_file(
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
             stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.path))
             problem = _problem(raw, stream, format_name)
-            items = iter((problem,)) if problem else _items(stream, format_name, file, source, max_document_bytes)
+            rows = _items(stream, format_name, file, source, max_document_bytes, counter.passed_over)
+            items = iter((problem,)) if problem else rows
             for record in extracted(items, seconds):
                 if isinstance(record, Failure) and record.reason in WHOLE_FILE:
                     yield replace(record, lost_bytes=max(size, 1))
@@ -83,14 +86,20 @@ def _problem(raw: IO[bytes], stream: IO[bytes], format_name: FormatName) -> Fail
 
 
 def _items(
-    stream: IO[bytes], format_name: FormatName, file: SourceFile, source: SourceConfig, max_bytes: int
+    stream: IO[bytes],
+    format_name: FormatName,
+    file: SourceFile,
+    source: SourceConfig,
+    max_bytes: int,
+    passed_over: Counter[str],
 ) -> Iterator[Record | Failure | Markup]:
     if format_name in ONE_TEXT:
         yield _one_text(stream, source.text_format or format_name, file.url, max_bytes)
         return
     kind = source.text_format or "plain"
-    for row in _rows(stream, format_name, file, source, max_bytes):
+    for row in _rows(stream, format_name, file, source, max_bytes, passed_over):
         if row is None:
+            passed_over["records_without_the_values_of_where"] += 1
             continue
         if not isinstance(row, Record) or format_name in WITH_MARKUP or kind == "plain":
             yield row
@@ -101,7 +110,12 @@ def _items(
 
 
 def _rows(
-    stream: IO[bytes], format_name: FormatName, file: SourceFile, source: SourceConfig, max_bytes: int
+    stream: IO[bytes],
+    format_name: FormatName,
+    file: SourceFile,
+    source: SourceConfig,
+    max_bytes: int,
+    passed_over: Counter[str],
 ) -> Iterator[Record | Failure | Markup | None]:
     if format_name in ("json_lines", "json"):
         from stages.ingest.formats import json_lines
@@ -121,10 +135,10 @@ def _rows(
     if format_name == "warc":
         from stages.ingest.formats import warc
 
-        return warc.read(stream, max_bytes)
+        return warc.read(stream, max_bytes, passed_over)
     from stages.ingest.formats import wikipedia_dump
 
-    return wikipedia_dump.read(stream, max_bytes)
+    return wikipedia_dump.read(stream, max_bytes, passed_over)
 
 
 def _one_text(stream: IO[bytes], kind: TextFormatName, url: str, max_bytes: int) -> Record | Failure | Markup:

@@ -66,8 +66,8 @@ class IngestStage(Stage):
         self, config: IngestConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Read the listed units partition by partition, with checks of the share of broken records."""
+        from stages.common.passed_over import sentences, summary
         from stages.ingest.partitioning import partitions
-        from stages.ingest.passed_over import sentences, summary
         from stages.ingest.units import SourceListing, list_sources
 
         with context.phase("list"):
@@ -82,6 +82,10 @@ class IngestStage(Stage):
             context.listener.logged(f"files passed over: {'; '.join(sentences(out.metrics['passed_over']))}")
         with context.phase("read"):
             results = _read(config, groups, out, context)
+        kinds = {name.split(".", 1)[1]: count for name, count in out.counts.items() if name.startswith("passed_over.")}
+        if kinds:
+            shown = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sorted(kinds.items()))
+            context.listener.logged(f"records passed over: {shown}")
         if damaged := _damaged_files(results):
             out.metrics["damaged_files"] = damaged[:MAX_LISTED_FILES]
         if not out.counts.get("documents_out"):

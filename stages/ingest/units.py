@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 
 from data_schemas.errors import ConfigError
 from data_schemas.public_urls import public_url
+from stages.common.passed_over import PassedOver
 from stages.ingest import python_documentation as python
 from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig, SourceConfig
 from stages.ingest.file_listing import SourceFile, list_files
-from stages.ingest.passed_over import PassedOver
 
 UNNAMED = "files"
 """Name of a source of files without a configured name."""
+UNKNOWN_GENRE, PYTHON_GENRE = "unknown", "technical documentation"
+"""Genres of files and of Python's documentation without a configured one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ def collection(unit: Unit, source: SourceConfig) -> str:
     return source.source or (unit.file.package if isinstance(unit.file, python.Unit) else UNNAMED)
 
 
+def genre(unit: Unit, source: SourceConfig) -> str:
+    """Genre of a unit's documents that name none."""
+    return source.genre or (PYTHON_GENRE if isinstance(unit.file, python.Unit) else UNKNOWN_GENRE)
+
+
 def _add_source(listing: SourceListing, number: int, source: SourceConfig, store: str) -> str:
     """Add the units of a source; returns its fingerprint."""
     if source.path == PYTHON_DOCUMENTATION:
@@ -98,8 +105,9 @@ def _add_source(listing: SourceListing, number: int, source: SourceConfig, store
 
 def _check_ids(units: Sequence[Unit], sources: Sequence[SourceConfig]) -> None:
     names = Counter((id_prefix(unit, sources[unit.source]), unit.file.path) for unit in units)
-    [((name, path), count)] = names.most_common(1)
-    if count > 1:
+    for (name, path), count in names.most_common(1):
+        if count == 1:
+            return
         raise ConfigError(
             f"{count} files would have documents with the same ids, {name}/{path}#...: several entries of "
             "ingest.sources have this name and contain this path, in which queries of web addresses do not count; set "

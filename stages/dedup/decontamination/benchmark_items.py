@@ -1,6 +1,6 @@
 """Items of benchmark files in any layout.
 
-- `benchmark_files`: files that the configured globs match; `fingerprint`: a digest of their names, sizes and times
+- `list_benchmarks`: files that the configured globs match, and a digest of their names, sizes and times
 - `read_items`: id and texts of each item
 
 A row or an object is an item, and each text in it a field, in NFC as the corpus is. In nested JSON, the outermost
@@ -25,11 +25,13 @@ import fsspec
 
 from data_schemas.errors import InputDataError
 from data_schemas.public_urls import public_text, public_url
+from stages.common.passed_over import NeverInput
 
 ID_FIELDS = ("id", "uid", "qid", "task_id", "idx", "index", "pairid")
 """Case-insensitive names of fields that identify an item; the first that a row has is used."""
 ENDINGS = (".tsv", ".csv", ".jsonl", ".json", ".xml")
 _WILDCARD = re.compile(r"[*?\[]")
+_NARROWER = "remove the file, or use a narrower glob"
 
 
 @dataclass(frozen=True)
@@ -59,32 +61,42 @@ class _ParsedItem(NamedTuple):
     fields: tuple[str, ...]
 
 
-def benchmark_files(globs: Sequence[str]) -> list[BenchmarkFile]:
-    """Distinct files that the globs match, sorted by name.
+class BenchmarkListing(NamedTuple):
+    """The state of all benchmarks at one time: what is keyed and read."""
+
+    files: list[BenchmarkFile]
+    """Distinct files, sorted by name."""
+    fingerprints: dict[str, str]
+    """Public glob -> digest of the names, sizes and times of its files."""
+
+
+def list_benchmarks(globs: Sequence[str], store: str = "") -> BenchmarkListing:
+    """Files that the globs match, listed once.
+
+    Args:
+        globs: as configured.
+        store: URL of the artifact store, whose files are no benchmarks.
 
     Raises:
-        InputDataError: if a glob matches nothing, or a file of another format.
+        InputDataError: if a glob matches nothing, an empty file, or a file of another format.
     """
     files: dict[str, BenchmarkFile] = {}
+    fingerprints: dict[str, str] = {}
     for pattern in globs:
-        for file in _matches(pattern):
+        matches = _matches(pattern, store)
+        rows = sorted(f"{file.name} {file.state}" for file in matches)
+        fingerprints[public_url(pattern)] = hashlib.sha256("\n".join(rows).encode()).hexdigest()
+        for file in matches:
             files.setdefault(file.url, file)
-    return sorted(files.values(), key=lambda file: file.name)
-
-
-def fingerprint(globs: Sequence[str]) -> dict[str, str]:
-    """Glob -> digest of the names, sizes and times of its files."""
-    states = {
-        public_url(pattern): sorted(f"{file.name} {file.state}" for file in _matches(pattern)) for pattern in globs
-    }
-    return {pattern: hashlib.sha256("\n".join(rows).encode()).hexdigest() for pattern, rows in states.items()}
+    return BenchmarkListing(sorted(files.values(), key=lambda file: file.name), fingerprints)
 
 
 def read_items(file: BenchmarkFile) -> list[Item]:
     """Items in file order.
 
     Raises:
-        InputDataError: if the content does not match the file's extension; names the file and the position.
+        InputDataError: if the content does not match the file's extension, or it has no item; names the file and the
+            position.
     """
     try:
         with fsspec.open(file.url, "rb") as stream:
@@ -97,6 +109,8 @@ def read_items(file: BenchmarkFile) -> list[Item]:
             f"dedup.decontaminate.benchmarks: the file {file.name} cannot be read: {public_text(str(error))}; accepted "
             f"are {', '.join(ENDINGS)} in UTF-8 (.xml as it declares), each also .gz"
         ) from None
+    if not parsed:
+        raise InputDataError(f"dedup.decontaminate.benchmarks: the file {file.name} has no item; {_NARROWER}")
     own_ids = {item.own_id for item in parsed}
     unique = None not in own_ids and len(own_ids) == len(parsed)
     return [Item((item.own_id or "") if unique else item.path, tuple(map(_text, item.fields))) for item in parsed]
@@ -107,28 +121,34 @@ def _text(field: str) -> str:
     return unicodedata.normalize("NFC", field.encode("utf-8", "replace").decode())
 
 
-def _matches(pattern: str) -> list[BenchmarkFile]:
+def _matches(pattern: str, store: str) -> list[BenchmarkFile]:
     shown = public_url(pattern)
     try:
         filesystem, root = fsspec.core.url_to_fs(pattern)
-        infos = {root: filesystem.info(root)} if filesystem.isfile(root) else filesystem.glob(root, detail=True)
+        if filesystem.isfile(root):
+            infos = {root: filesystem.info(root)}
+        else:
+            rules = NeverInput(filesystem, root, _WILDCARD.split(root)[0].rpartition("/")[0] + "/", store)
+            infos = filesystem.glob(root, detail=True)
+            infos = {path: info for path, info in infos.items() if rules.reason(path, info) is None}
     except (OSError, ImportError, ValueError) as error:
         problem = public_text(str(error))
         raise InputDataError(f"cannot list dedup.decontaminate.benchmarks {shown!r}: {problem}") from None
     prefix, full = (shown, root) if root in infos else (_WILDCARD.split(path)[0] for path in (shown, root))
     files = []
     for path, info in sorted(infos.items()):
-        if info["type"] == "file":
-            if _ending(path) not in ENDINGS:
-                raise InputDataError(
-                    f"dedup.decontaminate.benchmarks {shown!r} matches {public_url(path)}, which is not a benchmark "
-                    f"file; accepted are {', '.join(ENDINGS)}, each also .gz; use a narrower glob"
-                )
-            stamp = next(
-                (str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), ""
+        if _ending(path) not in ENDINGS:
+            raise InputDataError(
+                f"dedup.decontaminate.benchmarks {shown!r} matches {public_url(path)}, which is not a benchmark "
+                f"file; accepted are {', '.join(ENDINGS)}, each also .gz; use a narrower glob"
             )
-            name = prefix + path.removeprefix(full)
-            files.append(BenchmarkFile(name, filesystem.unstrip_protocol(path), f"{info['size']} {stamp}"))
+        if info["size"] == 0:
+            raise InputDataError(
+                f"dedup.decontaminate.benchmarks {shown!r} matches {public_url(path)}, which is empty; {_NARROWER}"
+            )
+        stamp = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), "")
+        name = prefix + path.removeprefix(full)
+        files.append(BenchmarkFile(name, filesystem.unstrip_protocol(path), f"{info['size']} {stamp}"))
     if not files:
         raise InputDataError(f"dedup.decontaminate.benchmarks {shown!r} matches no file; correct the glob or remove it")
     return files

@@ -35,7 +35,7 @@ from stages.dedup.decontamination.benchmark_index import (
     find_ngrams,
     load_index,
 )
-from stages.dedup.decontamination.benchmark_items import benchmark_files
+from stages.dedup.decontamination.benchmark_items import BenchmarkFile
 from stages.dedup.filter import CONTAMINATED, FileFates, survives
 
 Mask = npt.NDArray[np.bool_]
@@ -85,6 +85,7 @@ def find_contamination(
     names: Sequence[str],
     fates: Sequence[FileFates],
     config: DecontaminationConfig,
+    benchmarks: Sequence[BenchmarkFile],
     maps: PartitionMap,
 ) -> Contamination:
     """Search the documents that survived so far for all benchmark items.
@@ -93,14 +94,14 @@ def find_contamination(
         documents: artifact with the documents.
         names: its files under `documents/`, in order.
         fates: fates of each file's documents.
-        config: benchmarks, lengths and action.
+        config: lengths and action.
+        benchmarks: files of the benchmarks, as listed.
         maps: runs the passes `benchmark_index`, `contamination_scan` and `contamination_tally`.
 
     Raises:
-        InputDataError: if a benchmark file is missing or cannot be read.
+        InputDataError: if a benchmark file has vanished, cannot be read, or has no item.
     """
-    benchmarks = Partition("all", benchmark_files(config.benchmarks))
-    [index] = maps.map("benchmark_index", partial(build_index, config), [benchmarks])
+    [index] = maps.map("benchmark_index", partial(build_index, config), [Partition("all", benchmarks)])
     files = [
         Partition(name.removesuffix(".parquet"), (name, file_fates))
         for name, file_fates in zip(names, fates, strict=True)

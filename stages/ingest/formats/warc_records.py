@@ -7,6 +7,7 @@ or with LF as line ends. After damage, reading continues at the next line `WARC/
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
@@ -23,6 +24,8 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LINE_BREAK = re.compile(rb"\r?\n(?![ \t])")
 _BODY_END = re.compile(rb"\r?\n\r?\n|\r?\n?WARC/\d|\s*\Z")
 _CONTENT = re.compile(rb"[^\r\n \t\0]")
+_TYPES = frozenset(("continuation", "metadata", "request", "resource", "revisit", "warcinfo"))
+"""Types of records that have no page or text (ISO 28500:2017, 6)."""
 _LONGEST_START = 64
 """More bytes than `_RECORD_START` matches; a start may lie across two chunks."""
 
@@ -47,25 +50,28 @@ class DamagedRecord:
     """Bytes of the compressed file that were not read."""
 
 
-def read_records(stream: IO[bytes], max_bytes: int, wanted: frozenset[str]) -> Iterator[WarcRecord | DamagedRecord]:
-    """Records of the wanted types, and damage; other records are skipped.
+def read_records(
+    stream: IO[bytes], max_bytes: int, wanted: frozenset[str], passed_over: Counter[str]
+) -> Iterator[WarcRecord | DamagedRecord]:
+    """Records of the wanted types, and damage; other records are counted.
 
     Args:
         stream: the raw file; compression is detected by its magic bytes.
         max_bytes: longer bodies are not kept, and are damage with the reason `too_long`.
         wanted: values of `WARC-Type`.
+        passed_over: counts the records of other types.
 
     Raises:
         DamagedFileError: at the damage of a compressed file after which no member begins a record.
     """
     kind = detected_compression(stream)
     if kind is None:
-        yield from _records(_Buffer(iter(lambda: stream.read(READ_BYTES), b"")), max_bytes, wanted)
+        yield from _records(_Buffer(iter(lambda: stream.read(READ_BYTES), b"")), max_bytes, wanted, passed_over)
         return
     parts = GzipParts(stream, b"WARC/") if kind == "gzip" else None
     while True:
         buffer = _Buffer(parts.chunks() if parts else expanded(stream, kind))
-        yield from _records(buffer, max_bytes, wanted)
+        yield from _records(buffer, max_bytes, wanted, passed_over)
         if buffer.damage is None:
             return
         lost = parts.skip_damage() if parts else None
@@ -74,7 +80,9 @@ def read_records(stream: IO[bytes], max_bytes: int, wanted: frozenset[str]) -> I
         yield DamagedRecord("unreadable_record", str(buffer.damage), buffer.url, lost)
 
 
-def _records(buffer: "_Buffer", max_bytes: int, wanted: frozenset[str]) -> Iterator[WarcRecord | DamagedRecord]:
+def _records(
+    buffer: "_Buffer", max_bytes: int, wanted: frozenset[str], passed_over: Counter[str]
+) -> Iterator[WarcRecord | DamagedRecord]:
     while buffer.skip_blank():
         if not buffer.starts_record():
             skipped = buffer.skip_to_record()
@@ -96,7 +104,9 @@ def _records(buffer: "_Buffer", max_bytes: int, wanted: frozenset[str]) -> Itera
         damage = buffer.skip_body(size) if body is None else buffer.problem_after(body, size)
         if damage:
             yield DamagedRecord(ENDS_EARLY if "the file ends" in damage else "unreadable_record", damage, buffer.url)
-        elif headers.get("warc-type", "").lower() in wanted:
+        elif (kind := headers.get("warc-type", "").lower()) not in wanted:
+            passed_over[f"{kind if kind in _TYPES else 'other'}_records"] += 1
+        else:
             if body is None:
                 yield DamagedRecord("too_long", f"a record of {size:,} bytes", buffer.url)
             else:

@@ -36,8 +36,10 @@ WIKITEXT = ("", "wikitext")
 _ELEMENT = re.compile(rb"<([a-zA-Z][\w.-]{0,40})")
 
 
-def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Markup]:
-    """Articles in the order of the dump, as wikitext; redirects are failures, other namespaces are skipped.
+def read(
+    stream: IO[bytes], max_bytes: int, passed_over: Counter[str] | None = None
+) -> Iterator[Record | Failure | Markup]:
+    """Articles in the order of the dump, as wikitext; redirects are failures, other namespaces are passed over.
 
     Of a page with its history, the last revision is read. Pages without wikitext (items of Wikidata, modules in Lua,
     style sheets) are failures. XML with another root element, or a dump without pages (of log entries), is a failure
@@ -46,7 +48,9 @@ def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Marku
     Args:
         stream: the decompressed dump; entities are not expanded and no external resource is loaded.
         max_bytes: longer pages are failures and are not kept.
+        passed_over: counts the pages of other namespaces.
     """
+    passed_over = Counter() if passed_over is None else passed_over
     pages = _Pages(as_utf8(stream, declares_encoding=True), max_bytes)
     root = _parsed_head(pages.head)
     if isinstance(root, Failure) or _name(root) != ROOT:
@@ -63,6 +67,8 @@ def read(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Failure | Marku
             yield replace(result, record=replace(result.record, position=position))
         elif result is not None:
             yield replace(result, position=position)
+        else:
+            passed_over["pages_of_other_namespaces"] += 1
         position += result is not None
     if pages.count == 0 and pages.is_complete:
         yield Failure(0, "not_a_dump", f"<{ROOT}> without any <page>; it has: {_shown(pages.head)}")

@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.tables import FUNNEL
+from flows.report.corpus import corpus
 from flows.report.corpus_funnel import SHOWN_ROWS, corpus_funnel
 from infra.store.artifacts import ArtifactStore
 from tests.stores import commit, documents_table, no_rejects
@@ -44,6 +45,23 @@ def test_small_sources_share_a_row(tmp_path):
     assert funnel is not None
     assert len(funnel.rows) == SHOWN_ROWS + 1
     assert (funnel.rows[-1].source, funnel.rows[-1].documents) == ("5 other sources", ["5"])
+
+
+def test_records_that_are_passed_over_are_named(tmp_path):
+    store = ArtifactStore(str(tmp_path))
+    out = store.writer("ingest", "a" * 64, "run", RAW_DOCUMENTS)
+    for folder, table in (
+        ("documents", documents_table({})),
+        ("rejects", no_rejects()),
+        ("funnel", FUNNEL.empty_table()),
+    ):
+        out.write_table(f"{folder}/0.parquet", table)
+    for name, amount in {"documents_in": 5, "documents_out": 5, "bytes_in": 9, "bytes_out": 9}.items():
+        out.count(name, amount)
+    out.count("passed_over.request_records", 1234)
+    section = corpus({"ingest": commit(store, out, "ingest", "a" * 64, RAW_DOCUMENTS).manifest})
+    assert section is not None
+    assert "1,234 request records passed over" in section.summary
 
 
 def test_without_funnels_there_is_no_table():

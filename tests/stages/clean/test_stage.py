@@ -174,5 +174,5 @@ def test_personal_data_can_stay(tmp_path):
 
 
 def test_a_corpus_of_which_nothing_is_left_is_an_error(tmp_path):
-    with pytest.raises(InputDataError, match=r"dropped all 1 documents \(dropped.gopher_words\).*clean.rules"):
+    with pytest.raises(InputDataError, match=r"dropped the only document \(dropped.gopher_words\).*clean.rules"):
         clean(tmp_path, [[row("short", "Too short.")]])

@@ -162,7 +162,8 @@ def test_an_earlier_corpus_is_deduplicated_against_by_its_index(tmp_path):
     artifact = run_stage(other := memory(), documents_artifact(other, [mixed]), settings)
     assert sorted(texts(artifact)) == sorted(new)
     assert {name: row["detail"] for name, row in rows(artifact, "rejects").items()} == {"again": "d02"}
-    assert DedupStage().sources(DedupConfig.model_validate(settings)) == {settings["against"][0]: old.manifest.digest}
+    listed = DedupStage().list_sources(DedupConfig.model_validate(settings), "")
+    assert listed.fingerprints == {settings["against"][0]: old.manifest.digest}
 
 
 def test_without_the_optional_steps_no_text_is_changed():
@@ -174,12 +175,12 @@ def test_without_the_optional_steps_no_text_is_changed():
 
 def test_edited_benchmarks_change_the_key_and_missing_ones_are_named(settings, tmp_path):
     config = DedupConfig.model_validate(settings)
-    before = DedupStage().sources(config)
+    before = DedupStage().list_sources(config, "").fingerprints
     (tmp_path / "bench.tsv").write_text("id\tsentence\ny\tother words\n")
-    assert DedupStage().sources(config) != before
+    assert DedupStage().list_sources(config, "").fingerprints != before
     (tmp_path / "bench.tsv").unlink()
     with pytest.raises(InputDataError, match=r"bench\.tsv' matches no file"):
-        DedupStage().sources(config)
+        DedupStage().list_sources(config, "")
 
 
 def test_an_error_if_nothing_is_left():

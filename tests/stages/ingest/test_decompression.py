@@ -52,6 +52,38 @@ def test_skippable_frames_of_zstandard_are_skipped():
     assert expand(data, "zstd") == b"onetwo"
 
 
+DICTIONARY = zstandard.train_dictionary(2_000, LINES)
+WITH_DICTIONARY = [zstandard.ZstdCompressor(dict_data=DICTIONARY).compress(line) for line in LINES[:20]]
+
+
+def dictionary_frame(content):
+    return b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
+@pytest.mark.parametrize("content", [DICTIONARY.as_bytes(), COMPRESS["zstd"](DICTIONARY.as_bytes())])
+def test_a_dictionary_at_the_beginning_of_a_zstandard_file(tmp_path, content):
+    frames = [dictionary_frame(content), *WITH_DICTIONARY, SKIPPABLE_FRAME, COMPRESS["zstd"](LINES[20])]
+    assert expand(b"".join(frames), "zstd") == b"".join(LINES[:21])
+    assert len(texts(read_bytes(tmp_path, "a.jsonl.zst", b"".join(frames)))) == 21
+    cut = b"".join(frames[:4])[:-5]
+    *records, last = read_bytes(tmp_path, "a.jsonl.zst", cut)
+    assert (len(records), last.reason) == (2, "unreadable")
+
+
+def test_a_dictionary_that_is_elsewhere_or_damaged_is_named(tmp_path):
+    for head in (b"", dictionary_frame(b"another content"), COMPRESS["zstd"](b"{}\n") + dictionary_frame(b"x")):
+        last = read_bytes(tmp_path, "a.jsonl.zst", head + b"".join(WITH_DICTIONARY))[-1]
+        assert "a file compressed with a dictionary must begin with it" in last.detail
+    content = DICTIONARY.as_bytes()
+    for damaged in (
+        dictionary_frame(content)[:900],
+        b"\x5d\x2a\x4d\x18\xff\xff\xff\xff" + content,
+        b"\x5d\x2a\x4d\x18",
+    ):
+        [failure] = read_bytes(tmp_path, "a.jsonl.zst", damaged)
+        assert failure.reason == "unreadable"
+
+
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_bytes_after_the_last_member_are_damage_at_their_offset(kind):
     member = COMPRESS[kind](b"text")

@@ -241,3 +241,21 @@ def test_a_file_without_a_record_is_a_reject_and_not_broken(tmp_path):
     assert writer.counts["broken_records"] == 0
     assert not rows(ingest(IngestConfig(path=f"{tmp_path}/*", where={"kind": "a"})), "rejects")
     assert ids(ingest(IngestConfig(path=path))) == ["files/a.jsonl#0"]
+
+
+def test_genres_that_nobody_named(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"text": "one"}, {"text": "two", "kind": "letter"}, {"other": 1})
+    writer = ingest(IngestConfig(path=path, fields={"genre": "kind"}, max_reject_share=1))
+    assert [row["genre"] for row in rows(writer, "documents")] == ["unknown", "letter"]
+    assert [row["genre"] for row in rows(writer, "rejects")] == ["unknown"]
+    with pytest.raises(InputDataError, match="no document was read from python://documentation"):
+        ingest(IngestConfig(max_source_bytes=1))
+    [first, *_] = rows(ingest(IngestConfig(max_source_bytes=60_000)), "documents")
+    assert first["genre"] == "technical documentation"
+
+
+def test_records_that_are_passed_over_are_counted(tmp_path):
+    path = write(tmp_path / "a.jsonl", *({"text": "x", "kind": kind} for kind in "abb"))
+    writer = ingest(IngestConfig(sources=[{"path": path, "where": {"kind": "a"}}]))
+    assert writer.counts["passed_over.records_without_the_values_of_where"] == 2
+    assert writer.counts["documents_out"] == 1

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from data_schemas.errors import InputDataError
-from stages.dedup.decontamination.benchmark_items import benchmark_files, fingerprint, read_items
+from stages.dedup.decontamination.benchmark_items import list_benchmarks, read_items
 
 SQUAD = {
     "version": "v2.0",
@@ -59,7 +59,6 @@ LAYOUTS = {
         "q1": ["Who?", "Normans", "The Normans settled."], "q2": ["When?", "then", "The Normans settled."],
     }),
     "adversarial.json": (json.dumps(ADVERSARIAL), {"sst2/0": ["good"], "rte/0": ["a"]}),
-    "empty.tsv": ("", {}),
 }  # fmt: skip
 
 
@@ -73,7 +72,7 @@ def write(folder, name, content):
 def test_layouts(tmp_path, name, zipped):
     content, expected = LAYOUTS[name]
     write(tmp_path, name + zipped, content)
-    [file] = benchmark_files([f"{tmp_path}/*"])
+    [file] = list_benchmarks([f"{tmp_path}/*"]).files
     fields = {item.id: item.fields for item in read_items(file)}
     assert set(fields) == set(expected)
     for item, texts in expected.items():
@@ -82,7 +81,7 @@ def test_layouts(tmp_path, name, zipped):
 
 def test_markup_inside_a_sentence_does_not_divide_it(tmp_path):
     write(tmp_path, "ws.xml", XML)
-    [item] = read_items(*benchmark_files([f"{tmp_path}/ws.xml"]))
+    [item] = read_items(*list_benchmarks([f"{tmp_path}/ws.xml"]).files)
     assert item.fields[0].split() == ["The", "café", "refused", "because", "they", "feared", "it."]
     assert len(item.fields) == 2
 
@@ -92,26 +91,27 @@ def test_the_name_is_the_configured_one(tmp_path, monkeypatch):
     write(tmp_path, "glue/RTE/dev.tsv", "a\tb\n")
     monkeypatch.chdir(tmp_path)
     for pattern in ("glue/*/dev.tsv", "./glue/RTE/dev.tsv", "glue/**/dev.tsv"):
-        [file] = benchmark_files([pattern, pattern])
+        [file] = list_benchmarks([pattern, pattern]).files
         assert file.name == pattern.replace("**", "RTE").replace("*", "RTE")
 
 
 def test_changes_show_in_the_fingerprint(tmp_path):
     write(tmp_path, "a.tsv", "one\n")
     pattern = f"{tmp_path}/*"
-    before = fingerprint([pattern])
+    before = list_benchmarks([pattern]).fingerprints
     os.utime(tmp_path / "a.tsv", (1, 1))
-    after_touch = fingerprint([pattern])
+    after_touch = list_benchmarks([pattern]).fingerprints
     write(tmp_path, "b.tsv", "two\n")
-    assert len({before[pattern], after_touch[pattern], fingerprint([pattern])[pattern]}) == 3
+    after_more = list_benchmarks([pattern]).fingerprints
+    assert len({before[pattern], after_touch[pattern], after_more[pattern]}) == 3
 
 
 def test_what_cannot_be_a_benchmark_is_named(tmp_path):
     with pytest.raises(InputDataError, match=r"'.*none\*' matches no file"):
-        benchmark_files([f"{tmp_path}/none*"])
+        list_benchmarks([f"{tmp_path}/none*"])
     write(tmp_path, "LICENSE", "MIT")
     with pytest.raises(InputDataError, match=r"LICENSE, which is not a benchmark file; accepted are \.tsv"):
-        benchmark_files([f"{tmp_path}/*"])
+        list_benchmarks([f"{tmp_path}/*"])
     for name, content, message in [
         ("x.jsonl", '{"a": 1}\n{broken\n', "x.jsonl cannot be read: line 2"),
         ("x.json", "{broken", "x.json cannot be read"),
@@ -122,4 +122,23 @@ def test_what_cannot_be_a_benchmark_is_named(tmp_path):
     ]:
         (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
         with pytest.raises(InputDataError, match=message):
-            read_items(*benchmark_files([f"{tmp_path}/{name}"]))
+            read_items(*list_benchmarks([f"{tmp_path}/{name}"]).files)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "[]", "<a/>"])
+def test_benchmarks_without_an_item_are_refused(tmp_path, content):
+    name = {"[]": "x.json", "<a/>": "x.xml"}.get(content, "x.jsonl")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputDataError, match="which is empty; remove the file" if not content else "has no item"):
+        read_items(*list_benchmarks([f"{tmp_path}/*"]).files)
+
+
+def test_globs_read_no_hidden_files_and_no_store(tmp_path, monkeypatch):
+    for name in ("a.jsonl", ".cache/b.jsonl", "store/dedup/x.json", f"old/clean/{'0' * 64}/run/manifest.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"q": "a question"}')
+    monkeypatch.chdir(tmp_path)
+    listing = list_benchmarks(["**/*.json*", "*"], f"{tmp_path}/store")
+    assert [file.name for file in listing.files] == ["a.jsonl"]
+    assert set(listing.fingerprints) == {"**/*.json*", "*"}
+    assert list_benchmarks(["store/dedup/*.json"]).files[0].name == "store/dedup/x.json", "another store's"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from stages.common.word_hashes import ngram_hashes, text_columns, words
 from stages.dedup.config import DecontaminationConfig
 from stages.dedup.decontamination.benchmark_index import BitFilter, NgramIndex, find_ngrams
+from stages.dedup.decontamination.benchmark_items import list_benchmarks
 from stages.dedup.decontamination.decontamination import REPORT, find_contamination
 from tests.stages.dedup.run_stage import step_arguments
 
@@ -26,7 +27,9 @@ def contamination_of(tmp_path, items, texts, **config):
     (tmp_path / "bench.jsonl").write_text("\n".join(json.dumps(item) for item in items))
     documents, names, fates, maps = step_arguments(texts)
     settings = DecontaminationConfig(benchmarks=(f"{tmp_path}/bench.jsonl",), **config)
-    contamination = find_contamination(documents, names, fates, settings, maps)
+    contamination = find_contamination(
+        documents, names, fates, settings, list_benchmarks(settings.benchmarks).files, maps
+    )
     report = contamination.result.read_table(REPORT).to_pylist()
     marked = [
         contamination.marked(number, table.read()).column("fate").to_pylist() for number, table in enumerate(fates)
@@ -104,14 +107,13 @@ def test_tagging_and_reporting_leave_the_documents(tmp_path, action, tagged):
     assert report["0", 13]["documents"] == 1
 
 
-@pytest.mark.parametrize("content", ["", "id\tsentence\n", "id\tsentence\nx\t" + " ".join(ITEM) + "\n"])
-def test_one_length_alone_and_files_without_items(tmp_path, content):
-    (tmp_path / "bench.tsv").write_text(content)
+def test_one_length_alone(tmp_path):
+    (tmp_path / "bench.tsv").write_text("id\tsentence\nx\t" + " ".join(ITEM) + "\n")
     documents, names, fates, maps = step_arguments([{"a": " ".join(ITEM)}, {}, {"b": OTHER}])
     config = DecontaminationConfig(benchmarks=(f"{tmp_path}/bench.tsv",), also_report=None)
-    contamination = find_contamination(documents, names, fates, config, maps)
+    contamination = find_contamination(documents, names, fates, config, list_benchmarks(config.benchmarks).files, maps)
     report = contamination.result.read_table(REPORT).to_pylist()
-    assert [row["found"] for row in report] == ([3] if "one" in content else [])
+    assert [row["found"] for row in report] == [3]
     assert contamination.marked(1, fates[1].read()).column("fate").to_pylist() == []
 
 
@@ -167,7 +169,7 @@ def test_the_real_hits_are_found_and_no_others(shared_data):
     benchmarks = ["squad2/*.json.gz", "math/gsm8k/test*.jsonl", "math/aqua/dev.json", *glue.split()]
     documents, names, fates, maps = step_arguments(partitions)
     config = DecontaminationConfig(benchmarks=[f"{shared_data}/benchmarks/{entry}" for entry in benchmarks])
-    contamination = find_contamination(documents, names, fates, config, maps)
+    contamination = find_contamination(documents, names, fates, config, list_benchmarks(config.benchmarks).files, maps)
     folder = f"{shared_data}/benchmarks/glue/"
     hit = {
         name.removeprefix(folder): entry["documents"]

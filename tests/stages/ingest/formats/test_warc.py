@@ -6,6 +6,7 @@ import random
 import re
 import tracemalloc
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +329,24 @@ def test_secrets_of_addresses_are_in_no_reject_and_dates_are_iso_8601() -> None:
     assert not {"pass", "secret"} & set(str(failure.detail).replace("=", " ").replace(":", " ").split())
     assert isinstance(page, Record)
     assert page.date != "2020050607"
+
+
+def test_what_is_passed_over_is_counted_by_kind() -> None:
+    http = b"HTTP/1.1 200 OK\r\n"
+    data = b"".join([
+        record("warcinfo", b"x"), record("request", b"GET / HTTP/1.1\r\n\r\n"), record("request", b"x"),
+        record("metadata", b"x"), record("revisit", http), record("strange", b"x"), response(PAGE.encode()),
+        response(b"GIF", kind="image/gif"), response(b"{}", kind="application/json"), response(b"x", kind="../x"),
+        response(b"not a page", kind=""), response(b"gone", status="404 Not Found"),
+        record("response", b"20200506 example.org", url="dns:example.org", extra="Content-Type: text/dns\r\n"),
+    ])  # fmt: skip
+    passed_over: Counter[str] = Counter()
+    stream = io.BufferedReader(io.BytesIO(data))  # type: ignore[arg-type]
+    [page] = extracted(warc.read(stream, 1_000_000, passed_over), 5.0)
+    assert isinstance(page, Record)
+    assert page.position == 0
+    assert passed_over == {
+        "warcinfo_records": 1, "request_records": 2, "metadata_records": 1, "revisit_records": 1, "other_records": 1,
+        "image_responses": 1, "application_responses": 1, "other_responses": 2, "responses_other_than_200": 1,
+        "responses_of_other_protocols": 1,
+    }  # fmt: skip

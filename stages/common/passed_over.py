@@ -1,4 +1,4 @@
-"""Files under a source's path that are never read, each with its reason.
+"""Files that match the path of a source or of a benchmark and are never read, each with its reason.
 
 - `PassedOver`: a file, and why it is not read
 - `NeverInput`: hidden files, files of artifact stores, and symbolic links
