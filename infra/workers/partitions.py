@@ -5,13 +5,15 @@ The same stage code runs in this process, in local processes or as Ray tasks.
 A partition's files are stored under `<stage>/<key>/parts/data/` by their sha256 and listed in a marker
 `parts/<phase>/<partition>.json`, which is written last: on resume, partitions with a marker are skipped. Two attempts
 write the same bytes of a partition to the same names, so neither can damage the other's output.
+
+A partition that takes long commits its output in pieces (`infra/workers/pieces.py`), and is resumed after the last one.
 """
 
 import contextlib
 import hashlib
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -29,6 +31,7 @@ from infra.named_errors import named_errors
 from infra.progress import ProgressListener, SilentListener
 from infra.store.artifact_writer import ArtifactWriter, table_bytes
 from infra.store.filesystem import Folder
+from infra.workers.pieces import CommittedPieces
 
 POLL_SECONDS = 1.0
 """Longest wait for partitions at a time: a timeout that is raised in a thread takes effect between two waits."""
@@ -47,12 +50,38 @@ class PartitionMarker(BaseModel):
 class PartitionWriter:
     """Writes the output files of one partition, which are small enough to be built in memory."""
 
-    def __init__(self, folder: Folder, stage: str, kind: ArtifactKind) -> None:
+    def __init__(self, folder: Folder, stage: str, kind: ArtifactKind, pieces: CommittedPieces | None = None) -> None:
         self._folder = folder
         self._stage = stage
         self._kind = kind
+        self._pieces = pieces
+        self._files_in_pieces = 0
         self.files: list[FileEntry] = []
         self.counts: dict[str, int] = {}
+
+    def resume(self, inputs: str) -> Mapping[str, Any] | None:
+        """Take over the pieces that an earlier attempt committed; returns the state of the last one, None if there is
+        none.
+
+        Args:
+            inputs: digest of all that decides the output of this partition; pieces of other inputs are ignored.
+        """
+        assert not self.files and not self.counts, "resumed after something was written"
+        pieces = self._pieces.resume(inputs) if self._pieces else []
+        self.files = [entry for piece in pieces for entry in piece.files]
+        self._files_in_pieces = len(self.files)
+        self.counts = dict(pieces[-1].counts) if pieces else {}
+        return pieces[-1].state if pieces else None
+
+    def commit_piece(self, state: Mapping[str, Any]) -> None:
+        """Commit the files and counts since the last piece.
+
+        Args:
+            state: what the function needs to continue from here; JSON values.
+        """
+        if self._pieces is not None:
+            self._pieces.commit(self.files[self._files_in_pieces :], self.counts, state)
+            self._files_in_pieces = len(self.files)
 
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file."""
@@ -120,10 +149,12 @@ class _Task:
     attempt: str
     phase: str
     function: PartitionFunction
+    fresh: bool
 
     def __call__(self, partition: Partition) -> PartitionMarker:
         with named_errors(self.folder.url):  # here, since a library's own errors may not survive the way back
-            writer = PartitionWriter(self.folder, self.stage, self.kind)
+            pieces = CommittedPieces(self.folder, self.phase, partition.name, self.attempt, self.fresh)
+            writer = PartitionWriter(self.folder, self.stage, self.kind, pieces)
             self.function(partition.payload, writer)
             marker = PartitionMarker(attempt=self.attempt, files=writer.files, counts=writer.counts)
             self.folder.write(_marker_path(self.phase, partition.name), marker.model_dump_json().encode())
@@ -163,7 +194,7 @@ class PartitionMap:
             )
         done = self._finished(phase, partitions)
         pending = [partition for partition in partitions if partition.name not in done]
-        task = _Task(self.folder, self.stage, self.kind, self.attempt, phase, function)
+        task = _Task(self.folder, self.stage, self.kind, self.attempt, phase, function, self.fresh)
         counts = sum((Counter(marker.counts) for marker in done.values()), Counter[str]())
         self._report(phase, len(done), len(partitions), counts)
         for name, marker in self._run(task, pending):

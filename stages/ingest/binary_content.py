@@ -41,7 +41,7 @@ MAX_POINTER_BYTES = 1 << 10
 
 
 def binary_kind(head: bytes) -> str | None:
-    """What a file is, such as `a PDF document`; None if its first bytes may be those of a text."""
+    """Kind of a file, such as `a PDF document`; None if its first bytes may be those of a text."""
     if head[TAR_MAGIC : TAR_MAGIC + 5] == b"ustar":
         return "a tar archive"
     for magic, kind in _KINDS.items():

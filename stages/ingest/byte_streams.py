@@ -75,7 +75,8 @@ class _SourceBytes(io.RawIOBase):
         return bool(self._file.seekable())
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._file.seek(offset, whence))
+        self._counter.current_file = int(self._file.seek(offset, whence))
+        return self._counter.current_file
 
     def tell(self) -> int:
         return int(self._file.tell())
@@ -163,8 +164,15 @@ def capped_lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[int, bytes
 class ChunkReader(io.RawIOBase):
     """File object over chunks of bytes."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes], position: int = 0) -> None:
+        """Read chunks.
+
+        Args:
+            chunks: the bytes.
+            position: offset of the first of them in the file.
+        """
         self._chunks = chunks
+        self._position = position
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -177,7 +185,12 @@ class ChunkReader(io.RawIOBase):
             self._rest = memoryview(chunk)
         taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(taken)] = taken
+        self._position += len(taken)
         return len(taken)
+
+    def tell(self) -> int:
+        """Offset in the file of the next byte."""
+        return self._position
 
 
 def _recoded(stream: IO[bytes], encoding: str) -> Iterator[bytes]:

@@ -1,23 +1,24 @@
 """Compressed files, member by member, with the offset of the first damage.
 
-- `decompressed`: decompression by the magic bytes, and by the file extension of damaged files
 - `expanded`: the chunks of all members (gzip), streams (bzip2, xz) or frames (zstandard) of a file
+- `Chunks`: the same, with the offsets of members
 - `GzipParts`: the same after damage, from the next member of known content
 - `DamagedFileError`: the file ends early, or is damaged at an offset
 """
 
 import bz2
 import codecs
-import io
 import lzma
 import re
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
 import zstandard
 
-from stages.ingest.byte_streams import ChunkReader, ReadInterruptedError
+from stages.ingest.bookmarks import FIRST_MEMBER, Member
+from stages.ingest.byte_streams import ReadInterruptedError
 
 MAGIC = {
     "gzip": rb"\x1f\x8b\x08", "bz2": rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", "xz": rb"\xfd7zXZ\x00",
@@ -160,24 +161,6 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
 }  # fmt: skip
 
 
-def decompressed(stream: io.BufferedReader, declared: str | None) -> IO[bytes]:
-    """Decompressed bytes of a file.
-
-    Args:
-        stream: the file.
-        declared: compression according to the file extension; None for no compression. The content counts more: a
-            `.jsonl` that is gzip is decompressed, and a `.gz` that is text (as browsers save it) is read as it is.
-    """
-    kind = detected_compression(stream)
-    if kind is None and declared is not None and not is_text(stream.peek(TEXT_BYTES)[:TEXT_BYTES]):
-        kind = declared
-    if kind is None:
-        return stream
-    outer = io.BufferedReader(ChunkReader(expanded(stream, kind)))
-    inner = detected_compression(outer)  # crawlers compress again what a server has compressed
-    return io.BufferedReader(ChunkReader(_expanded_again(outer, inner))) if inner else outer
-
-
 def detected_compression(stream: IO[bytes]) -> str | None:
     """Compression according to the magic bytes."""
     head = stream.peek(16)  # type: ignore[attr-defined]
@@ -198,14 +181,21 @@ def is_text(head: bytes) -> bool:
 
 
 def expanded(
-    stream: "IO[bytes] | GzipParts", kind: str, on_member: Callable[[bytes], None] = lambda rest: None
+    stream: "IO[bytes] | GzipParts",
+    kind: str,
+    on_member: Callable[[int, bytes], None] = lambda offset, rest: None,
+    offset: int = 0,
 ) -> Iterator[bytes]:
     """Decompressed chunks of about a megabyte.
+
+    What is recovered before damage depends on the bytes per call of a decoder, which are the same wherever reading
+    begins.
 
     Args:
         stream: the file; zeros after a member are padding.
         kind: a key of `MAGIC`.
-        on_member: receives the bytes that were read behind the end of a member.
+        on_member: receives the offset of the end of a member, and the bytes that were read behind it.
+        offset: that of the stream's next byte in the file; members end there.
 
     Raises:
         DamagedFileError: at the first damage, at the end of a file inside a member, and at bytes after the last member.
@@ -213,8 +203,8 @@ def expanded(
     step = ZSTD_INPUT_BYTES if kind == "zstd" else INPUT_BYTES
     decoder: Decoder | None = None
     library: zstandard.ZstdDecompressor | None = None
-    is_first, offset, start = True, 0, 0
-    while data := stream.read(step):
+    is_first, start = offset == 0, offset
+    while data := stream.read(step - offset % step):
         while data:
             if decoder is None and not is_first and not data.strip(b"\0"):
                 offset += len(data)
@@ -236,24 +226,12 @@ def expanded(
             if decoder.eof:
                 library = decoder.library if isinstance(decoder, _ZstandardDictionary) else library
                 decoder, is_first = None, False
-                on_member(data)
+                if library is None:  # else the next member needs the dictionary before it
+                    on_member(offset, data)
     if decoder is not None and not is_first and offset - start < SMALLEST_MEMBER:
         raise DamagedFileError(f"{offset - start} bytes after the last {kind} stream", start, is_after_member=True)
     if decoder is not None:
         raise DamagedFileError(f"the file ends inside a {kind} stream", offset, ends_early=True)
-
-
-def _expanded_again(stream: IO[bytes], kind: str) -> Iterator[bytes]:
-    """Chunks of a compressed file in a compressed file.
-
-    Raises:
-        DamagedFileError: at damage of either, as one of unknown extent: offsets in the inner file are not those in the
-            outer one.
-    """
-    try:
-        yield from expanded(stream, kind)
-    except DamagedFileError as error:
-        raise DamagedFileError(f"compressed twice: {error}", 0, ends_early=True) from error
 
 
 def _decoder(kind: str, beginning: bytes, library: zstandard.ZstdDecompressor | None) -> Decoder:
@@ -268,34 +246,76 @@ def _chunks(decoder: Decoder, data: bytes) -> Iterator[bytes]:
         yield decoder.decompress(b"", OUTPUT_BYTES)
 
 
+class Chunks:
+    """Decompressed chunks of a file, which know where its members begin."""
+
+    def __init__(
+        self,
+        stream: "IO[bytes] | GzipParts",
+        kind: str,
+        first: Member = FIRST_MEMBER,
+        on_member: Callable[[bytes], None] = lambda rest: None,
+    ) -> None:
+        """Read a file.
+
+        Args:
+            stream: the file, at the beginning of a member.
+            kind: a key of `MAGIC`.
+            first: that member.
+            on_member: receives the bytes that were read behind the end of a member.
+        """
+        self._chunks = expanded(stream, kind, self._end_member, first.offset)
+        self._on_member = on_member
+        self.position = first.position
+        """Position of the next chunk."""
+        self._members = deque([first])
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self.position += len(chunk)
+            yield chunk
+
+    def member_at(self, position: int) -> Member:
+        """The last member that begins at or before a position, and forget those before it."""
+        while len(self._members) > 1 and self._members[1].position <= position:
+            self._members.popleft()
+        return self._members[0]
+
+    def _end_member(self, offset: int, rest: bytes) -> None:
+        self._members.append(Member(offset, self.position))
+        self._on_member(rest)
+
+
 class GzipParts:
     """A gzip file of many members, which is read on after damage."""
 
-    def __init__(self, stream: IO[bytes], first_bytes: bytes) -> None:
-        """Start at the beginning of a file.
+    def __init__(self, stream: IO[bytes], first_bytes: bytes, offset: int = 0) -> None:
+        """Start at the beginning of a file, or of a member.
 
         Args:
             stream: the file.
             first_bytes: expanded bytes with which a member begins, so that reading continues there.
+            offset: that of the stream's next byte in the file.
         """
         self._stream = stream
+        self._offset = offset
+        """Offset of the next byte to `read`."""
         self._first_bytes = first_bytes
         self._held = bytearray()
         """Compressed bytes since the beginning of the current member: damage may be noticed long after it."""
         self._pending = b""
 
-    def chunks(self) -> Iterator[bytes]:
-        """Expanded chunks up to the next damage.
-
-        Raises:
-            DamagedFileError: at the damage.
-        """
-        yield from expanded(self, "gzip", self._begin_member)
+    def chunks(self, position: int = 0) -> Chunks:
+        """Expanded chunks up to the next damage, of which the first is at a `position`; iteration raises
+        `DamagedFileError` there."""
+        return Chunks(self, "gzip", Member(self._offset, position), self._begin_member)
 
     def read(self, size: int) -> bytes:
         """Compressed bytes."""
         data, self._pending = self._pending[:size], self._pending[size:]
-        data = data or self._stream.read(size)
+        if len(data) < size:
+            data += self._stream.read(size - len(data))
+        self._offset += len(data)
         self._held += data
         del self._held[: max(0, len(self._held) - MAX_HELD_BYTES)]
         return data
@@ -303,11 +323,13 @@ class GzipParts:
     def skip_damage(self) -> int | None:
         """Skip to the next member with the known beginning; returns the bytes skipped, None if there is no such one."""
         data = self._held + self._pending
+        self._offset -= len(self._held)
         skipped, start, is_end = 0, 1, False
         while True:
             while (start := data.find(GZIP_MAGIC, start)) >= 0 and (is_end or len(data) - start >= PROBE_BYTES):
                 if self._begins(bytes(data[start : start + PROBE_BYTES])):
                     self._held, self._pending = bytearray(), bytes(data[start:])
+                    self._offset += skipped + start
                     return skipped + start
                 start += 1
             if is_end:

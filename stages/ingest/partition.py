@@ -1,131 +1,142 @@
 """One partition of ingest: reads units and writes documents, rejects and their funnel, in files of bounded size."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
 from data_schemas.language_codes import iso_code
-from data_schemas.tables import DOCUMENTS, REJECTS, reject_row
+from data_schemas.tables import reject_row
 from infra.workers.partitions import PartitionWriter
-from stages.common.funnel import Funnel
-from stages.common.scripts import unspaced_bytes
 from stages.ingest import python_documentation as python
+from stages.ingest.bookmarks import Bookmark, Bookmarks
 from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import IngestConfig, SourceConfig
-from stages.ingest.file_listing import SourceFile
+from stages.ingest.file_listing import SourceFile, check_unchanged
+from stages.ingest.piece import Piece, Row
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
 from stages.ingest.reject_limit import BrokenRecords, is_exceeded
 from stages.ingest.units import Unit, collection, genre, id_prefix
 
 MAX_DETAIL_CHARACTERS = 200
-ROW_BYTES = 200
-"""Approximate size of a row's other columns."""
-
-Row = dict[str, Any]
 
 
 def read_partition(
     config: IngestConfig, all_bytes: int, payload: tuple[str, Sequence[Unit]], out: PartitionWriter
 ) -> None:
-    """Read some units.
+    """Read some units, from where an earlier attempt ended.
 
     Args:
         config: the stage's settings.
         all_bytes: source bytes of all partitions.
         payload: name of the partition, and its units.
         out: receives `documents/`, `rejects/` and `funnel/NAME.parquet`, and `NAME_000001.parquet` and so on if
-            there is more text than `partition_bytes`.
+            there is more text than `partition_bytes`; each of these pieces is committed by itself.
 
     Raises:
         InputDataError: if this partition alone has more broken records than the whole corpus may have.
     """
     name, units = payload
     assert config.partition_bytes, "resolved by the stage"
-    documents = _TableFiles(out, "documents", name, DOCUMENTS, config.partition_bytes)
-    rejects = _TableFiles(out, "rejects", name, REJECTS, config.partition_bytes)
-    funnel = Funnel()
+    start = _Start.from_json(out.resume(_inputs(config.partition_bytes, units)))
+    piece = Piece(out, name, config.partition_bytes, start.pieces)
     counter = ByteCounter()
-    broken = BrokenRecords()
-    records = unspaced = 0
-    for unit in units:
-        source = config.all_sources()[unit.source]
-        for row in _rows(unit, source, config, counter):
-            records += 1
-            if "reason" not in row:
-                size = len(row["text"].encode())
-                documents.add(row, size + ROW_BYTES)
-                unspaced += unspaced_bytes(row["text"], size)
-                funnel.kept(row, size, size)
-                continue
-            rejects.add(row, ROW_BYTES)
-            funnel.dropped(row, row["reason"], row["bytes"])
-            broken.add(row)
-            share_read = counter.processed / all_bytes if all_bytes else 0.0  # web servers may not report sizes
-            share_lost = broken.lost_bytes / all_bytes if all_bytes else 0.0
-            if is_exceeded(
-                config, records=records, broken=broken.reasons.total(), share_read=share_read, share_lost=share_lost
-            ):
-                raise broken.error(config, records, all_bytes)
+    counter.passed_over.update(start.passed_over)
+    broken, records = start.broken, start.records
+    for number, unit in enumerate(units):
+        if number >= start.unit:
+            source = config.all_sources()[unit.source]
+            bookmarks = start.bookmarks if number == start.unit else Bookmarks()
+            bookmarks.passed_over = counter.passed_over
+            for position, row in _rows(unit, source, config, counter, bookmarks):
+                if piece.is_full(row) and _may_end_before(unit, position):
+                    if isinstance(unit.file, SourceFile):
+                        check_unchanged(unit.file)
+                    piece.write()
+                    here = Bookmarks(position, bookmarks.before(position))
+                    passed_over = bookmarks.passed_over_before(position)
+                    out.commit_piece(_Start(piece.number, number, here, records, broken, passed_over).as_json())
+                records += 1
+                piece.add(row)
+                if "reason" in row:
+                    broken.add(row)
+                    _check_limit(config, records, broken, counter, all_bytes)
         counter.finish(unit.bytes)
     out.count("source_bytes", sum(unit.bytes for unit in units))
-    out.count("unspaced_bytes", unspaced)
     out.count("broken_records", broken.reasons.total())
     out.count("lost_bytes", broken.lost_bytes)
     for kind, count in sorted(counter.passed_over.items()):
         out.count(f"passed_over.{kind}", count)
-    documents.close()
-    rejects.close()
-    funnel.write(out, f"funnel/{name}.parquet")
+    piece.write()
 
 
-class _TableFiles:
-    """Rows of one table, written to a new file whenever they reach `max_bytes`."""
+@dataclass
+class _Start:
+    """Where reading begins, and what was read before."""
 
-    def __init__(self, out: PartitionWriter, folder: str, name: str, schema: pa.Schema, max_bytes: int) -> None:
-        self._out = out
-        self._name = f"{folder}/{name}"
-        self._schema = schema
-        self._max_bytes = max_bytes
-        self._rows: list[Row] = []
-        self._bytes = 0
-        self._files = 0
+    pieces: int = 0
+    unit: int = 0
+    bookmarks: Bookmarks = field(default_factory=Bookmarks)
+    records: int = 0
+    broken: BrokenRecords = field(default_factory=BrokenRecords)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Counts before the bookmark, or before the unit if there is none."""
 
-    def add(self, row: Row, size: int) -> None:
-        """Add a row of about `size` bytes."""
-        if self._rows and self._bytes + size > self._max_bytes:
-            self._write()
-        self._rows.append(row)
-        self._bytes += size
+    def as_json(self) -> dict[str, Any]:
+        bookmark = self.bookmarks.start.as_json() if self.bookmarks.start else None
+        numbers = {"pieces": self.pieces, "unit": self.unit, "position": self.bookmarks.first, "records": self.records}
+        passed_over = dict(self.passed_over)
+        return {**numbers, "bookmark": bookmark, "broken": self.broken.state(), "passed_over": passed_over}
 
-    def close(self) -> None:
-        """Write the remaining rows; an empty table if there were none."""
-        if self._rows or not self._files:
-            self._write()
-
-    def _write(self) -> None:
-        suffix = f"_{self._files:06d}" if self._files else ""
-        self._out.write_table(f"{self._name}{suffix}.parquet", pa.Table.from_pylist(self._rows, self._schema))
-        self._rows, self._bytes = [], 0
-        self._files += 1
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any] | None) -> "_Start":
+        if state is None:
+            return cls()
+        bookmark = Bookmark.from_json(state["bookmark"]) if state["bookmark"] else None
+        bookmarks = Bookmarks(state["position"], bookmark)
+        broken = BrokenRecords(state["broken"])
+        return cls(state["pieces"], state["unit"], bookmarks, state["records"], broken, state["passed_over"])
 
 
-def _rows(unit: Unit, source: SourceConfig, config: IngestConfig, counter: ByteCounter) -> Iterator[Row]:
-    """Rows of the documents table, or of the rejects table (with a `reason`)."""
+def _inputs(partition_bytes: int, units: Sequence[Unit]) -> str:
+    """Digest of what the pieces of a partition depend on, besides the key of the artifact."""
+    rows = [(unit.source, unit.file.path, unit.bytes, getattr(unit.file, "rows", None)) for unit in units]
+    return hashlib.sha256(json.dumps([partition_bytes, rows]).encode()).hexdigest()
+
+
+def _may_end_before(unit: Unit, position: int) -> bool:
+    """Whether reading can begin at this record: modules of Python are read as a whole."""
+    return isinstance(unit.file, SourceFile) or position == 0
+
+
+def _check_limit(
+    config: IngestConfig, records: int, broken: BrokenRecords, counter: ByteCounter, all_bytes: int
+) -> None:
+    share_read = counter.processed / all_bytes if all_bytes else 0.0  # web servers may not report sizes
+    share_lost = broken.lost_bytes / all_bytes if all_bytes else 0.0
+    total = broken.reasons.total()
+    if is_exceeded(config, records=records, broken=total, share_read=share_read, share_lost=share_lost):
+        raise broken.error(config, records, all_bytes)
+
+
+def _rows(
+    unit: Unit, source: SourceConfig, config: IngestConfig, counter: ByteCounter, bookmarks: Bookmarks
+) -> Iterator[tuple[int, Row]]:
+    """Position in the unit, and row of the documents table or of the rejects table (with a `reason`)."""
     if isinstance(unit.file, python.Unit):
         records = _python_records(unit.file)
     else:
         file = unit.file
-        limits = (config.max_document_bytes, counter, config.max_document_seconds)
-        results = read_file(file, source, *limits)
-        if not source.where:
+        results = read_file(file, source, config.max_document_bytes, counter, config.max_document_seconds, bookmarks)
+        if not source.where and not bookmarks.first:
             results = _or_no_record(results, file)
-        records = ((file.path, record) for record in results)
+        records = ((record.position, file.path, record) for record in results)
     name, prefix, kind = collection(unit, source), id_prefix(unit, source), genre(unit, source)
-    for path, record in records:
+    for position, path, record in records:
         id = f"{prefix}/{path}#{record.position}"
-        yield _row(record, name, kind, id, path, source, config.max_document_bytes)
+        yield position, _row(record, name, kind, id, path, source, config.max_document_bytes)
 
 
 def _or_no_record(results: Iterator[Record | Failure], file: SourceFile) -> Iterator[Record | Failure]:
@@ -138,13 +149,14 @@ def _or_no_record(results: Iterator[Record | Failure], file: SourceFile) -> Iter
     yield from results
 
 
-def _python_records(unit: python.Unit) -> Iterator[tuple[str, Record | Failure]]:
-    for result in python.read_unit(unit):
+def _python_records(unit: python.Unit) -> Iterator[tuple[int, str, Record | Failure]]:
+    for number, result in enumerate(python.read_unit(unit)):
         if isinstance(result, python.Reject):
-            yield unit.path, Failure(-1, "not_python", result.reason)
+            yield number, unit.path, Failure(-1, "not_python", result.reason)
         else:
             metadata = {"version": result.version}
-            yield result.path, Record(0, result.text, language="en", licence=result.licence, metadata=metadata)
+            record = Record(0, result.text, language="en", licence=result.licence, metadata=metadata)
+            yield number, result.path, record
 
 
 def _row(

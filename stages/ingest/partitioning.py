@@ -1,7 +1,7 @@
 """Division of the units into partitions.
 
 - `partitions`: groups of consecutive units; a large Parquet file is several units
-- `partition_name`: names that sort in the order of their numbers
+- `partition_name`, `piece_name`: names that sort in the order of their numbers
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +31,14 @@ def partitions(units: Sequence[Unit], sources: Sequence[SourceConfig], size: int
 def partition_name(number: int, count: int) -> str:
     """Name of one of `count` partitions: five digits, or more if there are more partitions."""
     return f"{number:0{max(5, len(str(count - 1)))}d}"
+
+
+def piece_name(partition: str, number: int) -> str:
+    """Name of a piece of a partition, whose number of pieces is known at its end: six digits, or a letter and more."""
+    if not number:
+        return partition
+    more_digits = len(str(number)) - 6
+    return f"{partition}_{chr(ord('a') + more_digits - 1) if more_digits > 0 else ''}{number:06d}"
 
 
 def _parts(unit: Unit, source: SourceConfig, size: int) -> Iterator[Unit]:

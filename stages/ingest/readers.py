@@ -12,9 +12,11 @@ from typing import IO
 
 from data_schemas.public_urls import public_url
 from stages.ingest.binary_content import HEAD_BYTES, binary_kind, is_binary_text, is_pointer
+from stages.ingest.bookmarks import Bookmarks
 from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, open_source
 from stages.ingest.config import FormatName, SourceConfig, TextFormatName
-from stages.ingest.decompression import DamagedFileError, decompressed
+from stages.ingest.decompression import DamagedFileError
+from stages.ingest.expanded_files import decompressed
 from stages.ingest.extraction import extracted
 from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
 from stages.ingest.file_listing import SourceFile, check_unchanged
@@ -29,7 +31,12 @@ WITH_MARKUP = ("warc", "wikipedia_dump")
 
 
 def read_file(
-    file: SourceFile, source: SourceConfig, max_document_bytes: int, counter: ByteCounter, seconds: float = 5.0
+    file: SourceFile,
+    source: SourceConfig,
+    max_document_bytes: int,
+    counter: ByteCounter,
+    seconds: float = 5.0,
+    bookmarks: Bookmarks | None = None,
 ) -> Iterator[Record | Failure]:
     """Records in file order; a damaged file ends with a failure at the position from which it cannot be read.
 
@@ -40,6 +47,7 @@ def read_file(
         counter: counts the bytes read, except for Parquet and Arrow, which are read far ahead of their records; and the
             records that are passed over.
         seconds: CPU time for the markup of a document.
+        bookmarks: where to begin; receives those of this file.
 
     Raises:
         InputDataError: if the file no longer exists, or changed after it was listed.
@@ -47,20 +55,24 @@ def read_file(
     """
     format_name = source.format or file.format or format_of(file.path, source)
     assert format_name, f"{file.path} was listed without a format"
-    position = file.rows.position if file.rows else 0
+    bookmarks = bookmarks or Bookmarks()
+    position = bookmarks.first or (file.rows.position if file.rows else 0)
     size = file.rows.bytes if file.rows else file.bytes
     try:
         with open_source(file.url, ByteCounter() if format_name in ("parquet", "arrow") else counter) as raw:
             stream = raw if format_name == "warc" else decompressed(raw, compression_of(file.path))
             problem = _problem(raw, stream, format_name)
-            rows = _items(stream, format_name, file, source, max_document_bytes, counter.passed_over)
-            items = iter((problem,)) if problem else rows
+            items = _items(stream, format_name, file, source, max_document_bytes, counter.passed_over, bookmarks)
+            items = iter((problem,)) if problem else items
+            if bookmarks.first:
+                items = (item for item in items if _position(item) >= bookmarks.first)
             for record in extracted(items, seconds):
                 if isinstance(record, Failure) and record.reason in WHOLE_FILE:
                     yield replace(record, lost_bytes=max(size, 1))
                 else:
                     yield record
                 position = record.position + 1
+                bookmarks.before(position)  # earlier ones are needed no more
     except BROKEN_STREAM as error:
         yield _unreadable(position, error, size)
     check_unchanged(file)
@@ -85,6 +97,10 @@ def _problem(raw: IO[bytes], stream: IO[bytes], format_name: FormatName) -> Fail
     return Failure(0, "not_text", f"the content is not {format_name} but {kind}") if kind else None
 
 
+def _position(item: Record | Failure | Markup) -> int:
+    return item.record.position if isinstance(item, Markup) else item.position
+
+
 def _items(
     stream: IO[bytes],
     format_name: FormatName,
@@ -92,12 +108,13 @@ def _items(
     source: SourceConfig,
     max_bytes: int,
     passed_over: Counter[str],
+    bookmarks: Bookmarks,
 ) -> Iterator[Record | Failure | Markup]:
     if format_name in ONE_TEXT:
         yield _one_text(stream, source.text_format or format_name, file.url, max_bytes)
         return
     kind = source.text_format or "plain"
-    for row in _rows(stream, format_name, file, source, max_bytes, passed_over):
+    for row in _rows(stream, format_name, file, source, max_bytes, passed_over, bookmarks):
         if row is None:
             passed_over["records_without_the_values_of_where"] += 1
             continue
@@ -116,29 +133,32 @@ def _rows(
     source: SourceConfig,
     max_bytes: int,
     passed_over: Counter[str],
+    bookmarks: Bookmarks,
 ) -> Iterator[Record | Failure | Markup | None]:
     if format_name in ("json_lines", "json"):
         from stages.ingest.formats import json_lines
 
         reader = json_lines.read if format_name == "json_lines" else json_lines.read_array_or_lines
-        return reader(stream, source, max_bytes)
+        return reader(stream, source, max_bytes, bookmarks)
     if format_name in ("csv", "tsv"):
         from stages.ingest.formats import delimited
 
-        return (delimited.read_csv if format_name == "csv" else delimited.read_tsv)(stream, source, max_bytes)
+        return (delimited.read_csv if format_name == "csv" else delimited.read_tsv)(
+            stream, source, max_bytes, bookmarks
+        )
     if format_name in ("parquet", "arrow"):
         from stages.ingest.formats import arrow_tables
 
         if format_name == "parquet":
-            return arrow_tables.read_parquet(stream, source, file.rows)
-        return arrow_tables.read_arrow(stream, source)
+            return arrow_tables.read_parquet(stream, source, file.rows, bookmarks.first)
+        return arrow_tables.read_arrow(stream, source, bookmarks.first)
     if format_name == "warc":
         from stages.ingest.formats import warc
 
-        return warc.read(stream, max_bytes, passed_over)
+        return warc.read(stream, max_bytes, passed_over, bookmarks)
     from stages.ingest.formats import wikipedia_dump
 
-    return wikipedia_dump.read(stream, max_bytes, passed_over)
+    return wikipedia_dump.read(stream, max_bytes, passed_over, bookmarks)
 
 
 def _one_text(stream: IO[bytes], kind: TextFormatName, url: str, max_bytes: int) -> Record | Failure | Markup:

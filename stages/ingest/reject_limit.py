@@ -41,10 +41,16 @@ def is_exceeded(config: IngestConfig, *, records: int, broken: int, share_read: 
 class BrokenRecords:
     """Counts of broken records by reason, and the first of each."""
 
-    def __init__(self) -> None:
-        self.reasons: Counter[str] = Counter()
-        self.lost_bytes = 0
-        self._first: dict[str, Mapping[str, Any]] = {}
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        """Begin with the state of an earlier attempt, or with none."""
+        state = state or {}
+        self.reasons: Counter[str] = Counter(state.get("reasons"))
+        self.lost_bytes: int = state.get("lost_bytes", 0)
+        self._first: dict[str, Mapping[str, Any]] = dict(state.get("first", {}))
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        return {"reasons": dict(self.reasons), "lost_bytes": self.lost_bytes, "first": dict(self._first)}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row of the rejects table, in reading order."""

@@ -29,25 +29,25 @@ READ_BYTES = 1 << 24
 
 
 def read_parquet(
-    stream: IO[bytes], source: SourceConfig, rows: RowGroups | None = None
+    stream: IO[bytes], source: SourceConfig, rows: RowGroups | None = None, first: int = 0
 ) -> Iterator[Record | Failure | None]:
-    """Rows of a Parquet file, or of some row groups; only the configured columns are read."""
+    """Rows of a Parquet file, or of some row groups, from row `first` on; only the configured columns are read."""
     with _seekable(stream) as file:
         parquet = pq.ParquetFile(_BoundedFile(file))
         groups = range(rows.first, rows.end) if rows else range(parquet.num_row_groups)
-        first = rows.position if rows else 0
-        yield from _records(_parquet_batches(parquet, groups, source), parquet.schema_arrow, source, first)
+        position = rows.position if rows else 0
+        yield from _records(_parquet_batches(parquet, groups, source), parquet.schema_arrow, source, position, first)
 
 
-def read_arrow(stream: IO[bytes], source: SourceConfig) -> Iterator[Record | Failure | None]:
-    """Rows of an Arrow IPC file (Feather 2) or stream, distinguished by the magic bytes."""
+def read_arrow(stream: IO[bytes], source: SourceConfig, first: int = 0) -> Iterator[Record | Failure | None]:
+    """Rows of an Arrow IPC file (Feather 2) or stream, distinguished by the magic bytes, from row `first` on."""
     if stream.peek(6)[:6] == ARROW_FILE_MAGIC:  # type: ignore[attr-defined]
         with _seekable(stream) as file:
             reader = pa.ipc.open_file(_BoundedFile(file))
-            yield from _records(_file_batches(reader, source), reader.schema, source)
+            yield from _records(_file_batches(reader, source), reader.schema, source, first=first)
     else:
         stream_reader = pa.ipc.open_stream(_BoundedFile(stream))
-        yield from _records(_stream_batches(stream_reader, source), stream_reader.schema, source)
+        yield from _records(_stream_batches(stream_reader, source), stream_reader.schema, source, first=first)
 
 
 def _parquet_batches(parquet: pq.ParquetFile, groups: Sequence[int], source: SourceConfig) -> Iterator[pa.RecordBatch]:
@@ -78,7 +78,7 @@ def _selected(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
 
 
 def _records(
-    batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: SourceConfig, position: int = 0
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: SourceConfig, position: int = 0, first: int = 0
 ) -> Iterator[Record | Failure | None]:
     """Records of the rows.
 
@@ -90,6 +90,9 @@ def _records(
         raise ValueError(f"two columns have the name {names[0]!r}")
     columns = ", ".join(f"{column.name} ({column.type})" for column in list(schema)[:SHOWN_FIELDS])
     for batch in _slices(batches):
+        if position + len(batch) <= first and not source.where:  # else rows that are passed over are counted
+            position += len(batch)
+            continue
         for row in _rows(batch):
             if row is None:
                 yield Failure(position, "damaged_row", "bytes that are not UTF-8, or a value out of range")

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from stages.ingest.bookmarks import Bookmark, Bookmarks
 from stages.ingest.byte_streams import as_utf8, capped_lines
 from stages.ingest.config import SourceConfig
+from stages.ingest.expanded_files import continued, member_at
 from stages.ingest.formats.delimiters import file_dialect
 from stages.ingest.record_fields import record_of, top_level_columns
 from stages.ingest.records import Failure, Record
@@ -29,22 +31,33 @@ SCANS_PER_BYTE = 4
 """Bytes to parse again behind quotes that do not close, per byte of the file: the work stays linear."""
 
 
-def read_csv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
+def read_csv(
+    stream: IO[bytes], source: SourceConfig, max_bytes: int, bookmarks: Bookmarks | None = None
+) -> Iterator[Record | Failure | None]:
     """Comma-separated with quoted fields (RFC 4180) by default."""
-    yield from _read(stream, source, max_bytes, source.delimiter or ",", source.quoting is not False)
+    yield from _read(stream, source, max_bytes, source.delimiter or ",", source.quoting is not False, bookmarks)
 
 
-def read_tsv(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
+def read_tsv(
+    stream: IO[bytes], source: SourceConfig, max_bytes: int, bookmarks: Bookmarks | None = None
+) -> Iterator[Record | Failure | None]:
     """Tab-separated with quotes as text (IANA text/tab-separated-values) by default."""
-    yield from _read(stream, source, max_bytes, source.delimiter or "\t", source.quoting is True)
+    yield from _read(stream, source, max_bytes, source.delimiter or "\t", source.quoting is True, bookmarks)
 
 
 def _read(
-    stream: IO[bytes], source: SourceConfig, max_bytes: int, delimiter: str, quoting: bool
+    stream: IO[bytes],
+    source: SourceConfig,
+    max_bytes: int,
+    delimiter: str,
+    quoting: bool,
+    bookmarks: Bookmarks | None,
 ) -> Iterator[Record | Failure | None]:
+    bookmarks = bookmarks or Bookmarks()
     stream = as_utf8(stream)
     dialect = file_dialect(stream, source, delimiter, quoting)
-    rows = _RowParser(_Lines(stream, max_bytes), dialect, max_bytes)
+    lines = _Lines(stream, max_bytes)
+    rows = _RowParser(lines, dialect, max_bytes)
     header: list[str] | None = None
     position = 0
     for row in rows:
@@ -52,11 +65,19 @@ def _read(
             continue
         if isinstance(row, list) and not rows.width:
             rows.width = len(row)
+            if start := bookmarks.start:
+                position = start.position
+                first_line, rows.credit = start.state
+                lines.jump(continued(lines.stream, start), first_line)
             if source.header:
                 header = row
+            if source.header or start:
                 continue
         yield _from_row(row, header, rows.width, position, source)
         position += 1
+        if bookmarks.is_due(lines.offset) and lines.is_between_rows():
+            member = member_at(lines.stream, lines.offset)
+            bookmarks.add(Bookmark(position, lines.offset, member, (lines.number, rows.credit)))
 
 
 @dataclass
@@ -72,13 +93,27 @@ class _Lines:
     """
 
     def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
-        self._lines = capped_lines(stream, max_bytes)
-        self._again: deque[tuple[int, bytes | None]] = deque()
+        self._max_bytes = max_bytes
+        self.jump(stream, 0)
         self._limit = 0
         self.row: list[tuple[int, bytes | None]] = []
         self.row_bytes = 0
         self.is_cut_off = False
         """Whether the row ended at the end of the file or at the limit of bytes."""
+
+    def jump(self, stream: IO[bytes], number: int) -> None:
+        """Read a stream, whose next line has this number."""
+        self.stream = stream
+        self.number = number
+        self.offset = stream.tell()
+        """Offset of the next line, unless lines were too long since `is_between_rows`."""
+        self._lines = capped_lines(stream, self._max_bytes)
+        self._again: deque[tuple[int, bytes | None]] = deque()
+
+    def is_between_rows(self) -> bool:
+        """Whether no line is to be read again, so that the rows that follow depend on `offset` and `number` alone."""
+        self.offset = self.stream.tell()
+        return not self._again
 
     def begin(self, limit: int) -> None:
         """Begin a row, of one line if `limit` bytes are exceeded."""
@@ -97,7 +132,7 @@ class _Lines:
     def skip_field(self) -> None:
         """Skip the lines up to the quote that closes the field in which the row ended."""
         quotes = sum((line or b"").count(b'"') for _, line in self.row)
-        while quotes % 2 and (following := self._again.popleft() if self._again else next(self._lines, None)):
+        while quotes % 2 and (following := self._again.popleft() if self._again else self._next_line()):
             quotes += (following[1] or b"").count(b'"')
 
     @property
@@ -111,11 +146,22 @@ class _Lines:
         self.is_cut_off = True
         if self.row and self.row_bytes > self._limit:
             raise StopIteration
-        line = self._again.popleft() if self._again else next(self._lines)
+        line = self._again.popleft() if self._again else self._next_line()
+        if line is None:
+            raise StopIteration
         self.is_cut_off = False
         self.row.append(line)
         self.row_bytes += len(line[1] or b"")
         return _decoded(line[1])
+
+    def _next_line(self) -> tuple[int, bytes | None] | None:
+        """The next line of the file; None at its end."""
+        following = next(self._lines, None)
+        if following is None:
+            return None
+        self.number += 1
+        self.offset += len(following[1] or b"")
+        return self.number - 1, following[1]
 
 
 class _RowParser:
@@ -129,19 +175,20 @@ class _RowParser:
     def __init__(self, lines: _Lines, dialect: Mapping[str, Any], max_bytes: int) -> None:
         self.width = 0
         """Number of fields of the first row; 0 before it was read."""
+        self.credit = max_bytes
+        """Bytes that may still be parsed again."""
         self._lines = lines
         self._dialect = dialect
         self._stray_quote = re.compile(_STRAY_QUOTE.format(re.escape(dialect["delimiter"])))
         self._max_bytes = max_bytes
         self._strict, self._lenient = (csv.reader(lines, **dialect, strict=is_strict) for is_strict in (True, False))
-        self._credit = max_bytes
 
     def __iter__(self) -> "_RowParser":
         return self
 
     def __next__(self) -> Sequence[str] | _Broken:
         lines = self._lines
-        lines.begin(limit := min(self._max_bytes, self._credit))
+        lines.begin(limit := min(self._max_bytes, self.credit))
         row = self._next(self._strict)
         is_strict = not isinstance(row, csv.Error)
         if not is_strict and not lines.is_cut_off:  # a quote in the middle of a field, or one that closed another row's
@@ -149,7 +196,7 @@ class _RowParser:
                 lines.split_at_carriage_returns()
                 return next(self)
             row = self._repaired() or self._reread(limit)
-        self._credit = min(self._max_bytes, self._credit + SCANS_PER_BYTE * len(lines.row[0][1] or b""))
+        self.credit = min(self._max_bytes, self.credit + SCANS_PER_BYTE * len(lines.row[0][1] or b""))
         if lines.has_too_long and len(lines.row) == 1:
             return _Broken("too_long", "a line longer than max_document_bytes")
         if self._is_too_long(row):
@@ -222,7 +269,7 @@ class _RowParser:
         lines = self._lines
         (number, first), last = lines.row[0], lines.row[-1][0]
         lines.reread(1)
-        self._credit = max(0, self._credit - lines.row_bytes)
+        self.credit = max(0, self.credit - lines.row_bytes)
         if not self.width:
             return self._fields(first)
         end = f"line {last + 1:,}, the last one that was searched" if lines.is_cut_off else f"line {last + 1:,}"

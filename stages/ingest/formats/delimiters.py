@@ -1,4 +1,4 @@
-"""How a CSV or TSV file separates its fields, as far as the file itself shows it.
+"""Delimiters and quoting of a CSV or TSV file, as far as the file itself shows it.
 
 - `file_dialect`: settings for the csv module
 """

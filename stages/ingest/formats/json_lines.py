@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO, Any
 
+from stages.ingest.bookmarks import Bookmark, Bookmarks
 from stages.ingest.byte_streams import as_utf8, capped_lines
 from stages.ingest.config import SourceConfig
+from stages.ingest.expanded_files import continued, member_at
 from stages.ingest.formats import json_documents
 from stages.ingest.formats.json_values import DECODER, record, records_in
 from stages.ingest.records import Failure, Record
@@ -15,7 +17,9 @@ SEPARATORS = " \t\r\n,\x1e\ufeff"
 """Characters between values: also the record separator of RFC 7464, and the byte order marks of joined files."""
 
 
-def read(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
+def read(
+    stream: IO[bytes], source: SourceConfig, max_bytes: int, bookmarks: Bookmarks | None = None
+) -> Iterator[Record | Failure | None]:
     """A record per line, or several from a line with several objects; a damaged line does not affect the others.
 
     A file whose first value does not end in its first line is read by `json_documents`.
@@ -24,10 +28,12 @@ def read(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Re
     if json_documents.spans_lines(stream.peek(HEAD_BYTES)):  # type: ignore[attr-defined]
         yield from json_documents.read(stream, source, max_bytes)
     else:
-        yield from _lines(stream, source, max_bytes)
+        yield from _lines(stream, source, max_bytes, bookmarks or Bookmarks())
 
 
-def read_array_or_lines(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
+def read_array_or_lines(
+    stream: IO[bytes], source: SourceConfig, max_bytes: int, bookmarks: Bookmarks | None = None
+) -> Iterator[Record | Failure | None]:
     """Elements of the array if the file begins with `[`, else as `read`.
 
     Raises:
@@ -37,11 +43,15 @@ def read_array_or_lines(stream: IO[bytes], source: SourceConfig, max_bytes: int)
     if stream.peek(HEAD_BYTES).lstrip()[:1] == b"[":  # type: ignore[attr-defined]
         yield from json_documents.read(stream, source, max_bytes)
     else:
-        yield from read(stream, source, max_bytes)
+        yield from read(stream, source, max_bytes, bookmarks)
 
 
-def _lines(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[Record | Failure | None]:
-    position = 0
+def _lines(
+    stream: IO[bytes], source: SourceConfig, max_bytes: int, bookmarks: Bookmarks
+) -> Iterator[Record | Failure | None]:
+    stream = continued(stream, bookmarks.start)
+    position = bookmarks.start.position if bookmarks.start else 0
+    offset = stream.tell()
     for _, line in capped_lines(stream, max_bytes):
         first = position
         if line is None:
@@ -52,6 +62,10 @@ def _lines(stream: IO[bytes], source: SourceConfig, max_bytes: int) -> Iterator[
                 yield replace(value, position=position) if is_failure else record(value, position, source)
                 position += 1
         position = max(position, first + 1)  # an empty line has a position too
+        offset += len(line or b"")
+        if bookmarks.is_due(offset):
+            offset = stream.tell()
+            bookmarks.add(Bookmark(position, offset, member_at(stream, offset)))
 
 
 def _values(line: bytes, source: SourceConfig) -> Iterator[Any]:

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import IO
 
 from data_schemas.public_urls import public_url
+from stages.ingest.bookmarks import Bookmarks
 from stages.ingest.formats.http_responses import PayloadError, decoded_payload, decoded_text, parse_response
-from stages.ingest.formats.warc_records import DamagedRecord, WarcRecord, read_records
+from stages.ingest.formats.warc_records import DamagedRecord, WarcFile, WarcRecord
 from stages.ingest.record_fields import iso_date
 from stages.ingest.records import Failure, Markup, Record, unix_line_ends
 
@@ -23,7 +24,7 @@ _PAGE_BEGIN = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:!doctyp
 
 
 def read(
-    stream: IO[bytes], max_bytes: int, passed_over: Counter[str] | None = None
+    stream: IO[bytes], max_bytes: int, passed_over: Counter[str] | None = None, bookmarks: Bookmarks | None = None
 ) -> Iterator[Record | Failure | Markup]:
     """Records in file order; a damaged one is a failure, and what follows it is read.
 
@@ -34,19 +35,24 @@ def read(
         stream: the raw file; its compression is detected by the magic bytes.
         max_bytes: longer pages and texts are failures, and are not expanded further.
         passed_over: counts the records without a page or text, by kind.
+        bookmarks: where to begin; receives those of this file.
 
     Raises:
         DamagedFileError: at the damage of a compressed file after which no record can be read.
     """
     passed_over = Counter() if passed_over is None else passed_over
-    position = 0
-    for record in read_records(stream, max_bytes, _WANTED, passed_over):
+    bookmarks = bookmarks or Bookmarks()
+    position = bookmarks.start.position if bookmarks.start else 0
+    file = WarcFile(stream, bookmarks.start)
+    for record in file.records(max_bytes, _WANTED, passed_over):
         result = _failure(record) if isinstance(record, DamagedRecord) else _read_record(record, max_bytes, passed_over)
         if isinstance(result, Markup):
             yield replace(result, record=replace(result.record, position=position))
         elif result is not None:
             yield replace(result, position=position)
         position += result is not None
+        if bookmarks.is_due(file.offset):
+            bookmarks.add(file.bookmark(position))
 
 
 def _failure(damage: DamagedRecord) -> Failure:

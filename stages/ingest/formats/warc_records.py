@@ -1,6 +1,6 @@
 """Records of a WARC file (ISO 28500:2017), each of which stands alone.
 
-- `read_records`: records in file order; what cannot be read is a `DamagedRecord`, and reading continues after it
+- `WarcFile`: records in file order; what cannot be read is a `DamagedRecord`, and reading continues after it
 
 Common Crawl compresses each record as a gzip member; other crawlers write the file as one member, without compression,
 or with LF as line ends. After damage, reading continues at the next line `WARC/1.0`, in the next member if need be.
@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from stages.ingest.decompression import DamagedFileError, GzipParts, detected_compression, expanded
+from stages.ingest.bookmarks import FIRST_MEMBER, Bookmark
+from stages.ingest.decompression import Chunks, DamagedFileError, GzipParts, detected_compression
+from stages.ingest.expanded_files import go_to
 
 MAX_HEAD_BYTES = 1 << 20
 LISTS = ("transfer-encoding", "content-encoding")
@@ -50,34 +52,76 @@ class DamagedRecord:
     """Bytes of the compressed file that were not read."""
 
 
-def read_records(
-    stream: IO[bytes], max_bytes: int, wanted: frozenset[str], passed_over: Counter[str]
-) -> Iterator[WarcRecord | DamagedRecord]:
-    """Records of the wanted types, and damage; other records are counted.
+class WarcFile:
+    """Records of a file, and damage; a class, since bookmarks need to know where the last record ended."""
 
-    Args:
-        stream: the raw file; compression is detected by its magic bytes.
-        max_bytes: longer bodies are not kept, and are damage with the reason `too_long`.
-        wanted: values of `WARC-Type`.
-        passed_over: counts the records of other types.
+    def __init__(self, stream: IO[bytes], start: Bookmark | None = None) -> None:
+        """Open a file.
 
-    Raises:
-        DamagedFileError: at the damage of a compressed file after which no member begins a record.
-    """
-    kind = detected_compression(stream)
-    if kind is None:
-        yield from _records(_Buffer(iter(lambda: stream.read(READ_BYTES), b"")), max_bytes, wanted, passed_over)
-        return
-    parts = GzipParts(stream, b"WARC/") if kind == "gzip" else None
-    while True:
-        buffer = _Buffer(parts.chunks() if parts else expanded(stream, kind))
-        yield from _records(buffer, max_bytes, wanted, passed_over)
-        if buffer.damage is None:
+        Args:
+            stream: the raw file; compression is detected by its magic bytes.
+            start: where to begin.
+        """
+        self._stream = stream
+        self._kind = detected_compression(stream)
+        self._start = start
+        self._chunks: Chunks | None = None
+        self._buffer: _Buffer | None = None
+
+    def records(
+        self, max_bytes: int, wanted: frozenset[str], passed_over: Counter[str]
+    ) -> Iterator[WarcRecord | DamagedRecord]:
+        """Records of the wanted types, and damage; other records are counted.
+
+        Args:
+            max_bytes: longer bodies are not kept, and are damage with the reason `too_long`.
+            wanted: values of `WARC-Type`.
+            passed_over: counts the records of other types.
+
+        Raises:
+            DamagedFileError: at the damage of a compressed file after which no member begins a record.
+        """
+        if self._kind is None:
+            yield from _records(self._plain_buffer(), max_bytes, wanted, passed_over)
             return
-        lost = parts.skip_damage() if parts else None
-        if lost is None:
-            raise buffer.damage
-        yield DamagedRecord("unreadable_record", str(buffer.damage), buffer.url, lost)
+        member = self._start.member if self._start else FIRST_MEMBER
+        go_to(self._stream, member.offset)
+        parts = GzipParts(self._stream, b"WARC/", member.offset) if self._kind == "gzip" else None
+        buffer = self._next_buffer(parts.chunks(member.position) if parts else Chunks(self._stream, self._kind, member))
+        if self._start:
+            buffer.skip(self._start.offset - member.position)
+        while True:
+            yield from _records(buffer, max_bytes, wanted, passed_over)
+            if buffer.damage is None:
+                return
+            lost = parts.skip_damage() if parts else None
+            if lost is None or parts is None:
+                raise buffer.damage
+            damaged, buffer = buffer, self._next_buffer(parts.chunks())
+            yield DamagedRecord("unreadable_record", str(damaged.damage), damaged.url, lost)
+
+    @property
+    def offset(self) -> int:
+        """Offset of what follows the last record, in the decompressed content since the last damage."""
+        return self._buffer.offset if self._buffer else 0
+
+    def bookmark(self, position: int) -> Bookmark:
+        """A bookmark for what follows the last record."""
+        member = self._chunks.member_at(self.offset) if self._chunks else FIRST_MEMBER
+        return Bookmark(position, self.offset, member)
+
+    def _plain_buffer(self) -> "_Buffer":
+        offset = self._start.offset if self._start else 0
+        begin = offset - offset % READ_BYTES
+        go_to(self._stream, begin)
+        self._buffer = _Buffer(iter(lambda: self._stream.read(READ_BYTES), b""), begin)
+        self._buffer.skip(offset - begin)
+        return self._buffer
+
+    def _next_buffer(self, chunks: Chunks) -> "_Buffer":
+        self._chunks = chunks
+        self._buffer = _Buffer(iter(chunks), chunks.position)
+        return self._buffer
 
 
 def _records(
@@ -96,6 +140,7 @@ def _records(
                 buffer.skip_to_record()
             if buffer.damage is None:
                 yield DamagedRecord("unreadable_record", problem, buffer.url)
+                buffer.url = None  # as if reading began here
             continue
         size = int(length[:18])
         body = buffer.take_body(size) if size <= max_bytes + MAX_HEAD_BYTES else None
@@ -117,14 +162,29 @@ def _records(
 class _Buffer:
     """Bytes of a part of the file, of which no more than a body is kept."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes], offset: int) -> None:
         self._chunks = chunks
         self._data = bytearray()
+        self._end = offset
         self._is_last = False
         self.damage: DamagedFileError | None = None
         """Why there are no more chunks."""
         self.url: str | None = None
         """Address of the record that is being read."""
+
+    @property
+    def offset(self) -> int:
+        """Offset of the next byte."""
+        return self._end - len(self._data)
+
+    def skip(self, size: int) -> None:
+        """Skip bytes without keeping them."""
+        while size > len(self._data):
+            size -= len(self._data)
+            self._data.clear()
+            if not self._fill():
+                return
+        del self._data[:size]
 
     def skip_blank(self) -> bool:
         """Skip line ends and spaces; False at the end."""
@@ -221,6 +281,7 @@ class _Buffer:
                 self._is_last = True
             elif chunk:
                 self._data += chunk
+                self._end += len(chunk)
                 return True
         return False
 

@@ -14,7 +14,9 @@ from urllib.parse import quote
 
 from lxml import etree
 
+from stages.ingest.bookmarks import Bookmark, Bookmarks
 from stages.ingest.byte_streams import as_utf8
+from stages.ingest.expanded_files import continued, member_at
 from stages.ingest.record_fields import iso_date
 from stages.ingest.records import Failure, Markup, Record, unix_line_ends
 
@@ -37,7 +39,7 @@ _ELEMENT = re.compile(rb"<([a-zA-Z][\w.-]{0,40})")
 
 
 def read(
-    stream: IO[bytes], max_bytes: int, passed_over: Counter[str] | None = None
+    stream: IO[bytes], max_bytes: int, passed_over: Counter[str] | None = None, bookmarks: Bookmarks | None = None
 ) -> Iterator[Record | Failure | Markup]:
     """Articles in the order of the dump, as wikitext; redirects are failures, other namespaces are passed over.
 
@@ -49,8 +51,10 @@ def read(
         stream: the decompressed dump; entities are not expanded and no external resource is loaded.
         max_bytes: longer pages are failures and are not kept.
         passed_over: counts the pages of other namespaces.
+        bookmarks: where to begin; receives those of this file.
     """
     passed_over = Counter() if passed_over is None else passed_over
+    bookmarks = bookmarks or Bookmarks()
     pages = _Pages(as_utf8(stream, declares_encoding=True), max_bytes)
     root = _parsed_head(pages.head)
     if isinstance(root, Failure) or _name(root) != ROOT:
@@ -59,8 +63,11 @@ def read(
     base = _child(root, "base").rsplit("/", 1)[0] + "/" if _child(root, "base") else ""
     namespaces = tuple(element.text or "" for element in root.iter("{*}namespace") if element.text)
     prefixes = frozenset(_prefix(name) for name in namespaces)
-    position, encoding = 0, _ENCODING.match(pages.head)
+    encoding = _ENCODING.match(pages.head)
     parser_options = {"encoding": encoding[1].decode()} if encoding else {}
+    position = bookmarks.start.position if bookmarks.start else 0
+    if bookmarks.start:
+        pages.jump(bookmarks.start)
     for page in pages:
         result = _read_page(page, base, (namespaces, prefixes), max_bytes, parser_options)
         if isinstance(result, Markup):
@@ -70,6 +77,8 @@ def read(
         else:
             passed_over["pages_of_other_namespaces"] += 1
         position += result is not None
+        if bookmarks.is_due(pages.offset):
+            bookmarks.add(pages.bookmark(position))
     if pages.count == 0 and pages.is_complete:
         yield Failure(0, "not_a_dump", f"<{ROOT}> without any <page>; it has: {_shown(pages.head)}")
     elif not pages.is_complete:
@@ -90,6 +99,23 @@ class _Pages:
             pass
         self.head = _RECODED.sub(rb"\1", bytes(self._data[: begin.start() if begin else MAX_HEAD_BYTES]))
 
+    @property
+    def offset(self) -> int:
+        """Offset of what follows the last page, in the dump."""
+        return self._stream.tell() - len(self._data)
+
+    def jump(self, start: Bookmark) -> None:
+        """Continue at a bookmark."""
+        ahead = start.offset - self.offset
+        if ahead > len(self._data):  # else the head was read up to behind it
+            self._stream = continued(self._stream, start)
+        del self._data[:ahead]
+        self.count, self.is_complete = 1, bool(start.state[0])
+
+    def bookmark(self, position: int) -> Bookmark:
+        """A bookmark for what follows the last page."""
+        return Bookmark(position, self.offset, member_at(self._stream, self.offset), (int(self.is_complete),))
+
     def __iter__(self) -> Iterator[bytes]:
         while self._skip_to_page():
             self.count += 1
@@ -108,8 +134,11 @@ class _Pages:
         return True
 
     def _page(self) -> bytes | None:
-        """The page at the beginning of the data, up to the next one if it has no end; None if the file ends before."""
-        searched, is_long = 1, False
+        """The page at the beginning of the data, up to the next one if it has no end; None if the file ends before.
+
+        Whether it is too long depends on its length alone, not on the bytes that a read returns.
+        """
+        searched, removed = 1, 0
         while True:
             end = self._data.find(_PAGE_END, searched)
             follower = _PAGE_BEGIN.search(self._data, searched, end if end >= 0 else len(self._data))
@@ -117,18 +146,18 @@ class _Pages:
                 stop = follower.start() if follower else end + len(_PAGE_END)
                 break
             searched = max(1, len(self._data) - len(_PAGE_END))
-            if len(self._data) > self._max_bytes:
-                is_long = True
+            if len(self._data) > self._max_bytes + READ_BYTES + len(_PAGE_END):
+                removed += searched - 1
                 del self._data[1:searched]
                 searched = 1
             if not self._fill():
                 return None
-        page = TOO_LONG if is_long or stop > self._max_bytes + READ_BYTES else bytes(self._data[:stop])
+        page = TOO_LONG if removed + stop > self._max_bytes + READ_BYTES else bytes(self._data[:stop])
         del self._data[:stop]
         return page
 
     def _fill(self) -> bool:
-        data = self._stream.read(READ_BYTES)
+        data = self._stream.read1(READ_BYTES)  # type: ignore[attr-defined]  # all bytes before damage
         self._data += data
         return bool(data)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from infra.hardware import DATA_PROCESS_BYTES, data_process_bytes, partition_bytes
 from stages.ingest.config import IngestConfig
-from stages.ingest.partitioning import partition_name, partitions
+from stages.ingest.partitioning import partition_name, partitions, piece_name
 from stages.ingest.units import list_sources
 from tests.stages.ingest.test_stage import ids, ingest, rows
 
@@ -29,6 +29,16 @@ def test_names_sort_as_numbers(count, data):
     first, second = sorted(data.draw(st.integers(0, count - 1)) for _ in range(2))
     assert partition_name(first, count) <= partition_name(second, count)
     assert len(partition_name(first, count)) == len(partition_name(count - 1, count)) >= 5
+
+
+@given(numbers=st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), count=st.integers(1, 10**6), data=st.data())
+def test_names_of_pieces_sort_as_their_numbers_and_their_partitions(numbers, count, data):
+    partition = data.draw(st.integers(0, count - 1))
+    first, second = (f"documents/{piece_name(partition_name(partition, count), number)}.parquet" for number in numbers)
+    assert (first < second) == (numbers[0] < numbers[1])
+    assert (
+        first < f"documents/{piece_name(partition_name(partition + 1, count + 1), 0)}.parquet" or partition == count - 1
+    )
 
 
 @pytest.mark.parametrize("damage", [False, True])

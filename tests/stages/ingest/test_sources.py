@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.errors import ConfigError, InputDataError
 from data_schemas.public_urls import PUBLIC, public_text, public_url
 from flows.run_config import RunConfig
+from infra.store.filesystem import Folder
+from infra.workers.partitions import PartitionWriter
 from stages.ingest.config import IngestConfig, SourceConfig
 from stages.ingest.file_listing import check_unchanged, list_files
 from stages.ingest.partition import read_partition
@@ -139,7 +142,9 @@ def test_a_file_that_changes_after_it_was_listed_stops_the_run(tmp_path, change,
     with pytest.raises(InputDataError, match=message):
         check_unchanged(listing.units[0].file)
     with pytest.raises(InputDataError, match=message):
-        read_partition(config, 100, ("00000", listing.units), None)  # type: ignore[arg-type]
+        read_partition(
+            config, 100, ("00000", listing.units), PartitionWriter(Folder(f"{tmp_path}/s"), "ingest", RAW_DOCUMENTS)
+        )
 
 
 def test_a_run_reads_what_was_listed_and_nothing_else(tmp_path, monkeypatch):
