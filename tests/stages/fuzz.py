@@ -38,6 +38,7 @@ from stages.ingest.file_listing import SourceFile
 from stages.ingest.partition import _row
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure
+from stages.ingest.units import UNKNOWN_GENRE
 from stages.tokenize.byte_level_bpe import pieces
 from tests.conftest import SHARED_DATA
 from tests.stages.ingest.formats.test_html_pages import PAGE
@@ -175,7 +176,10 @@ def check(base: Base, folder: Path) -> Outcome:
     file = SourceFile(f"file://{path}", base.name, len(base.data), "")
     source = SourceConfig(path=str(path), **base.source)
     records = list(read_file(file, source, MAX_DOCUMENT_BYTES, counter))
-    rows = [_row(result, "fuzz", f"#{result.position}", base.name, source, MAX_DOCUMENT_BYTES) for result in records]
+    rows = [
+        _row(result, "fuzz", UNKNOWN_GENRE, f"#{result.position}", base.name, source, MAX_DOCUMENT_BYTES)
+        for result in records
+    ]
     kept = [row for row in rows if "reason" not in row]
     for row in kept:
         cleaned = cleaner().clean({"language": None, **row})
