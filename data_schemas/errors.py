@@ -56,5 +56,9 @@ class StoreUnavailable(EnvironmentProblem):
     """A store that did not answer after all retries; it may again later."""
 
 
+class JobLostError(EnvironmentProblem):
+    """A job on a cluster ended without saying why: its driver, its node or the cluster is gone; worth a retry."""
+
+
 class TrainingDivergedError(HeadraceError):
     """Loss or gradient became non-finite; the same config diverges again."""

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flows.commands.panels import inspect, model, run, store
+from flows.commands.panels import inspect, jobs, model, run, store
 from flows.commands.panels.command import EXIT_USER_ERROR, epilog
 from flows.terminal_output import make_robust, report_failure
 
@@ -14,7 +14,7 @@ app = typer.Typer(
     help="From raw text to a compressed, benchmarked language model.",
     epilog=epilog("headrace run configs/demo.yaml", "headrace run --help"),
 )
-for panel in (run, inspect, model, store):
+for panel in (run, jobs, inspect, model, store):
     app.add_typer(panel.app)
 
 

@@ -25,6 +25,7 @@ from data_schemas.public_urls import public_url
 from flows.accelerator_slots import accelerator_slot
 from flows.console import TimeLeft, with_time_left
 from flows.flow_runs import earlier_attempt, flow_run_id, prepare_process
+from flows.jobs.submitted import SubmittedSession, begin_session
 from flows.monitoring.json_lines import JsonLines
 from flows.monitoring.prometheus import serve_metrics
 from flows.monitoring.status_board import StatusBoard
@@ -36,7 +37,7 @@ from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
 from flows.server_cancellation import cancelled_named, stops_when_cancelled
-from flows.stage_tasks import exceeded_time_named, stage_task
+from flows.stage_tasks import exceeded_time_named, run_task, stage_task
 from flows.store_location import store_url
 from infra.named_errors import storage_problem
 from infra.progress import ProgressListener
@@ -97,17 +98,21 @@ def run_request(request: RunRequest, view: RunView) -> str:
     if record is not None and record.status == "finished":
         view.logged(f"this flow run has finished run {record.run_id} already; start another flow run for another run")
         return record.run_id
-    return run_stages(RunSession.begin(replace(request, flow_run=flow_run_id()), view))
+    return run_stages(begin_session(replace(request, flow_run=flow_run_id()), view))
 
 
 def run_stages(session: RunSession) -> str:
     """Execute all stages of a session inside the current flow; the run is closed on success, failure and interrupt."""
     try:
         with _monitored(session):
-            for stage in session.stages:
-                run_task: Callable[[], Any] = stage_task(stage, session)
-                with accelerator_slot(stage, session), exceeded_time_named(stage.name, session):
-                    run_task()
+            if isinstance(session, SubmittedSession) and session.request.config.execution.submit == "run":
+                execute_all: Callable[[], Any] = run_task(session)
+                execute_all()
+            else:
+                for stage in session.stages:
+                    execute: Callable[[], Any] = stage_task(stage, session)
+                    with accelerator_slot(stage, session), exceeded_time_named(stage.name, session):
+                        execute()
         session.close("finished")
     except Exception as error:
         session.close("failed", str(error))

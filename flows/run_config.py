@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from data_schemas.config import RENAMED, FrozenConfig, StageConfig, with_current_names
+from data_schemas.config import RENAMED, FrozenConfig, Location, StageConfig, with_current_names
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import PUBLIC
@@ -22,7 +22,7 @@ from stages.registry import STAGES
 
 
 class ExecutionConfig(FrozenConfig):
-    """Execution of partitions; changes no bytes and is part of no key."""
+    """Where and how the run is executed; changes no bytes and is part of no key."""
 
     engine: Literal["inline", "processes", "ray"] = Field(
         "ray", description="partitions run in this process, in local processes, or as Ray tasks"
@@ -32,6 +32,32 @@ class ExecutionConfig(FrozenConfig):
         None, ge=0, le=65535, description="port of GET /metrics for Prometheus while the run lasts; 0: a free one"
     )
     metrics_address: str = Field("127.0.0.1", description="address that the metrics are served on; 0.0.0.0: all")
+    submit: Literal["none", "stage", "run"] = Field(
+        "none",
+        description="driver of the stages: in this process, or as Ray jobs on a cluster, one per stage or one for the "
+        "run",
+    )
+    address: Location | None = Field(
+        None,
+        description="cluster that jobs are submitted to: URL of its dashboard, such as http://head:8265, or host:port "
+        "of its head; RAY_ADDRESS by default",
+    )
+    working_dir: str | None = Field(
+        None,
+        description="git checkout whose tracked files are the code of the jobs; by default the code that is installed "
+        "on the cluster's nodes",
+    )
+    python: str = Field("python", min_length=1, description="command that starts Python on the cluster's nodes")
+    driver_cpus: float = Field(
+        0.0, ge=0, description="processors reserved for the driver of a job; with 0 and no GPU it runs on the head"
+    )
+    driver_gpus: float = Field(
+        0.0, ge=0, description="GPUs reserved for the driver of a job, for stages that compute in it"
+    )
+    follow_seconds: float = Field(2.0, gt=0, description="seconds between two looks at a job's state and log")
+    shared_filesystem: bool = Field(
+        False, description="the store's local path is on a file system that all nodes of the cluster mount"
+    )
 
 
 class RunConfigBase(FrozenConfig):

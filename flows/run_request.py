@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
 from flows.planning import field_changes, stages_from, stages_until
 from flows.run_config import RunConfigBase, recorded_config
+from flows.store_location import check_shared
 from stages.registry import STAGES, stage_named
 from stages.stage import Stage
 
@@ -50,6 +52,26 @@ class RunRequest:
         if self.forced_onwards:
             request["forced_onwards"] = True
         return hashlib.sha256(canonical_json(request).encode()).hexdigest()
+
+    def check_cluster_reaches_store(self) -> None:
+        """Refuse a store on a disk of this machine if the nodes of a Ray cluster would have to use it.
+
+        Raises:
+            ConfigError: if they would.
+        """
+        execution = self.config.execution
+        if execution.submit != "none":
+            check_shared(self.store_url, execution.shared_filesystem, "a Ray cluster that jobs are submitted to")
+        elif self._uses_ray and (address := os.environ.get("RAY_ADDRESS", "local")) != "local":
+            cluster = f"the nodes of the Ray cluster at RAY_ADDRESS={address}"
+            check_shared(self.store_url, execution.shared_filesystem, cluster)
+
+    @property
+    def _uses_ray(self) -> bool:
+        sections = [self.config.stage_config(stage.name) for stage in self.planned]
+        settings = [item for section in sections for item in (section, *getattr(section, "tasks", ()))]
+        on_workers = any(getattr(item, "computes_on", None) == "workers" for item in settings)
+        return on_workers or self.config.execution.engine == "ray"
 
     @property
     def planned(self) -> list[Stage]:

@@ -81,7 +81,12 @@ class RunSession:
         self.store = ArtifactStore(self.request.store_url)
         self.run_store = RunStore(self.request.store_url)
         self.gate = GarbageGate(self.request.store_url)
-        heartbeat = Heartbeat(self.claim)
+        self._own(self.claim)
+
+    def _own(self, claim: Claim) -> None:
+        """Beat under this claim from now on."""
+        self.claim = claim
+        heartbeat = Heartbeat(claim)
         heartbeat.start()
         self._stop_heartbeat = weakref.finalize(self, heartbeat.stop)
 
@@ -103,26 +108,69 @@ class RunSession:
             RunStore(request.store_url),
             ArtifactStore(request.store_url),
         )
+        request.check_cluster_reaches_store()
         taken = _taken(artifact_store, request)
         planner = Planner(artifact_store, store, request.config, None, request.base)
-        plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
-        listed = {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
-        unfinished = _of_flow_run(store, request) or (None if request.fresh else unfinished_run(store, request))
+        listed = _plan(planner, request, taken)
+        unfinished = of_flow_run(store, request) or (None if request.fresh else unfinished_run(store, request))
         owned = store.adopt(unfinished.run_id, view.logged) if unfinished else None
         if owned:
             view.logged(f"continues run {owned[0].run_id}")
-        owned = owned or store.start(_new_record(request, planner.precision.known))
+        owned = owned or store.start(new_record(request, planner.precision.known))
         session = cls(request, *owned, view, taken, listed)
         if request.flow_run:
             store.note_flow_run(request.flow_run, session.run_id)
         view.logged(f"run {session.run_id}, store {public_url(request.store_url)}")
-        try:  # from now on, headrace gc sees what this run needs
-            session.gate.wait(session._is_of_this_run, view.logged)
-            session.artifacts = _taken(artifact_store, request)
+        try:
+            session._wait_for_garbage()
         except BaseException as error:
             session.close("failed", str(error))
             raise
         return session
+
+    @classmethod
+    def accept(cls, request: RunRequest, run_id: str, number: int, stage: str | None, view: RunView) -> "RunSession":
+        """Continue a run that its owner has left to this process, under a fencing number.
+
+        Args:
+            request: the request of the run.
+            run_id: the run.
+            number: the fencing number.
+            stage: the only stage that this process executes, after all before it; None for all stages.
+            view: callbacks for progress.
+
+        Raises:
+            FencedError: if another process owns the run.
+            ConfigError: if the plan shows that a stage cannot work.
+        """
+        session = cls(request, *RunStore(request.store_url).accept(run_id, number), view, {})
+        try:
+            session._prepare(stage)
+        except BaseException as error:
+            if stage is None:
+                session.close("failed", str(error))
+            raise
+        return session
+
+    def _prepare(self, stage: str | None) -> None:
+        """Plan, if nobody did so before, and open what the stages before `stage` made."""
+        taken = _taken(self.store, self.request)
+        if stage is None or stage == self.request.planned[0].name:
+            planner = self.planner(self.record if self.record.precision else None)
+            self.listed = _plan(planner, self.request, taken)
+            self.record = self.record.model_copy(update={"precision": planner.precision.known})
+            self._save()
+        self._wait_for_garbage()
+        for before in stages_until(stage)[:-1] if stage else []:
+            outcome = self.record.stages.get(before.name)
+            artifact = self.store.find_equal(outcome.artifact) if outcome else None
+            if artifact is not None:  # of a rerun's base, one that no stage reads may be gone
+                self.artifacts[before.name] = artifact
+
+    def _wait_for_garbage(self) -> None:
+        """From now on, headrace gc sees what this run needs."""
+        self.gate.wait(self._is_of_this_run, self.view.logged)
+        self.artifacts = _taken(self.store, self.request)
 
     @property
     def run_id(self) -> str:
@@ -261,7 +309,14 @@ class RunSession:
         self.run_store.save(self.record)
 
 
-def _new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
+def _plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> dict[str, Sources]:
+    """Plan everything, so that what cannot work is refused before anything starts; returns the listed sources."""
+    plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+    return {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
+
+
+def new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
+    """The record of a run that begins now."""
     return RunRecord(
         run_id=runs.new_run_id(),
         config_name=request.config.name,
@@ -279,7 +334,7 @@ def _new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
     )
 
 
-def _of_flow_run(store: RunStore, request: RunRequest) -> RunRecord | None:
+def of_flow_run(store: RunStore, request: RunRequest) -> RunRecord | None:
     """The unfinished run that an earlier attempt of the same flow run began, even if newer runs exist."""
     record = store.of_flow_run(request.flow_run) if request.flow_run else None
     is_same = record is not None and record.config_digest == request.config_digest

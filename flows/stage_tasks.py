@@ -1,6 +1,6 @@
 """One generic Prefect task for any stage: name, retries, timeout, final markdown artifact, state `Cached`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from prefect.exceptions import ExternalSignal, PrefectSignal
 from prefect.states import Completed
 from prefect.task_engine import TaskRunTimeoutError
 
-from data_schemas.errors import EnvironmentProblem, HeadraceError, StoreUnavailable
+from data_schemas.errors import EnvironmentProblem, HeadraceError, JobLostError, StoreUnavailable
 from data_schemas.manifest import StageOutcome
+from flows.jobs.submitted import SubmittedSession
 from flows.prefect_server import api_url
 from flows.run_session import RunSession
 from infra.named_errors import named_errors
@@ -44,17 +45,34 @@ def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
         name = "Cached" if outcome.action == "reuse" else "Completed"
         return Completed(name=name, message=outcome.why, data=outcome)
 
+    seconds = session.request.config.stage_config(stage.name).timeout_seconds
+    return _task(run, stage.name, (type(stage).__doc__ or stage.name).strip(), session, seconds)
+
+
+def run_task(session: SubmittedSession) -> Task[[], Any]:
+    """The task that has one job execute all stages of `session`."""
+
+    def run() -> None:
+        with named_errors(session.request.store_url, interrupts=(PrefectSignal, ExternalSignal)):
+            session.execute_all()
+
+    return _task(run, "run", "All stages, in one job on a Ray cluster.", session)
+
+
+def _task(
+    run: Callable[[], Any], name: str, description: str, session: RunSession, seconds: float | None = None
+) -> Task[[], Any]:
     return Task(
         run,
-        name=stage.name,
-        task_run_name=f"{stage.name} ({session.run_id})",
-        description=(type(stage).__doc__ or stage.name).strip(),
-        tags={"headrace", stage.name},
+        name=name,
+        task_run_name=f"{name} ({session.run_id})",
+        description=description,
+        tags={"headrace", name},
         cache_policy=NO_CACHE,
         retries=len(RETRY_DELAYS_SECONDS),
         retry_delay_seconds=RETRY_DELAYS_SECONDS,
         retry_condition_fn=is_worth_retrying,
-        timeout_seconds=session.request.config.stage_config(stage.name).timeout_seconds,
+        timeout_seconds=seconds,
         persist_result=False,
         log_prints=False,
     )
@@ -63,7 +81,7 @@ def stage_task(stage: Stage, session: RunSession) -> Task[[], Any]:
 def is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
     """False for errors that the user has to fix first, and for a timeout, which would be exceeded again."""
     error = state.data
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, StoreUnavailable | JobLostError):
         return True
     return not isinstance(error, HeadraceError | TaskRunTimeoutError)
 

@@ -2,9 +2,11 @@
 
 - `ProcessIdentity`: host, boot, pid namespace, pid and start; `this_process`
 - `boot_id`, `pid_namespace`: where a pid is valid
+- `submission_id_of_this_process`: the Ray job in which this process is the driver
 """
 
 import functools
+import json
 import os
 import socket
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ import psutil
 
 ENDED_STATES = ("Z", "X")
 ENDED = -1.0
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable by which Ray gives the driver of a job its metadata."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,14 @@ def this_process() -> ProcessIdentity:
     started = start_of("self")
     assert started is not None
     return ProcessIdentity(socket.gethostname(), boot_id(), pid_namespace(), os.getpid(), started)
+
+
+def submission_id_of_this_process() -> str:
+    """Submission id of the Ray job whose driver this process is; empty outside of jobs."""
+    try:
+        return str(json.loads(os.environ.get(JOB_CONFIG, "{}"))["metadata"]["job_submission_id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 @functools.cache

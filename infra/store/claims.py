@@ -29,7 +29,7 @@ from typing import BinaryIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_schemas.errors import FencedError
-from infra.processes import ProcessIdentity, this_process
+from infra.processes import ProcessIdentity, submission_id_of_this_process, this_process
 from infra.store.filesystem import Folder
 from infra.store.provenance import headrace_version
 
@@ -56,15 +56,19 @@ class Owner(BaseModel):
     """By the owner's clock; for people to read."""
     token: str
     """Distinguishes claims of one process."""
+    job: str = ""
+    """Submission id of the Ray job in which the process runs; empty outside of jobs."""
+    cancels: bool = False
+    """The claim was taken to end the run."""
 
     @classmethod
-    def this_process(cls) -> "Owner":
+    def this_process(cls, cancels: bool = False) -> "Owner":
         """This process, now."""
         process = this_process()
         return cls(
             host=process.host, boot_id=process.boot_id, pid_namespace=process.pid_namespace, pid=process.pid,
             process_started=process.started, headrace_version=headrace_version(), beat_seconds=BEAT_SECONDS,
-            claimed=datetime.now(UTC), token=uuid.uuid4().hex,
+            claimed=datetime.now(UTC), token=uuid.uuid4().hex, job=submission_id_of_this_process(), cancels=cancels,
         )  # fmt: skip
 
     @property
@@ -111,6 +115,8 @@ class Claim:
             return
         owner = RunClaims(self.folder, self.run_id).owner(self.number + 1)
         by = f"{owner.process} at {owner.claimed:%Y-%m-%d %H:%M:%S} UTC" if owner else "another process"
+        if owner and owner.cancels:
+            raise FencedError(f"run {self.run_id} was cancelled by {by}; finished stages are kept")
         raise FencedError(
             f"run {self.run_id} was taken over by {by}, because this process was silent for {MISSED_BEATS} heartbeats "
             f"or more; this process stops, and what it had not committed is dropped; see: headrace show {self.run_id}"
@@ -122,16 +128,16 @@ class RunClaims:
 
     def __init__(self, folder: Folder, run_id: str) -> None:
         """Open `<store>/runs/<run id>.claims`, which need not exist."""
-        self._folder, self._run_id = folder, run_id
+        self.folder, self._run_id = folder, run_id
 
     def highest(self) -> int:
         """Fencing number of the owner; 0 if the run was never claimed."""
-        numbers = (_CLAIM.fullmatch(name) for name in self._folder.names())
+        numbers = (_CLAIM.fullmatch(name) for name in self.folder.names())
         return max((int(match[1]) for match in numbers if match), default=0)
 
     def owner(self, number: int) -> Owner | None:
         """The process that won a number; None if there is no such claim, or it cannot be read."""
-        data = _read(self._folder, _name(number))
+        data = _read(self.folder, _name(number))
         try:
             return None if data is None else Owner.model_validate_json(data)
         except ValidationError:
@@ -139,12 +145,12 @@ class RunClaims:
 
     def beat(self, number: int) -> bytes | None:
         """The heartbeat's counter of a claim; None before the first beat."""
-        return _read(self._folder, Claim(self._folder, self._run_id, number).beat)
+        return _read(self.folder, Claim(self.folder, self._run_id, number).beat)
 
-    def take(self, number: int) -> Claim | None:
+    def take(self, number: int, cancels: bool = False) -> Claim | None:
         """Claim the run under a number that is one above the highest; None if another process was faster."""
-        created = self._folder.create_exclusive(_name(number), Owner.this_process().model_dump_json().encode())
-        return Claim(self._folder, self._run_id, number) if created else None
+        created = self.folder.create_exclusive(_name(number), Owner.this_process(cancels).model_dump_json().encode())
+        return Claim(self.folder, self._run_id, number) if created else None
 
     def is_silent(self, number: int) -> bool:
         """Wait for the heartbeat of a claim: False as soon as it beats, True after three beats without a change.

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import coolname
 import psutil
 
-from data_schemas.errors import NotFoundError, UnreadableRecordError
+from data_schemas.errors import FencedError, NotFoundError, UnreadableRecordError
 from data_schemas.manifest import RunRecord
 from infra.processes import ProcessIdentity, boot_id, pid_namespace, start_of
 from infra.store.claims import MISSED_BEATS, Claim, Owner, RunClaims
@@ -117,7 +117,7 @@ class RunStore:
 
     def start(self, record: RunRecord) -> tuple[RunRecord, Claim]:
         """Begin a new run, owned by this process; saves the record with its number."""
-        claim = self._claims(record.run_id).take(1)
+        claim = self.claims(record.run_id).take(1)
         assert claim is not None, "run ids are unique"
         record = _owned(record.model_copy(update={"sequence": self._next_sequence(record.run_id)}), claim)
         self.save(record)
@@ -134,7 +134,7 @@ class RunStore:
             The record as the last owner left it, saved as this process's, and the claim; None if another process owns
             the run or it was finished in the meantime.
         """
-        claims = self._claims(run_id)
+        claims = self.claims(run_id)
         record = self._read(run_id)
         number = max(claims.highest(), record.claim)
         if not _is_free(claims, record, number, report):
@@ -151,7 +151,34 @@ class RunStore:
         self.save(record)
         return record, claim
 
-    def _claims(self, run_id: str) -> RunClaims:
+    def accept(self, run_id: str, number: int) -> tuple[RunRecord, Claim]:
+        """Become the owner of a run under a number that its owner has left to this process.
+
+        Raises:
+            FencedError: if another process has the number, or the run is finished.
+        """
+        claims, claim = self.claims(run_id), None
+        if claims.highest() == number - 1:
+            claim = claims.take(number)
+        if claim is None:
+            by = _owner_process(claims, claims.highest(), self._read(run_id)) or "another process"
+            raise FencedError(f"run {run_id} was handed to {by} in the meantime; see: headrace attach {run_id}")
+        record = self._read(run_id)
+        if record.status == "finished":
+            raise FencedError(f"run {run_id} was finished in the meantime; see: headrace show {run_id}")
+        record = _owned(record, claim)
+        self.save(record)
+        return record, claim
+
+    def fence(self, run_id: str) -> tuple[RunRecord, Claim]:
+        """Take a run from whoever owns it, who can commit nothing from then on; the record is not saved."""
+        claims, claim = self.claims(run_id), None
+        while claim is None:
+            claim = claims.take(max(claims.highest(), self._read(run_id).claim) + 1, cancels=True)
+        return _owned(self._read(run_id), claim), claim
+
+    def claims(self, run_id: str) -> RunClaims:
+        """The claims of a run."""
         return RunClaims(self.folder.child(f"{run_id}.claims"), run_id)
 
     def _next_sequence(self, run_id: str) -> int:

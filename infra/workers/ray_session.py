@@ -59,7 +59,7 @@ def ensure_ray() -> None:
         ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # as `_LOOPBACK`, if ray was imported before
     try:
         if address:
-            _check_reachable(address)
+            check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(
@@ -80,7 +80,7 @@ def ensure_ray() -> None:
         ) from error
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Connect to a `host:port` once: Ray tries for minutes before it gives up, and ends some processes then.
 
     Raises:

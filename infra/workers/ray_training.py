@@ -166,9 +166,9 @@ def _run_worker(train_loop_config: dict[str, Any]) -> None:
 def _trainer_class(workers: TrainingWorkers) -> Any:
     """`TorchTrainer` that starts only numbers of workers that can train, and none after errors that a user must fix.
 
-    If this process started Ray, it has no placement group cleaner. The cleaner frees resources of a dead controller,
-    which on one machine dies with its driver. It polls the dashboard, which is disabled here, every second, fills the
-    log with its failures and takes 12 s to stop.
+    It has no placement group cleaner, a detached actor that frees the resources of a dead controller and then fails to
+    end: a cancelled job would leave one process on the head for good. Ray frees what a driver has when it disconnects,
+    which `fit` sees to. Without a dashboard, the cleaner also fills the log with its failures and takes 12 s to stop.
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
@@ -193,8 +193,7 @@ def _trainer_class(workers: TrainingWorkers) -> Any:
 
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
-            cleaner = () if "RAY_ADDRESS" in os.environ else ("PlacementGroupCleanerCallback",)
-            return [callback for callback in callbacks if type(callback).__name__ not in cleaner]
+            return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
     return Trainer
 

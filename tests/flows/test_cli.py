@@ -13,6 +13,7 @@ from stages.registry import STAGES
 
 PANELS = {
     "Run": ["plan", "run", "rerun", "sweep"],
+    "Cluster": ["submit", "attach", "logs", "cancel"],
     "Inspect": ["show", "watch", "compare", "why", "lineage", "report"],
     "Model": ["generate", "evaluate", "export"],
     "Store": ["runs", "pin", "unpin", "gc", "verify"],

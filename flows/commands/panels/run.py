@@ -21,6 +21,10 @@ PANEL = "Run"
 KeepVersions = Annotated[
     bool, typer.Option("--keep-versions", metavar="", help="reuse what other versions of packages made")
 ]
+On = Annotated[
+    str | None,
+    typer.Option("--on", metavar="ray|here", help="as jobs on the cluster at execution.address, or in this process"),
+]
 app = typer.Typer()
 
 
@@ -61,7 +65,7 @@ def plan(
 
 @command(
     app, PANEL, "headrace run configs/demo.yaml", "headrace run my.yaml --set compress.passes.0.sparsity=0.7",
-    "headrace run my.yaml --until pretrain",
+    "headrace run my.yaml --until pretrain", "headrace run my.yaml --on ray",
 )  # fmt: skip
 def run(
     config: ConfigPath,
@@ -71,6 +75,7 @@ def run(
         bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished run of this config")
     ] = False,
     keep_versions: KeepVersions = False,
+    on: On = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +87,7 @@ def run(
     from flows.run_config import load_run_config
     from flows.run_request import RunRequest
 
-    run_config = load_run_config(config, set_ or [])
+    run_config = _placed(load_run_config(config, set_ or []), on)
     _execute(
         RunRequest(run_config, store_url(store), last_stage=until, fresh=fresh, keep_versions=keep_versions), as_json
     )
@@ -115,6 +120,7 @@ def rerun(
         bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished rerun of this stage")
     ] = False,
     keep_versions: KeepVersions = False,
+    on: On = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -134,7 +140,7 @@ def rerun(
         raise ConfigError("rerun needs STAGE, with --only for this stage alone, or --from STAGE for all from it on")
     first = stage_named(stage or from_ or "").name
     base = RunStore(url).get(run_id)
-    config = recorded_config(base, set_ or [])
+    config = _placed(recorded_config(base, set_ or []), on)
     _execute(rerun_request(url, base, config, first, only, fresh, from_ is not None, keep_versions, until), as_json)
 
 
@@ -186,6 +192,18 @@ def sweep(
         typer.echo(f"report with all recipes: {report_location(url, RunStore(url).get(last))}")
     if as_json:
         print_json(sweep_json(results))
+
+
+def _placed(config: Any, on: str | None) -> Any:
+    """The config with the driver where `--on` says."""
+    from data_schemas.errors import ConfigError
+
+    if on not in (None, "ray", "here"):
+        raise ConfigError(f"--on is {on!r}; expected ray or here")
+    submit = config.execution.submit
+    if on == "here" or (on == "ray" and submit == "none"):
+        submit = {"here": "none", "ray": "stage"}[on]
+    return config.model_copy(update={"execution": config.execution.model_copy(update={"submit": submit})})
 
 
 def _execute(request: Any, as_json: bool) -> None:

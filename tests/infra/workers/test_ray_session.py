@@ -13,7 +13,7 @@ from data_schemas.errors import EnvironmentProblem
 from infra.workers.ray_session import (
     SOCKET_IN_FOLDER,
     SOCKET_PATH_BYTES,
-    _check_reachable,
+    check_reachable,
     ensure_ray,
     temporary_folder,
 )
@@ -46,10 +46,10 @@ def test_a_cluster_where_nobody_listens_is_refused_at_once():
         listener.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(OSError, match="refused"):
-            _check_reachable(address)
+            check_reachable(address)
         listener.listen()
         for reachable in (address, "auto", "local", "ray://127.0.0.1:1"):
-            _check_reachable(reachable)
+            check_reachable(reachable)
 
 
 @pytest.mark.slow

@@ -1,0 +1,102 @@
+"""The driver of a submitted job: `python -m flows.jobs.entry STORE RUN_ID NUMBER`.
+
+It takes the fencing number that the request names, executes one stage or all, and saves how that ended. Whoever stops
+it (Ray sends SIGTERM) finds the run's progress as after Ctrl-C.
+"""
+
+import signal
+import sys
+import traceback
+from typing import Any
+
+import flows.quiet_prefect  # noqa: F401 - environment variables
+from data_schemas.errors import FencedError, HeadraceError
+from data_schemas.public_urls import public_text
+from flows.console import PlainView, console
+from flows.jobs.requests import request_of
+from flows.monitoring.status_board import StatusBoard
+from flows.report.build import write_report
+from flows.run_session import RunSession
+from infra.named_errors import named_errors
+from infra.ray_jobs.logs import LogKeeper
+from infra.ray_jobs.nodes import check_nodes, check_versions, own_versions
+from infra.ray_jobs.requests import JobFolder, JobRequest, JobResult
+from infra.store.runs import RunStore
+from infra.workers.ray_session import close_ray, ensure_ray
+from stages.registry import stage_named
+
+EXIT_STATUS = {"finished": 0, "failed": 2, "interrupted": 130}
+
+
+def main(store_url: str, run_id: str, number: int) -> int:
+    """Execute the request; returns the exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    runs = RunStore(store_url).folder
+    jobs = JobFolder(runs, run_id)
+    keeper = LogKeeper(runs, run_id, number)
+    try:
+        result = _result(store_url, jobs, run_id, number)
+        jobs.write_result(number, result)
+    finally:
+        close_ray()
+        keeper.close()
+    return EXIT_STATUS[result.status]
+
+
+def _result(store_url: str, jobs: JobFolder, run_id: str, number: int) -> JobResult:
+    try:
+        with named_errors(store_url):
+            request = jobs.request(number)
+            if request is None:
+                raise FencedError(f"run {run_id} has no request {number} for a job that this version can read")
+            _execute(store_url, request)
+        return JobResult(status="finished")
+    except HeadraceError as error:
+        console.print(f"error: {error}", markup=False)
+        return JobResult(status="failed", error=type(error).__name__, message=str(error))
+    except (KeyboardInterrupt, SystemExit):
+        console.print("stopped; finished work is kept", markup=False)
+        return JobResult(status="interrupted", message="the job was stopped")
+    except BaseException as error:
+        console.print(public_text(traceback.format_exc()), markup=False)
+        message = public_text(f"{type(error).__name__}: {error}")
+        return JobResult(status="failed", error=type(error).__name__, message=message)
+
+
+def _execute(store_url: str, job: JobRequest) -> None:
+    check_versions(job.versions, own_versions(), "the head", "the submitter")
+    request = request_of(job.run, store_url, job.run_id)
+    ensure_ray()
+    check_nodes()
+    session = RunSession.accept(request, job.run_id, job.number, job.stage, PlainView())
+    board = StatusBoard(session.view, session)
+    session.view = board
+    if job.stage is not None:
+        with board.published():
+            session.execute(stage_named(job.stage))
+        return  # the submitter, or whoever continues the run, takes it back
+    try:
+        with board.published():
+            for stage in session.stages:
+                session.execute(stage)
+        session.close("finished")
+    except Exception as error:
+        session.close("failed", str(error))
+        raise
+    except BaseException:
+        session.close("interrupted")
+        raise
+    try:
+        write_report(store_url, session.record)
+    except Exception as error:
+        again = f"try again with: headrace report {session.run_id}"
+        session.view.logged(f"the run is finished, but its report could not be written: {error}; {again}")
+
+
+def _interrupt(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray sends it to each process of the job
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,264 @@
+"""The jobs of a Ray cluster, through its dashboard: submit, state, stop, and what a job still holds.
+
+- `RayJobs`: a connection whose errors are one sentence; requests have a timeout
+- `JobState`: state of one job, as Ray's job API gives it
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_schemas.errors import EnvironmentProblem, HeadraceError
+from data_schemas.public_urls import public_text, public_url
+from infra.workers.ray_session import check_reachable
+
+TIMEOUT_SECONDS = (10.0, 60.0)
+"""To connect, and between two bytes of an answer."""
+START_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Waits while the cluster has no agent that starts jobs, as in its first seconds."""
+ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
+SERVICES = ("_AutoscalingCoordinatorActor", "TrainStateActor")
+"""Actors of Ray itself that hold no resources: the first job starts them for the whole cluster."""
+TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) to the token of the cluster"
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One job."""
+
+    submission_id: str
+    status: str
+    """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
+    message: str = ""
+    driver: str | None = None
+    """Ray's id of the job's driver, which its tasks, actors and placement groups carry; None before it connects."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_ended(self) -> bool:
+        """True for a state that does not change any more."""
+        return self.status in ENDED
+
+
+class RayJobs:
+    """Connection to the dashboard of a cluster."""
+
+    def __init__(self, address: str | None) -> None:
+        """Connect, and compare versions.
+
+        Args:
+            address: URL of the dashboard (`http://head:8265`), or `host:port` of the head; by default RAY_ADDRESS.
+
+        Raises:
+            EnvironmentProblem: if there is no address, nothing answers, what answers is no dashboard, the token is
+                refused, or Ray on the cluster has another version.
+        """
+        self.address = cluster_address(address)
+        self._client = _connected(self.address)
+
+    def submit(
+        self,
+        submission_id: str,
+        entrypoint: str,
+        runtime_env: Mapping[str, Any],
+        metadata: Mapping[str, str],
+        cpus: float = 0.0,
+        gpus: float = 0.0,
+    ) -> bool:
+        """Submit a job; False if the cluster knows the id already, as after a request whose answer was lost.
+
+        Args:
+            submission_id: the id; a cluster accepts it once.
+            entrypoint: shell command of the driver.
+            runtime_env: Ray's runtime environment; a `working_dir` that is a local archive is uploaded.
+            metadata: what the job can be found by.
+            cpus: processors reserved for the driver; with any resource it may run on any node, else on the head.
+            gpus: accelerators reserved for the driver.
+        """
+        with _named(self.address):
+            for delay in (*START_DELAYS_SECONDS, None):
+                try:
+                    self._client.submit_job(
+                        submission_id=submission_id, entrypoint=entrypoint, runtime_env=dict(runtime_env),
+                        metadata=dict(metadata), entrypoint_num_cpus=cpus or None, entrypoint_num_gpus=gpus or None,
+                    )  # fmt: skip
+                    break
+                except RuntimeError as error:
+                    if "already exists" in str(error):
+                        return False
+                    if delay is None or "No available agent" not in str(error):
+                        raise
+                    time.sleep(delay)
+        return True
+
+    def state(self, submission_id: str) -> JobState | None:
+        """State of a job; None if the cluster does not know it, as after a restart of the head."""
+        with _named(self.address):
+            try:
+                return _state(self._client.get_job_info(submission_id))
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    return None
+                raise
+
+    def all(self) -> list[JobState]:
+        """Every job that was submitted to the cluster."""
+        with _named(self.address):
+            return [_state(details) for details in self._client.list_jobs() if details.submission_id]
+
+    def stop(self, submission_id: str) -> None:
+        """Request a job to end: SIGTERM to its processes, then SIGKILL; returns before it has ended."""
+        with _named(self.address), contextlib.suppress(RuntimeError):  # it ended in the meantime
+            self._client.stop_job(submission_id)
+
+    def held_by(self, driver: str) -> list[str]:
+        """Names of all that a driver still has on the cluster: live actors, unfinished tasks, placement groups."""
+        held = []
+        for kind, filters in {
+            "actors": {"job_id": ("=", driver), "state": ("!=", "DEAD")},
+            "placement_groups": {"creator_job_id": ("=", driver), "state": ("!=", "REMOVED")},
+            "tasks": {"job_id": ("=", driver), "state": ("!=", "FINISHED")},
+        }.items():
+            for row in self._list(kind, filters):
+                name = row.get("class_name") or row.get("func_or_class_name") or row.get("name") or ""
+                if row.get("state") != "FAILED" and name not in SERVICES:
+                    held.append(f"{kind.removesuffix('s').replace('_', ' ')} {name} ({row.get('state')})")
+        return held
+
+    def _list(self, kind: str, filters: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+        parameters = {
+            "limit": "1000",
+            "timeout": "20",
+            "filter_keys": list(filters),
+            "filter_predicates": [predicate for predicate, _ in filters.values()],
+            "filter_values": [value for _, value in filters.values()],
+        }
+        with _named(self.address):
+            response = self._client._do_request("GET", f"/api/v0/{kind}", params=parameters)
+            response.raise_for_status()
+            rows: list[dict[str, Any]] = response.json()["data"]["result"]["result"]
+        return rows
+
+
+def cluster_address(address: str | None) -> str:
+    """The address given, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS.
+
+    Raises:
+        EnvironmentProblem: if there is none.
+    """
+    found = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
+    if not found:
+        raise EnvironmentProblem(
+            "no Ray cluster to submit to: set execution.address to the URL of its dashboard, such as "
+            "http://head:8265, or RAY_ADDRESS"
+        )
+    return found.rstrip("/")
+
+
+def _connected(address: str) -> Any:
+    with _named(address):
+        import ray
+        from ray.job_submission import JobSubmissionClient
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+
+        base = JobSubmissionClient.__mro__[1]
+
+        class Client(JobSubmissionClient):  # type: ignore[misc]
+            """Its own constructor lets RAY_ADDRESS override the address, and its requests wait forever."""
+
+            def __init__(self, url: str) -> None:
+                self._client_ray_version = ray.__version__
+                base.__init__(self, address=url)
+
+            def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
+                return super()._do_request(method, endpoint, **{"timeout": TIMEOUT_SECONDS} | more)
+
+        client = Client(_dashboard(address))
+        response = client._do_request("GET", "/api/version")
+        if response.status_code != 200 or "ray_version" not in response.text:
+            raise EnvironmentProblem(_no_dashboard(address, f"status {response.status_code}"))
+        theirs = response.json()["ray_version"]
+        if theirs != ray.__version__:
+            raise EnvironmentProblem(
+                f"the Ray cluster at {public_url(address)} has Ray {theirs}, and here is Ray {ray.__version__}: "
+                f"install ray=={theirs} here, or {ray.__version__} on the cluster"
+            )
+        return client
+
+
+def _dashboard(address: str) -> str:
+    """URL of the dashboard; the head is asked for it if the address is that of the head."""
+    if "://" in address and not address.startswith("ray://"):
+        return address
+    from ray.dashboard import utils
+
+    if address.startswith("ray://"):
+        url = utils.ray_client_address_to_api_server_url(address)
+    else:
+        check_reachable(address)
+        url = utils.ray_address_to_api_server_url(address)
+    return str(url)
+
+
+@contextlib.contextmanager
+def _named(address: str) -> Iterator[None]:
+    """Translate the errors of requests.
+
+    Raises:
+        EnvironmentProblem: instead of them.
+    """
+    from ray.exceptions import AuthenticationError
+    from requests.exceptions import ConnectionError, JSONDecodeError, RequestException
+
+    cluster = f"the Ray cluster at {public_url(address)}"
+    try:
+        yield
+    except AuthenticationError as error:
+        lacks = "needs a token" if "required" in str(error).lower() else "refuses the token"
+        raise EnvironmentProblem(f"{cluster} {lacks}: {TOKEN}") from error
+    except HeadraceError:
+        raise
+    except RuntimeError as error:  # of Ray's client, for every status that it does not expect
+        raise EnvironmentProblem(f"{cluster} answers: {_first_line(error)}") from error
+    except (JSONDecodeError, KeyError) as error:
+        raise EnvironmentProblem(_no_dashboard(address, f"{type(error).__name__}")) from error
+    except (ConnectionError, OSError) as error:
+        if (
+            isinstance(error, RequestException)
+            and not isinstance(error, ConnectionError)
+            and error.response is not None
+        ):
+            raise EnvironmentProblem(f"{cluster} answers with status {error.response.status_code}") from error
+        raise EnvironmentProblem(
+            f"cannot reach {cluster} ({_reason(error)}): check execution.address (the URL of the dashboard, such as "
+            "http://head:8265) or RAY_ADDRESS, and that the cluster runs with its dashboard"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return public_text((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost reason of a failed connection."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200]
+
+
+def _no_dashboard(address: str, found: str) -> str:
+    return (
+        f"{public_url(address)} answers, but not as the dashboard of a Ray cluster ({found}): set execution.address to "
+        "its URL, such as http://head:8265"
+    )
+
+
+def _state(details: Any) -> JobState:
+    return JobState(
+        details.submission_id, str(details.status), details.message or "", details.job_id, dict(details.metadata or {})
+    )

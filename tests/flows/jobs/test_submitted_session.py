@@ -1,0 +1,255 @@
+import pytest
+
+from data_schemas.errors import ConfigError, EnvironmentProblem, FencedError, InputDataError, JobLostError
+from flows.commands.jobs import attach, cancel, print_logs, submit
+from flows.jobs.requests import job_values, request_of
+from flows.jobs.submitted import SubmittedSession, begin_session
+from flows.run_request import RunRequest, rerun_request
+from flows.run_session import RunSession, SilentView
+from infra.ray_jobs.requests import JobFolder
+from infra.store import claims
+from infra.store.runs import RunStore
+from tests.flows.jobs.in_process import request, submitted_config, use_cluster
+from tests.flows.mini import Diary, digests, mini_config, run, run_config, write_corpus
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_corpus(tmp_path / "texts", documents=10)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return str(tmp_path / "store")
+
+
+def owners(store, run_id):
+    """By each fencing number, whether a job had it."""
+    held = RunStore(store).claims(run_id)
+    return [bool(JobFolder(RunStore(store).folder, run_id).request(number)) for number in range(1, held.highest() + 1)]
+
+
+def test_stages_by_jobs_and_one_job_for_all_make_what_one_process_makes(tmp_path, store, corpus, monkeypatch):
+    inline, _ = run_config(str(tmp_path / "inline"), mini_config(corpus), last_stage="clean")
+    expected = digests(str(tmp_path / "inline"), inline.run_id)
+
+    use_cluster(monkeypatch, store)
+    session, diary = run_session(request(corpus, store, "stage"))
+    assert digests(store, session.run_id) == expected
+    assert diary.actions == {"ingest": "run", "clean": "run"}
+    assert owners(store, session.run_id) == [False, True, False, True, False]
+    record = RunStore(store).get(session.run_id)
+    assert (record.status, record.claim) == ("finished", 5)
+
+    whole = str(tmp_path / "whole")
+    use_cluster(monkeypatch, whole)
+    view = Diary()
+    session = SubmittedSession.begin(request(corpus, whole, "run"), view)
+    session.execute_all()
+    session.close("finished")
+    assert digests(whole, session.run_id) == expected
+    assert view.actions == {"ingest": "run", "clean": "run"}
+    assert owners(whole, session.run_id) == [False, True]
+    assert RunStore(whole).folder.names(f"../reports/{session.run_id}") == ["report.html"]
+
+
+def run_session(of):
+    diary = Diary()
+    session = begin_session(of, diary)
+    try:
+        for stage in session.stages:
+            session.execute(stage)
+    except BaseException as error:
+        session.close("failed", str(error))
+        raise
+    session.close("finished")
+    return session, diary
+
+
+def test_settings_of_execution_are_part_of_no_key_and_no_digest(corpus, store):
+    here, there = mini_config(corpus), submitted_config(corpus, "stage", "execution.address=http://a:1")
+    assert RunRequest(here, store).config_digest == RunRequest(there, store).config_digest
+    there = RunRequest(there, store, first="clean", forced="clean", last_stage="dedup", keep_versions=True)
+    back = request_of(job_values(there), store, "r")
+    assert back.config.execution.submit == "none", "a job submits nothing"
+    assert (back.config_digest, back.planned, back.forced_stages) == (
+        there.config_digest, there.planned, there.forced_stages,
+    )  # fmt: skip
+
+
+def test_a_rerun_by_jobs_takes_the_artifacts_of_its_base(corpus, store, monkeypatch):
+    base, _ = run_config(store, mini_config(corpus), last_stage="clean")
+    cluster = use_cluster(monkeypatch, store)
+    again = rerun_request(store, base.record, submitted_config(corpus, "stage"), "clean")
+    session, diary = run_session(again)
+    assert [name.rpartition("-")[2] for name in cluster.states] == ["clean"], "no job for what is taken"
+    assert diary.actions == {"ingest": "reuse", "clean": "run"}
+    assert digests(store, session.run_id) == digests(store, base.run_id)
+
+
+def test_an_error_of_a_job_is_that_of_the_run(corpus, store, monkeypatch):
+    use_cluster(monkeypatch, store)
+    with pytest.raises(InputDataError, match="absent"):
+        run_session(request("/absent/*.jsonl", store, "stage"))
+    record = RunStore(store).get("latest")
+    assert (record.status, record.claim) == ("failed", 3)
+    assert "absent" in record.message
+
+    session = SubmittedSession.begin(request("/absent/*.jsonl", store, "run"))
+    assert session.run_id == record.run_id
+    with pytest.raises(InputDataError, match="absent"):
+        session.execute_all()
+    session.close("failed", "a record that the job has closed stays as it is")
+    assert "absent" in RunStore(store).get("latest").message
+
+
+def test_a_job_that_dies_is_followed_by_another_and_cannot_come_back(corpus, store, monkeypatch):
+    """The first job is lost before it took its number, the second after; each wakes up later and commits nothing."""
+    cluster = use_cluster(monkeypatch, store)
+    session, late = SubmittedSession.begin(request(corpus, store, "stage")), []
+
+    def dies_early(job):
+        late.append(job)
+        return "FAILED"
+
+    def dies_late(job):
+        of = request_of(job.run, store, job.run_id)
+        late.append(RunSession.accept(of, job.run_id, job.number, job.stage, SilentView()))
+        return "FAILED"
+
+    for cluster.execute in (dies_early, dies_late):
+        with pytest.raises(JobLostError, match=r"ingest: job headrace-.*-ingest ended without a word"):
+            session.execute(session.stages[0])
+    cluster.execute = cluster.executed
+    session.execute(session.stages[0])
+    assert cluster.executed(late[0]) == "FAILED"
+    assert JobFolder(RunStore(store).folder, session.run_id).result(2).error == "FencedError"
+    with pytest.raises(FencedError, match="was taken over"):
+        late[1].execute(session.stages[0])
+    session.close("finished")
+    assert session.claim.number == 6, "the submitter uses up the number that the first job did not take"
+
+
+def test_a_submitter_that_was_killed_is_replaced_by_the_next_that_follows_its_job(corpus, store, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.2)
+    cluster = use_cluster(monkeypatch, store)
+    killed, jobs = SubmittedSession.begin(request(corpus, store, "stage")), []
+    killed.execute(killed.stages[0])
+    cluster.execute = lambda job: jobs.append(job) or "PENDING"
+    killed.hand_over("clean")
+    killed._stop_heartbeat()
+
+    view = Diary()
+    session = SubmittedSession.begin(request(corpus, store, "stage"), view)
+    assert session.run_id == killed.run_id
+    assert "is in progress" in view.notes[0]
+    [job] = jobs
+    cluster.states[job.submission_id] = cluster.executed(job)  # it takes its number only now
+    cluster.execute = None  # nothing else is submitted
+    for stage in session.stages:
+        session.execute(stage)
+    session.close("finished")
+    assert RunStore(store).get("latest").status == "finished"
+    with pytest.raises(FencedError):
+        killed._regain(job.number)
+
+
+def test_of_two_that_submit_a_run_that_was_left_one_wins(corpus, store, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.2)
+    use_cluster(monkeypatch, store)
+    SubmittedSession.begin(request(corpus, store, "stage")).close("interrupted")
+    first, second = (SubmittedSession.begin(request(corpus, store, "stage")) for _ in range(2))
+    assert first.run_id != second.run_id, "the second is another run, as without jobs"
+    runs = RunStore(store)
+    runs.accept(first.run_id, first.claim.number + 1)
+    with pytest.raises(FencedError, match=f"run {first.run_id} was handed to"):
+        runs.accept(first.run_id, first.claim.number + 1)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, TimeoutError])
+def test_whoever_interrupts_the_submitter_stops_the_job_which_commits_nothing(corpus, store, monkeypatch, interrupt):
+    cluster = use_cluster(monkeypatch, store)
+    session, jobs = SubmittedSession.begin(request(corpus, store, "stage")), []
+
+    def takes_long(job):
+        of = request_of(job.run, store, job.run_id)
+        jobs.append(RunSession.accept(of, job.run_id, job.number, job.stage, SilentView()))
+        return "RUNNING"
+
+    def interrupted(*_):
+        raise interrupt
+
+    cluster.execute = takes_long
+    monkeypatch.setattr("infra.ray_jobs.following.pass_on", interrupted)
+    with pytest.raises(interrupt):
+        session.execute(session.stages[0])
+    assert cluster.stops == [f"headrace-{session.run_id}-2-ingest"]
+    with pytest.raises(FencedError, match="was cancelled by"):
+        jobs[0].execute(session.stages[0])
+    session.close("interrupted")
+    record = RunStore(store).get("latest")
+    assert (record.status, record.claim, record.stages) == ("interrupted", 3, {})
+
+
+def test_cancel_attach_and_logs_need_the_store_and_the_cluster_only(corpus, store, monkeypatch, capsys):
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("flows.commands.jobs.RayJobs", lambda address: cluster)
+    monkeypatch.setattr("flows.commands.jobs.POLL_SECONDS", 0.01)
+    cluster.execute = lambda job: "RUNNING"
+    run_id, job = submit(request(corpus, store, "run"), SilentView())
+    assert submit(request(corpus, store, "run"), SilentView()) == (run_id, job), "it is in progress already"
+    folder = RunStore(store).folder
+    folder.write(f"{run_id}/logs/000002/000001.txt", b"a line\n")
+    print_logs(store, run_id)
+    assert capsys.readouterr().out == "a line\n"
+
+    lines: list[str] = []
+    record = cancel(store, run_id, None, lines.append)
+    assert (record.status, record.message) == ("interrupted", "cancelled")
+    assert f"stops job {job.submission_id}" in lines
+    assert cluster.executed(job) == "FAILED", "a job that starts late has no number to take"
+    assert attach(store, run_id, None).status == "interrupted"
+    cancel(store, run_id, None, lines.append)  # again: nothing to do
+
+    session, _ = run(request(corpus, store, "none"))
+    assert session.run_id == run_id, "the run continues, here too"
+
+
+def test_a_run_nobody_works_on_any_more_is_no_run_to_attach_to(corpus, store, monkeypatch):
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("flows.commands.jobs.RayJobs", lambda address: cluster)
+    monkeypatch.setattr("flows.commands.jobs.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("flows.commands.jobs.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 3600.0)
+    cluster.execute = lambda job: "FAILED"
+    run_id, _ = submit(request(corpus, store, "run"), SilentView())
+    with pytest.raises(EnvironmentProblem, match=f"nobody works on run {run_id} any more"):
+        attach(store, run_id, None)
+
+
+@pytest.mark.parametrize("submit_as", ["run", "stage"])
+def test_what_a_cluster_cannot_reach_and_what_must_not_reach_it(corpus, store, submit_as, monkeypatch):
+    use_cluster(monkeypatch, store)
+    local = RunRequest(mini_config(corpus, f"execution.submit={submit_as}"), store)
+    with pytest.raises(ConfigError, match=r"is on this machine only.*set execution\.shared_filesystem=true"):
+        SubmittedSession.begin(local)
+    secret = request("sftp://me:secret@host/*.jsonl", store, submit_as)
+    with pytest.raises(ConfigError, match="ingest has a URL with a password") as refusal:
+        SubmittedSession.begin(secret)
+    assert "secret" not in str(refusal.value)
+    assert not RunStore(store).all()
+
+
+def test_a_cluster_without_jobs_needs_a_shared_store_too(corpus, store, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    with pytest.raises(
+        ConfigError, match=r"the nodes of the Ray cluster at RAY_ADDRESS=head:6379 would have to use it"
+    ):
+        RunSession.begin(RunRequest(mini_config(corpus, "execution.engine=ray"), store, last_stage="clean"))
+    of = RunRequest(mini_config(corpus, "pretrain.workers=1"), store)
+    with pytest.raises(ConfigError, match="RAY_ADDRESS=head:6379"):
+        RunSession.begin(of)
+    assert not RunStore(store).all()
+    for overrides in (["execution.engine=ray", "execution.shared_filesystem=true"], []):
+        session = RunSession.begin(RunRequest(mini_config(corpus, *overrides), store, last_stage="clean"))
+        session.close("failed")
