@@ -1,6 +1,6 @@
 """The manifest, whose presence makes an artifact exist, and the record of a run.
 
-- `FileEntry`, `ArtifactRef`, `Manifest`: files and provenance of an artifact
+- `FileEntry`, `FileList`, `ArtifactRef`, `Manifest`: files and provenance of an artifact
 - `RunRecord`: the artifact that each stage of a run used
 - `Estimate`, `Volume`: costs and sizes that `plan` predicts and the report compares with the measured ones
 """
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from data_schemas.config import ComputesOn
 
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
+"""Version of manifests with lists of files; those without are of version 2, which earlier versions read."""
 RUN_RECORD_VERSION = 3
 
 
@@ -39,6 +40,18 @@ class FileEntry(_Record):
     part: str | None = Field(
         None, description="path under <stage>/<key>/, unless <attempt>/<path>: of a shared partition or a later owner"
     )
+
+
+class FileList(_Record):
+    """A Parquet file with entries of an artifact, sorted by path; see `infra.store.file_lists`."""
+
+    name: str = Field(description="name in the attempt's folder")
+    bytes: int
+    sha256: str = Field(description="hex digest of the content")
+    first: str = Field(description="path of its first file")
+    last: str = Field(description="path of its last file")
+    files: int = Field(description="number of files")
+    file_bytes: int = Field(description="total size of these files in bytes")
 
 
 def content_digest(files: list[FileEntry]) -> str:
@@ -93,7 +106,7 @@ class Estimate(_Record):
 class Manifest(_Record):
     """Contents and provenance of one artifact; written last, so an artifact without a manifest does not exist."""
 
-    manifest_version: int = MANIFEST_VERSION
+    manifest_version: int = 2
     stage: str
     stage_version: int
     kind: str
@@ -105,7 +118,8 @@ class Manifest(_Record):
     config: dict[str, Any]
     inputs: dict[str, ArtifactRef]
     sources: dict[str, str] = Field(default_factory=dict, description="fingerprints of data outside the store")
-    files: list[FileEntry]
+    files: list[FileEntry] = Field(description="empty if there are lists; `Artifact.files` has them in any case")
+    file_lists: list[FileList] = Field(default_factory=list, description="lists of many files, in order of their paths")
     counts: dict[str, int]
     metrics: dict[str, Any]
     volume: Volume
@@ -131,7 +145,16 @@ class Manifest(_Record):
     @property
     def total_bytes(self) -> int:
         """Total size of all files in bytes."""
-        return sum(entry.bytes for entry in self.files)
+        return sum(entry.bytes for entry in self.files) + sum(listed.file_bytes for listed in self.file_lists)
+
+    @property
+    def file_count(self) -> int:
+        """Number of files."""
+        return len(self.files) + sum(listed.files for listed in self.file_lists)
+
+    def to_json(self) -> bytes:
+        """Content of `manifest.json`; readable by earlier versions if there are no lists."""
+        return self.model_dump_json(indent=1, exclude=None if self.file_lists else {"file_lists"}).encode()
 
 
 class StageOutcome(_Record):

@@ -21,7 +21,7 @@ def verify_store(store_url: str, run_id: str | None) -> bool:
             damaged += 1
             rebuild = f"headrace rerun {artifact.ref.stage} --run {run_id or artifact.ref.attempt}"
             console.print(f"damaged: {problem}; rebuild it with: {rebuild}", markup=False)
-    files = sum(len(artifact.manifest.files) for artifact in artifacts)
+    files = sum(artifact.manifest.file_count for artifact in artifacts)
     not_checked = f", {len(unreadable)} artifacts not checked" if unreadable else ""
     console.print(f"{len(artifacts)} artifacts, {files} files, {damaged} damaged{not_checked}")
     return damaged == 0

@@ -18,6 +18,7 @@ from data_schemas.artifact_kinds import ArtifactKind
 from data_schemas.errors import UnreadableRecordError
 from data_schemas.manifest import FileEntry, Manifest, Volume
 from infra.store.claims import FencedFolder
+from infra.store.file_lists import with_lists
 from infra.store.filesystem import Folder
 from infra.store.records import parse_record
 
@@ -80,7 +81,7 @@ class ArtifactWriter:
         self.counts[name] = self.counts.get(name, 0) + amount
 
     def commit(self, manifest: Manifest) -> None:
-        """Write the manifest, after which the artifact exists.
+        """Write the manifest, after which the artifact exists; lists of many files are written before it.
 
         An attempt has one manifest: if there is a readable one already, of an earlier owner of the run that was stopped
         before it could record its work, it stays.
@@ -90,7 +91,7 @@ class ArtifactWriter:
             FencedError: if another process has taken over the run.
         """
         self.kind.check_files(list(self.files), self.stage)
-        path, data = f"{self.attempt}/{MANIFEST}", manifest.model_dump_json(indent=1).encode()
+        path, data = f"{self.attempt}/{MANIFEST}", with_lists(self.folder, manifest).to_json()
         if self.folder.create_exclusive(path, data):
             return
         try:

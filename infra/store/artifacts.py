@@ -24,6 +24,7 @@ from data_schemas.manifest import ArtifactRef, FileEntry, Manifest
 from infra.store.artifact_key import differ_only_in_packages
 from infra.store.artifact_writer import MANIFEST, ArtifactWriter
 from infra.store.claims import Claim, FencedFolder
+from infra.store.file_lists import FileIndex
 from infra.store.filesystem import REQUESTS_AT_ONCE, Folder
 from infra.store.records import parse_record, report_once
 
@@ -45,7 +46,16 @@ class Artifact:
 
     def paths(self, pattern: str) -> list[str]:
         """Sorted paths of its files that match."""
-        return sorted(entry.path for entry in self.manifest.files if fnmatch.fnmatchcase(entry.path, pattern))
+        return sorted(entry.path for entry in self.files if fnmatch.fnmatchcase(entry.path, pattern))
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """All its files.
+
+        Raises:
+            DamagedArtifactError: if a list of files is missing or altered.
+        """
+        return self._index.all()
 
     def location(self, path: str) -> str:
         """Path of a file relative to `folder`, which is `<store>/<stage>/<key>`."""
@@ -57,13 +67,14 @@ class Artifact:
         return {path: self._entry(path).bytes for path in paths}
 
     def _entry(self, path: str) -> FileEntry:
-        if path not in self._entries:
+        entry = self._index.find(path)
+        if entry is None:
             raise ContractError(f"the artifact {self.ref.label} contains no file {path}")
-        return self._entries[path]
+        return entry
 
     @cached_property
-    def _entries(self) -> dict[str, FileEntry]:
-        return {entry.path: entry for entry in self.manifest.files}
+    def _index(self) -> FileIndex:
+        return FileIndex(self.folder, self.manifest)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "manifest": self.manifest}
@@ -96,8 +107,11 @@ class Artifact:
 
     def damage(self) -> list[str]:
         """Read all files; returns a sentence for each that is missing, of the wrong size or altered."""
-        problems = dict(self._wrong_sizes())
-        for entry in self.manifest.files:
+        try:
+            problems = dict(self._wrong_sizes())
+        except DamagedArtifactError as error:
+            return [str(error).rpartition(";")[0]]
+        for entry in self.files:
             if entry.path not in problems and _sha256(self.open(entry.path)) != entry.sha256:
                 problems[entry.path] = "the content was altered (its sha256 differs from the manifest)"
         return [f"{self.folder.full(self.location(path))}: {problem}" for path, problem in problems.items()]
@@ -131,9 +145,10 @@ class Artifact:
             return pq.read_schema(file) if path.endswith(".parquet") else pa.ipc.open_file(file).schema
 
     def _wrong_sizes(self) -> Iterator[tuple[str, str]]:
-        locations = {entry.path: self.location(entry.path) for entry in self.manifest.files}
+        files = self.files
+        locations = {entry.path: self.location(entry.path) for entry in files}
         sizes = self.folder.sizes(list(locations.values()))
-        for entry in self.manifest.files:
+        for entry in files:
             size = sizes[locations[entry.path]]
             if size is None:
                 yield entry.path, "the file is missing"

@@ -51,7 +51,7 @@ def paragraph_cuts(
         config: unit and minimum length.
         maps: runs the passes `paragraph_hashes` and `paragraph_slices`.
     """
-    size = sum(entry.bytes for entry in documents.manifest.files if entry.path.startswith("documents/"))
+    size = sum(entry.bytes for entry in documents.files if entry.path.startswith("documents/"))
     units = Exchange(UNITS, size // SLICE_BYTES + 1, compression="zstd")  # ids repeat, row after row
     cuts = Exchange(CUTS, len(names))
     files = [

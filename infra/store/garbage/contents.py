@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from data_schemas.errors import NotFoundError, UnreadableRecordError
+from data_schemas.errors import DamagedArtifactError, HeadraceError, NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, Manifest
 from infra.store.artifact_writer import MANIFEST
+from infra.store.file_lists import FileIndex
 from infra.store.filesystem import Folder
 from infra.store.garbage.uploads import unfinished_uploads
 from infra.store.listings import StoredFile
@@ -50,8 +51,8 @@ class StoreContents:
         """The manifest of an artifact that was not listed: behind a link, of an unknown stage or newer."""
         [data] = self.root.read_many([f"{artifact}/{MANIFEST}"])
         try:
-            return None if data is None else parse_record(Manifest, data, artifact)
-        except UnreadableRecordError as error:
+            return None if data is None else _with_files(self.root, parse_record(Manifest, data, artifact))
+        except (UnreadableRecordError, DamagedArtifactError) as error:
             self.unreadable[artifact] = _readable_inputs(data or b"", error)
             return None
 
@@ -106,12 +107,22 @@ def _read_manifests(contents: StoreContents) -> None:
         artifact = path.removesuffix(f"/{MANIFEST}")
         try:
             if data is not None:
-                contents.manifests[artifact] = parse_record(Manifest, data, contents.root.full(path))
-        except UnreadableRecordError as error:
+                contents.manifests[artifact] = _with_files(
+                    contents.root, parse_record(Manifest, data, contents.root.full(path))
+                )
+        except (UnreadableRecordError, DamagedArtifactError) as error:
             contents.unreadable[artifact] = _readable_inputs(data or b"", error)
 
 
-def _readable_inputs(data: bytes, error: UnreadableRecordError) -> list[ArtifactRef]:
+def _with_files(root: Folder, manifest: Manifest) -> Manifest:
+    """The manifest with all files, also if they are in lists."""
+    if not manifest.file_lists:
+        return manifest
+    files = FileIndex(root.child(f"{manifest.stage}/{manifest.key}"), manifest).all()
+    return manifest.model_copy(update={"files": files})
+
+
+def _readable_inputs(data: bytes, error: HeadraceError) -> list[ArtifactRef]:
     """Inputs of a manifest of another version, as far as they have the fields of this one."""
     inputs, references = readable_fields(data).get("inputs"), []
     for value in inputs.values() if isinstance(inputs, dict) else []:

@@ -105,7 +105,9 @@ class _Key:
         artifact = f"{self.key}/{attempt}"
         if artifact in self.needed.artifacts:
             if attempt not in self.runs.live:
-                referenced = self._referenced([artifact]) | {f"{artifact}/{MANIFEST}"}
+                lists = self.contents.manifests[artifact].file_lists
+                own = {f"{artifact}/{name}" for name in (MANIFEST, *(listed.name for listed in lists))}
+                referenced = self._referenced([artifact]) | own
                 for file in files:
                     if file.path not in referenced:
                         is_work = file.path.startswith(f"{artifact}/work/")

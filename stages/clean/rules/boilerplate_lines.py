@@ -82,7 +82,7 @@ def find_repeated_lines(
         config: when a line counts as repeated.
         maps: runs the passes `count_lines` and `repeated_lines`.
     """
-    size = sum(entry.bytes for entry in documents.manifest.files if entry.path.startswith("documents/"))
+    size = sum(entry.bytes for entry in documents.files if entry.path.startswith("documents/"))
     exchanges = LineCounts(len(files), size // BUCKET_BYTES + 1)
     numbered = [Partition(file.name, (number, file.payload)) for number, file in enumerate(files)]
     counted = maps.map("count_lines", partial(count_lines_partition, documents, prepare, exchanges), numbered)

@@ -67,6 +67,8 @@ class FaultyS3:
     rules: list[Rule] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     """`METHOD /bucket/key?query` of every request, also of those that failed."""
+    remembered: dict[tuple[str, ...], tuple[int, dict[str, str], bytes]] | None = None
+    """Answers to GET and HEAD, given again without asking the server; None to ask it each time."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, method: str, path: str, fault: Fault, times: float = float("inf"), code: str = "") -> Rule:
@@ -140,7 +142,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
         else:
-            status, headers, content = self._forward(body)
+            status, headers, content = self._remembered(body)
             if fault == "lost answer":
                 self.close_connection = True
                 self.connection.close()
@@ -160,6 +162,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.rfile.readline()
             return b"".join(pieces)
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _remembered(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        answers = self.proxy.remembered
+        if answers is None or self.command not in ("GET", "HEAD"):
+            return self._forward(body)
+        request = self.command, self.path, self.headers.get("Range", "")
+        if request not in answers:
+            answers[request] = self._forward(body)
+        return answers[request]
 
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=60)

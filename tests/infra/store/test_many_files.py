@@ -39,10 +39,10 @@ def test_an_artifact_of_ten_thousand_files_is_opened_with_few_requests():
         artifact = ArtifactStore(store).open(ref)
         assert requests == {"cat_file": 1}
         artifact.check_sizes()
-        assert requests == {"cat_file": 1, "ls": 1, "info": 2}, "a listing of documents/, of the others each its size"
+        assert requests == {"cat_file": 2, "ls": 1, "info": 2}, "a listing of documents/, of the others each its size"
         artifact.check_contract(RAW_DOCUMENTS, "clean")
         assert requests["_open"] == CHECKED_TABLES + 2
-        assert requests.total() == CHECKED_TABLES + 6
+        assert requests.total() == CHECKED_TABLES + 7
 
 
 @pytest.mark.parametrize("files", [10, FEW_FILES + 10])
