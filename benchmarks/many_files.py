@@ -3,7 +3,7 @@
 moto's server in a process of its own, behind a proxy that waits 30 ms before each answer. Answers that it gave before
 it gives again without asking moto, whose listings take 0.4 s a page.
 
-- open_seconds: `ArtifactStore.open`, the sizes of all files, the schemas of its tables, as each stage does with an input
+- open_seconds: `ArtifactStore.open`, the sizes of all files, the schemas of its tables, as each stage does with inputs
 - find_seconds: opening it and looking up one file, as a worker does
 - requests: of the first
 - windows_per_second: training windows of 2,048 tokens from 64 shards, none of which were read before
