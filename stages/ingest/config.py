@@ -5,6 +5,7 @@
 - `IngestConfig`: the whole section
 """
 
+import json
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -131,7 +132,11 @@ class IngestConfig(SourceFields, StageConfig):
         flat = [name for name in SourceFields.model_fields if getattr(self, name) != getattr(default, name)]
         flat += ["text_field"] if self.text_field is not None else []
         if self.sources and flat:
-            raise ValueError(f"{flat[0]} and sources are both set; move {', '.join(flat)} into an entry of sources")
+            empty = getattr(default, flat[0], None)
+            raise ValueError(
+                f"{flat[0]} and sources are both set; move {', '.join(flat)} into an entry of sources, or, if it is "
+                f"from a config that this one extends, remove it with {flat[0]}: {json.dumps(empty, default=str)}"
+            )
         if self.text_field is not None and self.fields.text != "text":
             raise ValueError(
                 f"text_field ({self.text_field}) and fields.text ({self.fields.text}) are both set; set one"

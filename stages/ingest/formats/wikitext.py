@@ -33,6 +33,7 @@ from stages.ingest.formats.wiki_names import (
     MAGIC_WORDS,
     REDIRECT_WORDS,
 )
+from stages.ingest.formats.wiki_templates import shown_text
 from stages.ingest.formats.wiki_typography import LITERAL, RESTORED, TAG_BEGIN, without_quotes, without_variants
 from stages.ingest.records import Failure, Record
 
@@ -79,6 +80,8 @@ _OPENING_TAG = re.compile(rf"<(?=({_PAIRED})\b[^<>]*(?<!/)>)", re.I)
 """Text for the parser too, which reads to the end of the page for each of them."""
 _EMPTY_BRACKETS = re.compile(r"\(\s*(?:[;,]\s*)?\)|\[\s*\]")
 _OPENING_PUNCTUATION = re.compile(r"\(\s*[;,]\s*")
+_CLOSING_PUNCTUATION = re.compile(r"[^\S\n]?[;,][^\S\n]?(?=\))|, (?=;)")
+"""Before a closing parenthesis or a semicolon, as what was between them was no text."""
 _SPACES = re.compile(r"[^\S\n]{2,}")
 _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
 
@@ -136,7 +139,9 @@ def _node_text(node: object, namespaces: frozenset[str]) -> str:
         return str(node.normalize()).translate(LITERAL)
     if isinstance(node, Tag):
         return _tag_text(node, namespaces)
-    assert isinstance(node, Template | Argument | Comment), type(node)
+    if isinstance(node, Template):
+        return shown_text(node, lambda argument: _prose(argument, namespaces))
+    assert isinstance(node, Argument | Comment), type(node)
     return ""
 
 
@@ -173,6 +178,7 @@ def _tidied(prose: str) -> str:
     prose = prose.replace(TAG_BEGIN, "<")
     plain = _LEFTOVER.sub("", without_quotes(without_variants(_MAGIC_WORD.sub("", prose))))
     plain = _SPACES.sub(" ", _OPENING_PUNCTUATION.sub("(", _EMPTY_BRACKETS.sub("", plain)))
+    plain = _CLOSING_PUNCTUATION.sub("", plain)
     return _BLANK_LINES.sub("\n\n", "\n".join(line.strip() for line in plain.split("\n"))).strip()
 
 

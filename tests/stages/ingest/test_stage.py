@@ -67,6 +67,7 @@ def test_the_one_line_config_and_the_list_say_the_same(tmp_path):
     [
         ({"sources": [{"path": "x"}], "genre": "books"}, "genre and sources are both set"),
         ({"sources": [{"path": "x"}], "text_field": "body"}, "text_field and sources are both set"),
+        ({"sources": [{"path": "x"}], "max_source_bytes": 9}, "remove it with max_source_bytes: null"),
         ({"text_field": "a", "fields": {"text": "b"}}, "are both set"),
         ({"sources": [{}]}, "path"),
         ({"sources": [{"path": "x", "format": "pdf"}]}, "format"),

@@ -33,7 +33,7 @@ Text under the table, [[:Category:Mills|all mills]], &amp; more.
 [[Category:Mills]]
 [[de:Mühle]]
 """
-TEXT = """The old mill is a mill in York. It
+TEXT = """The old mill (Mühle) is a mill in York. It
 has\xa0two wheels and H2O.
 
 History
@@ -79,6 +79,23 @@ def test_redirects(text: str) -> None:
     ],
 )  # fmt: skip
 def test_text_that_looks_like_markup_stays(text: str, prose: str) -> None:
+    assert wikitext.read(text) == Record(0, prose)
+
+
+@pytest.mark.parametrize(
+    ("text", "prose"),
+    [
+        ("At {{convert|1300|mi|km}}, Alabama has", "At 1300 mi, Alabama has"),
+        ("{{cvt|5|to|10|km|mi}}, {{convert|5|ft|8|in|cm}}, {{val|3.5|u=m}}", "5 to 10 km, 5 ft 8 in, 3.5 m"),
+        ("L'{{japonais|'''aïkibudo'''|合気武道|aikibudō}} est", "L'aïkibudo est"),
+        ("Belgium ({{lang-nl|België}}, {{IPA|x}}; {{lang|fr|''Belgique''}})", "Belgium (België; Belgique)"),
+        ("{{Nowrap|a {{lang|de|[[Mühle|M]]}}}}{{snd}}{{formatnum:5000}} in {{circa|1900}}{{cite|x}}{{flagicon|DE}}",
+         "a M – 5000 in c. 1900"),
+        ("{{tsl|en|Mill|磨坊}}和{{le|风车|Windmill}}、{{date|1|mai|2020}}", "磨坊和风车、1 mai 2020"),
+        ("{{Infobox|a=b}}{{lang}}{{lang|fr}}{{convert}}{{convert|x|km}}{{Citation needed}} text", "text"),
+    ],
+)  # fmt: skip
+def test_words_in_templates_of_sentences_stay(text: str, prose: str) -> None:
     assert wikitext.read(text) == Record(0, prose)
 
 
