@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,11 @@ PIECE_CHARACTERS = 100_000
 after 10 million retries in a run of white space."""
 _CUT = re.compile(r"(?<=\S)(?=[^\S\r\n\x1c-\x1f])|(?<=\n)(?=\S)")
 """Positions at which the pattern always separates: before a space after a word or sign, and between lines."""
+LONGEST_TRAINED_RUN = 1_000
+"""The trainer needs time quadratic in the length of a word: 12 s for 100,000 letters of a genome. No language has words
+of this length, and no text rules or indents."""
+_RUN = re.compile(r"[^\W\d_]+|(?:[^\w\s]|_)+|\s+|\d+|.", re.S)
+"""Characters that the pattern may take together."""
 
 
 def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
@@ -49,7 +54,9 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
+    tokenizer.train_from_iterator(
+        (part for text in texts for piece in pieces(text) for part in short_runs(piece)), trainer
+    )
     entries = tokenizer.get_vocab_size()
     if entries < vocabulary_size:
         raise ConfigError(
@@ -89,6 +96,20 @@ def pieces(text: str, max_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
         yield text[start : cut or end]
         start = cut or end
     yield text[start:]
+
+
+def short_runs(text: str, max_characters: int = LONGEST_TRAINED_RUN) -> Iterator[str]:
+    """Parts of a text, cut inside runs of more than `max_characters` letters, signs or spaces; most texts are one."""
+    block, start = max_characters // 2, 0
+    blocks = range(0, len(text) - block + 1, block)  # a longer run has a whole one of them
+    runs = _RUN.finditer(text) if any(_RUN.fullmatch(text, at, at + block) for at in blocks) else ()
+    for begin, end in (run.span() for run in runs):
+        if end - begin > max_characters:
+            cuts = [start, begin, *range(begin + max_characters, end, max_characters), end]
+            yield from (text[cut:following] for cut, following in pairwise(cuts) if cut < following)
+            start = end
+    if start < len(text):
+        yield text[start:]
 
 
 def to_json(tokenizer: Tokenizer) -> bytes:

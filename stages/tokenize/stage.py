@@ -26,7 +26,7 @@ class TokenizeStage(Stage):
     """Train a tokenizer and encode the corpus with it."""
 
     name = "tokenize"
-    version = 2
+    version = 3
     Config = TokenizeConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"corpus": CORPUS}
     output = TOKENS

@@ -1,3 +1,4 @@
+import random
 from pydoc_data.topics import topics
 
 import pytest
@@ -9,11 +10,13 @@ from data_schemas.errors import ConfigError
 from stages.common.token_stream import END_OF_TEXT, END_OF_TEXT_ID
 from stages.tokenize.byte_level_bpe import (
     _CUT,
+    LONGEST_TRAINED_RUN,
     PIECE_CHARACTERS,
     SPLIT_PATTERN,
     encode_documents,
     from_json,
     pieces,
+    short_runs,
     to_json,
     train,
 )
@@ -90,3 +93,20 @@ def test_millions_of_spaces_are_encoded():
     text = " " * 10_100_000 + "a"
     [ids] = encode_documents(TOKENIZER, [text])
     assert TOKENIZER.decode(ids.tolist(), skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("letters", ["acgt", ".-=", " \n", "กขคง"])
+def test_a_run_without_separators_is_trained_in_parts_and_encoded_as_a_whole(letters):
+    """The trainer is quadratic in the length of a word; ordinary texts give the same merges as without this."""
+    run = "".join(random.Random(0).choices(letters, k=20 * LONGEST_TRAINED_RUN))
+    parts = list(short_runs(f"Before {run} after."))
+    assert "".join(parts) == f"Before {run} after."
+    assert max(map(len, parts)) <= LONGEST_TRAINED_RUN
+    tokenizer = train([*TEXTS, run], 500)
+    [ids] = encode_documents(tokenizer, [run])
+    assert tokenizer.decode(ids.tolist()) == run
+
+
+def test_ordinary_texts_are_trained_as_a_whole():
+    for text in [*TEXTS, "word " * 9_000, "漢字。" * 900, "=" * 900, "a1b2" * 900, "a" * 999 + " b" * 2_000]:
+        assert list(short_runs(text)) == [text]
