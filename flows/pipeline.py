@@ -7,7 +7,6 @@
 
 import contextlib
 import contextvars
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,6 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact
-from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -36,7 +34,7 @@ from flows.run_artifacts import report_location
 from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
-from flows.server_cancellation import cancelled_named, stops_when_cancelled
+from flows.server_cancellation import cancelled_named, ends_as_cancelled, stops_when_cancelled
 from flows.stage_tasks import exceeded_time_named, run_task, stage_task
 from flows.store_location import store_url
 from infra.named_errors import storage_problem
@@ -82,11 +80,8 @@ def run_deployed(request: RunRequest) -> str:
     """Execute a request inside the current flow, which a worker started; returns the id of the run."""
     check_access(request.store_url)
     prepare_process()
-    try:
+    with ends_as_cancelled():
         return run_request(request, LoggerView())
-    except KeyboardInterrupt as interrupt:
-        # How training ends that a cancellation stopped, after a checkpoint; the flow engine takes it for a crash.
-        raise TerminationSignal(signal=signal.SIGTERM) from interrupt
 
 
 def run_request(request: RunRequest, view: RunView) -> str:

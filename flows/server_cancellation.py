@@ -1,7 +1,11 @@
-"""Cancellation on the Prefect server of a run that a command started: no worker would stop its process.
+"""Cancellation of a flow run on the Prefect server.
 
-- `stops_when_cancelled`: context in which the process of a flow run stops as by Ctrl-C if its flow run is cancelled
-- `cancelled_named`: translates that interrupt, and reports the flow run as cancelled rather than crashed
+A worker signals the process that it started. While training handles the signal, to save a checkpoint, Prefect's engine
+learns nothing of the reason and would record a crash. A run that a command started has no worker: it asks the server.
+
+- `ends_as_cancelled`: context in which an interrupted flow ends as cancelled if it was cancelled
+- `stops_when_cancelled`: the same for a command, which is interrupted if its flow run is cancelled
+- `cancelled_named`: reports that end to the user of the command
 """
 
 import contextlib
@@ -12,8 +16,10 @@ import threading
 from collections.abc import Iterator
 from uuid import UUID
 
+from prefect._internal import control_listener
 from prefect.client.orchestration import get_client
-from prefect.states import Cancelled
+from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.flow_runs import flow_run_id
 
@@ -26,56 +32,69 @@ class RunCancelled(KeyboardInterrupt):
     """The flow run was cancelled on the server."""
 
 
-_cancelled: list[str] = []
-"""Ids of flow runs of this process that were cancelled."""
+@contextlib.contextmanager
+def ends_as_cancelled() -> Iterator[None]:
+    """Let the flow engine end a flow that was interrupted by its cancellation as it ends cancelled flows.
+
+    Raises:
+        TerminationSignal: instead of the interrupt, for the flow engine.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not _is_cancelled(flow_run_id()):
+            raise
+        control_listener._set_intent("cancel")
+        raise TerminationSignal(signal=signal.SIGTERM) from interrupt
 
 
 @contextlib.contextmanager
 def stops_when_cancelled() -> Iterator[None]:
     """Interrupt the main thread if the current flow run is cancelled on the server."""
-    flow_run = flow_run_id()
-    if flow_run is None:
-        yield
-        return
     ended = threading.Event()
-    context = contextvars.copy_context()  # the settings of this thread
-    threading.Thread(target=context.run, args=(_watch, flow_run, ended), name="cancellation", daemon=True).start()
+    if flow_run := flow_run_id():
+        context = contextvars.copy_context()  # the settings of this thread
+        threading.Thread(target=context.run, args=(_watch, flow_run, ended), name="cancellation", daemon=True).start()
     try:
-        yield
+        with ends_as_cancelled():
+            yield
     finally:
         ended.set()
 
 
 @contextlib.contextmanager
 def cancelled_named() -> Iterator[None]:
-    """Report an interrupt that came from the server as such.
+    """Translate the end of a flow that was cancelled.
 
     Raises:
-        RunCancelled: instead of it.
+        RunCancelled: instead of the flow engine's signal.
     """
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        if not _cancelled:
+    except TerminationSignal as end:
+        if control_listener.get_intent() != "cancel":
             raise
-        flow_run = UUID(_cancelled.pop())
-        with contextlib.suppress(Exception), get_client(sync_client=True) as client:
-            # The flow engine takes the interrupt for a crash.
-            client.set_flow_run_state(flow_run, Cancelled(), force=True)
-        raise RunCancelled("cancelled on the Prefect server") from interrupt
+        control_listener.clear_intent()
+        raise RunCancelled("cancelled on the Prefect server") from end
 
 
 def _watch(flow_run: str, ended: threading.Event) -> None:
     main = threading.main_thread().ident
     assert main is not None
-    with get_client(sync_client=True) as client:
-        while not ended.wait(POLL_SECONDS):
-            try:
-                state = client.read_flow_run(UUID(flow_run)).state
-            except Exception as error:
-                logger.debug("the state of flow run %s is unknown: %s", flow_run, error)
-                continue
-            if state and (state.is_cancelling() or state.is_cancelled()) and not ended.is_set():
-                _cancelled.append(flow_run)
-                signal.pthread_kill(main, signal.SIGINT)
-                return
+    while not ended.wait(POLL_SECONDS):
+        if _is_cancelled(flow_run):
+            signal.pthread_kill(main, signal.SIGINT)
+            return
+
+
+def _is_cancelled(flow_run: str | None) -> bool:
+    """Whether a flow run is being cancelled; False if the server does not answer."""
+    if flow_run is None:
+        return False
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run)).state
+    except Exception as error:
+        logger.debug("the state of flow run %s is unknown: %s", flow_run, error)
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())

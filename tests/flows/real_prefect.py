@@ -2,6 +2,8 @@
 
 - `serve`: context with a server; `Server`: its commands, workers and flow runs
 - `postgres`: context with a database in a folder of its own
+
+`python -m tests.flows.real_prefect sqlite|postgres` counts the errors of a server with eight runs on four workers.
 """
 
 import json
@@ -13,14 +15,16 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.flows.mini import mini_values, write_corpus
 from tests.flows.test_command_line import HEADRACE, answers, free_port, wait_for
 
 CHECKOUT = Path(__file__).parents[2]
@@ -187,3 +191,26 @@ def postgres() -> Iterator[str]:
         process.send_signal(signal.SIGINT)  # a fast shutdown
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(database: str) -> None:
+    """Run eight deployments on four workers and count the errors of the server."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "prefect").mkdir()
+        url = stack.enter_context(postgres()) if database == "postgres" else None
+        server = stack.enter_context(serve(folder / "prefect", url))
+        stack.enter_context(workers(server, 4))
+        config = mini_values(write_corpus(folder / "texts"))
+        deployed = {"config": config, "until": "tokenize"}
+        runs = [server.run("headrace/pipeline", **deployed, store=f"{folder}/{number}") for number in range(8)]
+        for run in runs:
+            server.wait(run, "COMPLETED", "FAILED", "CRASHED", seconds=600)
+        states = Counter(server.flow_run(run)["state_type"] for run in runs)
+        errors = [line for line in server.log.splitlines() if "ERROR" in line]
+        locked = server.log.count("sqlite3.OperationalError: database is locked")
+        print(f"{database}: {dict(states)}, {len(errors)} errors, {locked} times 'database is locked'")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -12,7 +12,7 @@ from flows.commands.panels import command
 from stages.registry import STAGES
 
 PANELS = {
-    "Run": ["plan", "run", "rerun", "sweep"],
+    "Run": ["plan", "run", "rerun", "params", "sweep"],
     "Cluster": ["submit", "attach", "logs", "cancel"],
     "Inspect": ["show", "watch", "compare", "why", "lineage", "report"],
     "Model": ["generate", "evaluate", "export"],

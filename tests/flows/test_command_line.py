@@ -24,14 +24,6 @@ HEADRACE = str(Path(sys.executable).with_name("headrace"))
 NAMES = [stage.name for stage in STAGES]
 
 
-DEPLOYED = (
-    "import yaml; from flows.pipeline import pipeline; "
-    "pipeline(config=yaml.safe_load(open('mini.yaml')), until='clean')",
-    "from flows.stage_flows import clean_flow; clean_flow()",
-)
-"""What a worker does with a deployment's parameters: a plain dictionary, or nothing."""
-
-
 @pytest.fixture(scope="module")
 def prefect_home(tmp_path_factory):
     """One Prefect database for the module: making it costs several seconds."""
@@ -247,44 +239,6 @@ def test_two_runs_at_once_on_one_store_do_not_disturb_each_other(workspace):
     assert "0 damaged" in headrace(workspace, "verify")[0]
 
 
-@pytest.mark.slow
-def test_a_prefect_server_sees_tasks_cached_states_and_artifacts(workspace):
-    folder, environment = workspace
-    port = free_port()
-    environment = {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-    prefect = str(Path(sys.executable).with_name("prefect"))
-    with (folder / "server.log").open("w") as log:
-        serve = [prefect, "server", "start", "--port", str(port)]
-        server = subprocess.Popen(serve, env=environment, stdout=log, stderr=log)
-    try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/api/health"))
-        for _ in range(2):
-            headrace((folder, environment), "run", "mini.yaml", "--until", "clean")
-        ours = [run.run_id for run in RunStore(str(folder / "store")).all()]
-
-        def states() -> list[tuple[str, str]]:
-            tasks = [
-                run for run in prefect_rows(port, "task_runs/filter") if any(run_id in run["name"] for run_id in ours)
-            ]
-            return sorted((run["name"].split()[0], run["state_name"]) for run in tasks)
-
-        expected = [("clean", "Cached"), ("clean", "Completed"), ("ingest", "Cached"), ("ingest", "Completed")]
-        wait_for(lambda: states() == expected, 30)  # the server records task states from events, a little later
-        for script in DEPLOYED:
-            subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, check=True, timeout=120)
-        runs = RunStore(str(folder / "store")).all()
-        assert [(run.config_name, run.forced, list(run.stages)) for run in runs[:2]] == [
-            ("mini", "clean", ["ingest", "clean"]), ("mini", None, ["ingest", "clean"]),
-        ]  # fmt: skip
-        tables = [
-            artifact["data"] for artifact in prefect_rows(port, "artifacts/filter") if artifact["type"] == "markdown"
-        ]
-        assert any("| documents out |" in table for table in tables)
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -297,14 +251,6 @@ def answers(url: str) -> bool:
             return response.status == 200
     except OSError:
         return False
-
-
-def prefect_rows(port: int, path: str) -> list[dict]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/{path}", data=b"{}", headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return json.loads(response.read())
 
 
 def restore_interrupts() -> None:

@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 import yaml
 from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import TerminationSignal
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import ValidationError, validate
+from typer.testing import CliRunner
 
 from data_schemas.errors import ConfigError, NotFoundError
-from flows import flow_runs
+from flows import flow_runs, server_cancellation
+from flows.cli import app
 from flows.pipeline import pipeline
+from flows.run_config import load_run_config
 from flows.run_request import RunRequest, rerun_request
+from flows.server_cancellation import RunCancelled, cancelled_named, ends_as_cancelled
 from flows.stage_flows import rerun
 from infra.store.runs import RunStore
 from stages.clean.stage import CleanStage
@@ -90,6 +96,34 @@ def test_a_rerun_ends_where_it_is_told_to(tmp_path):
 def test_forms_list_the_stages(flow, field):
     schema = parameter_schema(flow).model_dump()
     assert json.dumps(NAMES) in json.dumps(schema["properties"][field])
+
+
+@pytest.mark.parametrize("path", sorted(str(path) for path in (CHECKOUT / "configs").glob("*.yaml")))
+def test_configs_are_parameters_that_the_server_accepts_and_the_flow_reads(path):
+    """As the server checks them, by the schema of the deployment."""
+    done = CliRunner().invoke(app, ["params", path, "--until", "clean"])
+    values = json.loads(done.output)
+    validate(values, parameter_schema(pipeline).model_dump(), raise_on_error=True)
+    assert pipeline.validate_parameters(values)["config"] == load_run_config(path)
+    values["config"]["ingest"]["pth"] = "x"
+    with pytest.raises(ValidationError, match="'pth' was unexpected"):
+        validate(values, parameter_schema(pipeline).model_dump(), raise_on_error=True)
+
+
+@pytest.mark.parametrize(("is_cancelled", "end"), [(True, RunCancelled), (False, KeyboardInterrupt)])
+def test_an_interrupt_is_a_cancellation_if_the_server_says_so(monkeypatch, is_cancelled, end):
+    monkeypatch.setattr(server_cancellation, "_is_cancelled", lambda _: is_cancelled)
+    with pytest.raises(KeyboardInterrupt) as info, cancelled_named(), ends_as_cancelled():
+        raise KeyboardInterrupt
+    assert type(info.value) is end
+    with pytest.raises(TerminationSignal), cancelled_named(), ends_as_cancelled():
+        raise TerminationSignal(15)  # of another origin; nothing of the first is left
+
+
+def test_credentials_become_no_parameters(tmp_path):
+    (tmp_path / "mini.yaml").write_text("ingest: {path: 'https://me:s3cret@host/texts.jsonl'}")
+    done = CliRunner().invoke(app, ["params", str(tmp_path / "mini.yaml")])
+    assert done.exit_code == 2 and "s3cret" not in done.output and "which Prefect would store" in done.output
 
 
 def test_the_files_of_a_server_are_valid_and_what_acts_by_itself_is_off():

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,11 +18,18 @@ from infra.store.runs import RunStore, process_of
 from stages.registry import STAGES
 from tests.flows.mini import mini_values, write_corpus
 from tests.flows.real_prefect import CHECKOUT, Server, family, postgres, postgres_binaries, serve, stop, workers
+from tests.flows.test_command_line import HEADRACE
 from tests.flows.test_command_line import wait_for as wait_for_seconds
 
 pytestmark = pytest.mark.slow
 NAMES = [stage.name for stage in STAGES]
 LIMIT = "headrace-accelerator"
+CALLED = (
+    "import yaml; from flows.pipeline import pipeline; "
+    "pipeline(config=yaml.safe_load(open('mini.yaml')), until='clean')",
+    "from flows.stage_flows import clean_flow; clean_flow()",
+)
+"""Flows called by scripts, with a plain dictionary, or nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +87,32 @@ def test_four_workers_run_deployments_at_once_and_one_reruns(server, mini, tmp_p
     assert {name: outcome.action for name, outcome in newest.stages.items()} == {
         "ingest": "run", "clean": "run",
     }  # fmt: skip
+
+
+def test_commands_and_scripts_report_tasks_cached_states_and_artifacts(server, mini, tmp_path):
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump(mini))
+    environment = server.environment | {"HEADRACE_HOME": str(tmp_path / "store")}
+    for _ in range(2):
+        command = [HEADRACE, "run", "mini.yaml", "--until", "clean"]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300, capture_output=True)
+    ours = [run.run_id for run in RunStore(str(tmp_path / "store")).all()]
+
+    def states() -> list[tuple[str, str]]:
+        tasks = server.api("task_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"})
+        return sorted(
+            (task["name"].split()[0], task["state_name"]) for task in tasks if any(run in task["name"] for run in ours)
+        )
+
+    expected = [("clean", "Cached"), ("clean", "Completed"), ("ingest", "Cached"), ("ingest", "Completed")]
+    wait_for(lambda: states() == expected)  # the server records task states from events, a little later
+    for script in CALLED:
+        subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
+    runs = RunStore(str(tmp_path / "store")).all()
+    assert [(run.config_name, run.forced, list(run.stages)) for run in runs[:2]] == [
+        ("mini", "clean", ["ingest", "clean"]), ("mini", None, ["ingest", "clean"]),
+    ]  # fmt: skip
+    artifacts = server.api("artifacts/filter", {})
+    assert any("| documents out |" in row["data"] for row in artifacts if row["type"] == "markdown")
 
 
 def test_forms_list_the_stages_and_refuse_others(server):

@@ -1,6 +1,7 @@
 """Ends of a stage's task and of a run: what is retried, and what a run survives."""
 
 import errno
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_a_report_that_fails_does_not_fail_a_finished_run(error, monkeypatch, tm
             self.ends.append(status)
 
     monkeypatch.setattr(pipeline, "write_report", fail)
+    monkeypatch.setattr(pipeline, "_monitored", lambda _: nullcontext())
     session = Session()
     assert pipeline.run_stages(session) == session.run_id  # type: ignore[arg-type]
     assert session.ends == ["finished"]

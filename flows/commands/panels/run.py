@@ -1,4 +1,4 @@
-"""Panel Run: `plan`, `run`, `rerun`, `sweep`."""
+"""Panel Run: `plan`, `run`, `rerun`, `params`, `sweep`."""
 
 from typing import Annotated, Any
 
@@ -142,6 +142,39 @@ def rerun(
     base = RunStore(url).get(run_id)
     config = _placed(recorded_config(base, set_ or []), on)
     _execute(rerun_request(url, base, config, first, only, fresh, from_ is not None, keep_versions, until), as_json)
+
+
+@command(
+    app, PANEL, "prefect deployment run headrace/pipeline --params \"$(headrace params configs/demo.yaml)\""
+)  # fmt: skip
+def params(
+    config: ConfigPath,
+    set_: Overrides = None,
+    until: Until = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished run of this config")
+    ] = False,
+) -> None:
+    """Print a config as parameters of a deployment.
+
+    For the Prefect deployment headrace/pipeline. The store is that of the worker that runs it.
+    """
+    from data_schemas.errors import ConfigError
+    from flows.run_config import load_run_config, public_config
+    from stages.registry import stage_named
+
+    run_config = load_run_config(config, set_ or [])
+    if public_config(run_config) != run_config:
+        raise ConfigError(
+            f"{config} holds a URL with a password or a signature, which Prefect would store; give the workers the "
+            "credentials by their environment, and the config the URL alone"
+        )
+    values = {
+        "config": run_config.model_dump(mode="json", exclude_unset=True),
+        "until": until and stage_named(until).name,
+        "fresh": fresh,
+    }
+    print_json({name: value for name, value in values.items() if value})
 
 
 @command(
