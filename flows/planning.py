@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
+from functools import cached_property
 from typing import Any, Literal
 
 import yaml
@@ -23,6 +24,7 @@ from infra.store import provenance
 from infra.store.artifact_key import artifact_key, differ_only_in_packages
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
+from infra.workers.capacity import Capacity, capacity_of
 from stages.registry import STAGES, wiring
 from stages.stage import Sources, Stage
 
@@ -90,6 +92,11 @@ class Planner:
         self._read_runs = [*filter(None, (record, base))]
         self._unread_runs = _newest_first(runs, config.name) if base is None else iter(())
         self._wires = wiring()
+
+    @cached_property
+    def _capacity(self) -> Capacity:
+        execution = self._config.execution
+        return capacity_of(execution.engine, execution.workers, execution.cpus_per_partition)
 
     def plan(
         self,
@@ -182,7 +189,7 @@ class Planner:
 
     def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
         stage.check(config)
-        estimate = stage.estimate(config, volume)
+        estimate = stage.estimate(config, volume, self._capacity)
         with_runtime = estimate.model_copy(update={"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES})
         return PlannedStage(stage, config, "run", why, key, None, with_runtime)
 

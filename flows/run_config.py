@@ -27,7 +27,6 @@ class ExecutionConfig(FrozenConfig):
     engine: Literal["inline", "processes", "ray"] = Field(
         "ray", description="partitions run in this process, in local processes, or as Ray tasks"
     )
-    workers: int | None = Field(None, ge=1, description="partitions run at once; one per core by default")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of GET /metrics for Prometheus while the run lasts; 0: a free one"
     )
@@ -57,6 +56,19 @@ class ExecutionConfig(FrozenConfig):
     follow_seconds: float = Field(2.0, gt=0, description="seconds between two looks at a job's state and log")
     shared_filesystem: bool = Field(
         False, description="the store's local path is on a file system that all nodes of the cluster mount"
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="partitions run at once; by default one per core, with engine ray as many as the cluster has room "
+        "for, also as nodes join and leave",
+    )
+    cpus_per_partition: float = Field(1.0, gt=0, description="CPUs that Ray reserves for each partition")
+    memory_per_partition: int | None = Field(
+        None, ge=0, description="bytes that Ray reserves for each partition; by default an estimate; 0: none"
+    )
+    partition_retries: int = Field(
+        3, ge=0, description="times that Ray runs a partition again whose process or node was lost"
     )
 
 

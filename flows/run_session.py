@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from data_schemas.errors import FencedError, NotFoundError
-from data_schemas.manifest import RunRecord, StageOutcome
+from data_schemas.manifest import RunRecord, StageOutcome, Volume
 from data_schemas.public_urls import PUBLIC, public_text, public_url
 from flows.planning import (
     PlannedStage,
@@ -21,7 +21,7 @@ from flows.planning import (
 )
 from flows.run_request import RunRequest
 from flows.stage_manifest import stage_manifest
-from infra.hardware import workers_or_all
+from infra.hardware import data_process_bytes
 from infra.measure import PeakMemory
 from infra.progress import ProgressListener, SilentListener
 from infra.store import runs
@@ -34,6 +34,7 @@ from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate
 from infra.store.runs import RunStore
 from infra.workers.partitions import PartitionMap
+from infra.workers.ray_partitions import TaskNeeds
 from stages.registry import wiring
 from stages.stage import Sources, Stage, StageContext
 
@@ -281,7 +282,8 @@ class RunSession:
         used = {f"{folder}/parts", f"{folder}/{self.run_id}", f"{folder}/{self.run_id}/work", f"shared/{stage.name}"}
         self.gate.wait(lambda removed: removed in used, self.view.logged)
         out = self.store.writer(stage.name, decision.key, self.run_id, stage.output, self.claim)
-        context = self._context(stage, out, fresh=stage.name in self.request.forced_stages)
+        volume = decision.sources.volume or volume_before(stage, self.artifacts)
+        context = self._context(stage, out, volume, fresh=stage.name in self.request.forced_stages)
         context.listing = decision.sources.listing
         started = datetime.now(UTC)
         with PeakMemory() as memory:
@@ -292,12 +294,22 @@ class RunSession:
         context.work.remove()
         return self.store.open(manifest.ref)
 
-    def _context(self, stage: Stage, out: ArtifactWriter, fresh: bool) -> StageContext:
+    def _context(self, stage: Stage, out: ArtifactWriter, volume: Volume, fresh: bool) -> StageContext:
         execution = self.request.config.execution
         listener = self.view.stage_started(stage.name)
-        workers = workers_or_all(execution.workers)
+        memory = execution.memory_per_partition
+        memory = data_process_bytes(volume.text_bytes) if memory is None else memory
+        needs = TaskNeeds(execution.cpus_per_partition, memory, execution.partition_retries)
         partitions = PartitionMap(
-            out.folder, stage.name, stage.output, self.run_id, execution.engine, workers, fresh, listener
+            out.folder,
+            stage.name,
+            stage.output,
+            self.run_id,
+            execution.engine,
+            execution.workers,
+            fresh,
+            listener,
+            needs,
         )
         records = self.run_store.folder.child(self.run_id)
         work = out.folder.child(f"{self.run_id}/work")

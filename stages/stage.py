@@ -18,6 +18,7 @@ from infra.progress import ProgressListener
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
 from infra.store.filesystem import Folder
+from infra.workers.capacity import Capacity
 from infra.workers.partitions import PartitionMap
 
 
@@ -89,8 +90,8 @@ class Stage(Protocol):
         """
         return
 
-    def estimate(self, config: Any, volume: Volume) -> Estimate:
-        """Time, memory and output volume for an input of this volume; rates are in `infra/hardware.py`."""
+    def estimate(self, config: Any, volume: Volume, capacity: Capacity) -> Estimate:
+        """Time, memory of a node and output volume for an input of this volume; rates are in `infra/hardware.py`."""
         ...
 
     def run(self, config: Any, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext) -> None:

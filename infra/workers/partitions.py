@@ -14,10 +14,10 @@ import hashlib
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -31,12 +31,11 @@ from infra.named_errors import named_errors
 from infra.progress import ProgressListener, SilentListener
 from infra.store.artifact_writer import ArtifactWriter, table_bytes
 from infra.store.filesystem import Folder
+from infra.workers.capacity import Engine
+from infra.workers.in_flight import run_in_flight
 from infra.workers.pieces import CommittedPieces
-
-POLL_SECONDS = 1.0
-"""Longest wait for partitions at a time: a timeout that is raised in a thread takes effect between two waits."""
-
-Engine = Literal["inline", "processes", "ray"]
+from infra.workers.ray_partitions import TaskNeeds, run_on_ray
+from infra.workers.ray_session import cpu_count
 
 
 class PartitionMarker(BaseModel):
@@ -170,9 +169,12 @@ class PartitionMap:
     kind: ArtifactKind
     attempt: str
     engine: Engine = "inline"
-    workers: int = 1
+    workers: int | None = None
+    """Partitions run at once; by default one per core, on Ray as many as the cluster has room for."""
     fresh: bool = False
     listener: ProgressListener = field(default_factory=SilentListener)
+    needs: TaskNeeds = field(default_factory=TaskNeeds)
+    """Resources of a partition on Ray."""
 
     def map(self, phase: str, function: PartitionFunction, partitions: Sequence[Partition]) -> list[PartitionResult]:
         """Run the function on every unfinished partition; results are in the order of `partitions`.
@@ -229,8 +231,9 @@ class PartitionMap:
         if self.engine == "inline" or len(pending) == 0:
             return ((partition.name, task(partition)) for partition in pending)
         if self.engine == "processes":
-            return _run_in_processes(task, pending, self.workers)
-        return _run_on_ray(task, pending, self.workers)
+            return _run_in_processes(task, pending, self.workers or cpu_count())
+        names = [partition.name for partition in pending]
+        return run_on_ray(task, names, pending, self.needs, self.workers)
 
 
 def _marker_path(phase: str, name: str) -> str:
@@ -241,14 +244,11 @@ def _run_in_processes(task: _Task, pending: list[Partition], workers: int) -> It
     spawn = multiprocessing.get_context("spawn")  # fork is unsafe beside the flow engine's threads
     size = min(workers, len(pending))
     pool = ProcessPoolExecutor(size, mp_context=spawn, initializer=_receive, initargs=(task,))
-    in_flight: dict[Future[PartitionMarker], str] = {}
     try:
-        for partition in pending:
-            in_flight[pool.submit(_call_received, partition)] = partition.name
-            if len(in_flight) >= 2 * workers:
-                yield from _collect(in_flight)
-        while in_flight:
-            yield from _collect(in_flight)
+        for index, future in run_in_flight(
+            len(pending), lambda index: pool.submit(_call_received, pending[index]), lambda: 2 * workers
+        ):
+            yield pending[index].name, future.result()
     except BaseException:  # a failed partition, a timeout or an interrupt: the others end at once
         for process in list(pool._processes.values()):
             process.kill()
@@ -267,39 +267,3 @@ def _receive(task: _Task) -> None:
 
 def _call_received(partition: Partition) -> PartitionMarker:
     return _received[0](partition)
-
-
-def _collect(in_flight: dict[Future[PartitionMarker], str]) -> Iterator[tuple[str, PartitionMarker]]:
-    finished, _ = wait(in_flight, POLL_SECONDS, return_when=FIRST_COMPLETED)
-    for future in finished:
-        yield in_flight.pop(future), future.result()
-
-
-def _run_on_ray(task: _Task, pending: list[Partition], workers: int) -> Iterator[tuple[str, PartitionMarker]]:
-    import ray
-
-    from infra.workers.ray_session import ensure_ray
-
-    ensure_ray()
-    shared = ray.put(task)
-    submit = ray.remote(_call).options(num_cpus=1, max_retries=2).remote
-    in_flight: dict[Future[PartitionMarker], str] = {}
-    references: dict[Future[PartitionMarker], Any] = {}
-    try:
-        for partition in pending:
-            reference = submit(shared, partition)
-            future = reference.future()  # an error that a signal raises inside `ray.wait` becomes a SystemError
-            in_flight[future], references[future] = partition.name, reference
-            if len(in_flight) >= 2 * workers:
-                yield from _collect(in_flight)
-        while in_flight:
-            yield from _collect(in_flight)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, Exception) else error) from None
-    finally:
-        for future in in_flight:  # empty unless a partition failed, or after a timeout or an interrupt
-            ray.cancel(references[future], force=True)
-
-
-def _call(task: _Task, partition: Partition) -> PartitionMarker:
-    return task(partition)

@@ -22,6 +22,10 @@ _ENVIRONMENT = {
     # Ray's future default; without it every start prints a warning.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A node that loses its network closes no connection. Ray's own pings would notice that after 300 + 120 s, and until
+    # then the driver would wait for the node's tasks, although the cluster knows the node as dead.
+    "RAY_grpc_client_keepalive_time_ms": "20000",
+    "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
 
 # Ray's services have no password, and by default most of them listen on all interfaces. On Windows and macOS a Ray that

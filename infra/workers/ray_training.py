@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
+import psutil
 import torch
 
 from data_schemas.errors import EnvironmentProblem, HeadraceError
@@ -98,7 +99,6 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
     check_room(workers)
     from pyarrow.fs import FSSpecHandler, PyFileSystem
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
 
     gpus = workers_have_gpus()
     resources = {"GPU": 1.0} if gpus else {"CPU": workers.cpus_per_worker}
@@ -109,7 +109,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most), use_gpu=gpus, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=_torch_config("nccl" if gpus else "gloo"),
         run_config=RunConfig(
             # Stages resume by themselves. Ray would not start a run again whose name it knows as finished.
             name=f"ray-{uuid.uuid4().hex[:8]}",
@@ -161,6 +161,41 @@ def _run_worker(train_loop_config: dict[str, Any]) -> None:
     torch.set_float32_matmul_precision("highest")  # vendors' images set a variable that turns TF32 on
     with named_errors(train_loop_config["location"]):
         train(Worker(context.get_world_rank(), context.get_world_size(), get_device()))
+
+
+def _torch_config(backend: str) -> Any:
+    """`TorchConfig` whose workers talk through the network interface that Ray uses on their nodes.
+
+    By default gloo takes the interface of the address that the host's name has, which on Debian is a loopback one:
+    workers of two nodes do not find each other.
+    """
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _TorchBackend
+
+    class Backend(_TorchBackend):  # type: ignore[misc]
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(_use_interface_of_node)
+            super().on_start(worker_group, backend_config)
+
+    class Config(TorchConfig):  # type: ignore[misc]
+        @property
+        def backend_cls(self) -> Any:
+            return Backend
+
+    return Config(backend=backend)
+
+
+def _use_interface_of_node() -> None:
+    import ray
+
+    if interface := interface_of(ray.util.get_node_ip_address()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+
+def interface_of(address: str) -> str | None:
+    """Name of this machine's network interface with an IP address; None if there is none."""
+    names = (name for name, found in psutil.net_if_addrs().items() if address in (one.address for one in found))
+    return next(names, None)
 
 
 def _trainer_class(workers: TrainingWorkers) -> Any:

@@ -10,6 +10,7 @@ from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
+from infra.workers.capacity import Capacity
 from stages.benchmark.checkpoint_folder import check_checkpoint
 from stages.benchmark.config import BenchmarkConfig
 from stages.benchmark.data_files import folder_state
@@ -55,7 +56,7 @@ class BenchmarkStage(Stage):
         tasks = ("lm_eval", "scikit-learn") if config.tasks else ()
         return ("torch", *tasks, *(("accelerate", "transformers") if config.checkpoints else ()))
 
-    def estimate(self, config: BenchmarkConfig, volume: Volume) -> Estimate:
+    def estimate(self, config: BenchmarkConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Forward passes over held-out text, continuations and tasks, and the baselines."""
         baseline_bytes = min(volume.text_bytes, config.baseline_training_bytes)
         held_out_tokens = (config.held_out_bytes + config.calibration_bytes) / 3.5 * 2

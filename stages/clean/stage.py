@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
-from infra.hardware import data_process_bytes, workers_or_all
+from infra.hardware import data_process_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
+from infra.workers.capacity import Capacity
 from infra.workers.partitions import Partition
 from stages.clean.config import CleanConfig
 from stages.stage import Stage, StageContext
@@ -36,12 +37,12 @@ class CleanStage(Stage):
         """Repair, language, phone numbers, top-level domains, bad words, and the Unicode tables that normalize."""
         return ("ftfy", "phonenumbers", "profanityfilter", "pycld2", "tld", "unicodedata")
 
-    def estimate(self, config: CleanConfig, volume: Volume) -> Estimate:
+    def estimate(self, config: CleanConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text."""
-        workers = workers_or_all(None)
         kept = volume.scaled(int(volume.documents * SHARE_KEPT), int(volume.text_bytes * SHARE_KEPT))
-        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
-        return Estimate(seconds=seconds, peak_memory_bytes=workers * data_process_bytes(volume.text_bytes), output=kept)
+        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / capacity.partitions + 1
+        memory = capacity.per_node * data_process_bytes(volume.text_bytes)
+        return Estimate(seconds=seconds, peak_memory_bytes=memory, output=kept)
 
     def run(
         self, config: CleanConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

@@ -11,6 +11,7 @@ from infra.precision import resolved_precision
 from infra.store import provenance
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
+from infra.workers.capacity import Capacity
 from stages.compress.config import CompressConfig
 from stages.compress.passes.distill import DistillPass
 from stages.stage import Stage, StageContext
@@ -40,7 +41,7 @@ class CompressStage(Stage):
         """Passes and recoveries are computed by torch."""
         return ("torch",)
 
-    def estimate(self, config: CompressConfig, volume: Volume) -> Estimate:
+    def estimate(self, config: CompressConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Recovery training and its teacher at the rate of a training step, and a measurement after every pass."""
         measurements = len(config.passes) + 1
         measured_tokens = config.measured_bytes / BYTES_PER_TOKEN * MEASURED_TIMES * measurements

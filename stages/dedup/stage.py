@@ -8,9 +8,10 @@ from typing import ClassVar
 from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
-from infra.hardware import data_process_bytes, workers_or_all
+from infra.hardware import data_process_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
+from infra.workers.capacity import Capacity
 from infra.workers.partitions import Partition
 from stages.dedup.config import DedupConfig
 from stages.stage import Sources, Stage, StageContext
@@ -52,13 +53,12 @@ class DedupStage(Stage):
             fingerprints |= {url: index_fingerprint(url) for url in config.against}
         return Sources(fingerprints, listing)
 
-    def estimate(self, config: DedupConfig, volume: Volume) -> Estimate:
+    def estimate(self, config: DedupConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text."""
-        workers = workers_or_all(None)
-        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / workers + 1
-        memory = workers * data_process_bytes(volume.text_bytes)
+        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / capacity.partitions + 1
+        memory = capacity.per_node * data_process_bytes(volume.text_bytes)
         if config.decontaminate:
-            seconds += volume.text_bytes / LOOKUP_BYTES_PER_SECOND / workers
+            seconds += volume.text_bytes / LOOKUP_BYTES_PER_SECOND / capacity.partitions
         if config.exact_substring:
             seconds += volume.text_bytes / SUFFIX_BYTES_PER_SECOND
             memory = max(memory, SUFFIX_MEMORY_PER_BYTE * volume.text_bytes)

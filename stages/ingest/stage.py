@@ -8,9 +8,10 @@ from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
 from data_schemas.manifest import Estimate, Volume
 from data_schemas.public_urls import public_url
-from infra.hardware import DATA_PROCESS_BYTES, MEMORY_PER_PARTITION_BYTE, partition_bytes, workers_or_all
+from infra.hardware import DATA_PROCESS_BYTES, MEMORY_PER_PARTITION_BYTE, partition_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
+from infra.workers.capacity import Capacity
 from infra.workers.partitions import Partition, PartitionResult
 from stages.ingest.config import PYTHON_DOCUMENTATION, IngestConfig
 from stages.stage import Sources, Stage, StageContext
@@ -52,13 +53,12 @@ class IngestStage(Stage):
             "charset-normalizer", "docutils", "brotli", "lxml", "markdown-it-py", "mwparserfromhell", "trafilatura",
         )  # fmt: skip
 
-    def estimate(self, config: IngestConfig, volume: Volume) -> Estimate:
+    def estimate(self, config: IngestConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes to read."""
-        workers = workers_or_all(None)
         size = config.partition_bytes or partition_bytes(volume.source_bytes)
         return Estimate(
-            seconds=volume.source_bytes / SOURCE_BYTES_PER_SECOND / workers + 2,
-            peak_memory_bytes=workers * (DATA_PROCESS_BYTES + MEMORY_PER_PARTITION_BYTE * size),
+            seconds=volume.source_bytes / SOURCE_BYTES_PER_SECOND / capacity.partitions + 2,
+            peak_memory_bytes=capacity.per_node * (DATA_PROCESS_BYTES + MEMORY_PER_PARTITION_BYTE * size),
             output=volume.model_copy(update={"source_bytes": 0}),
         )
 

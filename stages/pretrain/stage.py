@@ -9,6 +9,7 @@ from data_schemas.manifest import Estimate, Volume
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
+from infra.workers.capacity import Capacity
 from modeling.evaluation.config_counts import active_parameters, flops_per_token, parameters
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.batch_plan import elastic_plans
@@ -31,7 +32,7 @@ class PretrainStage(Stage):
         """The network and its optimizers are computed by torch."""
         return ("torch",)
 
-    def estimate(self, config: PretrainConfig, volume: Volume) -> Estimate:
+    def estimate(self, config: PretrainConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """FLOPs, exact; seconds at the machine's measured rate for training steps; peak memory."""
         plan = max(elastic_plans(config).items())[1]
         workers = plan.layout.world_size

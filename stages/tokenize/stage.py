@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from data_schemas.artifact_kinds import CORPUS, TOKENS, ArtifactKind
 from data_schemas.manifest import Estimate, Volume
-from infra.hardware import data_process_bytes, workers_or_all
+from infra.hardware import data_process_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
+from infra.workers.capacity import Capacity
 from infra.workers.partitions import Partition
 from stages.stage import Stage, StageContext
 from stages.tokenize.config import TokenizeConfig
@@ -35,16 +36,16 @@ class TokenizeStage(Stage):
         """The trainer and encoder of byte-level BPE."""
         return ("tokenizers",)
 
-    def estimate(self, config: TokenizeConfig, volume: Volume) -> Estimate:
+    def estimate(self, config: TokenizeConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text; the merges are learned in one process on all cores."""
-        workers = workers_or_all(None)
         training_bytes = min(volume.text_bytes, config.training_bytes or volume.text_bytes)
-        seconds = training_bytes / TRAINED_BYTES_PER_SECOND + volume.text_bytes / ENCODED_BYTES_PER_SECOND / workers + 1
+        seconds = training_bytes / TRAINED_BYTES_PER_SECOND + 1
+        seconds += volume.text_bytes / ENCODED_BYTES_PER_SECOND / capacity.partitions
         tokens = int(volume.text_bytes / BYTES_PER_TOKEN)
         output = volume.model_copy(update={"tokens": tokens, "vocabulary_size": config.vocabulary_size})
         unspaced = volume.scaled(0, training_bytes).unspaced_bytes
         trainer = TRAINER_BYTES * (training_bytes - unspaced) + UNSPACED_TRAINER_BYTES * unspaced
-        memory = workers * data_process_bytes(volume.text_bytes) + trainer
+        memory = capacity.per_node * data_process_bytes(volume.text_bytes) + trainer
         return Estimate(seconds=seconds, peak_memory_bytes=memory, output=output)
 
     def run(

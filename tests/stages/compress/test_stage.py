@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from data_schemas.manifest import Volume
 from infra.progress import SilentListener
 from infra.store.filesystem import Folder
+from infra.workers.capacity import Capacity
 from modeling.evaluation.config_counts import parameters
 from modeling.evaluation.network_counts import nonzero_parameters
 from modeling.export.model_files import model_from_files, model_to_files
@@ -242,18 +243,23 @@ def test_the_estimate_counts_the_teacher_and_the_student_at_its_size():
     same = CompressConfig(passes=(PrunePass(recovery=recovery),), measured_bytes=1)
     stage = CompressStage()
     # 2 x 10^6 of the teacher, and 6 x (12 x 2 x 100^2 + 100 x 1,000) of the student.
-    assert stage.estimate(student, volume).flops == pytest.approx(1e6 * (2e6 + 6 * 340_000), rel=1e-3)
-    assert stage.estimate(same, volume).flops == pytest.approx(1e6 * 8e6, rel=1e-3)
+    assert stage.estimate(student, volume, Capacity()).flops == pytest.approx(1e6 * (2e6 + 6 * 340_000), rel=1e-3)
+    assert stage.estimate(same, volume, Capacity()).flops == pytest.approx(1e6 * 8e6, rel=1e-3)
 
 
 def test_workers_of_recoveries_are_foreseen_and_not_a_part_of_the_key():
     alone, many = CompressConfig(), CompressConfig(workers=1_000, cpus_per_worker=0.1, max_failures=0)
     assert many.key_fields() == alone.key_fields()
     small, large = (Volume(parameters=parameters) for parameters in (10_000, 10_000_000_000))
-    estimates = [CompressStage().estimate(config, volume) for volume in (small, large) for config in (alone, many)]
+    estimates = [
+        CompressStage().estimate(config, volume, Capacity()) for volume in (small, large) for config in (alone, many)
+    ]
     assert estimates[1].seconds > estimates[0].seconds, "they take time to start"
     assert estimates[3].seconds < estimates[2].seconds
     assert estimates[3].flops == estimates[2].flops
     assert estimates[3].peak_memory_bytes > 100 * estimates[2].peak_memory_bytes, "each has the whole network"
-    rounded = [CompressStage().estimate(CompressConfig(passes=(Int8Pass(),), workers=count), small) for count in (0, 9)]
+    rounded = [
+        CompressStage().estimate(CompressConfig(passes=(Int8Pass(),), workers=count), small, Capacity())
+        for count in (0, 9)
+    ]
     assert rounded[0] == rounded[1], "nothing is trained"

@@ -2,6 +2,7 @@ import os
 import warnings
 from importlib import metadata
 
+from infra.workers.capacity import Capacity
 from stages.ingest import python_documentation
 from stages.ingest.config import IngestConfig
 from stages.ingest.python_documentation import (
@@ -117,7 +118,7 @@ def test_units_are_listed_once_until_a_package_is_installed(tmp_path, monkeypatc
     config, stage = IngestConfig(max_source_bytes=2_000_000), IngestStage()
     assert stage.list_sources(config, "") == stage.list_sources(config, "")
     volume = stage.list_sources(config, "").volume
-    assert volume and stage.estimate(config, volume).output.text_bytes == volume.text_bytes > 0
+    assert volume and stage.estimate(config, volume, Capacity()).output.text_bytes == volume.text_bytes > 0
     assert len(listings) == 1, "as often as a plan needs them"
     units = list_units()
     units.clear()

@@ -11,6 +11,7 @@ from data_schemas.errors import ConfigError, InputDataError
 from data_schemas.tables import FUNNEL
 from infra.progress import SilentListener
 from infra.store.artifacts import ArtifactStore
+from infra.workers.capacity import Capacity
 from infra.workers.partitions import PartitionMap
 from stages.ingest import stage as ingest_stage
 from stages.ingest.config import IngestConfig
@@ -197,7 +198,7 @@ def test_the_plan_lists_every_source_and_reads_none(tmp_path):
     config = IngestConfig(sources=[{"path": first}, {"path": second, "source": "two"}])
     listed = IngestStage().list_sources(config, "")
     assert list(listed.fingerprints) == [first, second]
-    volume = IngestStage().estimate(config, listed.volume).output
+    volume = IngestStage().estimate(config, listed.volume, Capacity()).output
     assert volume.text_bytes == pytest.approx(150_000, rel=0.1)
     before = listed.fingerprints
     write(tmp_path / "two.jsonl", {"text": "changed"})

@@ -12,6 +12,7 @@ from data_schemas.artifact_kinds import CORPUS
 from data_schemas.manifest import Volume
 from data_schemas.tables import FUNNEL
 from infra.store.artifacts import ArtifactStore
+from infra.workers.capacity import Capacity
 from stages.common.scripts import unspaced_bytes
 from stages.tokenize.config import TokenizeConfig
 from stages.tokenize.shards import training_texts
@@ -77,7 +78,7 @@ def test_the_plan_foresees_the_memory_of_scripts_without_spaces():
     config = TokenizeConfig(training_bytes=16_000_000)
     chinese = Volume(text_bytes=32_000_000, unspaced_bytes=31_000_000)
     memory = [
-        TokenizeStage().estimate(config, volume).peak_memory_bytes
+        TokenizeStage().estimate(config, volume, Capacity()).peak_memory_bytes
         for volume in (chinese, Volume(text_bytes=32_000_000))
     ]
     assert memory[0] - memory[1] == pytest.approx(90 * 15_500_000, rel=1e-6)
