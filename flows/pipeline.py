@@ -23,6 +23,7 @@ from data_schemas.public_urls import public_url
 from flows.accelerator_slots import accelerator_slot
 from flows.console import TimeLeft, with_time_left
 from flows.flow_runs import earlier_attempt, flow_run_id, prepare_process
+from flows.jobs.cancelling import stop_jobs_of_flow_run
 from flows.jobs.submitted import SubmittedSession, begin_session
 from flows.monitoring.json_lines import JsonLines
 from flows.monitoring.prometheus import serve_metrics
@@ -47,7 +48,13 @@ _request: contextvars.ContextVar[RunRequest] = contextvars.ContextVar("request")
 _view: contextvars.ContextVar[RunView] = contextvars.ContextVar("view")
 
 
-@flow(name="headrace", flow_run_name="headrace {config.name}", persist_result=False)
+@flow(
+    name="headrace",
+    flow_run_name="headrace {config.name}",
+    persist_result=False,
+    on_cancellation=[stop_jobs_of_flow_run],
+    on_crashed=[stop_jobs_of_flow_run],
+)
 def pipeline(
     config: RunConfig,
     store: str | None = None,

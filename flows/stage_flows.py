@@ -3,6 +3,7 @@
 from prefect import Flow, flow
 
 from flows.flow_runs import base_of
+from flows.jobs.cancelling import stop_jobs_of_flow_run
 from flows.pipeline import run_deployed
 from flows.run_config import recorded_config
 from flows.run_request import rerun_request
@@ -11,7 +12,13 @@ from stages.registry import STAGES, StageName
 from stages.stage import Stage
 
 
-@flow(name="headrace-rerun", flow_run_name="headrace-rerun {stage} of {run}", persist_result=False)
+@flow(
+    name="headrace-rerun",
+    flow_run_name="headrace-rerun {stage} of {run}",
+    persist_result=False,
+    on_cancellation=[stop_jobs_of_flow_run],
+    on_crashed=[stop_jobs_of_flow_run],
+)
 def rerun(
     stage: StageName,
     run: str = "latest",
@@ -73,7 +80,12 @@ def stage_flow(stage: Stage) -> Flow[..., str]:
         fresh: do not continue an unfinished rerun with the same settings.
     """
     rerun_stage.__annotations__["config"] = stage.Config | None
-    return flow(name=f"headrace-{stage.name}", persist_result=False)(rerun_stage)
+    return flow(
+        name=f"headrace-{stage.name}",
+        persist_result=False,
+        on_cancellation=[stop_jobs_of_flow_run],
+        on_crashed=[stop_jobs_of_flow_run],
+    )(rerun_stage)
 
 
 ingest_flow, clean_flow, dedup_flow, tokenize_flow, pretrain_flow, compress_flow, benchmark_flow = map(

@@ -1,30 +1,25 @@
-"""`headrace submit`, `attach`, `logs`, `cancel`: runs that work on a cluster, from any machine that reaches the store.
+"""`headrace submit`, `attach`, `logs`: runs that work on a cluster, from any machine that reaches the store.
 
 - `submit`: hands a run to a job and returns
 - `attach`, `print_logs`: what the jobs of a run print, from the store
-- `cancel`: stops a run, whoever executes it, and waits until nothing of it is left on the cluster
 """
 
 import contextlib
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from data_schemas.errors import EnvironmentProblem, NotFoundError
 from data_schemas.manifest import RunRecord
 from flows.jobs.submitted import SubmittedSession
 from flows.run_request import RunRequest
 from flows.run_session import RunView
-from infra.processes import ProcessIdentity, this_process
-from infra.ray_jobs.cancel import stop_jobs
 from infra.ray_jobs.client import JobState, RayJobs
 from infra.ray_jobs.following import Pulse
 from infra.ray_jobs.logs import LogReader
 from infra.ray_jobs.requests import JobFolder, JobRequest
 from infra.store.claims import BEAT_SECONDS, MISSED_BEATS
-from infra.store.runs import RunStore, close
+from infra.store.runs import RunStore
 
 POLL_SECONDS = 1.0
 
@@ -81,46 +76,6 @@ def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
     time.sleep(POLL_SECONDS)  # the last lines
     _print(log.new_text())
     return record
-
-
-def cancel(store_url: str, run_id: str, address: str | None, report: Callable[[str], None]) -> RunRecord:
-    """Fence a run, stop its jobs or its process, and record that it was interrupted; returns its record.
-
-    Raises:
-        EnvironmentProblem: if a cluster cannot be reached, or something of the run is left on it.
-    """
-    runs = RunStore(store_url)
-    record = runs.get(run_id)
-    requests = JobFolder(runs.folder, record.run_id).all()
-    if record.status == "running":
-        owner = runs.claims(record.run_id).owner(runs.claims(record.run_id).highest())
-        record, _ = runs.fence(record.run_id)
-        if owner and not owner.job and owner.process != this_process():
-            _interrupt(owner.process, report)
-        runs.save(close(record, "interrupted", "cancelled"))
-    owners = (runs.claims(record.run_id).owner(number) for number in range(1, record.claim + 1))
-    known = {request.submission_id for request in requests} | {owner.job for owner in owners if owner and owner.job}
-    for cluster in _clusters(address, requests, known):
-        stop_jobs(RayJobs(cluster), record.run_id, known, report)
-    return runs.get(record.run_id)
-
-
-def _interrupt(process: ProcessIdentity, report: Callable[[str], None]) -> None:
-    """Interrupt the process that executes a run, if it is on this machine."""
-    if not process.is_in_sight:
-        report(f"{process} commits nothing any more, and ends when it notices that")
-    elif not process.is_gone:
-        with contextlib.suppress(OSError):
-            os.kill(process.pid, signal.SIGINT)
-        report(f"interrupts {process}")
-
-
-def _clusters(address: str | None, requests: Iterable[JobRequest], known: Iterable[str]) -> list[str | None]:
-    """Addresses at which jobs of a run may be."""
-    if address:
-        return [address]
-    used: list[str | None] = list(dict.fromkeys(request.address for request in requests))
-    return used or ([None] if any(known) else [])
 
 
 def _is_in_progress(runs: RunStore, record: RunRecord, address: str | None) -> bool:

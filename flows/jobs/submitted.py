@@ -107,6 +107,8 @@ class SubmittedSession(RunSession):
             return self._recorded(stage)
         if stage not in self.request.planned:
             return self._take(stage)
+        if self._is_in_store(stage):
+            return super().execute(stage)
         listener = self.view.stage_started(stage.name)
         self._run_job(stage.name, listener)
         return self._recorded(stage)
@@ -196,6 +198,19 @@ class SubmittedSession(RunSession):
         names = [planned.name for planned in self.stages]
         job = self.following
         return job is not None and job.stage is not None and names.index(stage) < names.index(job.stage)
+
+    def _is_in_store(self, stage: Stage) -> bool:
+        """Whether a stage can be reused without a job: whatever the machine, its inputs are in the store.
+
+        The job of the first stage has planned the run: it has seen the sources and resolved the precision.
+        """
+        if self.following or self.is_closed or stage == self.request.planned[0]:
+            return False
+        try:
+            decision = self.decide(stage)
+        except Exception:
+            return False  # a job decides again, and reports it
+        return decision.action == "reuse" and not decision.sources.fingerprints
 
     def _recorded(self, stage: Stage) -> StageOutcome:
         outcome = self.record.stages[stage.name]

@@ -85,7 +85,7 @@ def cancel(run_id: RunId, address: Address = None, store: Store = None) -> None:
     From the moment on that this begins, the run commits nothing. Finished work is kept: the command that began the run
     continues it.
     """
-    from flows.commands.jobs import cancel as cancel_run
+    from flows.jobs.cancelling import cancel as cancel_run
 
     record = cancel_run(store_url(store), run_id, address, typer.echo)
     typer.echo(f"run {record.run_id} is {record.status}, and nothing of it is left on the cluster")

@@ -1,7 +1,11 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 from data_schemas.errors import ConfigError, EnvironmentProblem, FencedError, InputDataError, JobLostError
-from flows.commands.jobs import attach, cancel, print_logs, submit
+from flows.commands.jobs import attach, print_logs, submit
+from flows.jobs.cancelling import cancel, stop_jobs_of_flow_run
 from flows.jobs.requests import job_values, request_of
 from flows.jobs.submitted import SubmittedSession, begin_session
 from flows.run_request import RunRequest, rerun_request
@@ -193,7 +197,7 @@ def test_whoever_interrupts_the_submitter_stops_the_job_which_commits_nothing(co
 
 def test_cancel_attach_and_logs_need_the_store_and_the_cluster_only(corpus, store, monkeypatch, capsys):
     cluster = use_cluster(monkeypatch, store)
-    monkeypatch.setattr("flows.commands.jobs.RayJobs", lambda address: cluster)
+    monkeypatch.setattr("flows.jobs.cancelling.RayJobs", lambda address: cluster)
     monkeypatch.setattr("flows.commands.jobs.POLL_SECONDS", 0.01)
     cluster.execute = lambda job: "RUNNING"
     run_id, job = submit(request(corpus, store, "run"), SilentView())
@@ -213,6 +217,34 @@ def test_cancel_attach_and_logs_need_the_store_and_the_cluster_only(corpus, stor
 
     session, _ = run(request(corpus, store, "none"))
     assert session.run_id == run_id, "the run continues, here too"
+
+
+def test_a_flow_run_whose_process_died_leaves_no_job(corpus, store, monkeypatch):
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("flows.jobs.cancelling.RayJobs", lambda address: cluster)
+    cluster.execute = lambda job: "RUNNING"
+    of = replace(request(corpus, store, "stage"), flow_run="00000000-0000-0000-0000-000000000001")
+    killed = SubmittedSession.begin(of)
+    job = killed.hand_over("ingest")
+    flow_run = SimpleNamespace(id=of.flow_run, parameters={"store": store})
+    stop_jobs_of_flow_run(None, SimpleNamespace(id="another", parameters={"store": store}), None)
+    assert not cluster.stops
+    stop_jobs_of_flow_run(None, flow_run, None)
+    assert cluster.stops == [job.submission_id]
+    assert RunStore(store).get("latest").status == "interrupted"
+    cluster.execute = cluster.executed
+    session, _ = run_session(of)
+    assert session.run_id == killed.run_id, "a retry of the flow run continues its run"
+
+
+def test_what_the_store_has_needs_no_job(corpus, store, monkeypatch):
+    base, _ = run_config(store, mini_config(corpus), last_stage="clean")
+    cluster = use_cluster(monkeypatch, store)
+    session, diary = run_session(request(corpus, store, "stage", "execution.address=http://a:1", last_stage="clean"))
+    assert [name.rpartition("-")[2] for name in cluster.states] == ["ingest"], "which sees the sources"
+    assert diary.actions == {"ingest": "reuse", "clean": "reuse"}
+    assert digests(store, session.run_id) == digests(store, base.run_id)
+    assert session.record.claim == 3
 
 
 def test_a_run_nobody_works_on_any_more_is_no_run_to_attach_to(corpus, store, monkeypatch):
