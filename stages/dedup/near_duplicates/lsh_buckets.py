@@ -11,6 +11,7 @@ sorted by signature and exact hash, those of equal signature are paired with the
 documents are paired with the next `NEIGHBORS` first documents.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,10 +25,11 @@ from stages.dedup.part_files import Numbers
 
 NEIGHBORS = 64
 """Pairs per document of a large bucket. All pairs of a bucket of 100,000 boilerplate pages would be 5 billion."""
+_MERGE_AT = 1 << 24
+"""Pairs to collect before their repetitions are removed."""
 ENTRIES = 1 << 21
 """Band keys that one bucket partition sorts: about 130 MB with their documents and the copies made by sorting, and
-16 bytes per candidate pair."""
-
+16 bytes per distinct candidate pair."""
 
 MAX_PARTITIONS = 1 << 16
 """Beyond 6 billion documents, partitions grow instead: a driver lists them all."""
@@ -129,9 +131,18 @@ def large_bucket_pairs(members: Members, signatures: Hashes, exact: Hashes) -> P
     is_first = _changes(keys) | _changes(signatures)
     firsts, keys_of_firsts = documents[is_first], keys[is_first]
     pairs = [(firsts[np.cumsum(is_first) - 1][~is_first], documents[~is_first])]
+    merged = 0
     for step in range(1, min(NEIGHBORS, len(firsts) - 1) + 1):
         same = keys_of_firsts[:-step] == keys_of_firsts[step:]
         pairs.append((firsts[:-step][same], firsts[step:][same]))
+        if sum(len(one) for one, _ in pairs[1:]) > max(_MERGE_AT, merged):  # bands have most pairs in common
+            pairs = [_ordered(pairs)]
+            merged = len(pairs[0][0])
+    return _ordered(pairs)
+
+
+def _ordered(pairs: Sequence[tuple[Numbers, Numbers]]) -> Pairs:
+    """Distinct pairs, the smaller number first."""
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
     return distinct(np.minimum(one, other), np.maximum(one, other))
 

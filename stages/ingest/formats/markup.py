@@ -29,8 +29,8 @@ MAX_CHARACTERS = 4_000_000
 _FRONT_MATTER = re.compile(
     r"\A\ufeff?(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|(?<=[^\n]\n)\.\.\.)[ \t]*\r?(?:\n|\Z)", re.S | re.M
 )
-_FIELD_LINE = re.compile(r"[ \t]|[\w\"'][^:\n]{0,60}:(?:[ \t]|$)|[-#\]}]|[\w.-]+[ \t]*=|\[")
-"""A line of front matter: a field, an item, a comment, or one that is indented or closes a list."""
+_FIELD_LINE = re.compile(r"[ \t]|[\w\"'][^:\n]{0,60}:(?:[ \t]|$)|[-#\]}]|[\w.-]+[ \t]*=|\[|[?:][ \t]")
+"""A line of front matter: a field, an explicit key, an item, a comment, or one that is indented or closes a list."""
 _MAIL_HEADER = re.compile(r"\A\ufeff?((?:[A-Z][A-Za-z-]*:(?: .*)?\n(?:[ \t]+\S.*\n)*){2,})\n")
 _MAIL_FIELD = re.compile(r"^([A-Z][A-Za-z-]*):(.*(?:\n[ \t]+.*)*)", re.M)
 _KEPT_FIELDS = {"title": "title", "author": "author", "authors": "author", "status": "status", "tags": "tags"}
