@@ -10,15 +10,17 @@ limit, and on a temporary server, nothing waits. HEADRACE_ACCELERATOR names anot
 """
 
 import contextlib
+import contextvars
+import logging
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
-from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.flow_runs import flow_run_id
 from flows.run_session import RunSession
@@ -29,36 +31,33 @@ LIMIT = "headrace-accelerator"
 STAGES = ("pretrain", "compress", "benchmark")
 LEASE_SECONDS = 60.0
 """The shortest that Prefect admits."""
+POLL_SECONDS = 5.0
+IS_TAKEN = 423
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def accelerator_slot(stage: Stage, session: RunSession) -> Iterator[None]:
     """Hold a slot while a stage computes on an accelerator; do nothing if it is reused."""
-    holder = flow_run_id()
-    if holder is None or stage.name not in STAGES or not _will_run(stage, session):
+    flow_run = flow_run_id()
+    if flow_run is None or stage.name not in STAGES or not _will_run(stage, session):
         yield
         return
     name = os.environ.get(NAME) or LIMIT
-    limit = _limit(name)
-    if limit is None or not limit.active:
+    lease = _acquire(name, flow_run, lambda: session.view.logged(_waits(stage.name, name)))
+    if lease is None:
         yield
         return
-    if limit.active_slots >= limit.limit:
-        session.view.logged(
-            f"{stage.name} waits for a slot of the concurrency limit {name}: {limit.active_slots} of {limit.limit} are "
-            f"taken; see: prefect global-concurrency-limit inspect {name}"
-        )
-    owner = ConcurrencyLeaseHolder(type="flow_run", id=UUID(holder))
-    with concurrency(name, lease_duration=LEASE_SECONDS, holder=owner):
+    ended = threading.Event()
+    context = contextvars.copy_context()  # the settings of this thread
+    threading.Thread(target=context.run, args=(_renew, lease, ended), name="accelerator slot", daemon=True).start()
+    try:
         yield
-
-
-def _limit(name: str) -> GlobalConcurrencyLimitResponse | None:
-    with get_client(sync_client=True) as client:
-        try:
-            return client.read_global_concurrency_limit_by_name(name)
-        except ObjectNotFound:
-            return None
+    finally:
+        ended.set()
+        with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+            client.release_concurrency_slots_with_lease(lease)
 
 
 def _will_run(stage: Stage, session: RunSession) -> bool:
@@ -68,3 +67,46 @@ def _will_run(stage: Stage, session: RunSession) -> bool:
         return session.decide(stage).action == "run"
     except Exception:
         return True  # the stage's task decides again and reports it
+
+
+def _acquire(name: str, flow_run: str, report_waiting: Callable[[], None]) -> UUID | None:
+    """Lease of a slot, waited for in this thread, so that an interrupt ends it; None if there is no such limit.
+
+    Prefect's own `concurrency` waits in a thread that keeps an interrupted process from ending.
+    """
+    owner = ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run))
+    with get_client(sync_client=True) as client:
+        while True:
+            try:
+                answer = client.increment_concurrency_slots_with_lease(
+                    [name], 1, "concurrency", lease_duration=LEASE_SECONDS, holder=owner
+                )
+            except PrefectHTTPStatusError as error:
+                if error.response.status_code != IS_TAKEN:
+                    raise
+                report_waiting()
+                report_waiting = _nothing
+                time.sleep(POLL_SECONDS)
+            else:
+                lease = answer.json()
+                return UUID(lease["lease_id"]) if lease["limits"] else None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _waits(stage: str, name: str) -> str:
+    return (
+        f"{stage} waits for a slot of the concurrency limit {name}, which other runs have; "
+        f"see: prefect global-concurrency-limit inspect {name}"
+    )
+
+
+def _renew(lease: UUID, ended: threading.Event) -> None:
+    with get_client(sync_client=True) as client:
+        while not ended.wait(LEASE_SECONDS / 3):
+            try:
+                client.renew_concurrency_lease(lease_id=lease, lease_duration=LEASE_SECONDS)
+            except Exception as error:
+                logger.warning("the slot of the accelerator was not renewed, so that others may take it: %s", error)

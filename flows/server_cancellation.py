@@ -3,8 +3,8 @@
 A worker signals the process that it started. While training handles the signal, to save a checkpoint, Prefect's engine
 learns nothing of the reason and would record a crash. A run that a command started has no worker: it asks the server.
 
-- `ends_as_cancelled`: context in which an interrupted flow ends as cancelled if it was cancelled
-- `stops_when_cancelled`: the same for a command, which is interrupted if its flow run is cancelled
+- `ends_as_cancelled`: context in which a stopped flow ends as cancelled if it was cancelled
+- `stops_when_cancelled`: the same for a command, which is stopped if its flow run is cancelled
 - `cancelled_named`: reports that end to the user of the command
 """
 
@@ -34,14 +34,14 @@ class RunCancelled(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ends_as_cancelled() -> Iterator[None]:
-    """Let the flow engine end a flow that was interrupted by its cancellation as it ends cancelled flows.
+    """Let the flow engine end a flow that was stopped by its cancellation as it ends cancelled flows.
 
     Raises:
         TerminationSignal: instead of the interrupt, for the flow engine.
     """
     try:
         yield
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, TerminationSignal) as interrupt:
         if not _is_cancelled(flow_run_id()):
             raise
         control_listener._set_intent("cancel")
@@ -50,7 +50,7 @@ def ends_as_cancelled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stops_when_cancelled() -> Iterator[None]:
-    """Interrupt the main thread if the current flow run is cancelled on the server."""
+    """Send this process SIGTERM, as a worker would, if the current flow run is cancelled on the server."""
     ended = threading.Event()
     if flow_run := flow_run_id():
         context = contextvars.copy_context()  # the settings of this thread
@@ -83,7 +83,7 @@ def _watch(flow_run: str, ended: threading.Event) -> None:
     assert main is not None
     while not ended.wait(POLL_SECONDS):
         if _is_cancelled(flow_run):
-            signal.pthread_kill(main, signal.SIGINT)
+            signal.pthread_kill(main, signal.SIGTERM)
             return
 
 

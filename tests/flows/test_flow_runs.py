@@ -1,19 +1,24 @@
 """Retried flow runs, the forms of deployments, and the files that prepare a Prefect server."""
 
 import json
+import signal
 from pathlib import Path
+from threading import Timer, get_ident
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, validate
 from typer.testing import CliRunner
 
 from data_schemas.errors import ConfigError, NotFoundError
 from flows import flow_runs, server_cancellation
+from flows.accelerator_slots import _acquire
 from flows.cli import app
 from flows.pipeline import pipeline
 from flows.run_config import load_run_config
@@ -24,6 +29,7 @@ from infra.store.runs import RunStore
 from stages.clean.stage import CleanStage
 from stages.registry import STAGES
 from tests.flows.mini import mini_config, run, run_config, write_corpus
+from tests.flows.test_prefect_server import server
 
 CHECKOUT = Path(__file__).parents[2]
 NAMES = [stage.name for stage in STAGES]
@@ -116,8 +122,26 @@ def test_an_interrupt_is_a_cancellation_if_the_server_says_so(monkeypatch, is_ca
     with pytest.raises(KeyboardInterrupt) as info, cancelled_named(), ends_as_cancelled():
         raise KeyboardInterrupt
     assert type(info.value) is end
+    monkeypatch.setattr(server_cancellation, "_is_cancelled", lambda _: False)
     with pytest.raises(TerminationSignal), cancelled_named(), ends_as_cancelled():
         raise TerminationSignal(15)  # of another origin; nothing of the first is left
+
+
+def test_a_wait_for_the_accelerator_ends_with_the_run_and_without_a_limit_there_is_none():
+    reports: list[int] = []
+    interrupts = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with server(423, "{}") as url, temporary_settings({PREFECT_API_URL: url}):
+            Timer(1, signal.pthread_kill, (get_ident(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                _acquire("limit", str(uuid4()), lambda: reports.append(1))
+    finally:
+        signal.signal(signal.SIGINT, interrupts)
+    assert reports == [1]
+    with server(200, json.dumps({"lease_id": str(uuid4()), "limits": []})) as url, temporary_settings(
+        {PREFECT_API_URL: url}
+    ):  # fmt: skip
+        assert _acquire("limit", str(uuid4()), pytest.fail) is None
 
 
 def test_credentials_become_no_parameters(tmp_path):
