@@ -118,6 +118,9 @@ class Folder:
             else:
                 listed = self._sizes_in(folder)
                 sizes |= {path: listed.get(path.rpartition("/")[2]) for path in own}
+                # A listing may lag behind; after some that are missing indeed, all are taken as such.
+                missing = [path for path in own if sizes[path] is None][:FEW_FILES]
+                sizes |= self.sizes(missing) if missing else {}
         return sizes
 
     def _sizes_in(self, folder: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from infra.store import uploads
 from infra.store.access import check_access
 from infra.store.artifacts import ArtifactStore
 from infra.store.claims import RunClaims
-from infra.store.filesystem import Folder
+from infra.store.filesystem import FEW_FILES, Folder
 from tests.infra.store.faulty_s3 import FaultyS3, faulty_s3
 from tests.infra.store.s3_server import BUCKET, forget_clients
 from tests.stores import commit, documents_table, no_rejects
@@ -91,6 +91,16 @@ def test_a_listing_whose_second_page_fails_is_no_listing(folder, proxy):
     proxy.heal()
     folder.remove()
     assert folder.names() == []
+
+
+def test_a_listing_that_lags_behind_makes_no_file_missing(folder, proxy):
+    names = [f"{number:03d}" for number in range(FEW_FILES + 2)]
+    for name in names:
+        folder.write(name, b"x")
+    proxy.fail("GET", "list-type=2", lambda page: page.replace(b"/007</Key>", b"/elsewhere</Key>"))
+    folder.remove_files(["008"])
+    sizes = folder.sizes(names)
+    assert sizes == dict.fromkeys(names, 1) | {"008": None}
 
 
 def test_attempts_are_bounded_and_end_in_a_sentence(folder, proxy):
