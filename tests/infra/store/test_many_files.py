@@ -80,4 +80,4 @@ def test_finished_partitions_are_found_with_few_requests():
     with counted_requests() as requests:
         found = one._finished("read", partitions)
     assert set(found) == {partition.name for partition in partitions} - {"0007", "0008"}
-    assert requests == {"ls": 2, "cat_file": 300}, "markers are read in parallel"
+    assert requests == {"ls": 2, "cat_file": 300, "info": 1}, "markers in parallel, and what a listing lacks by name"
