@@ -135,9 +135,9 @@ def _result(future: Any, name: str, needs: TaskNeeds) -> Any:
     except ray.exceptions.RayError as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise EnvironmentProblem(
-            f"partition {name} did not end: its process or node was lost {needs.retries + 1} times, at last because "
-            f"{reason}; what is finished is kept: start more reliable or larger nodes, or raise "
-            "execution.partition_retries, and run again"
+            f"partition {name} did not end: its process or node was lost in every try, at last because {reason}; what "
+            "is finished is kept: start more reliable or larger nodes, or raise execution.partition_retries or "
+            "execution.memory_per_partition, and run again"
         ) from error
 
 

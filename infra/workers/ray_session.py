@@ -17,6 +17,9 @@ _ENVIRONMENT = {
     # The controller takes one report per worker per poll; at the default of 2 s each report costs up to 2 s.
     # Polling costs too: 8 % of a core at 0.1 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # After a failure Ray Train counts workers that it could start before the cluster knows that a node is lost, and
+    # waits this long for room before it counts again; 60 s by default. A wait that ends so is no failure.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     # By default Ray runs workers at nice 15, below all other processes of the machine.
     "RAY_worker_niceness": "0",
     # Ray's future default; without it every start prints a warning.
@@ -26,6 +29,8 @@ _ENVIRONMENT = {
     # then the driver would wait for the node's tasks, although the cluster knows the node as dead.
     "RAY_grpc_client_keepalive_time_ms": "20000",
     "RAY_grpc_client_keepalive_timeout_ms": "20000",
+    # By default a task that the memory monitor of a node kills is tried again without end, in growing pauses.
+    "RAY_task_oom_retries": "8",
 }
 
 # Ray's services have no password, and by default most of them listen on all interfaces. On Windows and macOS a Ray that

@@ -133,6 +133,7 @@ class Cluster:
             "OMP_NUM_THREADS": "1",
             "RAY_grpc_client_keepalive_time_ms": "5000",
             "RAY_grpc_client_keepalive_timeout_ms": "5000",
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
             **environment,
         }
         self.switch = Machine("switch")

@@ -11,8 +11,7 @@ from tests.stages.pretrain.test_trainer import job_for, run
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("cut_off", [False, True])
-def test_workers_of_a_lost_node_are_replaced_from_the_last_checkpoint(cluster, tmp_path, cut_off):
+def test_workers_of_a_killed_node_are_replaced_from_the_last_checkpoint(cluster, tmp_path):
     """Two workers on two nodes; the one that is left finishes, with the losses of one process."""
     lost, kept = cluster.use(2)
     tokens = tokens_artifact(f"{tmp_path}/store", [[number % 13 + 1 for number in range(4_000)]])
@@ -22,7 +21,7 @@ def test_workers_of_a_lost_node_are_replaced_from_the_last_checkpoint(cluster, t
     training = cluster.driver.start(pretraining_on_ray.train, job, gate)
     wait_for(lambda: len(gate.nodes("training")) == 2 or training.done())
     assert gate.nodes("start-of-2") == sorted([lost.machine.name, kept.machine.name])
-    cluster.lose(lost, cut_off)
+    cluster.lose(lost)
     gate.open()
     outcome = training.result(200)
     assert outcome.starts == [0, 20]
