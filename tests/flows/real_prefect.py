@@ -14,6 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,7 @@ from tests.flows.test_command_line import HEADRACE, answers, free_port, wait_for
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
+ATTEMPTS = 10
 
 
 @dataclass
@@ -68,11 +71,18 @@ class Server:
         return self.start([HEADRACE, *arguments], log)
 
     def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Answer of the server's API."""
+        """Answer of the server's API; repeated as by Prefect's clients while the database is locked."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/{path}", data=data, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.loads(response.read() or "null")
+        for attempt in range(ATTEMPTS):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return json.loads(response.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(2)
+        raise AssertionError
 
     def run(self, deployment: str, **parameters: Any) -> str:
         """Id of a new flow run of a deployment."""
