@@ -27,3 +27,19 @@ def test_workers_of_a_killed_node_are_replaced_from_the_last_checkpoint(cluster,
     assert outcome.starts == [0, 20]
     assert gate.nodes("start-of-1") == [kept.machine.name]
     assert [row["loss"] for row in outcome.log] == pytest.approx([row["loss"] for row in expected.log], rel=1e-3)
+
+
+def test_workers_move_from_a_node_that_is_cut_off_to_one_that_joins(cluster, tmp_path):
+    """Peers of a cut-off node wait for it: the cluster has to notice, and to end them too."""
+    lost, kept = cluster.use(2)
+    tokens = tokens_artifact(f"{tmp_path}/store", [[number % 13 + 1 for number in range(4_000)]])
+    gate = Gate(tmp_path / "gate", "training")
+    job = job_for(tokens, tmp_path / "work", workers=2)
+    training = cluster.driver.start(pretraining_on_ray.train, job, gate)
+    wait_for(lambda: len(gate.nodes("training")) == 2 or training.done())
+    cluster.lose(lost, cut_off=True)
+    joined = cluster.add(1)
+    gate.open()
+    assert training.result(200).starts == [0, 20]
+    names = [lost.machine.name, kept.machine.name, kept.machine.name, joined.machine.name]
+    assert gate.nodes("start-of-2") == sorted(names)
