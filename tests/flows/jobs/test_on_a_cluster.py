@@ -1,6 +1,7 @@
 """Runs on a real Ray cluster with a token, by the command line: each command is a process of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from infra.ray_jobs.logs import LogReader
+from infra.ray_jobs.requests import JobFolder
 from infra.store.runs import RunStore
 from tests.flows.mini import digests, mini_config, mini_values, run_config, write_corpus
 from tests.infra.ray_jobs.ray_cluster import RayCluster, ray_cluster
@@ -135,3 +137,30 @@ def test_a_flow_that_is_terminated_stops_its_job_and_leaves_nothing(headrace, tm
     inline, _ = run_config(str(tmp_path / "inline"), mini_config(headrace.corpus), last_stage="tokenize")
     assert digests(headrace.store, run_id) == digests(str(tmp_path / "inline"), inline.run_id)
     headrace.nothing_is_left()
+
+
+def test_a_killed_submitter_and_a_killed_driver_are_replaced_and_a_cancel_leaves_nothing(headrace):
+    whole = ("run", headrace.config, "--on", "ray", "--set", "execution.submit=run", *LONG[:-1], "pretrain.workers=0")
+    killed = headrace.start(*whole)
+    wait_for(lambda: "train: step" in headrace.log(), 200)
+    run_id = headrace.runs.get("latest").run_id
+    [first] = JobFolder(headrace.runs.folder, run_id).all()
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+
+    adopter = headrace.start(*whole)
+    assert adopter.stdout is not None
+    assert "is in progress" in next(line for line in adopter.stdout if run_id in line)
+    claims = headrace.runs.claims(run_id)
+    driver = claims.owner(claims.highest())
+    assert (claims.highest(), driver.job) == (first.number, first.submission_id), "the job went on"
+    os.kill(driver.process.pid, signal.SIGKILL)
+    number = first.number + 2  # the submitter took it back between
+    wait_for(lambda: "train: step" in headrace.log(number))
+    assert claims.owner(number).job == f"headrace-{run_id}-{number}-run"
+
+    assert f"run {run_id} is interrupted" in headrace("cancel", "latest")
+    headrace.nothing_is_left()
+    output, _ = adopter.communicate(timeout=60)
+    assert adopter.returncode == 2, output
+    assert headrace.runs.get("latest").status == "interrupted"
