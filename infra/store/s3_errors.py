@@ -98,6 +98,9 @@ class Fault:
                 f"{where}: the server's certificate is not accepted ({self.message}); check AWS_ENDPOINT_URL, or name "
                 "its authority in AWS_CA_BUNDLE"
             )
+        if isinstance(self.error, boto.ParamValidationError | ValueError):
+            message = " ".join(self.message.split())[:200]
+            return EnvironmentProblem(f"{where}: {message}; check the store's URL and AWS_ENDPOINT_URL")
         if isinstance(self.error, NO_CREDENTIALS):
             return EnvironmentProblem(
                 f"{where}: no credentials ({self.message}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "

@@ -248,6 +248,12 @@ def test_a_missing_bucket_is_named_and_not_created(proxy):
     assert all("PUT /absent-bucket?" not in line and line != "PUT /absent-bucket" for line in proxy.seen)
 
 
+def test_an_impossible_bucket_is_a_sentence(proxy):
+    with pytest.raises(EnvironmentProblem, match="Invalid bucket name .*check the store's URL") as error:
+        Folder("s3://Bad_Bucket!!/store").names()
+    assert "\n" not in str(error.value)
+
+
 def test_missing_credentials_are_named(folder, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
