@@ -249,7 +249,7 @@ def test_a_missing_bucket_is_named_and_not_created(proxy):
 
 
 def test_an_impossible_bucket_is_a_sentence(proxy):
-    with pytest.raises(EnvironmentProblem, match="Invalid bucket name .*check the store's URL") as error:
+    with pytest.raises(EnvironmentProblem, match=r"Invalid bucket name .*check the store's URL") as error:
         Folder("s3://Bad_Bucket!!/store").names()
     assert "\n" not in str(error.value)
 
