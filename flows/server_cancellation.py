@@ -24,6 +24,8 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from flows.flow_runs import flow_run_id
 
 POLL_SECONDS = 5.0
+REPEAT_SECONDS = 30.0
+"""As long as a worker waits; the second signal interrupts the saving of a checkpoint."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +84,11 @@ def _watch(flow_run: str, ended: threading.Event) -> None:
     main = threading.main_thread().ident
     assert main is not None
     while not ended.wait(POLL_SECONDS):
-        if _is_cancelled(flow_run):
+        # Repeated: what a handler raises inside a destructor or a callback of a library is lost.
+        while _is_cancelled(flow_run):
             signal.pthread_kill(main, signal.SIGTERM)
-            return
+            if ended.wait(REPEAT_SECONDS):
+                return
 
 
 def _is_cancelled(flow_run: str | None) -> bool:
