@@ -26,8 +26,9 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # A node that loses its network closes no connection. Ray's own pings would notice that after 300 + 120 s, and until
-    # then the driver would wait for the node's tasks, although the cluster knows the node as dead.
-    "RAY_grpc_client_keepalive_time_ms": "20000",
+    # then the driver would wait for the node's tasks, although the cluster knows the node as dead. Ray's servers close
+    # a connection on which pings come within 60 s ("Too many pings"), unless they were started with a shorter time.
+    "RAY_grpc_client_keepalive_time_ms": "75000",
     "RAY_grpc_client_keepalive_timeout_ms": "20000",
     # By default a task that the memory monitor of a node kills is tried again without end, in growing pauses.
     "RAY_task_oom_retries": "8",
