@@ -21,7 +21,7 @@ PANELS = {
 
 
 def printed(*arguments: str, columns: int = 80) -> str:
-    return CliRunner(env={"COLUMNS": str(columns), "TERMINAL_WIDTH": str(columns)}).invoke(app, arguments).stdout
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(app, arguments).stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])

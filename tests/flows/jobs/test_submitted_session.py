@@ -13,6 +13,7 @@ from flows.run_session import RunSession, SilentView
 from infra.ray_jobs.requests import JobFolder
 from infra.store import claims
 from infra.store.runs import RunStore
+from infra.workers.capacity import Capacity
 from tests.flows.jobs.in_process import request, submitted_config, use_cluster
 from tests.flows.mini import Diary, digests, mini_config, run, run_config, write_corpus
 
@@ -282,6 +283,7 @@ def test_a_cluster_without_jobs_needs_a_shared_store_too(corpus, store, monkeypa
     with pytest.raises(ConfigError, match="RAY_ADDRESS=head:6379"):
         RunSession.begin(of)
     assert not RunStore(store).all()
+    monkeypatch.setattr("flows.planning.capacity_of", lambda *execution: Capacity(1, 1))  # no such cluster
     for overrides in (["execution.engine=ray", "execution.shared_filesystem=true"], []):
         session = RunSession.begin(RunRequest(mini_config(corpus, *overrides), store, last_stage="clean"))
         session.close("failed")
