@@ -139,8 +139,8 @@ def as_utf8(stream: IO[bytes], *, declares_encoding: bool = False) -> IO[bytes]:
     if head.startswith(codecs.BOM_UTF8):
         stream.read(len(codecs.BOM_UTF8))
     elif encoding or not declares_encoding:
-        chunks = _recoded(stream, encoding) if encoding else recoded_lines(stream, BUFFER_BYTES)
-        stream = io.BufferedReader(ChunkReader(chunks), BUFFER_BYTES)
+        reader = ChunkReader(_recoded(stream, encoding)) if encoding else RecodedReader(stream)
+        stream = io.BufferedReader(reader, BUFFER_BYTES)
     head = stream.peek(BUFFER_BYTES)  # type: ignore[attr-defined]
     if b"\r" in head[:-1] and b"\n" not in head:
         return io.BufferedReader(ChunkReader(_with_line_feeds(stream)), BUFFER_BYTES)
@@ -191,6 +191,20 @@ class ChunkReader(io.RawIOBase):
     def tell(self) -> int:
         """Offset in the file of the next byte."""
         return self._position
+
+
+class RecodedReader(ChunkReader):
+    """File of records, recoded to UTF-8 if its lines are in another encoding."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        """Read a file from its beginning."""
+        self.source = source
+        self.is_unchanged = False
+        """Whether it is decided that each byte is that of the source."""
+        super().__init__(recoded_lines(source, BUFFER_BYTES, self._decide))
+
+    def _decide(self) -> None:
+        self.is_unchanged = True
 
 
 def _recoded(stream: IO[bytes], encoding: str) -> Iterator[bytes]:

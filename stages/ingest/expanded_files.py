@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from stages.ingest.bookmarks import FIRST_MEMBER, Bookmark, Member
-from stages.ingest.byte_streams import BUFFER_BYTES, ChunkReader
+from stages.ingest.byte_streams import BUFFER_BYTES, ChunkReader, RecodedReader
 from stages.ingest.decompression import TEXT_BYTES, Chunks, DamagedFileError, detected_compression, expanded, is_text
 
 
@@ -58,7 +58,15 @@ def _expanded_again(stream: IO[bytes], kind: str) -> Iterator[bytes]:
 def member_at(stream: IO[bytes], offset: int) -> Member:
     """The last member that begins at or before an offset of a stream; later calls have greater offsets."""
     file = getattr(stream, "raw", None)
+    if isinstance(file, RecodedReader):
+        return _unchanged_at(file.source, offset) if file.is_unchanged else FIRST_MEMBER
     return file.chunks.member_at(offset) if isinstance(file, _ExpandedFile) else FIRST_MEMBER
+
+
+def _unchanged_at(source: IO[bytes], offset: int) -> Member:
+    """The member of a stream that was not recoded; one without compression can be continued anywhere."""
+    is_expanded = isinstance(getattr(source, "raw", None), _ExpandedFile)
+    return member_at(source, offset) if is_expanded else Member(offset, offset)
 
 
 def continued(stream: IO[bytes], start: Bookmark | None) -> IO[bytes]:
@@ -66,6 +74,8 @@ def continued(stream: IO[bytes], start: Bookmark | None) -> IO[bytes]:
     if start is None:
         return stream
     file = getattr(stream, "raw", None)
+    if isinstance(file, RecodedReader) and start.member != FIRST_MEMBER:
+        return continued(file.source, start)
     if (
         isinstance(file, _ExpandedFile)
         and start.member.position > stream.tell()

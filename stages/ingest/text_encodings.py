@@ -6,7 +6,7 @@
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 BYTE_ORDER_MARKS = (
@@ -28,6 +28,8 @@ MAX_CONTROL_SHARE = 0.1
 """Maximum share of control characters in UTF-8; in UTF-16, half the bytes of Cyrillic or Arabic text are such."""
 MAX_LINE_BYTES = 1 << 20
 """Longer lines are recoded in pieces."""
+ASCII_BYTES = 1 << 25
+"""A file of records that begins with so much ASCII is not recoded: resumed, it need not be read from its beginning."""
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\f\r\x1b"})
 
 
@@ -67,20 +69,28 @@ def guessed_encoding(sample: bytes) -> str:
     return FALLBACK if best is None or FALLBACK in possible else best.encoding
 
 
-def recoded_lines(stream: IO[bytes], chunk_bytes: int) -> Iterator[bytes]:
+def recoded_lines(
+    stream: IO[bytes], chunk_bytes: int, on_unchanged: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
     """Chunks of a file of records in UTF-8; the first lines beyond ASCII decide on the encoding of the file.
 
-    If most of them are UTF-8, the others are damaged, and are left as they are.
+    If most of them are UTF-8, the others are damaged, and are left as they are. So is a file that begins with
+    `ASCII_BYTES` of ASCII.
 
     Args:
         stream: the file, without a byte order mark.
         chunk_bytes: bytes to read at a time.
+        on_unchanged: called once it is decided that no byte of the file changes.
     """
     encoding: str | None = None
     held: list[bytes] = []
-    held_bytes = 0
+    held_bytes = ascii_bytes = 0
     while data := stream.read1(chunk_bytes):  # type: ignore[attr-defined]  # `read` loses bytes before damage
+        if encoding is None and ascii_bytes >= ASCII_BYTES and not held:
+            encoding = "utf-8"
+            on_unchanged()
         if encoding == "utf-8" or (not held and data.isascii()):
+            ascii_bytes += len(data)
             yield data
             continue
         held.append(data)
@@ -92,6 +102,7 @@ def recoded_lines(stream: IO[bytes], chunk_bytes: int) -> Iterator[bytes]:
             encoding = encoding or _encoding_of_lines(lines)
             yield _recoded(lines, encoding)
             if encoding == "utf-8":
+                on_unchanged()
                 yield rest
                 rest = b""
             held, held_bytes = [rest] if rest else [], len(rest)

@@ -10,7 +10,7 @@ import pytest
 
 from data_schemas.errors import InputDataError
 from infra.workers.pieces import CommittedPieces
-from stages.ingest import bookmarks, decompression
+from stages.ingest import bookmarks, decompression, text_encodings
 from stages.ingest.bookmarks import Bookmark, Bookmarks
 from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import IngestConfig, SourceConfig
@@ -131,6 +131,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(bookmarks, "SPACING_BYTES", 1_500)
     monkeypatch.setattr(decompression, "INPUT_BYTES", 1 << 9)
     monkeypatch.setattr(decompression, "OUTPUT_BYTES", 1 << 11)
+    monkeypatch.setattr(text_encodings, "ASCII_BYTES", 1_500)
 
 
 def read_from(folder, name, marks):
