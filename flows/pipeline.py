@@ -106,7 +106,7 @@ def run_request(request: RunRequest, view: RunView) -> str:
 def run_stages(session: RunSession) -> str:
     """Execute all stages of a session inside the current flow; the run is closed on success, failure and interrupt."""
     try:
-        with _monitored(session):
+        with session.closing(), _monitored(session):
             if isinstance(session, SubmittedSession) and session.request.config.execution.submit == "run":
                 execute_all: Callable[[], Any] = run_task(session)
                 execute_all()
@@ -115,13 +115,6 @@ def run_stages(session: RunSession) -> str:
                     execute: Callable[[], Any] = stage_task(stage, session)
                     with accelerator_slot(stage, session), exceeded_time_named(stage.name, session):
                         execute()
-        session.close("finished")
-    except Exception as error:
-        session.close("failed", str(error))
-        raise
-    except BaseException:
-        session.close("interrupted")
-        raise
     finally:
         close_ray()
     _report(session)

@@ -5,13 +5,16 @@
 """
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from data_schemas.errors import FencedError, NotFoundError
 from data_schemas.manifest import RunRecord, StageOutcome, Volume
-from data_schemas.public_urls import PUBLIC, public_text, public_url
+from data_schemas.public_urls import public_text, public_url
+from flows.earlier_runs import new_record, of_flow_run, unfinished_run
 from flows.planning import (
     PlannedStage,
     Planner,
@@ -28,7 +31,7 @@ from infra.store import runs
 from infra.store.access import check_access
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact, ArtifactStore
-from infra.store.claims import MISSED_BEATS, Claim, Heartbeat
+from infra.store.claims import Claim, Heartbeat
 from infra.store.filesystem import Folder
 from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate
@@ -270,6 +273,19 @@ class RunSession:
         finally:
             self._stop_heartbeat()
 
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Close the run as finished, failed or interrupted, by how the block ends."""
+        try:
+            yield
+            self.close("finished")
+        except Exception as error:
+            self.close("failed", str(error))
+            raise
+        except BaseException:
+            self.close("interrupted")
+            raise
+
     def _run(self, stage: Stage, decision: PlannedStage) -> Artifact:
         assert decision.key is not None
         inputs = {name: self.artifacts[producer] for name, producer in wiring()[stage.name].items()}
@@ -325,53 +341,6 @@ def _plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> 
     """Plan everything, so that what cannot work is refused before anything starts; returns the listed sources."""
     plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
     return {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
-
-
-def new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
-    """The record of a run that begins now."""
-    return RunRecord(
-        run_id=runs.new_run_id(),
-        config_name=request.config.name,
-        config=request.config.model_dump(mode="json", context=PUBLIC),
-        config_digest=request.config_digest,
-        status="running",
-        base_run=request.base.run_id if request.base else None,
-        forced=request.forced,
-        precision=precision,
-        last_stage=request.last_stage,
-        host="",
-        pid=0,
-        process_started=0,
-        started=datetime.now(UTC),
-    )
-
-
-def of_flow_run(store: RunStore, request: RunRequest) -> RunRecord | None:
-    """The unfinished run that an earlier attempt of the same flow run began, even if newer runs exist."""
-    record = store.of_flow_run(request.flow_run) if request.flow_run else None
-    is_same = record is not None and record.config_digest == request.config_digest
-    return record if is_same and record is not None and record.status != "finished" else None
-
-
-def unfinished_run(store: RunStore, request: RunRequest) -> RunRecord | None:
-    """The newest run of the same request, if it is unfinished; a process may still work on it."""
-    base_id, same = (request.base.run_id if request.base else None), (request.config_digest, request.forced)
-    rows = [row for row in store.index()[0] if (row.config_digest, row.forced) == same]
-    newest = [row for row in rows if base_id in (row.base_run, row.run_id)][:1]
-    for record in store.newest_first(newest):
-        return None if record.status == "finished" else record
-    return None
-
-
-def continuation(store: RunStore, request: RunRequest) -> str | None:
-    """A line about the run that `headrace run` continues or leaves to its owner; None if it starts one."""
-    record = unfinished_run(store, request)
-    if record is None:
-        return None
-    process = runs.process_of(record)
-    if record.status != "running" or process.is_gone:
-        return f"continues run {record.run_id}"
-    return f"continues run {record.run_id} if {process} is silent for {MISSED_BEATS} heartbeats, else starts another"
 
 
 def _taken(store: ArtifactStore, request: RunRequest) -> dict[str, Artifact]:

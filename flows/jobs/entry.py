@@ -75,17 +75,9 @@ def _execute(store_url: str, job: JobRequest) -> None:
         with board.published():
             session.execute(stage_named(job.stage))
         return  # the submitter, or whoever continues the run, takes it back
-    try:
-        with board.published():
-            for stage in session.stages:
-                session.execute(stage)
-        session.close("finished")
-    except Exception as error:
-        session.close("failed", str(error))
-        raise
-    except BaseException:
-        session.close("interrupted")
-        raise
+    with session.closing(), board.published():
+        for stage in session.stages:
+            session.execute(stage)
     try:
         write_report(store_url, session.record)
     except Exception as error:

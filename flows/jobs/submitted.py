@@ -18,9 +18,10 @@ import data_schemas.errors
 from data_schemas.errors import EnvironmentProblem, FencedError, HeadraceError, JobLostError
 from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_url
+from flows.earlier_runs import new_record, of_flow_run, unfinished_run
 from flows.jobs.requests import check_no_credentials, job_values
 from flows.run_request import RunRequest
-from flows.run_session import RunSession, RunView, SilentView, new_record, of_flow_run, unfinished_run
+from flows.run_session import RunSession, RunView, SilentView
 from infra.progress import ProgressListener
 from infra.ray_jobs.cancel import RETRY_STOP_SECONDS, stop_jobs
 from infra.ray_jobs.client import RayJobs

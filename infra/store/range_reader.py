@@ -69,7 +69,7 @@ class RangeReader:
 
         Args:
             folder: folder of the files.
-            name: stands for their content, such as a digest; processes with the same name share the cached blocks.
+            name: identifies their content, such as a digest; processes with the same name share the cached blocks.
             sizes: path -> bytes of each file.
         """
         self._folder, self._sizes = folder, dict(sizes)

@@ -134,7 +134,7 @@ class Fault:
 
 
 def fault_of(error: Exception) -> Fault:
-    """The fault that an exception of s3fs, botocore or aiohttp stands for."""
+    """Kind of fault behind an exception of s3fs, botocore or aiohttp."""
     answer = error if isinstance(error, boto.ClientError) else error.__cause__
     if not isinstance(answer, boto.ClientError):
         return Fault(error, 0, "", str(error))

@@ -1,7 +1,7 @@
 """Content that is no text, whatever the name of its file says.
 
 - `binary_kind`: what a file is, by its first bytes
-- `is_pointer`: whether a file only stands for another one in Git LFS
+- `is_pointer`: whether a file is a Git LFS pointer to another one
 - `is_binary_text`: whether decoded bytes are no text
 """
 
@@ -56,6 +56,6 @@ def is_pointer(head: bytes) -> bool:
 
 
 def is_binary_text(text: str) -> bool:
-    """Whether decoded bytes have so many control characters that they are no text."""
+    """Whether decoded bytes have too many control characters for text."""
     sample = text[:SAMPLE_CHARACTERS]
     return len(_CONTROLS.findall(sample)) > max(MAX_CONTROL_SHARE * len(sample), MIN_CONTROLS)

@@ -78,13 +78,9 @@ def run(request: RunRequest) -> tuple[RunSession, Diary]:
     """Execute a request without the flow engine."""
     diary = Diary()
     session = RunSession.begin(request, diary)
-    try:
+    with session.closing():
         for stage in session.stages:
             session.execute(stage)
-    except BaseException as error:
-        session.close("failed", str(error))
-        raise
-    session.close("finished")
     return session, diary
 
 

@@ -101,7 +101,7 @@ class Server:
         assert state["type"] in states, f"{state}\n{self.logs(identity)}"
 
     def logs(self, identity: str) -> str:
-        """What a flow run logged."""
+        """Log of a flow run."""
         rows = self.api("logs/filter", {"logs": {"flow_run_id": {"any_": [identity]}}, "sort": "TIMESTAMP_ASC"})
         return "\n".join(row["message"] for row in rows)
 

@@ -13,8 +13,9 @@ from flows.commands.lineage import find_artifact, lineage_json, lineage_tree
 from flows.commands.show import print_runs, run_json, run_page, runs_json
 from flows.commands.summary import print_summary
 from flows.commands.verify import verify_store
+from flows.earlier_runs import continuation
 from flows.run_request import RunRequest
-from flows.run_session import RunSession, continuation
+from flows.run_session import RunSession
 from infra.store import claims
 from infra.store.artifacts import ArtifactStore
 from infra.store.records import report_once

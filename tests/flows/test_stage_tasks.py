@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from data_schemas.errors import EnvironmentProblem, StoreUnavailable
 from flows import pipeline
 from flows.cli import app
+from flows.run_session import RunSession
 from flows.stage_tasks import exceeded_time_named, is_worth_retrying, stage_task
 from flows.store_location import store_url
 from stages.registry import STAGES
@@ -72,6 +73,7 @@ def test_a_report_that_fails_does_not_fail_a_finished_run(error, monkeypatch, tm
     class Session:
         """A run whose stages have all finished."""
 
+        closing = RunSession.closing
         request = SimpleNamespace(store_url=str(tmp_path))
         record, run_id, stages = None, "quiet-otter-3f9a", ()
 

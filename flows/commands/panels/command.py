@@ -135,3 +135,4 @@ Store = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="print one JSON object as the last line")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="the last stage", autocompletion=complete_stages)]
+Fresh = Annotated[bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished run of this config")]

@@ -7,6 +7,7 @@ import typer
 from flows.commands.panels.command import (
     AsJson,
     ConfigPath,
+    Fresh,
     Overrides,
     RunId,
     Store,
@@ -29,15 +30,13 @@ def submit(
     config: ConfigPath,
     set_: Overrides = None,
     until: Until = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished run of this config")
-    ] = False,
+    fresh: Fresh = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Hand a run to a Ray cluster as one job, and return.
 
-    The job goes on without this machine; `headrace attach` follows it. Needs no Prefect here.
+    The job does not depend on this machine; `headrace attach` follows it. Needs no Prefect here.
     """
     from flows.commands.jobs import submit as submit_run
     from flows.console import PlainView, console

@@ -7,6 +7,7 @@ import typer
 from flows.commands.panels.command import (
     AsJson,
     ConfigPath,
+    Fresh,
     Overrides,
     Store,
     Until,
@@ -44,10 +45,10 @@ def plan(
     Computes nothing. Costs are estimates of wall time, peak memory and floating-point operations.
     """
     from flows.console import console, plan_table
+    from flows.earlier_runs import continuation, unfinished_run
     from flows.planning import Planner
     from flows.run_config import load_run_config
     from flows.run_request import RunRequest
-    from flows.run_session import continuation, unfinished_run
     from infra.store.artifacts import ArtifactStore
     from infra.store.runs import RunStore
 
@@ -71,9 +72,7 @@ def run(
     config: ConfigPath,
     set_: Overrides = None,
     until: Until = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished run of this config")
-    ] = False,
+    fresh: Fresh = False,
     keep_versions: KeepVersions = False,
     on: On = None,
     store: Store = None,

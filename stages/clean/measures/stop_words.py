@@ -86,7 +86,7 @@ def _scripts() -> frozenset[str]:
 
 @cache
 def _script(character: str) -> str:
-    """First word of the character's name, by which scripts can be told apart."""
+    """First word of the character's name, which identifies its script."""
     return unicodedata.name(character, "").split(" ")[0]
 
 

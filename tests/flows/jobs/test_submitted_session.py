@@ -61,13 +61,9 @@ def test_stages_by_jobs_and_one_job_for_all_make_what_one_process_makes(tmp_path
 def run_session(of):
     diary = Diary()
     session = begin_session(of, diary)
-    try:
+    with session.closing():
         for stage in session.stages:
             session.execute(stage)
-    except BaseException as error:
-        session.close("failed", str(error))
-        raise
-    session.close("finished")
     return session, diary
 
 

@@ -1,0 +1,62 @@
+"""Runs of a request that exist, and the record of a new one.
+
+- `new_record`: record of a run that begins
+- `of_flow_run`, `unfinished_run`: the run that a request continues
+- `continuation`: a line about it
+"""
+
+from datetime import UTC, datetime
+
+from data_schemas.manifest import RunRecord
+from data_schemas.public_urls import PUBLIC
+from flows.run_request import RunRequest
+from infra.store import runs
+from infra.store.claims import MISSED_BEATS
+from infra.store.runs import RunStore
+
+
+def new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
+    """The record of a run that begins now."""
+    return RunRecord(
+        run_id=runs.new_run_id(),
+        config_name=request.config.name,
+        config=request.config.model_dump(mode="json", context=PUBLIC),
+        config_digest=request.config_digest,
+        status="running",
+        base_run=request.base.run_id if request.base else None,
+        forced=request.forced,
+        precision=precision,
+        last_stage=request.last_stage,
+        host="",
+        pid=0,
+        process_started=0,
+        started=datetime.now(UTC),
+    )
+
+
+def of_flow_run(store: RunStore, request: RunRequest) -> RunRecord | None:
+    """The unfinished run that an earlier attempt of the same flow run began, even if newer runs exist."""
+    record = store.of_flow_run(request.flow_run) if request.flow_run else None
+    is_same = record is not None and record.config_digest == request.config_digest
+    return record if is_same and record is not None and record.status != "finished" else None
+
+
+def unfinished_run(store: RunStore, request: RunRequest) -> RunRecord | None:
+    """The newest run of the same request, if it is unfinished; a process may still work on it."""
+    base_id, same = (request.base.run_id if request.base else None), (request.config_digest, request.forced)
+    rows = [row for row in store.index()[0] if (row.config_digest, row.forced) == same]
+    newest = [row for row in rows if base_id in (row.base_run, row.run_id)][:1]
+    for record in store.newest_first(newest):
+        return None if record.status == "finished" else record
+    return None
+
+
+def continuation(store: RunStore, request: RunRequest) -> str | None:
+    """A line about the run that `headrace run` continues or leaves to its owner; None if it starts one."""
+    record = unfinished_run(store, request)
+    if record is None:
+        return None
+    process = runs.process_of(record)
+    if record.status != "running" or process.is_gone:
+        return f"continues run {record.run_id}"
+    return f"continues run {record.run_id} if {process} is silent for {MISSED_BEATS} heartbeats, else starts another"
