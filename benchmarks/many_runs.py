@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from data_schemas.manifest import ArtifactRef, RunRecord, StageOutcome
-from flows.planning import stages_until
 from flows.run_config import load_run_config
 from infra.store.run_index import INDEX
 from infra.store.runs import RunStore
+from stages.registry import stages_of
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 MANY, FEW = 10_000, 10
@@ -72,7 +72,7 @@ def _fill(store: str, count: int) -> None:
             stage.name: StageOutcome(
                 action="run", why="never run in this store", artifact=ArtifactRef(stage=stage.name, **ref), seconds=1.0
             )
-            for stage in stages_until(None)
+            for stage in stages_of(config)
         }
         record = RunRecord(
             run_id=run_id, config_name="demo", config=config, config_digest=f"{number:064x}", status="finished",

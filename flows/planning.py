@@ -2,7 +2,7 @@
 
 - `PlannedStage`: the decision for one stage, with its estimate
 - `Planner`: decides stage by stage from the store, the config and the run it starts from
-- `stages_until`, `stages_from`: the stages of a run, in order; `stages_read`: the earlier stages that they read
+- `stages_until`, `stages_from`: some of a run's stages, in order; `stages_read`: the earlier ones that they read
 """
 
 import math
@@ -25,7 +25,7 @@ from infra.store.artifact_key import artifact_key, differ_only_in_packages
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
 from infra.workers.capacity import Capacity, capacity_of
-from stages.registry import STAGES, wiring
+from stages.registry import wiring
 from stages.stage import Sources, Stage
 
 
@@ -91,7 +91,7 @@ class Planner:
         self.keep_versions = keep_versions
         self._read_runs = [*filter(None, (record, base))]
         self._unread_runs = _newest_first(runs, config.name) if base is None else iter(())
-        self._wires = wiring()
+        self._wires = wiring(config.stages)
 
     @cached_property
     def _capacity(self) -> Capacity:
@@ -115,13 +115,13 @@ class Planner:
         """
         planned: list[PlannedStage] = []
         artifacts: dict[str, Artifact | None] = dict(inputs or {})
-        stages = stages_from(first, last_stage)
-        volume = volume_before(stages[0], inputs or {})
-        for stage in stages:
+        volumes = {name: artifact.manifest.volume for name, artifact in (inputs or {}).items()}
+        for stage in stages_from(self._config.stages, first, last_stage):
+            volume = volume_before(self._config.stages, stage, volumes)
             decision = self.decide(stage, artifacts, volume, stage.name in forced)
             planned.append(decision)
             artifacts[stage.name] = decision.artifact
-            volume = decision.estimate.output
+            volumes[stage.name] = decision.estimate.output
         return planned
 
     def decide(
@@ -306,28 +306,28 @@ def _as_yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def stages_until(last_stage: str | None) -> list[Stage]:
-    """The stages in order, up to and including `last_stage`."""
-    names = [stage.name for stage in STAGES]
-    return list(STAGES[: names.index(last_stage) + 1] if last_stage else STAGES)
+def stages_until(stages: Sequence[Stage], last_stage: str | None) -> list[Stage]:
+    """Those of `stages` up to and including `last_stage`; by default all."""
+    names = [stage.name for stage in stages]
+    return list(stages[: names.index(last_stage) + 1] if last_stage else stages)
 
 
-def stages_from(first: str | None, last_stage: str | None) -> list[Stage]:
-    """The stages in order, from `first` to `last_stage`."""
-    return stages_until(last_stage)[len(stages_until(first)) - 1 if first else 0 :]
+def stages_from(stages: Sequence[Stage], first: str | None, last_stage: str | None) -> list[Stage]:
+    """Those of `stages` from `first` to `last_stage`."""
+    return stages_until(stages, last_stage)[len(stages_until(stages, first)) - 1 if first else 0 :]
 
 
-def stages_read(stages: Sequence[Stage]) -> list[str]:
-    """Names of the stages whose artifacts `stages` read, without those of `stages` themselves, in order."""
-    wires, own = wiring(), {stage.name for stage in stages}
-    producers = {producer for stage in stages for producer in wires[stage.name].values()} - own
-    return [stage.name for stage in STAGES if stage.name in producers]
+def stages_read(stages: Sequence[Stage], reading: Sequence[Stage]) -> list[str]:
+    """Names of those of `stages` whose artifacts `reading` reads, without those of `reading` themselves, in order."""
+    wires, own = wiring(stages), {stage.name for stage in reading}
+    producers = {producer for stage in reading for producer in wires[stage.name].values()} - own
+    return [stage.name for stage in stages if stage.name in producers]
 
 
-def volume_before(stage: Stage, artifacts: Mapping[str, Artifact]) -> Volume:
-    """Volume of the artifact of the preceding stage; empty for the first stage."""
-    preceding = stages_until(stage.name)[:-1]
-    return artifacts[preceding[-1].name].manifest.volume if preceding else Volume()
+def volume_before(stages: Sequence[Stage], stage: Stage, volumes: Mapping[str, Volume]) -> Volume:
+    """Volume of the nearest one of `stages` that `stage` reads; empty if it reads none."""
+    preceding = stages_read(stages, [stage])
+    return volumes[preceding[-1]] if preceding else Volume()
 
 
 def artifact_refs(artifacts: Mapping[str, Artifact]) -> dict[str, ArtifactRef]:

@@ -7,11 +7,11 @@
 from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import Manifest, RunRecord
 from data_schemas.public_urls import public_url
-from flows.planning import stages_until
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.filesystem import Folder
 from infra.store.records import report_once
 from infra.store.runs import process_of
+from stages.registry import STAGES
 
 STAGES_WITH_MODELS = ("compress", "pretrain")
 REPORT = "report.html"
@@ -24,7 +24,7 @@ def stage_artifacts(store_url: str, record: RunRecord) -> dict[str, Artifact]:
     """
     store = ArtifactStore(store_url)
     artifacts = {}
-    for stage in stages_until(None):
+    for stage in STAGES:
         if stage.name in record.stages:
             try:
                 artifacts[stage.name] = store.open(record.stages[stage.name].artifact)

@@ -18,7 +18,8 @@ from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import PUBLIC
 from flows.config_files import Layer, merged, read_layers, source_of
-from stages.registry import STAGES
+from stages.registry import STAGES, stage_named, stages_of
+from stages.stage import Stage
 
 
 class ExecutionConfig(FrozenConfig):
@@ -86,12 +87,37 @@ class RunConfigBase(FrozenConfig):
         assert isinstance(section, StageConfig)
         return section
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of a run of this config, in order."""
+        return stages_of(dict(self))
+
+    def check_stage(self, name: str) -> None:
+        """Check that a run of this config has the stage.
+
+        Raises:
+            NotFoundError: if there is no such stage.
+            ConfigError: if it is an optional stage without a section.
+        """
+        if stage_named(name) not in self.stages:
+            raise ConfigError(
+                f"{name} is optional, and its section of config {self.name!r} is null; turn it on with a section "
+                f"{name}: in the config, or with --set {name}={{}}"
+            )
+
+
+def section_of(stage: Stage) -> tuple[Any, Any]:
+    """Type and default of a stage's field in the run config; null for an optional stage."""
+    if stage.is_optional:
+        return stage.Config | None, Field(None, description=f"optional stage {stage.name}; null: without it")
+    return stage.Config, Field(default_factory=stage.Config)
+
 
 RunConfig: type[RunConfigBase] = create_model(
     "RunConfig",
     __base__=RunConfigBase,
     __doc__="One section per stage; omitted fields take the stage's defaults.",
-    **{stage.name: (stage.Config, Field(default_factory=stage.Config)) for stage in STAGES},  # type: ignore[call-overload]
+    **{stage.name: section_of(stage) for stage in STAGES},  # type: ignore[call-overload]
 )
 
 

@@ -15,7 +15,7 @@ from data_schemas.manifest import RunRecord
 from flows.planning import field_changes, stages_from, stages_until
 from flows.run_config import RunConfigBase, recorded_config
 from flows.store_location import check_shared
-from stages.registry import STAGES, stage_named
+from stages.registry import STAGES, stage_named, wiring
 from stages.stage import Stage
 
 
@@ -42,12 +42,12 @@ class RunRequest:
     def __post_init__(self) -> None:
         for name in (self.first, self.forced, self.last_stage):
             if name is not None:
-                stage_named(name)
+                self.config.check_stage(name)
 
     @property
     def config_digest(self) -> str:
         """Identifies config and last stage; fields that change no bytes are not part of it."""
-        values = {stage.name: self.config.stage_config(stage.name).key_fields() for stage in STAGES}
+        values = {stage.name: self.config.stage_config(stage.name).key_fields() for stage in self.config.stages}
         request: dict[str, Any] = {"name": self.config.name, "config": values, "until": self.last_stage}
         if self.forced_onwards:
             request["forced_onwards"] = True
@@ -76,12 +76,18 @@ class RunRequest:
     @property
     def planned(self) -> list[Stage]:
         """The stages that are not taken from `base`."""
-        return stages_from(self.first, self.last_stage)
+        return stages_from(self.config.stages, self.first, self.last_stage)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All stages of the run, in order."""
+        return stages_until(self.config.stages, self.last_stage)
 
     @property
     def forced_stages(self) -> list[str]:
         """Names of the stages that must run."""
-        onwards = [stage.name for stage in stages_from(self.forced, self.last_stage)] if self.forced else []
+        stages = stages_from(self.config.stages, self.forced, self.last_stage) if self.forced else []
+        onwards = [stage.name for stage in stages]
         return onwards if self.forced_onwards else onwards[:1]
 
 
@@ -115,12 +121,12 @@ def rerun_request(
     """
     if only and (onwards or until not in (None, stage)):
         raise ConfigError(f"only {stage} cannot be rerun together with the stages after it; leave out 'only' or them")
-    if until is not None and stage_named(until) not in stages_from(stage, None):
+    if until is not None and stage_named(until) not in stages_from(STAGES, stage, None):
         raise ConfigError(
             f"a rerun of {stage} cannot end at {until}, which comes before it; name {stage} or a later stage"
         )
     _check_taken(base, config, stage)
-    reached = base.last_stage is None or stage in {passed.name for passed in stages_until(base.last_stage)}
+    reached = base.last_stage is None or stage in {passed.name for passed in stages_until(STAGES, base.last_stage)}
     last_stage = until or (base.last_stage if reached and not only else stage)
     return RunRequest(config, store_url, base, stage, stage, onwards, last_stage, fresh, keep_versions)
 
@@ -136,12 +142,22 @@ def following_request(store_url: str, base: RunRecord, config: RunConfigBase, st
 
 
 def _check_taken(base: RunRecord, config: RunConfigBase, first: str) -> None:
+    config.check_stage(first)
     recorded = recorded_config(base)
-    for stage in stages_until(first)[:-1]:
+    wires, recorded_wires = wiring(config.stages), wiring(recorded.stages)
+    for stage in stages_until(config.stages, first)[:-1]:
         if stage.name not in base.stages:
+            added = "" if stage in recorded.stages else f" --set {stage.name}=..."
             raise ConfigError(
                 f"run {base.run_id} has no {stage.name} artifact, which {first} needs; make it with: "
-                f"headrace rerun {stage.name} --run {base.run_id}"
+                f"headrace rerun {stage.name} --run {base.run_id}{added}"
+            )
+        if wires[stage.name] != recorded_wires[stage.name]:
+            reads, read = (", ".join(wired[stage.name].values()) for wired in (wires, recorded_wires))
+            raise ConfigError(
+                f"{stage.name} of run {base.run_id} read the output of {read}, in this config it reads that of "
+                f"{reads}, and it comes before {first}; to change that: headrace rerun {stage.name} --run "
+                f"{base.run_id} --set ..."
             )
         before = recorded.stage_config(stage.name).key_fields()
         for change in field_changes(stage.Config, before, config.stage_config(stage.name)):

@@ -165,7 +165,7 @@ class RunSession:
             self.record = self.record.model_copy(update={"precision": planner.precision.known})
             self._save()
         self._wait_for_garbage()
-        for before in stages_until(stage)[:-1] if stage else []:
+        for before in stages_until(self.request.stages, stage)[:-1] if stage else []:
             outcome = self.record.stages.get(before.name)
             artifact = self.store.find_equal(outcome.artifact) if outcome else None
             if artifact is not None:  # of a rerun's base, one that no stage reads may be gone
@@ -184,7 +184,7 @@ class RunSession:
     @property
     def stages(self) -> list[Stage]:
         """The stages of this run, in order."""
-        return stages_until(self.request.last_stage)
+        return self.request.stages
 
     def planner(self, record: RunRecord | None) -> Planner:
         """Plans with the artifacts that `record` has pinned so far."""
@@ -194,12 +194,10 @@ class RunSession:
 
     def decide(self, stage: Stage) -> PlannedStage:
         """Reuse or run, with every input known."""
-        producers = wiring()[stage.name].values()
-        inputs = {producer: self.artifacts[producer] for producer in producers}
-        volume = volume_before(stage, self.artifacts)
+        volume = self._volume_before(stage)
         listed = self.listed.pop(stage.name, None)  # a retry lists them again
         is_forced = stage.name in self.request.forced_stages
-        return self.planner(self.record).decide(stage, inputs, volume, is_forced, listed)
+        return self.planner(self.record).decide(stage, self.artifacts, volume, is_forced, listed)
 
     def execute(self, stage: Stage) -> StageOutcome:
         """Take, reuse or make the artifact of one stage and pin it in the record."""
@@ -288,7 +286,8 @@ class RunSession:
 
     def _run(self, stage: Stage, decision: PlannedStage) -> Artifact:
         assert decision.key is not None
-        inputs = {name: self.artifacts[producer] for name, producer in wiring()[stage.name].items()}
+        wires = wiring(self.request.config.stages)[stage.name]
+        inputs = {name: self.artifacts[producer] for name, producer in wires.items()}
         for artifact in inputs.values():
             artifact.check_sizes()
         for name, artifact in inputs.items():
@@ -298,7 +297,7 @@ class RunSession:
         used = {f"{folder}/parts", f"{folder}/{self.run_id}", f"{folder}/{self.run_id}/work", f"shared/{stage.name}"}
         self.gate.wait(lambda removed: removed in used, self.view.logged)
         out = self.store.writer(stage.name, decision.key, self.run_id, stage.output, self.claim)
-        volume = decision.sources.volume or volume_before(stage, self.artifacts)
+        volume = decision.sources.volume or self._volume_before(stage)
         context = self._context(stage, out, volume, fresh=stage.name in self.request.forced_stages)
         context.listing = decision.sources.listing
         started = datetime.now(UTC)
@@ -309,6 +308,10 @@ class RunSession:
         out.commit(manifest)
         context.work.remove()
         return self.store.open(manifest.ref)
+
+    def _volume_before(self, stage: Stage) -> Volume:
+        volumes = {name: artifact.manifest.volume for name, artifact in self.artifacts.items()}
+        return volume_before(self.request.config.stages, stage, volumes)
 
     def _context(self, stage: Stage, out: ArtifactWriter, volume: Volume, fresh: bool) -> StageContext:
         execution = self.request.config.execution
@@ -352,7 +355,7 @@ def _taken(store: ArtifactStore, request: RunRequest) -> dict[str, Artifact]:
     artifacts: dict[str, Artifact] = {}
     if request.base is None or request.first is None:
         return artifacts
-    for name in stages_read(request.planned):
+    for name in stages_read(request.config.stages, request.planned):
         ref = request.base.stages[name].artifact
         artifact = store.find_equal(ref)
         if artifact is None:

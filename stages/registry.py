@@ -1,10 +1,10 @@
 """The stages in order, and the wiring of their inputs.
 
-- `STAGES`, `stage_named`, `wiring`
+- `STAGES`, `stage_named`; `stages_of`: those of one run; `wiring`
 - `StageName`: the names as a type, so that forms and schemas list them
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from data_schemas.errors import NotFoundError
@@ -46,8 +46,13 @@ def stage_named(name: str) -> Stage:
     raise NotFoundError(f"no stage {name!r}; the stages are: {', '.join(stage.name for stage in STAGES)}")
 
 
-def wiring(stages: Sequence[Stage] = STAGES) -> dict[str, dict[str, str]]:
-    """Stage -> input name -> the nearest earlier stage whose output has the input's kind."""
+def stages_of(sections: Mapping[str, object]) -> tuple[Stage, ...]:
+    """The stages of a run, in order: an optional stage is one of them if its section of the config is not null."""
+    return tuple(stage for stage in STAGES if not stage.is_optional or sections.get(stage.name) is not None)
+
+
+def wiring(stages: Sequence[Stage]) -> dict[str, dict[str, str]]:
+    """Stage -> input name -> the nearest earlier one of `stages` whose output has the input's kind."""
     wires: dict[str, dict[str, str]] = {}
     for position, stage in enumerate(stages):
         wires[stage.name] = {}

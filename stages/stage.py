@@ -60,11 +60,13 @@ class Stage(Protocol):
     """One step from text to benchmarked model; a plain object without state of its own."""
 
     name: str
+    is_optional: bool = False
+    """A run has an optional stage only if its config has the stage's section, which is null by default."""
     version: int
     """Raised whenever the same config and inputs would give other bytes."""
     Config: type[StageConfig]
     inputs: ClassVar[Mapping[str, ArtifactKind]]
-    """Input name -> kind; wired to the nearest earlier stage whose output has that kind."""
+    """Input name -> kind; wired to the nearest earlier stage of the run whose output has that kind."""
     output: ArtifactKind
 
     def sources(self, config: Any) -> dict[str, str]:

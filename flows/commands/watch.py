@@ -15,6 +15,7 @@ from flows.planning import stages_until
 from flows.run_artifacts import status as state_of
 from infra.store.claims import BEAT_SECONDS, MISSED_BEATS, RunClaims
 from infra.store.runs import RunStore, process_of
+from stages.registry import stages_of
 
 POLL_SECONDS = 2.0
 SILENT_SECONDS = MISSED_BEATS * BEAT_SECONDS
@@ -80,7 +81,7 @@ class _Table:
     """The table of stages, below the lines of the run's log."""
 
     def __init__(self, record: RunRecord) -> None:
-        self.table = StageTable([stage.name for stage in stages_until(record.last_stage)])
+        self.table = StageTable([stage.name for stage in stages_until(stages_of(record.config), record.last_stage)])
         self.live = Live(get_renderable=self.table.render, console=console, refresh_per_second=4)
         self._lines = _NewLines()
 

@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from infra.store.runs import RunStore
-from stages.registry import STAGES
+from stages.registry import stages_of
 from tests.flows.mini import digests, mini_values, write_corpus
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-NAMES = [stage.name for stage in STAGES]
+NAMES = [stage.name for stage in stages_of({})]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
 from flows.config_files import merged, read_layers
 from flows.run_config import load_run_config, recorded_config
-from stages.registry import STAGES
+from stages.registry import stages_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -80,7 +80,7 @@ def test_an_error_names_the_file_or_option_that_set_the_field(tmp_path, top, bas
 
 def test_configs_of_the_repository_keep_what_they_share_with_the_demo():
     demo = load_run_config(str(CONFIGS / "demo.yaml"))
-    shared = [stage.name for stage in STAGES if stage.name != "benchmark"]
+    shared = [stage.name for stage in stages_of({}) if stage.name != "benchmark"]
     evaluation = load_run_config(str(CONFIGS / "eval-shared.yaml"))
     assert [name for name in shared if evaluation.stage_config(name) != demo.stage_config(name)] == []
     assert evaluation.name == "eval-shared" and len(evaluation.stage_config("benchmark").tasks) > 10

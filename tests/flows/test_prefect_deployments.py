@@ -15,14 +15,14 @@ import yaml
 
 from data_schemas.manifest import RunRecord
 from infra.store.runs import RunStore, process_of
-from stages.registry import STAGES
+from stages.registry import stages_of
 from tests.flows.mini import mini_values, write_corpus
 from tests.flows.real_prefect import CHECKOUT, Server, family, postgres, postgres_binaries, serve, stop, workers
 from tests.flows.test_command_line import HEADRACE
 from tests.flows.test_command_line import wait_for as wait_for_seconds
 
 pytestmark = pytest.mark.slow
-NAMES = [stage.name for stage in STAGES]
+NAMES = [stage.name for stage in stages_of({})]
 LIMIT = "headrace-accelerator"
 
 

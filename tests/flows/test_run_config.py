@@ -1,10 +1,15 @@
 from pathlib import Path
 
 import pytest
+from pydantic import create_model
 
 from data_schemas.errors import ConfigError
-from flows.run_config import RunConfig, apply_overrides, build_run_config, load_run_config
-from stages.registry import STAGES, stage_named, wiring
+from flows.planning import stages_read, volume_before
+from flows.run_config import RunConfig, RunConfigBase, apply_overrides, build_run_config, load_run_config, section_of
+from flows.run_request import RunRequest
+from stages import registry
+from stages.registry import STAGES, stage_named, stages_of, wiring
+from stages.stage import Stage
 
 
 def test_every_config_in_the_repository_is_valid():
@@ -69,7 +74,7 @@ def test_missing_and_broken_files(tmp_path):
 
 
 def test_each_input_is_wired_to_the_nearest_earlier_maker():
-    wires = wiring()
+    wires = wiring(stages_of({}))
     assert wires["clean"] == {"documents": "ingest"}
     assert wires["dedup"] == {"documents": "clean"}
     assert wires["benchmark"] == {
@@ -78,6 +83,38 @@ def test_each_input_is_wired_to_the_nearest_earlier_maker():
         "model": "pretrain",
         "compressed": "compress",
     }
+
+
+def optional(name: str, like: str, output: str | None = None) -> Stage:
+    """An optional stage with the input and config of another one."""
+    model = stage_named(like)
+    kind = stage_named(output or like).output
+    values = {"name": name, "is_optional": True, "inputs": model.inputs, "output": kind, "Config": model.Config}
+    return type(name, (type(model),), values)()  # type: ignore[no-any-return]
+
+
+def test_optional_stages_are_wired_in_only_if_their_section_is_not_null(monkeypatch):
+    position = [stage.name for stage in STAGES].index("tokenize")
+    corpus_to_corpus, side = optional("more", "tokenize", "dedup"), optional("side", "tokenize", "benchmark")
+    monkeypatch.setattr(registry, "STAGES", (*STAGES[:position], corpus_to_corpus, side, *STAGES[position:]))
+    without = [stage.name for stage in stages_of({})]
+    assert "more" not in without and stages_of({"more": None}) == stages_of({})
+    sections = {"more": section_of(corpus_to_corpus), "side": section_of(side)}
+    both: type[RunConfigBase] = create_model("Both", __base__=RunConfig, **sections)  # type: ignore[call-overload]
+    assert [stage.name for stage in both().stages] == without
+    config = both(more={}, side={})
+    wires = wiring(config.stages)
+    assert wires["more"] == {"corpus": "dedup"} and wires["side"] == wires["tokenize"] == {"corpus": "more"}
+    assert wires["benchmark"]["corpus"] == "more"
+    assert stages_read(config.stages, [stage_named("tokenize")]) == ["more"]
+    assert volume_before(config.stages, stage_named("tokenize"), {"more": 3, "side": 4}) == 3  # type: ignore[dict-item, comparison-overlap]
+    only_side = both(side={})
+    assert wiring(only_side.stages)["tokenize"] == {"corpus": "dedup"}
+    assert both().check_stage("tokenize") is None
+    with pytest.raises(ConfigError, match=r"more is optional, .* section more: in the config, or with --set more="):
+        RunRequest(both(), "memory://none", last_stage="more")
+    assert RunRequest(config, "memory://none", last_stage="more").stages == list(config.stages[: position + 1])
+    assert RunRequest(both(), "memory://none").config_digest == RunRequest(RunConfig(), "memory://none").config_digest
 
 
 def test_every_field_of_every_stage_is_documented():

@@ -25,11 +25,11 @@ from stages.benchmark.config import BenchmarkConfig
 from stages.clean import partition
 from stages.clean.stage import CleanStage
 from stages.ingest.stage import IngestStage
-from stages.registry import STAGES
+from stages.registry import stages_of
 from tests.flows.mini import digests, mini_config, run, run_config, write_corpus
 from tests.infra.store.run_records import run_record
 
-NAMES = [stage.name for stage in STAGES]
+NAMES = [stage.name for stage in stages_of({})]
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +375,7 @@ def test_declared_packages_are_dependencies_of_headrace(tmp_path):
     lines = [line for line in metadata.requires("headrace") or [] if line]
     known = {canonicalize_name(Requirement(line).name) for line in lines} | {"unicodedata", "charset-normalizer"}
     config = mini_config(write_corpus(tmp_path / "texts"))
-    declared = {name for stage in STAGES for name in stage.packages(config.stage_config(stage.name))}
+    declared = {name for stage in config.stages for name in stage.packages(config.stage_config(stage.name))}
     assert {canonicalize_name(name) for name in declared} <= known
     assert "absent" not in provenance.declared_versions(sorted(declared)).values()
 
@@ -459,7 +459,7 @@ def test_lineage_goes_from_the_scores_down_to_the_sources(finished):
 def test_contracts_hold_between_what_was_written_and_what_is_declared(finished):
     store, _, run_id = finished
     record = RunStore(store).get(run_id)
-    for stage in STAGES:
+    for stage in stages_of({}):
         artifact = ArtifactStore(store).open(record.stages[stage.name].artifact)
         artifact.check_contract(stage.output, "the test")
         stage.output.check_files([entry.path for entry in artifact.manifest.files], stage.name)

@@ -216,7 +216,7 @@ def sweep(
     else:
         base = RunStore(url).get(source)
         run_config = recorded_config(base, set_ or [])
-    with run_view([stage.name for stage in stages_until(LAST_STAGE)]) as view:
+    with run_view([stage.name for stage in stages_until(run_config.stages, LAST_STAGE)]) as view:
         results = run_sweep(run_config, recipes_by_name, url, view, base)
     print_sweep(results)
     last = next((result.run_id for result in reversed(results) if result.run_id), None)
@@ -243,10 +243,9 @@ def _execute(request: Any, as_json: bool) -> None:
     from flows.commands.summary import print_summary
     from flows.console import run_view
     from flows.pipeline import execute_request
-    from flows.planning import stages_until
     from infra.store.runs import RunStore
 
-    with run_view([stage.name for stage in stages_until(request.last_stage)]) as view:
+    with run_view([stage.name for stage in request.stages]) as view:
         run_id = execute_request(request, view)
     record = RunStore(request.store_url).get(run_id)
     print_summary(request.store_url, record)
