@@ -11,7 +11,18 @@ from fnmatch import fnmatchcase
 import pyarrow as pa
 
 from data_schemas.errors import ContractError
-from data_schemas.tables import CONTAMINATION, DOCUMENTS, FUNNEL, ITEMS, REJECTS, SCORES, TOKEN_SHARDS, schema_label
+from data_schemas.tables import (
+    CONTAMINATION,
+    DOCUMENTS,
+    EXAMPLES,
+    FUNNEL,
+    ITEMS,
+    MEASURES,
+    REJECTS,
+    SCORES,
+    TOKEN_SHARDS,
+    schema_label,
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ CORPUS = ArtifactKind(
     },
     optional={"contamination/*.parquet": (CONTAMINATION,), "index/*.arrow": ()},
 )
-PROFILE = ArtifactKind("profile", 1)
+PROFILE = ArtifactKind("profile", 1, {"measures.arrow": (MEASURES,), "examples.arrow": (EXAMPLES,)})
 TOKENS = ArtifactKind(
     "tokens", 1, {"train/*.arrow": TOKEN_SHARDS, "held_out/*.arrow": TOKEN_SHARDS}, ("tokenizer.json",)
 )

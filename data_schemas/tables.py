@@ -5,6 +5,7 @@
 - `FUNNEL`: documents and bytes per source, genre and outcome
 - `CONTAMINATION`: benchmark items found in the text
 - `token_shard_schema`: token ids, one row per document, in uint16 or uint32 by vocabulary size
+- `MEASURES`, `EXAMPLES`: a corpus profile, one row per figure and one row per example document
 - `SCORES`, `ITEMS`: benchmark results, one row per score and one row per test item
 
 A column's documentation is part of the bytes of every file: reword it only together with a stage's `version`.
@@ -107,6 +108,29 @@ CONTAMINATION = table_schema(
     column("found", pa.int64(), "how many of them stand in the corpus"),
     column("documents", pa.int64(), "documents that hold at least one of them"),
     column("example", pa.string(), "id of the first such document", nullable=True),
+)
+
+MEASURES = table_schema(
+    "measures",
+    1,
+    column("slice", pa.string(), "documents measured: `all`, or `genre=news`, `language=de`, `split=held_out` ..."),
+    column("measure", pa.string(), "dotted name of the figure, such as entropy.unigram.miller_madow"),
+    column("item", pa.string(), "bucket, entity, topic or other item of the measure", nullable=True),
+    column("value", pa.float64(), "the figure"),
+    column("low", pa.float64(), "lower end of the stated error; null without", nullable=True),
+    column("high", pa.float64(), "upper end of the stated error; null without", nullable=True),
+    column("unit", pa.string(), "bits/word, documents, share, bytes ..."),
+    column("exact", pa.bool_(), "false if estimated from a sketch or a sample"),
+)
+
+EXAMPLES = table_schema(
+    "examples",
+    1,
+    column("slice", pa.string(), "as in measures"),
+    column("measure", pa.string(), "as in measures"),
+    column("item", pa.string(), "as in measures", nullable=True),
+    column("document_id", pa.string(), "id of the document in the corpus"),
+    column("excerpt", pa.string(), "part of its text, up to 400 characters"),
 )
 
 
