@@ -36,8 +36,9 @@ from data_schemas.manifest import FileEntry
 from infra.progress import SilentListener
 from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import Partition, PartitionMap, PartitionMarker
+from stages.common.minhash_config import MinHashConfig
+from stages.dedup.config import SurvivorConfig
 from stages.dedup.near_duplicates import components
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.dedup.near_duplicates.pipeline import fates_of_signed
 from stages.dedup.near_duplicates.signature_index import SignatureFile
 from stages.dedup.part_files import open_table, part_of

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.common.documents import real_documents
 from benchmarks.common.peer_process import add_peers_argument, peer_python, run_peer
-from stages.dedup.near_duplicates.minhash import sign
+from stages.common.minhash import sign
 
 PEER = r"""
 import json, re, sys, tempfile, time
@@ -74,7 +74,7 @@ COMPILE = """
 import tempfile, os, time
 os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp()
 import pyarrow as pa
-from stages.dedup.near_duplicates.minhash import sign
+from stages.common.minhash import sign
 start = time.process_time()
 sign(pa.array(["a b"]), 128, 5)
 print(time.process_time() - start)

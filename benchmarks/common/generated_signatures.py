@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from infra.workers.partitions import PartitionWriter
 from stages.common.compiled import compiled
+from stages.common.minhash_config import MinHashConfig
 from stages.common.word_hashes import Hashes, mix
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.signature_index import signed_schema
 
 KINDS, PAGES = 64, 512

@@ -2,6 +2,7 @@
 
 - `words`: hash, start and end of every word
 - `ngram_hashes`: hashes of all n-grams of words
+- `snap`: moves the ends of a span inwards to word and character boundaries
 - `text_columns`: bytes and offsets of an Arrow string column, without copying
 
 Near-duplicate detection, decontamination, overlap and the repetition rules compare such hashes. `word_classes.py` says
@@ -183,3 +184,30 @@ def hash_ngrams(word_hashes: Hashes, n: int, hashes: Hashes) -> None:
     for position in range(n, len(word_hashes)):
         value = value * PRIME + word_hashes[position] - word_hashes[position - n] * oldest
         hashes[position - n + 1] = mix(value)
+
+
+@compiled
+def snap(data: Bytes, starts: Positions, ends: Positions, start: int, end: int) -> tuple[int, int]:
+    """Move the ends of a span inwards so that they split no word and no character.
+
+    Args:
+        data: (bytes,) uint8, UTF-8.
+        starts: (words,) int64, offsets of the words' first bytes.
+        ends: (words,) int64, offsets after the words.
+        start: offset of the span's first byte.
+        end: offset after the span.
+
+    Returns:
+        The new start and end; start >= end if nothing is left.
+    """
+    word = np.searchsorted(ends, start, side="right")
+    if word < len(starts) and starts[word] < start:
+        start = ends[word]
+    while start < len(data) and data[start] & 0xC0 == 0x80:
+        start += 1
+    word = np.searchsorted(ends, end, side="right")
+    if word < len(starts) and starts[word] < end:
+        end = starts[word]
+    while end < len(data) and data[end] & 0xC0 == 0x80:
+        end -= 1
+    return start, end

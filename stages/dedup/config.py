@@ -1,6 +1,7 @@
 """The config section `dedup`, in a module of its own so that `headrace plan` imports no compiled code.
 
-- `DedupConfig`: the whole section; the config of near duplicates is in `near_duplicates/minhash_config.py`
+- `DedupConfig`: the whole section; the config of near duplicates is in `stages/common/minhash_config.py`
+- `SurvivorConfig`: the rule for the document of a cluster that is kept
 - `DecontaminationConfig`, `ParagraphConfig`, `ExactSubstringConfig`: the steps that cut text out of documents
 """
 
@@ -8,8 +9,26 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data_schemas.config import FrozenConfig, Location, StageConfig
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
+from data_schemas.config import FrozenConfig, StageConfig
+from stages.common.benchmark_ngrams.config import NgramConfig
+from stages.common.minhash_config import MinHashConfig
+
+
+class SurvivorConfig(FrozenConfig):
+    """Rule that selects the survivor of a cluster: the first by these criteria, ties broken by the smallest id."""
+
+    order: tuple[Literal["source_priority", "quality", "length"], ...] = Field(
+        ("source_priority", "quality", "length"),
+        description="criteria, most important first: rank in `source_priority`, highest quality, longest text",
+    )
+    source_priority: tuple[str, ...] = Field((), description="sources, best first; the others rank last")
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> "SurvivorConfig":
+        for name, values in (("order", self.order), ("source_priority", self.source_priority)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} has duplicates: {', '.join(values)}; list each name once")
+        return self
 
 
 class ParagraphConfig(FrozenConfig):
@@ -35,38 +54,14 @@ class ExactSubstringConfig(FrozenConfig):
     )
 
 
-class DecontaminationConfig(FrozenConfig):
-    """Benchmark items that occur in the text, by word n-grams (Brown et al. 2020, 2005.14165, appendix C)."""
+class DecontaminationConfig(NgramConfig):
+    """Removal of benchmark items that occur in the text."""
 
-    benchmarks: tuple[Location, ...] = Field(
-        min_length=1, description="globs over benchmark files on any fsspec URL: .tsv, .csv, .jsonl, .json, .xml"
-    )
     action: Literal["drop", "cut", "tag", "report"] = Field(
         "drop", description="action on a document that contains an n-gram of an item"
     )
-    ngram: int = Field(13, ge=2, description="words per n-gram, compared without case and punctuation")
-    min_words: int = Field(
-        8,
-        ge=2,
-        description="an item whose fields all have fewer than `ngram` words is matched by its whole fields of at least "
-        "this many words",
-    )
-    also_report: int | None = Field(8, ge=2, description="second n-gram length, which is only reported")
-    max_documents: int = Field(
-        10, gt=0, description="an n-gram in more documents than this is common text, not a leak, and is ignored"
-    )
     window_characters: int = Field(200, ge=0, description="characters to cut on each side of an n-gram")
     max_windows: int = Field(10, gt=0, description="a document with more cuts than this is dropped")
-
-    @model_validator(mode="after")
-    def _check_lengths(self) -> "DecontaminationConfig":
-        if self.min_words > self.ngram:
-            raise ValueError(
-                f"min_words is {self.min_words}, more than ngram, {self.ngram}; accepted are 2 to {self.ngram}"
-            )
-        if self.also_report == self.ngram:
-            raise ValueError(f"also_report is {self.ngram}, the same as ngram; set another length or null")
-        return self
 
 
 class DedupConfig(StageConfig):

@@ -3,7 +3,6 @@
 - `CUTS`: schema of the table of spans; `cuts_by_file` builds a table per file
 - `CutSource`: spans of all files of documents, which a step wrote
 - `apply_cuts`: the text without its spans
-- `snap`: moves the ends of a span inwards to word and character boundaries
 """
 
 import itertools
@@ -14,8 +13,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from stages.common.compiled import compiled
-from stages.common.word_hashes import Bytes, Positions
+from stages.common.word_hashes import Positions
 
 CUTS = pa.schema(
     [
@@ -96,30 +94,3 @@ def _join(pieces: list[str], removed: str, right: str) -> None:
             gap = " "
         pieces[-1] = body + gap
     pieces.append(following)
-
-
-@compiled
-def snap(data: Bytes, starts: Positions, ends: Positions, start: int, end: int) -> tuple[int, int]:
-    """Move the ends of a span inwards so that they split no word and no character.
-
-    Args:
-        data: (bytes,) uint8, UTF-8.
-        starts: (words,) int64, offsets of the words' first bytes.
-        ends: (words,) int64, offsets after the words.
-        start: offset of the span's first byte.
-        end: offset after the span.
-
-    Returns:
-        The new start and end; start >= end if nothing is left.
-    """
-    word = np.searchsorted(ends, start, side="right")
-    if word < len(starts) and starts[word] < start:
-        start = ends[word]
-    while start < len(data) and data[start] & 0xC0 == 0x80:
-        start += 1
-    word = np.searchsorted(ends, end, side="right")
-    if word < len(starts) and starts[word] < end:
-        end = starts[word]
-    while end < len(data) and data[end] & 0xC0 == 0x80:
-        end -= 1
-    return start, end

@@ -20,9 +20,9 @@ from infra.store.artifacts import Artifact
 from infra.workers.exchange import Pieces, write_pieces
 from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
 from stages.common.compiled import compiled
-from stages.common.word_hashes import Bytes, Positions, text_columns, words
+from stages.common.word_hashes import Bytes, Positions, snap, text_columns, words
 from stages.dedup.config import ExactSubstringConfig
-from stages.dedup.cuts import CUTS, CutSource, all_cuts, cuts_by_file, snap
+from stages.dedup.cuts import CUTS, CutSource, all_cuts, cuts_by_file
 from stages.dedup.filter import FileFates, survives
 
 _CUTS = "cuts"

@@ -41,7 +41,7 @@ class DedupStage(Stage):
 
     def list_sources(self, config: DedupConfig, store: str) -> Sources:
         """The benchmark files with the state of each glob, and the digests of the earlier artifacts."""
-        from stages.dedup.decontamination.benchmark_items import BenchmarkListing, list_benchmarks
+        from stages.common.benchmark_ngrams.items import BenchmarkListing, list_benchmarks
 
         listing = BenchmarkListing([], {})
         if config.decontaminate:

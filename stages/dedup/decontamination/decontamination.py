@@ -23,10 +23,7 @@ from data_schemas.tables import CONTAMINATION
 from infra.store.artifacts import Artifact
 from infra.workers.exchange import Pieces, write_pieces
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
-from stages.common.word_hashes import Positions, text_columns
-from stages.dedup.config import DecontaminationConfig
-from stages.dedup.cuts import CUTS, CutSource, cuts_by_file
-from stages.dedup.decontamination.benchmark_index import (
+from stages.common.benchmark_ngrams.index import (
     DECIDING,
     REPORTED,
     NgramIndex,
@@ -35,7 +32,10 @@ from stages.dedup.decontamination.benchmark_index import (
     find_ngrams,
     load_index,
 )
-from stages.dedup.decontamination.benchmark_items import BenchmarkFile
+from stages.common.benchmark_ngrams.items import BenchmarkFile
+from stages.common.word_hashes import Positions, text_columns
+from stages.dedup.config import DecontaminationConfig
+from stages.dedup.cuts import CUTS, CutSource, cuts_by_file
 from stages.dedup.filter import CONTAMINATED, FileFates, survives
 
 Mask = npt.NDArray[np.bool_]

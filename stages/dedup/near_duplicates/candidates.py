@@ -19,17 +19,16 @@ from infra.store.artifacts import Artifact
 from infra.store.filesystem import Folder
 from infra.workers.exchange import Exchange, Incoming, Pieces, write_pieces
 from infra.workers.partitions import PartitionResult, PartitionWriter
+from stages.common.minhash import Members, band_entries
+from stages.common.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.lsh_buckets import (
-    Members,
     Pairs,
-    band_entries,
     bucket_pairs,
     bucket_partitions,
     hash_rows,
     large_bucket_pairs,
     partition_of,
 )
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.signature_index import Block, fixed_lists
 from stages.dedup.part_files import Numbers, PartFile, column_of, number_type, numbers_of, open_table
 

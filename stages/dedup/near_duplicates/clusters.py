@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from infra.workers.exchange import Exchange, Incoming
 from infra.workers.partitions import PartitionWriter
+from stages.dedup.config import SurvivorConfig
 from stages.dedup.near_duplicates.candidates import NearDuplicates
-from stages.dedup.near_duplicates.minhash_config import SurvivorConfig
 from stages.dedup.near_duplicates.signature_index import SignatureFile, fixed_lists
 from stages.dedup.part_files import Numbers, column_of, numbers_of
 

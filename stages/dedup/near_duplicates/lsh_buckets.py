@@ -1,6 +1,5 @@
 """Locality-sensitive hashing: documents that share a band of their signature are candidates (Indyk & Motwani 1998).
 
-- `band_entries`: band keys of some documents
 - `bucket_partitions`, `partition_of`: division of all band keys among partitions, by the keys' leading bits
 - `bucket_pairs`: candidate pairs of the buckets in one partition, and the members of its large buckets
 - `large_bucket_pairs`: candidate pairs of these
@@ -18,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.compiled import compiled
-from stages.common.word_hashes import PRIME, Hashes, mix
-from stages.dedup.near_duplicates.minhash import Signatures
-from stages.dedup.near_duplicates.minhash_config import Banding
+from stages.common.minhash import Members
+from stages.common.minhash_config import Banding
+from stages.common.word_hashes import Hashes, mix
 from stages.dedup.part_files import Numbers
 
 NEIGHBORS = 64
@@ -44,15 +43,6 @@ class Pairs(NamedTuple):
     second: Numbers
 
 
-class Members(NamedTuple):
-    """Documents in large buckets."""
-
-    keys: Hashes
-    """(members,) uint64, the bucket."""
-    documents: Numbers
-    """(members,) document numbers."""
-
-
 def bucket_partitions(banding: Banding, documents: int) -> int:
     """Number of partitions for the band keys of this number of documents."""
     return min(MAX_PARTITIONS, max(1, -(-(banding.bands + 1) * documents // ENTRIES)))
@@ -61,42 +51,6 @@ def bucket_partitions(banding: Banding, documents: int) -> int:
 def partition_of(keys: Hashes, partitions: int) -> npt.NDArray[np.uint32]:
     """Partition of each key, by its leading bits: a bucket is in one partition."""
     return ((keys >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)).astype(np.uint32)
-
-
-def band_entries(
-    signatures: Signatures, exact: Hashes, shingles: Numbers, documents: Numbers, banding: Banding
-) -> Members:
-    """Keys of all bands, which differ between bands, and the documents that have them.
-
-    Args:
-        signatures: (documents, permutations).
-        exact: (documents, 2).
-        shingles: (documents,); documents without shingles only have the key of the exact hash.
-        documents: (documents,) document numbers.
-        banding: division of the signatures.
-    """
-    has_words = shingles > 0
-    signed, numbers = signatures[has_words], documents[has_words]
-    keys = np.empty(len(signed) * banding.bands + len(documents), dtype=np.uint64)
-    for band in range(banding.bands):
-        _band_keys(signed, band, banding.rows, keys[band * len(signed) : (band + 1) * len(signed)])
-    _exact_keys(exact, keys[len(signed) * banding.bands :])
-    return Members(keys, np.concatenate([np.tile(numbers, banding.bands), documents]))
-
-
-@compiled
-def _band_keys(signatures: Signatures, band: int, rows: int, keys: Hashes) -> None:
-    for document in range(len(signatures)):
-        value = np.uint64(band + 1)
-        for column in range(band * rows, (band + 1) * rows):
-            value = value * PRIME + np.uint64(signatures[document, column]) + np.uint64(1)
-        keys[document] = mix(value)
-
-
-@compiled
-def _exact_keys(exact: Hashes, keys: Hashes) -> None:
-    for document in range(len(exact)):
-        keys[document] = mix(exact[document, 0])
 
 
 def bucket_pairs(keys: Hashes, documents: Numbers) -> tuple[Pairs, Members]:

@@ -21,12 +21,13 @@ from functools import partial
 from infra.store.artifacts import Artifact
 from infra.workers.exchange import Exchange, Incoming
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult
+from stages.common.minhash_config import MinHashConfig
+from stages.dedup.config import SurvivorConfig
 from stages.dedup.filter import FileFates
 from stages.dedup.near_duplicates import candidates, clusters, verification
 from stages.dedup.near_duplicates.candidates import Chunks, NearDuplicates
 from stages.dedup.near_duplicates.components import count_edges, find_components
 from stages.dedup.near_duplicates.lsh_buckets import MAX_PARTITIONS
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.dedup.near_duplicates.signature_index import SignatureFile, blocks_of, earlier_files
 from stages.dedup.near_duplicates.signing import sign_documents
 from stages.dedup.part_files import part_of

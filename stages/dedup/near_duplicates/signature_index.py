@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from data_schemas.errors import ConfigError, NotFoundError
 from infra.store.artifacts import Artifact, artifact_at
+from stages.common.minhash import HASH_NAME, SIGNATURE_VERSION, Signatures
+from stages.common.minhash_config import SEED, MinHashConfig
 from stages.common.word_hashes import Hashes
-from stages.dedup.near_duplicates.minhash import HASH_NAME, SIGNATURE_VERSION, Signatures
-from stages.dedup.near_duplicates.minhash_config import SEED, MinHashConfig
 from stages.dedup.part_files import Numbers, PartFile
 
 INDEX_FOLDER = "index"

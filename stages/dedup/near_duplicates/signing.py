@@ -18,9 +18,9 @@ from data_schemas.config import canonical_json
 from infra.store.artifacts import Artifact
 from infra.store.filesystem import Folder
 from infra.workers.partitions import Partition, PartitionMap, PartitionResult, PartitionWriter
+from stages.common.minhash import SIGNATURE_VERSION, sign
+from stages.common.minhash_config import MinHashConfig
 from stages.dedup.filter import FileFates, survives
-from stages.dedup.near_duplicates.minhash import SIGNATURE_VERSION, sign
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.signature_index import INDEX_FOLDER, SignatureFile, signed_schema
 from stages.dedup.part_files import open_table, part_of
 from stages.stage import StageContext

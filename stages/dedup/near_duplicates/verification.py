@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from infra.workers.exchange import Exchange, Incoming
 from infra.workers.partitions import PartitionWriter
 from stages.common.compiled import compiled
+from stages.common.minhash import Signatures, shingle_sets
+from stages.common.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.candidates import Chunks, NearDuplicates, write_chunks
 from stages.dedup.near_duplicates.lsh_buckets import Pairs
-from stages.dedup.near_duplicates.minhash import Signatures, shingle_sets
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates.signature_index import SignedRows, fixed_lists
 from stages.dedup.part_files import Numbers, column_of, numbers_of
 

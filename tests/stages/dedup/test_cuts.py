@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.word_hashes import words
-from stages.dedup.cuts import apply_cuts, snap
+from stages.common.word_hashes import snap, words
+from stages.dedup.cuts import apply_cuts
 
 TEXTS = st.text(st.sampled_from("ab é日,.\n\n  "), max_size=40)
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stages.common.benchmark_ngrams.index import BitFilter, NgramIndex, find_ngrams
+from stages.common.benchmark_ngrams.items import list_benchmarks
 from stages.common.word_hashes import ngram_hashes, text_columns, words
 from stages.dedup.config import DecontaminationConfig
-from stages.dedup.decontamination.benchmark_index import BitFilter, NgramIndex, find_ngrams
-from stages.dedup.decontamination.benchmark_items import list_benchmarks
 from stages.dedup.decontamination.decontamination import REPORT, find_contamination
 from tests.stages.dedup.run_stage import step_arguments
 

@@ -12,10 +12,11 @@ from infra.store.artifact_writer import table_bytes
 from infra.store.filesystem import Folder
 from infra.workers import exchange
 from infra.workers.partitions import Partition, PartitionMap
+from stages.common.minhash_config import MinHashConfig
+from stages.dedup.config import SurvivorConfig
 from stages.dedup.near_duplicates import components, pipeline, verification
 from stages.dedup.near_duplicates.candidates import NearDuplicates
 from stages.dedup.near_duplicates.lsh_buckets import Pairs
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.dedup.near_duplicates.signature_index import Block, SignatureFile, signed_schema
 from stages.dedup.part_files import PartFile
 from stages.dedup.stage import DedupStage

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.common.minhash import band_entries, sign
+from stages.common.minhash_config import Banding
 from stages.dedup.near_duplicates import lsh_buckets
 from stages.dedup.near_duplicates.components import joined
 from stages.dedup.near_duplicates.lsh_buckets import (
     NEIGHBORS,
-    band_entries,
     bucket_pairs,
     bucket_partitions,
     distinct,
@@ -17,8 +18,6 @@ from stages.dedup.near_duplicates.lsh_buckets import (
     large_bucket_pairs,
     partition_of,
 )
-from stages.dedup.near_duplicates.minhash import sign
-from stages.dedup.near_duplicates.minhash_config import Banding
 
 
 def candidates(signatures, exact, banding, order=None, partitions=1):

@@ -22,9 +22,10 @@ from infra.progress import SilentListener
 from infra.store.artifacts import ArtifactStore
 from infra.workers import exchange
 from infra.workers.partitions import Engine, PartitionMap, PartitionWriter
+from stages.common.minhash import shingle_sets
+from stages.common.minhash_config import MinHashConfig
+from stages.dedup.config import SurvivorConfig
 from stages.dedup.near_duplicates import candidates, components, lsh_buckets, signing, verification
-from stages.dedup.near_duplicates.minhash import shingle_sets
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig, SurvivorConfig
 from stages.dedup.near_duplicates.pipeline import fates_of_signed, find_fates
 from stages.dedup.near_duplicates.signature_index import fingerprint
 from stages.dedup.near_duplicates.signing import sign_documents, write_index

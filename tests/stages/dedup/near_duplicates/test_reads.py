@@ -7,8 +7,8 @@ from unittest.mock import patch
 import pytest
 
 from infra.workers import exchange
+from stages.common.minhash_config import MinHashConfig
 from stages.dedup.near_duplicates import candidates, lsh_buckets
-from stages.dedup.near_duplicates.minhash_config import MinHashConfig
 from tests.counted_reads import Counts, counted
 from tests.stages.dedup.near_duplicates.test_pipeline import fates, memory
 

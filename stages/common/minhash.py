@@ -2,6 +2,7 @@
 
 - `sign`: signature, exact hash and number of shingles of every text
 - `shingle_sets`: sets of shingle hashes, for the exact Jaccard similarity
+- `band_entries`: band keys of some documents, for locality-sensitive hashing
 - `affine32_permutations`: those of datasketch 2, for compatibility with its LSH and users' indexes
 
 Words are those of `stages/common/word_classes.py` (letters and digits, case folded); a shingle is the hash of a
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.common.compiled import compiled
+from stages.common.minhash_config import SEED, Banding
 from stages.common.word_classes import LETTERS_AND_DIGITS, SPACED, WordTable
 from stages.common.word_hashes import (
     PRIME,
@@ -26,7 +28,6 @@ from stages.common.word_hashes import (
     mix,
     text_columns,
 )
-from stages.dedup.near_duplicates.minhash_config import SEED
 
 Signatures = npt.NDArray[np.uint32]
 HASH_NAME = "unicode-word-polynomial-fmix64-folded-to-32"
@@ -47,6 +48,15 @@ class Signed(NamedTuple):
     """(texts, 2) uint64: equal for texts that differ only in case, white space and what words ignore."""
     shingles: Positions
     """(texts,) int64, with repetitions; 0 for a text without words."""
+
+
+class Members(NamedTuple):
+    """Documents in large buckets."""
+
+    keys: Hashes
+    """(members,) uint64, the bucket."""
+    documents: Positions
+    """(members,) document numbers."""
 
 
 def affine32_permutations(permutations: int, seed: int = SEED) -> tuple[Signatures, Signatures]:
@@ -81,6 +91,27 @@ def shingle_sets(texts: pa.ChunkedArray | pa.Array, shingle_words: int) -> pa.La
     values, ends = np.empty(capacity, dtype=np.uint32), np.zeros(len(offsets), dtype=np.int64)
     used = _shingle_sets(data, offsets, LETTERS_AND_DIGITS, shingle_words, values, ends)
     return pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values[:used]))
+
+
+def band_entries(
+    signatures: Signatures, exact: Hashes, shingles: Positions, documents: Positions, banding: Banding
+) -> Members:
+    """Keys of all bands, which differ between bands, and the documents that have them.
+
+    Args:
+        signatures: (documents, permutations).
+        exact: (documents, 2).
+        shingles: (documents,); documents without shingles only have the key of the exact hash.
+        documents: (documents,) document numbers.
+        banding: division of the signatures.
+    """
+    has_words = shingles > 0
+    signed, numbers = signatures[has_words], documents[has_words]
+    keys = np.empty(len(signed) * banding.bands + len(documents), dtype=np.uint64)
+    for band in range(banding.bands):
+        _band_keys(signed, band, banding.rows, keys[band * len(signed) : (band + 1) * len(signed)])
+    _exact_keys(exact, keys[len(signed) * banding.bands :])
+    return Members(keys, np.concatenate([np.tile(numbers, banding.bands), documents]))
 
 
 @compiled
@@ -176,3 +207,18 @@ def _shingle_sets(
                 used += 1
         ends[row + 1] = used
     return used
+
+
+@compiled
+def _band_keys(signatures: Signatures, band: int, rows: int, keys: Hashes) -> None:
+    for document in range(len(signatures)):
+        value = np.uint64(band + 1)
+        for column in range(band * rows, (band + 1) * rows):
+            value = value * PRIME + np.uint64(signatures[document, column]) + np.uint64(1)
+        keys[document] = mix(value)
+
+
+@compiled
+def _exact_keys(exact: Hashes, keys: Hashes) -> None:
+    for document in range(len(exact)):
+        keys[document] = mix(exact[document, 0])

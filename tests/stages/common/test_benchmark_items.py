@@ -7,7 +7,7 @@ import os
 import pytest
 
 from data_schemas.errors import InputDataError
-from stages.dedup.decontamination.benchmark_items import list_benchmarks, read_items
+from stages.common.benchmark_ngrams.items import list_benchmarks, read_items
 
 SQUAD = {
     "version": "v2.0",

@@ -15,6 +15,8 @@ import pyarrow.ipc
 
 from infra.store.filesystem import Folder
 from infra.workers.partitions import PartitionResult, PartitionWriter
+from stages.common.benchmark_ngrams.config import NgramConfig
+from stages.common.benchmark_ngrams.items import BenchmarkFile, Item, read_items
 from stages.common.compiled import compiled
 from stages.common.word_classes import LETTERS_AND_DIGITS, WordTable
 from stages.common.word_hashes import (
@@ -26,11 +28,9 @@ from stages.common.word_hashes import (
     hash_ngrams,
     mix,
     ngram_hashes,
+    snap,
     words,
 )
-from stages.dedup.config import DecontaminationConfig
-from stages.dedup.cuts import snap
-from stages.dedup.decontamination.benchmark_items import BenchmarkFile, Item, read_items
 
 DECIDING, REPORTED = 0, 1
 """The two n-gram lengths: the one that acts on documents, and the one that is only reported."""
@@ -79,7 +79,7 @@ class Ngrams(NamedTuple):
     """Offset after it."""
 
 
-def build_index(config: DecontaminationConfig, files: Sequence[BenchmarkFile], out: PartitionWriter) -> None:
+def build_index(config: NgramConfig, files: Sequence[BenchmarkFile], out: PartitionWriter) -> None:
     """Write `items.arrow`, `ngrams.arrow`, `entries.arrow` and `beginnings.arrow`."""
     names: list[dict[str, str]] = []
     ngrams = [_ItemNgrams(*np.empty((2, 0), np.uint64), *np.empty((2, 0), np.int64))]
@@ -99,7 +99,7 @@ def build_index(config: DecontaminationConfig, files: Sequence[BenchmarkFile], o
     out.write_table("beginnings.arrow", pa.table({"hash": np.unique(beginnings)}))
 
 
-def _shortest(config: DecontaminationConfig) -> int:
+def _shortest(config: NgramConfig) -> int:
     return min(config.min_words, config.also_report or config.ngram)
 
 
@@ -112,7 +112,7 @@ class _ItemNgrams(NamedTuple):
     lengths: Positions
 
 
-def _file_ngrams(items: Sequence[Item], config: DecontaminationConfig, first_item: int) -> list[_ItemNgrams]:
+def _file_ngrams(items: Sequence[Item], config: NgramConfig, first_item: int) -> list[_ItemNgrams]:
     """N-grams of a file's items; none spans two fields.
 
     An item whose fields are all shorter than `ngram` words is matched by its whole fields of `min_words` and more.
@@ -142,7 +142,7 @@ def _file_ngrams(items: Sequence[Item], config: DecontaminationConfig, first_ite
     return ngrams
 
 
-def load_index(built: PartitionResult, config: DecontaminationConfig) -> NgramIndex:
+def load_index(built: PartitionResult, config: NgramConfig) -> NgramIndex:
     """Load the index that `build_index` wrote."""
     parts = {entry.path: entry.part or "" for entry in built.marker.files}
     paths = [parts[f"{name}.arrow"] for name in ("ngrams", "entries", "beginnings")]

@@ -6,7 +6,7 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.dedup.near_duplicates.minhash import shingle_sets, sign
+from stages.common.minhash import shingle_sets, sign
 
 TEXTS = st.lists(st.text(st.sampled_from("ab cd.,\n é日"), max_size=60), max_size=6)
 

@@ -1,7 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from stages.dedup.near_duplicates.minhash_config import Banding, MinHashConfig, SurvivorConfig
+from stages.common.minhash_config import Banding, MinHashConfig
+from stages.dedup.config import SurvivorConfig
 
 
 @pytest.mark.parametrize("similarity", [0.3, 0.5, 0.7, 0.8, 0.9, 1.0])

@@ -1,4 +1,4 @@
-"""Config of near-duplicate detection and of the selection of survivors; imports no compiled code."""
+"""Config of near-duplicate detection, which dedup and synthesize share; imports no compiled code."""
 
 from typing import Literal, NamedTuple
 
@@ -71,20 +71,3 @@ class MinHashConfig(FrozenConfig):
         points = [(step + 0.5) / _STEPS for step in range(_STEPS)]
         curve = [(point, banding.probability(point)) for point in points]
         return sum(p if point < self.similarity else 1 - p for point, p in curve) / _STEPS
-
-
-class SurvivorConfig(FrozenConfig):
-    """Rule that selects the survivor of a cluster: the first by these criteria, ties broken by the smallest id."""
-
-    order: tuple[Literal["source_priority", "quality", "length"], ...] = Field(
-        ("source_priority", "quality", "length"),
-        description="criteria, most important first: rank in `source_priority`, highest quality, longest text",
-    )
-    source_priority: tuple[str, ...] = Field((), description="sources, best first; the others rank last")
-
-    @model_validator(mode="after")
-    def _check_distinct(self) -> "SurvivorConfig":
-        for name, values in (("order", self.order), ("source_priority", self.source_priority)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} has duplicates: {', '.join(values)}; list each name once")
-        return self
