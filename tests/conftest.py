@@ -2,12 +2,14 @@
 
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from infra.sandbox import SandboxUnavailable, check_sandbox
+from infra.workers.ray_session import close_ray
 
 # Before torch is imported. Operations of tests are too small for threads, and threads that wait spin: beside another
 # busy process the tests of `modeling` took 466 s with two threads and 49 s with one.
@@ -37,6 +39,13 @@ def sandbox() -> None:
         if os.environ.get("CI_NEEDS_SANDBOX"):
             raise
         pytest.skip(str(refusal))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_ray() -> Iterator[None]:
+    """Each module starts its own Ray: workers have the environment of the process at the time of its start."""
+    yield
+    close_ray()
 
 
 @pytest.fixture(params=["file", "memory"])

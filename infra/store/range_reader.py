@@ -82,13 +82,19 @@ class RangeReader:
         return self._cache is not None
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Content of each range."""
+        """Content of each range.
+
+        Raises:
+            FileNotFoundError: if a file is not there.
+        """
         cache = self._cache
         if cache is not None:
             try:
                 self._fetch(cache, ranges)
                 return [cache.read(wanted) for wanted in ranges]
-            except OSError as error:  # of the local disk: those of the store have other types
+            except FileNotFoundError:  # of the store: what the cache has open cannot disappear
+                raise
+            except OSError as error:  # of the local disk: the store's have other types
                 report_once(f"shards are read without a local copy: {cache_folder()}: {error}")
                 self._cache = None
         return self._requested(ranges)

@@ -6,6 +6,7 @@
 The training function must save its own progress: a restarted worker calls it again.
 """
 
+import logging
 import os
 import uuid
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from data_schemas.errors import EnvironmentProblem, HeadraceError
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
 from infra.workers.ray_session import close_ray, cluster_has_gpus, cpu_count, ensure_ray
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 
@@ -137,7 +140,11 @@ def fit(trainer: Any) -> None:
             pass
         ended.result()
     except ray.train.TrainingFailedError as error:
-        raise _user_error(error) or error from None
+        if problem := _user_error(error):
+            raise problem from None
+        for text in {str(failure) for failure in getattr(error, "worker_failures", {}).values()}:
+            logger.error("a worker failed: %s", text)  # Ray's own message has its first and last 500 characters
+        raise error from None
     except BaseException:  # controller and workers end with this connection
         close_ray()
         raise

@@ -53,13 +53,14 @@ class RemoteShards:
             paths: the shards.
 
         Raises:
-            DamagedArtifactError: if a file is no shard.
+            DamagedArtifactError: if a file is missing or no shard.
         """
         sizes = artifact.sizes(paths)
         locations = {path: artifact.location(path) for path in paths}
         name = f"{artifact.manifest.digest} {split}"
+        self._folder = artifact.folder
         self._reader = RangeReader(artifact.folder, name, {locations[path]: sizes[path] for path in paths})
-        heads = self._reader.read([Range(locations[path], 0, min(sizes[path], HEAD_BYTES)) for path in paths])
+        heads = self._content([Range(locations[path], 0, min(sizes[path], HEAD_BYTES)) for path in paths])
         self._shards = [
             self._values(locations[path], sizes[path], head) for path, head in zip(paths, heads, strict=True)
         ]
@@ -72,14 +73,24 @@ class RemoteShards:
     def read(self, pieces: Sequence[tuple[int, int, int]]) -> list[npt.NDArray[np.integer]]:
         """Tokens [start, stop) of a shard, for each (shard, start, stop)."""
         ranges = [self._shards[shard].range(start, stop) for shard, start, stop in pieces]
-        contents = self._reader.read(ranges)
+        contents = self._content(ranges)
         return [
             np.frombuffer(data, self._shards[shard].dtype) for (shard, _, _), data in zip(pieces, contents, strict=True)
         ]
 
+    def _content(self, ranges: Sequence[Range]) -> list[bytes]:
+        try:
+            return self._reader.read(ranges)
+        except FileNotFoundError as error:
+            missing = [path for path in sorted({wanted.path for wanted in ranges}) if not self._folder.exists(path)]
+            raise DamagedArtifactError(
+                f"{self._folder.full()}: a shard is missing ({', '.join(missing[:3])}); rebuild it with: "
+                "headrace rerun tokenize --run latest"
+            ) from error
+
     def _values(self, path: str, size: int, head: bytes) -> _Values:
         while (needed := _head_bytes(head)) > len(head) and len(head) < size:
-            [head] = self._reader.read([Range(path, 0, min(size, needed))])
+            [head] = self._content([Range(path, 0, min(size, needed))])
         try:
             return _parsed(path, size, head)
         except (pa.ArrowInvalid, ValueError, KeyError, OSError) as error:

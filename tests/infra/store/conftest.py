@@ -10,9 +10,9 @@ import pytest
 from tests.infra.store.s3_server import BUCKET, s3_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def s3() -> Iterator[str]:
-    """URL of a bucket on a local S3, which this process and its children are pointed to."""
+    """URL of a bucket on a local S3, which this process and its children are pointed to in the tests of this folder."""
     pytest.importorskip("s3fs")
     pytest.importorskip("moto")
     with s3_server() as environment, mock.patch.dict(os.environ, environment):

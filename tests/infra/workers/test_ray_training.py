@@ -108,3 +108,17 @@ def test_a_timeout_ends_the_workers(tmp_path):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         close_ray()
+
+
+def test_errors_of_workers_are_logged_whole(caplog):
+    """Ray shows the first and the last 500 characters."""
+    train_errors = pytest.importorskip("ray.train")
+    long = "\n".join(f"line {number} of the traceback" for number in range(100))
+
+    class Trainer:
+        def fit(self) -> None:
+            raise train_errors.WorkerGroupError("cut", {0: RuntimeError(long), 1: RuntimeError(long)})
+
+    with pytest.raises(train_errors.TrainingFailedError, match="cut"):
+        fit(Trainer())
+    assert [record.message for record in caplog.records] == [f"a worker failed: {long}"]

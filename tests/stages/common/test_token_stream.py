@@ -33,6 +33,15 @@ def test_the_stream_is_the_shards_one_after_the_other(any_store):
             assert stream.slice(start, stop).tolist() == list(range(start + 1, stop + 1))
 
 
+def test_a_shard_that_is_missing_is_named_with_what_rebuilds_it():
+    artifact = tokens_artifact(f"memory://{uuid.uuid4().hex}", [[1, 2, 3]], [[4, 5]])
+    artifact.folder.remove("run/train/1.arrow")
+    with pytest.raises(
+        DamagedArtifactError, match=r"is missing \(run/train/1.arrow\); rebuild it with: headrace rerun"
+    ):
+        TokenStream(artifact, "train")
+
+
 def test_an_epoch_shows_every_window_once_and_the_next_one_in_another_order(any_store):
     stream = TokenStream(tokens_artifact(any_store, [list(range(1000))]), "train")
     sampler = WindowSampler(stream, context_length=16, seed=3)
