@@ -22,6 +22,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
+from data_schemas.errors import ConfigError
 from infra.store.s3_errors import Fault, fault_of
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class StoreS3(S3FileSystem):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.attempts = max(1, int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)))
+        self.attempts = _attempts()
         # Of its own: training draws from the global generators.
         self._jitter = random.Random()
 
@@ -120,6 +121,13 @@ class StoreS3(S3FileSystem):  # type: ignore[misc]
         digest = hashlib.md5(b"".join(bytes.fromhex(part[1]) for part in parts if part), usedforsecurity=False)
         answer = await self._attempt("head_object", Bucket=kwargs["Bucket"], Key=kwargs["Key"])
         return answer if answer["ETag"].strip('"') == f"{digest.hexdigest()}-{len(parts)}" else None
+
+
+def _attempts() -> int:
+    text = os.environ.get("AWS_MAX_ATTEMPTS") or str(ATTEMPTS)
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ConfigError(f"AWS_MAX_ATTEMPTS is {text!r}; give the number of attempts of a request, 1 or more")
+    return int(text)
 
 
 class _Body:

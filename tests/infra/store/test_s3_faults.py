@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
-from data_schemas.errors import EnvironmentProblem, StoreUnavailable
+from data_schemas.errors import ConfigError, EnvironmentProblem, StoreUnavailable
 from infra.store import uploads
 from infra.store.access import check_access
 from infra.store.artifacts import ArtifactStore
@@ -119,6 +119,14 @@ def test_an_address_without_a_server_is_a_sentence(s3, monkeypatch):
     with pytest.raises(StoreUnavailable, match=r"failed 2 times.*the server http://127\.0\.0\.1:9 can be reached"):
         check_access(f"{s3}/store")
     forget_clients()
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-1", "2.5"])
+def test_a_number_of_attempts_that_is_none_is_refused(s3, monkeypatch, text):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", text)
+    forget_clients()
+    with pytest.raises(ConfigError, match=f"AWS_MAX_ATTEMPTS is '{text}'; give the number of attempts"):
+        Folder(s3).names()
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)
