@@ -1,0 +1,178 @@
+"""Counts of types (distinct words, n-grams, lines ...) by their hashes: exact up to a capacity, a sketch from there on.
+
+- `of`, `merge`: the state and its changes
+- `token_mean`, `type_sum`: sums over all types, with the error that sampling leaves
+- `most_frequent`: the types with the largest counts
+
+Beyond the capacity a state holds two sets of types. The *sample* is every type whose hash is below 2 ** (64 - level),
+with its exact count: a uniform sample of the types, from which any sum over types can be estimated (adaptive sampling:
+Wegman; Flajolet 1990, "On adaptive sampling"). The level follows from the hashes alone, so that the sample is the same
+in whatever order parts are merged. The *frequent types* are kept as in Space-Saving (Metwally et al. 2005; merged as in
+Agarwal et al. 2012, "Mergeable summaries"): a count is at most `errors` too low, and a type that is absent occurred at
+most `bound` times. Sums take the frequent types one by one and the others from the sample, since a sum over tokens
+would have no use of a sample that may or may not contain the word *the*.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.word_hashes import Hashes
+
+State = dict[str, Any]
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+CAPACITY = 1 << 20
+"""Types per state: 24 MB."""
+CERTAIN = 4
+"""Types that occur more than `CERTAIN * bound` times count one by one. With 2, entropy comes out 0.013 bits too high,
+as types whose counts are too low are missed; with 8 the interval is 1.6 times as wide."""
+STANDARD_ERRORS = 1.96
+
+
+class Estimate(NamedTuple):
+    """A sum with its 95 % interval; the bounds are equal if it is exact."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_exact(self) -> bool:
+        """True if nothing was sampled."""
+        return self.low == self.high
+
+
+def of(hashes: Hashes, capacity: int = CAPACITY) -> State:
+    """State of some tokens, from the hash of each; hashes must be uniform over 64 bits."""
+    ordered = np.sort(hashes)
+    firsts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
+    counts = np.diff(np.r_[firsts, len(ordered)]).astype(np.int64)
+    state = {
+        "hashes": ordered[firsts], "counts": counts, "errors": np.zeros(len(firsts), np.int64),
+        "tokens": len(hashes), "level": 0, "bound": 0, "sampled": False,
+    }  # fmt: skip
+    return _pruned(state, capacity)
+
+
+def merge(first: State, second: State, capacity: int = CAPACITY) -> State:
+    """State of the tokens of both."""
+    if not first["tokens"] or not second["tokens"]:
+        return second if not first["tokens"] else first
+    hashes = np.concatenate([first["hashes"], second["hashes"]])
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
+    distinct = hashes[starts]
+    state = {
+        "hashes": distinct,
+        "counts": np.add.reduceat(np.concatenate([first["counts"], second["counts"]])[order], starts),
+        "errors": _errors(first, distinct) + _errors(second, distinct),
+        "tokens": first["tokens"] + second["tokens"],
+        "level": max(first["level"], second["level"]),
+        "bound": first["bound"] + second["bound"],
+        "sampled": first["sampled"] or second["sampled"],
+    }
+    return _pruned(state, capacity)
+
+
+def _errors(state: State, hashes: Hashes) -> Counts:
+    """Occurrences of each type that the state may lack."""
+    if not state["sampled"]:
+        return np.zeros(len(hashes), dtype=np.int64)
+    errors = np.full(len(hashes), state["bound"], dtype=np.int64)
+    errors[: sample_size(hashes, state["level"])] = 0
+    positions = np.minimum(np.searchsorted(state["hashes"], hashes), len(state["hashes"]) - 1)
+    known = state["hashes"][positions] == hashes
+    errors[known] = state["errors"][positions[known]]
+    return errors
+
+
+def sample_size(hashes: Hashes, level: int) -> int:
+    """Number of the sorted hashes that are in the sample of a level."""
+    return int(np.searchsorted(hashes, np.uint64(1 << (64 - level)))) if level else len(hashes)
+
+
+def _pruned(state: State, capacity: int) -> State:
+    """State with half of the capacity for the sample and half for frequent types, if all types do not fit."""
+    hashes, counts, errors = state["hashes"], state["counts"], state["errors"]
+    if not state["sampled"] and len(hashes) <= capacity:
+        return state
+    level = state["level"]
+    while sample_size(hashes, level) > capacity // 2:
+        level += 1
+    sample = sample_size(hashes, level)
+    keep, bound = np.ones(len(hashes), dtype=np.bool_), state["bound"]
+    errors = errors.copy()
+    errors[:sample] = 0
+    if len(hashes) - sample > capacity // 2:
+        upper = counts[sample:] + errors[sample:]
+        dropped = np.lexsort((hashes[sample:], -upper))[capacity // 2 :]
+        keep[sample + dropped] = False
+        bound = max(bound, int(upper[dropped].max()))
+    pruned = {"hashes": hashes[keep], "counts": counts[keep], "errors": errors[keep]}
+    return {**state, **pruned, "level": level, "bound": bound, "sampled": True}
+
+
+def _head(state: State) -> npt.NDArray[np.bool_]:
+    """Mask of the stored types that count one by one; all of them if nothing was sampled."""
+    if not state["sampled"]:
+        return np.ones(len(state["counts"]), dtype=np.bool_)
+    mask: npt.NDArray[np.bool_] = state["counts"] > CERTAIN * state["bound"]
+    return mask
+
+
+def _tail(state: State) -> Counts:
+    """Counts of the sampled types that are not in the head."""
+    sample = sample_size(state["hashes"], state["level"])
+    tail: Counts = state["counts"][:sample][~_head(state)[:sample]]
+    return tail
+
+
+def token_mean(state: State, function: Callable[[Counts], Floats]) -> Estimate:
+    """Mean over all tokens of a function of the count of the token's type; NaN without tokens.
+
+    The tokens of the tail are known exactly, as all tokens without those of the head; their mean is estimated as the
+    ratio of two sums over the sample, with the variance of that ratio.
+    """
+    if not state["tokens"]:
+        return Estimate(*[float("nan")] * 3)
+    counts = state["counts"][_head(state)]
+    total = float((counts * function(counts)).sum())
+    if not state["sampled"]:
+        return Estimate(*[total / state["tokens"]] * 3)
+    tail, rest = _tail(state), state["tokens"] - int(counts.sum())
+    if not len(tail):
+        return Estimate(*[total / max(1, int(counts.sum()))] * 3)
+    values = function(tail)
+    mean = float((tail * values).sum() / tail.sum())
+    variance = (1 - 0.5 ** state["level"]) * float(((tail * (values - mean)) ** 2).sum()) / float(tail.sum()) ** 2
+    missed = int(state["errors"][_head(state)].sum()) * abs(mean - float(function(counts).mean() if len(counts) else 0))
+    error = (STANDARD_ERRORS * variance**0.5 * rest + missed) / state["tokens"]
+    value = (total + rest * mean) / state["tokens"]
+    return Estimate(value, value - error, value + error)
+
+
+def type_sum(state: State, function: Callable[[Counts], Floats]) -> Estimate:
+    """Sum over all types of a function of their counts; with `np.ones_like`, the number of distinct types."""
+    total = float(function(state["counts"][_head(state)]).sum())
+    if not state["sampled"]:
+        return Estimate(total, total, total)
+    values, scale = function(_tail(state)), 2.0 ** state["level"]
+    error = STANDARD_ERRORS * (scale * (scale - 1) * float((values**2).sum())) ** 0.5
+    value = total + scale * float(values.sum())
+    return Estimate(value, value - error, value + error)
+
+
+def most_frequent(state: State, number: int) -> tuple[Hashes, Counts, Counts]:
+    """Hashes, counts and possible undercounts of the types with the largest counts, the largest first."""
+    counts = state["counts"]
+    if len(counts) > number:
+        candidates = np.flatnonzero(counts >= np.partition(counts, len(counts) - number)[len(counts) - number])
+    else:
+        candidates = np.arange(len(counts))
+    order = candidates[np.lexsort((state["hashes"][candidates], -counts[candidates]))][:number]
+    return state["hashes"][order], counts[order], state["errors"][order]
