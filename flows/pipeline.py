@@ -31,7 +31,7 @@ from flows.monitoring.status_board import StatusBoard
 from flows.prefect_server import api_url, check_server
 from flows.progress_artifact import ProgressArtifacts
 from flows.report.build import write_report
-from flows.run_artifacts import report_location
+from flows.run_artifacts import PROFILE_PAGE, REPORT, report_location
 from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView
@@ -44,6 +44,8 @@ from infra.store.access import check_access
 from infra.workers.ray_session import close_ray
 from stages.registry import StageName
 
+PAGES = {REPORT: "report", PROFILE_PAGE: "corpus profile"}
+"""File beside the run's report -> what it is, as Prefect's artifacts name it."""
 _request: contextvars.ContextVar[RunRequest] = contextvars.ContextVar("request")
 _view: contextvars.ContextVar[RunView] = contextvars.ContextVar("view")
 
@@ -147,13 +149,20 @@ def _report(session: RunSession) -> None:
     """Write the report; the run is finished, whatever happens to it."""
     try:
         write_report(session.request.store_url, session.record)
-        if api_url() and (location := report_location(session.request.store_url, session.record)):
-            link = location if "://" in location else f"file://{Path(location).absolute()}"
-            create_link_artifact(link, f"report of {session.run_id}", key="headrace-report")
+        if api_url():
+            for page, name in PAGES.items():
+                _link(session, page, name)
     except Exception as error:
         reason = storage_problem(error, session.request.store_url) or f"{type(error).__name__}: {error}"
         again = f"try again with: headrace report {session.run_id}"
         session.view.logged(f"the run is finished, but its report could not be written: {reason}; {again}")
+
+
+def _link(session: RunSession, page: str, name: str) -> None:
+    location = report_location(session.request.store_url, session.record, page)
+    if location:
+        link = location if "://" in location else f"file://{Path(location).absolute()}"
+        create_link_artifact(link, f"{name} of {session.run_id}", key=f"headrace-{name.replace(' ', '-')}")
 
 
 def execute_request(request: RunRequest, view: RunView) -> str:

@@ -15,6 +15,8 @@ from stages.registry import STAGES
 
 STAGES_WITH_MODELS = ("compress", "pretrain")
 REPORT = "report.html"
+PROFILE_PAGE = "profile.html"
+"""The page of the corpus profile, beside the report."""
 
 
 def stage_artifacts(store_url: str, record: RunRecord) -> dict[str, Artifact]:
@@ -67,9 +69,12 @@ def report_folder(store_url: str, run_id: str) -> Folder:
     return Folder(store_url).child(f"reports/{run_id}")
 
 
-def report_location(store_url: str, record: RunRecord) -> str | None:
-    """Path of the run's report, or its URL if the store is not local; None if it was not written."""
+def report_location(store_url: str, record: RunRecord, page: str = REPORT) -> str | None:
+    """Path of the run's report or of the page beside it, or the URL if the store is not local; None if not written."""
     folder = report_folder(store_url, record.run_id)
-    if not folder.exists(REPORT):
-        return None
-    return str(folder.local_path(REPORT)) if folder.is_local else f"{public_url(folder.url)}/{REPORT}"
+    return page_location(folder, page) if folder.exists(page) else None
+
+
+def page_location(folder: Folder, page: str) -> str:
+    """Path of a page, or its URL if the store is not local."""
+    return str(folder.local_path(page)) if folder.is_local else f"{public_url(folder.url)}/{page}"

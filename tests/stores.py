@@ -27,8 +27,10 @@ def no_rejects() -> pa.Table:
     return REJECTS.empty_table()
 
 
-def commit(store: ArtifactStore, out: ArtifactWriter, stage: str, key: str, kind: ArtifactKind) -> Artifact:
-    """Commit what `out` holds under a plain manifest."""
+def commit(
+    store: ArtifactStore, out: ArtifactWriter, stage: str, key: str, kind: ArtifactKind, **fields: Any
+) -> Artifact:
+    """Commit what `out` holds under a plain manifest, but for the given fields."""
     files = sorted(out.files.values(), key=lambda entry: entry.path)
     now = datetime.now(UTC)
     manifest = Manifest(
@@ -36,6 +38,7 @@ def commit(store: ArtifactStore, out: ArtifactWriter, stage: str, key: str, kind
         digest=content_digest(files), config={}, inputs={}, files=files, counts=out.counts, metrics=out.metrics,
         volume=out.volume, code={}, packages={}, device={}, started=now, ended=now, phases={}, peak_memory_bytes=0,
     )  # fmt: skip
+    manifest = manifest.model_copy(update=fields)
     out.commit(manifest)
     return store.open(manifest.ref)
 

@@ -1,7 +1,5 @@
 """The run report: one self-contained HTML file, written from the record and the manifests alone."""
 
-from pathlib import Path
-
 import yaml
 
 from data_schemas.manifest import RunRecord
@@ -13,21 +11,27 @@ from flows.report.corpus_funnel import corpus_funnel
 from flows.report.costs import costs
 from flows.report.headline import tiles
 from flows.report.lineage_table import lineage
+from flows.report.profile.page import profile_page
 from flows.report.recipes import Recipes, recipes
+from flows.report.templates import render_template
 from flows.report.training_curves import training
-from flows.run_artifacts import REPORT, report_folder, report_location, stage_artifacts, status
+from flows.run_artifacts import PROFILE_PAGE, REPORT, report_folder, report_location, stage_artifacts, status
 from infra.store.artifacts import Artifact, ArtifactStore
-
-TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def write_report(store_url: str, record: RunRecord) -> str:
-    """Write `<store>/reports/<run id>/report.html`; returns its path, or its URL if the store is not local.
+    """Write `<store>/reports/<run id>/report.html`, and beside it the page of a corpus profile.
+
+    Returns:
+        The report's path, or its URL if the store is not local.
 
     Raises:
         DamagedArtifactError: if a file that the report reads is missing or its size differs from the manifest.
     """
     artifacts = stage_artifacts(store_url, record)
+    if "profile" in artifacts:
+        profile = profile_page(artifacts["profile"], record.run_id)
+        report_folder(store_url, record.run_id).write(PROFILE_PAGE, profile.encode())
     page = render(record, artifacts, recipes_of_model(store_url, artifacts))
     report_folder(store_url, record.run_id).write(REPORT, page.encode())
     location = report_location(store_url, record)
@@ -45,20 +49,16 @@ def recipes_of_model(store_url: str, artifacts: dict[str, Artifact]) -> Recipes 
 
 def render(record: RunRecord, artifacts: dict[str, Artifact], compressions: Recipes | None = None) -> str:
     """The page, with a section per stage that the run reached."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     manifests = {stage: artifact.manifest for stage, artifact in artifacts.items()}
     scores = read_scores(artifacts["benchmark"]) if "benchmark" in artifacts else []
-    return environment.get_template("report.html.j2").render(
+    return render_template(
+        "report.html.j2",
         record=record,
         status=status(record),
         gone=[stage for stage in record.stages if stage not in artifacts],
         tiles=tiles(manifests, record, scores),
         corpus=corpus(manifests),
+        profile=PROFILE_PAGE if "profile" in artifacts else None,
         funnel=corpus_funnel(artifacts),
         contamination=contamination(manifests),
         training=training(artifacts["pretrain"]) if "pretrain" in artifacts else None,

@@ -6,6 +6,7 @@ CSS pixel at its natural size, so that text stays close to the page's size.
 - `Curve`, `curve_chart`: a quantity over training tokens
 - `frontier_chart`: size against bits per byte, one labeled point per pass
 - `pareto_chart`: a cost against bits per byte of many recipes, with the Pareto frontier
+- `new_axes`, `ticks_one_two_five`, `as_svg`: what every chart begins and ends with
 """
 
 import io
@@ -55,7 +56,7 @@ class Curve:
 
 def curve_chart(curve: Curve) -> Markup:
     """Draw a curve and write its last value beside it."""
-    figure, axes = _new_axes()
+    figure, axes = new_axes()
     tokens, values = thinned(curve.tokens), thinned(curve.values)
     for restart in curve.restarts:
         axes.axvline(restart, color=WARM, linewidth=1, linestyle=(0, (3, 3)))
@@ -72,12 +73,12 @@ def curve_chart(curve: Curve) -> Markup:
     axes.xaxis.set_major_formatter(lambda value, _: amount(value))
     axes.yaxis.set_major_formatter(lambda value, _: _tick(value))
     axes.set_xlabel("tokens", color=MUTED, fontsize=11)
-    return _as_svg(figure, curve.title)
+    return as_svg(figure, curve.title)
 
 
 def frontier_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[float], title: str) -> Markup:
     """Bytes on a logarithmic axis against bits per byte, joined in the order of the passes."""
-    figure, axes = _new_axes()
+    figure, axes = new_axes()
     axes.plot(sizes, bits, color=LINE, linewidth=1.5, zorder=1)
     axes.scatter(sizes[:1], bits[:1], color=MUTED, s=52, zorder=2)
     axes.scatter(sizes[1:], bits[1:], color=WARM, s=52, zorder=2)
@@ -88,10 +89,10 @@ def frontier_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[
     axes.set_ylim(middle - height / 2, middle + height / 2)
     _label_points(axes, names, sizes, bits)
     axes.xaxis.set_major_formatter(lambda value, _: amount(value, "B"))
-    _ticks_one_two_five(axes)
+    ticks_one_two_five(axes)
     axes.set_xlabel("bytes on disk", color=MUTED, fontsize=11)
     axes.set_ylabel("bits per byte", color=MUTED, fontsize=11)
-    return _as_svg(figure, title)
+    return as_svg(figure, title)
 
 
 def pareto_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[float], title: str, unit: str) -> Markup:
@@ -104,7 +105,7 @@ def pareto_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[fl
         title: text of the chart for screen readers.
         unit: unit of the costs, which also names the axis.
     """
-    figure, axes = _new_axes()
+    figure, axes = new_axes()
     best = frontier(list(zip(sizes, bits, strict=True)))
     axes.scatter(sizes, bits, color=PLAIN, s=36, zorder=1)
     axes.plot([sizes[n] for n in best], [bits[n] for n in best], color=WARM, linewidth=1.5, zorder=2)
@@ -116,10 +117,10 @@ def pareto_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[fl
     labeled = sorted({0, *best})
     _label_points(axes, [names[n] for n in labeled], [sizes[n] for n in labeled], [bits[n] for n in labeled])
     axes.xaxis.set_major_formatter(lambda value, _: amount(value, unit))
-    _ticks_one_two_five(axes)
+    ticks_one_two_five(axes)
     axes.set_xlabel({"B": "bytes on disk", "BOP": "bit operations per token"}[unit], color=MUTED, fontsize=11)
     axes.set_ylabel("bits per byte", color=MUTED, fontsize=11)
-    return _as_svg(figure, title)
+    return as_svg(figure, title)
 
 
 def thinned(values: Sequence[float]) -> Floats:
@@ -144,7 +145,8 @@ def moving_average(values: Floats) -> Floats:
     return averages
 
 
-def _new_axes() -> tuple["Figure", "Axes"]:
+def new_axes() -> tuple["Figure", "Axes"]:
+    """Axes of the page's size and colors, without a frame."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -163,7 +165,8 @@ def _new_axes() -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _ticks_one_two_five(axes: "Axes") -> None:
+def ticks_one_two_five(axes: "Axes") -> None:
+    """Ticks of a logarithmic horizontal axis."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = axes.get_xlim()
@@ -205,7 +208,7 @@ def _tick(value: float) -> str:
     return amount(value) if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _as_svg(figure: "Figure", title: str) -> Markup:
+def as_svg(figure: "Figure", title: str) -> Markup:
     """The figure as an `<svg>` element that scales to its container; deterministic."""
     import matplotlib
 

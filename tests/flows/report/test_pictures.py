@@ -11,17 +11,25 @@ import pytest
 from docs.pictures import CHROMIUM, report_picture, terminal_pictures
 from flows.console import console
 from flows.report.build import render
+from flows.report.profile.page import page as profile_page
 from flows.run_artifacts import stage_artifacts
+from tests.flows.report.profile.tables import examples, measures, small_corpus
 
 BROWSER = shutil.which("chromium")
 
 
 @pytest.mark.skipif(not BROWSER, reason="needs chromium")
 @pytest.mark.parametrize("width", [1200, 400])
-def test_nothing_is_cut_off(finished, tmp_path, width):
+@pytest.mark.parametrize("written", ["report", "profile"])
+def test_nothing_is_cut_off(finished, tmp_path, written, width):
     """Nothing is wider than the page, and at full width no table wider than its box; all details open."""
     store, record = finished
-    page = render(record, stage_artifacts(store, record)).replace("<details", "<details open")
+    excerpt = ("all", "topics.weight", "word " * 30, "files/" + "a" * 200, "x" * 400)
+    pages = {
+        "report": lambda: render(record, stage_artifacts(store, record)),
+        "profile": lambda: profile_page(measures(small_corpus()), examples(excerpt), "a" * 100),
+    }
+    page = pages[written]().replace("<details", "<details open")
     script = (
         "const d = document.querySelector('iframe').contentDocument, w = d.documentElement.clientWidth;"
         "const wide = [...d.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length;"
