@@ -88,6 +88,13 @@ def stage_flow(stage: Stage) -> Flow[..., str]:
     )(rerun_stage)
 
 
-ingest_flow, clean_flow, dedup_flow, tokenize_flow, pretrain_flow, compress_flow, benchmark_flow = map(
-    stage_flow, STAGES
-)
+(
+    ingest_flow,
+    clean_flow,
+    dedup_flow,
+    profile_flow,
+    tokenize_flow,
+    pretrain_flow,
+    compress_flow,
+    benchmark_flow,
+) = map(stage_flow, STAGES)

@@ -14,14 +14,16 @@ from stages.compress.stage import CompressStage
 from stages.dedup.stage import DedupStage
 from stages.ingest.stage import IngestStage
 from stages.pretrain.stage import PretrainStage
+from stages.profile.stage import ProfileStage
 from stages.stage import Stage
 from stages.tokenize.stage import TokenizeStage
 
-# synthesize (corpus -> corpus) and profile (corpus -> profile) will come between dedup and tokenize.
+# synthesize (corpus -> corpus) will come between dedup and profile.
 STAGES: tuple[Stage, ...] = (
     IngestStage(),
     CleanStage(),
     DedupStage(),
+    ProfileStage(),
     TokenizeStage(),
     PretrainStage(),
     CompressStage(),

@@ -119,6 +119,13 @@ def _dedup(contents: Contents) -> None:
     add_data(contents, "everything", _run("dedup", "everything", config, documents))
 
 
+def _profile(contents: Contents) -> None:
+    corpus = {"corpus": _corpus()}
+    add_data(contents, "defaults", _run("profile", "defaults", {}, corpus))
+    few = {"word_types": 1_024, "ngram_types": 1_024, "slices": {"genre": 1, "source": 0}}
+    add_data(contents, "sketches", _run("profile", "sketches", few, corpus))
+
+
 def _tokenize(contents: Contents) -> None:
     corpus = {"corpus": _corpus()}
     add_data(contents, "all", _run("tokenize", "all", {"vocabulary_size": 400}, corpus))
@@ -217,6 +224,7 @@ CASES: dict[str, Callable[[Contents], None]] = {
     "ingest": _ingest,
     "clean": _clean,
     "dedup": _dedup,
+    "profile": _profile,
     "tokenize": _tokenize,
     "pretrain": _pretrain,
     "compress": _compress,

@@ -1,0 +1,117 @@
+"""The two passes of the profile: the files of the corpus, then its slices.
+
+- `profile_partition`: the states of one file, cell by cell
+- `StateFile`: where a file's states are stored
+- `measure_slice`: merges the states of a slice and computes its figures
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.store.artifacts import Artifact
+from infra.workers.exchange import Pieces, write_pieces
+from infra.workers.partitions import PartitionResult, PartitionWriter
+from stages.profile.analysis import Analysis, Example, Measure, State, examples_table, measures_table
+from stages.profile.slices import SPLITS, Slices
+from stages.profile.state_codec import decode, encode
+
+BATCH_BYTES = 4_000_000
+"""Text that is analyzed at once; a longer document is a batch of its own."""
+STATES = pa.schema([("analysis", pa.string()), ("state", pa.large_binary())])
+STATES_FILE, CELLS_FILE = "states", "cells.json"
+
+
+class StateFile(NamedTuple):
+    """The states of one cell of one file of the corpus."""
+
+    split: str
+    pieces: Pieces
+    number: int
+
+
+def profile_partition(
+    corpus: Artifact, analyses: Sequence[Analysis], slices: Slices, path: str, out: PartitionWriter
+) -> None:
+    """Analyze the documents of one file.
+
+    Args:
+        corpus: artifact with the documents.
+        analyses: what is measured.
+        slices: the slices of the corpus.
+        path: the file, `SPLIT/NAME.parquet`.
+        out: receives the states, a piece per cell, and the list of the cells.
+    """
+    table = corpus.read_table(path)
+    cells, states = [], []
+    for values, rows in slices.cells(table):
+        cells.append(values)
+        merged = {analysis.name: analysis.empty() for analysis in analyses}
+        for batch in _batches(table, rows):
+            for analysis in analyses:
+                merged[analysis.name] = analysis.add(merged[analysis.name], batch)
+        encoded = [encode(state) for state in merged.values()]
+        states.append(pa.table([pa.array(list(merged)), pa.array(encoded, pa.large_binary())], schema=STATES))
+    write_pieces(out, STATES_FILE, states, "lz4")
+    out.write(CELLS_FILE, json.dumps(cells).encode())
+    out.count(f"{path.split('/')[0]}_documents", len(table))
+
+
+def _batches(table: pa.Table, rows: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    """Documents in batches of about `BATCH_BYTES`."""
+    sizes = pc.binary_length(table.column("text")).to_numpy()[rows]
+    numbers = np.cumsum(sizes) // BATCH_BYTES
+    for part in np.split(rows, np.flatnonzero(np.diff(numbers)) + 1):
+        yield from table.take(pa.array(part)).combine_chunks().to_batches()
+
+
+def state_files(results: Sequence[tuple[str, PartitionResult]], slices: Slices) -> dict[str, list[StateFile]]:
+    """Slice -> the states that it consists of.
+
+    Args:
+        results: split and result of each file of the corpus.
+        slices: the slices of the corpus.
+    """
+    files: dict[str, list[StateFile]] = {name: [] for name in slices.names}
+    for split, result in results:
+        pieces = Pieces.of(result, STATES_FILE, STATES)
+        for number, values in enumerate(json.loads(result.folder.read(result.location(CELLS_FILE)))):
+            for name in slices.of_cell(split, values):
+                files[name].append(StateFile(split, pieces, number))
+    return files
+
+
+def measure_slice(analyses: Sequence[Analysis], payload: tuple[str, Sequence[StateFile]], out: PartitionWriter) -> None:
+    """Merge the states of a slice, split by split, and write its figures and examples.
+
+    Args:
+        analyses: what was measured.
+        payload: name of the slice, and its states.
+        out: receives `measures.arrow` and `examples.arrow`.
+    """
+    name, files = payload
+    merged: dict[str, dict[str, State]] = {
+        split: {analysis.name: analysis.empty() for analysis in analyses} for split in SPLITS
+    }
+    for split, pieces, number in files:
+        stored = pieces.read(number)
+        encoded = dict(zip(stored.column("analysis").to_pylist(), stored.column("state"), strict=True))
+        for analysis in analyses:
+            state = decode(encoded[analysis.name].as_buffer().to_pybytes())
+            merged[split][analysis.name] = analysis.merge(merged[split][analysis.name], state)
+    has_both = {split for split, _, _ in files} == set(SPLITS)
+    measures: list[Measure] = []
+    examples: list[Example] = []
+    for analysis in analyses:
+        training, held_out = (merged[split][analysis.name] for split in SPLITS)
+        compared = analysis.compare(training, held_out) if has_both else ()
+        whole = analysis.merge(training, held_out)
+        measures += [*analysis.measures(whole), *compared]
+        examples += analysis.examples(whole)
+    out.write_table("measures.arrow", measures_table({name: measures}))
+    out.write_table("examples.arrow", examples_table({name: examples}))

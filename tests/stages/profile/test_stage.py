@@ -1,0 +1,118 @@
+import math
+import re
+
+import numpy as np
+import pytest
+
+from data_schemas.manifest import Volume
+from infra.workers.capacity import Capacity
+from stages.profile.config import ProfileConfig
+from stages.profile.stage import ProfileStage
+from tests.stages.profile.run_stage import corpus, document, figures, profile
+
+GENRES, LANGUAGES = ("news", "wiki", "books"), ("en", "de", None)
+
+
+def documents(count, begin=0):
+    words = re.findall(r"\w+", "the mill of water turns a wheel and flour comes out in white heaps each day")
+    return [
+        document(
+            f"d{n}", " ".join(words[(n * n + k * (n % 5 + 1)) % len(words)] + str(k % (n + 1)) for k in range(n % 40)),
+            genre=GENRES[n % 3], language=LANGUAGES[n % 3 if n % 2 else 0], source=f"s{n % 7}",
+            url=f"https://www.host{n % 11}.org/{n}" if n % 4 else None,
+        )
+        for n in range(begin, begin + count)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """Profiles of one corpus in one file and in seven."""
+    rows = documents(120), documents(20, 120)
+    funnel = [("s0", "news", "kept", 8, 80, 80), ("s0", "news", "near_duplicate", 2, 20, 0),
+              ("gone", "wiki", "exact_duplicate", 5, 50, 0)]  # fmt: skip
+    limits = {"slices": {"domain": 3, "source": 5}}
+    return [profile(corpus(*rows, files=files, funnel=funnel), **limits) for files in (1, 7)]
+
+
+def test_a_corpus_in_seven_files_has_the_profile_of_one_in_one_file(parts):
+    one, seven = (part.read_table("measures.arrow") for part in parts)
+    assert one.equals(seven) and one.schema.equals(seven.schema)
+    assert parts[0].read_table("examples.arrow").equals(parts[1].read_table("examples.arrow"))
+
+
+def test_every_document_is_in_one_slice_of_each_dimension_and_their_number_is_bounded(parts):
+    names = parts[0].read_table("measures.arrow").column("slice").unique().to_pylist()
+    counts = {name: figures(parts[0], name).get("documents", 0) for name in names}
+    assert names[:3] == ["all", "split=train", "split=held_out"] and counts["all"] == 140
+    assert (counts["split=train"], counts["split=held_out"]) == (120, 20)
+    for dimension, number in {"genre": 3, "language": 3, "source": 6, "domain": 4}.items():
+        own = {name: count for name, count in counts.items() if name.startswith(f"{dimension}=")}
+        assert len(own) == number and sum(own.values()) == 140, own
+    assert counts["domain=none"] == 35 and counts["language=unknown"] > 0
+    others = {name: value for name, value in figures(parts[0]).items() if name[0] == "slices.other"}
+    assert others == {("slices.other", "source"): 2, ("slices.other", "domain"): 9}
+
+
+def test_what_dedup_removed_is_counted_by_source_and_genre(parts):
+    assert figures(parts[0])["removed.share"] == 7 / 15
+    assert figures(parts[0], "source=s0")["removed.documents", "near_duplicate"] == 2
+    assert figures(parts[0], "genre=wiki")["removed.share"] == 1
+    assert figures(parts[0], "source=other")["removed.documents", "exact_duplicate"] == 5
+
+
+def test_splits_of_a_slice_are_compared(parts):
+    for name in ("all", "genre=news"):
+        own = figures(parts[0], name)
+        assert 0 < own["divergence.words.chance"] < 1 and 0 < own["divergence.words.jensen_shannon"] < 1
+    assert "divergence.words.chance" not in figures(parts[0], "split=train")
+
+
+ODD = {
+    "one word": ["mill"] * 3,
+    "no words": ["", "...", " \n\n", "---"],
+    "emoji": ["👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽", "🙂🙂🙂", "a 🙂 b"],
+    "right to left": ["هذا نص عربي قصير جدا.", "זהו טקסט קצר בעברית.", "mixed עברית and عربي"],
+    "no spaces": ["我们今天去磨坊。", "水車がまわる。", "กังหันน้ำหมุน"],
+    "odd bytes": ["\x00\x01\x02", "\u202e\ufeff\u200b", "￿\U0010ffff", "a\r\nb\rc\u2028d"],
+}
+
+
+@pytest.mark.parametrize("texts", ODD.values(), ids=ODD)
+def test_odd_documents_have_figures(texts):
+    rows = [document(f"d{n}", text, genre="", url="http://[", language=None) for n, text in enumerate(texts)]
+    made = profile(corpus(rows))
+    own = figures(made)
+    assert own["documents"] == own["length.words.total"] * 0 + len(texts)
+    assert own["length.bytes.total"] == sum(len(text.encode()) for text in texts)
+    assert all(math.isfinite(value) for value in own.values())
+    names = set(made.read_table("measures.arrow").column("slice").to_pylist())
+    assert not {name for name in names if name.startswith(("domain=", "language=", "genre="))}, (
+        "nothing is known of them"
+    )
+
+
+def test_a_corpus_without_documents_has_a_profile_of_zeros():
+    own = figures(profile(corpus([])))
+    assert own["documents"] == own["length.bytes.total"] == 0 and "entropy.unigram.plug_in" not in own
+
+
+def test_ten_languages_have_a_slice_each():
+    codes = ("en", "de", "fr", "es", "it", "ru", "zh", "ar", "he", "ja")
+    rows = [document(f"{code}{n}", f"{code} {n}", language=code) for code in codes for n in range(2)]
+    made = profile(corpus(rows))
+    assert [figures(made, f"language={code}")["documents"] for code in codes] == [2] * 10
+
+
+def test_a_line_of_four_megabytes_is_a_document_like_others():
+    line = " ".join(map(str, np.random.default_rng(0).integers(0, 50_000, 700_000).tolist()))
+    own = figures(profile(corpus([document("long", line), document("short", "one two")])))
+    assert own["length.words.total"] == 700_002 and own["vocabulary.unigram.types"] == 50_002
+
+
+def test_the_estimate_grows_with_the_text_and_its_memory_does_not():
+    stage, config = ProfileStage(), ProfileConfig()
+    small, large = (
+        stage.estimate(config, Volume(documents=1, text_bytes=size), Capacity(2, 2)) for size in (10**9, 10**10)
+    )
+    assert large.seconds > 9 * small.seconds and large.peak_memory_bytes == small.peak_memory_bytes
