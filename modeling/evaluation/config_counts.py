@@ -1,7 +1,7 @@
 """Parameters and FLOPs of a network from its config. Imports no torch.
 
-- `parameters`, `active_parameters`, `embedding_parameters`
-- `forward_flops`, `flops_per_token`
+- `parameters`, `active_parameters`, `embedding_parameters`, `parameters_by_part`
+- `forward_flops`, `flops_per_token`, `forward_flops_by_part`
 """
 
 from collections.abc import Callable
@@ -30,6 +30,21 @@ def embedding_parameters(config: TransformerConfig) -> int:
     return (1 if config.tied_embeddings else 2) * tables + 2 * projections
 
 
+def parameters_by_part(config: TransformerConfig) -> dict[str, int]:
+    """`parameters` as a sum: embedding, head (0 if tied, without bands), experts (routed only), dense (all others)."""
+    tables = sum(entries * width for entries, width in config.bands)
+    projections = sum(width * config.width for _, width in config.bands if width != config.width)
+    embedding = tables + projections
+    head = embedding_parameters(config) - embedding
+    routed = parameters(config) - _parameters(config, lambda experts: 0)
+    return {
+        "embedding": embedding,
+        "head": head,
+        "experts": routed,
+        "dense": parameters(config) - routed - embedding - head,
+    }
+
+
 def forward_flops(config: TransformerConfig, context: int) -> int:
     """FLOPs of a forward pass over a row of `context` tokens; a training step needs three times as many.
 
@@ -39,9 +54,28 @@ def forward_flops(config: TransformerConfig, context: int) -> int:
     `active` experts each. Not counted: norms, softmax, ReLU, rotary embedding, pooling, look-ups, and recomputation in
     the backward pass.
     """
-    per_token = sum(_layer_products(config, layer) for layer in range(config.layers)) + _embedding_products(config)
-    scores = sum(computed_scores(config.layer_attention(layer), context) for layer in range(config.layers))
-    return 2 * (per_token * context + 2 * scores * config.width)
+    return sum(forward_flops_by_part(config, context).values())
+
+
+def forward_flops_by_part(config: TransformerConfig, context: int) -> dict[str, int]:
+    """`forward_flops` as a sum: projections (of attention), scores, feed_forward, experts (with router), head.
+
+    `scores` are the products of queries and keys, and of these with values; `experts` includes the shared expert;
+    `head` includes the projections of the embedding's bands.
+    """
+    layers = range(config.layers)
+    scores = sum(computed_scores(config.layer_attention(layer), context) for layer in layers)
+    feed_forward = sum(
+        2 * config.width * config.feed_forward_width for layer in layers if not config.layer_experts(layer)
+    )
+    experts = sum(_expert_products(config, experts) for layer in layers if (experts := config.layer_experts(layer)))
+    return {
+        "projections": 2 * context * config.layers * 4 * config.width**2,
+        "scores": 4 * scores * config.width,
+        "feed_forward": 2 * context * feed_forward,
+        "experts": 2 * context * experts,
+        "head": 2 * context * _embedding_products(config),
+    }
 
 
 def flops_per_token(config: TransformerConfig, context: int) -> float:
@@ -79,14 +113,10 @@ def _feed_forward_parameters(
     return router + shared + expert_count(experts) * dense(experts.expert_width or config.feed_forward_width)
 
 
-def _layer_products(config: TransformerConfig, layer: int) -> int:
-    """Multiply-accumulates per token, without attention scores and mixing of values."""
-    experts = config.layer_experts(layer)
-    neurons, router = config.feed_forward_width, 0
-    if experts is not None:
-        neurons = experts.active * (experts.expert_width or config.feed_forward_width) + experts.shared_width
-        router = experts.experts * config.width
-    return 4 * config.width**2 + 2 * config.width * neurons + router
+def _expert_products(config: TransformerConfig, experts: ExpertsConfig) -> int:
+    """Multiply-accumulates per token of a layer's router, active and shared experts."""
+    neurons = experts.active * (experts.expert_width or config.feed_forward_width) + experts.shared_width
+    return 2 * config.width * neurons + experts.experts * config.width
 
 
 def _embedding_products(config: TransformerConfig) -> int:

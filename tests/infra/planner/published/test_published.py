@@ -1,0 +1,140 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from data_schemas.errors import InputDataError
+from infra.planner.published.accuracy import errors_by_block, predict
+from infra.planner.published.interpretation import Run, interpret
+from infra.planner.published.rows import COLUMNS, number, read_rows
+
+MPT = {
+    "model": "MPT 7b", "params_b": "6.659", "layers": "32", "hidden": "4096", "heads": "32", "ffn": "16384",
+    "vocab": "50368", "hardware": "h100_80gb (H100 80GB BF16)", "gpus": "128", "precision": "amp_bf16", "tp": "1",
+    "pp": "1", "dp": "128", "fsdp": "FULL_SHARD", "micro_batch": "6", "global_batch_seqs": "768", "seq_len": "2048",
+    "recompute": "none", "step_time_s": "1.173", "source": "mosaicml/llm-foundry README, 'H100 80GB BF16'",
+}  # fmt: skip
+
+
+def written(tmp_path, *rows, columns=COLUMNS):
+    path = tmp_path / "runs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def run_of(tmp_path, **changes):
+    return interpret(read_rows(written(tmp_path, {**MPT, **changes}))[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,536", 1536), ("~4.2M", 4.2e6), ("2048 (inferred)", 2048), ("1e3", 1000), ("82.4", 82.4), ("", None),
+        ("n/a", None), ("18432 / 2048 per expert", 18432), ("3_145_728", 3_145_728), ("about 105 s", 105), ("8k", 8000),
+        ("64 GPUs", 64), (">= 3", 3), ("0x10", 0),
+    ],
+)  # fmt: skip
+def test_numbers_in_any_spelling(text, value):
+    assert number(text) == value
+
+
+def test_a_row_is_predicted_from_its_columns_alone(tmp_path):
+    run = run_of(tmp_path)
+    assert run.network.total_parameters / 1e9 == pytest.approx(6.659, rel=0.01)
+    assert (run.layout.shard, run.layout.micro_batch, run.rows, run.cluster.devices) == (128, 6, 768, 128)
+    assert run.assumptions == ()
+    prediction = predict(run)
+    assert abs(prediction.time_error_percent) < 10
+    without = predict(run_of(tmp_path, step_time_s="", notes="", mfu_pct=""))
+    assert without.step_seconds == prediction.step_seconds
+    assert without.time_error_percent is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"hardware": "Cerebras CS-3"}, "line 2 .*hardware is 'Cerebras CS-3', which names no known accelerator"),
+        ({"hardware": ""}, "hardware is nothing"),
+        ({"model": "Mystery", "layers": "", "hidden": "wide"}, "layers, hidden missing, and no shape is known"),
+        ({"gpus": "", "dp": ""}, "gpus is missing"),
+        ({"tp": "16", "pp": "16"}, "tp x pp x cp is 256, more than 128 devices"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_sentence(tmp_path, changes, sentence):
+    result = run_of(tmp_path, **changes)
+    assert isinstance(result, str)
+    with pytest.raises(ValueError, match=sentence):
+        raise ValueError(result)
+
+
+@pytest.mark.parametrize("value", ["", "n/a", "-3", "0", "lots", "1e30", "999999999", "7"])
+def test_any_column_may_be_missing_or_odd(tmp_path, value):
+    """A hostile row is predicted, or refused with one sentence; never an exception."""
+    rows = [{**MPT, column: value} for column in COLUMNS]
+    rows += [{**MPT, "fsdp": "", column: value} for column in COLUMNS]
+    rows += [{**MPT, column: value, "gpus": "", "tp": "", "pp": "", "dp": "", "fsdp": ""} for column in COLUMNS]
+    for row in read_rows(written(tmp_path, *rows)):
+        result = interpret(row)
+        if isinstance(result, Run):
+            prediction = predict(result)
+            assert prediction.step_seconds > 0 and prediction.memory_bytes > 0
+        else:
+            assert result.startswith(f"line {row.line} ")
+
+
+@pytest.mark.parametrize(
+    ("text", "shard"),
+    [("FULL_SHARD", 128), ("128", 128), ("16", 16), ("7", 1), ("HYBRID_SHARD", 8), ("no", 1), ("", 1)],
+)
+def test_the_shards_of_a_row(tmp_path, text, shard):
+    assert run_of(tmp_path, fsdp=text).layout.shard == shard
+
+
+def test_figures_of_speed_agree_in_every_unit(tmp_path):
+    """A step time, tokens per second, TFLOP/s and MFU of the same run give the same measured step."""
+    tokens = 768 * 2048
+    run = run_of(tmp_path)
+    rate = tokens * run.network.training_flops / 128 / 1.173
+    units = {
+        "tokens_s_gpu": tokens / 128 / 1.173,
+        "tflops_per_gpu": rate / 1e12,
+        "mfu_pct": 100 * rate / run.cluster.peak_flops,
+    }
+    for column, value in units.items():
+        assert predict(run_of(tmp_path, step_time_s="", **{column: str(value)})).measured_seconds == pytest.approx(
+            1.173
+        )
+    recomputed = run_of(
+        tmp_path, step_time_s="", tflops_per_gpu=str(rate / 0.75e12), source="arXiv 2104.04473", fsdp=""
+    )
+    assert predict(recomputed).measured_seconds == pytest.approx(1.173)
+
+
+def test_other_columns_and_another_order_and_rows_of_other_lengths_do_no_harm(tmp_path):
+    columns = ["comment", *reversed(COLUMNS)]
+    path = written(tmp_path, MPT, columns=columns)
+    assert isinstance(interpret(read_rows(path)[0]), Run)
+    with Path(path).open("a") as file:
+        file.write("only a comment\n\n" + "," * 60 + "\n")
+    assert [isinstance(interpret(row), str) for row in read_rows(path)] == [False, True]
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe\x00\x01", b"PK\x03\x04\x00"])
+def test_a_file_that_is_no_table_of_runs_is_refused(tmp_path, content):
+    path = tmp_path / "runs.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputDataError, match=r"runs\.csv"):
+        read_rows(str(path))
+
+
+def test_errors_of_a_block_by_hand(tmp_path):
+    exact = predict(run_of(tmp_path, step_time_s="")).step_seconds
+    rows = [{**MPT, "step_time_s": str(exact / share)} for share in (1.1, 0.9, 1.3)]
+    predictions = [predict(interpret(row)) for row in read_rows(written(tmp_path, *rows))]
+    block, others = errors_by_block(predictions)
+    assert (block.rows, others.block) == (3, "all others")
+    assert (block.mean, block.largest) == (pytest.approx(50 / 3), pytest.approx(30))
+    assert (block.within_15, block.covered) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
