@@ -83,6 +83,10 @@ class WordNet:
             found.append(Sense(SUPERSENSES[supersense], words, count))
         return tuple(found)
 
+    def all_base_forms(self) -> list[str]:
+        """Every base form of any part of speech, sorted, with spaces in phrases."""
+        return sorted({form.replace("_", " ") for form, _ in self._senses})
+
     def base_forms(self, word: str, part_of_speech: str) -> tuple[str, ...]:
         """Forms of which the lower-case `word` may be an inflection and that WordNet knows: `geese` -> `goose`.
 
