@@ -20,6 +20,7 @@ from data_schemas.tables import (
     MEASURES,
     REJECTS,
     SCORES,
+    SYNTHETIC,
     TOKEN_SHARDS,
     schema_label,
 )
@@ -104,7 +105,11 @@ CORPUS = ArtifactKind(
         "rejects/*.parquet": (REJECTS,),
         "funnel/*.parquet": (FUNNEL,),
     },
-    optional={"contamination/*.parquet": (CONTAMINATION,), "index/*.arrow": ()},
+    optional={
+        "contamination/*.parquet": (CONTAMINATION,),
+        "index/*.arrow": (),
+        "synthetic/*.parquet": (SYNTHETIC,),
+    },
 )
 PROFILE = ArtifactKind("profile", 1, {"measures.arrow": (MEASURES,), "examples.arrow": (EXAMPLES,)})
 TOKENS = ArtifactKind(

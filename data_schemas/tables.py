@@ -4,6 +4,7 @@
 - `REJECTS`: documents that a stage rejected, with the reason; `reject_row` makes a row
 - `FUNNEL`: documents and bytes per source, genre and outcome
 - `CONTAMINATION`: benchmark items found in the text
+- `SYNTHETIC`: what was made of which document, how, and the verdict of every gate
 - `token_shard_schema`: token ids, one row per document, in uint16 or uint32 by vocabulary size
 - `MEASURES`, `EXAMPLES`: a corpus profile, one row per figure and one row per example document
 - `SCORES`, `ITEMS`: benchmark results, one row per score and one row per test item
@@ -131,6 +132,28 @@ EXAMPLES = table_schema(
     column("item", pa.string(), "as in measures", nullable=True),
     column("document_id", pa.string(), "id of the document in the corpus"),
     column("excerpt", pa.string(), "part of its text, up to 400 characters"),
+)
+
+GATES = pa.list_(
+    pa.struct([("gate", pa.string()), ("passed", pa.bool_()), ("score", pa.float64()), ("detail", pa.string())])
+)
+"""Verdicts of the gates that judged a synthetic text, in order; the score is in the gate's unit."""
+SYNTHETIC = table_schema(
+    "synthetic",
+    1,
+    column("id", pa.string(), "id of the synthetic document: PARENT~METHOD"),
+    column("parent", pa.string(), "id of the document it was made of"),
+    column("genre", pa.string(), "as in documents, of the parent"),
+    column("method", pa.string(), "kind of the method, numbered if the config has several of the kind"),
+    column("parameters", pa.string(), "JSON: settings of the method"),
+    column("engine", pa.string(), "the program, model or code that made it"),
+    column("engine_version", pa.string(), "version of what decides its bytes"),
+    column("seed", pa.int64(), "seed of the method for this parent, and the parent's rank"),
+    column("verdict", pa.string(), "`kept`, or why it is a reject"),
+    column("detail", pa.string(), "what the gate found, or why there is no text", nullable=True),
+    column("gates", GATES, "every gate's verdict and score; none if there is no text"),
+    column("text", pa.string(), "the text, if it was made and not kept", nullable=True),
+    column("bytes", pa.int64(), "UTF-8 bytes of the text"),
 )
 
 

@@ -92,6 +92,7 @@ def stage_flow(stage: Stage) -> Flow[..., str]:
     ingest_flow,
     clean_flow,
     dedup_flow,
+    synthesize_flow,
     profile_flow,
     tokenize_flow,
     pretrain_flow,

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Literal
 from data_schemas.errors import NotFoundError
 from stages.benchmark.stage import BenchmarkStage
 from stages.clean.stage import CleanStage
+from stages.clean.verdict import rules_of
 from stages.compress.stage import CompressStage
 from stages.dedup.stage import DedupStage
 from stages.ingest.stage import IngestStage
 from stages.pretrain.stage import PretrainStage
 from stages.profile.stage import ProfileStage
 from stages.stage import Stage
+from stages.synthesize.stage import SynthesizeStage
 from stages.tokenize.stage import TokenizeStage
 
-# synthesize (corpus -> corpus) will come between dedup and profile.
 STAGES: tuple[Stage, ...] = (
     IngestStage(),
     CleanStage(),
     DedupStage(),
+    SynthesizeStage(rules_of),
     ProfileStage(),
     TokenizeStage(),
     PretrainStage(),

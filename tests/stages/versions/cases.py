@@ -119,6 +119,13 @@ def _dedup(contents: Contents) -> None:
     add_data(contents, "everything", _run("dedup", "everything", config, documents))
 
 
+def _synthesize(contents: Contents) -> None:
+    gates = {"max_nearness": 0.9, "clean_rules": False, "max_changed_numbers": 2}
+    methods = [{"kind": "swap", "share": 1}, {"kind": "deletion", "share": 0.5}, {"kind": "swap", "alpha": 0.3}]
+    config = {"methods": methods, "gates": gates, "shares": {"news": {"swap": 0.5}}, "rounds": 2, "seed": 3}
+    add_data(contents, "text", _run("synthesize", "text", config, {"corpus": _corpus()}))
+
+
 def _profile(contents: Contents) -> None:
     corpus = {"corpus": _corpus()}
     add_data(contents, "defaults", _run("profile", "defaults", {}, corpus))
@@ -224,6 +231,7 @@ CASES: dict[str, Callable[[Contents], None]] = {
     "ingest": _ingest,
     "clean": _clean,
     "dedup": _dedup,
+    "synthesize": _synthesize,
     "profile": _profile,
     "tokenize": _tokenize,
     "pretrain": _pretrain,
