@@ -30,7 +30,7 @@ PASSAGE = 1_500
 RESERVE = 20
 """A stratum is sampled in full if it has at least one `RESERVE`-th of the documents."""
 Z = 1.959964
-"""Of a 95 % interval."""
+"""Deviations of a 95 % interval."""
 Floats = npt.NDArray[np.float64]
 
 

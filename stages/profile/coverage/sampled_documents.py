@@ -15,7 +15,7 @@ from stages.profile.coverage.topics import TopicModel, fit_topics, topic_example
 
 
 class Models:
-    """What was learned from a corpus; `None` where it is too small."""
+    """Models learned from a corpus; `None` if it is too small."""
 
     def __init__(self, state: State, topics: int | None) -> None:
         documents = sampled(state)

@@ -93,7 +93,7 @@ def sentences(passage: str) -> list[str]:
 
 
 class Judgement(NamedTuple):
-    """What the classifier makes of a passage."""
+    """Judgement of the classifier on a passage."""
 
     sentences: int
     toxic: int
