@@ -4,8 +4,9 @@
 """
 
 from stages.synthesize.augmentation import easy_data
+from stages.synthesize.engines.apertium import ApertiumBacktranslation
 from stages.synthesize.method import Method, TextMethod
-from stages.synthesize.methods_config import DeletionConfig, MethodConfig, SwapConfig
+from stages.synthesize.methods_config import ApertiumConfig, DeletionConfig, MethodConfig, SwapConfig
 
 
 def build_method(config: MethodConfig, store: str | None = None) -> Method:
@@ -24,3 +25,5 @@ def build_method(config: MethodConfig, store: str | None = None) -> Method:
             return TextMethod(config.kind, lambda text, seed: easy_data.swap(text, seed, config.alpha), version=1)
         case DeletionConfig():
             return TextMethod(config.kind, lambda text, seed: easy_data.delete(text, seed, config.alpha), version=1)
+        case ApertiumConfig():
+            return ApertiumBacktranslation(config.pair, config.back, config.protect_facts, config.timeout_seconds)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_schemas.config import FrozenConfig
+from data_schemas.config import FrozenConfig, runtime_field
 
 EDA = "EDA: Wei and Zou 2019, 1901.11196"
 
@@ -41,4 +41,16 @@ class DeletionConfig(BaseMethodConfig):
     alpha: float = Field(0.1, description=f"probability that a word is removed. {EDA}", gt=0, le=1)
 
 
-MethodConfig = Annotated[SwapConfig | DeletionConfig, Field(discriminator="kind")]
+class ApertiumConfig(BaseMethodConfig):
+    """Backtranslation by Apertium, rule-based and offline."""
+
+    kind: Literal["apertium"]
+    pair: str = Field("eng-spa", description="mode of the way there: language of the text, other language")
+    back: str = Field("spa-eng", description="mode of the way back")
+    protect_facts: bool = Field(True, description="numbers, names and addresses pass through untouched")
+    timeout_seconds: float = runtime_field(
+        120, description="seconds without any output after which the engine is killed", gt=0
+    )
+
+
+MethodConfig = Annotated[SwapConfig | DeletionConfig | ApertiumConfig, Field(discriminator="kind")]
