@@ -3,7 +3,6 @@
 - `flow_run_id`: id of the current flow run, if a server outlives it
 - `earlier_attempt`: the run that an earlier attempt of the current flow run began
 - `base_of`: the run that the current flow run reruns
-- `prepare_process`: what a process does before it runs a flow
 """
 
 from prefect.runtime import flow_run
@@ -11,7 +10,6 @@ from prefect.runtime import flow_run
 from data_schemas.manifest import RunRecord
 from flows.prefect_server import api_url
 from infra.store.runs import RunStore
-from infra.workers.orphans import end_orphans, mark_children
 
 
 def flow_run_id() -> str | None:
@@ -33,9 +31,3 @@ def base_of(store_url: str, run: str) -> RunRecord:
     """
     earlier = earlier_attempt(store_url)
     return RunStore(store_url).get((earlier.base_run if earlier else None) or run)
-
-
-def prepare_process() -> None:
-    """End what killed runs left on this machine, and mark what this process will start, so that it can be ended."""
-    end_orphans()
-    mark_children()

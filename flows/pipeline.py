@@ -22,7 +22,7 @@ from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_url
 from flows.accelerator_slots import accelerator_slot
 from flows.console import TimeLeft, with_time_left
-from flows.flow_runs import earlier_attempt, flow_run_id, prepare_process
+from flows.flow_runs import earlier_attempt, flow_run_id
 from flows.jobs.cancelling import stop_jobs_of_flow_run
 from flows.jobs.submitted import SubmittedSession, begin_session
 from flows.monitoring.json_lines import JsonLines
@@ -41,6 +41,7 @@ from flows.store_location import store_url
 from infra.named_errors import storage_problem
 from infra.progress import ProgressListener
 from infra.store.access import check_access
+from infra.workers.orphans import prepare_process
 from infra.workers.ray_session import close_ray
 from stages.registry import StageName
 

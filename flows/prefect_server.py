@@ -5,23 +5,14 @@
 """
 
 import atexit
-import contextlib
 import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
 from functools import wraps
-from http.client import HTTPException
 from ipaddress import ip_address
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-import prefect
 from prefect.client import base
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
@@ -35,6 +26,7 @@ from prefect.settings import (
 from pydantic import ValidationError
 
 from data_schemas.errors import EnvironmentProblem
+from flows.server_process import launched
 from infra.named_errors import check_writable, storage_problem
 
 ANSWER_SECONDS = 10.0
@@ -120,55 +112,17 @@ class TemporaryServer(SubprocessASGIServer):
         if self.running:
             return
         deadline = time.monotonic() + (timeout or PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
-        with tempfile.TemporaryFile() as output:
-            for _ in range(STARTS):
-                self.port = self.find_available_port()
-                self.server_process = _launch(self.port, output)
-                if _answers(self.server_process, f"{self.api_url}/health", deadline):
-                    self.running = True
-                    atexit.register(self.stop)
-                    return
-                if PORT_IS_TAKEN not in _text(output):
-                    break
-            self.stop()
-            raise EnvironmentProblem(_failure(_text(output)))
-
-
-def _launch(port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """The server as a child process, which appends its errors to `output`."""
-    options = {
-        "--app-dir": str(Path(prefect.__file__).parent),
-        "--host": "127.0.0.1",
-        "--port": str(port),
-        "--log-level": "error",
-        "--lifespan": "on",
-    }
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    for option in options.items():
-        command += option
-    environment = get_current_settings().to_environment_variables(exclude_unset=True) | {
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-    }
-    return subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
-
-
-def _answers(server: subprocess.Popen[bytes], url: str, deadline: float) -> bool:
-    """Wait until the server answers; False if it ends or the time is over."""
-    without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while server.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError, HTTPException):
-            without_proxy.open(url, timeout=ANSWER_SECONDS).close()
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _text(output: IO[bytes]) -> str:
-    output.seek(0)
-    return output.read().decode(errors="replace")
+        for _ in range(STARTS):
+            server = launched()
+            self.port, self.server_process = server.port, server.process
+            if server.answers(deadline):
+                self.running = True
+                atexit.register(self.stop)
+                return
+            if PORT_IS_TAKEN not in server.text:
+                break
+        self.stop()
+        raise EnvironmentProblem(_failure(server.text))
 
 
 def _failure(output: str) -> str:

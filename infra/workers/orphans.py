@@ -16,6 +16,12 @@ from infra.processes import ProcessIdentity, pid_namespace, this_process
 MARK = "HEADRACE_OWNER"
 
 
+def prepare_process() -> None:
+    """End what killed runs left on this machine, and mark what this process will start, so that it can be ended."""
+    end_orphans()
+    mark_children()
+
+
 def mark_children() -> None:
     """Pass this process's identity to all processes that it starts from now on."""
     os.environ[MARK] = mark_of(this_process())

@@ -63,17 +63,25 @@ def headrace(workspace, *arguments: str, expect: int = 0) -> tuple[str, dict]:
     return done.stdout + done.stderr, json.loads(last)
 
 
+def imported(output: str) -> set[str]:
+    """Packages that a command imported, from its output with PYTHONPROFILEIMPORTTIME."""
+    lines = (line for line in output.splitlines() if line.startswith("import time:"))
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
 @pytest.mark.slow
 def test_a_users_first_session(workspace):
-    folder, _ = workspace
+    folder, environment = workspace
     _, planned = headrace(workspace, "plan", "mini.yaml", "--json")
     assert [(row["stage"], row["action"]) for row in planned["stages"]] == [(name, "run") for name in NAMES]
     output, done = headrace(workspace, "run", "mini.yaml", "--json")
     assert [row["action"] for row in done["stages"]] == ["run"] * len(NAMES)
     assert "bits per byte" in output
     assert Path(done["report"]).read_text().startswith("<!doctype html>")
-    output, again = headrace(workspace, "run", "mini.yaml", "--json")
+    profiled = folder, {**environment, "PYTHONPROFILEIMPORTTIME": "1"}
+    output, again = headrace(profiled, "run", "mini.yaml", "--json")
     assert [row["action"] for row in again["stages"]] == ["reuse"] * len(NAMES)
+    assert not {"torch", "ray", "tokenizers", "transformers"} & imported(output), "what a cached run needs not"
     override = ("--set", "compress.passes.0.sparsity=0.8")
     _, rerun = headrace(workspace, "rerun", "compress", "--run", done["run_id"], *override, "--json")
     assert [row["stage"] for row in rerun["stages"] if row["action"] == "run"] == ["compress", "benchmark"]

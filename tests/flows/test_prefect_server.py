@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,7 @@ from prefect.settings import (
 )
 
 from data_schemas.errors import EnvironmentProblem
-from flows import prefect_server, quiet_prefect
+from flows import prefect_server, quiet_prefect, server_process
 from flows.prefect_server import TemporaryServer, check_server, is_loopback
 
 SOCKS = "socks://127.0.0.1:9"
@@ -130,11 +129,11 @@ def test_the_users_exceptions_from_proxies_are_kept(monkeypatch, users, expected
 def test_a_temporary_server_that_does_not_start_is_one_sentence(monkeypatch, tmp_path, script, expected):
     starts = []
 
-    def launch(port: int, output: object) -> subprocess.Popen[bytes]:
+    def command(port: int) -> list[str]:
         starts.append(port)
-        return subprocess.Popen([sys.executable, "-c", script], stdout=output, stderr=output)  # type: ignore[call-overload]
+        return [sys.executable, "-c", script]
 
-    monkeypatch.setattr(prefect_server, "_launch", launch)
+    monkeypatch.setattr(server_process, "_command", command)
     monkeypatch.setattr(TemporaryServer, "_instances", {})
     seconds = 1 if "sleep" in script else 60
     settings = {PREFECT_HOME: str(tmp_path), PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: seconds}

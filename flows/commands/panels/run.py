@@ -200,6 +200,9 @@ def sweep(
 
     Recipes share the passes they begin with, and reuse what the store already holds.
     """
+    from flows.server_process import launch
+
+    launch()
     from flows.commands.sweep import LAST_STAGE, print_sweep, sweep_json
     from flows.commands.sweep import sweep as run_sweep
     from flows.console import run_view
@@ -239,6 +242,9 @@ def _placed(config: Any, on: str | None) -> Any:
 
 
 def _execute(request: Any, as_json: bool) -> None:
+    from flows.server_process import launch
+
+    launch()  # it starts while the rest is imported
     from flows.commands.show import run_json
     from flows.commands.summary import print_summary
     from flows.console import run_view

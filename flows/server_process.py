@@ -1,0 +1,123 @@
+"""The process of a temporary Prefect server.
+
+Its start takes longer than the imports of a run, beside which a command lets it begin (`launch`).
+
+- `launch`: start it for a run that will need one; `launched`: the one so started, else a new one
+- `ServerProcess`: its port, its process and what it prints
+"""
+
+import atexit
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO
+
+import prefect
+from prefect.settings import get_current_settings
+
+from infra.workers.orphans import prepare_process
+
+ANSWER_SECONDS = 10.0
+STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server that starts, or runs."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    @classmethod
+    def start(cls) -> "ServerProcess":
+        """Start a server on a free port; returns at once."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server may write
+        return cls(port, subprocess.Popen(_command(port), env=_environment(), stdout=output, stderr=output), output)
+
+    def answers(self, deadline: float) -> bool:
+        """Wait until it answers; False if it ends or the time is over."""
+        url = f"http://127.0.0.1:{self.port}/api/health"
+        without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while self.process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError, HTTPException):
+                without_proxy.open(url, timeout=ANSWER_SECONDS).close()
+                return True
+            time.sleep(0.05)
+        return False
+
+    @property
+    def text(self) -> str:
+        """All that it printed."""
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+_waiting: list[ServerProcess] = []
+"""The server that `launch` started, until it is used."""
+
+
+def launch() -> None:
+    """Start a temporary server unless one is configured; `flows.prefect_server` waits for it and reports what fails."""
+    settings = get_current_settings()
+    if settings.api.url or not settings.server.ephemeral.enabled or _waiting:
+        return
+    prepare_process()
+    with contextlib.suppress(OSError):
+        _waiting.append(ServerProcess.start())
+        atexit.register(_stop_unused)
+
+
+def launched() -> ServerProcess:
+    """The server that `launch` has started, else another one."""
+    return _waiting.pop() if _waiting else ServerProcess.start()
+
+
+def _stop_unused() -> None:
+    while _waiting:
+        _waiting.pop().stop()
+
+
+def _command(port: int) -> list[str]:
+    options = {
+        "--app-dir": str(Path(prefect.__file__).parent),
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--log-level": "error",
+        "--lifespan": "on",
+    }
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    for option in options.items():
+        command += option
+    return command
+
+
+def _environment() -> dict[str, str]:
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    return {
+        **os.environ,
+        **settings,
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    }

@@ -1,0 +1,49 @@
+"""The temporary server that starts beside the imports of a command, and ends with it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
+
+from flows import server_process
+
+STUBBED = """
+import json, subprocess, sys
+from flows import server_process
+from flows.commands.panels.run import _execute
+sleep = "import os, time; os.close(1); time.sleep(600)"
+server_process._command = lambda port: [sys.executable, "-c", sleep]
+start = server_process.ServerProcess.start
+
+def started():
+    server = start()
+    print(json.dumps([server.process.pid, sorted(sys.modules)]), flush=True)
+    sys.modules["flows.pipeline"] = None  # its import ends the command, with the server unused
+    return server
+
+server_process.ServerProcess.start = started
+_execute(None, False)
+"""
+
+
+def test_the_server_starts_before_what_takes_long_to_import_and_ends_with_a_command_that_fails(tmp_path):
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    environment.pop("PREFECT_API_URL", None)
+    done = subprocess.run([sys.executable, "-c", STUBBED], env=environment, capture_output=True, text=True, check=False)
+    assert "import of flows.pipeline halted" in done.stderr, done.stderr
+    pid, modules = json.loads(done.stdout)
+    assert not {"prefect.server.api.server", "flows.pipeline", "matplotlib", "torch", "ray"} & set(modules)
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("settings", [
+    {PREFECT_API_URL: "http://127.0.0.1:9/api"}, {PREFECT_SERVER_EPHEMERAL_ENABLED: False},
+])  # fmt: skip
+def test_no_server_starts_if_one_is_configured_or_none_is_allowed(settings, monkeypatch):
+    monkeypatch.setattr(server_process, "_command", lambda port: pytest.fail("a server was started"))
+    with temporary_settings(settings):
+        server_process.launch()
