@@ -1,4 +1,4 @@
-"""`headrace lineage`: an artifact, its inputs and theirs, down to the sources."""
+"""`headrace lineage`: an artifact and its inputs down to the sources, or a synthetic document and its parent."""
 
 from typing import Any
 
@@ -6,9 +6,12 @@ from rich.tree import Tree
 
 from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef
+from flows.commands.synthetic_records import matching, record_of
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
 from stages.registry import STAGES
+
+SHA256_DIGITS = 64
 
 
 def find_artifact(store_url: str, name: str) -> Artifact:
@@ -42,6 +45,26 @@ def find_artifact(store_url: str, name: str) -> Artifact:
     return matches[0]
 
 
+def synthetic_document(store_url: str, name: str) -> tuple[Artifact, dict[str, Any], dict[str, Any]] | None:
+    """Artifact, record and parent of a synthetic document `RUN_ID:DOC_ID`; None if the name is none.
+
+    Raises:
+        NotFoundError: if there is no such run, or its artifact is gone.
+    """
+    run_id, colon, document = name.partition(":")
+    if not colon or "~" not in document or "/" in run_id:
+        return None
+    outcome = RunStore(store_url).get(run_id).stages.get("synthesize")
+    artifact = ArtifactStore(store_url).open(outcome.artifact) if outcome else None
+    record = record_of(artifact, document) if artifact else None
+    if artifact is None or record is None:
+        raise NotFoundError(f"run {run_id} has no synthetic document {document!r}; ids are PARENT~METHOD")
+    for path in artifact.paths("train/*.parquet"):
+        for row in matching(artifact, path, "id", record["parent"]).to_pylist():
+            return artifact, record, row
+    raise NotFoundError(f"the parent {record['parent']} of {document} is not in {artifact.ref.label}")
+
+
 def lineage_tree(store_url: str, artifact: Artifact) -> Tree:
     """A tree with the artifact on top and its sources as leaves."""
     tree = Tree(_label(artifact))
@@ -51,7 +74,7 @@ def lineage_tree(store_url: str, artifact: Artifact) -> Tree:
 
 def _grow(store: ArtifactStore, artifact: Artifact, branch: Tree, seen: set[str]) -> None:
     for name, fingerprint in artifact.manifest.sources.items():
-        branch.add(f"source {name} {fingerprint[:16]}")
+        branch.add(f"source {name} {fingerprint[:16] if len(fingerprint) == SHA256_DIGITS else fingerprint}")
     for name, ref in artifact.manifest.inputs.items():
         if ref.label in seen:
             branch.add(f"{name}: {ref.label} (above)")

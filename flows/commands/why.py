@@ -5,8 +5,8 @@
 - `print_fates`, `text_of`, `as_json`: the output of the command
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Manifest, RunRecord
+from flows.commands.synthetic_records import children_of, made_sentence, record_of
 from flows.console import amount, console
 from flows.run_artifacts import stage_artifacts
 from infra.store.artifacts import Artifact
@@ -40,10 +41,14 @@ class Fate:
     row: Mapping[str, Any]
     """The document's row in the documents, tokens or rejects table."""
     sentence: str
+    document: str = ""
+    """Id of the document, if it is the parent of the one in question."""
 
 
 def fates(store_url: str, record: RunRecord, document: str) -> list[Fate]:
     """Decisions of the run's stages about a document, up to the one that rejected it.
+
+    Those about a synthetic document begin with the decisions about its parent.
 
     Raises:
         NotFoundError: if no stage of the run has the id; names ids that contain it.
@@ -53,14 +58,23 @@ def fates(store_url: str, record: RunRecord, document: str) -> list[Fate]:
         for stage, artifact in stage_artifacts(store_url, record).items()
         if artifact.manifest.kind in KEPT_UNDER
     ]
-    decisions: list[Fate] = []
-    for stage, artifact in artifacts:
-        stem = PurePosixPath(decisions[-1].file).stem if decisions else ""
-        decisions += _stage_fates(stage, artifact, document, stem)
-        if decisions and not decisions[-1].kept:
-            break
+    decisions = _fates(artifacts, document)
     if not decisions:
         raise NotFoundError(_unknown(record, [artifact for _, artifact in artifacts[:1]], document))
+    return decisions
+
+
+def _fates(artifacts: Sequence[tuple[str, Artifact]], document: str) -> list[Fate]:
+    decisions: list[Fate] = []
+    for number, (stage, artifact) in enumerate(artifacts):
+        synthetic = record_of(artifact, document) if not decisions else None
+        if synthetic is not None:
+            parent = _fates(artifacts[:number], synthetic["parent"])
+            decisions += [replace(fate, document=synthetic["parent"]) for fate in parent]
+        stem = PurePosixPath(decisions[-1].file).stem if decisions else ""
+        decisions += _stage_fates(stage, artifact, document, stem, synthetic)
+        if decisions and not decisions[-1].kept:
+            break
     return decisions
 
 
@@ -68,7 +82,8 @@ def print_fates(document: str, record: RunRecord, decisions: list[Fate]) -> None
     """A line per stage."""
     console.print(f"{document} in run {record.run_id} ({record.config_name})", markup=False)
     for fate in decisions:
-        console.print(f"{'✓' if fate.kept else '✗'} {fate.stage:<10} {fate.sentence}", markup=False)
+        about = f"parent {fate.document}: " if fate.document else ""
+        console.print(f"{'✓' if fate.kept else '✗'} {fate.stage:<10} {about}{fate.sentence}", markup=False)
 
 
 def as_json(document: str, record: RunRecord, decisions: list[Fate]) -> dict[str, Any]:
@@ -91,13 +106,20 @@ def text_of(decisions: list[Fate]) -> str:
     return str(texts[-1])
 
 
-def _stage_fates(stage: str, artifact: Artifact, document: str, stem: str) -> Iterator[Fate]:
+def _stage_fates(
+    stage: str, artifact: Artifact, document: str, stem: str, synthetic: Mapping[str, Any] | None
+) -> Iterator[Fate]:
+    made = f"{made_sentence(synthetic)}; " if synthetic else ""
     for pattern in KEPT_UNDER[artifact.manifest.kind]:
         for file, row in _rows(artifact, pattern, document, stem):
-            yield Fate(stage, True, file, row, _kept_sentence(artifact.manifest.kind, file, row))
+            sentence = made + _kept_sentence(artifact.manifest.kind, file, row)
+            if children := children_of(artifact, document, file):
+                listed = ", ".join(f"{child} ({verdict})" for child, verdict in sorted(children.items()))
+                sentence += f"; made of it: {listed}"
+            yield Fate(stage, True, file, row, sentence)
             return
     for file, row in _rows(artifact, "rejects/*.parquet", document, stem):
-        yield Fate(stage, False, file, row, _reject_sentence(row, artifact.manifest))
+        yield Fate(stage, False, file, row, made + _reject_sentence(row, artifact.manifest))
 
 
 def _rows(artifact: Artifact, pattern: str, document: str, stem: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -13,6 +13,7 @@ from flows.report.headline import tiles
 from flows.report.lineage_table import lineage
 from flows.report.profile.page import profile_page
 from flows.report.recipes import Recipes, recipes
+from flows.report.synthetic import synthetic
 from flows.report.templates import render_template
 from flows.report.training_curves import training
 from flows.run_artifacts import PROFILE_PAGE, REPORT, report_folder, report_location, stage_artifacts, status
@@ -61,6 +62,7 @@ def render(record: RunRecord, artifacts: dict[str, Artifact], compressions: Reci
         profile=PROFILE_PAGE if "profile" in artifacts else None,
         funnel=corpus_funnel(artifacts),
         contamination=contamination(manifests),
+        synthetic=synthetic(manifests),
         training=training(artifacts["pretrain"]) if "pretrain" in artifacts else None,
         compression=compression(manifests["compress"]) if "compress" in artifacts else None,
         recipes=compressions,

@@ -124,20 +124,33 @@ def why(
         print_json(fates_json(document, record, stages))
 
 
-@command(app, PANEL, "headrace lineage latest:benchmark", "headrace lineage pretrain/df91e0fc7b0d")
+@command(
+    app, PANEL, "headrace lineage latest:benchmark", "headrace lineage pretrain/df91e0fc7b0d",
+    "headrace lineage 'latest:files/a.jsonl.gz#17~swap'",
+)  # fmt: skip
 def lineage(
     artifact: Annotated[
         str,
-        typer.Argument(metavar="ARTIFACT", help="RUN_ID:STAGE, latest:STAGE, STAGE/KEY or STAGE/KEY/ATTEMPT"),
+        typer.Argument(
+            metavar="ARTIFACT",
+            help="RUN_ID:STAGE, latest:STAGE, STAGE/KEY or STAGE/KEY/ATTEMPT; RUN_ID:DOC_ID of a synthetic document",
+        ),
     ],
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Trace an artifact down to its sources."""
-    from flows.commands.lineage import find_artifact, lineage_json, lineage_tree
+    """Trace an artifact, or a synthetic document, to its sources."""
+    from flows.commands.lineage import find_artifact, lineage_json, lineage_tree, synthetic_document
+    from flows.commands.synthetic_records import document_lineage
     from flows.console import console
 
     url = store_url(store)
+    if (found := synthetic_document(url, artifact)) is not None:
+        made_by, record, parent = found
+        console.print(document_lineage(made_by, record, parent))
+        if as_json:
+            print_json({"document": record, "artifact": made_by.ref.label, "parent": parent})
+        return
     root = find_artifact(url, artifact)
     console.print(lineage_tree(url, root))
     if as_json:
