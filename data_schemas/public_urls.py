@@ -14,7 +14,8 @@ _USER_INFO = re.compile(r"(?<=://)([^/?#@\s]*)@")
 _WITHOUT_PASSWORDS = ("abfs", "abfss", "az", "github", "wasb", "wasbs")
 """Protocols in which the part before `@` is a container or a repository."""
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
-_URL = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s'"<>)\]}|\\]+""")
+_URL = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'"<>)\]}|\\]+""")
+"""A protocol of limited length: a megabyte of letters is searched from each of them."""
 
 
 def public_url(url: str) -> str:

@@ -6,6 +6,7 @@
 - `LogReader`: the text that was added since the last read
 """
 
+import codecs
 import contextlib
 import os
 import stat
@@ -19,6 +20,8 @@ from infra.store.filesystem import Folder
 CHUNK_BYTES = 64_000
 KEEP_SECONDS = 2.0
 READ_BYTES = 1 << 20
+LINE_CHARACTERS = 1 << 20
+"""Longest line that is kept back until it ends."""
 
 
 def log_folder(runs: Folder, run_id: str) -> Folder:
@@ -27,13 +30,17 @@ def log_folder(runs: Folder, run_id: str) -> Folder:
 
 
 class LogKeeper:
-    """Copies what this process prints to the store, from a daemon thread; an error of the store delays it."""
+    """Copies what this process prints to the store, from a daemon thread; an error of the store delays it.
+
+    At most a few megabytes are in memory, whatever was printed. What is no UTF-8 is replaced.
+    """
 
     def __init__(self, runs: Folder, run_id: str, number: int, descriptor: int = 1) -> None:
         """Copy the regular file behind a descriptor; a pipe or a terminal is left alone."""
         self._folder = log_folder(runs, run_id).child(f"{number:06d}")
         self._chunk, self._text, self._saved = 1, b"", 0
-        self._rest = b""
+        self._rest = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._source = _reopened(descriptor)
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -47,30 +54,42 @@ class LogKeeper:
         if self._source is not None:
             self._thread.join(60)
             with contextlib.suppress(Exception):
-                self._copy(whole_lines=False)
+                self._copy(is_last=True)
 
     def _run(self) -> None:
         while not self._stop.wait(KEEP_SECONDS):
             with contextlib.suppress(Exception):  # the store is out of reach; the next round has the rest
                 self._copy()
 
-    def _copy(self, whole_lines: bool = True) -> None:
+    def _copy(self, is_last: bool = False) -> None:
         assert self._source is not None
         with self._lock:
+            self._save()  # what a store out of reach has left
             while data := os.read(self._source, READ_BYTES):
-                self._rest += data
-            lines, newline, rest = self._rest.rpartition(b"\n")
-            if not whole_lines:
-                lines, newline, rest = self._rest, b"", b""
-            self._rest = rest
-            self._text += public_text((lines + newline).decode(errors="replace")).encode()
-            while len(self._text) >= CHUNK_BYTES:
-                end = self._text.rfind(b"\n", 0, CHUNK_BYTES) + 1 or self._text.find(b"\n") + 1 or len(self._text)
-                self._folder.write(f"{self._chunk:06d}.txt", self._text[:end])
-                self._chunk, self._text, self._saved = self._chunk + 1, self._text[end:], 0
-            if len(self._text) > self._saved:
-                self._folder.write(f"{self._chunk:06d}.txt", self._text)
-                self._saved = len(self._text)
+                self._take(self._decoder.decode(data))
+                self._save()
+            if is_last:
+                self._text += public_text(self._rest + self._decoder.decode(b"", final=True)).encode()
+                self._rest = ""
+                self._save()
+
+    def _take(self, text: str) -> None:
+        """Add whole lines, in which URLs are whole; progress bars end theirs with a carriage return."""
+        self._rest += text
+        end = max(self._rest.rfind("\n"), self._rest.rfind("\r")) + 1
+        if not end and len(self._rest) > LINE_CHARACTERS:
+            end = self._rest.rfind(" ") + 1 or len(self._rest)
+        self._text += public_text(self._rest[:end]).encode()
+        self._rest = self._rest[end:]
+
+    def _save(self) -> None:
+        while len(self._text) >= CHUNK_BYTES:
+            end = self._text.rfind(b"\n", 0, CHUNK_BYTES) + 1 or self._text.find(b"\n") + 1 or len(self._text)
+            self._folder.write(f"{self._chunk:06d}.txt", self._text[:end])
+            self._chunk, self._text, self._saved = self._chunk + 1, self._text[end:], 0
+        if len(self._text) > self._saved:
+            self._folder.write(f"{self._chunk:06d}.txt", self._text)
+            self._saved = len(self._text)
 
 
 class LogReader:

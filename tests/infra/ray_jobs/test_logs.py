@@ -55,6 +55,28 @@ def test_whatever_is_printed_between_two_copies_is_read_once_and_in_order(tmp_pa
     assert read == "".join(parts)
 
 
+def test_binary_output_bars_and_endless_lines_are_kept_in_bounded_memory_and_time(tmp_path, by_hand):
+    """Halves of characters at the border of two reads too; the pattern of URLs is tried on a megabyte of letters."""
+    runs = Folder(str(tmp_path))
+    parts = [
+        bytes(range(256)) * 5000, b"\n", "é".encode() * 700_001, b"\r", b" 55% |####  |\r" * 90_000,
+        b"x" * 3_000_000, b" https://me:secret@host/x\n",
+    ]  # fmt: skip
+    with (tmp_path / "printed").open("wb", buffering=0) as file:
+        keeper, reader = LogKeeper(runs, "run", 1, file.fileno()), LogReader(runs, "run")
+        file.write(b" 1% |#\r 2% |##")
+        keeper._copy()
+        assert "".join(reader.new_text()) == " 1% |#\r", "a bar is shown before it ends"
+        for part in parts:
+            file.write(part)
+            keeper._copy()
+            assert len(keeper._rest) <= 2 * logs.LINE_CHARACTERS
+        keeper.close()
+    expected = (b" 2% |##" + b"".join(parts)).decode(errors="replace").replace("me:secret@", "")
+    assert "".join(reader.new_text()) == expected
+    assert len(runs.child("run/logs/000001").names()) > 20
+
+
 def test_a_store_out_of_reach_delays_the_text(tmp_path, by_hand, monkeypatch):
     runs = Folder(str(tmp_path))
     with (tmp_path / "printed").open("wb", buffering=0) as file:
