@@ -6,7 +6,7 @@ A run on a Prefect server holds a slot while it trains, compresses or benchmarks
 log. A killed run's slot is free a minute later: it is leased, and the lease ends with its heartbeat. Without such a
 limit, and on a temporary server, nothing waits. HEADRACE_ACCELERATOR names another limit for the workers of a machine.
 
-- `accelerator_slot`: context in which a stage holds a slot
+- `accelerator_slot`: context in which a stage holds a slot; `accelerator_slot_of_job`: the same for a job of all stages
 """
 
 import contextlib
@@ -40,12 +40,31 @@ logger = logging.getLogger(__name__)
 @contextlib.contextmanager
 def accelerator_slot(stage: Stage, session: RunSession) -> Iterator[None]:
     """Hold a slot while a stage computes on an accelerator; do nothing if it is reused."""
+    with _slot(stage.name, session) if _will_run(stage, session) else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def accelerator_slot_of_job(session: RunSession) -> Iterator[None]:
+    """Hold a slot while one job executes all stages, if one of them computes on an accelerator.
+
+    The job cannot wait for a slot between two stages: it has no connection to the Prefect server.
+    """
+    computing = [stage for stage in session.stages if _will_run(stage, session)]
+    with _slot("the run's job", session) if computing else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def _slot(work: str, session: RunSession) -> Iterator[None]:
+    """Hold a slot; a job that is in progress already, of a submitter that was killed, is not kept waiting for one."""
     flow_run = flow_run_id()
-    if flow_run is None or stage.name not in STAGES or not _will_run(stage, session):
+    if flow_run is None:
         yield
         return
     name = os.environ.get(NAME) or LIMIT
-    lease = _acquire(name, flow_run, lambda: session.view.logged(_waits(stage.name, name)))
+    may_wait = getattr(session, "following", None) is None
+    lease = _acquire(name, flow_run, lambda: session.view.logged(_waits(work, name)), may_wait)
     if lease is None:
         yield
         return
@@ -61,7 +80,7 @@ def accelerator_slot(stage: Stage, session: RunSession) -> Iterator[None]:
 
 
 def _will_run(stage: Stage, session: RunSession) -> bool:
-    if stage not in session.request.planned:
+    if flow_run_id() is None or stage.name not in STAGES or stage not in session.request.planned:
         return False
     try:
         return session.decide(stage).action == "run"
@@ -69,8 +88,10 @@ def _will_run(stage: Stage, session: RunSession) -> bool:
         return True  # the stage's task decides again and reports it
 
 
-def _acquire(name: str, flow_run: str, report_waiting: Callable[[], None]) -> UUID | None:
-    """Lease of a slot, waited for in this thread, so that an interrupt ends it; None if there is no such limit.
+def _acquire(name: str, flow_run: str, report_waiting: Callable[[], None], may_wait: bool = True) -> UUID | None:
+    """Lease of a slot, waited for in this thread, so that an interrupt ends it.
+
+    None if there is no such limit, or if all slots are taken and this may not wait.
 
     Prefect's own `concurrency` waits in a thread that keeps an interrupted process from ending.
     """
@@ -84,6 +105,8 @@ def _acquire(name: str, flow_run: str, report_waiting: Callable[[], None]) -> UU
             except PrefectHTTPStatusError as error:
                 if error.response.status_code != IS_TAKEN:
                     raise
+                if not may_wait:
+                    return None
                 report_waiting()
                 report_waiting = _nothing
                 time.sleep(POLL_SECONDS)
@@ -96,9 +119,9 @@ def _nothing() -> None:
     pass
 
 
-def _waits(stage: str, name: str) -> str:
+def _waits(work: str, name: str) -> str:
     return (
-        f"{stage} waits for a slot of the concurrency limit {name}, which other runs have; "
+        f"{work} waits for a slot of the concurrency limit {name}, which other runs have; "
         f"see: prefect global-concurrency-limit inspect {name}"
     )
 

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_url
-from flows.accelerator_slots import accelerator_slot
+from flows.accelerator_slots import accelerator_slot, accelerator_slot_of_job
 from flows.console import TimeLeft, with_time_left
 from flows.flow_runs import earlier_attempt, flow_run_id
 from flows.jobs.cancelling import stop_jobs_of_flow_run
@@ -112,7 +112,8 @@ def run_stages(session: RunSession) -> str:
         with session.closing(), _monitored(session):
             if isinstance(session, SubmittedSession) and session.request.config.execution.submit == "run":
                 execute_all: Callable[[], Any] = run_task(session)
-                execute_all()
+                with accelerator_slot_of_job(session):
+                    execute_all()
             else:
                 for stage in session.stages:
                     execute: Callable[[], Any] = stage_task(stage, session)

@@ -12,11 +12,12 @@ from prefect.exceptions import ExternalSignal, PrefectSignal
 from prefect.states import Completed
 from prefect.task_engine import TaskRunTimeoutError
 
-from data_schemas.errors import EnvironmentProblem, HeadraceError, JobLostError, StoreUnavailable
+from data_schemas.errors import HeadraceError, JobLostError, StoreUnavailable
 from data_schemas.manifest import StageOutcome
 from flows.jobs.submitted import SubmittedSession
 from flows.prefect_server import api_url
 from flows.run_session import RunSession
+from flows.stage_time import time_is_over
 from infra.named_errors import named_errors
 from infra.store.artifacts import Artifact
 from stages.stage import Stage
@@ -98,11 +99,7 @@ def exceeded_time_named(stage: str, session: RunSession) -> Iterator[None]:
     try:
         yield
     except TaskRunTimeoutError as error:
-        seconds = session.request.config.stage_config(stage).timeout_seconds
-        raise EnvironmentProblem(
-            f"{stage} was stopped after {stage}.timeout_seconds, {seconds:g} seconds; what it finished is kept: the "
-            f"same command with --set {stage}.timeout_seconds={2 * (seconds or 0):g} continues it"
-        ) from error
+        raise time_is_over(stage, session.request.config.stage_config(stage).timeout_seconds or 0) from error
 
 
 def stage_markdown(outcome: StageOutcome, artifact: Artifact) -> str:

@@ -4,9 +4,13 @@ It takes the fencing number that the request names, executes one stage or all, a
 it (Ray sends SIGTERM) finds the run's progress as after Ctrl-C.
 """
 
+import contextlib
+import os
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import flows.quiet_prefect  # noqa: F401 - environment variables
@@ -17,15 +21,20 @@ from flows.jobs.requests import request_of
 from flows.monitoring.status_board import StatusBoard
 from flows.report.build import write_report
 from flows.run_session import RunSession
+from flows.stage_time import limited_time
 from infra.named_errors import named_errors
 from infra.ray_jobs.logs import LogKeeper
-from infra.ray_jobs.nodes import check_nodes, check_versions, own_versions
 from infra.ray_jobs.requests import JobFolder, JobRequest, JobResult
+from infra.store.claims import BEAT_SECONDS, Claim
 from infra.store.runs import RunStore
+from infra.workers.nodes import check_nodes, check_versions, own_versions
 from infra.workers.ray_session import close_ray, ensure_ray
 from stages.registry import stage_named
+from stages.stage import Stage
 
 EXIT_STATUS = {"finished": 0, "failed": 2, "interrupted": 130}
+FENCED_SECONDS = 60.0
+"""Time that a job has to end when its run was taken over."""
 
 
 def main(store_url: str, run_id: str, number: int) -> int:
@@ -72,17 +81,52 @@ def _execute(store_url: str, job: JobRequest) -> None:
     board = StatusBoard(session.view, session)
     session.view = board
     if job.stage is not None:
-        with board.published():
-            session.execute(stage_named(job.stage))
+        with _ends_when_fenced(session.claim), board.published():
+            _execute_stage(session, stage_named(job.stage))
         return  # the submitter, or whoever continues the run, takes it back
-    with session.closing(), board.published():
+    with session.closing(), _ends_when_fenced(session.claim), board.published():
         for stage in session.stages:
-            session.execute(stage)
+            _execute_stage(session, stage)
     try:
         write_report(store_url, session.record)
     except Exception as error:
         again = f"try again with: headrace report {session.run_id}"
         session.view.logged(f"the run is finished, but its report could not be written: {error}; {again}")
+
+
+def _execute_stage(session: RunSession, stage: Stage) -> None:
+    with limited_time(stage.name, session.request.config.stage_config(stage.name)):
+        session.execute(stage)
+
+
+@contextlib.contextmanager
+def _ends_when_fenced(claim: Claim) -> Iterator[None]:
+    """Stop this process if its run is taken over, even if the cluster cannot: until it commits, nobody else would.
+
+    Raises:
+        FencedError: if the run was taken over.
+    """
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(claim, ended), name="fence", daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        claim.check()
+        raise
+    finally:
+        ended.set()
+
+
+def _watch(claim: Claim, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_SECONDS):
+        try:
+            claim.check()
+        except FencedError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not ended.wait(FENCED_SECONDS):
+                os._exit(EXIT_STATUS["failed"])  # Ray ends the actors and tasks of a driver that is gone
+        except Exception:
+            pass  # the store is out of reach
 
 
 def _interrupt(*_: Any) -> None:

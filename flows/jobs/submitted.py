@@ -23,16 +23,16 @@ from flows.jobs.requests import check_no_credentials, job_values
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView, SilentView
 from infra.progress import ProgressListener
-from infra.ray_jobs.cancel import RETRY_STOP_SECONDS, stop_jobs
-from infra.ray_jobs.client import RayJobs
+from infra.ray_jobs.cancel import RETRY_STOP_SECONDS, STOP_SECONDS, stop_jobs
+from infra.ray_jobs.client import ClusterAway, RayJobs
 from infra.ray_jobs.following import JobEnd, Pulse, follow
 from infra.ray_jobs.logs import LogReader
-from infra.ray_jobs.nodes import own_versions
 from infra.ray_jobs.requests import JobFolder, JobRequest, JobResult
 from infra.ray_jobs.submission import JobSubmitter
 from infra.store.access import check_access
 from infra.store.claims import Claim
 from infra.store.runs import RunStore
+from infra.workers.nodes import own_versions
 from stages.stage import Stage
 
 ENTRY = "flows.jobs.entry"
@@ -134,12 +134,26 @@ class SubmittedSession(RunSession):
             run_id=self.run_id, number=self.claim.number + 1, stage=stage,
             address=public_url(self.submitter.jobs.address), versions=own_versions(), run=job_values(self.request),
         )  # fmt: skip
+        self.submitter.jobs.wait_until_back(self.view.logged)
         self.claim.check()
         self.folder.write(request)
         labels = {FLOW_RUN: self.request.flow_run} if self.request.flow_run else {}
         self.submitter.submit(request, ENTRY, self.request.store_url, labels)
+        self._check_not_cancelled(request.number)
         self.view.logged(f"submitted job {request.submission_id} to {request.address}")
         return request
+
+    def _check_not_cancelled(self, number: int) -> None:
+        """Stop a job that came too late for the `headrace cancel` which took its number: that one did not see it.
+
+        Raises:
+            FencedError: if there was one.
+        """
+        owner = self.run_store.claims(self.run_id).owner(number)
+        if owner and owner.cancels:
+            with contextlib.suppress(EnvironmentProblem):
+                stop_jobs(self.submitter.jobs, self.run_id, report=self.view.logged, stop_seconds=RETRY_STOP_SECONDS)
+            self.claim.check()
 
     def _run_job(self, stage: str | None, listener: ProgressListener) -> None:
         """Follow a job to its end, and take the run back.
@@ -153,6 +167,9 @@ class SubmittedSession(RunSession):
             job = self.following or self.hand_over(stage)
             end = self._follow(job, listener)
         except FencedError:
+            raise
+        except ClusterAway:
+            self._stop(RETRY_STOP_SECONDS)
             raise
         except BaseException:
             self._stop()
@@ -182,7 +199,7 @@ class SubmittedSession(RunSession):
         self._stop_heartbeat()
         self._own(claim)
 
-    def _stop(self) -> None:
+    def _stop(self, seconds: float = STOP_SECONDS) -> None:
         """Fence the job, then stop it, verified."""
         self.following = None
         try:
@@ -190,7 +207,7 @@ class SubmittedSession(RunSession):
             self._stop_heartbeat()
             self._own(claim)
         finally:
-            stop_jobs(self.submitter.jobs, self.run_id, report=self.view.logged)
+            stop_jobs(self.submitter.jobs, self.run_id, report=self.view.logged, stop_seconds=seconds)
 
     def _is_done(self, stage: str) -> bool:
         """Whether a job did it before the one in progress, or a job did all."""

@@ -2,13 +2,16 @@
 
 - `RayJobs`: a connection whose errors are one sentence; requests have a timeout
 - `JobState`: state of one job, as Ray's job API gives it
+- `ClusterAway`: nothing answers, which may pass
 """
 
 import contextlib
 import logging
 import os
+import secrets
+import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +26,14 @@ START_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
 SERVICES = ("_AutoscalingCoordinatorActor", "TrainStateActor")
 """Actors of Ray itself that hold no resources: the first job starts them for the whole cluster."""
+RETURN_SECONDS = 300.0
+"""Patience with a cluster that was reached before and does not answer, as while its head restarts."""
+RETURN_POLL_SECONDS = 2.0
 TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) to the token of the cluster"
+
+
+class ClusterAway(EnvironmentProblem):
+    """The dashboard does not answer."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,48 @@ class RayJobs:
         """Request a job to end: SIGTERM to its processes, then SIGKILL; returns before it has ended."""
         with _named(self.address), contextlib.suppress(RuntimeError):  # it ended in the meantime
             self._client.stop_job(submission_id)
+
+    def release(self, submission_id: str, python: str) -> None:
+        """End a job that waits for resources, by a job without any on the head: Ray's own stop waits as the job does.
+
+        Args:
+            submission_id: the job.
+            python: command that starts Python on the nodes.
+        """
+        from ray.dashboard.modules.job.common import JOB_ACTOR_NAME_TEMPLATE, SUPERVISOR_ACTOR_RAY_NAMESPACE
+
+        name = JOB_ACTOR_NAME_TEMPLATE.format(job_id=submission_id)
+        script = (
+            "import ray; ray.init(log_to_driver=False); "
+            f"ray.kill(ray.get_actor({name!r}, namespace={SUPERVISOR_ACTOR_RAY_NAMESPACE!r}))"
+        )
+        # No name twice, so that a release that failed can be tried again.
+        identity = f"{submission_id}-release-{secrets.token_hex(2)}"
+        self.submit(identity, f"exec {python} -c {shlex.quote(script)}", {}, {"headrace_releases": submission_id})
+
+    def wait_until_back(self, report: Callable[[str], None], seconds: float = RETURN_SECONDS) -> None:
+        """Wait for a cluster that does not answer at the moment.
+
+        Args:
+            report: receives a line if it does not answer.
+            seconds: limit of the wait.
+
+        Raises:
+            ClusterAway: if it does not answer for so long.
+        """
+        deadline, is_away = time.monotonic() + seconds, False
+        while True:
+            try:
+                with _named(self.address):
+                    self._client._do_request("GET", "/api/version").raise_for_status()
+                return
+            except ClusterAway as problem:
+                if time.monotonic() >= deadline:
+                    raise
+                if not is_away:
+                    report(f"{problem}; waits up to {seconds:g} s for it")
+                is_away = True
+            time.sleep(RETURN_POLL_SECONDS)
 
     def held_by(self, driver: str) -> list[str]:
         """Names of all that a driver still has on the cluster: live actors, unfinished tasks, placement groups."""
@@ -234,7 +286,7 @@ def _named(address: str) -> Iterator[None]:
             and error.response is not None
         ):
             raise EnvironmentProblem(f"{cluster} answers with status {error.response.status_code}") from error
-        raise EnvironmentProblem(
+        raise ClusterAway(
             f"cannot reach {cluster} ({_reason(error)}): check execution.address (the URL of the dashboard, such as "
             "http://head:8265) or RAY_ADDRESS, and that the cluster runs with its dashboard"
         ) from error

@@ -19,6 +19,8 @@ from infra.store.filesystem import Folder
 _REQUEST = re.compile(r"(\d{6})\.json")
 METADATA = "headrace_run"
 """Key of a job's metadata with the id of the run."""
+PYTHON = "headrace_python"
+"""Key of a job's metadata with the command that starts Python on the nodes."""
 
 
 class _Message(BaseModel):

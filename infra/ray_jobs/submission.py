@@ -12,7 +12,7 @@ from typing import Any
 from data_schemas.public_urls import public_url
 from infra.ray_jobs.cancel import STOP_WAIT_SECONDS
 from infra.ray_jobs.client import RayJobs
-from infra.ray_jobs.requests import METADATA, JobRequest
+from infra.ray_jobs.requests import METADATA, PYTHON, JobRequest
 from infra.ray_jobs.working_dir import archive
 
 
@@ -59,6 +59,7 @@ class JobSubmitter:
             runtime_env,
             {
                 METADATA: request.run_id,
+                PYTHON: self._python,
                 "headrace_stage": request.stage or "all",
                 "headrace_attempt": str(request.number),
                 "headrace_store": public_url(store_url),

@@ -13,11 +13,14 @@ from typing import Any
 
 from data_schemas.errors import EnvironmentProblem
 from infra.workers.in_flight import run_in_flight
+from infra.workers.nodes import cannot_import, check_this_node, versions_for_nodes
 
 QUEUED = 2
 """Tasks in flight for each that has room: the next one is at its node when a task ends."""
 ASK_SECONDS = 1.0
 """Between two looks at the cluster's nodes."""
+NOT_IMPORTED = "failed to import on the worker"
+"""In Ray's message about a node without the module of a task's function."""
 START_NODE_SECONDS = 600.0
 """Patience with a cluster without a node for a task: an autoscaler may be starting one."""
 
@@ -88,7 +91,8 @@ def run_on_ray(
         limit: most calls at once; by default as many as have room.
 
     Raises:
-        EnvironmentProblem: if a task's processes were lost more often than `needs.retries`, or no node has room.
+        EnvironmentProblem: if a task's processes were lost more often than `needs.retries`, no node has room, or one
+            that joined the cluster has other code or versions.
         Exception: raised by the function.
     """
     import ray
@@ -97,7 +101,8 @@ def run_on_ray(
 
     ensure_ray()
     needs = _fitting(needs, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-    shared = [ray.put(function)]  # in a list: Ray would deserialize an argument for every task
+    # In a list: Ray would deserialize an argument for every task.
+    shared = [ray.put(function), versions_for_nodes()]
     options = {"num_cpus": needs.cpus, "memory": needs.memory_bytes or None, "max_retries": needs.retries}
     submit = ray.remote(_call).options(**options).remote
     references: dict[str, Any] = {}
@@ -131,6 +136,10 @@ def _result(future: Any, name: str, needs: TaskNeeds) -> Any:
     try:
         return future.result()
     except ray.exceptions.RayTaskError as error:
+        if NOT_IMPORTED in str(error.cause):
+            raise EnvironmentProblem(
+                f"partition {name}: a node of the Ray cluster {cannot_import(error.cause)}"
+            ) from None
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except ray.exceptions.RayError as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
@@ -150,6 +159,7 @@ def _call(shared: list[Any], payload: Any) -> Any:
 
     name = shared[0].hex()
     if name not in _received:
+        check_this_node(shared[1])
         _received.clear()
         _received[name] = ray.get(shared[0])
     return _received[name](payload)

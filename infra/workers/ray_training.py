@@ -21,6 +21,7 @@ import torch
 from data_schemas.errors import EnvironmentProblem, HeadraceError
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
+from infra.workers.nodes import check_this_node, versions_for_nodes
 from infra.workers.ray_session import close_ray, cluster_has_gpus, cpu_count, ensure_ray
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
     least, most = workers.min_workers, workers.max_workers
     return _trainer_class(workers)(
         _run_worker,
-        train_loop_config={"train": train, "location": work.url},
+        train_loop_config={"train": train, "location": work.url, "versions": versions_for_nodes()},
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most), use_gpu=gpus, resources_per_worker=resources
         ),
@@ -162,6 +163,7 @@ def _run_worker(train_loop_config: dict[str, Any]) -> None:
     from ray.train import get_context
     from ray.train.torch import get_device
 
+    check_this_node(train_loop_config["versions"])
     train: Callable[[Worker], None] = train_loop_config["train"]
     context = get_context()
     torch.set_num_threads(max(1, cpu_count() // context.get_local_world_size()))

@@ -4,6 +4,7 @@ import json
 import signal
 from pathlib import Path
 from threading import Timer, get_ident
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -17,10 +18,11 @@ from prefect.utilities.schema_tools import ValidationError, validate
 from typer.testing import CliRunner
 
 from data_schemas.errors import ConfigError, NotFoundError
-from flows import flow_runs, server_cancellation
-from flows.accelerator_slots import _acquire
+from flows import accelerator_slots, flow_runs, server_cancellation
+from flows.accelerator_slots import _acquire, accelerator_slot_of_job
 from flows.cli import app
 from flows.pipeline import pipeline
+from flows.planning import stages_until
 from flows.run_config import load_run_config
 from flows.run_request import RunRequest, rerun_request
 from flows.server_cancellation import RunCancelled, cancelled_named, ends_as_cancelled
@@ -142,6 +144,32 @@ def test_a_wait_for_the_accelerator_ends_with_the_run_and_without_a_limit_there_
         {PREFECT_API_URL: url}
     ):  # fmt: skip
         assert _acquire("limit", str(uuid4()), pytest.fail) is None
+
+
+def test_a_run_of_one_job_holds_a_slot_if_it_computes_and_one_in_progress_is_not_kept_waiting(monkeypatch):
+    monkeypatch.setattr(accelerator_slots, "flow_run_id", lambda: str(uuid4()))
+    asked: list[bool] = []
+    monkeypatch.setattr(accelerator_slots, "_acquire", lambda *arguments: asked.append(arguments[3]))
+
+    def hold(last: str, action: str, **more: Any) -> None:
+        stages = stages_until(stages_of({}), last)
+        session: Any = SimpleNamespace(
+            stages=stages,
+            request=SimpleNamespace(planned=stages),
+            decide=lambda _: SimpleNamespace(action=action),
+            **more,
+        )  # fmt: skip
+        with accelerator_slot_of_job(session):
+            pass
+
+    hold("tokenize", "run")
+    hold("benchmark", "reuse")
+    assert not asked
+    hold("pretrain", "run")
+    hold("benchmark", "run", following="a job of a submitter that was killed")
+    assert asked == [True, False]
+    with server(423, "{}") as url, temporary_settings({PREFECT_API_URL: url}):
+        assert _acquire("limit", str(uuid4()), pytest.fail, False) is None
 
 
 def test_credentials_become_no_parameters(tmp_path):

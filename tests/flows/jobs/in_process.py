@@ -56,6 +56,9 @@ class Cluster:
         self.stops.append(submission_id)
         self.states[submission_id] = "STOPPED"
 
+    def wait_until_back(self, report: Any) -> None:
+        """As in `RayJobs`."""
+
     def held_by(self, driver: str) -> list[str]:
         """As in `RayJobs`."""
         return []

@@ -1,3 +1,5 @@
+import signal
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -5,15 +7,18 @@ import pytest
 
 from data_schemas.errors import ConfigError, EnvironmentProblem, FencedError, InputDataError, JobLostError
 from flows.commands.jobs import attach, print_logs, submit
+from flows.jobs import entry
 from flows.jobs.cancelling import cancel, stop_jobs_of_flow_run
 from flows.jobs.requests import job_values, request_of
 from flows.jobs.submitted import SubmittedSession, begin_session
 from flows.run_request import RunRequest, rerun_request
 from flows.run_session import RunSession, SilentView
+from infra.ray_jobs.client import ClusterAway
 from infra.ray_jobs.requests import JobFolder
 from infra.store import claims
 from infra.store.runs import RunStore
 from infra.workers.capacity import Capacity
+from stages.clean.stage import CleanStage
 from tests.flows.jobs.in_process import request, submitted_config, use_cluster
 from tests.flows.mini import Diary, digests, mini_config, run, run_config, write_corpus
 
@@ -283,3 +288,77 @@ def test_a_cluster_without_jobs_needs_a_shared_store_too(corpus, store, monkeypa
     for overrides in (["execution.engine=ray", "execution.shared_filesystem=true"], []):
         session = RunSession.begin(RunRequest(mini_config(corpus, *overrides), store, last_stage="clean"))
         session.close("failed")
+
+
+def test_a_cancel_during_the_hand_over_stops_the_job_that_it_did_not_see(corpus, store, monkeypatch):
+    """It takes the job's number after the request was written, and finds no job on the cluster."""
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("flows.jobs.cancelling.RayJobs", lambda address: cluster)
+    session, submit_job = SubmittedSession.begin(request(corpus, store, "stage")), cluster.submit
+
+    def cancelled_before(*arguments):
+        cancel(store, session.run_id, None, pytest.fail)
+        submit_job(*arguments)
+
+    cluster.submit, cluster.execute = cancelled_before, lambda job: "PENDING"
+    with pytest.raises(FencedError, match="was cancelled by"):
+        session.execute(session.stages[0])
+    assert cluster.stops == [f"headrace-{session.run_id}-2-ingest"]
+    assert RunStore(store).get("latest").status == "interrupted"
+
+
+@pytest.mark.parametrize("submit_as", ["run", "stage"])
+def test_a_job_applies_the_time_limit_of_each_stage(corpus, store, submit_as, monkeypatch):
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr(CleanStage, "run", lambda *_: threading.Event().wait(60))
+    of = request(corpus, store, submit_as, "clean.timeout_seconds=0.2")
+    session = SubmittedSession.begin(of)
+    with pytest.raises(
+        EnvironmentProblem, match=r"clean was stopped .*, 0\.2 seconds; .*--set clean\.timeout_seconds=0\.4"
+    ):
+        if submit_as == "run":
+            session.execute_all()
+        else:
+            for stage in session.stages:
+                session.execute(stage)
+    session.close("failed")
+    assert list(RunStore(store).get("latest").stages) == ["ingest"]
+    assert "FAILED" in cluster.states.values()
+
+
+def test_a_job_whose_run_is_taken_over_ends_before_it_commits_anything(corpus, store, monkeypatch):
+    """No cluster stops it: the store alone says that it works for nobody."""
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr(entry, "BEAT_SECONDS", 0.05)
+    session = SubmittedSession.begin(request(corpus, store, "run"))
+    before = signal.signal(signal.SIGTERM, entry._interrupt)
+
+    def computes(*_):
+        RunStore(store).fence(session.run_id)
+        threading.Event().wait(60)
+
+    try:
+        monkeypatch.setattr(CleanStage, "run", computes)
+        with pytest.raises(FencedError):
+            session.execute_all()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(cluster.states.values()) == ["FAILED"]
+    result = JobFolder(RunStore(store).folder, session.run_id).result(2)
+    assert result.error == "FencedError" and "was cancelled by" in result.message
+    assert list(RunStore(store).get("latest").stages) == ["ingest"]
+
+
+def test_before_each_job_the_cluster_is_waited_for(corpus, store, monkeypatch):
+    cluster, waits = use_cluster(monkeypatch, store), []
+    cluster.wait_until_back = waits.append
+    run_session(request(corpus, store, "stage"))
+    assert len(waits) == 2
+
+    def gone(report):
+        raise ClusterAway("cannot reach it")
+
+    cluster.wait_until_back = gone
+    session = SubmittedSession.begin(request(corpus, store, "stage", "clean.languages=[en]"))
+    with pytest.raises(ClusterAway):
+        session.execute(session.stages[0])

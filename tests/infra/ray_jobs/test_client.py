@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from data_schemas.errors import EnvironmentProblem
-from infra.ray_jobs.client import RayJobs
+from infra.ray_jobs.client import ClusterAway, RayJobs
 
 VERSION = json.dumps({"ray_version": ray.__version__})
 
@@ -106,3 +106,18 @@ def test_a_cluster_that_knows_the_id_or_has_no_agent_yet(monkeypatch):
         assert waits == [1.0, 2.0]
         with pytest.raises(EnvironmentProblem, match="No available agent"):
             jobs.submit("c", "true", {}, {})
+
+
+def test_a_cluster_that_went_away_is_waited_for(monkeypatch):
+    lines: list[str] = []
+    with dashboard((200, VERSION)) as url:
+        jobs = RayJobs(url)
+        jobs.wait_until_back(pytest.fail)
+    monkeypatch.setattr("infra.ray_jobs.client.RETURN_POLL_SECONDS", 0.01)
+    with pytest.raises(ClusterAway, match="cannot reach the Ray cluster"):
+        jobs.wait_until_back(lines.append, 0.1)
+    assert len(lines) == 1 and lines[0].endswith("waits up to 0.1 s for it")
+    with dashboard((401, "Unauthorized: Missing authentication token")) as url:
+        jobs._client._address = url
+        with pytest.raises(EnvironmentProblem, match="needs a token"):
+            jobs.wait_until_back(pytest.fail)

@@ -3,7 +3,7 @@ import pytest
 from data_schemas.errors import EnvironmentProblem
 from infra.ray_jobs import cancel, following
 from infra.ray_jobs.cancel import stop_jobs
-from infra.ray_jobs.client import JobState
+from infra.ray_jobs.client import ClusterAway, JobState
 from infra.ray_jobs.following import Pulse, follow
 from infra.ray_jobs.logs import LogReader
 from infra.store.filesystem import Folder
@@ -30,18 +30,22 @@ class Cluster:
     address = "http://cluster"
 
     def __init__(self, answer="RUNNING"):
-        self.answer, self.held, self.stops = answer, [], []
+        self.answer, self.held, self.stops, self.released = answer, [], [], []
 
     def state(self, submission_id):
         if isinstance(self.answer, Exception):
             raise self.answer
-        return None if self.answer is None else JobState(submission_id, self.answer, "why", "07", {"headrace_run": "r"})
+        metadata = {"headrace_run": "r", "headrace_python": "python3.12"}
+        return None if self.answer is None else JobState(submission_id, self.answer, "why", "07", metadata)
 
     def all(self):
         return [self.state("job"), JobState("other", "RUNNING", metadata={"headrace_run": "other"})]
 
     def stop(self, submission_id):
         self.stops.append(submission_id)
+
+    def release(self, submission_id, python):
+        self.released.append((submission_id, python))
 
     def held_by(self, driver):
         return self.held.pop(0) if self.held else []
@@ -119,3 +123,30 @@ def test_what_does_not_end_is_an_error_that_names_it(monkeypatch):
         EnvironmentProblem, match=r"still has: actor Worker \(ALIVE\); try again with: headrace cancel r"
     ):
         stop_jobs(cluster, "r")
+
+
+def test_a_job_that_waits_for_resources_is_released_as_it_cannot_stop(monkeypatch):
+    cluster, clock = Cluster("PENDING"), Clock({8: [lambda: setattr(cluster, "answer", "FAILED")]})
+    monkeypatch.setattr(cancel, "time", clock)
+    monkeypatch.setattr(cancel, "POLL_SECONDS", 1.0)
+    assert stop_jobs(cluster, "r") == ["job"]
+    assert (cluster.released, clock.now) == ([("job", "python3.12")], 8), "once, after five seconds"
+
+
+def test_a_cancel_asks_a_cluster_that_is_away_again_and_one_that_refuses_only_once(monkeypatch):
+    cluster = Cluster(ClusterAway("cannot reach it"))
+    clock = Clock(
+        {20: [lambda: setattr(cluster, "answer", "RUNNING")], 30: [lambda: setattr(cluster, "answer", "STOPPED")]}
+    )
+    monkeypatch.setattr(cancel, "time", clock)
+    monkeypatch.setattr(cancel, "POLL_SECONDS", 1.0)
+    assert stop_jobs(cluster, "r") == ["job"]
+    assert clock.now == 30
+    cluster.answer = ClusterAway("cannot reach it")
+    with pytest.raises(ClusterAway):
+        stop_jobs(cluster, "r", stop_seconds=50)
+    assert clock.now == 80
+    cluster.answer = EnvironmentProblem("refuses the token")
+    with pytest.raises(EnvironmentProblem, match="token"):
+        stop_jobs(cluster, "r")
+    assert clock.now == 80

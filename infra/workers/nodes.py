@@ -1,10 +1,12 @@
 """The code and versions on a cluster's nodes, which have to be those of the submitter.
 
 - `own_versions`: versions here; `check_versions`: refuses others; `check_nodes`: asks every node that is alive
+- `versions_for_nodes`, `check_this_node`: the same for nodes that join later, when they receive their first work
 """
 
 import functools
 import hashlib
+import os
 import platform
 import socket
 from collections.abc import Mapping
@@ -73,10 +75,33 @@ def check_nodes() -> None:
         try:
             found = ray.get(answer, timeout=NODE_SECONDS)
         except ray.exceptions.RayTaskError as error:
-            raise EnvironmentProblem(
-                f"node {node} cannot import Headrace ({type(error.cause).__name__}: {error.cause}): install it there, "
-                "or set execution.working_dir to a checkout whose code is uploaded"
-            ) from None
+            raise EnvironmentProblem(f"node {node} {cannot_import(error.cause)}") from None
         except ray.exceptions.RayError:
             continue  # the node left, or has no room for another process: it executes nothing either
         check_versions(expected, found, node, here)
+
+
+def versions_for_nodes() -> dict[str, str] | None:
+    """The versions that nodes need, to be sent with their work; None on a Ray of this machine, which has this code."""
+    return own_versions() if os.environ.get("RAY_ADDRESS", "local") != "local" else None
+
+
+def check_this_node(expected: Mapping[str, str] | None) -> None:
+    """Refuse, in a worker process, to work for a driver with other code or versions.
+
+    Raises:
+        EnvironmentProblem: naming this node and both versions.
+    """
+    if expected is not None and expected != own_versions():
+        import ray
+
+        check_versions(expected, own_versions(), ray.util.get_node_ip_address(), "the driver")
+
+
+def cannot_import(error: object) -> str:
+    """The end of a sentence about a node without Headrace; of a traceback, its last line is the reason."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return (
+        f"cannot import Headrace ({reason}): install it there, or set execution.working_dir to a checkout whose code "
+        "is uploaded"
+    )
