@@ -4,16 +4,15 @@
 - `BoilerplateConfig`, `PersonalDataConfig`, `QualityClassifierConfig`, `PerplexityConfig`: its steps
 """
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from data_schemas.config import FrozenConfig, StageConfig
 from data_schemas.language_codes import LanguageCode
 from stages.clean.rules_config import GenreChanges, LineRules, Rules
+from stages.common.personal_data.kinds import KINDS, Kind
 
-Kind = Literal["key", "email", "iban", "card", "phone", "ip"]
-KINDS: tuple[Kind, ...] = ("key", "email", "iban", "card", "phone", "ip")
 NAMES = "genres or sources, as ingest names them"
 
 

@@ -33,5 +33,11 @@ class ProfileConfig(StageConfig):
     ngram_types: int = Field(
         1 << 18,
         ge=1 << 10,
-        description="the same for distinct pairs of words, and for distinct triples",
+        description="the same for distinct pairs of words, triples, texts, URLs and lines",
+    )
+    region: str = Field(
+        "US",
+        min_length=2,
+        max_length=2,
+        description="ISO 3166 code of the country of phone numbers without a country code, as in clean.personal_data",
     )

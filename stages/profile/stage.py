@@ -33,8 +33,8 @@ class ProfileStage(Stage):
     output = PROFILE
 
     def packages(self, config: ProfileConfig) -> tuple[str, ...]:
-        """Unicode's tables, which say what a word is."""
-        return ("unicodedata",)
+        """Phone numbers, top-level domains, the compressor, and Unicode's tables, which say what a word is."""
+        return ("phonenumbers", "tld", "unicodedata", "zstandard")
 
     def estimate(self, config: ProfileConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text, which are read twice for each slice dimension at most."""

@@ -12,6 +12,7 @@ from stages.profile import entropy
 from stages.profile.analysis import Analysis, Measure, State
 from stages.profile.document_words import DocumentWords, document_words
 from stages.profile.laws import heaps, zipf
+from stages.profile.rows import estimate_measure, top_measures
 from stages.profile.sketches import distribution, type_counts
 from stages.profile.sketches.type_counts import Estimate
 
@@ -20,8 +21,6 @@ TOP = 50
 """Types that are listed."""
 NAMED = 4 * TOP
 """Types whose text a state keeps, so that the most frequent ones of all parts have one."""
-SEARCHED_TOKENS = 200_000
-"""Tokens of a batch that are searched for the text of its most frequent types."""
 SCALE = 1_000
 """Entropies of documents are counted in thousandths of a bit, so that sums are whole numbers."""
 
@@ -62,7 +61,8 @@ class Vocabulary(Analysis):
             for n, name in NAMES.items()
         }
         texts = {
-            name: _named(counts[name], {**first["texts"][name], **second["texts"][name]}) for name in NAMES.values()
+            name: type_counts.still_frequent(counts[name], {**first["texts"][name], **second["texts"][name]}, NAMED)
+            for name in NAMES.values()
         }
         return {
             "counts": counts,
@@ -82,16 +82,10 @@ class Vocabulary(Analysis):
             distinct = type_counts.type_sum(counts, lambda count: np.ones(len(count)))
             rows += [
                 Measure(f"vocabulary.{name}.tokens", counts["tokens"], "tokens"),
-                _row(f"vocabulary.{name}.types", distinct, "types"),
-                _row(f"vocabulary.{name}.once", ones, "types"),
+                estimate_measure(f"vocabulary.{name}.types", distinct, "types"),
+                estimate_measure(f"vocabulary.{name}.once", ones, "types"),
             ]
-            texts = state["texts"][name]
-            for hashed, count, error in zip(
-                *map(np.ndarray.tolist, type_counts.most_frequent(counts, TOP)), strict=True
-            ):
-                if text := texts.get(str(hashed)):
-                    high = count + error
-                    rows.append(Measure(f"ngrams.{name}.top", count, "tokens", text, count, high, not error))
+            rows += top_measures(f"ngrams.{name}.top", "tokens", counts, state["texts"][name], TOP)
         return rows
 
     def compare(self, training: State, held_out: State) -> Sequence[Measure]:
@@ -99,10 +93,6 @@ class Vocabulary(Analysis):
         from stages.profile.divergence import divergence
 
         return divergence(training["counts"]["unigram"], held_out["counts"]["unigram"])
-
-
-def _row(name: str, estimate: Estimate, unit: str) -> Measure:
-    return Measure(name, estimate.value, unit, None, estimate.low, estimate.high, estimate.is_exact)
 
 
 def _entropies(state: State) -> list[Measure]:
@@ -113,7 +103,10 @@ def _entropies(state: State) -> list[Measure]:
         for name, function in entropy.ESTIMATORS.items()
         if counts[NAMES[n]]["tokens"]
     }
-    rows = [_row(f"entropy.unigram.{name}", estimates["unigram", name], "bits/word") for name in entropy.ESTIMATORS]
+    rows = [
+        estimate_measure(f"entropy.unigram.{name}", estimates["unigram", name], "bits/word")
+        for name in entropy.ESTIMATORS
+    ]
     for shorter, longer in (("unigram", "bigram"), ("bigram", "trigram")):
         for name in entropy.ESTIMATORS:
             if (longer, name) in estimates:
@@ -123,7 +116,7 @@ def _entropies(state: State) -> list[Measure]:
                     longer_entropy.low - shorter_entropy.high,
                     longer_entropy.high - shorter_entropy.low,
                 )
-                rows.append(_row(f"entropy.{longer}_conditional.{name}", conditional, "bits/word"))
+                rows.append(estimate_measure(f"entropy.{longer}_conditional.{name}", conditional, "bits/word"))
     own = state["documents"]
     rows.append(Measure("entropy.document.plug_in.mean", distribution.mean(own) / SCALE, "bits/word"))
     rows.append(Measure("entropy.bytes.plug_in", entropy.of_bytes(state["bytes"]), "bits/byte"))
@@ -147,30 +140,12 @@ def _texts(
     found: DocumentWords, hashes: Hashes, firsts: Positions, n: int, counts: type_counts.State
 ) -> dict[str, str]:
     """Texts of the most frequent types: hash in decimal -> words, in lower case."""
-    top = np.sort(type_counts.most_frequent(counts, NAMED)[0])
-    if not len(top):
-        return {}
-    searched = hashes[:SEARCHED_TOKENS]
-    at = np.minimum(np.searchsorted(top, searched), len(top) - 1)
-    tokens = np.flatnonzero(top[at] == searched)
-    distinct, index = np.unique(searched[tokens], return_index=True)
     texts = {}
-    for hashed, token in zip(distinct.tolist(), tokens[index].tolist(), strict=True):
+    for name, token in type_counts.first_tokens(counts, hashes, NAMED).items():
         first = int(firsts[token])
         words = (found.data[found.starts[word] : found.ends[word]] for word in range(first, first + n))
-        texts[str(hashed)] = " ".join(word.tobytes().decode(errors="replace").casefold()[:100] for word in words)
+        texts[name] = " ".join(word.tobytes().decode(errors="replace").casefold()[:100] for word in words)
     return texts
-
-
-def _named(counts: type_counts.State, texts: dict[str, str]) -> dict[str, str]:
-    """Texts of the types that are still frequent."""
-    if len(texts) <= NAMED:
-        return texts
-    return {
-        name: texts[name]
-        for hashed in type_counts.most_frequent(counts, NAMED)[0].tolist()
-        if (name := str(hashed)) in texts
-    }
 
 
 def _ngrams(found: DocumentWords, n: int) -> tuple[Hashes, Positions]:

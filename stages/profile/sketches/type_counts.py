@@ -2,7 +2,7 @@
 
 - `of`, `merge`: the state and its changes
 - `token_mean`, `type_sum`: sums over all types, with the error that sampling leaves
-- `most_frequent`: the types with the largest counts
+- `most_frequent`: the types with the largest counts; `first_tokens`, `still_frequent`: for keeping their texts
 
 Beyond the capacity a state holds two sets of types. The *sample* is every type whose hash is below 2 ** (64 - level),
 with its exact count: a uniform sample of the types, from which any sum over types can be estimated (adaptive sampling:
@@ -31,6 +31,8 @@ CERTAIN = 4
 """Types that occur more than `CERTAIN * bound` times count one by one. With 2, entropy comes out 0.013 bits too high,
 as types whose counts are too low are missed; with 8 the interval is 1.6 times as wide."""
 STANDARD_ERRORS = 1.96
+SEARCHED_TOKENS = 200_000
+"""Tokens of a batch that are searched for the first one of a frequent type."""
 
 
 class Estimate(NamedTuple):
@@ -176,3 +178,23 @@ def most_frequent(state: State, number: int) -> tuple[Hashes, Counts, Counts]:
         candidates = np.arange(len(counts))
     order = candidates[np.lexsort((state["hashes"][candidates], -counts[candidates]))][:number]
     return state["hashes"][order], counts[order], state["errors"][order]
+
+
+def first_tokens(state: State, hashes: Hashes, number: int) -> dict[str, int]:
+    """Hash of each of the most frequent types, in decimal -> its first token, searched among the first 200,000."""
+    top = np.sort(most_frequent(state, number)[0])
+    if not len(top):
+        return {}
+    searched = hashes[:SEARCHED_TOKENS]
+    positions = np.minimum(np.searchsorted(top, searched), len(top) - 1)
+    tokens = np.flatnonzero(top[positions] == searched)
+    found, index = np.unique(searched[tokens], return_index=True)
+    return {str(hashed): token for hashed, token in zip(found.tolist(), tokens[index].tolist(), strict=True)}
+
+
+def still_frequent(state: State, texts: dict[str, str], number: int) -> dict[str, str]:
+    """Those of the texts, by the hash of their type, whose type is among the most frequent ones."""
+    if len(texts) <= number:
+        return texts
+    names = map(str, most_frequent(state, number)[0].tolist())
+    return {name: texts[name] for name in names if name in texts}

@@ -83,7 +83,7 @@ def test_odd_documents_have_figures(texts):
     rows = [document(f"d{n}", text, genre="", url="http://[", language=None) for n, text in enumerate(texts)]
     made = profile(corpus(rows))
     own = figures(made)
-    assert own["documents"] == own["length.words.total"] * 0 + len(texts)
+    assert own["documents"] == len(texts)
     assert own["length.bytes.total"] == sum(len(text.encode()) for text in texts)
     assert all(math.isfinite(value) for value in own.values())
     names = set(made.read_table("measures.arrow").column("slice").to_pylist())
@@ -105,9 +105,9 @@ def test_ten_languages_have_a_slice_each():
 
 
 def test_a_line_of_four_megabytes_is_a_document_like_others():
-    line = " ".join(map(str, np.random.default_rng(0).integers(0, 50_000, 700_000).tolist()))
+    line = " ".join(f"w{word}" for word in np.random.default_rng(0).integers(0, 50_000, 600_000).tolist())
     own = figures(profile(corpus([document("long", line), document("short", "one two")])))
-    assert own["length.words.total"] == 700_002 and own["vocabulary.unigram.types"] == 50_002
+    assert own["length.words.total"] == 600_002 and own["vocabulary.unigram.types"] == 50_002
 
 
 def test_the_estimate_grows_with_the_text_and_its_memory_does_not():
