@@ -50,7 +50,7 @@ def matching(artifact: Artifact, path: str, column: str, value: str) -> pa.Table
 
 
 def made_sentence(record: Mapping[str, Any]) -> str:
-    """How a synthetic document was made, and the verdict and score of every gate."""
+    """Method of a synthetic document, and the verdict and score of every gate."""
     how = f"made of {record['parent']} by {record['method']} {record['parameters']}"
     engine = f"{record['engine']} {record['engine_version']}, seed {record['seed']}"
     gates = "; ".join(map(_gate, record["gates"])) or "none"

@@ -54,7 +54,7 @@ class Piece(NamedTuple):
     end: int
     sent: str
     originals: list[str]
-    """What the shields in `sent` stand for."""
+    """The originals of the shields in `sent`."""
 
 
 class ApertiumBacktranslation:
