@@ -7,7 +7,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["bf16", "fp16", "fp8", "fp32"]
+Precision = Literal["bf16", "fp16", "fp8", "tf32", "fp32"]
 Recompute = Literal["none", "selective", "full"]
 """selective: the attention's scores, if they are stored; else every second product of a layer."""
 

@@ -66,7 +66,7 @@ def search(
         rows: rows of the global batch.
     """
     fitting, others = [], []
-    for layout in layouts(network, cluster, rows):
+    for layout in [*layouts(network, cluster, rows)] or layouts(network, cluster, rows, LEAST_USED**8):
         memory = memory_parts(network, layout, software, rows)
         if sum(memory.values()) > cluster.memory_bytes:
             others.append(Candidate(layout, memory, {}))
@@ -106,8 +106,8 @@ def reason(candidate: Candidate, cluster: Cluster) -> str:
     )
 
 
-def layouts(network: Network, cluster: Cluster, rows: int) -> Iterator[Layout]:
-    """All layouts in which every factor divides what it splits, of at least an eighth of the devices."""
+def layouts(network: Network, cluster: Cluster, rows: int, least_used: int = LEAST_USED) -> Iterator[Layout]:
+    """All layouts in which every factor divides what it splits, of at least 1 / `least_used` of the devices."""
     devices = cluster.devices
     tensors = [
         factor
@@ -126,7 +126,7 @@ def layouts(network: Network, cluster: Cluster, rows: int) -> Iterator[Layout]:
     for tensor, pipeline, context in product(tensors, pipelines, contexts):
         base = Layout(tensor=tensor, pipeline=pipeline, context=context)
         for ranks in batch:
-            if devices <= LEAST_USED * base.devices * ranks <= LEAST_USED * devices:
+            if devices <= least_used * base.devices * ranks <= least_used * devices:
                 yield from _batch_layouts(network, cluster, rows, base, ranks)
 
 

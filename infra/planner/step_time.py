@@ -40,6 +40,8 @@ FITTED = Constants(0.879, 0.486, 68.2, 57.3, 1.35e-5, 0.92, 0.404)
 LINK_SHARE = 2 / 3
 """Share of a node's link bandwidth that collectives reach (nccl-tests: 230 of 300 on A100, 340 of 450 on H100)."""
 NETWORK_SHARE = 0.9
+PRECISION_SHARES = {"tf32": 1 / 2, "fp32": 1 / 16}
+"""Rate of products over that of 16 bits, as on A100 and H100 (data sheets); other devices are near."""
 FORWARD_BACKWARD = 3.0
 ATTENTION_PASSES = 3.5
 """Forward and backward of fused attention, which computes the scores again (2307.08691)."""
@@ -104,6 +106,7 @@ def _micro_batch(
     """Seconds of a micro-batch on the slowest pipeline stage, forward and backward."""
     split = layout.tensor * layout.pipeline
     rate = cluster.sustained_flops * constants.product_share
+    rate *= PRECISION_SHARES.get(software.precision, 1.0)
     layer_rate = rate * (cluster.fp8_flops / cluster.sustained_flops if _is_fp8(software, cluster) else 1)
     products = tokens * network.layer_flops / split / layer_rate
     attention = _attention(network, cluster, software, constants) * tokens / split

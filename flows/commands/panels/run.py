@@ -19,6 +19,17 @@ from flows.commands.panels.command import (
 from flows.store_location import store_url
 
 PANEL = "Run"
+PlannedConfig = Annotated[str | None, typer.Argument(metavar="CONFIG", help="run config, such as configs/demo.yaml")]
+ClusterName = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME|FILE", help="plan training on a cluster, such as 512xH100 or a YAML file"),
+]
+SourceBytes = Annotated[
+    str | None, typer.Option("--source-bytes", metavar="BYTES", help="with --cluster: raw text, such as 570TB")
+]
+Published = Annotated[
+    str | None, typer.Option("--published", metavar="FILE", help="predict the published runs of a CSV file instead")
+]
 KeepVersions = Annotated[
     bool, typer.Option("--keep-versions", metavar="", help="reuse what other versions of packages made")
 ]
@@ -30,20 +41,35 @@ app = typer.Typer()
 
 
 @command(
-    app, PANEL, "headrace plan configs/demo.yaml", "headrace plan configs/demo.yaml --set pretrain.tokens=20000000"
-)
+    app, PANEL, "headrace plan configs/demo.yaml", "headrace plan configs/demo.yaml --set pretrain.tokens=20000000",
+    "headrace plan configs/reference.yaml --cluster 4096xH100",
+)  # fmt: skip
 def plan(
-    config: ConfigPath,
+    config: PlannedConfig = None,
     set_: Overrides = None,
     until: Until = None,
     keep_versions: KeepVersions = False,
+    cluster: ClusterName = None,
+    source_bytes: SourceBytes = None,
+    published: Published = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would reuse, what it would run, why, and the cost.
 
     Computes nothing. Costs are estimates of wall time, peak memory and floating-point operations.
+
+    With --cluster: the layouts of its training on that cluster, by time and by money.
     """
+    if cluster is not None or published is not None:
+        _plan_elsewhere(config, set_ or [], cluster, source_bytes, published, as_json)
+    else:
+        _plan_here(_required(config), set_ or [], until, keep_versions, store, as_json)
+
+
+def _plan_here(
+    config: str, overrides: list[str], until: str | None, keep_versions: bool, store: str | None, as_json: bool
+) -> None:
     from flows.console import console, plan_table
     from flows.earlier_runs import continuation, unfinished_run
     from flows.planning import Planner
@@ -53,7 +79,7 @@ def plan(
     from infra.store.runs import RunStore
 
     url = store_url(store)
-    request = RunRequest(load_run_config(config, set_ or []), url, last_stage=until)
+    request = RunRequest(load_run_config(config, overrides), url, last_stage=until)
     runs = RunStore(url)
     record = unfinished_run(runs, request)
     planned = Planner(ArtifactStore(url), runs, request.config, record, None, keep_versions).plan(last_stage=until)
@@ -227,6 +253,43 @@ def sweep(
         typer.echo(f"report with all recipes: {report_location(url, RunStore(url).get(last))}")
     if as_json:
         print_json(sweep_json(results))
+
+
+def _required(config: str | None) -> str:
+    from data_schemas.errors import ConfigError
+
+    if config is None:
+        raise ConfigError("plan needs CONFIG, such as configs/demo.yaml, or --published FILE")
+    return config
+
+
+def _plan_elsewhere(
+    config: str | None,
+    overrides: list[str],
+    cluster: str | None,
+    source_bytes: str | None,
+    published: str | None,
+    as_json: bool,
+) -> None:
+    from data_schemas.errors import ConfigError
+    from flows.commands.plan_cluster import cluster_plan_json, number_of_bytes, plan_cluster, print_cluster_plan
+    from flows.commands.plan_published import plan_published, print_published, published_json
+    from flows.run_config import load_run_config
+    from infra.planner.clusters import read_cluster
+
+    if published is not None:
+        if config is not None or cluster is not None:
+            raise ConfigError("--published predicts the runs of its file; omit CONFIG and --cluster")
+        predictions = plan_published(published)
+        print_published(predictions)
+        if as_json:
+            print_json(published_json(predictions))
+        return
+    run_config = load_run_config(_required(config), overrides)
+    planned = plan_cluster(run_config, read_cluster(cluster or ""), number_of_bytes(source_bytes))
+    print_cluster_plan(planned)
+    if as_json:
+        print_json(cluster_plan_json(planned))
 
 
 def _placed(config: Any, on: str | None) -> Any:
