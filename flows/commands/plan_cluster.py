@@ -2,7 +2,7 @@
 
 - `ClusterPlan`, `plan_cluster`: layouts that fit by time and by money, the others with the part that is too large, and
   what the other stages cost
-- `print_cluster_plan`, `cluster_plan_json`
+- `cluster_plan_json`; `flows.commands.plan_cluster_tables` prints it
 """
 
 import re
@@ -10,14 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rich.table import Table
-
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import Volume
-from flows.console import amount, console, duration
 from flows.run_config import RunConfigBase
 from infra.hardware import partition_bytes
-from infra.planner.accelerators import GIB
 from infra.planner.clusters import Cluster
 from infra.planner.layouts import HEADRACE, Layout, Precision, Software
 from infra.planner.memory import largest_part, memory_parts
@@ -28,17 +24,15 @@ from infra.planner.step_time import step_time, traffic
 from infra.workers.capacity import Capacity
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.config import PretrainConfig
-from stages.registry import STAGES
 from stages.tokenize.config import TokenizeConfig
 
 SHOWN = 5
-REFUSED = 3
 OPTIMIZER_BYTES = {"adamw": 8.0, "muon": 4.0, "sgd": 4.0}
 BYTES_PER_DOCUMENT = 5_000
 PARQUET_SHARE = 0.25
 """Bytes of a documents table over those of its text, docs/decisions.md."""
 REQUESTS_PER_PARTITION = 4
-"""Of an object store: the input read, the output, its list and its marker written."""
+"""Requests of an object store: the input read, the output, its list and its marker written."""
 PRETRAIN = "pretrain"
 MAX_BYTES = 1e21
 
@@ -166,8 +160,8 @@ def _stage_costs(
     """Costs of the data stages on one core, if the source is known, and of the stages after pretraining."""
     text = source_bytes or 0
     volume = Volume(source_bytes=text, documents=text // BYTES_PER_DOCUMENT, text_bytes=text)
-    names = [stage.name for stage in STAGES]
-    for stage in STAGES:
+    names = [stage.name for stage in config.stages]
+    for stage in config.stages:
         before = names.index(stage.name) < names.index(PRETRAIN)
         if stage.name == PRETRAIN:
             volume = volume.model_copy(
@@ -189,43 +183,7 @@ def _stage_costs(
         volume = estimate.output
 
 
-def print_cluster_plan(plan: ClusterPlan) -> None:
-    """Print the network, the layouts by time and by money, what does not fit, and the other stages."""
-    network, cluster = plan.network, plan.cluster
-    sizes = ", ".join(f"{part} {amount(count)}" for part, count in network.parameters.items() if count)
-    console.print(
-        f"network     {amount(network.total_parameters)} parameters ({sizes}), "
-        f"{amount(network.active_parameters)} of them per token", markup=False,
-    )  # fmt: skip
-    flops = ", ".join(f"{part} {amount(3 * count)}" for part, count in network.flops.items() if count)
-    console.print(f"training    {amount(network.training_flops)}FLOP per token ({flops})", markup=False)
-    console.print(f"run         {_run_line(plan)}", markup=False)
-    console.print(
-        f"cluster     {cluster.name}: {cluster.memory_bytes / GIB:.0f} GiB and {amount(cluster.peak_flops)}FLOP/s "
-        f"each, {amount(cluster.link_bandwidth)}B/s in a node of {cluster.node_devices}, "
-        f"{amount(cluster.network_bandwidth)}B/s between nodes, {cluster.price_per_hour} $/h", markup=False,
-    )  # fmt: skip
-    if plan.fitting:
-        _print_layouts("fastest", plan, _distinct(plan.fitting))
-        _print_layouts("cheapest", plan, _distinct(plan.cheapest))
-        _print_best(plan, plan.fitting[0])
-    else:
-        console.print(f"\n{_nothing_fits(plan)}", markup=False)
-    _print_refused(plan)
-    _print_stages(plan.stages)
-
-
-def _run_line(plan: ClusterPlan) -> str:
-    optimal = compute_optimal_tokens(plan.network)
-    per_parameter = plan.tokens / plan.network.active_parameters
-    return (
-        f"{amount(plan.tokens)} tokens in batches of {plan.rows} x {plan.network.context}: "
-        f"{amount(3 * plan.network.forward_flops * plan.tokens)}FLOP, {per_parameter:.2g} tokens per parameter "
-        f"(compute-optimal: 20, {amount(optimal)} tokens)"
-    )
-
-
-def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The first candidates that differ in more than micro-batch, virtual stages and recomputation."""
     found: dict[tuple[int, ...], Candidate] = {}
     for candidate in candidates:
@@ -237,44 +195,6 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list(found.values())
 
 
-def _print_layouts(title: str, plan: ClusterPlan, candidates: Sequence[Candidate]) -> None:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in (title, "devices", "step", "days", "MFU", "idle", "GiB", "M$", "MWh"):
-        table.add_column(name, justify="left" if name == title else "right")
-    rows = [(candidate.layout.label(), candidate) for candidate in candidates]
-    if title == "fastest" and plan.configured is not None:
-        rows.append((f"as configured: {plan.configured.layout.label()}", plan.configured))
-    for label, candidate in rows:
-        costs = plan.costs(candidate)
-        fits = "" if candidate.memory_bytes <= plan.cluster.memory_bytes else " (does not fit)"
-        bubble = candidate.seconds["bubble"] / candidate.step_seconds
-        table.add_row(
-            label + fits, str(candidate.layout.devices), duration(candidate.step_seconds), f"{costs.days:.3g}",
-            f"{costs.utilization:.1%}", f"{bubble:.0%}", f"{candidate.memory_bytes / GIB:.1f}",
-            f"{costs.dollars / 1e6:.3g}", f"{costs.kilowatt_hours / 1e3:.3g}",
-        )  # fmt: skip
-    console.print()
-    console.print(table)
-
-
-def _print_best(plan: ClusterPlan, best: Candidate) -> None:
-    costs = plan.costs(best)
-    seconds = sorted(best.seconds.items(), key=lambda part: -part[1])
-    shares = ", ".join(f"{name} {value / best.step_seconds:.0%}" for name, value in seconds if value)
-    memory = ", ".join(f"{name} {value / GIB:.1f}" for name, value in best.memory.items() if value)
-    sent = traffic(plan.network, best.layout, plan.software, plan.rows)
-    bytes_sent = ", ".join(f"{kind} {amount(count, 'B')}" for kind, count in sent.items() if count)
-    console.print("\nof the fastest", style="bold")
-    console.print(f"time        {shares}", markup=False)
-    console.print(f"memory GiB  {memory}", markup=False)
-    console.print(f"sent        {bytes_sent or 'nothing'} per device and step", markup=False)
-    console.print(
-        f"failures    {costs.failures:.0f} expected; a checkpoint every "
-        f"{duration(costs.checkpoint_interval_seconds)} leaves {costs.goodput:.1%} of the time", markup=False,
-    )  # fmt: skip
-    console.print(f"settings    {' '.join(f'--set {value}' for value in settings(best.layout))}", markup=False)
-
-
 def settings(layout: Layout) -> list[str]:
     """Overrides of the config that train in a layout."""
     names = [name for name in ("shard", "tensor", "pipeline", "context", "expert") if getattr(layout, name) > 1]
@@ -283,39 +203,6 @@ def settings(layout: Layout) -> list[str]:
     if layout.virtual > 1:
         values += ["pretrain.layout.schedule=interleaved", f"pretrain.layout.virtual_stages={layout.virtual}"]
     return values + (["pretrain.recompute_activations=true"] if layout.recompute == "full" else [])
-
-
-def _nothing_fits(plan: ClusterPlan) -> str:
-    if not plan.refused:
-        return "no layout divides this network, its batch and these devices; try another number of devices"
-    enough = (
-        f"{plan.smallest} such devices would do"
-        if plan.smallest
-        else "no cluster of such devices would do: a larger batch, or devices with more memory"
-    )
-    return f"nothing fits; the least memory {reason(plan.refused[0], plan.cluster)}; {enough}"
-
-
-def _print_refused(plan: ClusterPlan) -> None:
-    if not plan.refused:
-        return
-    console.print(f"\n{len(plan.refused)} layouts do not fit; the nearest", style="bold")
-    for candidate in plan.refused[:REFUSED]:
-        console.print(f"{candidate.layout.label()}: {reason(candidate, plan.cluster)}", markup=False)
-
-
-def _print_stages(stages: Sequence[StageCosts]) -> None:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("other stages", "core hours", "output", "requests", "FLOP", "device hours"):
-        table.add_column(name, justify="left" if name == "other stages" else "right")
-    for stage in stages:
-        table.add_row(
-            stage.stage, amount(stage.core_hours) if stage.core_hours else "", amount(stage.output_bytes, "B"),
-            amount(stage.requests) if stage.requests else "", amount(stage.flops) if stage.flops else "",
-            amount(stage.device_hours) if stage.flops else "",
-        )  # fmt: skip
-    console.print()
-    console.print(table)
 
 
 def cluster_plan_json(plan: ClusterPlan) -> dict[str, Any]:
@@ -338,8 +225,8 @@ def cluster_plan_json(plan: ClusterPlan) -> dict[str, Any]:
             "tokens_per_parameter": plan.tokens / network.active_parameters,
             "compute_optimal_tokens": compute_optimal_tokens(network),
         },
-        "layouts": [_candidate_json(plan, candidate) for candidate in _distinct(plan.fitting)],
-        "cheapest": [_candidate_json(plan, candidate) for candidate in _distinct(plan.cheapest)],
+        "layouts": [_candidate_json(plan, candidate) for candidate in distinct(plan.fitting)],
+        "cheapest": [_candidate_json(plan, candidate) for candidate in distinct(plan.cheapest)],
         "configured": plan.configured and _candidate_json(plan, plan.configured),
         "refused": [
             {

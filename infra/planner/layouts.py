@@ -87,6 +87,8 @@ class Software:
     """Share of tensor, context, pipeline and gradient traffic that is hidden behind products."""
     sharded_optimizer: bool = False
     """Optimizer state is split over data-parallel replicas (ZeRO-1)."""
+    pipeline_keeps_gathered: bool = True
+    """Pipeline stages gather their shards once per step, and reduce gradients once (torchtitan)."""
     weight_bytes: float = 4.0
     gradient_bytes: float = 4.0
     optimizer_bytes: float = 8.0
@@ -100,4 +102,6 @@ class Software:
     """Per number of the residual stream."""
 
 
-HEADRACE = Software("Headrace", gather_bytes=4.0, logit_bytes=8.0, logit_rows=512, hidden_bytes=4.0)
+HEADRACE = Software(
+    "Headrace", pipeline_keeps_gathered=False, gather_bytes=4.0, logit_bytes=8.0, logit_rows=512, hidden_bytes=4.0
+)

@@ -71,9 +71,10 @@ def _gathered(network: Network, layout: Layout, software: Software) -> float:
     stage_layers = network.layers / layout.pipeline
     experts = network.parameters["experts"] if layout.expert == 1 else 0
     layer = (network.parameters["dense"] + experts) / network.layers / layout.tensor
-    if layout.pipeline > 1 or layout.keeps_gathered:
+    in_pipeline = layout.pipeline > 1 and software.pipeline_keeps_gathered
+    if in_pipeline or layout.keeps_gathered:
         whole = layer * stage_layers + _edge_parameters(network, layout) / layout.tensor
-        gradients = software.gradient_bytes if layout.pipeline > 1 else 0
+        gradients = software.gradient_bytes if in_pipeline else 0
         return whole * (software.gather_bytes + gradients)
     edge = _edge_parameters(network, layout) / layout.tensor
     return (GATHERED_LAYERS * layer + edge) * 2 * software.gather_bytes

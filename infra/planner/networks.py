@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from math import gcd
 
 from modeling.attention.kinds import FullAttention
 from modeling.evaluation.config_counts import forward_flops_by_part, parameters_by_part
@@ -35,8 +36,8 @@ class Network:
     experts: int = 0
     output_only_activation: bool = False
     """The feed-forward's gradient needs its activations only, not their inputs (ReLU)."""
-    splits_heads: bool = True
-    """Tensor parallelism can split it."""
+    tensor_unit: int = 1
+    """Tensor parallelism splits heads and neurons into any divisor of this."""
     splits_layers: bool = True
     """Pipelines can split it."""
 
@@ -88,9 +89,20 @@ def network_of(config: TransformerConfig) -> Network:
         active_experts=experts.active if experts else 0,
         experts=experts.experts if experts else 0,
         output_only_activation=True,
-        splits_heads=not config.embedding_bands and not any(getattr(kind, "pooling", "") == "learnt" for kind in kinds),
+        tensor_unit=_tensor_unit(config),
         splits_layers=not (config.embedding_bands and config.tied_embeddings),
     )
+
+
+def _tensor_unit(config: TransformerConfig) -> int:
+    """Greatest common divisor of what is split; 1 if `stages.pretrain.parallel.layout` refuses to split it."""
+    kinds = [config.layer_attention(layer) for layer in range(config.layers)]
+    if config.embedding_bands or any(getattr(kind, "pooling", "") == "learnt" for kind in kinds):
+        return 1
+    widths = [config.heads, config.feed_forward_width]
+    if config.experts is not None:
+        widths += [config.experts.expert_width or config.feed_forward_width, config.experts.shared_width]
+    return gcd(*widths)
 
 
 def plain_network(
@@ -162,4 +174,5 @@ def plain_network(
         },
         active_experts=active_experts,
         experts=experts,
+        tensor_unit=gcd(heads, feed_forward),
     )

@@ -109,11 +109,7 @@ def reason(candidate: Candidate, cluster: Cluster) -> str:
 def layouts(network: Network, cluster: Cluster, rows: int, least_used: int = LEAST_USED) -> Iterator[Layout]:
     """All layouts in which every factor divides what it splits, of at least 1 / `least_used` of the devices."""
     devices = cluster.devices
-    tensors = [
-        factor
-        for factor in divisors(min(cluster.node_devices, devices))
-        if network.heads % factor == 0 and (factor == 1 or network.splits_heads)
-    ]
+    tensors = [factor for factor in divisors(min(cluster.node_devices, devices)) if network.tensor_unit % factor == 0]
     pipelines = [
         factor for factor in divisors(network.layers) if factor <= (MAX_PIPELINE if network.splits_layers else 1)
     ]

@@ -170,7 +170,7 @@ def traffic(network: Network, layout: Layout, software: Software, rows: float) -
     exchanged = 2 * hidden * network.active_experts * (layout.expert - 1) / layout.expert
     stage = parameters_per_device(network, layout) * layout.shard
     gathers = 2 if layout.keeps_gathered else 3
-    per_step = 1 if layout.pipeline > 1 else count
+    per_step = 1 if layout.pipeline > 1 and software.pipeline_keeps_gathered else count
     return {
         "tensor": count * layers * passes * 2 * ring["tensor"] * hidden,
         "context": count * layers * (passes + 1) * gathered,

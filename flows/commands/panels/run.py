@@ -272,7 +272,8 @@ def _plan_elsewhere(
     as_json: bool,
 ) -> None:
     from data_schemas.errors import ConfigError
-    from flows.commands.plan_cluster import cluster_plan_json, number_of_bytes, plan_cluster, print_cluster_plan
+    from flows.commands.plan_cluster import cluster_plan_json, number_of_bytes, plan_cluster
+    from flows.commands.plan_cluster_tables import print_cluster_plan
     from flows.commands.plan_published import plan_published, print_published, published_json
     from flows.run_config import load_run_config
     from infra.planner.clusters import read_cluster

@@ -10,7 +10,7 @@ from modeling.transformer_config import TransformerConfig
 from tests.modeling.evaluation.test_config_counts import BANDS, EXPERTS, KINDS, config, counted
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     layers=st.integers(1, 3),
     kind=st.sampled_from(list(KINDS.values())),

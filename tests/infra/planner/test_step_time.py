@@ -78,7 +78,7 @@ def test_a_network_that_fits_nowhere_gets_the_smallest_cluster_that_would_do():
 
 
 def test_layouts_split_only_what_the_training_can_split():
-    banded = replace(NETWORK, splits_heads=False, splits_layers=False)
+    banded = replace(NETWORK, tensor_unit=1, splits_layers=False)
     assert {(layout.tensor, layout.pipeline) for layout in layouts(banded, CLUSTER, 512)} == {(1, 1)}
     assert all(NETWORK.layers % layout.pipeline == 0 for layout in layouts(NETWORK, CLUSTER, 512))
 
