@@ -61,7 +61,7 @@ def corpus(manifests: Mapping[str, Manifest]) -> Corpus | None:
 
 def split_counts(manifests: Mapping[str, Manifest]) -> Mapping[str, int] | None:
     """Counts of the last stage that separates training and held-out text."""
-    columns = {"train_documents", "held_out_documents"}
+    columns = {"train_documents", "held_out_documents", "train_bytes", "held_out_bytes"}
     splits = [manifest.counts for manifest in manifests.values() if columns <= manifest.counts.keys()]
     return splits[-1] if splits else None
 

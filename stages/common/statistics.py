@@ -62,7 +62,7 @@ def _resampled(numerators: Floats, denominators: Floats, seed: int, resamples: i
     return percentile_interval(float(numerators.sum() / denominators.sum()), np.concatenate(ratios), confidence)
 
 
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> Interval:
     """Proportion with its score interval (Wilson 1927, JASA 22): 0 of 40 is 0 to 0.088, not 0 to 0."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, spread = successes / trials, z * z / trials

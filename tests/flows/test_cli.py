@@ -14,7 +14,7 @@ from stages.registry import STAGES
 PANELS = {
     "Run": ["plan", "run", "rerun", "params", "sweep"],
     "Cluster": ["submit", "attach", "logs", "cancel"],
-    "Inspect": ["show", "watch", "compare", "why", "lineage", "report"],
+    "Inspect": ["show", "watch", "compare", "profile", "why", "lineage", "report"],
     "Model": ["generate", "evaluate", "export"],
     "Store": ["runs", "pin", "unpin", "gc", "verify"],
 }

@@ -1,9 +1,10 @@
-"""Panel Inspect: `show`, `watch`, `compare`, `why`, `lineage`, `report`."""
+"""Panel Inspect: `show`, `watch`, `compare`, `profile`, `why`, `lineage`, `report`."""
 
 from typing import Annotated
 
 import typer
 
+from data_schemas.errors import ConfigError
 from flows.commands.panels.command import (
     AsJson,
     RunId,
@@ -96,6 +97,49 @@ def compare(
     print_comparison(differences, not_compared)
     if as_json:
         print_json(comparison_json(differences, not_compared))
+
+
+@command(
+    app, PANEL, "headrace profile latest", "headrace profile latest:clean --against latest:dedup",
+    "headrace profile latest --against quiet-otter-3f9a --slice genre=news --html difference.html",
+)  # fmt: skip
+def profile(
+    corpus: Annotated[
+        str,
+        typer.Argument(
+            metavar="CORPUS", help="a run, RUN:STAGE for the corpus that a stage made, or an artifact",
+            autocompletion=complete_runs,
+        ),
+    ] = "latest",
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="CORPUS", help="a second corpus, of which the first differs"),
+    ] = None,
+    slice_: Annotated[
+        list[str] | None,
+        typer.Option("--slice", metavar="NAME", help="compare within a slice, such as genre=news; repeatable"),
+    ] = None,
+    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="write the page to this file")] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Describe the corpus of a run, or compare two corpora.
+
+    A run's profile is that of its stage profile. Of a corpus without one it is computed and kept in the store, such as
+    that of latest:clean. With --against, prints what the first has more or less of than the second, the largest movers
+    first, and documents that only one of them has.
+    """
+    from flows.commands.profile.run import compare_profiles, show_profile
+
+    url = store_url(store)
+    if against is None:
+        if slice_:
+            raise ConfigError("--slice selects what --against compares; name a second corpus with --against")
+        printed = show_profile(url, corpus, html)
+    else:
+        printed = compare_profiles(url, (corpus, against), slice_ or [], html)
+    if as_json:
+        print_json(printed)
 
 
 @command(app, PANEL, "headrace why 'files/a.jsonl.gz#17'", "headrace why 'files/a.jsonl.gz#17' --text")

@@ -59,7 +59,7 @@ SECTIONS = (
     ),
     About("Lengths", "Documents by their length; each bucket ends at twice the length of the one before.", ("length",)),
     About("Languages", "", ("languages", "language")),
-    About("Genres", "The genre that a source declares, and the one that the text looks like.", ("genres", "genre")),
+    About("Genres", "The genre that a source declares, and the one that the text looks like.", ("genres",)),
     About("Topics", "Named by their heaviest words.", ("topics",)),
     About("Entities", "Names that a tagger recognizes.", ("entities",)),
     About("Concepts", "What nouns and verbs are about.", ("concepts", "keywords")),
@@ -70,6 +70,7 @@ SECTIONS = (
         ("divergence",),
     ),
     About("Duplicates left", "What occurs more than once.", ("duplicates",)),
+    About("Removed before", "Documents that the stage before removed, by reason.", ("removed",)),
     About("Personal data and toxicity left", "", ("personal_data", "toxicity", "personal")),
 )
 
@@ -98,6 +99,7 @@ def left_out(figures: Figures) -> list[tuple[str, str]]:
         if measure.endswith(f".{LEFT_OUT}")
     }
     present = {measure.partition(".")[0] for measure in figures.measures()} | stated.keys()
+    present |= {name.partition("=")[0] for name in figures.slices}
     absent = [about.title.lower() for about in SECTIONS if not present & set(about.families)]
     rows = [(title_of(family), reason) for family, reason in stated.items()]
     return [*rows, *((title, "not measured") for title in absent)]

@@ -74,10 +74,10 @@ def small_corpus() -> list[dict[str, Any]]:
     return rows
 
 
-def profile_artifact(store: str, rows: Iterable[dict[str, Any]], **manifest: Any) -> Artifact:
+def profile_artifact(store: str, rows: Iterable[dict[str, Any]], attempt: str = "a-run", **manifest: Any) -> Artifact:
     """A committed profile of a dedup artifact that need not exist."""
     artifacts = ArtifactStore(store)
-    out = artifacts.writer("profile", "f" * 64, "a-run", PROFILE)
+    out = artifacts.writer("profile", "f" * 64, attempt, PROFILE)
     out.write_table("measures.arrow", measures(rows))
     out.write_table("examples.arrow", examples())
     corpus = ArtifactRef(stage="dedup", key="d" * 64, attempt="a-run", digest="d" * 64)
