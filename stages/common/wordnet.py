@@ -2,6 +2,7 @@
 
 - `installed_folder`: where the files are, or an error with the command that installs them
 - `load`: the WordNet of a folder, parsed once per process
+- `digest_of`: its digest, without parsing it
 - `WordNet`: senses of a base form, base forms of an inflected word
 - `Sense`: supersense, synonyms and frequency
 """
@@ -10,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +102,18 @@ class WordNet:
         known = dict.fromkeys(form for form in forms if (form, part_of_speech) in self._senses)
         return tuple(form.replace("_", " ") for form in known)
 
+    def irregular_forms(self, base_form: str, part_of_speech: str) -> tuple[str, ...]:
+        """Listed inflections of a base form, which no rule makes: `goose` -> `geese`; () if there are none."""
+        return self._irregular.get((base_form, part_of_speech), ())
+
+    @cached_property
+    def _irregular(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        forms: dict[tuple[str, str], list[str]] = {}
+        for (inflected, part_of_speech), base_forms in self._exceptions.items():
+            for base_form in base_forms:
+                forms.setdefault((base_form, part_of_speech), []).append(inflected)
+        return {key: tuple(sorted(inflected)) for key, inflected in forms.items()}
+
 
 def installed_folder(folder: str | None = None) -> Path:
     """Folder of WordNet's files: `folder` if given, else `$WNSEARCHDIR`, else the first of `FOLDERS` that has them.
@@ -125,6 +138,22 @@ def load(folder: Path) -> WordNet:
         InputDataError: a file is missing, truncated or in another format.
     """
     return _load(str(folder))
+
+
+@cache
+def digest_of(folder: Path) -> str:
+    """Digest of the WordNet of a folder; a tenth of the time that `load` takes.
+
+    Raises:
+        InputDataError: a file is missing.
+    """
+    digest = hashlib.sha256()
+    _read(str(folder), "cntlist.rev", digest, required=False)
+    for name in FILES.values():
+        _read(str(folder), f"data.{name}", digest)
+        _read(str(folder), f"index.{name}", digest)
+        _read(str(folder), f"{name}.exc", digest, required=False)
+    return digest.hexdigest()
 
 
 @cache

@@ -3,13 +3,22 @@
 - `build_method`: the method that settings describe
 """
 
+from collections.abc import Callable
+
+from stages.common.wordnet import digest_of, installed_folder
+from stages.synthesize import methods_config as configs
 from stages.synthesize.augmentation import easy_data
+from stages.synthesize.augmentation.sentence_shuffling import shuffle_sentences
+from stages.synthesize.augmentation.synonyms import Synonyms
 from stages.synthesize.engines.apertium import ApertiumBacktranslation
-from stages.synthesize.method import Method, TextMethod
-from stages.synthesize.methods_config import ApertiumConfig, DeletionConfig, MethodConfig, SwapConfig
+from stages.synthesize.method import TABLES, Failure, Method, TextMethod
+from stages.synthesize.noising import losses, spans, typing_errors
+
+VERSION = 1
+"""Version of Headrace's own methods; raised when the same text and seed give another output."""
 
 
-def build_method(config: MethodConfig, store: str | None = None) -> Method:
+def build_method(config: configs.MethodConfig, store: str | None = None) -> Method:
     """Build a method; quick, without loading weights.
 
     Args:
@@ -21,9 +30,45 @@ def build_method(config: MethodConfig, store: str | None = None) -> Method:
         NotFoundError: if a folder or a run that it names does not exist.
     """
     match config:
-        case SwapConfig():
-            return TextMethod(config.kind, lambda text, seed: easy_data.swap(text, seed, config.alpha), version=1)
-        case DeletionConfig():
-            return TextMethod(config.kind, lambda text, seed: easy_data.delete(text, seed, config.alpha), version=1)
-        case ApertiumConfig():
+        case configs.SynonymsConfig() | configs.InsertionConfig():
+            return _with_wordnet(config)
+        case configs.ApertiumConfig():
             return ApertiumBacktranslation(config.pair, config.back, config.protect_facts, config.timeout_seconds)
+        case _:
+            return TextMethod(config.kind, _function(config), VERSION)
+
+
+def _with_wordnet(config: configs.SynonymsConfig | configs.InsertionConfig) -> Method:
+    folder = installed_folder(config.folder)
+    synonyms = Synonyms(folder, config.alpha, config.senses)
+    function = synonyms.replace if isinstance(config, configs.SynonymsConfig) else synonyms.insert
+    return TextMethod(config.kind, function, VERSION, "wordnet", f"WordNet {digest_of(folder)[:16]}; {TABLES}")
+
+
+def _function(config: configs.MethodConfig) -> Callable[[str, int], str | Failure]:
+    """The function of a method that needs no engine."""
+    match config:
+        case configs.SwapConfig():
+            return lambda text, seed: easy_data.swap(text, seed, config.alpha)
+        case configs.DeletionConfig():
+            return lambda text, seed: easy_data.delete(text, seed, config.alpha)
+        case configs.SentenceShufflingConfig():
+            return lambda text, seed: shuffle_sentences(text, seed, config.within_paragraphs)
+        case configs.KeyboardConfig():
+            return lambda text, seed: typing_errors.keyboard(
+                text, seed, config.word_rate, config.letter_rate, config.min_letters
+            )
+        case configs.OcrConfig():
+            return lambda text, seed: typing_errors.ocr(text, seed, config.word_rate, config.letter_rate)
+        case configs.CasingConfig():
+            return lambda text, seed: losses.lose_case(text, seed, config.rate)
+        case configs.PunctuationConfig():
+            return lambda text, seed: losses.lose_punctuation(text, seed, config.rate)
+        case configs.WordDropoutConfig():
+            return lambda text, seed: losses.drop_words(text, seed, config.rate, config.placeholder)
+        case configs.SpanMaskingConfig():
+            return lambda text, seed: spans.mask_spans(text, seed, config.rate, config.mean_words, config.block_words)
+        case configs.InfillingConfig():
+            return lambda text, seed: spans.infill(text, seed, config.rate, config.mean_words)
+        case _:
+            raise AssertionError(f"{config.kind} has an engine")

@@ -13,6 +13,9 @@ from pydantic import Field
 from data_schemas.config import FrozenConfig, runtime_field
 
 EDA = "EDA: Wei and Zou 2019, 1901.11196"
+NLPAUG = "nlpaug's default"
+T5 = "T5: Raffel et al. 2020, 1910.10683, 3.1.4"
+BART = "BART: Lewis et al. 2019, 1910.13461, 2.2"
 
 
 class BaseMethodConfig(FrozenConfig):
@@ -41,6 +44,91 @@ class DeletionConfig(BaseMethodConfig):
     alpha: float = Field(0.1, description=f"probability that a word is removed. {EDA}", gt=0, le=1)
 
 
+class SynonymsConfig(BaseMethodConfig):
+    """Replace words by WordNet's synonyms of the same part of speech."""
+
+    kind: Literal["synonyms"]
+    alpha: float = Field(0.1, description=f"replacements per word of a sentence, one at least. {EDA}", gt=0, le=1)
+    senses: int = Field(1, description="most frequent senses of a word whose synonyms count; EDA takes all", ge=1)
+    folder: str | None = Field(None, description="WordNet's files; by default WNSEARCHDIR, or where Debian has them")
+
+
+class InsertionConfig(BaseMethodConfig):
+    """Insert WordNet's synonyms of random words."""
+
+    kind: Literal["insertion"]
+    alpha: float = Field(0.1, description=f"insertions per word of a sentence, one at least. {EDA}", gt=0, le=1)
+    senses: int = Field(1, description="most frequent senses of a word whose synonyms count; EDA takes all", ge=1)
+    folder: str | None = Field(None, description="WordNet's files; by default WNSEARCHDIR, or where Debian has them")
+
+
+class SentenceShufflingConfig(BaseMethodConfig):
+    """Put the sentences of a document in random order."""
+
+    kind: Literal["sentence_shuffling"]
+    within_paragraphs: bool = Field(False, description=f"sentences stay in their paragraph; in {BART} they do not")
+
+
+class KeyboardConfig(BaseMethodConfig):
+    """Errors of typists: neighbors on a QWERTY keyboard."""
+
+    kind: Literal["keyboard"]
+    word_rate: float = Field(0.3, description=f"probability that a word has errors. {NLPAUG}", gt=0, le=1)
+    letter_rate: float = Field(0.3, description=f"share of its letters that are replaced. {NLPAUG}", gt=0, le=1)
+    min_letters: int = Field(4, description=f"shorter words have no errors. {NLPAUG}", ge=1)
+
+
+class OcrConfig(BaseMethodConfig):
+    """Errors of scanners: letters that look alike."""
+
+    kind: Literal["ocr"]
+    word_rate: float = Field(0.3, description=f"probability that a word has errors. {NLPAUG}", gt=0, le=1)
+    letter_rate: float = Field(0.3, description=f"share of its letters that are misread. {NLPAUG}", gt=0, le=1)
+
+
+class CasingConfig(BaseMethodConfig):
+    """Sentences without capitals."""
+
+    kind: Literal["casing"]
+    rate: float = Field(1, description="probability that a sentence is put into lower case", gt=0, le=1)
+
+
+class PunctuationConfig(BaseMethodConfig):
+    """Text without punctuation between words."""
+
+    kind: Literal["punctuation"]
+    rate: float = Field(1, description="probability that a mark is removed", gt=0, le=1)
+
+
+class WordDropoutConfig(BaseMethodConfig):
+    """Words dropped or blanked."""
+
+    kind: Literal["word_dropout"]
+    rate: float = Field(
+        0.1, description="probability of each word. Lample et al. 2018, 1711.00043, section 4.3", gt=0, le=1
+    )
+    placeholder: str = Field(
+        "_", description="what takes the place of a word (Xie et al. 2017, 1703.02573); empty: its space goes too"
+    )
+
+
+class SpanMaskingConfig(BaseMethodConfig):
+    """Span corruption: the text with numbered sentinels, and the masked spans after it."""
+
+    kind: Literal["span_masking"]
+    rate: float = Field(0.15, description=f"share of the words that are masked. {T5}", gt=0, lt=1)
+    mean_words: float = Field(3, description=f"mean words of a span. {T5}", ge=1)
+    block_words: int = Field(512, description=f"words after which the masked spans follow. {T5}, in tokens", ge=1)
+
+
+class InfillingConfig(BaseMethodConfig):
+    """Text infilling: one mask for a span of any length, and the masked spans after the text."""
+
+    kind: Literal["infilling"]
+    rate: float = Field(0.3, description=f"share of the words that are masked. {BART}", gt=0, lt=1)
+    mean_words: float = Field(3, description=f"mean of the Poisson distribution of lengths. {BART}", ge=0.1, le=50)
+
+
 class ApertiumConfig(BaseMethodConfig):
     """Backtranslation by Apertium, rule-based and offline."""
 
@@ -53,4 +141,19 @@ class ApertiumConfig(BaseMethodConfig):
     )
 
 
-MethodConfig = Annotated[SwapConfig | DeletionConfig | ApertiumConfig, Field(discriminator="kind")]
+MethodConfig = Annotated[
+    SwapConfig
+    | DeletionConfig
+    | SynonymsConfig
+    | InsertionConfig
+    | SentenceShufflingConfig
+    | KeyboardConfig
+    | OcrConfig
+    | CasingConfig
+    | PunctuationConfig
+    | WordDropoutConfig
+    | SpanMaskingConfig
+    | InfillingConfig
+    | ApertiumConfig,
+    Field(discriminator="kind"),
+]

@@ -42,10 +42,16 @@ def swap(text: str, seed: int, alpha: float) -> str | Failure:
             first, second = draws.sample(len(words), 2)
             order[first], order[second] = order[second], order[first]
         edits += [
-            (word.start, word.end, text[words[source].start : words[source].end])
+            (word.start, word.end, _as_at(text[word.start : word.end], text[words[source].start : words[source].end]))
             for word, source in zip(words, order, strict=True)
         ]
     return replaced(text, edits) if edits else Failure("no sentence has two words that may be exchanged")
+
+
+def _as_at(replaced_word: str, word: str) -> str:
+    """A word with a capital if the word whose position it takes has one; names, which do not move, keep theirs."""
+    first = word[0].upper() if replaced_word[0].isupper() else word[0].lower()
+    return first + word[1:] if len(first) == 1 else word
 
 
 def delete(text: str, seed: int, alpha: float) -> str | Failure:
@@ -68,12 +74,13 @@ def delete(text: str, seed: int, alpha: float) -> str | Failure:
 
 def removals(text: str, sentence: Sentence, removed: Sequence[Word]) -> list[tuple[int, int, str]]:
     """Edits that remove words with one space each: that before the word, or after it at the beginning."""
-    edits = []
+    edits: list[tuple[int, int, str]] = []
+    first = sentence.start  # of what is left of the sentence
     for word in removed:
         start, end = word.start, word.end
-        if start > sentence.start and text[start - 1] == " ":
+        if start == first:
+            end = first = end + (end < sentence.end and text[end] == " ")
+        elif text[start - 1] == " ":
             start -= 1
-        elif start == sentence.start and end < sentence.end and text[end] == " ":
-            end += 1
         edits.append((start, end, ""))
     return edits

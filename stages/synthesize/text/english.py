@@ -7,6 +7,7 @@
 from stages.synthesize.text.words import word_spans
 
 _STOP_WORDS = (
+    "nobody nothing something anything everything someone anyone everyone somebody anybody everybody "
     "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers "
     "herself it its itself they them their theirs themselves what which who whom this that these those am is are "
     "was were be been being have has had having do does did doing a an the and but if or because as until while of "

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_schemas.errors import EnvironmentProblem, HeadraceError
-from stages.common.wordnet import installed_folder, load
+from stages.common.wordnet import digest_of, installed_folder, load
 
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE\n"
 
@@ -53,6 +53,12 @@ def test_base_forms_follow_exceptions_first_and_then_rules(tmp_path):
     assert wordnet.base_forms("chasing", "v") == wordnet.base_forms("chased", "v") == ("chase",)
     assert wordnet.base_forms("smallest", "a") == ("small",)
     assert wordnet.base_forms("s", "n") == wordnet.base_forms("", "n") == wordnet.base_forms("chasing", "n") == ()
+
+
+def test_the_digest_needs_no_parsing_and_irregular_forms_are_the_exceptions_turned_round(tmp_path):
+    wordnet = load(write_wordnet(tmp_path))
+    assert digest_of(tmp_path) == wordnet.digest
+    assert wordnet.irregular_forms("goose", "n") == ("geese",) and wordnet.irregular_forms("dog", "n") == ()
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path, monkeypatch):
