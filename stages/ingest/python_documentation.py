@@ -7,11 +7,15 @@
 """
 
 import ast
+import csv
 import email
+import email.message
 import functools
 import hashlib
 import inspect
+import os
 import platform
+import stat
 import sys
 import sysconfig
 import warnings
@@ -167,13 +171,15 @@ def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _standard_library() -> Iterator[Unit]:
-    root = Path(sysconfig.get_paths()["stdlib"])
-    version = platform.python_version()
-    for file in root.rglob("*.py"):
-        path = PurePosixPath(file.relative_to(root).as_posix())
-        if _is_documentation(path) and 0 < (size := file.stat().st_size) <= MAX_MODULE_BYTES:
-            kind: Literal["topics", "module"] = "topics" if str(path) == "pydoc_data/topics.py" else "module"
-            yield Unit(kind, STANDARD_LIBRARY, version, "PSF-2.0", str(path), str(file), size)
+    root, version = sysconfig.get_paths()["stdlib"], platform.python_version()
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(set(subfolders) - SKIPPED_FOLDERS)
+        for name in names:
+            file = os.path.join(folder, name)  # noqa: PTH118 - objects of paths for all files of all packages take seconds
+            path = PurePosixPath(file.removeprefix(root).replace(os.sep, "/").lstrip("/"))
+            if path.suffix == ".py" and _is_documentation(path) and (size := _size(file)):
+                kind: Literal["topics", "module"] = "topics" if str(path) == "pydoc_data/topics.py" else "module"
+                yield Unit(kind, STANDARD_LIBRARY, version, "PSF-2.0", str(path), file, size)
 
 
 def _distributions() -> dict[str, metadata.Distribution]:
@@ -182,12 +188,28 @@ def _distributions() -> dict[str, metadata.Distribution]:
     Without Headrace itself and its extras, and without packages from a folder or a direct URL (also editable): their
     version does not determine their content.
     """
-    # Each access to a distribution's metadata parses it again.
-    names_of = ((found, found.metadata["Name"]) for found in metadata.distributions())
-    installed = {canonicalize_name(name): found for found, name in names_of if name}
-    names = dependencies({name: found.requires or [] for name, found in installed.items()}, OWN_DISTRIBUTION)
-    found = {str(name): package for name, package in sorted(installed.items()) if name in names - {OWN_DISTRIBUTION}}
-    return {name: package for name, package in found.items() if package.read_text("direct_url.json") is None}
+    headers = ((package, _headers(package)) for package in metadata.distributions())
+    installed = {canonicalize_name(header["Name"]): (package, header) for package, header in headers if header["Name"]}
+    requirements: dict[str, Sequence[str]] = {
+        # The lines of packages without METADATA are in files of their own.
+        name: header.get_all("Requires-Dist")
+        or (package.requires if package.read_text("METADATA") is None else [])
+        or []
+        for name, (package, header) in installed.items()
+    }
+    names = dependencies(requirements, OWN_DISTRIBUTION) - {OWN_DISTRIBUTION}
+    used = {
+        str(name): package
+        for name, (package, _) in sorted(installed.items(), key=lambda item: item[0])
+        if name in names
+    }
+    return {name: package for name, package in used.items() if package.read_text("direct_url.json") is None}
+
+
+def _headers(distribution: metadata.Distribution) -> email.message.Message:
+    """The fields of a package's METADATA, without its description, which is far longer."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or distribution.read_text("") or ""
+    return email.message_from_string(text.split("\n\n", 1)[0])
 
 
 def dependencies(requirements: Mapping[str, Sequence[str]], package: str) -> set[str]:
@@ -211,19 +233,40 @@ def dependencies(requirements: Mapping[str, Sequence[str]], package: str) -> set
 
 
 def _distribution_units(name: str, distribution: metadata.Distribution) -> Iterator[Unit]:
-    fields = email.message_from_string(str(distribution.read_text("METADATA") or "").split("\n\n", 1)[0])
+    fields = _headers(distribution)
     version = fields["Version"] or distribution.version
     licence = fields["License-Expression"] or fields["License"]
     short_licence = licence.splitlines()[0][:80] if licence else None
-    for path in distribution.files or []:
+    root = str(distribution.locate_file(""))
+    for path in map(PurePosixPath, _recorded(distribution)):
         # Top level only: a package may include the metadata of packages that it vendors.
         is_description = path.name == "METADATA" and len(path.parts) == 2
         if not is_description and not (path.suffix == ".py" and _is_documentation(path)):
             continue
-        file = Path(str(path.locate()))
-        if file.is_file() and 0 < (size := file.stat().st_size) <= MAX_MODULE_BYTES:
+        file = os.path.join(root, *path.parts)  # noqa: PTH118 - as above
+        if size := _size(file):
             kind: Literal["module", "description"] = "description" if is_description else "module"
-            yield Unit(kind, name, version, short_licence, path.as_posix(), str(file), size)
+            yield Unit(kind, name, version, short_licence, path.as_posix(), file, size)
+
+
+def _recorded(distribution: metadata.Distribution) -> Iterator[str]:
+    """Paths of a package's modules and descriptions, relative to the folder that it is installed in."""
+    record = distribution.read_text("RECORD")
+    if record is None:
+        yield from (path.as_posix() for path in distribution.files or [])
+        return
+    for row in csv.reader(record.splitlines()):
+        if row and row[0].endswith((".py", "METADATA")):
+            yield row[0]
+
+
+def _size(file: str) -> int:
+    """Bytes of a file; 0 if it is none, or too large to be read."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - as above
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_MODULE_BYTES else 0
 
 
 def _is_documentation(path: PurePosixPath) -> bool:

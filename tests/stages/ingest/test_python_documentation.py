@@ -1,6 +1,9 @@
 import os
 import warnings
 from importlib import metadata
+from pathlib import Path
+
+import pytest
 
 from infra.workers.capacity import Capacity
 from stages.ingest import python_documentation
@@ -9,6 +12,7 @@ from stages.ingest.python_documentation import (
     Reject,
     SourceDocument,
     Unit,
+    _distribution_units,
     dependencies,
     fingerprint,
     list_units,
@@ -139,3 +143,23 @@ def test_dependencies_follow_extras_and_markers_in_circles():
         "unrelated": ["engine"],
     }
     assert dependencies(requirements, "own") == {"own", "engine", "fast-part"}
+
+
+@pytest.mark.parametrize("record", ["RECORD", None])
+def test_a_package_has_the_modules_that_importlib_lists(record, tmp_path):
+    text = "Metadata-Version: 2.1\nName: odd\nVersion: 2.0\nLicense: MIT\n more\n\nProse.\n\nName: other"
+    files = {"odd/a, b.py": "1", "odd//sub/./c.py": "22", "odd/d.py": "", "odd/tests/e.py": "5", "odd/f.txt": "6"}
+    info = tmp_path / "odd-2.0.dist-info"
+    for path, content in {**files, f"{info.name}/METADATA": text, "odd/odd-1.dist-info/METADATA": "vendored"}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    listed = [*files, f"{info.name}/METADATA", "odd/odd-1.dist-info/METADATA", "odd/absent.py", "../outside.py"]
+    lines = "".join(f'"{path}",,\n' for path in listed)
+    (info / (record or "none")).write_text(lines)
+    package = metadata.PathDistribution(info)
+    expected = [f"{info.name}/METADATA", "odd/a, b.py", "odd/sub/c.py"] if package.files else []
+    units = sorted(_distribution_units("odd", package), key=lambda unit: unit.path)
+    assert [unit.path for unit in units] == expected
+    assert [unit.bytes for unit in units] == [len(text), 1, 2][: len(units)]
+    assert {(unit.version, unit.licence) for unit in units} <= {("2.0", "MIT")}
+    assert all(Path(unit.file).is_file() and str(Path(unit.file)) == unit.file for unit in units)
