@@ -9,6 +9,7 @@ from flows.report.contamination import contamination
 from flows.report.corpus import corpus
 from flows.report.corpus_funnel import corpus_funnel
 from flows.report.costs import costs
+from flows.report.drawn_once import remember_reports
 from flows.report.headline import tiles
 from flows.report.lineage_table import lineage
 from flows.report.profile.page import profile_page
@@ -29,6 +30,7 @@ def write_report(store_url: str, record: RunRecord) -> str:
     Raises:
         DamagedArtifactError: if a file that the report reads is missing or its size differs from the manifest.
     """
+    remember_reports(store_url, record)
     artifacts = stage_artifacts(store_url, record)
     if "profile" in artifacts:
         profile = profile_page(artifacts["profile"], record.run_id)

@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 
 from flows.console import amount
 from flows.recipes import frontier
+from flows.report.drawn_once import drawn_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +55,7 @@ class Curve:
     """Tokens at which training resumed from a checkpoint."""
 
 
+@drawn_once
 def curve_chart(curve: Curve) -> Markup:
     """Draw a curve and write its last value beside it."""
     figure, axes = new_axes()
@@ -76,6 +78,7 @@ def curve_chart(curve: Curve) -> Markup:
     return as_svg(figure, curve.title)
 
 
+@drawn_once
 def frontier_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[float], title: str) -> Markup:
     """Bytes on a logarithmic axis against bits per byte, joined in the order of the passes."""
     figure, axes = new_axes()
@@ -95,6 +98,7 @@ def frontier_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[
     return as_svg(figure, title)
 
 
+@drawn_once
 def pareto_chart(names: Sequence[str], sizes: Sequence[float], bits: Sequence[float], title: str, unit: str) -> Markup:
     """A cost on a logarithmic axis against bits per byte; Pareto-optimal points are joined and labeled.
 

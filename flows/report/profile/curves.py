@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from flows.console import amount
 from flows.report.charts import ACCENT, MUTED, WARM, as_svg, new_axes
+from flows.report.drawn_once import drawn_once
 from flows.report.profile.figures import Figure, Figures
 from flows.report.profile.panels import ChartPanel, Panel
 
@@ -73,6 +74,7 @@ def _numbers(row: Figure) -> list[float]:
     return [float(number) for number in re.findall(r"\d+", row.item or "")]
 
 
+@drawn_once
 def log_chart(points: Points, fitted: Points, axis_titles: tuple[str, str], title: str) -> Markup:
     """Measured points, and the fitted law as a dashed line, on two logarithmic axes.
 
