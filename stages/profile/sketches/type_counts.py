@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.compiled import compiled
 from stages.common.word_hashes import Hashes
 
 State = dict[str, Any]
@@ -64,21 +65,37 @@ def merge(first: State, second: State, capacity: int = CAPACITY) -> State:
     """State of the tokens of both."""
     if not first["tokens"] or not second["tokens"]:
         return second if not first["tokens"] else first
-    hashes = np.concatenate([first["hashes"], second["hashes"]])
-    order = np.argsort(hashes, kind="stable")
-    hashes = hashes[order]
-    starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
-    distinct = hashes[starts]
+    size = len(first["hashes"]) + len(second["hashes"])
+    hashes, counts = np.empty(size, np.uint64), np.empty(size, np.int64)
+    distinct = _merge(first["hashes"], first["counts"], second["hashes"], second["counts"], hashes, counts)
+    hashes = hashes[:distinct].copy()
     state = {
-        "hashes": distinct,
-        "counts": np.add.reduceat(np.concatenate([first["counts"], second["counts"]])[order], starts),
-        "errors": _errors(first, distinct) + _errors(second, distinct),
+        "hashes": hashes,
+        "counts": counts[:distinct].copy(),
+        "errors": _errors(first, hashes) + _errors(second, hashes),
         "tokens": first["tokens"] + second["tokens"],
         "level": max(first["level"], second["level"]),
         "bound": first["bound"] + second["bound"],
         "sampled": first["sampled"] or second["sampled"],
     }
     return _pruned(state, capacity)
+
+
+@compiled
+def _merge(
+    first: Hashes, first_counts: Counts, second: Hashes, second_counts: Counts, hashes: Hashes, counts: Counts
+) -> int:
+    """Fill in the sorted union of two sorted sets of types with the sums of their counts; returns its size."""
+    count, left, right = 0, 0, 0
+    while left < len(first) or right < len(second):
+        is_left = right == len(second) or (left < len(first) and first[left] <= second[right])
+        is_right = left == len(first) or (right < len(second) and second[right] <= first[left])
+        hashes[count] = first[left] if is_left else second[right]
+        counts[count] = (first_counts[left] if is_left else 0) + (second_counts[right] if is_right else 0)
+        left += 1 if is_left else 0
+        right += 1 if is_right else 0
+        count += 1
+    return count
 
 
 def _errors(state: State, hashes: Hashes) -> Counts:
@@ -111,10 +128,12 @@ def _pruned(state: State, capacity: int) -> State:
     errors = errors.copy()
     errors[:sample] = 0
     if len(hashes) - sample > capacity // 2:
-        upper = counts[sample:] + errors[sample:]
-        dropped = np.lexsort((hashes[sample:], -upper))[capacity // 2 :]
-        keep[sample + dropped] = False
-        bound = max(bound, int(upper[dropped].max()))
+        upper, kept = counts[sample:] + errors[sample:], capacity // 2
+        least = np.partition(upper, len(upper) - kept)[len(upper) - kept]
+        keep[sample:] = upper > least
+        equal = np.flatnonzero(upper == least)
+        keep[sample + equal[: kept - int(keep[sample:].sum())]] = True
+        bound = max(bound, int(upper[~keep[sample:]].max()))
     pruned = {"hashes": hashes[keep], "counts": counts[keep], "errors": errors[keep]}
     return {**state, **pruned, "level": level, "bound": bound, "sampled": True}
 
@@ -142,17 +161,18 @@ def token_mean(state: State, function: Callable[[Counts], Floats]) -> Estimate:
     """
     if not state["tokens"]:
         return Estimate(*[float("nan")] * 3)
-    counts = state["counts"][_head(state)]
-    total = float((counts * function(counts)).sum())
+    counts, types = np.unique(state["counts"][_head(state)], return_counts=True)
+    tokens, total = int((types * counts).sum()), float((types * counts * function(counts)).sum())
     if not state["sampled"]:
         return Estimate(*[total / state["tokens"]] * 3)
-    tail, rest = _tail(state), state["tokens"] - int(counts.sum())
+    (tail, tail_types), rest = np.unique(_tail(state), return_counts=True), state["tokens"] - tokens
     if not len(tail):
-        return Estimate(*[total / max(1, int(counts.sum()))] * 3)
-    values = function(tail)
-    mean = float((tail * values).sum() / tail.sum())
-    variance = (1 - 0.5 ** state["level"]) * float(((tail * (values - mean)) ** 2).sum()) / float(tail.sum()) ** 2
-    missed = int(state["errors"][_head(state)].sum()) * abs(mean - float(function(counts).mean() if len(counts) else 0))
+        return Estimate(*[total / max(1, tokens)] * 3)
+    values, tail_tokens = function(tail), float((tail_types * tail).sum())
+    mean = float((tail_types * tail * values).sum() / tail_tokens)
+    squares = float((tail_types * (tail * (values - mean)) ** 2).sum())
+    variance = (1 - 0.5 ** state["level"]) * squares / tail_tokens**2
+    missed = int(state["errors"][_head(state)].sum()) * abs(mean - (total / tokens if tokens else 0))
     error = (STANDARD_ERRORS * variance**0.5 * rest + missed) / state["tokens"]
     value = (total + rest * mean) / state["tokens"]
     return Estimate(value, value - error, value + error)
@@ -160,12 +180,14 @@ def token_mean(state: State, function: Callable[[Counts], Floats]) -> Estimate:
 
 def type_sum(state: State, function: Callable[[Counts], Floats]) -> Estimate:
     """Sum over all types of a function of their counts; with `np.ones_like`, the number of distinct types."""
-    total = float(function(state["counts"][_head(state)]).sum())
+    counts, types = np.unique(state["counts"][_head(state)], return_counts=True)
+    total = float((types * function(counts)).sum())
     if not state["sampled"]:
         return Estimate(total, total, total)
-    values, scale = function(_tail(state)), 2.0 ** state["level"]
-    error = STANDARD_ERRORS * (scale * (scale - 1) * float((values**2).sum())) ** 0.5
-    value = total + scale * float(values.sum())
+    tail, tail_types = np.unique(_tail(state), return_counts=True)
+    values, scale = function(tail), 2.0 ** state["level"]
+    error = STANDARD_ERRORS * (scale * (scale - 1) * float((tail_types * values**2).sum())) ** 0.5
+    value = total + scale * float((tail_types * values).sum())
     return Estimate(value, value - error, value + error)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data_schemas.manifest import Volume
+from flows.report.corpus import split_counts
 from infra.workers.capacity import Capacity
 from stages.profile.config import ProfileConfig
 from stages.profile.stage import ProfileStage
@@ -39,6 +40,11 @@ def test_a_corpus_in_seven_files_has_the_profile_of_one_in_one_file(parts):
     one, seven = (part.read_table("measures.arrow") for part in parts)
     assert one.equals(seven) and one.schema.equals(seven.schema)
     assert parts[0].read_table("examples.arrow").equals(parts[1].read_table("examples.arrow"))
+
+
+def test_the_report_does_not_take_the_profile_for_a_stage_that_splits_the_corpus(parts):
+    counts = parts[0].manifest.counts
+    assert counts["profiled_documents"] == 140 and split_counts({"profile": parts[0].manifest}) is None
 
 
 def test_every_document_is_in_one_slice_of_each_dimension_and_their_number_is_bounded(parts):
