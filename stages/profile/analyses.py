@@ -1,11 +1,13 @@
 """The analyses of a profile, by its config."""
 
+from data_schemas.manifest import Volume
 from stages.profile.analysis import Analysis
 from stages.profile.config import ProfileConfig
+from stages.profile.coverage.analyses import coverage_analyses
 
 
-def analyses_of(config: ProfileConfig) -> list[Analysis]:
-    """All analyses, in the order of their figures."""
+def analyses_of(config: ProfileConfig, volume: Volume) -> list[Analysis]:
+    """All analyses of a corpus of some size, in the order of their figures."""
     from stages.profile.attributes import Attributes
     from stages.profile.compression import Compression
     from stages.profile.duplicates import Duplicates
@@ -14,6 +16,7 @@ def analyses_of(config: ProfileConfig) -> list[Analysis]:
     from stages.profile.readability import Readability
     from stages.profile.vocabulary import Vocabulary
 
+    coverage = coverage_analyses(config.coverage, volume) if config.coverage else []
     return [
         Lengths(),
         Attributes(),
@@ -22,4 +25,5 @@ def analyses_of(config: ProfileConfig) -> list[Analysis]:
         Readability(),
         Duplicates(config.ngram_types),
         PersonalData(config.region),
+        *coverage,
     ]

@@ -1,6 +1,6 @@
 """The contract of every analysis of the profile, and the rows that it yields.
 
-- `Analysis`: `empty`, `add`, `merge`, `measures`; optionally `examples` and `compare`
+- `Analysis`: `empty`, `add`, `merge`, `measures`; optionally `examples`, `compare` and `fitted`
 - `Measure`, `Example`: a row of the profile's tables, without its slice
 - `measures_table`, `examples_table`: the tables of all slices
 
@@ -55,6 +55,8 @@ class Analysis(Protocol):
 
     name: str
     """Unique; part of the name of intermediate files."""
+    is_fitted: bool = False
+    """Slices are measured by what `fitted` returns."""
 
     def empty(self) -> State:
         """State of no documents."""
@@ -79,6 +81,11 @@ class Analysis(Protocol):
     def compare(self, training: State, held_out: State) -> Sequence[Measure]:
         """Differences between the two splits of a slice; must not change the states."""
         return ()
+
+    def fitted(self, whole: State) -> "Analysis":
+        """The analysis with which slices are measured, from the state of all documents: what is learned from the
+        corpus, such as its topics, is the same for all slices. Must not change the state."""
+        return self
 
 
 def measures_table(slices: Mapping[str, Sequence[Measure]]) -> pa.Table:

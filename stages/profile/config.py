@@ -7,6 +7,7 @@
 from pydantic import Field
 
 from data_schemas.config import FrozenConfig, StageConfig
+from stages.profile.coverage.config import CoverageConfig
 
 
 class SliceConfig(FrozenConfig):
@@ -40,4 +41,8 @@ class ProfileConfig(StageConfig):
         min_length=2,
         max_length=2,
         description="ISO 3166 code of the country of phone numbers without a country code, as in clean.personal_data",
+    )
+    coverage: CoverageConfig | None = Field(
+        default_factory=CoverageConfig,
+        description="entities, concepts, topics, genres, keywords and toxicity; null for none of them",
     )

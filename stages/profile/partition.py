@@ -2,11 +2,12 @@
 
 - `profile_partition`: the states of one file, cell by cell
 - `StateFile`: where a file's states are stored
+- `fitted`: the analyses with what they learn from the whole corpus
 - `measure_slice`: merges the states of a slice and computes its figures
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from stages.profile.state_codec import decode, encode
 BATCH_BYTES = 4_000_000
 """Text that is analyzed at once; a longer document is a batch of its own."""
 STATES = pa.schema([("analysis", pa.string()), ("state", pa.large_binary())])
-STATES_FILE, CELLS_FILE = "states", "cells.json"
+STATES_FILE, WHOLE_FILE, CELLS_FILE = "states", "whole", "cells.json"
 
 
 class StateFile(NamedTuple):
@@ -45,21 +46,44 @@ def profile_partition(
         analyses: what is measured.
         slices: the slices of the corpus.
         path: the file, `SPLIT/NAME.parquet`.
-        out: receives the states, a piece per cell, and the list of the cells.
+        out: receives the states, a piece per cell, the list of the cells, and the file's states of analyses that are
+            fitted.
     """
     table = corpus.read_table(path)
     cells, states = [], []
+    whole = {analysis.name: analysis.empty() for analysis in analyses if analysis.is_fitted}
     for values, rows in slices.cells(table):
         cells.append(values)
         merged = {analysis.name: analysis.empty() for analysis in analyses}
         for batch in _batches(table, rows):
             for analysis in analyses:
                 merged[analysis.name] = analysis.add(merged[analysis.name], batch)
-        encoded = [encode(state) for state in merged.values()]
-        states.append(pa.table([pa.array(list(merged)), pa.array(encoded, pa.large_binary())], schema=STATES))
+        states.append(_encoded(merged))
+        whole = {a.name: a.merge(whole[a.name], merged[a.name]) for a in analyses if a.is_fitted}
     write_pieces(out, STATES_FILE, states, "lz4")
+    write_pieces(out, WHOLE_FILE, [_encoded(whole)], "lz4")
     out.write(CELLS_FILE, json.dumps(cells).encode())
     out.count("profiled_documents", len(table))  # the report takes train_documents for what a stage leaves to train on
+
+
+def _encoded(states: Mapping[str, State]) -> pa.Table:
+    encoded = [encode(state) for state in states.values()]
+    return pa.table([pa.array(list(states), pa.string()), pa.array(encoded, pa.large_binary())], schema=STATES)
+
+
+def fitted(analyses: Sequence[Analysis], results: Sequence[PartitionResult]) -> list[Analysis]:
+    """The analyses with which slices are measured: those that are fitted learn from the states of all files.
+
+    Args:
+        analyses: what is measured.
+        results: of `profile_partition`, for each file of the corpus.
+    """
+    whole = {analysis.name: analysis.empty() for analysis in analyses if analysis.is_fitted}
+    for result in results if whole else ():
+        for row in Pieces.of(result, WHOLE_FILE, STATES).read(0).to_pylist():
+            analysis = next(analysis for analysis in analyses if analysis.name == row["analysis"])
+            whole[analysis.name] = analysis.merge(whole[analysis.name], decode(row["state"]))
+    return [analysis.fitted(whole[analysis.name]) if analysis.is_fitted else analysis for analysis in analyses]
 
 
 def _batches(table: pa.Table, rows: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:

@@ -12,6 +12,7 @@ from infra.store.artifacts import Artifact
 from infra.workers.capacity import Capacity
 from infra.workers.partitions import Partition
 from stages.profile.config import ProfileConfig
+from stages.profile.coverage.analyses import coverage_packages, coverage_sources
 from stages.stage import Stage, StageContext
 
 TEXT_BYTES_PER_SECOND = 4e6
@@ -33,8 +34,13 @@ class ProfileStage(Stage):
     output = PROFILE
 
     def packages(self, config: ProfileConfig) -> tuple[str, ...]:
-        """Phone numbers, top-level domains, the compressor, and Unicode's tables, which say what a word is."""
-        return ("phonenumbers", "tld", "unicodedata", "zstandard")
+        """Phone numbers, top-level domains, the compressor, Unicode's tables, which say what a word is; coverage's."""
+        own = ("phonenumbers", "tld", "unicodedata", "zstandard")
+        return (*own, *(coverage_packages(config.coverage) if config.coverage else ()))
+
+    def sources(self, config: ProfileConfig) -> dict[str, str]:
+        """Which WordNet there is."""
+        return coverage_sources(config.coverage) if config.coverage else {}
 
     def estimate(self, config: ProfileConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text, which are read twice for each slice dimension at most."""
@@ -52,18 +58,20 @@ class ProfileStage(Stage):
         from data_schemas.tables import MEASURES
         from stages.profile.analyses import analyses_of
         from stages.profile.analysis import Measure, measures_table
-        from stages.profile.partition import measure_slice, profile_partition, state_files
+        from stages.profile.partition import fitted, measure_slice, profile_partition, state_files
         from stages.profile.removed import removed
         from stages.profile.slices import ALL, chosen, count_partition
 
         corpus, maps = inputs["corpus"], context.partitions
         paths = [*corpus.paths("train/*.parquet"), *corpus.paths("held_out/*.parquet")]
         files = [Partition(path.removesuffix(".parquet").replace("/", "-"), path) for path in paths]
-        analyses = analyses_of(config)
+        analyses = analyses_of(config, corpus.manifest.volume)
         with context.phase("choose slices"):
             slices = chosen(maps.map("count", partial(count_partition, corpus), files), config)
         with context.phase("analyze"):
             results = maps.map("analyze", partial(profile_partition, corpus, analyses, slices), files)
+        with context.phase("fit"):
+            analyses = fitted(analyses, results)
         with context.phase("merge"):
             splits = [path.split("/")[0] for path in paths]
             states = state_files(list(zip(splits, results, strict=True)), slices)

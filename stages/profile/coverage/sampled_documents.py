@@ -34,6 +34,7 @@ class SampledDocuments(Analysis):
     """
 
     name = "sampled_documents"
+    is_fitted = True
 
     def __init__(self, sample: DocumentSample, topics: int | None = None, models: Models | None = None) -> None:
         self._sample = sample

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_schemas.artifact_kinds import CORPUS
+from data_schemas.manifest import Volume
 from data_schemas.tables import DOCUMENTS, FUNNEL, REJECTS
 from infra.progress import SilentListener
 from infra.store.artifacts import Artifact, ArtifactStore
@@ -34,17 +35,19 @@ def corpus(
         out.write_table(f"rejects/{index:05d}.parquet", REJECTS.empty_table())
         rows = [dict(zip(FUNNEL.names, row, strict=True)) for row in list(funnel)[index::files]]
         out.write_table(f"funnel/{index:05d}.parquet", pa.Table.from_pylist(rows, FUNNEL))
+    texts = [row["text"].encode() for row in (*train, *held_out)]
+    out.volume = Volume(documents=len(texts), text_bytes=sum(map(len, texts)))
     return commit(store, out, "dedup", "a" * 64, CORPUS)
 
 
 def profile(corpus: Artifact, **config: Any) -> Artifact:
-    """The profile of a corpus."""
+    """The profile of a corpus; without coverage, unless the config has it."""
     stage = ProfileStage()
     store = ArtifactStore(corpus.folder.url.split("/dedup/")[0])
     out = store.writer(stage.name, uuid.uuid4().hex * 2, "test-run", stage.output)
     maps = PartitionMap(out.folder, stage.name, stage.output, out.attempt)
     context = StageContext("test-run", maps, out.folder.child("work"), SilentListener())
-    stage.run(stage.Config.model_validate(config), {"corpus": corpus}, out, context)
+    stage.run(stage.Config.model_validate({"coverage": None} | config), {"corpus": corpus}, out, context)
     return commit(store, out, stage.name, out.folder.url.rsplit("/", 1)[1], stage.output)
 
 

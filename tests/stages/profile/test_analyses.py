@@ -4,16 +4,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_schemas.manifest import Volume
 from stages.profile.analyses import analyses_of
 from stages.profile.attributes import Attributes
 from stages.profile.compression import Compression
 from stages.profile.config import ProfileConfig
+from stages.profile.coverage.config import CoverageConfig
 from stages.profile.duplicates import Duplicates
 from stages.profile.personal_data import PersonalData
 from stages.profile.state_codec import decode, encode
 from tests.stages.profile.batches import batch, values
 
-CONFIG = ProfileConfig(word_types=1_024, ngram_types=1_024)
+COVERAGE = CoverageConfig(entity_pipelines=())  # spaCy takes seconds to load; Entities has tests of its own
+CONFIG = ProfileConfig(word_types=1_024, ngram_types=1_024, coverage=COVERAGE)
 TEXTS = st.lists(
     st.sampled_from(["", "mill", "The mill turns. " * 9, "a line of text that is long enough\n" * 3, "漢字👍🏽 عربي"]),
     max_size=5,
@@ -28,7 +31,7 @@ def stored(state):
     return decode(encode(state))
 
 
-@pytest.mark.parametrize("analysis", analyses_of(CONFIG), ids=lambda analysis: analysis.name)
+@pytest.mark.parametrize("analysis", analyses_of(CONFIG, Volume()), ids=lambda analysis: analysis.name)
 @settings(max_examples=25)
 @given(first=TEXTS, second=TEXTS, columns=COLUMNS)
 def test_parts_merge_to_the_whole_in_either_order_and_survive_being_stored(analysis, first, second, columns):

@@ -128,8 +128,8 @@ def _synthesize(contents: Contents) -> None:
 
 def _profile(contents: Contents) -> None:
     corpus = {"corpus": _corpus()}
-    add_data(contents, "defaults", _run("profile", "defaults", {}, corpus))
-    few = {"word_types": 1_024, "ngram_types": 1_024, "slices": {"genre": 1, "source": 0}}
+    add_data(contents, "defaults", _run("profile", "defaults", {"coverage": None}, corpus))
+    few = {"coverage": None, "word_types": 1_024, "ngram_types": 1_024, "slices": {"genre": 1, "source": 0}}
     add_data(contents, "sketches", _run("profile", "sketches", few, corpus))
 
 
