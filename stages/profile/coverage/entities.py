@@ -25,6 +25,9 @@ NAMES = ("PERSON", "ORG", "GPE", "LOC", "NORP", "FAC", "PRODUCT", "EVENT", "WORK
 """Types of which the names are listed; of the others (dates, amounts, ordinals ...) only the number counts."""
 _TYPE_NAMES = {"PER": "PERSON"}
 MOST_NAMES = 25
+MIN_DRAWN = 3
+"""Mentions in drawn passages from which a name is listed, if not all passages are read."""
+_MARKUP = frozenset("[]<>{}|=\\~")
 MOST_EXAMPLES = 3
 
 
@@ -116,8 +119,9 @@ class Entities(Analysis):
     def _named(self, state: State, kind: str) -> list[Measure]:
         prefix = f"{kind}\t"
         names = [(-sums[0], name, sums) for name, sums in state["names"].items() if name.startswith(prefix)]
+        least = 1 if self._sample.rate == 1 else MIN_DRAWN
         rows = []
-        for _, name, sums in sorted(names)[:MOST_NAMES]:
+        for _, name, sums in sorted(row for row in names if -row[0] >= least)[:MOST_NAMES]:
             found = Totals(*sums).estimate(self._sample.rate)
             item = name.removeprefix(prefix)
             exact = self._sample.rate == 1
@@ -176,6 +180,6 @@ def tidy_name(name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """At least two letters, and more letters than other characters; what else looks so is markup or a number."""
+    """At least two letters, more letters than other characters, no markup; what else looks so is a number or code."""
     letters = sum(character.isalpha() for character in name)
-    return letters >= 2 and letters * 2 > len(name.replace(" ", ""))
+    return letters >= 2 and letters * 2 > len(name.replace(" ", "")) and not _MARKUP.intersection(name)

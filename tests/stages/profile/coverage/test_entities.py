@@ -78,6 +78,7 @@ def test_names_have_one_spelling():
     assert tidy_name("the\n Supreme  Court's") == "Supreme Court" and tidy_name("“Nature”,") == "Nature"
     assert tidy_name("The ") == "The" and tidy_name("") == ""
     assert is_name("EU") and is_name("東京") and not is_name("R") and not is_name("39;s") and not is_name("=====a")
+    assert not is_name("Section 207](http://example.org")
 
 
 @pytest.mark.slow
