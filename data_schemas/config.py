@@ -3,6 +3,7 @@
 - `StageConfig`: base of each stage's `Config`; `FrozenConfig`: base of its parts
 - `runtime_field`: a field that changes how a stage works but not the bytes it writes; not part of the key
 - `Location`: type of fields that hold a path or URL; keys and records hold its public form
+- `key_values`: the fields of a config that decide bytes
 - `with_current_names`: a config recorded by an earlier version, its renamed fields under their new names
 - `canonical_json`: the encoding that keys are hashed from; it raises on values without a stable encoding
 """
@@ -56,6 +57,27 @@ class FrozenConfig(BaseModel):
         return values
 
 
+def key_values(config: BaseModel) -> dict[str, Any]:
+    """Fields of a config that decide bytes, as JSON values, without runtime fields at any depth; public URLs."""
+    return _without_runtime(config, config.model_dump(mode="json", context=PUBLIC))  # type: ignore[no-any-return]
+
+
+def _without_runtime(value: Any, dumped: Any) -> Any:
+    """A dumped value without the runtime fields of the configs in it."""
+    if isinstance(value, BaseModel) and isinstance(dumped, dict):
+        fields = type(value).model_fields
+        return {
+            name: _without_runtime(getattr(value, name, None), item)
+            for name, item in dumped.items()
+            if name not in fields or not _is_runtime(fields[name].json_schema_extra)
+        }
+    if isinstance(value, Mapping) and isinstance(dumped, dict) and len(value) == len(dumped):
+        return {key: _without_runtime(item, dumped[key]) for key, item in zip(dumped, value.values(), strict=True)}
+    if isinstance(value, tuple | list) and isinstance(dumped, list) and len(value) == len(dumped):
+        return [_without_runtime(item, part) for item, part in zip(value, dumped, strict=True)]
+    return dumped
+
+
 ComputesOn = Literal["processor", "device", "workers"]
 """The part that computes: the processor of the run's own process, its GPU if it has one, or the Ray workers."""
 PrecisionOn = Callable[[ComputesOn], str]
@@ -73,8 +95,7 @@ class StageConfig(FrozenConfig):
 
     def key_fields(self) -> dict[str, Any]:
         """The fields that decide the bytes written, as JSON values; URLs without signatures."""
-        runtime = {name for name, field in type(self).model_fields.items() if _is_runtime(field.json_schema_extra)}
-        return self.model_dump(mode="json", exclude=runtime, context=PUBLIC)
+        return key_values(self)
 
     def resolved(self, precision_on: PrecisionOn) -> Self:
         """The config with the values that `auto` takes.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import xxhash
 
+from data_schemas.config import key_values
 from data_schemas.tables import GATES, KEPT
 
 NOT_MADE, SURPLUS, DUPLICATE = "not_made", "surplus", "duplicate"
@@ -112,5 +113,6 @@ def source_of(label: str) -> str:
 
 
 def parameters_of(config: Any) -> str:
-    """JSON of a method's settings, without its kind and share."""
-    return json.dumps(config.model_dump(mode="json", exclude={"kind", "share"}), sort_keys=True, ensure_ascii=False)
+    """JSON of the settings of a method that decide its texts, without its kind and share."""
+    values = {name: value for name, value in key_values(config).items() if name not in ("kind", "share")}
+    return json.dumps(values, sort_keys=True, ensure_ascii=False)

@@ -20,6 +20,12 @@ class Example(StageConfig):
     speed: int = runtime_field(1, description="changes no bytes")
 
 
+class Several(StageConfig):
+    parts: tuple[Example, ...] = Field((), description="configs in a list")
+    named: dict[str, Example] = Field({}, description="configs by name")
+    plain: dict[str, int] = Field({}, description="no config")
+
+
 @given(st.dictionaries(st.text(), json_values))
 def test_canonical_json_does_not_depend_on_the_order_of_keys(value):
     assert canonical_json(value) == canonical_json(dict(reversed(value.items())))
@@ -33,6 +39,8 @@ def test_values_without_a_stable_encoding_are_refused(value):
 
 def test_runtime_fields_are_in_no_key():
     assert Example(size=4, speed=9).key_fields() == {"size": 4}
+    nested = Several(parts=({"size": 2, "speed": 3},), named={"a": {"speed": 5}}, plain={"speed": 7})
+    assert nested.key_fields() == {"parts": [{"size": 2}], "named": {"a": {"size": 3}}, "plain": {"speed": 7}}
 
 
 def test_configs_are_closed_and_immutable():
