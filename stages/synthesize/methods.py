@@ -3,14 +3,21 @@
 - `build_method`: the method that settings describe
 """
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
+from data_schemas.errors import EnvironmentProblem
 from stages.common.wordnet import digest_of, installed_folder
 from stages.synthesize import methods_config as configs
 from stages.synthesize.augmentation import easy_data
 from stages.synthesize.augmentation.sentence_shuffling import shuffle_sentences
 from stages.synthesize.augmentation.synonyms import Synonyms
 from stages.synthesize.engines.apertium import ApertiumBacktranslation
+from stages.synthesize.engines.chat_server import ChatServer
+from stages.synthesize.engines.endpoint import EndpointRephraser
+from stages.synthesize.engines.local_models import LocalBacktranslation
+from stages.synthesize.engines.own_checkpoint import CheckpointRephraser
 from stages.synthesize.method import TABLES, Failure, Method, TextMethod
 from stages.synthesize.noising import losses, spans, typing_errors
 
@@ -34,8 +41,31 @@ def build_method(config: configs.MethodConfig, store: str | None = None) -> Meth
             return _with_wordnet(config)
         case configs.ApertiumConfig():
             return ApertiumBacktranslation(config.pair, config.back, config.protect_facts, config.timeout_seconds)
+        case configs.LocalModelsConfig():
+            there, back = Path(config.there), Path(config.back)
+            return LocalBacktranslation(there, back, config.beams, config.batch_sentences, config.max_new_tokens)
+        case configs.EndpointConfig():
+            return _endpoint(config)
+        case configs.CheckpointConfig():
+            return CheckpointRephraser(
+                store or "", config.run, config.stage, config.recipe, config.temperature, config.top_k,
+                config.max_new_tokens, config.batch,
+            )  # fmt: skip
         case _:
             return TextMethod(config.kind, _function(config), VERSION)
+
+
+def _endpoint(config: configs.EndpointConfig) -> Method:
+    if config.key_variable and not os.environ.get(config.key_variable, "").strip():
+        raise EnvironmentProblem(
+            f"the environment variable {config.key_variable}, which holds the endpoint's key, is not set; set it where "
+            "the stage runs, on workers too"
+        )
+    server = ChatServer(config.url, config.key_variable or "", config.timeout_seconds, config.tries)
+    return EndpointRephraser(
+        server, config.model, config.model_version, config.recipe, config.temperature, config.top_p,
+        config.max_tokens, config.max_characters, config.concurrency,
+    )  # fmt: skip
 
 
 def _with_wordnet(config: configs.SynonymsConfig | configs.InsertionConfig) -> Method:

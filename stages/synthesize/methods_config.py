@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_schemas.config import FrozenConfig, runtime_field
+from data_schemas.config import FrozenConfig, Location, runtime_field
+from stages.synthesize.engines.prompts import RecipeName
 
 EDA = "EDA: Wei and Zou 2019, 1901.11196"
 NLPAUG = "nlpaug's default"
@@ -50,7 +51,10 @@ class SynonymsConfig(BaseMethodConfig):
     kind: Literal["synonyms"]
     alpha: float = Field(0.1, description=f"replacements per word of a sentence, one at least. {EDA}", gt=0, le=1)
     senses: int = Field(1, description="most frequent senses of a word whose synonyms count; EDA takes all", ge=1)
-    folder: str | None = Field(None, description="WordNet's files; by default WNSEARCHDIR, or where Debian has them")
+    folder: str | None = runtime_field(
+        None,
+        description="WordNet's files; by default WNSEARCHDIR, or where Debian has them. Their digest is in the key",
+    )
 
 
 class InsertionConfig(BaseMethodConfig):
@@ -59,7 +63,10 @@ class InsertionConfig(BaseMethodConfig):
     kind: Literal["insertion"]
     alpha: float = Field(0.1, description=f"insertions per word of a sentence, one at least. {EDA}", gt=0, le=1)
     senses: int = Field(1, description="most frequent senses of a word whose synonyms count; EDA takes all", ge=1)
-    folder: str | None = Field(None, description="WordNet's files; by default WNSEARCHDIR, or where Debian has them")
+    folder: str | None = runtime_field(
+        None,
+        description="WordNet's files; by default WNSEARCHDIR, or where Debian has them. Their digest is in the key",
+    )
 
 
 class SentenceShufflingConfig(BaseMethodConfig):
@@ -141,6 +148,58 @@ class ApertiumConfig(BaseMethodConfig):
     )
 
 
+class LocalModelsConfig(BaseMethodConfig):
+    """Backtranslation by a pair of local translation models (Marian layout), on the GPU if there is one."""
+
+    kind: Literal["local_models"]
+    there: str = runtime_field(
+        ..., description="folder of the model of the first translation, such as opus-mt-en-es; its digest is in the key"
+    )
+    back: str = runtime_field(..., description="folder of the model of the way back, such as opus-mt-es-en")
+    beams: int = Field(
+        4, description="beams of the search; 1: greedy. Marian's models were published with 4 to 6", ge=1
+    )
+    max_new_tokens: int = Field(512, description="tokens of a translated sentence at most", ge=1)
+    batch_sentences: int = Field(32, description="sentences per batch; padding can change a tie of two words", ge=1)
+
+
+class EndpointConfig(BaseMethodConfig):
+    """Rephrasing by a large model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["endpoint"]
+    url: Location = runtime_field("http://localhost:8000/v1", description="base URL, up to and including /v1")
+    model: str = Field(description="the model's name on the server", min_length=1)
+    model_version: str = Field("", description="anything that distinguishes the model from others of its name")
+    key_variable: str | None = runtime_field(
+        None, description="environment variable with the key, which is stored nowhere; none is sent if omitted"
+    )
+    recipe: RecipeName = Field("wrap_medium", description="how texts are rephrased (engines/prompts.py)")
+    temperature: float = Field(0.7, description="sampling temperature", ge=0, le=2)
+    top_p: float = Field(1, description="share of the probability that is sampled from", gt=0, le=1)
+    max_tokens: int = Field(2_048, description="tokens of an answer at most; a longer one is refused", ge=1)
+    max_characters: int = Field(
+        20_000,
+        description="longer texts are refused: what a model leaves out grows with the text (WRAP took 300 tokens)",
+        ge=1,
+    )
+    concurrency: int = runtime_field(8, description="requests at a time", ge=1, le=256)
+    timeout_seconds: float = runtime_field(300, description="time for an answer", gt=0)
+    tries: int = runtime_field(5, description="requests for a text, while the server is busy or broken", ge=1)
+
+
+class CheckpointConfig(BaseMethodConfig):
+    """Rephrasing by the model of a run: a prompted continuation."""
+
+    kind: Literal["checkpoint"]
+    run: str = Field(description="id of the run whose model continues", min_length=1)
+    stage: Literal["pretrain", "compress"] = Field("pretrain", description="stage of that run")
+    recipe: RecipeName = Field("wrap_medium", description="how texts are rephrased (engines/prompts.py)")
+    temperature: float = Field(0.7, description="sampling temperature; 0: the most likely token", ge=0)
+    top_k: int = Field(50, description="tokens that are sampled from; 0: all", ge=0)
+    max_new_tokens: int = Field(256, description="tokens of an output at most; a longer one is refused", ge=1)
+    batch: int = runtime_field(8, description="prompts that are continued at a time", ge=1)
+
+
 MethodConfig = Annotated[
     SwapConfig
     | DeletionConfig
@@ -154,6 +213,9 @@ MethodConfig = Annotated[
     | WordDropoutConfig
     | SpanMaskingConfig
     | InfillingConfig
-    | ApertiumConfig,
+    | ApertiumConfig
+    | LocalModelsConfig
+    | EndpointConfig
+    | CheckpointConfig,
     Field(discriminator="kind"),
 ]

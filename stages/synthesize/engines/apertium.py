@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from data_schemas.errors import EnvironmentProblem
 from stages.synthesize.engines.null_flush_pipe import NullFlushPipe, PipeError
+from stages.synthesize.engines.pieces import short_spans
 from stages.synthesize.engines.shields import has_shield, shielded, unshielded
 from stages.synthesize.method import TABLES, Failure, checked
 from stages.synthesize.text.english import is_english
@@ -116,7 +117,7 @@ class ApertiumBacktranslation:
 
     def _pieces_of(self, text: str, sentence: Sentence) -> Iterator[Piece]:
         starts = [word.start for word in sentence.words]
-        for start, end in _short_spans(text, sentence.start, sentence.end):
+        for start, end in short_spans(text, sentence.start, sentence.end, MAX_PIECE):
             words = sentence.words[bisect_left(starts, start) : bisect_left(starts, end)]
             content = text[start:end]
             too_long = any(word.end - word.start > MAX_WORD or word.end > end for word in words)
@@ -156,7 +157,7 @@ def recased(source: str, translation: str) -> str:
             changed = word[0].upper() + word[1:] if first.isupper() else word[0].lower() + word[1:]
             word_is_kept = word in written
         else:
-            changed, word_is_kept = word.lower(), word in written or word == "I" or not word[1:].islower()
+            changed, word_is_kept = word.lower(), word in written or word == "I" or word[1:] != word[1:].lower()
         if not word_is_kept and changed != word:
             edits.append((start, end, changed))
     return replaced(translation, edits)
@@ -178,15 +179,6 @@ def _fixed_spans(content: str, fixed: Sequence[Span]) -> list[Span]:
         else:
             spans.append((max(start, spans[-1][1]) if spans else start, end))
     return spans
-
-
-def _short_spans(text: str, start: int, end: int) -> Iterator[Span]:
-    while end - start > MAX_PIECE:
-        space = text.rfind(" ", start, start + MAX_PIECE)
-        next_start = space + 1 if space >= start else start + MAX_PIECE
-        yield start, space if space >= start else next_start
-        start = next_start
-    yield start, end
 
 
 def encoded(text: str) -> str:

@@ -61,7 +61,7 @@ def _set(*classes: int) -> bytes:
 _WORD = re.compile(
     _set(PREFIX) + b"?" + _set(UNIT) + b"(?:" + _set(MARK, IGNORED) + b"|" + _set(STACKER) + _set(UNIT, LETTER) + b"?)*"
     b"|" + _set(LETTER, MARK) + b"(?:" + _set(LETTER, MARK, IGNORED, STACKER)
-    + b"|" + _set(_JOINING) + b"(?=" + _set(LETTER) + b"))*"
+    + b"++|" + _set(_JOINING) + b"(?=" + _set(LETTER) + b"))*+"
 )  # fmt: skip
 assert {SEPARATOR, CLOSING}.isdisjoint((LETTER, MARK, PREFIX, UNIT, STACKER, IGNORED))
 

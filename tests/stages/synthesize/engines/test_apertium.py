@@ -113,4 +113,5 @@ def test_encoding_is_undone(text):
 
 def test_capitals_that_moved_on_the_way_are_taken_back():
     assert recased("but xqazx paid", "But xqazx Paid") == "but xqazx paid"
+    assert recased("so. a", "So. A") == "so. a"
     assert recased("Today I paid NASA", "today I Paid NASA") == "Today I paid NASA"
