@@ -69,13 +69,20 @@ def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
                 record = runs.get(record.run_id)
             if pulse.silent_seconds > MISSED_BEATS * BEAT_SECONDS and not _is_in_progress(runs, record, address):
                 raise EnvironmentProblem(
-                    f"nobody works on run {record.run_id} any more: continue it with the command that began it; what "
-                    f"it printed: headrace logs {record.run_id}"
+                    f"nobody works on run {record.run_id} any more{_last_words(runs, record)}: continue it with the "
+                    f"command that began it; what it printed: headrace logs {record.run_id}"
                 )
             time.sleep(POLL_SECONDS)
     time.sleep(POLL_SECONDS)  # the last lines
     _print(log.new_text())
     return record
+
+
+def _last_words(runs: RunStore, record: RunRecord) -> str:
+    """The end of the last job, as far as it could record it, as an addition in brackets."""
+    folder = JobFolder(runs.folder, record.run_id)
+    results = [result for request in folder.all() if (result := folder.result(request.number))]
+    return f" (its last job: {results[-1].message})" if results and results[-1].message else ""
 
 
 def _is_in_progress(runs: RunStore, record: RunRecord, address: str | None) -> bool:

@@ -26,7 +26,7 @@ from infra.named_errors import named_errors
 from infra.ray_jobs.logs import LogKeeper
 from infra.ray_jobs.requests import JobFolder, JobRequest, JobResult
 from infra.store.claims import BEAT_SECONDS, Claim
-from infra.store.runs import RunStore
+from infra.store.runs import RunStore, close
 from infra.workers.nodes import check_nodes, check_versions, own_versions
 from infra.workers.ray_session import close_ray, ensure_ray
 from stages.registry import stage_named
@@ -75,8 +75,13 @@ def _result(store_url: str, jobs: JobFolder, run_id: str, number: int) -> JobRes
 def _execute(store_url: str, job: JobRequest) -> None:
     check_versions(job.versions, own_versions(), "the head", "the submitter")
     request = request_of(job.run, store_url, job.run_id)
-    ensure_ray()
-    check_nodes()
+    try:
+        ensure_ray()
+        check_nodes()
+    except HeadraceError as error:
+        if job.stage is None:  # nobody may follow this job
+            _close_unbegun(RunStore(store_url), job, str(error))
+        raise
     session = RunSession.accept(request, job.run_id, job.number, job.stage, PlainView())
     board = StatusBoard(session.view, session)
     session.view = board
@@ -92,6 +97,12 @@ def _execute(store_url: str, job: JobRequest) -> None:
     except Exception as error:
         again = f"try again with: headrace report {session.run_id}"
         session.view.logged(f"the run is finished, but its report could not be written: {error}; {again}")
+
+
+def _close_unbegun(runs: RunStore, job: JobRequest, message: str) -> None:
+    with contextlib.suppress(FencedError):
+        record, _ = runs.accept(job.run_id, job.number)
+        runs.save(close(record, "failed", message))
 
 
 def _execute_stage(session: RunSession, stage: Stage) -> None:

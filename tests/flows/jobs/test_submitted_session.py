@@ -362,3 +362,26 @@ def test_before_each_job_the_cluster_is_waited_for(corpus, store, monkeypatch):
     session = SubmittedSession.begin(request(corpus, store, "stage", "clean.languages=[en]"))
     with pytest.raises(ClusterAway):
         session.execute(session.stages[0])
+
+
+def test_a_job_without_follower_that_cannot_begin_closes_its_run(corpus, store, monkeypatch):
+    use_cluster(monkeypatch, store)
+
+    def refuse():
+        raise EnvironmentProblem("node 10.0.0.7 has another Headrace")
+
+    monkeypatch.setattr(entry, "check_nodes", refuse)
+    run_id, _ = submit(request(corpus, store, "run"), SilentView())
+    record = attach(store, run_id, None)
+    assert (record.status, record.message) == ("failed", "node 10.0.0.7 has another Headrace")
+
+
+def test_who_attaches_learns_what_the_last_job_of_another_version_said(corpus, store, monkeypatch):
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("flows.commands.jobs.RayJobs", lambda address: cluster)
+    monkeypatch.setattr("flows.commands.jobs.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 3600.0)
+    monkeypatch.setattr(entry, "own_versions", lambda: {"Headrace": "0.0.1"})
+    run_id, _ = submit(request(corpus, store, "run"), SilentView())
+    with pytest.raises(EnvironmentProblem, match=r"any more \(its last job: node the head has Headrace 0\.0\.1, and"):
+        attach(store, run_id, None)
