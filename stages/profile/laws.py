@@ -28,6 +28,9 @@ class Zipf(NamedTuple):
     distance: float
     """Largest difference between the two cumulative distributions (Kolmogorov-Smirnov)."""
     exact: bool
+    curve: list[tuple[int, int]]
+    """(rank, occurrences) at ranks 1, 2, 5, 10 ...; to the rarest type if all were counted, else to the last rank of
+    the fit."""
 
 
 def zipf(state: State, ranks: int = ZIPF_RANKS) -> Zipf | None:
@@ -54,7 +57,15 @@ def zipf(state: State, ranks: int = ZIPF_RANKS) -> Zipf | None:
             break
     error = STANDARD_ERRORS / np.sqrt(tokens * variance)
     distance = float(np.abs(np.cumsum(counts) / tokens - np.cumsum(weights)).max())
-    return Zipf(exponent, exponent - error, exponent + error, len(counts), distance, not errors.any())
+    ranked = counts if state["sampled"] else np.sort(state["counts"])[::-1]
+    curve = [(rank, int(ranked[rank - 1])) for rank in _series(len(ranked))]
+    return Zipf(exponent, exponent - error, exponent + error, len(counts), distance, not errors.any(), curve)
+
+
+def _series(last: int) -> list[int]:
+    """1, 2, 5, 10, 20 ... and the last rank."""
+    ranks = [digit * 10**power for power in range(len(str(last))) for digit in (1, 2, 5)]
+    return [*(rank for rank in ranks if rank < last), last]
 
 
 class Heaps(NamedTuple):
@@ -65,6 +76,8 @@ class Heaps(NamedTuple):
     words: tuple[int, int]
     """The fit is over texts of so many words."""
     exact: bool
+    curve: list[tuple[int, float]]
+    """(words, vocabulary) of the points that are fitted."""
 
 
 def heaps(state: State) -> Heaps | None:
@@ -80,7 +93,8 @@ def heaps(state: State) -> Heaps | None:
     words = np.log(HEAPS_SHARES * tokens)
     exponent, intercept = np.polyfit(words, np.log([estimate.value for estimate in growth]), 1)
     limits = round(HEAPS_SHARES[0] * tokens), tokens
-    return Heaps(float(exponent), float(np.exp(intercept)), limits, growth[-1].is_exact)
+    curve = [(round(share * tokens), estimate.value) for share, estimate in zip(HEAPS_SHARES, growth, strict=True)]
+    return Heaps(float(exponent), float(np.exp(intercept)), limits, growth[-1].is_exact, curve)
 
 
 def _expected(counts: Counts, share: float) -> Floats:

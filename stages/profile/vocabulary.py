@@ -129,10 +129,14 @@ def _laws(words: type_counts.State) -> list[Measure]:
         ranks = f"ranks 1-{fit.ranks}"
         rows.append(Measure("zipf.exponent", fit.exponent, "", ranks, fit.low, fit.high, fit.exact))
         rows.append(Measure("zipf.distance", fit.distance, "share", ranks, exact=fit.exact))
+        rows += [Measure("zipf.curve", count, "tokens", f"{rank}", exact=fit.exact) for rank, count in fit.curve]
     if growth := heaps(words):
         limits = f"{growth.words[0]}-{growth.words[1]} words"
         rows.append(Measure("heaps.exponent", growth.exponent, "", limits, exact=growth.exact))
         rows.append(Measure("heaps.scale", growth.scale, "types", limits, exact=growth.exact))
+        rows += [
+            Measure("heaps.curve", types, "types", f"{words}", exact=growth.exact) for words, types in growth.curve
+        ]
     return rows
 
 

@@ -16,7 +16,9 @@ from data_schemas.tables import MEASURES
 from flows.console import amount
 
 ALL = "all"
-COUNTED = ("documents", "words", "characters", "mentions", "sentences", "tokens")
+COUNTED = (
+    "documents", "words", "characters", "mentions", "tokens", "types", "lines", "groups", "values", "matches", "urls",
+)  # fmt: skip
 """Units whose values are whole numbers."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_schemas.artifact_kinds import PROFILE
+from flows.console import amount
 from flows.report.bars import Bar, Quantity, bars
 from flows.report.headline import Tile
 from flows.report.profile.figures import ALL, Figure, Figures, interval, percent, words, written
@@ -20,7 +21,7 @@ from infra.store.artifacts import Artifact
 
 MAX_SLICES = 60
 """Slices with a section of their own, the largest; all others have a row."""
-SHOWN_ROWS = 24
+SHOWN_ROWS = 12
 """Rows of an overview that are open."""
 EXAMPLES = 12
 SLICE_EXAMPLES = 2
@@ -61,9 +62,16 @@ COLUMNS: tuple[tuple[str, str, str | None], ...] = (
     ("words", "length.words.total", None),
     ("median words", "length.words.quantile", "50%"),
     ("bits per word", "entropy.unigram.miller_madow", None),
-    ("compression ratio", "compression.ratio", None),
+    ("compression ratio", "compression.zstd3.ratio", None),
+    ("Flesch", "readability.flesch_en.mean", None),
+    ("held-out diverges", "divergence.words.jensen_shannon", None),
+    ("repeated lines", "duplicates.lines.share", None),
+    ("removed before", "removed.share", None),
+    ("personal data", "personal_data.share", None),
 )
 """Columns of the overview of slices: title, measure and item; one that no slice has is left out."""
+ORDER = ("genre", "source", "language", "domain", "split")
+"""Order of the overviews."""
 
 
 def profile_page(profile: Artifact, title: str) -> str:
@@ -141,18 +149,28 @@ def _sampled(figures: Figures) -> list[str]:
 
 
 def _tiles(figures: Figures) -> list[Tile]:
-    tiles = [Tile("Documents", written(figures.documents(), "documents"), _slice_counts(figures))]
-    if total := figures.one("length.words.total"):
-        size = figures.one("length.bytes.total")
-        tiles.append(Tile("Words", written(total.value, "words"), written(size.value, "bytes") if size else ""))
-    entropy = [row for measure in figures.measures() for row in figures.of_measure(measure) if row.unit == "bits/word"]
-    if entropy:
-        first = figures.one("entropy.unigram.miller_madow") or entropy[0]
-        rows = tuple((words(row.measure), written(row.value, row.unit)) for row in entropy if row is not first)
-        note = f"{words(first.measure)}{f', {shown}' if (shown := interval(first)) else ''}"
-        reference = (*rows, ("the article’s figure", f"{ARTICLE_ENTROPY}"))
-        tiles.insert(0, Tile("Bits per word", written(first.value, first.unit), note, reference[-6:]))
-    return tiles
+    words_read, size = figures.one("length.words.total"), figures.one("length.bytes.total")
+    amounts = [
+        f"{amount(words_read.value)} words" if words_read else "",
+        written(size.value, size.unit) if size else "",
+        _slice_counts(figures),
+    ]
+    documents = Tile("Documents", written(figures.documents(), "documents"), ", ".join(filter(None, amounts)))
+    entropies = [
+        row
+        for measure in figures.measures()
+        for row in figures.of_measure(measure)
+        if row.unit == "bits/word" and measure.startswith("entropy.")
+    ]
+    if not entropies:
+        return [documents]
+    first = figures.one("entropy.unigram.miller_madow") or entropies[0]
+    estimator = first.measure.rpartition(".")[2]
+    others = [row for row in entropies if row is not first and row.measure.endswith((estimator, "mean"))]
+    note = ", ".join(filter(None, (words(first.measure), interval(first))))
+    reference = [(words(row.measure), written(row.value, row.unit)) for row in others]
+    reference.append(("the article’s figure", f"{ARTICLE_ENTROPY}"))
+    return [Tile("Bits per word", written(first.value, first.unit), note, tuple(reference)), documents]
 
 
 def _slice_counts(figures: Figures) -> str:
@@ -167,7 +185,8 @@ def _dimensions(figures: Figures, by_size: Sequence[str], anchors: Mapping[str, 
     names: dict[str, list[str]] = {}
     for name in by_size:
         names.setdefault(name.partition("=")[0], []).append(name)
-    return [_dimension(figures, key, rows, anchors) for key, rows in names.items()]
+    order = sorted(names, key=lambda key: ORDER.index(key) if key in ORDER else len(ORDER))
+    return [_dimension(figures, key, names[key], anchors) for key in order]
 
 
 def _dimension(figures: Figures, key: str, names: Sequence[str], anchors: Mapping[str, str]) -> Dimension:

@@ -26,8 +26,25 @@ ORDERED = frozenset({"histogram", "quantile"})
 """Last parts of names of measures whose items have an order of their own."""
 LEFT_OUT = "left_out"
 """Last part of the name of a measure whose item is the reason why the others of its family are missing."""
-FOLDED = ("length.characters.", "length.bytes.", "topics.coherence", "keywords.z", "ngrams.trigram.")
+FOLDED = (
+    "length.characters.", "length.bytes.", "topics.coherence", "keywords.z", "ngrams.trigram.", "genre.", "source.",
+    "domain.", "language.", "suffix.", "scheme.",
+)  # fmt: skip
 """Beginnings of measures that are shown on demand."""
+TITLES = {
+    "length.words.quantile": "Quantiles of words",
+    "length.words.histogram": "Documents by words",
+    "ngrams.unigram.top": "Most frequent words",
+    "ngrams.bigram.top": "Most frequent pairs of words",
+    "ngrams.trigram.top": "Most frequent triples of words",
+    "duplicates.lines.top": "Most frequent lines",
+    "licence.documents": "Licence",
+    "year.documents": "Year",
+    "topics.weight": "Share of each topic",
+    "concepts.share": "Share of each concept",
+    "genres.predicted": "Predicted genres",
+}
+"""Titles of panels that the measure's name does not say well."""
 PAIR = " -> "
 """Between the two labels of an item that is a pair, such as declared and predicted genre."""
 LIMIT = 15
@@ -58,7 +75,11 @@ SECTIONS = (
         ("zipf", "heaps", "vocabulary", "ngrams", "compression"),
     ),
     About("Lengths", "Documents by their length; each bucket ends at twice the length of the one before.", ("length",)),
-    About("Languages", "", ("languages", "language")),
+    About(
+        "Origins",
+        "Documents by what their source says about them.",
+        ("source", "genre", "language", "domain", "licence", "year", "suffix", "scheme"),
+    ),
     About("Genres", "The genre that a source declares, and the one that the text looks like.", ("genres",)),
     About("Topics", "Named by their heaviest words.", ("topics",)),
     About("Entities", "Names that a tagger recognizes.", ("entities",)),
@@ -93,16 +114,21 @@ def title_of(family: str) -> str:
 
 def left_out(figures: Figures) -> list[tuple[str, str]]:
     """(section, reason) of analyses that the profile states as not made, and of sections without figures."""
-    stated = {
-        measure.partition(".")[0]: "; ".join(row.item or "" for row in figures.items(measure))
-        for measure in figures.measures()
-        if measure.endswith(f".{LEFT_OUT}")
-    }
+    stated: dict[str, str] = {}
+    for measure in figures.measures():
+        if measure.endswith(f".{LEFT_OUT}"):
+            reasons = (_reason(row) for row in figures.items(measure) if row.value)
+            known = stated.get(measure.partition(".")[0])
+            stated[measure.partition(".")[0]] = "; ".join(filter(None, (known, *reasons)))
     present = {measure.partition(".")[0] for measure in figures.measures()} | stated.keys()
-    present |= {name.partition("=")[0] for name in figures.slices}
     absent = [about.title.lower() for about in SECTIONS if not present & set(about.families)]
-    rows = [(title_of(family), reason) for family, reason in stated.items()]
+    rows = [(title_of(family), reason) for family, reason in stated.items() if reason]
     return [*rows, *((title, "not measured") for title in absent)]
+
+
+def _reason(row: Figure) -> str:
+    """The reason why an analysis was not made, or was not made of some documents."""
+    return row.item or "" if row.unit == "analyses" else f"{written(row.value, row.unit)} {row.unit}: {row.item}"
 
 
 def sections(figures: Figures, slice_name: str = ALL) -> list[Section]:
@@ -136,7 +162,7 @@ def _section(figures: Figures, slice_name: str, about: About, measures: Sequence
             scalars += [row for row in rows if row.item is None]
             items = [row for row in rows if row.item is not None]
             if items:
-                panels.append(_item_panel(measure, items, limit))
+                panels.append(_item_panel(measure, items, limit, with_family=len(about.families) > 1))
     if "entropy" in about.families:
         section.panels.extend(_entropy(scalars))
     if scalars:
@@ -158,8 +184,8 @@ def _entropy(rows: Sequence[Figure]) -> list[Panel]:
     return [BarPanel("Bits per word", "lines: stated error", bars(quantities))]
 
 
-def _item_panel(measure: str, rows: Sequence[Figure], limit: int) -> Panel:
-    title = words(measure).capitalize() if "." in measure else "By item"
+def _item_panel(measure: str, rows: Sequence[Figure], limit: int, *, with_family: bool) -> Panel:
+    title = TITLES.get(measure) or words(f".{measure}" if with_family else measure).capitalize()
     if all(PAIR in (row.item or "") for row in rows):
         counts: dict[tuple[str, str], float] = {}
         for row in rows:

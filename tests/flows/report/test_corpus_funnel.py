@@ -1,10 +1,13 @@
 """The funnel table by hand: two stages, two sources, and a crowd of small ones."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pyarrow as pa
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.tables import FUNNEL
-from flows.report.corpus import corpus
+from flows.report.corpus import corpus, split_counts
 from flows.report.corpus_funnel import SHOWN_ROWS, corpus_funnel
 from infra.store.artifacts import ArtifactStore
 from tests.stores import commit, documents_table, no_rejects
@@ -66,3 +69,11 @@ def test_records_that_are_passed_over_are_named(tmp_path):
 
 def test_without_funnels_there_is_no_table():
     assert corpus_funnel({}) is None
+
+
+def test_counts_of_the_split_are_those_of_a_stage_that_splits_text():
+    """A profile counts the documents of each split too, but has no text."""
+    split = {"train_documents": 9, "train_bytes": 90, "held_out_documents": 1, "held_out_bytes": 10}
+    counts = {"dedup": split, "profile": {"train_documents": 9, "held_out_documents": 1}}
+    manifests: Any = {stage: SimpleNamespace(counts=numbers) for stage, numbers in counts.items()}
+    assert split_counts(manifests) == split

@@ -92,8 +92,12 @@ def test_laws_are_recovered_from_text_that_obeys_them():
     fit = zipf(state)
     assert fit is not None and fit.low <= fit.exponent <= fit.high and abs(fit.exponent - 1.2) < 0.005
     assert fit.ranks == 5_000 and fit.distance < 0.002 and fit.exact
+    assert fit.curve[:4] == [(1, 3_000_000), (2, 1_305_826), (5, 434_868), (10, 189_287)]
+    assert fit.curve[-2:] == [(10_000, counts[9_999]), (20_000, counts[-1])]
     growth = heaps(state)
     assert growth is not None and 0 < growth.exponent < 1 and growth.words[1] == counts.sum()
+    assert [types for _, types in growth.curve] == sorted(types for _, types in growth.curve)
+    assert growth.curve[-1] == (counts.sum(), pytest.approx(20_000)), "all of the text has all of the types"
     assert zipf(counted(3, 2)) is None and heaps(counted(3, 2)) is None
     even = heaps(counted(*[1] * 2_000))
     assert even is not None and even.exponent == pytest.approx(1), "every word is new"

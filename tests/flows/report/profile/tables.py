@@ -71,6 +71,12 @@ def small_corpus() -> list[dict[str, Any]]:
     for name, documents in (("genre=news", 800), (f"genre={HOSTILE}", 150), (f"source={ARABIC}", 50)):
         rows.append(measure(name, "documents", documents, "documents"))
         rows.append(measure(name, "entropy.unigram.miller_madow", 9.5, "bits/word"))
+        rows.append(measure(name, "length.words.total", 123_456_789, "words"))
+        rows.append(measure(name, "length.words.quantile", 12_345, "words", "50%"))
+        rows.append(measure(name, "compression.zstd3.ratio", 2.56, ""))
+        rows.append(measure(name, "readability.flesch_en.mean", 51.23, "points"))
+        rows.append(measure(name, "divergence.words.jensen_shannon", 0.1234, "bits/word"))
+        rows += [measure(name, f"{share}.share", 0.1234, "share") for share in ("removed", "personal_data")]
     return rows
 
 

@@ -35,8 +35,7 @@ def test_pictures_figures_and_their_errors():
     for shown in (
         "Bits per word 10.22 unigram, miller madow, 10.12 – 10.32",
         "the article’s figure 5.11",
-        "1,000 2 genres, 1 source",
-        "250,000 1.4 MB",
+        "1,000 250 k words, 1.4 MB, 2 genres, 1 source",
         "estimated, from samples or sketches: entropy, genres, entities; all other figures are exact",
         "128-255 400 256-511 0 512-1023 600",
         "mentions, estimated, the 15 largest of 41",
