@@ -33,7 +33,8 @@ def write_report(store_url: str, record: RunRecord) -> str:
     remember_reports(store_url, record)
     artifacts = stage_artifacts(store_url, record)
     if "profile" in artifacts:
-        profile = profile_page(artifacts["profile"], record.run_id)
+        scores = read_scores(artifacts["benchmark"]) if "benchmark" in artifacts else []
+        profile = profile_page(artifacts["profile"], record.run_id, scores)
         report_folder(store_url, record.run_id).write(PROFILE_PAGE, profile.encode())
     page = render(record, artifacts, recipes_of_model(store_url, artifacts))
     report_folder(store_url, record.run_id).write(REPORT, page.encode())

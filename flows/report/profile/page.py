@@ -12,8 +12,10 @@ import pyarrow as pa
 from data_schemas.artifact_kinds import PROFILE
 from flows.console import amount
 from flows.report.bars import Bar, Quantity, bars
+from flows.report.benchmark_scores import Score
 from flows.report.headline import Tile
 from flows.report.profile.figures import ALL, Figure, Figures, interval, percent, words, written
+from flows.report.profile.network_entropy import with_networks
 from flows.report.profile.panels import ExamplePanel, example_panel
 from flows.report.profile.sections import ARTICLE_ENTROPY, Section, left_out, sections, title_of
 from flows.report.templates import render_template
@@ -74,12 +76,13 @@ ORDER = ("genre", "source", "language", "domain", "split")
 """Order of the overviews."""
 
 
-def profile_page(profile: Artifact, title: str) -> str:
+def profile_page(profile: Artifact, title: str, scores: Sequence[Score] = ()) -> str:
     """The page of a profile in the store.
 
     Args:
         profile: artifact of the kind `PROFILE`.
         title: name of the corpus, or of the run.
+        scores: the benchmark's scores of networks trained on the corpus, whose entropy is drawn beside that of counts.
 
     Raises:
         DamagedArtifactError: if one of its files is missing or truncated.
@@ -89,7 +92,8 @@ def profile_page(profile: Artifact, title: str) -> str:
     profile.check_contract(PROFILE, "the profile's page")
     corpus = next(iter(profile.manifest.inputs.values()), None)
     facts = [f"of {corpus.label}"] if corpus else []
-    return page(profile.read_table("measures.arrow"), profile.read_table("examples.arrow"), title, facts)
+    measures = with_networks(profile.read_table("measures.arrow"), scores)
+    return page(measures, profile.read_table("examples.arrow"), title, facts)
 
 
 def page(measures: pa.Table, examples: pa.Table, title: str, facts: Sequence[str] = ()) -> str:
