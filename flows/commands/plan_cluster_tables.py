@@ -49,7 +49,7 @@ def _run_line(plan: ClusterPlan) -> str:
     per_parameter = plan.tokens / plan.network.active_parameters
     return (
         f"{amount(plan.tokens)} tokens in batches of {plan.rows} x {plan.network.context}: "
-        f"{amount(3 * plan.network.forward_flops * plan.tokens)}FLOP, {per_parameter:.2g} tokens per parameter "
+        f"{plan.network.training_flops * plan.tokens:.3g} FLOP, {per_parameter:.2g} tokens per parameter "
         f"(compute-optimal: 20, {amount(optimal)} tokens)"
     )
 

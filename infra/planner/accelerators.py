@@ -55,12 +55,30 @@ _BLOOM_HOURS = 384 * 168 / 1.5
 
 ACCELERATORS = (
     Accelerator(
+        "A100-PCIe", r"a100\w{0,12}pcie", 80 * GIB, 312 * TERA, 252.9 * TERA, 204 * TERA, 1.935 * TERA,
+        25 * GIGA, 12.5 * GIGA, 8, 300, 1.4, _BLOOM_HOURS, f"NVIDIA A100 PCIe data sheet; {_MAMF}; {_FA2}; {_BLOOM}",
+    ),
+    Accelerator(
+        "A800", r"a800", 80 * GIB, 312 * TERA, 267.9 * TERA, 204 * TERA, 2.039 * TERA,
+        200 * GIGA, 25 * GIGA, 8, 400, 1.5, _BLOOM_HOURS, f"as A100, NVLink 400 GB/s; {_MAMF}; {_FA2}; {_BLOOM}",
+    ),
+    Accelerator(
         "A100-40GB", r"a100(sxm\d?|pcie)?40g|dgxa10040", 40 * GIB, 312 * TERA, 267.9 * TERA, 204 * TERA, 1.555 * TERA,
         300 * GIGA, 25 * GIGA, 8, 400, 1.3, _BLOOM_HOURS, f"NVIDIA A100 data sheet; {_MAMF}; {_FA2}; {_BLOOM}",
     ),
     Accelerator(
         "A100-80GB", r"a100|ampere", 80 * GIB, 312 * TERA, 267.9 * TERA, 204 * TERA, 2.039 * TERA,
         300 * GIGA, 25 * GIGA, 8, 400, 1.8, _BLOOM_HOURS, f"NVIDIA A100 data sheet; {_MAMF}; {_FA2}; {_BLOOM}",
+    ),
+    Accelerator(
+        "H100-PCIe", r"h100\w{0,12}pcie", 80 * GIB, 756 * TERA, 550 * TERA, 280 * TERA, 2.0 * TERA,
+        25 * GIGA, 12.5 * GIGA, 8, 350, 2.0, _LLAMA_HOURS,
+        f"NVIDIA H100 PCIe data sheet; sustained and attention: as much of the peak as SXM's; {_LLAMA}", 980 * TERA,
+    ),
+    Accelerator(
+        "H20", r"h20(?!0)", 96 * GIB, 148 * TERA, 135 * TERA, 120 * TERA, 4.0 * TERA, 450 * GIGA, 50 * GIGA, 8, 400,
+        1.5,
+        _LLAMA_HOURS, f"NVIDIA H20 data sheet; sustained and attention: guesses; {_LLAMA}", 270 * TERA,
     ),
     Accelerator(
         "H800", r"h800", 80 * GIB, 989.4 * TERA, 720 * TERA, 335 * TERA, 3.35 * TERA, 200 * GIGA, 50 * GIGA, 8, 700,
@@ -112,6 +130,31 @@ ACCELERATORS = (
         2.5, _LLAMA_HOURS, f"AMD MI300X data sheet; {_SEMI}; attention: a guess; failures as H100", 990 * TERA,
     ),
     Accelerator(
+        "MI325X", r"mi325x?", 256e9, 1_307 * TERA, 640 * TERA, 300 * TERA, 6.0 * TERA, 448 * GIGA, 50 * GIGA, 8,
+        1_000, 3.0,
+        _LLAMA_HOURS, "AMD MI325X data sheet; sustained and attention: as MI300X; failures as H100", 1_000 * TERA,
+    ),
+    Accelerator(
+        "Gaudi2", r"gaudi-?2", 96 * GIB, 432 * TERA, 350 * TERA, 200 * TERA, 2.45 * TERA, 262 * GIGA, 37 * GIGA, 8,
+        600, 1.3,
+        _BLOOM_HOURS, "Intel Gaudi 2 white paper; sustained and attention: guesses; failures as A100",
+    ),
+    Accelerator(
+        "Trainium2", r"trainium2|trn2", 96 * GIB, 667 * TERA, 480 * TERA, 300 * TERA, 2.9 * TERA, 512 * GIGA,
+        25 * GIGA, 16,
+        500, 1.5, _LLAMA_HOURS, "AWS Trn2; sustained, attention and power: guesses; failures as H100",
+    ),
+    Accelerator(
+        "TPU-v6e", r"tpuv?6e?|v6e|trillium", 32e9, 918 * TERA, 740 * TERA, 500 * TERA, 1.6 * TERA, 200 * GIGA,
+        25 * GIGA, 256,
+        300, 2.7, _LLAMA_HOURS, "Google Cloud, TPU v6e; sustained, attention and power: guesses; failures as H100",
+    ),
+    Accelerator(
+        "TPU-v5e", r"tpuv?5e|v5e|v5lite", 16 * GIB, 197 * TERA, 167 * TERA, 120 * TERA, 0.819 * TERA, 100 * GIGA,
+        25 * GIGA,
+        256, 200, 1.2, _LLAMA_HOURS, "Google Cloud, TPU v5e; sustained, attention and power: guesses; failures as H100",
+    ),
+    Accelerator(
         "TPU-v5p", r"tpuv?5p|v5p", 95 * GIB, 459 * TERA, 390 * TERA, 300 * TERA, 2.765 * TERA, 300 * GIGA,
         100 * GIGA, 256,
         450, 4.2, _LLAMA_HOURS, "Google Cloud, TPU v5p; sustained: 0.85 of the peak, a guess; failures as H100",
@@ -129,6 +172,15 @@ ACCELERATORS = (
         "L40S", r"l40s?", 48 * GIB, 362 * TERA, 230 * TERA, 150 * TERA, 0.864 * TERA, 28 * GIGA, 12.5 * GIGA, 8, 350,
         1.0,
         _BLOOM_HOURS, "NVIDIA L40S data sheet; sustained and attention: guesses; failures as A100", 400 * TERA,
+    ),
+    Accelerator(
+        "L4", r"l4(?![0-9s])", 24 * GIB, 121 * TERA, 60 * TERA, 50 * TERA, 0.3 * TERA, 12 * GIGA, 3 * GIGA, 8, 72, 0.5,
+        _BLOOM_HOURS, "NVIDIA L4 data sheet; sustained (72 W) and attention: guesses; failures as A100", 120 * TERA,
+    ),
+    Accelerator(
+        "RTX-3090", r"(rtx)?3090", 24 * GIB, 71 * TERA, 65 * TERA, 50 * TERA, 0.936 * TERA, 12 * GIGA, 3 * GIGA, 8,
+        350, 0.25,
+        _BLOOM_HOURS, "NVIDIA Ampere GA102 whitepaper; sustained and attention: guesses; failures as A100",
     ),
     Accelerator(
         "RTX-4090", r"(rtx)?4090", 24 * GIB, 165 * TERA, 150 * TERA, 120 * TERA, 1.008 * TERA, 12 * GIGA, 3 * GIGA,
@@ -150,7 +202,7 @@ def find_accelerator(text: str) -> Accelerator | None:
     A power limit in the text, such as "500 W", lowers the rate of products by its cube root: dynamic power grows with
     the third power of the clock.
     """
-    spelling = re.sub(r"nvidia|tesla|amd|instinct|google|geforce|dgx|hgx|[\s_\-/(),]", "", text.lower())
+    spelling = re.sub(r"nvidia|tesla|amd|intel|instinct|google|geforce|dgx|hgx|[\s_\-/(),]", "", text.lower())
     for accelerator in ACCELERATORS:
         if re.search(rf"(?<![a-wyz])({accelerator.pattern})", spelling):
             return _limited(_with_memory(accelerator, spelling), text)
@@ -163,7 +215,7 @@ def accelerator_names() -> list[str]:
 
 
 def _with_memory(accelerator: Accelerator, spelling: str) -> Accelerator:
-    stated = re.search(r"v100.*?(16|32)g", spelling)
+    stated = re.search(r"(?:v100|pcie)\D*(16|32|40|80)g", spelling)
     return replace(accelerator, memory_bytes=int(stated[1]) * GIB) if stated else accelerator
 
 

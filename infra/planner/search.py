@@ -78,10 +78,9 @@ def search(
 
 
 def best_layout(network: Network, cluster: Cluster, software: Software, rows: int) -> Layout | None:
-    """The fastest layout of all devices that fits; None if none does."""
+    """The fastest of the layouts that fit and use the most devices; None if none fits."""
     fitting, _ = search(network, cluster, software, rows)
-    whole = [candidate.layout for candidate in fitting if candidate.layout.devices == cluster.devices]
-    return whole[0] if whole else None
+    return max(fitting, key=lambda candidate: candidate.layout.devices).layout if fitting else None
 
 
 def smallest_cluster(network: Network, cluster: Cluster, software: Software, rows: int) -> int | None:

@@ -1,7 +1,7 @@
 """Predictions of published runs, held against what was measured.
 
 - `Prediction`: step time and memory of a row with intervals; `predict`: of an interpreted run
-- `measured_step_seconds`: from step time, tokens per second, TFLOP/s or MFU, in this order
+- `measured_step_seconds`: from step time, tokens per second, TFLOP/s, MFU or HFU, in this order
 - `BlockErrors`, `errors_by_block`: mean and largest errors
 """
 
@@ -20,7 +20,8 @@ FITTED_BLOCK = "llm-foundry A100-80GB"
 TIME_INTERVAL = (0.80, 1.25)
 """Measured over predicted step time: 5 % and 95 % points of rows with a stated layout, see docs/results/planner.md."""
 MEMORY_INTERVAL = (0.85, 1.20)
-COUNTS_RECOMPUTE = r"2104\.04473|2201\.11990|include recomputation|count.{0,20}recomput"
+STATED = "others that state layout and batch"
+COUNTS_RECOMPUTE = r"2104\.04473|2201\.11990|megatron.{0,20}2021|includ\w* (the )?recomput|count.{0,20}recomput"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ def measured_step_seconds(run: Run) -> float | None:
         return tokens * run.network.training_flops * recomputed / (devices * teraflops * 1e12)
     if (utilization := row.get("mfu_pct")) is not None:
         return tokens * run.network.training_flops / (devices * run.cluster.peak_flops * utilization / 100)
+    if (utilization := row.get("hfu_pct")) is not None:
+        recomputed = 4 / 3 if run.layout.recompute == "full" else 1.0
+        return tokens * run.network.training_flops * recomputed / (devices * run.cluster.peak_flops * utilization / 100)
     return None
 
 
@@ -108,7 +112,7 @@ class BlockErrors:
 
 
 def errors_by_block(predictions: Sequence[Prediction], kind: str = "time") -> list[BlockErrors]:
-    """Errors of each block, then of all blocks but the fitted one, as `all others`.
+    """Errors of each block, of the others' rows that state layout and batch, then of all rows but the fitted block's.
 
     Args:
         predictions: of rows.
@@ -116,13 +120,16 @@ def errors_by_block(predictions: Sequence[Prediction], kind: str = "time") -> li
     """
     low, high = TIME_INTERVAL if kind == "time" else MEMORY_INTERVAL
     by_block: dict[str, list[float]] = {}
+    stated = []
     for prediction in predictions:
         error = prediction.time_error_percent if kind == "time" else prediction.memory_error_percent
         if error is not None:
             by_block.setdefault(prediction.run.row.block, []).append(error)
+            if prediction.run.states_layout and prediction.run.row.block != FITTED_BLOCK:
+                stated.append(error)
     others = [error for block, errors in by_block.items() if block != FITTED_BLOCK for error in errors]
-    groups = [*by_block.items(), *([("all others", others)] if others else [])]
-    return [_errors(block, errors, low, high) for block, errors in groups]
+    groups = [*by_block.items(), (STATED, stated), ("all others", others)]
+    return [_errors(block, errors, low, high) for block, errors in groups if errors]
 
 
 def _errors(block: str, errors: Sequence[float], low: float, high: float) -> BlockErrors:

@@ -21,6 +21,7 @@ from infra.planner.search import best_layout
 MICRO_TOKENS = 8_192
 """Tokens per micro-batch if the row does not give it."""
 ROWS_PER_RANK = 4
+OWN_LAYOUT = "the planner's layout"
 SHAPES: tuple[dict[str, Any], ...] = (
     {}, {"tied": True}, {"gated": True}, {"gated": True, "key_value_heads": 8}, {"key_value_heads": 8},
 )  # fmt: skip
@@ -39,6 +40,11 @@ class Run:
     rows: int
     """Rows of the global batch."""
     assumptions: tuple[str, ...]
+
+    @property
+    def states_layout(self) -> bool:
+        """True if layout and batch are the row's own, and not assumed."""
+        return not any(text == OWN_LAYOUT or text.startswith("a batch of") for text in self.assumptions)
 
 
 def interpret(row: PublishedRow) -> Run | str:
@@ -140,7 +146,7 @@ def _layout(
     devices = cluster.devices
     if not any(name in fields for name in ("tp", "pp", "dp")) and not row.texts["fsdp"] and devices > 1:
         found = best_layout(network, cluster, software, rows)
-        assumed.append("the planner's layout")
+        assumed.append(OWN_LAYOUT)
         return found if found is not None else "no layout is given, and none fits"
     tensor, pipeline, context = (max(1, int(fields.get(name, 1))) for name in ("tp", "pp", "cp"))
     model_ranks = tensor * pipeline * context
@@ -148,7 +154,9 @@ def _layout(
     if model_ranks > devices:
         return f"tp x pp x cp is {model_ranks}, more than {devices} devices"
     shard = _shards(row, ranks, max(1, cluster.node_devices // (tensor * context)))
-    micro = _micro_batch(fields, network, rows, ranks, pipeline, assumed)
+    micro = _micro_batch(fields, network, rows, ranks, pipeline, shard)
+    if "micro_batch" not in fields:
+        assumed.append(f"micro-batch {micro}")
     virtual = max(1, int(fields.get("vp", 2 if "interleaved" in row.texts["notes"].lower() else 1)))
     if pipeline > 1 and rows // ranks <= micro and micro > 1:
         micro = max(1, micro // pipeline)
@@ -171,16 +179,14 @@ def _shards(row: PublishedRow, ranks: int, in_node: int) -> int:
     return 1 if text in UNKNOWN or re.search(r"^no|false|ddp|off|zero-?1", text) else ranks
 
 
-def _micro_batch(
-    fields: dict[str, float], network: Network, rows: int, ranks: int, pipeline: int, assumed: list[str]
-) -> int:
+def _micro_batch(fields: dict[str, float], network: Network, rows: int, ranks: int, pipeline: int, shard: int) -> int:
+    """Rows per micro-batch as stated, else 1 in a pipeline, all rows of a rank with shards (up to 16,384 tokens)."""
     own = max(1, rows // ranks)
     if "micro_batch" in fields:
         return max(1, min(int(fields["micro_batch"]), own))
-    most = 1 if pipeline > 1 else max(1, MICRO_TOKENS // network.context)
-    micro = max(size for size in range(1, min(most, own) + 1) if own % size == 0)
-    assumed.append(f"micro-batch {micro}")
-    return micro
+    tokens = MICRO_TOKENS * (2 if shard > 1 else 1)
+    most = 1 if pipeline > 1 else max(1, tokens // network.context)
+    return max(size for size in range(1, min(most, own) + 1) if own % size == 0)
 
 
 def _with_recompute(

@@ -39,16 +39,17 @@ def software_of(row: PublishedRow) -> Software:
 def _by_name(row: PublishedRow, text: str) -> Software:
     if "torchtitan" in text:
         return TORCHTITAN
+    published = re.search(r"\b(2[0-9](?:0[1-9]|1[0-2]))\.\d{4,5}\b", text)
+    is_old = published is not None and int(published[1]) <= FLASH_PUBLISHED
     if row.texts["fsdp"] and "palm" not in text:
-        return TORCH
+        return replace(TORCH, flash=not is_old)
     if re.search(r"bloom|megatron-turing|mt-nlg|\bopt\b|selene", text):
         return MEGATRON_2021
     if re.search(r"megatron.?core|mcore", text):
         return MEGATRON_CORE
-    published = re.search(r"\b(2[0-9](?:0[1-9]|1[0-2]))\.\d{4,5}\b", text)
-    if published:
-        return MEGATRON_2021 if int(published[1]) <= FLASH_PUBLISHED else MEGATRON_CORE
-    return MEGATRON_2021 if re.search(r"\b(2021|2022)\b", text) else MEGATRON_CORE
+    if published is None:
+        is_old = re.search(r"\b(2021|2022)\b", text) is not None
+    return MEGATRON_2021 if is_old else MEGATRON_CORE
 
 
 def _precision(text: str) -> Precision:

@@ -14,7 +14,11 @@ from infra.planner.clusters import read_cluster
         ("H800", "H800"),
         ("H200-141GB, 4 per node", "H200"), ("GB200 NVL72", "GB200"), ("B200", "B200"), ("TPU v4", "TPU-v4"),
         ("Tesla V100-SXM2-16GB", "V100"), ("AMD Instinct MI300X", "MI300X"), ("Ampere (A100-80GB)", "A100-80GB"),
-        ("cpu node", "CPU-96"), ("Cerebras CS-3", None), ("", None), ("a quantum computer", None), ("GPU-H1000", None),
+        ("cpu node", "CPU-96"), ("A100-PCIE-40GB", "A100-PCIe"), ("H100 PCIe", "H100-PCIe"),
+        ("L4", "L4"), ("GH200", "H200"),
+        ("TPU v5e", "TPU-v5e"), ("TPU v5p-512", "TPU-v5p"), ("Google TPUv4", "TPU-v4"), ("NVIDIA L40S", "L40S"),
+        ("A800 80GB", "A800"), ("H20", "H20"), ("Intel Gaudi 2", "Gaudi2"), ("trn2.48xlarge", "Trainium2"),
+        ("Cerebras CS-3", None), ("", None), ("a quantum computer", None), ("GPU-H1000", None),
     ],
 )  # fmt: skip
 def test_accelerators_are_found_in_any_spelling(text, name):

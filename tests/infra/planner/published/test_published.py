@@ -134,7 +134,7 @@ def test_errors_of_a_block_by_hand(tmp_path):
     exact = predict(run_of(tmp_path, step_time_s="")).step_seconds
     rows = [{**MPT, "step_time_s": str(exact / share)} for share in (1.1, 0.9, 1.3)]
     predictions = [predict(interpret(row)) for row in read_rows(written(tmp_path, *rows))]
-    block, others = errors_by_block(predictions)
-    assert (block.rows, others.block) == (3, "all others")
+    block, stated, others = errors_by_block(predictions)
+    assert (block.rows, stated.rows, others.block) == (3, 3, "all others")
     assert (block.mean, block.largest) == (pytest.approx(50 / 3), pytest.approx(30))
     assert (block.within_15, block.covered) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
