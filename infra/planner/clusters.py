@@ -1,16 +1,15 @@
 """Clusters that plans are made for: devices, memory, bandwidths, price, failures.
 
-- `Cluster`: from the table of accelerators, with any figure replaced
+- `Cluster`: every figure; `cluster_of`: a cluster of an accelerator of the table
 - `read_cluster`: by name, such as `512xH100`, or from a YAML file
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from data_schemas.config import FrozenConfig
 from data_schemas.errors import ConfigError
@@ -25,6 +24,8 @@ HOST_SHARE = 0.35
 
 class Cluster(FrozenConfig):
     """Devices of one kind in nodes of equal size; every figure in bytes, seconds, watts, dollars or hours."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     name: str = Field("", description="name in tables")
     device: str = Field(description=f"accelerator: {', '.join(accelerator_names())}; or a name of your own")
@@ -49,19 +50,16 @@ class Cluster(FrozenConfig):
         return self.devices * self.watts * (1 + HOST_SHARE) * POWER_USAGE / 1_000
 
 
-def cluster_of(accelerator: Accelerator, devices: int, changes: Mapping[str, Any] | None = None) -> Cluster:
-    """A cluster of an accelerator of the table.
-
-    Args:
-        accelerator: the device.
-        devices: number of devices.
-        changes: fields of `Cluster` that differ from the table.
-    """
-    changed = changes or {}
-    figures = {name: value for name, value in vars(accelerator).items() if name not in ("name", "pattern")}
+def cluster_of(accelerator: Accelerator, devices: int) -> Cluster:
+    """A cluster of an accelerator of the table."""
     node = min(accelerator.node_devices, devices)
-    fields = {**figures, "node_devices": node, "device": accelerator.name, "devices": devices, **changed}
-    return Cluster(**{"name": f"{devices} x {fields['device']}", **fields})
+    fields = {**_figures(accelerator), "node_devices": node, "devices": devices}
+    return Cluster(name=f"{devices} x {accelerator.name}", **fields)
+
+
+def _figures(accelerator: Accelerator) -> dict[str, Any]:
+    figures = {name: value for name, value in vars(accelerator).items() if name not in ("name", "pattern")}
+    return {**figures, "device": accelerator.name}
 
 
 def read_cluster(text: str) -> Cluster:
@@ -99,11 +97,11 @@ def _from_file(path: str) -> Cluster:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, not a mapping; expected device, devices and others")
     known = find_accelerator(str(values.get("device", "")))
+    figures = _figures(known) if known else {}
     try:
-        devices = values.get("devices")
-        if known is None or not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
-            return Cluster.model_validate({"name": Path(path).stem, **values})
-        return cluster_of(known, devices, {"name": Path(path).stem, **values})
+        given = {str(name): value for name, value in values.items()}
+        cluster = Cluster.model_validate({"name": Path(path).stem, **figures, **given})
+        return cluster.model_copy(update={"node_devices": min(cluster.node_devices, cluster.devices)})
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error, values)}") from None
 

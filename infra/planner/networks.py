@@ -34,6 +34,7 @@ class Network:
     """Share of the scores that kernels compute."""
     active_experts: int = 0
     experts: int = 0
+    expert_layers: int = 0
     output_only_activation: bool = False
     """The feed-forward's gradient needs its activations only, not their inputs (ReLU)."""
     tensor_unit: int = 1
@@ -88,6 +89,7 @@ def network_of(config: TransformerConfig) -> Network:
         causal_share=0.5 if all(isinstance(kind, FullAttention) for kind in kinds) else 1.0,
         active_experts=experts.active if experts else 0,
         experts=experts.experts if experts else 0,
+        expert_layers=sum(config.layer_experts(layer) is not None for layer in range(config.layers)),
         output_only_activation=True,
         tensor_unit=_tensor_unit(config),
         splits_layers=not (config.embedding_bands and config.tied_embeddings),
@@ -174,5 +176,6 @@ def plain_network(
         },
         active_experts=active_experts,
         experts=experts,
+        expert_layers=expert_layers,
         tensor_unit=gcd(heads, feed_forward),
     )

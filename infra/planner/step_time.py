@@ -174,7 +174,7 @@ def traffic(network: Network, layout: Layout, software: Software, rows: float) -
     return {
         "tensor": count * layers * passes * 2 * ring["tensor"] * hidden,
         "context": count * layers * (passes + 1) * gathered,
-        "expert": count * layers * passes * exchanged,
+        "expert": count * layers * network.expert_layers / network.layers * passes * exchanged,
         "pipeline": 0.0 if layout.pipeline == 1 else count * layout.virtual * 2 * hidden / layout.tensor,
         "shard": per_step * gathers * software.gather_bytes * stage * ring["shard"] / 2,
         "data": ring["data"] * parameters_per_device(network, layout) * _gradient_bytes(software),

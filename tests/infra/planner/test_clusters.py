@@ -74,7 +74,12 @@ def test_what_is_no_cluster_is_named(text, sentence):
         ("{device: H100, devices: 0}", "devices|missing"),
         ("{device: H100, devices: 8, bandwith: 1}", "unknown field 'bandwith'"),
         ("{device: H100, devices: 8, memory_bytes: -1}", "memory_bytes: .*found -1"), ("{a: [", "cannot be read"),
-        ("{device: H100, devices: many}", "devices|missing"),
+        ("{device: H100, devices: many}", "devices: .*found 'many'"),
+        ("{device: H100, devices: 1.5}", "devices: .*1.5"),
+        ("{device: H100, devices: 8, price_per_hour: .nan}", "price_per_hour"),
+        ("{device: H100, devices: 8, 1: 2}", "1"),
+        ("{device: H100, devices: 8, memory_bytes: .inf}", "memory_bytes"),
+        ("{device: H100, devices: null}", "devices"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_named_with_its_field(tmp_path, content, sentence):
