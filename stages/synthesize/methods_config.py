@@ -16,6 +16,7 @@ from stages.synthesize.engines.prompts import RecipeName
 EDA = "EDA: Wei and Zou 2019, 1901.11196"
 NLPAUG = "nlpaug's default"
 T5 = "T5: Raffel et al. 2020, 1910.10683, 3.1.4"
+_MODE = r"^[A-Za-z_]+-[A-Za-z_]+$"
 BART = "BART: Lewis et al. 2019, 1910.13461, 2.2"
 
 
@@ -140,8 +141,10 @@ class ApertiumConfig(BaseMethodConfig):
     """Backtranslation by Apertium, rule-based and offline."""
 
     kind: Literal["apertium"]
-    pair: str = Field("eng-spa", description="mode of the way there: language of the text, other language")
-    back: str = Field("spa-eng", description="mode of the way back")
+    pair: str = Field(
+        "eng-spa", description="mode of the way there: language of the text, other language", pattern=_MODE
+    )
+    back: str = Field("spa-eng", description="mode of the way back", pattern=_MODE)
     protect_facts: bool = Field(True, description="numbers, names and addresses pass through untouched")
     timeout_seconds: float = runtime_field(
         120, description="seconds without any output after which the engine is killed", gt=0

@@ -16,7 +16,7 @@ from stages.synthesize.augmentation.inflection import Form, form_of, inflected
 from stages.synthesize.method import Failure
 from stages.synthesize.text.draws import Draws
 from stages.synthesize.text.english import STOP_WORDS, is_english
-from stages.synthesize.text.protected import NUMBER_WORDS, UNITS
+from stages.synthesize.text.protected import NUMBER_WORDS, QUANTITY_WORDS
 from stages.synthesize.text.words import Sentence, Word, replaced, sentences
 
 MIN_DOMINANCE = 0.8
@@ -127,7 +127,12 @@ class Synonyms:
                 is_usual = any(
                     same.words == sense.words for same in wordnet.senses(other, part_of_speech)[: self._senses]
                 )
-                if is_word and is_usual and other != base_form and other not in STOP_WORDS | NUMBER_WORDS | UNITS:
+                if (
+                    is_word
+                    and is_usual
+                    and other != base_form
+                    and other not in STOP_WORDS | NUMBER_WORDS | QUANTITY_WORDS
+                ):
                     result = inflected(wordnet, other, part_of_speech, form)
                     if result and result != word:
                         synonyms[result] = None

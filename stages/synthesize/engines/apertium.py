@@ -21,12 +21,11 @@ from typing import NamedTuple
 
 from data_schemas.errors import EnvironmentProblem
 from stages.synthesize.engines.null_flush_pipe import NullFlushPipe, PipeError
-from stages.synthesize.engines.pieces import short_spans
 from stages.synthesize.engines.shields import has_shield, shielded, unshielded
 from stages.synthesize.method import TABLES, Failure, checked
 from stages.synthesize.text.english import is_english
 from stages.synthesize.text.protected import Span
-from stages.synthesize.text.words import Sentence, replaced, sentences, word_spans
+from stages.synthesize.text.words import Sentence, replaced, sentences, short_spans, word_spans
 
 VERSION = 1
 """Raised when the same text and the same engine give another output."""

@@ -11,7 +11,9 @@ import email.utils
 import http.client
 import json
 import os
+import re
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -62,7 +64,7 @@ class ChatServer:
 
     def __post_init__(self) -> None:
         parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _is_valid(parts):
             raise ConfigError(
                 f"the endpoint's url is {public_url(self.url)!r}; accepted is a base URL such as http://localhost:8000/v1"
             )
@@ -71,6 +73,8 @@ class ChatServer:
                 f"the endpoint's url {public_url(self.url)!r} holds credentials or a query; put the key into the "
                 f"environment variable {self.key_variable}"
             )
+
+        self._key()
 
     @property
     def host(self) -> str:
@@ -102,11 +106,26 @@ class ChatServer:
                     raise EnvironmentProblem(
                         f"the endpoint {self.host} cannot be reached; start the server, or correct the url"
                     ) from None
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    raise EnvironmentProblem(
+                        f"the certificate of the endpoint {self.host} cannot be verified; set SSL_CERT_FILE, or "
+                        "correct the url"
+                    ) from None
                 is_late = isinstance(cause, TimeoutError)
                 reason, wait = "the server did not answer in time" if is_late else "the connection broke", None
             if attempt < self.tries - 1:
                 self.sleep(min(MAX_WAIT_SECONDS, 2.0**attempt if wait is None else wait))
         raise Unanswered(reason)
+
+    def _key(self) -> str:
+        """The key; refused if no header can hold it, as the error of a header would repeat it."""
+        key = os.environ.get(self.key_variable, "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise EnvironmentProblem(
+                f"the environment variable {self.key_variable} holds characters that no key has, such as line breaks; "
+                "set it to the key alone"
+            )
+        return key
 
     def _check_status(self, status: int) -> None:
         if status in _WRONG_SETTINGS or 300 <= status < 400:
@@ -119,7 +138,7 @@ class ChatServer:
 
     def _post(self, body: Mapping[str, Any]) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "headrace"}
-        key = os.environ.get(self.key_variable, "").strip()
+        key = self._key()
         if key:
             headers["Authorization"] = f"Bearer {key}"
         data = json.dumps(body, ensure_ascii=True).encode()
@@ -138,6 +157,13 @@ class ChatServer:
             if expected is not None and expected.isdigit() and int(expected) > len(received):
                 raise _Malformed("the answer is incomplete")
         return bytes(received)
+
+
+def _is_valid(parts: urllib.parse.SplitResult) -> bool:
+    try:
+        return parts.port != 0 and parts.geturl().isascii() and not re.search(r"[\s\x00-\x1f]", parts.geturl())
+    except ValueError:  # a port that is none
+        return False
 
 
 class _Malformed(Exception):

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import ContractError, EnvironmentProblem, NotFoundError
-from stages.synthesize.engines.pieces import short_spans
 from stages.synthesize.method import TABLES, Failure, checked
 from stages.synthesize.text.protected import Span
-from stages.synthesize.text.words import replaced, sentences
+from stages.synthesize.text.words import replaced, sentences, short_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -39,8 +39,7 @@ class NullFlushPipe:
             timeout_seconds: time without any output after which the programs are killed.
         """
         self._commands, self._timeout = commands, timeout_seconds
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._stop = weakref.finalize(self, _kill, self._processes)
+        self._own()
 
     def outputs(self, texts: Sequence[str]) -> list[str | PipeError]:
         """Output of each text, in order.
@@ -63,11 +62,24 @@ class NullFlushPipe:
 
     def close(self) -> None:
         """End the programs; the next batch starts them again."""
-        _kill(self._processes)
+        if self._owner == os.getpid():
+            _kill(self._processes, self._owner)
+        else:
+            self._own()
+
+    def _own(self) -> None:
+        """Begin without programs; those of a process that forked this one stay its own."""
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._owner = os.getpid()
+        self._stop = weakref.finalize(self, _kill, self._processes, self._owner)
 
     def _start(self) -> None:
         """Start the programs and see that they answer, unless they run."""
-        if self._processes and all(process.poll() is None for process in self._processes):
+        if (
+            self._owner == os.getpid()
+            and self._processes
+            and all(process.poll() is None for process in self._processes)
+        ):
             return
         self.close()
         source: IO[bytes] | int = subprocess.PIPE
@@ -134,7 +146,9 @@ def _environment() -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if not name.startswith("LC_")}, "LC_ALL": "C.UTF-8"}
 
 
-def _kill(processes: list[subprocess.Popen[bytes]]) -> None:
+def _kill(processes: list[subprocess.Popen[bytes]], owner: int) -> None:
+    if owner != os.getpid():
+        return
     for process in processes:
         process.kill()
     for process in processes:

@@ -10,6 +10,8 @@ Names are found in `words.py`, where the words around them are known. Every patt
 import re
 from collections.abc import Iterator
 
+from stages.synthesize.text.units import CURRENCIES, SCALES, UNITS
+
 Span = tuple[int, int]
 """Offsets in code points of the first character and after the last."""
 
@@ -25,15 +27,8 @@ _CHUNK = re.compile(r"[^\s\u0e00-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\u
 _ODD = re.compile(r"[\d@_\\{}<>=|^~$€£¥%§]|://|\w[/(:.]\w|[a-zà-ÿ][A-Z]")
 """A digit, a mark of code or money, an address, an abbreviation with dots, a name in camel case."""
 
-_UNITS = (
-    "percent percentage million millions billion billions trillion trillions thousand thousands hundred hundreds "
-    "dozen kg g mg km m cm mm mi ft lb lbs oz l ml gb mb kb tb hz khz mhz ghz w kw mw gw kwh v a pm am bn tn k mph "
-    "kph dollars dollar euros euro pounds pound yen cents degrees celsius fahrenheit miles mile kilometers kilometres "
-    "meters metres feet foot inches inch hours hour minutes minute seconds second days day weeks week months month "
-    "years year tons tonnes liters litres gallons acres hectares"
-)
-UNITS = frozenset(_UNITS.split())
-"""Words that a number in front of them makes part of a quantity."""
+QUANTITY_WORDS = frozenset({*UNITS, *CURRENCIES, *SCALES})
+"""Words that make a quantity of the number before them; next to another number, they would be another fact."""
 _NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion "

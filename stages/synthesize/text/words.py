@@ -3,6 +3,7 @@
 - `sentences`: sentences of a text in any script, with their words
 - `all_words`: words of a text, without borders of sentences
 - `replaced`: a text with some spans replaced
+- `short_spans`: a long sentence in parts
 
 Words are those of `stages.common.word_classes`, joined by apostrophes and hyphens; scripts without spaces have units of
 one ideograph, kana or orthographic cluster. A word is fixed if a change would alter a fact or break code: numbers,
@@ -28,7 +29,7 @@ from stages.common.word_classes import (
     STACKER,
     UNIT,
 )
-from stages.synthesize.text.protected import NUMBER_WORDS, UNITS, Span, protected_spans
+from stages.synthesize.text.protected import NUMBER_WORDS, QUANTITY_WORDS, Span, protected_spans
 
 TERMINALS = ".!?…։؝؞؟۔।॥။።፧፨᙮᠃᠉៕៖"
 """Marks that end a sentence if white space follows."""
@@ -125,7 +126,7 @@ def all_words(text: str, sentence_starts: Sequence[int] = ()) -> list[Word]:
         opens = bool(starts) and any(at in starts for at in range(previous, start + 1))
         is_number = word[0].isdigit() or word.lower() in NUMBER_WORDS
         fixed = (
-            start < reach or is_number or (after_number and word.lower() in UNITS)
+            start < reach or is_number or (word.lower() in QUANTITY_WORDS and (after_number or end - start > 1))
             or _is_name(word, opens and word.lower() in written)
         )  # fmt: skip
         words.append(Word(start, end, fixed))
@@ -179,3 +180,13 @@ def replaced(text: str, edits: Sequence[tuple[int, int, str]]) -> str:
         parts += [text[end:start], replacement]
         end = next_end
     return "".join([*parts, text[end:]])
+
+
+def short_spans(text: str, start: int, end: int, max_characters: int) -> Iterator[Span]:
+    """Parts of a span with up to `max_characters`, cut at spaces, which are left out, or anywhere in a longer word."""
+    while end - start > max_characters:
+        space = text.rfind(" ", start + 1, start + max_characters)
+        stop = space if space > start else start + max_characters
+        yield start, stop
+        start = stop + (space > start)
+    yield start, end

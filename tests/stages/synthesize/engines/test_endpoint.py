@@ -169,11 +169,34 @@ def test_hostile_texts_are_sent_as_they_are_or_not_at_all(server):
     assert outputs[4].reason.startswith("the text is longer") and outputs[5] == Failure("the text is empty")
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://a/v1", "http:///v1", "http://u:p@a/v1", "http://a/v1?key=x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://a/v1",
+        "http:///v1",
+        "http://u:p@a/v1",
+        "http://a/v1?key=x",
+        "http://a:99999/v1",
+        "http://a:x/v1",
+        "http://a/v 1",
+    ],
+)
 def test_urls_are_checked(url):
     with pytest.raises(ConfigError) as caught:
         ChatServer(url, "KEY", 1, 1)
     assert "u:p" not in str(caught.value) and "key=x" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk-\u2019quoted", "sk\0"])
+def test_a_key_that_no_header_can_hold_is_refused_without_repeating_it(server, monkeypatch, key):
+    if "\0" not in key:
+        monkeypatch.setenv("TEST_ENDPOINT_KEY", key)
+    else:
+        monkeypatch.setattr("os.environ", {"TEST_ENDPOINT_KEY": key})
+    with pytest.raises(EnvironmentProblem, match="TEST_ENDPOINT_KEY holds characters") as caught:
+        rephraser(server)
+    assert "sk" not in str(caught.value)
 
 
 def test_every_recipe_names_its_paper_and_holds_the_text():

@@ -74,6 +74,21 @@ def test_no_process_is_left(pipe):
     assert all(process.returncode is not None for process in processes) and not pipe._processes
 
 
+def test_a_forked_process_starts_programs_of_its_own(pipe, monkeypatch):
+    pipe.outputs(["a"])
+    parents, stop = list(pipe._processes), pipe._stop
+    with monkeypatch.context() as forked:
+        forked.setattr(null_flush_pipe.os, "getpid", lambda: -1)
+        assert pipe.outputs(["b"]) == ["B"]
+        assert not {process.pid for process in pipe._processes} & {process.pid for process in parents}
+        pipe.close()
+        stop()
+    assert all(process.poll() is None for process in parents)
+    for process in parents:
+        process.kill()
+        process.wait()
+
+
 def test_programs_that_do_not_answer_are_a_problem_of_the_machine():
     with pytest.raises(EnvironmentProblem, match="do not answer"):
         NullFlushPipe([["true"]], timeout_seconds=60).outputs(["a"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.synthesize.text.words import Sentence, replaced, sentences
+from stages.synthesize.text.words import Sentence, replaced, sentences, short_spans
 
 
 def fixed(text):
@@ -33,7 +33,10 @@ def test_sentences_of_scripts_without_spaces():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("it cost $1.13bn, or two million pounds and a pound of tea", ["1", "13bn", "two", "million", "pounds"]),
+        (
+            "it cost $1.13bn, or two million pounds and a pound of tea",
+            ["1", "13bn", "two", "million", "pounds", "pound"],
+        ),
         ("we saw Ada Lovelace in the U.S. and NASA", ["Ada", "Lovelace", "U", "S", "NASA"]),
         (
             "see https://a.example/x?y=z or mail ann@mill.example today",
@@ -51,7 +54,7 @@ def test_facts_and_code_are_fixed(text, expected):
 
 
 def test_a_capital_at_the_start_of_a_sentence_makes_no_name_of_a_word_that_is_also_written_small():
-    assert fixed("Mills turn. The mills of Ann turn, the day ends. Ann sleeps.") == ["Ann", "Ann"]
+    assert fixed("Mills turn. The mills of Ann turn, the rain ends. Ann sleeps.") == ["Ann", "Ann"]
 
 
 def test_joined_words_are_one():
@@ -73,6 +76,13 @@ def test_words_are_in_order_within_their_sentences_and_on_one_line(text):
             end = word.end
         end = sentence.end
     assert not text[end:].strip()
+
+
+@given(st.text(st.sampled_from("ab "), max_size=60), st.integers(1, 12))
+def test_parts_of_a_long_sentence_are_short_and_leave_out_spaces_alone(text, limit):
+    parts = list(short_spans(text, 0, len(text), limit))
+    assert all(end - start <= limit for start, end in parts)
+    assert "".join(text[start:end] for start, end in parts).replace(" ", "") == text.replace(" ", "")
 
 
 def test_replaced_keeps_everything_else():
