@@ -28,7 +28,7 @@ from infra.store.runs import RunStore
 Arguments = ParamSpec("Arguments")
 FLOWS = Path(__file__).parents[1]
 SHARED_SOURCES = (FLOWS / "report" / "charts.py", FLOWS / "console.py", FLOWS / "recipes.py")
-"""What the drawing functions use."""
+"""Modules that the drawing functions use."""
 STAGES_WITH_CHARTS = ("profile", "pretrain", "compress")
 
 _drawn: dict[str, Markup] = {}

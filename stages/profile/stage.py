@@ -39,7 +39,7 @@ class ProfileStage(Stage):
         return (*own, *(coverage_packages(config.coverage) if config.coverage else ()))
 
     def sources(self, config: ProfileConfig) -> dict[str, str]:
-        """Which WordNet there is."""
+        """The WordNet that is installed."""
         return coverage_sources(config.coverage) if config.coverage else {}
 
     def estimate(self, config: ProfileConfig, volume: Volume, capacity: Capacity) -> Estimate:
