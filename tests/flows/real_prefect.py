@@ -111,15 +111,21 @@ class Server:
 
 
 @contextmanager
-def serve(folder: Path, database: str | None = None) -> Iterator[Server]:
-    """A prepared server; `database` is the URL of its database, SQLite by default."""
+def serve(folder: Path, database: str | None = None, **more: str) -> Iterator[Server]:
+    """A prepared server.
+
+    Args:
+        folder: for its files and logs.
+        database: URL of its database; SQLite by default.
+        more: variables for it and its workers.
+    """
     port = free_port()
     environment = {
         **os.environ, "PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "HEADRACE_HOME": str(folder / "store"), "PREFECT_SERVER_LOGGING_LEVEL": "WARNING", "PYTHONPATH": str(CHECKOUT),
         "PATH": f"{SCRIPTS}:{os.environ['PATH']}", "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem", **more,
     }  # fmt: skip
     environment.pop("PREFECT_LOGGING_LEVEL", None)  # of the tests' own Prefect
     if database:

@@ -14,12 +14,14 @@ import pytest
 import yaml
 
 from data_schemas.manifest import RunRecord
+from flows.run_config import build_run_config
 from infra.store.runs import RunStore, process_of
 from stages.registry import stages_of
-from tests.flows.mini import mini_values, write_corpus
+from tests.flows.mini import mini_values, run_config, write_corpus
 from tests.flows.real_prefect import CHECKOUT, Server, family, postgres, postgres_binaries, serve, stop, workers
 from tests.flows.test_command_line import HEADRACE
 from tests.flows.test_command_line import wait_for as wait_for_seconds
+from tests.flows.test_rerun_matrix import CELLS
 
 pytestmark = pytest.mark.slow
 NAMES = [stage.name for stage in stages_of({})]
@@ -56,7 +58,7 @@ def checkpoints(store: Path) -> list[Path]:
     return list(store.glob("pretrain/*/*/work/train/*/complete.json"))
 
 
-def test_four_workers_run_deployments_at_once_and_one_reruns(server, mini, tmp_path):
+def test_four_workers_run_deployments_at_once(server, mini, tmp_path):
     flow_runs = [
         server.run("headrace/pipeline", config=mini, store=f"{tmp_path}/{number}", until="clean") for number in range(4)
     ]
@@ -70,17 +72,20 @@ def test_four_workers_run_deployments_at_once_and_one_reruns(server, mini, tmp_p
     if postgres_binaries():
         assert "database is locked" not in server.log
 
-    first = only_run(tmp_path / "0")
-    again = server.run(
-        "headrace-rerun/rerun", stage="ingest", store=f"{tmp_path}/0", onwards=True, until="clean",
-        set=["clean.languages=[en]"],
-    )  # fmt: skip
-    server.wait(again, "COMPLETED")
-    newest = RunStore(f"{tmp_path}/0").get("latest")
-    assert (newest.base_run, newest.forced, newest.config["clean"]["languages"]) == (first.run_id, "ingest", ["en"])
-    assert {name: outcome.action for name, outcome in newest.stages.items()} == {
-        "ingest": "run", "clean": "run",
-    }  # fmt: skip
+
+def test_reruns_as_deployments(server, mini, tmp_path):
+    """The matrix of reruns, all at once on one store."""
+    store = str(tmp_path / "store")
+    base, _ = run_config(store, build_run_config(mini, "mini"), last_stage="dedup")
+    flow_runs = {
+        name: server.run("headrace-rerun/rerun", **cell.parameters, run=base.run_id, store=store)
+        for name, cell in CELLS.items()
+    }
+    for name, flow_run in flow_runs.items():
+        server.wait(flow_run, "COMPLETED")
+        record = RunStore(store).of_flow_run(flow_run)
+        assert record is not None and record.base_run == base.run_id
+        assert {stage: outcome.action for stage, outcome in record.stages.items()} == CELLS[name].actions, name
 
 
 def test_commands_and_scripts_report_tasks_cached_states_and_artifacts(server, mini, tmp_path):

@@ -1,86 +1,40 @@
 """Runs on a real Ray cluster with a token, by the command line: each command is a process of its own."""
 
+import fnmatch
 import json
 import os
+import shlex
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from infra.ray_jobs.logs import LogReader
-from infra.ray_jobs.requests import JobFolder
-from infra.store.runs import RunStore
-from tests.flows.mini import digests, mini_config, mini_values, run_config, write_corpus
+from tests.flows.jobs import dying
+from tests.flows.jobs.commands import MAIN, WHOLE, Commands, wait_for
+from tests.flows.mini import digests, mini_config, run_config
+from tests.flows.test_rerun_matrix import CELLS
 from tests.infra.ray_jobs.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[3]
 LONG = ("--until", "pretrain", "--set", "pretrain.tokens=2000000", "--set", "pretrain.workers=1")
 """Minutes of training by one worker of Ray Train, which holds a placement group."""
-RESOURCES = """
-import json, sys, time, ray
-from ray.util.state import list_actors
-ray.init(sys.argv[1], logging_level="ERROR", log_to_driver=False)
-for _ in range(100):
-    total, free = ray.cluster_resources(), ray.available_resources()
-    if total.get("CPU") == free.get("CPU"):
-        break
-    time.sleep(0.1)
-actors = [actor.class_name for actor in list_actors(sys.argv[2], filters=[("state", "!=", "DEAD")])]
-print(json.dumps([total["CPU"], free.get("CPU"), actors]))
+PERSISTENT = f"import flows.stage_tasks as tasks; tasks.RETRY_DELAYS_SECONDS = [0.0] * 5; {MAIN}"
+SEVERAL = """
+import json, sys
+from flows.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
 """
-
-
-class Commands:
-    """`headrace` with a store and a config of its own."""
-
-    def __init__(self, cluster: RayCluster, folder: Path) -> None:
-        self.cluster, self.store, self.started = cluster, str(folder / "store"), []
-        self.corpus = write_corpus(folder / "texts")
-        values = mini_values(self.corpus)
-        values["execution"] |= {
-            "address": cluster.dashboard, "shared_filesystem": True, "python": sys.executable, "follow_seconds": 0.5,
-        }  # fmt: skip
-        self.config = str(folder / "mini.yaml")
-        Path(self.config).write_text(yaml.safe_dump(values))
-        self.environment = {**cluster.environment, "HEADRACE_HOME": self.store, "PREFECT_HOME": str(folder / "prefect")}
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """A command in the background."""
-        command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
-        started = subprocess.Popen(
-            command, env=self.environment | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.started.append(started)
-        return started
-
-    def __call__(self, *arguments: str, status: int = 0, **environment: str) -> str:
-        """Output of a command."""
-        started = self.start(*arguments, **environment)
-        output, _ = started.communicate(timeout=240)
-        assert started.returncode == status, output
-        return output
-
-    @property
-    def runs(self) -> RunStore:
-        return RunStore(self.store)
-
-    def log(self, first: int = 0) -> str:
-        """Text that the jobs of the newest run have printed, from a fencing number on."""
-        newest = self.runs.all()[:1]
-        return "".join(LogReader(self.runs.folder, newest[0].run_id, first).new_text()) if newest else ""
-
-    def nothing_is_left(self) -> None:
-        """Every processor of the cluster is free, and no actor of Ray Train is alive."""
-        script = [sys.executable, "-c", RESOURCES, f"127.0.0.1:{self.cluster.port}", self.cluster.dashboard]
-        done = subprocess.run(script, env=self.cluster.environment, capture_output=True, text=True, timeout=120)
-        total, free, actors = json.loads(done.stdout.splitlines()[-1])
-        assert (free, actors) == (total, ["_AutoscalingCoordinatorActor"] * len(actors)), done.stderr
+"""Several commands in one process, with one temporary Prefect server."""
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +47,7 @@ def cluster() -> Iterator[RayCluster]:
 def headrace(cluster: RayCluster, tmp_path: Path) -> Iterator[Commands]:
     commands = Commands(cluster, tmp_path)
     yield commands
-    for started in commands.started:
-        started.kill()
-        started.wait()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    commands.close()
 
 
 def test_a_run_submitted_whole_makes_what_one_process_makes_and_leaves_its_log(headrace, tmp_path):
@@ -127,11 +72,11 @@ def test_a_run_submitted_whole_makes_what_one_process_makes_and_leaves_its_log(h
 def test_a_flow_that_is_terminated_stops_its_job_and_leaves_nothing(headrace, tmp_path):
     """SIGTERM is what a worker of Prefect sends to cancel a flow run."""
     flow = headrace.start("run", headrace.config, "--on", "ray", *LONG)
-    wait_for(lambda: "train: " in headrace.log(), 200)
-    run_id = headrace.runs.get("latest").run_id
+    wait_for(lambda: "train: " in headrace.log())
+    run_id = headrace.run_id
     flow.send_signal(signal.SIGTERM)
-    output, _ = flow.communicate(timeout=120)
-    assert "tokenize   [" in output, "the log is shown as it comes"
+    flow.wait(240)
+    assert "tokenize   [" in headrace.printed(flow), "the log is shown as it comes"
     record = headrace.runs.get("latest")
     assert record.status == "interrupted"
     inline, _ = run_config(str(tmp_path / "inline"), mini_config(headrace.corpus), last_stage="tokenize")
@@ -140,17 +85,16 @@ def test_a_flow_that_is_terminated_stops_its_job_and_leaves_nothing(headrace, tm
 
 
 def test_a_killed_submitter_and_a_killed_driver_are_replaced_and_a_cancel_leaves_nothing(headrace):
-    whole = ("run", headrace.config, "--on", "ray", "--set", "execution.submit=run", *LONG[:-1], "pretrain.workers=0")
+    whole = ("run", headrace.config, *WHOLE)
     killed = headrace.start(*whole)
-    wait_for(lambda: "train: step" in headrace.log(), 200)
-    run_id = headrace.runs.get("latest").run_id
-    [first] = JobFolder(headrace.runs.folder, run_id).all()
+    wait_for(lambda: "train: step" in headrace.log())
+    run_id = headrace.run_id
+    [first] = headrace.jobs()
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
 
     adopter = headrace.start(*whole)
-    assert adopter.stdout is not None
-    assert "is in progress" in next(line for line in adopter.stdout if run_id in line)
+    wait_for(lambda: f"continues run {run_id}, whose job" in headrace.printed(adopter))
     claims = headrace.runs.claims(run_id)
     driver = claims.owner(claims.highest())
     assert (claims.highest(), driver.job) == (first.number, first.submission_id), "the job went on"
@@ -161,6 +105,43 @@ def test_a_killed_submitter_and_a_killed_driver_are_replaced_and_a_cancel_leaves
 
     assert f"run {run_id} is interrupted" in headrace("cancel", "latest")
     headrace.nothing_is_left()
-    output, _ = adopter.communicate(timeout=60)
-    assert adopter.returncode == 2, output
+    headrace.ended(adopter, status=2)
     assert headrace.runs.get("latest").status == "interrupted"
+
+
+def test_a_job_that_is_killed_at_each_milestone_of_a_run_continues_where_it_was(headrace, tmp_path):
+    """By the retries of Prefect's task: at a partition, a training step, a compression pass, items of the benchmark."""
+    lives = headrace.folder / "lives"
+    lives.mkdir()
+    python = (
+        f"env PYTHONPATH={shlex.quote(str(ROOT))} {sys.executable} -m tests.flows.jobs.dying {shlex.quote(str(lives))}"
+    )
+    options = ("--on", "ray", "--set", "execution.submit=run", "--set", f"execution.python={python}")
+    headrace.ended(headrace.start("run", headrace.config, *options, script=PERSISTENT))
+    written = dying.writes(lives)
+    milestones = [(lives / name).exists() for name in dying.MILESTONES]
+    assert (len(written), all(milestones)) == (len(milestones) + 1, True)
+    markers = ("*/parts/*.json", "*/complete.json", "*/work/pass-?/measurement.json", "*/work/answers/*")
+    for marker in markers:
+        counts = Counter(path for life in written for path in life if fnmatch.fnmatch(path, marker))
+        assert len(counts) > 2 and set(counts.values()) == {1}, f"nothing is done twice: {counts}"
+    record = headrace.runs.get("latest")
+    assert (record.status, len(headrace.runs.all())) == ("finished", 1)
+    inline, _ = run_config(str(tmp_path / "inline"), mini_config(headrace.corpus), last_stage="compress")
+    expected = digests(str(tmp_path / "inline"), inline.run_id)
+    assert {name: digests(headrace.store, record.run_id)[name] for name in expected} == expected
+
+
+def test_reruns_as_jobs(headrace):
+    """Each cell of the matrix, all but the first as one job."""
+    base, _ = run_config(headrace.store, mini_config(headrace.corpus), last_stage="dedup")
+    submits = ("stage", "run", "run", "run")
+    commands = [
+        ["rerun", *cell.options, "--run", base.run_id, *headrace.on_ray(submit)]
+        for cell, submit in zip(CELLS.values(), submits, strict=True)
+    ]
+    headrace.ended(headrace.start(json.dumps(commands), script=SEVERAL))
+    records = [record for record in reversed(headrace.runs.all()) if record.run_id != base.run_id]
+    for record, cell in zip(records, CELLS.values(), strict=True):
+        assert {name: outcome.action for name, outcome in record.stages.items()} == cell.actions
+        assert record.status == "finished"

@@ -1,5 +1,9 @@
-"""A Ray cluster of one node with dashboard and token, in processes of its own."""
+"""A Ray cluster with dashboard and token, in processes of its own, which a test may lose one by one.
 
+- `ray_cluster`: context with a head; `RayCluster`: its addresses, more nodes, processes to kill, a new head
+"""
+
+import json
 import os
 import secrets
 import shutil
@@ -11,19 +15,29 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
 
 START_SECONDS = 120.0
 
 
 @dataclass
 class RayCluster:
-    """Address and environment of the cluster."""
+    """Address and environment of the cluster, and its nodes."""
 
-    port: int
-    dashboard_port: int
+    cpus: int = 4
     token: str = field(default_factory=lambda: secrets.token_hex(32))
+    folder: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+    """Short: it holds Unix sockets."""
+    nodes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    """`ray start --block` of each node, the head's first."""
+    restarted: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.port, self.dashboard_port = _free_ports(2)
 
     @property
     def dashboard(self) -> str:
@@ -36,50 +50,120 @@ class RayCluster:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PREFECT_API"))}
         return {**own, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
 
+    def start_head(self) -> None:
+        """Start a head, at the addresses of an earlier one, and wait until it answers."""
+        log = self._start(
+            f"--head --port={self.port} --dashboard-port={self.dashboard_port} --dashboard-host=127.0.0.1 "
+            f"--ray-client-server-port={_free_ports(1)[0]} --num-cpus={self.cpus} --temp-dir={self.folder}"
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while self.answer("/api/version") is None:
+            with open(log) as file:  # noqa: PTH123
+                assert self.nodes[-1].poll() is None and time.monotonic() < deadline, file.read()
+            time.sleep(0.2)
+
+    def start_node(self, options: str, **environment: str) -> "subprocess.Popen[bytes]":
+        """Start one more node; returns before it has joined."""
+        self._start(f"--address=127.0.0.1:{self.port} {options}", **environment)
+        return self.nodes[-1]
+
+    def _start(self, options: str, **environment: str) -> str:
+        names = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
+        ports = [f"--{name}-port={port}" for name, port in zip(names, _free_ports(len(names)), strict=True)]
+        command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
+        command += [*options.split(), *ports, "--object-store-memory=150000000"]
+        path = f"{self.folder}/start{len(self.nodes)}.log"
+        with open(path, "wb") as log:  # noqa: PTH123
+            started = subprocess.Popen(
+                command, env=self.environment | environment, stdout=log, stderr=log, start_new_session=True,
+                cwd=self.folder,
+            )  # fmt: skip
+        self.nodes.append(started)
+        return path
+
+    def answer(self, path: str) -> Any:
+        """Answer of the dashboard; None if it does not answer or knows no such thing."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(self.dashboard + path, headers=headers), timeout=10
+            ) as response:
+                return json.loads(response.read())
+        except (OSError, json.JSONDecodeError):
+            return None
+
+    def job_status(self, submission_id: str) -> str | None:
+        """Status of a job; None if the dashboard does not answer or does not know it."""
+        details = self.answer(f"/api/jobs/{submission_id}")
+        return details and str(details["status"])
+
+    def process(self, node: "subprocess.Popen[bytes]", program: str) -> psutil.Process:
+        """The process of a node whose program ends with a name."""
+        children = psutil.Process(node.pid).children(recursive=True)
+        [found] = [child for child in children if any(part.endswith(program) for part in child.cmdline()[:3])]
+        return found
+
+    def restart_dashboard(self) -> None:
+        """Start the dashboard again as it was started; it must have been killed by `kill_dashboard`."""
+        command, environment = self._dashboard
+        self.restarted.append(
+            subprocess.Popen(
+                command, env=environment, cwd=self.folder, start_new_session=True,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+
+    def kill_dashboard(self) -> None:
+        """Kill the dashboard of the head alone; `ray start --block` would end the head with it, and is paused."""
+        self.nodes[0].send_signal(signal.SIGSTOP)
+        process = self.process(self.nodes[0], "dashboard.py")
+        self._dashboard = process.cmdline(), process.environ()
+        for one in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+
+    def kill_head(self) -> None:
+        """Kill the head's own processes at once; what works for jobs there has to end by itself."""
+        head = psutil.Process(self.nodes[0].pid)
+        own = [child for child in head.children(recursive=True) if child.name().startswith(("ray::Dash", "ray::Runt"))]
+        own += [child for one in self.restarted for child in psutil.Process(one.pid).children(recursive=True)]
+        for one in [head, *head.children(), *own, *(psutil.Process(one.pid) for one in self.restarted)]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        for started in [self.nodes.pop(0), *self.restarted]:
+            started.wait()
+        self.restarted.clear()
+
+    def close(self) -> None:
+        """End all processes of all nodes."""
+        families = []
+        for started in [*self.nodes, *self.restarted]:
+            with suppress(psutil.NoSuchProcess):
+                families += psutil.Process(started.pid).children(recursive=True)
+            with suppress(ProcessLookupError):
+                started.send_signal(signal.SIGTERM)  # ends all processes of the node
+                started.send_signal(signal.SIGCONT)
+        for started in [*self.nodes, *self.restarted]:
+            try:
+                started.wait(30)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+        for process in families:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 @contextmanager
-def ray_cluster(cpus: int = 4) -> Iterator[RayCluster]:
+def ray_cluster(cpus: int = 4, **settings: Any) -> Iterator[RayCluster]:
     """Start the cluster, and end all of its processes after the block."""
-    port, dashboard, *others = _free_ports(7)
-    cluster = RayCluster(port, dashboard)
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds Unix sockets
-    names = (
-        "--ray-client-server-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port",
-        "--metrics-export-port", "--runtime-env-agent-port",
-    )  # fmt: skip
-    options = {
-        "--port": port, "--dashboard-port": dashboard, "--dashboard-host": "127.0.0.1", "--num-cpus": cpus,
-        "--object-store-memory": 150_000_000, "--temp-dir": folder, **dict(zip(names, others, strict=True)),
-    }  # fmt: skip
-    command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head", "--block"]
-    command += [f"{name}={value}" for name, value in options.items()]
-    with open(f"{folder}/start.log", "wb") as log:  # noqa: PTH123
-        started = subprocess.Popen(
-            command, env=cluster.environment, stdout=log, stderr=log, start_new_session=True, cwd=folder
-        )
+    cluster = RayCluster(cpus, **settings)
     try:
-        _wait_until_it_answers(cluster, started, f"{folder}/start.log")
+        cluster.start_head()
         yield cluster
     finally:
-        started.send_signal(signal.SIGTERM)  # ends all nodes of the cluster
-        try:
-            started.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(started.pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_until_it_answers(cluster: RayCluster, started: subprocess.Popen[bytes], log: str) -> None:
-    headers = {"Authorization": f"Bearer {cluster.token}"}
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(urllib.request.Request(f"{cluster.dashboard}/api/version", headers=headers)).close()
-            return
-        except OSError:
-            with open(log) as file:  # noqa: PTH123
-                assert started.poll() is None and time.monotonic() < deadline, file.read()
-        time.sleep(0.2)
+        cluster.close()
 
 
 def _free_ports(count: int) -> list[int]:
