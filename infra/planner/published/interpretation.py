@@ -59,7 +59,7 @@ def interpret(row: PublishedRow) -> Run | str:
     if missing:
         return f"{where}: {', '.join(missing)} missing, and no shape is known by that name"
     network = _network(row, fields, assumed)
-    devices = int(fields.get("gpus", 0)) or _product(fields)
+    devices = int(fields.get("gpus", 0)) or _product(fields) or _counted(row.texts["hardware"])
     if not devices:
         return f"{where}: gpus is missing, and the layout does not give it"
     cluster = cluster_of(accelerator, devices)
@@ -118,6 +118,12 @@ def _network(row: PublishedRow, fields: dict[str, float], assumed: list[str]) ->
     nearest = min(networks, key=lambda network: abs(math.log(network.total_parameters / stated)))
     assumed.append(f"{'gated' if nearest.matrices == 3 else 'plain'} feed-forward, by params_b")
     return nearest
+
+
+def _counted(hardware: str) -> int:
+    """Devices of a text such as `8x H100`; 0 if it gives no number."""
+    match = re.match(r"\s*(\d{1,6})\s*[x×]\s*[a-z]", hardware, re.IGNORECASE)
+    return int(match[1]) if match else 0
 
 
 def _product(fields: dict[str, float]) -> int:

@@ -100,6 +100,8 @@ def _row(line: int, values: dict[str, str]) -> PublishedRow:
     for name in NUMBERS:
         text = values.get(name, "").strip()
         value = number(text)
+        if value is not None and name == "seq_len" and re.match(r"[\d.]+\s*k", text, re.IGNORECASE):
+            value *= 1.024  # 8k tokens are 8,192
         if value is not None and value > 0:
             numbers[name] = value
         elif text.lower() not in UNKNOWN:

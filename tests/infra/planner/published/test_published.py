@@ -85,6 +85,22 @@ def test_any_column_may_be_missing_or_odd(tmp_path, value):
             assert result.startswith(f"line {row.line} ")
 
 
+def test_usual_spellings_of_context_and_devices(tmp_path):
+    assert run_of(tmp_path, seq_len="8k").network.context == 8192
+    run = run_of(tmp_path, hardware="8x H100-80GB SXM", gpus="", dp="")
+    assert (run.cluster.device, run.cluster.devices) == ("H100", 8)
+
+
+def test_a_name_gives_a_shape_only_to_the_network_that_has_it(tmp_path):
+    shape = {"layers": "", "hidden": "", "heads": "", "ffn": "", "vocab": ""}
+    assert run_of(tmp_path, model="BLOOM 176B", **shape).network.layers == 70
+    assert isinstance(run_of(tmp_path, model="BLOOM 7B", **shape), str)
+    assert isinstance(run_of(tmp_path, model="GPT-3 13B", **shape), str)
+    assert run_of(tmp_path, model="Meta-Llama-3.1-8B", **shape).network.total_parameters == pytest.approx(
+        8.03e9, rel=0.01
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "shard"),
     [("FULL_SHARD", 128), ("128", 128), ("16", 16), ("7", 1), ("HYBRID_SHARD", 8), ("no", 1), ("", 1)],
