@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stages.synthesize.rounds import MadePart
     from stages.synthesize.shares import Quota
 
-TEXT_BYTES_PER_SECOND = {"backtranslation": 22e3, "rephrase": 2e3}
+TEXT_BYTES_PER_SECOND = {"apertium": 22e3, "marian": 2e3, "endpoint": 2e3, "checkpoint": 2e3}
 """Per core, by kind of method."""
 OTHER_BYTES_PER_SECOND = 1e6
 CORPUS_BYTES_PER_SECOND = 20e6
@@ -176,10 +176,12 @@ def _check_benchmarks(config: SynthesizeConfig, corpus: Artifact) -> None:
     """Refuse to forget the benchmarks that dedup keeps out of the corpus."""
     decontaminate = corpus.manifest.config.get("decontaminate")
     if decontaminate and config.gates.benchmarks is None:
-        globs = ", ".join(map(str, decontaminate["benchmarks"]))
+        globs = [str(glob) for glob in decontaminate["benchmarks"]]
+        named = globs[0] + (f" and {len(globs) - 1} more" if len(globs) > 1 else "")
         raise ConfigError(
-            f"dedup keeps the benchmark items of {globs} out of the corpus, but synthesize.gates.benchmarks is null, "
-            f"so that synthetic texts could hold them; set synthesize.gates.benchmarks: {{benchmarks: [{globs}]}}"
+            f"dedup keeps the benchmark items of {named} out of the corpus, but synthesize.gates.benchmarks is null, "
+            "so that synthetic texts could hold them; list the globs of dedup.decontaminate.benchmarks as "
+            "synthesize.gates.benchmarks.benchmarks too"
         )
 
 

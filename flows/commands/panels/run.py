@@ -205,6 +205,7 @@ def params(
 @command(
     app, PANEL, "headrace sweep configs/demo.yaml configs/recipes/frontier.yaml",
     "headrace sweep latest configs/recipes/frontier.yaml",
+    "headrace sweep configs/demo.yaml configs/experiments/synthetic.yaml",
 )  # fmt: skip
 def sweep(
     source: Annotated[
@@ -216,35 +217,47 @@ def sweep(
     ],
     recipes: Annotated[
         str,
-        typer.Argument(metavar="RECIPES", help="compression recipes, such as configs/recipes/frontier.yaml"),
+        typer.Argument(metavar="RECIPES|EXPERIMENT", help="a file of configs/recipes/ or configs/experiments/"),
     ],
     set_: Overrides = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Compress one model by many recipes; marks the Pareto frontier.
+    """Compress one model by many recipes, or compare variants of a run.
 
-    Recipes share the passes they begin with, and reuse what the store already holds.
+    Marks the Pareto frontier of recipes; variants of an experiment are compared with its baseline, seed by seed. What
+    the store already holds is reused.
     """
+    from flows.commands.experiment import experiment_json, print_experiment, run_experiment
     from flows.server_process import launch
 
     launch()
     from flows.commands.sweep import LAST_STAGE, print_sweep, sweep_json
     from flows.commands.sweep import sweep as run_sweep
     from flows.console import run_view
+    from flows.experiments import read_experiment
     from flows.planning import stages_until
     from flows.recipes import read_recipes
     from flows.run_artifacts import report_location
     from flows.run_config import load_run_config, recorded_config
     from infra.store.runs import RunStore
+    from stages.registry import STAGES
 
-    url, recipes_by_name = store_url(store), read_recipes(recipes)
+    url, experiment = store_url(store), read_experiment(recipes)
+    recipes_by_name = {} if experiment else read_recipes(recipes)
     base = None
     if source.endswith((".yaml", ".yml")):
         run_config = load_run_config(source, set_ or [])
     else:
         base = RunStore(url).get(source)
         run_config = recorded_config(base, set_ or [])
+    if experiment:
+        with run_view([stage.name for stage in STAGES]) as view:
+            measured = run_experiment(run_config, experiment, url, view)
+        print_experiment(measured, experiment)
+        if as_json:
+            print_json(experiment_json(measured, experiment))
+        return
     with run_view([stage.name for stage in stages_until(run_config.stages, LAST_STAGE)]) as view:
         results = run_sweep(run_config, recipes_by_name, url, view, base)
     print_sweep(results)
