@@ -1,8 +1,8 @@
-"""Planner against published runs: `python -m benchmarks.planner_accuracy FILE.csv [--quick] [--fit] [--rows]`.
+"""Planner against published runs: `python -m benchmarks.planner_accuracy [FILE.csv] [--quick] [--fit] [--rows]`.
 
 Predicts step time and memory of every row with the constants of `infra.planner.step_time`, which were fitted on one
 block of rows, and compares them with what was published, block by block. The file has the columns of
-`infra.planner.published.rows`.
+`infra.planner.published.rows`; by default it is ../shared/research/published_runs.csv beside the checkout.
 
 - time_error_percent: mean absolute error of all rows outside the fitted block
 - memory_error_percent: mean absolute error of the memory of all rows
@@ -27,6 +27,7 @@ from infra.planner.published.interpretation import Run, interpret
 from infra.planner.published.rows import read_rows
 from infra.planner.step_time import FITTED, Constants
 
+FILE = Path(__file__).resolve().parents[2] / "shared" / "research" / "published_runs.csv"
 START = Constants(0.9, 0.5, 60.0, 40.0, 1e-4, 0.5, 0.6)
 SOFT_ERROR = 0.05
 """Errors beyond it count less: a row of the block may have ended for another reason."""
@@ -35,14 +36,14 @@ SOFT_ERROR = 0.05
 def main() -> None:
     """Predict all rows; print the table of blocks and the errors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", nargs="?", help="CSV file of published runs")
+    parser.add_argument("file", nargs="?", default=str(FILE), help="CSV file of published runs")
     parser.add_argument("--quick", action="store_true", help="no difference: it takes seconds")
     parser.add_argument("--fit", action="store_true", help="fit the constants on the block again")
     parser.add_argument("--rows", action="store_true", help="print every row")
     arguments = parser.parse_args()
     console = Console(width=160)
-    if not arguments.file or not Path(arguments.file).is_file():
-        console.print("no file of published runs is given; nothing is measured", markup=False)
+    if not Path(arguments.file).is_file():
+        console.print(f"there is no file {arguments.file} of published runs; nothing is measured", markup=False)
         print(json.dumps({"time_error_percent": None, "memory_error_percent": None}))
         return
     try:
