@@ -24,6 +24,8 @@ from stages.profile.state_codec import decode, encode
 
 BATCH_BYTES = 4_000_000
 """Text that is analyzed at once; a longer document is a batch of its own."""
+GROUP = 8
+"""States that are merged among themselves before they are merged with all others."""
 STATES = pa.schema([("analysis", pa.string()), ("state", pa.large_binary())])
 STATES_FILE, WHOLE_FILE, CELLS_FILE = "states", "whole", "cells.json"
 
@@ -110,6 +112,35 @@ def state_files(results: Sequence[tuple[str, PartitionResult]], slices: Slices) 
     return files
 
 
+class GroupedMerge:
+    """Merge of many states of an analysis: those of a few files among themselves first, then with all before.
+
+    The merged state is soon far larger than that of a file, and every merge reads both.
+    """
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
+        self._merged = analysis.empty()
+        self._pending: list[State] = []
+
+    def add(self, state: State) -> None:
+        """Merge one more state, now or later."""
+        self._pending.append(state)
+        if len(self._pending) == GROUP:
+            self.result()
+
+    def result(self) -> State:
+        """State of all so far."""
+        while len(self._pending) > 1:
+            pairs = zip(self._pending[::2], [*self._pending[1::2], None], strict=False)
+            self._pending = [
+                first if second is None else self._analysis.merge(first, second) for first, second in pairs
+            ]
+        if self._pending:
+            self._merged = self._analysis.merge(self._merged, self._pending.pop())
+        return self._merged
+
+
 def measure_slice(analyses: Sequence[Analysis], payload: tuple[str, Sequence[StateFile]], out: PartitionWriter) -> None:
     """Merge the states of a slice, split by split, and write its figures and examples.
 
@@ -119,20 +150,17 @@ def measure_slice(analyses: Sequence[Analysis], payload: tuple[str, Sequence[Sta
         out: receives `measures.arrow` and `examples.arrow`.
     """
     name, files = payload
-    merged: dict[str, dict[str, State]] = {
-        split: {analysis.name: analysis.empty() for analysis in analyses} for split in SPLITS
-    }
+    merged = {split: {analysis.name: GroupedMerge(analysis) for analysis in analyses} for split in SPLITS}
     for split, pieces, number in files:
         stored = pieces.read(number)
         encoded = dict(zip(stored.column("analysis").to_pylist(), stored.column("state"), strict=True))
         for analysis in analyses:
-            state = decode(encoded[analysis.name].as_buffer().to_pybytes())
-            merged[split][analysis.name] = analysis.merge(merged[split][analysis.name], state)
+            merged[split][analysis.name].add(decode(encoded[analysis.name].as_buffer().to_pybytes()))
     has_both = {split for split, _, _ in files} == set(SPLITS)
     measures: list[Measure] = []
     examples: list[Example] = []
     for analysis in analyses:
-        training, held_out = (merged[split][analysis.name] for split in SPLITS)
+        training, held_out = (merged[split][analysis.name].result() for split in SPLITS)
         compared = analysis.compare(training, held_out) if has_both else ()
         whole = analysis.merge(training, held_out)
         measures += [*analysis.measures(whole), *compared]

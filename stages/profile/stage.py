@@ -43,7 +43,7 @@ class ProfileStage(Stage):
         return coverage_sources(config.coverage) if config.coverage else {}
 
     def estimate(self, config: ProfileConfig, volume: Volume, capacity: Capacity) -> Estimate:
-        """Estimate from the bytes of text, which are read twice for each slice dimension at most."""
+        """Estimate from the bytes of text."""
         seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / capacity.partitions + 1
         states = STATE_BYTES * (config.word_types + 2 * config.ngram_types)
         memory = capacity.per_node * (data_process_bytes(volume.text_bytes) + min(states, 4 * volume.text_bytes))

@@ -66,13 +66,13 @@ def merge(first: State, second: State, capacity: int = CAPACITY) -> State:
     if not first["tokens"] or not second["tokens"]:
         return second if not first["tokens"] else first
     size = len(first["hashes"]) + len(second["hashes"])
-    hashes, counts = np.empty(size, np.uint64), np.empty(size, np.int64)
-    distinct = _merge(first["hashes"], first["counts"], second["hashes"], second["counts"], hashes, counts)
-    hashes = hashes[:distinct].copy()
+    columns = np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.int64)
+    types = _merge(*_sides(first), *_sides(second), *columns)
+    hashes, counts, errors = (column[:types].copy() for column in columns)
     state = {
         "hashes": hashes,
-        "counts": counts[:distinct].copy(),
-        "errors": _errors(first, hashes) + _errors(second, hashes),
+        "counts": counts,
+        "errors": errors,
         "tokens": first["tokens"] + second["tokens"],
         "level": max(first["level"], second["level"]),
         "bound": first["bound"] + second["bound"],
@@ -81,33 +81,53 @@ def merge(first: State, second: State, capacity: int = CAPACITY) -> State:
     return _pruned(state, capacity)
 
 
+def _sides(state: State) -> tuple[Hashes, Counts, Counts, np.uint64, np.int64]:
+    """A state as arguments of `_merge`: its types, the first hash that its sample lacks, and the bound of those."""
+    level = state["level"]
+    beyond = np.uint64(1 << (64 - level)) if level else np.uint64(2**64 - 1)
+    return state["hashes"], state["counts"], state["errors"], beyond, np.int64(state["bound"])
+
+
 @compiled
 def _merge(
-    first: Hashes, first_counts: Counts, second: Hashes, second_counts: Counts, hashes: Hashes, counts: Counts
+    first: Hashes,
+    first_counts: Counts,
+    first_errors: Counts,
+    first_beyond: np.uint64,
+    first_bound: np.int64,
+    second: Hashes,
+    second_counts: Counts,
+    second_errors: Counts,
+    second_beyond: np.uint64,
+    second_bound: np.int64,
+    hashes: Hashes,
+    counts: Counts,
+    errors: Counts,
 ) -> int:
-    """Fill in the sorted union of two sorted sets of types with the sums of their counts; returns its size."""
+    """Fill in the sorted union of two sorted sets of types with the sums of their counts; returns its size.
+
+    A type that one of the two lacks may have occurred there up to its bound, unless its sample would hold it.
+    """
     count, left, right = 0, 0, 0
     while left < len(first) or right < len(second):
         is_left = right == len(second) or (left < len(first) and first[left] <= second[right])
         is_right = left == len(first) or (right < len(second) and second[right] <= first[left])
-        hashes[count] = first[left] if is_left else second[right]
-        counts[count] = (first_counts[left] if is_left else 0) + (second_counts[right] if is_right else 0)
-        left += 1 if is_left else 0
-        right += 1 if is_right else 0
+        hashed = first[left] if is_left else second[right]
+        hashes[count], counts[count], errors[count] = hashed, 0, 0
+        if is_left:
+            counts[count] += first_counts[left]
+            errors[count] += first_errors[left]
+            left += 1
+        elif hashed >= first_beyond:
+            errors[count] += first_bound
+        if is_right:
+            counts[count] += second_counts[right]
+            errors[count] += second_errors[right]
+            right += 1
+        elif hashed >= second_beyond:
+            errors[count] += second_bound
         count += 1
     return count
-
-
-def _errors(state: State, hashes: Hashes) -> Counts:
-    """Occurrences of each type that the state may lack."""
-    if not state["sampled"]:
-        return np.zeros(len(hashes), dtype=np.int64)
-    errors = np.full(len(hashes), state["bound"], dtype=np.int64)
-    errors[: sample_size(hashes, state["level"])] = 0
-    positions = np.minimum(np.searchsorted(state["hashes"], hashes), len(state["hashes"]) - 1)
-    known = state["hashes"][positions] == hashes
-    errors[known] = state["errors"][positions[known]]
-    return errors
 
 
 def sample_size(hashes: Hashes, level: int) -> int:
