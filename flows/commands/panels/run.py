@@ -61,7 +61,7 @@ def plan(
 
     With --cluster: the layouts of its training on that cluster, by time and by money.
     """
-    if cluster is not None or published is not None:
+    if cluster is not None or published is not None or source_bytes is not None:
         _plan_elsewhere(config, set_ or [], cluster, source_bytes, published, as_json)
     else:
         _plan_here(_required(config), set_ or [], until, keep_versions, store, as_json)
@@ -292,15 +292,17 @@ def _plan_elsewhere(
     from infra.planner.clusters import read_cluster
 
     if published is not None:
-        if config is not None or cluster is not None:
-            raise ConfigError("--published predicts the runs of its file; omit CONFIG and --cluster")
+        if config is not None or cluster is not None or source_bytes is not None:
+            raise ConfigError("--published predicts the runs of its file; omit CONFIG, --cluster and --source-bytes")
         predictions = plan_published(published)
         print_published(predictions)
         if as_json:
             print_json(published_json(predictions))
         return
     run_config = load_run_config(_required(config), overrides)
-    planned = plan_cluster(run_config, read_cluster(cluster or ""), number_of_bytes(source_bytes))
+    if cluster is None:
+        raise ConfigError("--source-bytes is for a plan on a cluster; add --cluster, such as --cluster 64xH100")
+    planned = plan_cluster(run_config, read_cluster(cluster), number_of_bytes(source_bytes))
     print_cluster_plan(planned)
     if as_json:
         print_json(cluster_plan_json(planned))

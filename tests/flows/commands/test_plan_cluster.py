@@ -91,6 +91,7 @@ def test_layouts_as_settings():
         ([DEMO, "--cluster", "8xH100", "--source-bytes", "lots"], "--source-bytes is 'lots'"),
         ([DEMO, "--cluster", "8xH100", "--set", "pretrain.batch_tokens=100"], "less than one row"),
         ([DEMO, "--published", "x.csv"], "omit CONFIG"),
+        ([DEMO, "--source-bytes", "1TB"], "--source-bytes is for a plan on a cluster"),
         (["--published", "missing.csv"], "missing.csv cannot be read"),
     ],
 )
