@@ -25,6 +25,8 @@ from stages.profile.document_words import DocumentWords, document_words
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 MOST_WORDS = 8
+LONGEST = 100
+"""Bytes of a word that are looked up; WordNet knows none so long."""
 MOST_CACHED = 500_000
 """Distinct words whose base forms are in memory."""
 LANGUAGES = ("en", None)
@@ -88,7 +90,8 @@ class Lexicon:
             self._hashes, self._found = self._hashes[:0], self._found[:0]
         new = ~np.isin(hashes, self._hashes, assume_unique=True)
         if new.any():
-            surfaces = (found.data[found.starts[p] : found.ends[p]].tobytes() for p in positions[new].tolist())
+            ends = np.minimum(found.ends, found.starts + LONGEST)
+            surfaces = (found.data[found.starts[p] : ends[p]].tobytes() for p in positions[new].tolist())
             numbers = [self.number(surface.decode(errors="replace").casefold()) for surface in surfaces]
             order = np.argsort(known := np.concatenate([self._hashes, hashes[new]]))
             self._hashes, self._found = known[order], np.concatenate([self._found, numbers])[order].astype(np.int64)
