@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from data_schemas.artifact_kinds import CORPUS, PROFILE, RAW_DOCUMENTS
 from data_schemas.config import StageConfig, with_current_names
 from data_schemas.errors import ConfigError, ContractError, NotFoundError
-from data_schemas.manifest import Estimate, RunRecord
+from data_schemas.manifest import Estimate, RunRecord, Volume
 from flows.commands.lineage import find_artifact
 from flows.planning import PlannedStage, field_changes
 from flows.stage_manifest import stage_manifest
@@ -27,7 +27,7 @@ from infra.store.runs import RunStore
 from infra.workers.capacity import Engine
 from infra.workers.partitions import PartitionMap
 from stages.registry import STAGES, stage_named
-from stages.stage import Stage, StageContext
+from stages.stage import StageContext
 
 STAGE = "profile"
 Listener = Callable[[], ProgressListener]
@@ -36,6 +36,7 @@ ATTEMPT = "headrace-profile"
 TEXT = {RAW_DOCUMENTS.name: RAW_DOCUMENTS, CORPUS.name: CORPUS}
 """Kinds of artifacts with text, by name."""
 STAGES_WITH_TEXT = tuple(stage.name for stage in STAGES if stage.output.name in TEXT)
+FREE = Estimate(seconds=0, peak_memory_bytes=0, output=Volume())
 IN_PROCESS_BYTES = 64_000_000
 """Text up to which starting worker processes is not worth it."""
 
@@ -156,19 +157,20 @@ def _profiled(store_url: str, named: _Named, settings: Mapping[str, Any] | None,
     named.artifact.check_contract(TEXT[named.artifact.manifest.kind], "headrace profile")
     stage = stage_named(STAGE)
     config = _config(settings if settings is not None else named.settings or {})
-    key = artifact_key(
-        STAGE, stage.version, config.key_fields(), {"corpus": named.artifact.ref.digest}, {},
-        provenance.declared_versions(stage.packages(config)),
-    )  # fmt: skip
+    listed = stage.list_sources(config, store_url)
+    packages = provenance.declared_versions(stage.packages(config))
+    inputs = {"corpus": named.artifact.ref.digest}
+    key = artifact_key(STAGE, stage.version, config.key_fields(), inputs, listed.fingerprints, packages)
+    decision = PlannedStage(stage, config, "run", "headrace profile", key, None, FREE, sources=listed)
     known = store.committed(STAGE, key)
-    profile = known[0] if known else _computed(store, stage, config, key, named.artifact, listener)
+    profile = known[0] if known else _computed(store, decision, named.artifact, listener)
     return Profiled(named.label, profile, named.artifact, None)
 
 
-def _computed(
-    store: ArtifactStore, stage: Stage, config: StageConfig, key: str, corpus: Artifact, listener: Listener
-) -> Artifact:
+def _computed(store: ArtifactStore, decision: PlannedStage, corpus: Artifact, listener: Listener) -> Artifact:
     """Run the stage on a corpus, outside of any run, and commit the profile."""
+    stage, config, key = decision.stage, decision.config, decision.key
+    assert key is not None
     corpus.check_sizes()
     stage.check(config)
     out = store.writer(STAGE, key, ATTEMPT, stage.output)
@@ -178,11 +180,10 @@ def _computed(
     progress = listener()
     maps = PartitionMap(out.folder, STAGE, stage.output, ATTEMPT, engine, listener=progress)
     context = StageContext(ATTEMPT, maps, out.folder.child(f"{ATTEMPT}/work"), progress)
+    context.listing = decision.sources.listing
     started = datetime.now(UTC)
     with PeakMemory() as memory:
         stage.run(config, {"corpus": as_corpus(corpus)}, out, context)
-    free = Estimate(seconds=0, peak_memory_bytes=0, output=volume)
-    decision = PlannedStage(stage, config, "run", "headrace profile", key, None, free)
     out.commit(stage_manifest(stage, decision, {"corpus": corpus}, out, started, context.stopwatch, memory.peak_bytes))
     profile = store.committed(STAGE, key)[0]
     profile.check_sizes()  # headrace gc may have been at work beside this
@@ -215,4 +216,6 @@ def _differences(first: Artifact, second: Artifact) -> list[str]:
     config = _config(theirs.config)
     changes += field_changes(stage.Config, _config(ours.config).key_fields(), config)
     versions = [(name, ours.packages.get(name), theirs.packages.get(name)) for name in stage.packages(config)]
-    return changes + [f"{name} {one} and {other}" for name, one, other in versions if one and other and one != other]
+    changes += [f"{name} {one} and {other}" for name, one, other in versions if one and other and one != other]
+    names = [name for name in ours.sources if theirs.sources.get(name, ours.sources[name]) != ours.sources[name]]
+    return changes + [f"another {name}" for name in names]

@@ -8,14 +8,19 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.commands.profile.corpora import ATTEMPT
+from flows.planning import Planner
 from flows.run_artifacts import PROFILE_PAGE
+from flows.run_config import build_run_config
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
+from stages.profile.stage import ProfileStage
 from tests.flows.commands.profile.small_run import RUN, clean, dedup, document, write_run
+from tests.flows.mini import mini_values
 from tests.flows.report.page import Page
 from tests.flows.report.profile.tables import profile_artifact, small_corpus
 
-SETTINGS = {"word_types": 2_048, "ngram_types": 2_048}
+SETTINGS = {"word_types": 2_048, "ngram_types": 2_048, "coverage": None}
 
 
 @pytest.fixture
@@ -51,6 +56,17 @@ def test_a_corpus_is_profiled_once_with_the_run_s_settings(store):
     page = Page(Path(first["page"]).read_text(encoding="utf-8"))
     page.assert_self_contained()
     assert "genre=<script>alert(1)</script>" in page.text
+
+
+def test_a_run_reuses_what_the_command_computed_and_the_command_what_a_run_made(store, monkeypatch):
+    monkeypatch.setattr(ProfileStage, "sources", lambda self, config: {"wordnet": "0123"})
+    assert run(store, f"{RUN}:dedup").exit_code == 0
+    values = {**mini_values("nothing"), "profile": SETTINGS}
+    planner = Planner(ArtifactStore(store), RunStore(store), build_run_config(values, "mini"), None, None)
+    corpus = ArtifactStore(store).open(RunStore(store).get(RUN).stages["dedup"].artifact)
+    decision = planner.decide(ProfileStage(), {"dedup": corpus}, corpus.manifest.volume)
+    assert (decision.action, decision.artifact and decision.artifact.ref.attempt) == ("reuse", ATTEMPT)
+    assert decision.artifact is not None and decision.artifact.manifest.sources == {"wordnet": "0123"}
 
 
 def test_what_dedup_took_out(store, tmp_path):
@@ -93,7 +109,7 @@ def test_what_cannot_be_profiled_is_one_sentence(store, arguments, says):
 
 
 def test_profiles_of_other_settings_or_versions_are_not_compared(store):
-    older = profile_artifact(store, small_corpus(), config={"word_types": 4_096, "slices": {"genre": 3}})
+    older = profile_artifact(store, small_corpus(), config={**SETTINGS, "word_types": 4_096, "slices": {"genre": 3}})
     result = run(store, older.ref.label, "--against", f"{RUN}:dedup")
     assert result.exit_code == 0, "the corpus is profiled with the settings of the profile"
     newer = [artifact for artifact in ArtifactStore(store).all("profile") if artifact.ref != older.ref]
