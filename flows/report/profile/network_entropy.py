@@ -48,4 +48,4 @@ def _bytes_per_word(measures: pa.Table) -> dict[str, float]:
     for row in measures.select(["slice", "measure", "value"]).to_pylist():
         if row["measure"] in (BYTES, WORDS):
             totals.setdefault(row["slice"], {})[row["measure"]] = row["value"]
-    return {name: total[BYTES] / total[WORDS] for name, total in totals.items() if total.get(WORDS)}
+    return {name: total[BYTES] / total[WORDS] for name, total in totals.items() if total.get(WORDS) and BYTES in total}

@@ -170,7 +170,12 @@ def _tiles(figures: Figures) -> list[Tile]:
         return [documents]
     first = figures.one("entropy.unigram.miller_madow") or entropies[0]
     estimator = first.measure.rpartition(".")[2]
-    others = [row for row in entropies if row is not first and row.measure.endswith((estimator, "mean"))]
+    others = [
+        row
+        for row in entropies
+        if row is not first
+        and (row.measure.endswith((estimator, "mean")) or row.measure.startswith("entropy.network."))
+    ]
     note = ", ".join(filter(None, (words(first.measure), interval(first))))
     reference = [(words(row.measure), written(row.value, row.unit)) for row in others]
     reference.append(("the article’s figure", f"{ARTICLE_ENTROPY}"))

@@ -28,7 +28,7 @@ LEFT_OUT = "left_out"
 """Last part of the name of a measure whose item is the reason why the others of its family are missing."""
 FOLDED = (
     "length.characters.", "length.bytes.", "topics.coherence", "keywords.z", "ngrams.trigram.", "genre.", "source.",
-    "domain.", "language.", "suffix.", "scheme.",
+    "domain.", "language.", "suffix.", "scheme.", "concepts.words",
 )  # fmt: skip
 """Beginnings of measures that are shown on demand."""
 TITLES = {
@@ -40,6 +40,13 @@ TITLES = {
     "duplicates.lines.top": "Most frequent lines",
     "licence.documents": "Licence",
     "year.documents": "Year",
+    "entities.PERSON": "People",
+    "entities.ORG": "Organizations",
+    "entities.GPE": "Countries, states and cities",
+    "entities.LOC": "Other places",
+    "entities.NORP": "Nationalities, religious and political groups",
+    "entities.FAC": "Buildings, roads and airports",
+    "entities.WORK_OF_ART": "Works of art",
     "topics.weight": "Share of each topic",
     "concepts.share": "Share of each concept",
     "genres.predicted": "Predicted genres",
