@@ -1,6 +1,7 @@
 """Deployments on a real Prefect server with four workers: PostgreSQL if it is installed, else SQLite."""
 
 import json
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 from data_schemas.manifest import RunRecord
 from flows.run_config import build_run_config
+from infra.ray_jobs.requests import JobFolder
 from infra.store.runs import RunStore, process_of
 from stages.registry import stages_of
 from tests.flows.mini import mini_values, run_config, write_corpus
@@ -22,10 +24,13 @@ from tests.flows.real_prefect import CHECKOUT, Server, family, postgres, postgre
 from tests.flows.test_command_line import HEADRACE
 from tests.flows.test_command_line import wait_for as wait_for_seconds
 from tests.flows.test_rerun_matrix import CELLS
+from tests.infra.ray_jobs.ray_cluster import ray_cluster
 
 pytestmark = pytest.mark.slow
 NAMES = [stage.name for stage in stages_of({})]
 LIMIT = "headrace-accelerator"
+TOKEN = secrets.token_hex(32)
+"""Of Ray clusters."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
     """A server with four workers."""
     with ExitStack() as stack:
         database = stack.enter_context(postgres()) if postgres_binaries() else None
-        running = stack.enter_context(serve(tmp_path_factory.mktemp("prefect"), database))
+        tokens = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+        running = stack.enter_context(serve(tmp_path_factory.mktemp("prefect"), database, **tokens))
         stack.enter_context(workers(running, 4))
         yield running
 
@@ -56,6 +62,10 @@ def only_run(store: Path) -> RunRecord:
 
 def checkpoints(store: Path) -> list[Path]:
     return list(store.glob("pretrain/*/*/work/train/*/complete.json"))
+
+
+def last_step(store: Path) -> int:
+    return max(int(path.parent.name.rpartition("-")[2]) for path in checkpoints(store))
 
 
 def test_four_workers_run_deployments_at_once(server, mini, tmp_path):
@@ -171,6 +181,41 @@ def test_a_cancelled_deployment_has_stopped(server, mini, tmp_path):
     states = [state["type"] for state in server.api(f"flow_run_states/?flow_run_id={flow_run}")]
     assert states[-3:] == ["RUNNING", "CANCELLING", "CANCELLED"], "a crash would be retried"
     assert RunStore(str(store)).adopt(record.run_id, pytest.fail) is not None, "its claim is free"
+
+
+def test_a_killed_flow_leaves_no_job_and_its_retry_continues_until_it_is_cancelled(server, mini, tmp_path):
+    """One job for all stages: it holds the slot of the accelerator, and no process of it outlives its flow run."""
+    store = tmp_path / "store"
+    runs = RunStore(str(store))
+    run_config(str(store), build_run_config(mini, "mini"), last_stage="tokenize")
+    mini["pretrain"]["tokens"] = 2**24
+    with ray_cluster(cpus=2, token=TOKEN) as cluster:
+        mini["execution"] |= {
+            "submit": "run", "address": cluster.dashboard, "shared_filesystem": True, "python": sys.executable,
+            "follow_seconds": 0.5,
+        }  # fmt: skip
+        flow_run = server.run("headrace/pipeline", config=mini, store=str(store), until="pretrain")
+        wait_for(lambda: checkpoints(store))
+        record = runs.get("latest")
+        [job] = JobFolder(runs.folder, record.run_id).all()
+        assert server.api(f"v2/concurrency_limits/{LIMIT}")["active_slots"] == 1
+        server.process(flow_run).send_signal(signal.SIGKILL)
+        server.wait(flow_run, "CRASHED")
+        wait_for(lambda: cluster.job_status(job.submission_id) == "STOPPED")
+        wait_for(lambda: runs.get(record.run_id).status == "interrupted")
+        driver = runs.claims(record.run_id).owner(job.number)
+        assert driver is not None and driver.process.is_gone
+
+        server.prefect("global-concurrency-limit", "update", LIMIT, "--limit", "2")  # its slot is leased for a while
+        step = last_step(store)
+        server.prefect("flow-run", "retry", flow_run)
+        wait_for(lambda: last_step(store) > step)
+        server.prefect("flow-run", "cancel", flow_run)
+        server.wait(flow_run, "CANCELLED")
+        server.prefect("global-concurrency-limit", "update", LIMIT, "--limit", "1")
+        jobs = JobFolder(runs.folder, record.run_id).all()
+        assert [cluster.job_status(one.submission_id) for one in jobs] == ["STOPPED", "STOPPED"]
+        assert runs.get(record.run_id).status == "interrupted"
 
 
 def is_alive(process: psutil.Process) -> bool:
