@@ -2,6 +2,8 @@
 
 - cached_rerun_over_prefect_seconds: a run that reuses every stage, less an empty Prefect flow on the same machine
 - wall_over_compute: wall time of a small run, less the empty flow's, over the seconds of its stages
+- train_startup_seconds: from the start of the training stage to its first step, with two Ray workers, the data stages
+  before it running in the same command; beside it, with the data stages reused (`train_startup_alone_seconds`)
 """
 
 import argparse
@@ -56,6 +58,7 @@ def main() -> None:
         _seconds(empty)
         first_seconds, first = _seconds(run)
         pairs = [(_seconds(empty)[0], _seconds(run)[0]) for _ in range(rounds)]
+        startups = [_startups(run, folder, number) for number in range(rounds)]
     empty_seconds = statistics.median(pair[0] for pair in pairs)
     stage_seconds = sum(row["seconds"] for row in json.loads(first.splitlines()[-1])["stages"])
     metrics = {
@@ -63,6 +66,8 @@ def main() -> None:
         "cached_run_seconds": round(statistics.median(pair[1] for pair in pairs), 2),
         "first_run_seconds": round(first_seconds, 2),
         "stage_seconds": round(stage_seconds, 2),
+        "train_startup_seconds": round(statistics.median(pair[0] for pair in startups), 2),
+        "train_startup_alone_seconds": round(statistics.median(pair[1] for pair in startups), 2),
     }
     ratios = {
         "cached_rerun_over_prefect_seconds": round(statistics.median(cached - bare for bare, cached in pairs), 2),
@@ -73,6 +78,16 @@ def main() -> None:
         table.add_row(name, str(value))
     Console().print(table)
     print(json.dumps({**metrics, **ratios}))
+
+
+def _startups(run: list[str], folder: str, number: int) -> tuple[float, float]:
+    """Seconds from the start of training on two workers to its first step: after data stages that ran, and alone."""
+    settings = ["pretrain.workers=2", "pretrain.micro_batch=4", "pretrain.tokens=65536", f"pretrain.seed={number}"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    first = [*run, "--store", f"{folder}/workers-{number}", "--until", "pretrain", *overrides]
+    results = [_seconds([*first, *more])[1] for more in ([], ["--set", f"pretrain.seed={number + 1000}"])]
+    before, alone = (json.loads(result.splitlines()[-1])["metrics"]["pretrain"] for result in results)
+    return before["startup_seconds"], alone["startup_seconds"]
 
 
 def _seconds(command: list[str]) -> tuple[float, str]:

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from data_schemas.config import canonical_json
+from data_schemas.config import StageConfig, canonical_json
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
 from flows.planning import field_changes, stages_from, stages_until
@@ -69,9 +69,7 @@ class RunRequest:
     @property
     def _uses_ray(self) -> bool:
         sections = [self.config.stage_config(stage.name) for stage in self.planned]
-        settings = [item for section in sections for item in (section, *getattr(section, "tasks", ()))]
-        on_workers = any(getattr(item, "computes_on", None) == "workers" for item in settings)
-        return on_workers or self.config.execution.engine == "ray"
+        return any(map(computes_on_workers, sections)) or self.config.execution.engine == "ray"
 
     @property
     def planned(self) -> list[Stage]:
@@ -89,6 +87,12 @@ class RunRequest:
         stages = stages_from(self.config.stages, self.forced, self.last_stage) if self.forced else []
         onwards = [stage.name for stage in stages]
         return onwards if self.forced_onwards else onwards[:1]
+
+
+def computes_on_workers(section: StageConfig) -> bool:
+    """Whether a stage with this config computes on workers of Ray Train."""
+    items = (section, *getattr(section, "tasks", ()))
+    return any(getattr(item, "computes_on", None) == "workers" for item in items)
 
 
 def rerun_request(

@@ -22,7 +22,7 @@ from flows.planning import (
     stages_until,
     volume_before,
 )
-from flows.run_request import RunRequest
+from flows.run_request import RunRequest, computes_on_workers
 from flows.stage_manifest import stage_manifest
 from infra.hardware import data_process_bytes
 from infra.measure import PeakMemory
@@ -38,6 +38,7 @@ from infra.store.garbage.gate import GarbageGate
 from infra.store.runs import RunStore
 from infra.workers.partitions import PartitionMap
 from infra.workers.ray_partitions import TaskNeeds
+from infra.workers.ray_session import prestart_ray
 from stages.registry import wiring
 from stages.stage import Sources, Stage, StageContext
 
@@ -80,6 +81,8 @@ class RunSession:
     artifacts: dict[str, Artifact]
     listed: dict[str, Sources] = field(default_factory=dict)
     """Sources that planning has listed before the run began."""
+    will_use_ray: bool = False
+    """By the plan, a stage that is to run computes on workers of Ray."""
 
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.request.store_url)
@@ -115,13 +118,13 @@ class RunSession:
         request.check_cluster_reaches_store()
         taken = _taken(artifact_store, request)
         planner = Planner(artifact_store, store, request.config, None, request.base)
-        listed = _plan(planner, request, taken)
+        plan = _plan(planner, request, taken)
         unfinished = of_flow_run(store, request) or (None if request.fresh else unfinished_run(store, request))
         owned = store.adopt(unfinished.run_id, view.logged) if unfinished else None
         if owned:
             view.logged(f"continues run {owned[0].run_id}")
         owned = owned or store.start(new_record(request, planner.precision.known))
-        session = cls(request, *owned, view, taken, listed)
+        session = cls(request, *owned, view, taken, _listed(plan), _uses_ray(plan))
         if request.flow_run:
             store.note_flow_run(request.flow_run, session.run_id)
         view.logged(f"run {session.run_id}, store {public_url(request.store_url)}")
@@ -161,7 +164,7 @@ class RunSession:
         taken = _taken(self.store, self.request)
         if stage is None or stage == self.request.planned[0].name:
             planner = self.planner(self.record if self.record.precision else None)
-            self.listed = _plan(planner, self.request, taken)
+            self.listed = _listed(_plan(planner, self.request, taken))
             self.record = self.record.model_copy(update={"precision": planner.precision.known})
             self._save()
         self._wait_for_garbage()
@@ -286,6 +289,8 @@ class RunSession:
 
     def _run(self, stage: Stage, decision: PlannedStage) -> Artifact:
         assert decision.key is not None
+        if self.will_use_ray:
+            prestart_ray()
         wires = wiring(self.request.config.stages)[stage.name]
         inputs = {name: self.artifacts[producer] for name, producer in wires.items()}
         for artifact in inputs.values():
@@ -340,10 +345,18 @@ class RunSession:
         self.run_store.save(self.record)
 
 
-def _plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> dict[str, Sources]:
-    """Plan everything, so that what cannot work is refused before anything starts; returns the listed sources."""
-    plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+def _plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> list[PlannedStage]:
+    """Plan everything, so that what cannot work is refused before anything starts."""
+    return planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+
+
+def _listed(plan: list[PlannedStage]) -> dict[str, Sources]:
+    """The sources that planning has listed."""
     return {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
+
+
+def _uses_ray(plan: list[PlannedStage]) -> bool:
+    return any(row.action == "run" and computes_on_workers(row.config) for row in plan)
 
 
 def _taken(store: ArtifactStore, request: RunRequest) -> dict[str, Artifact]:

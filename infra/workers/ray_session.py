@@ -1,8 +1,14 @@
 """One Ray session for all stages of a run: connects to the configured cluster, else starts Ray on this machine."""
 
+import contextlib
 import logging
 import os
+import signal
 import socket
+import sys
+import threading
+
+import psutil
 
 from data_schemas.errors import EnvironmentProblem
 from infra.named_errors import storage_problem
@@ -39,6 +45,8 @@ _ENVIRONMENT = {
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 CONNECT_SECONDS = 10.0
+PRESTART_BYTES = 2 << 30
+"""Memory to be available for a start ahead of need; an idle Ray takes a third of it."""
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket."""
 RAY_FOLDER = "/tmp/ray"
@@ -51,15 +59,76 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_starting: "_BackgroundStart | None" = None
+
+
 def ensure_ray() -> None:
     """Connect to `RAY_ADDRESS` if it is set, else start Ray on this machine, unless connected already.
 
     Raises:
         EnvironmentProblem: if Ray cannot be reached or started.
     """
+    if _starting:
+        _starting.wait()
+    _connect()
+    if _starting and threading.current_thread() is threading.main_thread():
+        _end_by_exception()
+
+
+def prestart_ray() -> None:
+    """Start Ray on this machine beside other work, for a later `ensure_ray`, which waits for it and reports errors.
+
+    Does nothing if Ray is started already, runs elsewhere, or would take memory that this machine does not have.
+    """
+    global _starting
+    if _starting or os.environ.get("RAY_ADDRESS") or psutil.virtual_memory().available < PRESTART_BYTES:
+        return
+    _set_environment()
+    import ray  # here: imports of two threads may see each other's half-imported modules
+
+    if not ray.is_initialized():
+        _starting = _BackgroundStart()
+
+
+class _BackgroundStart:
+    """A start of Ray in a thread that lives as long as Ray: with that thread, the kernel ends Ray's processes."""
+
+    def __init__(self) -> None:
+        self._has_ended, self._closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(BaseException):  # `ensure_ray` tries again, and reports it
+            _connect()
+        self._has_ended.set()
+        self._closing.wait()
+
+    def wait(self) -> None:
+        """Wait until Ray is started, or could not be."""
+        self._has_ended.wait()
+
+    def close(self) -> None:
+        """End the thread, after Ray."""
+        self._closing.set()
+        self._thread.join()
+
+
+def _end_by_exception() -> None:
+    """End at SIGTERM as an exception, as Ray arranges where the main thread starts it: the run closes its record."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+
+
+def _set_environment() -> None:
     address = os.environ.get("RAY_ADDRESS")
     for name, value in (_ENVIRONMENT if address else {**_ENVIRONMENT, **_LOOPBACK}).items():
         os.environ.setdefault(name, value)
+
+
+def _connect() -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    _set_environment()
     import ray
 
     if ray.is_initialized():
@@ -110,8 +179,6 @@ def cluster_has_gpus() -> bool:
 
 def dashboard_url() -> str | None:
     """URL of the dashboard of the cluster that this process is connected to; None if there is none."""
-    import sys
-
     if "ray" not in sys.modules:
         return None
     import ray
@@ -128,10 +195,14 @@ def temporary_folder() -> str | None:
 
 def close_ray() -> None:
     """Disconnect; Ray is stopped if this process started it."""
-    import sys
-
+    global _starting
+    if _starting:
+        _starting.wait()
     if "ray" in sys.modules:
         import ray
 
         if ray.is_initialized():
             ray.shutdown()
+    if _starting:
+        _starting.close()
+        _starting = None

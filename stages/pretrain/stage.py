@@ -1,6 +1,7 @@
 """Pretraining: trains a decoder on next-token prediction, with Ray Train or in this process."""
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -57,6 +58,7 @@ class PretrainStage(Stage):
         self, config: PretrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
     ) -> None:
         """Train, select the weights, then write the model, its tokenizer and the training log."""
+        started = time.time()
         from modeling.export.model_files import model_to_files
         from stages.pretrain.ensemble import final_network
         from stages.pretrain.trainer import train_in_process, train_on_ray
@@ -79,6 +81,8 @@ class PretrainStage(Stage):
             rows = [{name: value for name, value in row.items() if name not in TIMINGS} for row in outcome.log]
             out.write("training_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
         out.metrics |= _metrics(job, outcome, selection)
+        if (seconds := outcome.startup_seconds(started)) is not None:
+            out.metrics["startup_seconds"] = seconds
         out.volume = tokens.manifest.volume.model_copy(
             update={"parameters": parameters(model_config), "context_length": model_config.context_length}
         )

@@ -7,9 +7,10 @@
 
 import json
 import statistics
+import time
 from bisect import bisect_right
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from infra.store.filesystem import Folder
@@ -66,12 +67,18 @@ class TrainingOutcome:
     """{"step", "texts"}: texts sampled during training."""
     device_flops: float
     """Peak FLOPs per second of all workers' devices."""
+    began: list[float] = field(default_factory=list)
+    """Unix time of each start's first step."""
 
     @classmethod
     def read(cls, work: Folder) -> "TrainingOutcome":
         """Read the log that rank 0 wrote."""
         log = read_log(work)
-        return cls(log.rows, log.starts, log.events, log.samples, log.device_flops)
+        return cls(log.rows, log.starts, log.events, log.samples, log.device_flops, log.began)
+
+    def startup_seconds(self, started: float) -> float | None:
+        """Seconds from `started`, a Unix time, to the first step after it; None if there was none."""
+        return next((began - started for began in self.began if began >= started), None)
 
     @property
     def training_seconds(self) -> float:
@@ -123,6 +130,7 @@ class LogReader:
     samples: list[dict[str, Any]]
     starts: list[int]
     device_flops: float
+    began: list[float]
     """As in `TrainingOutcome`."""
 
     def __init__(self, work: Folder) -> None:
@@ -158,13 +166,13 @@ class LogReader:
 
     def records(self) -> list[Record]:
         """The log as records."""
-        start = {"starts": self.starts, "device_flops": self.device_flops}
+        start = {"starts": self.starts, "device_flops": self.device_flops, "began": self.began}
         kinds = {"event": self.events, "row": self.rows, "sample": self.samples}
         return [{"start": start}] + [{kind: item} for kind, items in kinds.items() for item in items]
 
     def _clear(self) -> None:
         self.rows, self.events, self.samples, self.starts, self.device_flops = [], [], [], [], 0.0
-        self._damaged = 0
+        self._damaged, self.began = 0, []
 
     def _apply(self, record: Record) -> None:
         """Apply a record.
@@ -175,6 +183,7 @@ class LogReader:
         [(kind, content)] = record.items()
         if kind == "start":
             self.starts, self.device_flops = [int(step) for step in content["starts"]], float(content["device_flops"])
+            self.began = [float(second) for second in content.get("began", ())]
         elif kind == "cut":
             self.truncate(int(content))
         else:
@@ -207,6 +216,7 @@ class TrainingLog:
         log = read_log(work)
         log.truncate(first_step)
         log.starts, log.device_flops = [*log.starts, first_step], device_flops
+        log.began = [*log.began, time.time()]
         self._records = RecordWriter(work, log.records())
         if log.damaged_lines:
             detail = f"{log.damaged_lines} lines could not be read and are left out"

@@ -1,0 +1,30 @@
+"""A run starts Ray ahead of need if its plan says that a stage trains on workers, and only with its first stage."""
+
+import pytest
+
+from flows import run_session
+from flows.run_request import RunRequest
+from flows.run_session import RunSession
+from tests.flows.mini import mini_config, write_corpus
+
+
+@pytest.mark.parametrize(("workers", "last_stage", "expected"), [
+    (2, "pretrain", ["ingest", "clean"]), (2, "tokenize", []),
+])  # fmt: skip
+def test_ray_starts_beside_the_first_stage_that_runs(workers, last_stage, expected, tmp_path, monkeypatch):
+    config = mini_config(write_corpus(tmp_path / "texts"))
+    pretrain = config.pretrain.model_copy(update={"workers": workers})
+    request = RunRequest(
+        config.model_copy(update={"pretrain": pretrain}), str(tmp_path / "store"), last_stage=last_stage
+    )
+    started: list[str] = []
+    session = RunSession.begin(request)
+    for stage in session.stages[:2]:
+        monkeypatch.setattr(run_session, "prestart_ray", lambda name=stage.name: started.append(name))
+        session.execute(stage)
+    assert started == expected
+    session.close("interrupted")
+    again = RunSession.begin(request)
+    again.execute(again.stages[0])
+    assert started == expected, "nothing runs yet that is not in the store"
+    again.close("interrupted")
