@@ -1,18 +1,21 @@
 """Runs of a request that exist, and the record of a new one.
 
 - `new_record`: record of a run that begins
-- `of_flow_run`, `unfinished_run`: the run that a request continues
+- `of_flow_run`, `unfinished_run`: the run that a request continues; `take_over`: that run or another, owned
 - `continuation`: a line about it
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import PUBLIC
 from flows.run_request import RunRequest
 from infra.store import runs
-from infra.store.claims import MISSED_BEATS
+from infra.store.claims import MISSED_BEATS, Claim
 from infra.store.runs import RunStore
+
+Report = Callable[[str], None]
 
 
 def new_record(request: RunRequest, precision: dict[str, str]) -> RunRecord:
@@ -49,6 +52,16 @@ def unfinished_run(store: RunStore, request: RunRequest) -> RunRecord | None:
     for record in store.newest_first(newest):
         return None if record.status == "finished" else record
     return None
+
+
+def take_over(
+    store: RunStore, request: RunRequest, unfinished: RunRecord | None, precision: dict[str, str], report: Report
+) -> tuple[RunRecord, Claim]:
+    """Continue an unfinished run if its owner is gone, else start another one."""
+    owned = store.adopt(unfinished.run_id, report) if unfinished else None
+    if owned:
+        report(f"continues run {owned[0].run_id}")
+    return owned or store.start(new_record(request, precision))
 
 
 def continuation(store: RunStore, request: RunRequest) -> str | None:

@@ -30,7 +30,7 @@ from flows.monitoring.prometheus import serve_metrics
 from flows.monitoring.status_board import StatusBoard
 from flows.prefect_server import api_url, check_server
 from flows.progress_artifact import ProgressArtifacts
-from flows.report.build import write_report
+from flows.report.build import survived, write_report
 from flows.run_artifacts import PROFILE_PAGE, REPORT, report_location
 from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
@@ -38,7 +38,6 @@ from flows.run_session import RunSession, RunView
 from flows.server_cancellation import cancelled_named, ends_as_cancelled, stops_when_cancelled
 from flows.stage_tasks import exceeded_time_named, run_task, stage_task
 from flows.store_location import store_url
-from infra.named_errors import storage_problem
 from infra.progress import ProgressListener
 from infra.store.access import check_access
 from infra.workers.orphans import prepare_process
@@ -148,23 +147,12 @@ def _monitored(session: RunSession) -> Iterator[None]:
 
 
 def _report(session: RunSession) -> None:
-    """Write the report; the run is finished, whatever happens to it."""
-    try:
-        write_report(session.request.store_url, session.record)
-        if api_url():
-            for page, name in PAGES.items():
-                _link(session, page, name)
-    except Exception as error:
-        reason = storage_problem(error, session.request.store_url) or f"{type(error).__name__}: {error}"
-        again = f"try again with: headrace report {session.run_id}"
-        session.view.logged(f"the run is finished, but its report could not be written: {reason}; {again}")
-
-
-def _link(session: RunSession, page: str, name: str) -> None:
-    location = report_location(session.request.store_url, session.record, page)
-    if location:
-        link = location if "://" in location else f"file://{Path(location).absolute()}"
-        create_link_artifact(link, f"{name} of {session.run_id}", key=f"headrace-{name.replace(' ', '-')}")
+    store, run_id = session.request.store_url, session.run_id
+    with survived(store, run_id, session.view.logged):
+        write_report(store, session.record)
+        if api_url() and (location := report_location(store, session.record)):
+            link = location if "://" in location else f"file://{Path(location).absolute()}"
+            create_link_artifact(link, f"report of {run_id}", key="headrace-report")
 
 
 def execute_request(request: RunRequest, view: RunView) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from data_schemas.errors import FencedError, NotFoundError
 from data_schemas.manifest import RunRecord, StageOutcome, Volume
 from data_schemas.public_urls import public_text, public_url
-from flows.earlier_runs import new_record, of_flow_run, unfinished_run
+from flows.earlier_runs import of_flow_run, take_over, unfinished_run
 from flows.planning import (
     PlannedStage,
     Planner,
@@ -120,20 +120,21 @@ class RunSession:
         planner = Planner(artifact_store, store, request.config, None, request.base)
         plan = _plan(planner, request, taken)
         unfinished = of_flow_run(store, request) or (None if request.fresh else unfinished_run(store, request))
-        owned = store.adopt(unfinished.run_id, view.logged) if unfinished else None
-        if owned:
-            view.logged(f"continues run {owned[0].run_id}")
-        owned = owned or store.start(new_record(request, planner.precision.known))
+        owned = take_over(store, request, unfinished, planner.precision.known, view.logged)
         session = cls(request, *owned, view, taken, _listed(plan), _uses_ray(plan))
-        if request.flow_run:
-            store.note_flow_run(request.flow_run, session.run_id)
-        view.logged(f"run {session.run_id}, store {public_url(request.store_url)}")
-        try:
-            session._wait_for_garbage()
-        except BaseException as error:
-            session.close("failed", str(error))
-            raise
+        session._announce()
         return session
+
+    def _announce(self) -> None:
+        """Report the run to its flow run, to the user and to `headrace gc`; it fails if that is not possible."""
+        if self.request.flow_run:
+            self.run_store.note_flow_run(self.request.flow_run, self.run_id)
+        self.view.logged(f"run {self.run_id}, store {public_url(self.request.store_url)}")
+        try:
+            self._wait_for_garbage()
+        except BaseException as error:
+            self.close("failed", str(error))
+            raise
 
     @classmethod
     def accept(cls, request: RunRequest, run_id: str, number: int, stage: str | None, view: RunView) -> "RunSession":

@@ -19,7 +19,7 @@ from data_schemas.public_urls import public_text
 from flows.console import PlainView, console
 from flows.jobs.requests import request_of
 from flows.monitoring.status_board import StatusBoard
-from flows.report.build import write_report
+from flows.report.build import survived, write_report
 from flows.run_session import RunSession
 from flows.stage_time import limited_time
 from infra.named_errors import named_errors
@@ -92,11 +92,8 @@ def _execute(store_url: str, job: JobRequest) -> None:
     with session.closing(), _ends_when_fenced(session.claim), board.published():
         for stage in session.stages:
             _execute_stage(session, stage)
-    try:
+    with survived(store_url, session.run_id, session.view.logged):
         write_report(store_url, session.record)
-    except Exception as error:
-        again = f"try again with: headrace report {session.run_id}"
-        session.view.logged(f"the run is finished, but its report could not be written: {error}; {again}")
 
 
 def _close_unbegun(runs: RunStore, job: JobRequest, message: str) -> None:

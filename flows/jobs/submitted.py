@@ -18,7 +18,7 @@ import data_schemas.errors
 from data_schemas.errors import EnvironmentProblem, FencedError, HeadraceError, JobLostError
 from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_url
-from flows.earlier_runs import new_record, of_flow_run, unfinished_run
+from flows.earlier_runs import of_flow_run, take_over, unfinished_run
 from flows.jobs.requests import check_no_credentials, job_values
 from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView, SilentView
@@ -76,19 +76,9 @@ class SubmittedSession(RunSession):
             session = cls(request, unfinished, claim, view, {}, following=job)
             view.logged(f"continues run {session.run_id}, whose job {job.submission_id} is in progress")
         else:
-            owned = store.adopt(unfinished.run_id, view.logged) if unfinished else None
-            if owned:
-                view.logged(f"continues run {owned[0].run_id}")
-            session = cls(request, *(owned or store.start(new_record(request, {}))), view, {})
-        if request.flow_run:
-            store.note_flow_run(request.flow_run, session.run_id)
-        view.logged(f"run {session.run_id}, store {public_url(request.store_url)}")
+            session = cls(request, *take_over(store, request, unfinished, {}, view.logged), view, {})
         session.submitter = submitter
-        try:
-            session._wait_for_garbage()
-        except BaseException as error:
-            session.close("failed", str(error))
-            raise
+        session._announce()
         return session
 
     def __post_init__(self) -> None:

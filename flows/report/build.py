@@ -1,5 +1,8 @@
 """The run report: one self-contained HTML file, written from the record and the manifests alone."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import yaml
 
 from data_schemas.manifest import RunRecord
@@ -18,6 +21,7 @@ from flows.report.synthetic import synthetic
 from flows.report.templates import render_template
 from flows.report.training_curves import training
 from flows.run_artifacts import PROFILE_PAGE, REPORT, report_folder, report_location, stage_artifacts, status
+from infra.named_errors import storage_problem
 from infra.store.artifacts import Artifact, ArtifactStore
 
 
@@ -41,6 +45,17 @@ def write_report(store_url: str, record: RunRecord) -> str:
     location = report_location(store_url, record)
     assert location is not None
     return location
+
+
+@contextmanager
+def survived(store_url: str, run_id: str, report: Callable[[str], None]) -> Iterator[None]:
+    """Write the report of a finished run in the block: the run stays finished, whatever happens to its report."""
+    try:
+        yield
+    except Exception as error:
+        reason = storage_problem(error, store_url) or f"{type(error).__name__}: {error}"
+        again = f"try again with: headrace report {run_id}"
+        report(f"the run is finished, but its report could not be written: {reason}; {again}")
 
 
 def recipes_of_model(store_url: str, artifacts: dict[str, Artifact]) -> Recipes | None:
