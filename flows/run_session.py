@@ -290,7 +290,9 @@ class RunSession:
 
     def _run(self, stage: Stage, decision: PlannedStage) -> Artifact:
         assert decision.key is not None
-        if self.will_use_ray:
+        # Processes that a data stage starts meanwhile would take over the memory settings of Ray's workers.
+        in_processes = self.request.config.execution.engine == "processes"
+        if self.will_use_ray and (computes_on_workers(decision.config) or not in_processes):
             prestart_ray()
         wires = wiring(self.request.config.stages)[stage.name]
         inputs = {name: self.artifacts[producer] for name, producer in wires.items()}

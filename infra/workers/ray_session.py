@@ -101,6 +101,8 @@ class _BackgroundStart:
     def _run(self) -> None:
         with contextlib.suppress(BaseException):  # `ensure_ray` tries again, and reports it
             _connect()
+        if os.environ.get("GLIBC_TUNABLES") == MALLOC_TUNABLES:  # Ray's processes have it; others return their memory
+            os.environ.pop("GLIBC_TUNABLES")
         self._has_ended.set()
         self._closing.wait()
 

@@ -69,6 +69,15 @@ def test_a_start_in_the_background_is_waited_for_and_its_thread_ends_with_ray(st
     assert starts == ["ray", "MainThread", "ray"] and background() == [], "a start that nobody needed is closed too"
 
 
+def test_other_processes_of_the_run_have_their_own_memory_settings(starts, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    seen = []
+    monkeypatch.setattr(ray_session, "_connect", lambda: seen.append(ray_session._set_environment()))
+    prestart_ray()
+    ray_session._starting.wait()  # type: ignore[union-attr]
+    assert seen and "GLIBC_TUNABLES" not in os.environ
+
+
 def test_a_start_that_fails_in_the_background_is_reported_by_the_one_that_needs_it(starts, monkeypatch):
     def fail() -> None:
         starts.append(threading.current_thread().name)
