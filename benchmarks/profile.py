@@ -1,4 +1,4 @@
-"""The profile of growing corpora: `python -m benchmarks.profile [--quick] [--megabytes N] [--data FOLDER]`.
+"""The profile of growing corpora: `python -m benchmarks.profile [--quick] [--megabytes N] [--types N]`.
 
 Generated text of 1, 10 and 100 times `--megabytes` in files of that size, each profiled in a process of its own,
 without the coverage analyses, whose samples are of fixed size. Words follow Zipf's law over 20 million types, so that
@@ -51,16 +51,17 @@ REAL = ("news", "web", "wiki", "technical")
 def main() -> None:
     """Measure each size in a process of its own, then each analysis; print the tables and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="0.5, 5 and 50 MB")
+    parser.add_argument("--quick", action="store_true", help="0.2, 2 and 20 MB with 65,536 types")
     parser.add_argument("--megabytes", type=float, default=4.0, metavar="N", help="smallest size (default: 4)")
+    parser.add_argument("--types", type=int, default=1 << 20, metavar="N", help="words per slice (default: 2 ** 20)")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with corpus/GENRE.jsonl.gz")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    megabytes = 0.5 if arguments.quick else arguments.megabytes
+    megabytes, types = (0.2, 1 << 16) if arguments.quick else (arguments.megabytes, arguments.types)
     if arguments.measure:
-        print(json.dumps(_measured(megabytes, arguments.measure)))
+        print(json.dumps(_measured(megabytes, types, arguments.measure)))
         return
-    sizes = [_in_own_process(megabytes, factor) for factor in FACTORS]
+    sizes = [_in_own_process(megabytes, types, factor) for factor in FACTORS]
     table = Table("times", "MB", "seconds", "MB/s", "peak MB", "distinct words")
     for factor, row in zip(FACTORS, sizes, strict=True):
         speed = row["bytes"] / 1e6 / row["seconds"]
@@ -81,20 +82,22 @@ def main() -> None:
     print(json.dumps(ratios))
 
 
-def _in_own_process(megabytes: float, factor: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.profile", "--megabytes", str(megabytes), "--measure", str(factor)]
+def _in_own_process(megabytes: float, types: int, factor: int) -> dict[str, float]:
+    options = {"--megabytes": megabytes, "--types": types, "--measure": factor}
+    words = [str(word) for option in options.items() for word in option]
+    command = [sys.executable, "-m", "benchmarks.profile", *words]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return row
 
 
-def _measured(megabytes: float, factor: int) -> dict[str, float]:
+def _measured(megabytes: float, types: int, factor: int) -> dict[str, float]:
     """Seconds, peak resident bytes and distinct words of one size."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = _corpus(f"file://{folder}", megabytes, factor)
         _profiled(_corpus(f"memory://warm-up-{factor}", 0.01, 1), ProfileConfig(coverage=None))
         start = time.perf_counter()
-        figures = _profiled(corpus, ProfileConfig(coverage=None))
+        figures = _profiled(corpus, ProfileConfig(word_types=types, ngram_types=types // 4, coverage=None))
         return {
             "seconds": time.perf_counter() - start,
             "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
