@@ -385,3 +385,25 @@ def test_who_attaches_learns_what_the_last_job_of_another_version_said(corpus, s
     run_id, _ = submit(request(corpus, store, "run"), SilentView())
     with pytest.raises(EnvironmentProblem, match=r"any more \(its last job: node the head has Headrace 0\.0\.1, and"):
         attach(store, run_id, None)
+
+
+def test_a_job_that_ends_after_its_token_expired_has_made_its_artifact(corpus, store, monkeypatch):
+    """Heartbeat and result are in the store; the next job is refused, and the run resumes with a new token."""
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("infra.ray_jobs.following.UNREACHABLE_SECONDS", 0.2)
+    session = SubmittedSession.begin(request(corpus, store, "stage"))
+
+    def refused(*_):
+        raise EnvironmentProblem("the Ray cluster refuses the token")
+
+    cluster.state = refused
+    assert session.execute(session.stages[0]).action == "run"
+    monkeypatch.setattr(cluster, "submit", refused)
+    monkeypatch.setattr(cluster, "all", refused)
+    with pytest.raises(EnvironmentProblem, match="refuses the token"):
+        session.execute(session.stages[1])
+    session.close("failed")
+    monkeypatch.undo()
+    cluster = use_cluster(monkeypatch, store)
+    again, _ = run_session(request(corpus, store, "stage"))
+    assert (again.run_id, again.record.status) == (session.run_id, "finished")
