@@ -12,7 +12,12 @@ from infra.store.artifacts import Artifact
 from infra.workers.capacity import Capacity
 from infra.workers.partitions import Partition
 from stages.profile.config import ProfileConfig
-from stages.profile.coverage.analyses import coverage_packages, coverage_sources
+from stages.profile.coverage.analyses import (
+    ENTITY_BYTES,
+    coverage_packages,
+    coverage_seconds,
+    coverage_sources,
+)
 from stages.stage import Stage, StageContext
 
 TEXT_BYTES_PER_SECOND = 4e6
@@ -43,11 +48,14 @@ class ProfileStage(Stage):
         return coverage_sources(config.coverage) if config.coverage else {}
 
     def estimate(self, config: ProfileConfig, volume: Volume, capacity: Capacity) -> Estimate:
-        """Estimate from the bytes of text."""
-        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / capacity.partitions + 1
+        """Estimate from the bytes of text, and from the samples of coverage."""
+        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND
+        seconds += coverage_seconds(config.coverage, volume) if config.coverage else 0
         states = STATE_BYTES * (config.word_types + 2 * config.ngram_types)
-        memory = capacity.per_node * (data_process_bytes(volume.text_bytes) + min(states, 4 * volume.text_bytes))
-        return Estimate(seconds=seconds, peak_memory_bytes=memory, output=volume)
+        entities = ENTITY_BYTES if config.coverage and config.coverage.entity_pipelines else 0
+        process = data_process_bytes(volume.text_bytes) + min(states, 4 * volume.text_bytes) + entities
+        memory = capacity.per_node * process
+        return Estimate(seconds=seconds / capacity.partitions + 1, peak_memory_bytes=memory, output=volume)
 
     def run(
         self, config: ProfileConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

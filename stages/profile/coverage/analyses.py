@@ -1,7 +1,7 @@
 """The analyses of coverage, by their config, and what decides their figures besides it.
 
 - `coverage_analyses`: analyses of a corpus of some size
-- `coverage_packages`, `coverage_sources`: for the key of the stage
+- `coverage_packages`, `coverage_sources`: for the key of the stage; `coverage_seconds`: for its estimate
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +13,11 @@ from stages.profile.coverage.config import CoverageConfig
 
 if TYPE_CHECKING:
     from stages.profile.analysis import Analysis
+
+ENTITY_BYTES_PER_SECOND, SENTENCE_BYTES_PER_SECOND, WORD_BYTES_PER_SECOND = 37e3, 3.7e6, 15e6
+"""Rates per core, of docs/results/profile.md."""
+ENTITY_BYTES = 700_000_000
+"""Memory of spaCy and its pipeline in each process."""
 
 
 def coverage_analyses(config: CoverageConfig, volume: Volume) -> "list[Analysis]":
@@ -59,3 +64,13 @@ def coverage_sources(config: CoverageConfig) -> dict[str, str]:
         return {"wordnet": wordnet.digest_of(wordnet.installed_folder(config.wordnet))}
     except EnvironmentProblem:
         return {"wordnet": "absent"}
+
+
+def coverage_seconds(config: CoverageConfig, volume: Volume) -> float:
+    """Seconds of one core for a corpus, as if everything were installed."""
+    seconds = 0.0
+    if config.entity_pipelines:
+        seconds += min(1e6 * config.entity_megabytes, volume.text_bytes) / ENTITY_BYTES_PER_SECOND
+    if config.toxicity:
+        seconds += min(1e6 * config.toxicity_megabytes, volume.text_bytes) / SENTENCE_BYTES_PER_SECOND
+    return seconds + (config.toxicity + config.concepts) * volume.text_bytes / WORD_BYTES_PER_SECOND
