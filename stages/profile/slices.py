@@ -29,6 +29,8 @@ SPLITS = ("train", "held_out")
 DIMENSIONS = ("genre", "language", "source", "domain")
 COLUMNS = ("genre", "language", "source", "url")
 COUNTS = "counts.json"
+NAME_CHARACTERS = 200
+"""A longer genre, language, source or host is cut."""
 COUNTED_VALUES = 5_000
 """Values of a dimension that a file reports, the most frequent ones; far more than have a slice."""
 
@@ -86,22 +88,22 @@ class Slices:
 
 
 def values_of(table: pa.Table) -> dict[str, list[str]]:
-    """Dimension -> the value of each document; the table has `COLUMNS`."""
+    """Dimension -> the value of each document, cut to `NAME_CHARACTERS`; the table has `COLUMNS`."""
     return {
-        "genre": [value or NONE for value in table.column("genre").to_pylist()],
-        "language": [value or UNKNOWN for value in table.column("language").to_pylist()],
-        "source": [value or NONE for value in table.column("source").to_pylist()],
+        "genre": [(value or NONE)[:NAME_CHARACTERS] for value in table.column("genre").to_pylist()],
+        "language": [(value or UNKNOWN)[:NAME_CHARACTERS] for value in table.column("language").to_pylist()],
+        "source": [(value or NONE)[:NAME_CHARACTERS] for value in table.column("source").to_pylist()],
         "domain": [domain(url) for url in table.column("url").to_pylist()],
     }
 
 
 def domain(url: str | None) -> str:
-    """Host of a URL without `www.`; `none` if there is no URL, or no host in it."""
+    """Host of a URL without `www.` and the full stop of the root; `none` if there is no URL, or no host in it."""
     try:
         host = urlsplit(url or "").hostname
     except ValueError:  # such as a bracket that never closes
         return NONE
-    return (host or NONE).removeprefix("www.") or NONE
+    return (host or "").rstrip(".").removeprefix("www.")[:NAME_CHARACTERS] or NONE
 
 
 def count_partition(corpus: Artifact, path: str, out: PartitionWriter) -> None:

@@ -8,6 +8,7 @@ from data_schemas.manifest import Volume
 from flows.report.corpus import split_counts
 from infra.workers.capacity import Capacity
 from stages.profile.config import ProfileConfig
+from stages.profile.slices import domain
 from stages.profile.stage import ProfileStage
 from tests.stages.profile.run_stage import corpus, document, figures, profile
 
@@ -96,6 +97,25 @@ def test_odd_documents_have_figures(texts):
     assert not {name for name in names if name.startswith(("domain=", "language=", "genre="))}, (
         "nothing is known of them"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("ftp://user@WWW.Example.COM.:21/x", "example.com"), ("http://[::1]:80/", "::1"), ("//host/path", "host"),
+        ("https://münchen.de/", "münchen.de"), ("http://[", "none"), ("mailto:a@b.org", "none"), (None, "none"),
+        ("https://" + "a" * 999, "a" * 200), ("http://www.", "www"), ("\x00", "none"),
+    ],
+)  # fmt: skip
+def test_the_host_of_a_url(url, host):
+    assert domain(url) == host
+
+
+def test_names_of_genres_are_cut_and_may_look_like_slices():
+    rows = [document("a", "x", genre="g" * 999), document("b", "x", genre="all"), document("c", "x", genre="other")]
+    made = profile(corpus(rows), coverage=None)
+    names = set(made.read_table("measures.arrow").column("slice").to_pylist())
+    assert {f"genre={'g' * 200}", "genre=all", "genre=other"} <= names and figures(made)["documents"] == 3
 
 
 def test_a_corpus_without_documents_has_a_profile_of_zeros():
