@@ -36,6 +36,8 @@ CHOSEN = frozenset({"split"})
 """Dimensions of slices whose shares a setting decides."""
 COUNTED_BY_WORD = frozenset({"mentions", "tokens", "words"})
 """Units of which an interval takes each one for a draw of its own, and not each document."""
+LEARNED = "topics."
+"""Beginning of measures whose items are learned from the corpus."""
 OTHER = "other"
 """Value of the slice that holds all values without a slice of their own."""
 OF_STAGE = "removed."
@@ -182,6 +184,8 @@ def _compare_slice(found: Difference, first: Figures, second: Figures, name: str
             found.not_compared.append(NotCompared(name, measure, "it is about the stage that made the corpus"))
         elif not rows or not others:
             found.not_compared.append(NotCompared(name, measure, f"only the {'first' if rows else 'second'} has it"))
+        elif measure.startswith(LEARNED) and {row.item for row in rows} != {row.item for row in others}:
+            found.not_compared.append(NotCompared(name, measure, "each profile has learned topics of its own"))
         elif _are_parts(rows):
             changes = list(_item_changes(measure, name, _Parts.of(first, name, rows), _Parts.of(second, name, others)))
             found.changes.extend(changes)

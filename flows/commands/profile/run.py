@@ -6,6 +6,7 @@
 from pathlib import Path
 from typing import Any
 
+from flows.commands.profile.common_topics import with_common_topics
 from flows.commands.profile.corpora import STAGE, Profiled, profile_of, profiles_of
 from flows.commands.profile.difference import difference
 from flows.commands.profile.output import (
@@ -64,6 +65,9 @@ def compare_profiles(store_url: str, names: tuple[str, str], slices: list[str], 
     taken = taken_out(ArtifactStore(store_url), first, second) if first and second else None
     stages = {side.profile.manifest.inputs["corpus"].stage for side in sides}
     nested = taken is not None and (not taken[0].missing or not taken[1].missing)
+    coverage = sides[0].profile.manifest.config.get("coverage")
+    if first and second and coverage and not slices:
+        figures = with_common_topics(figures, (first, second), coverage)
     found = difference(*figures, slices, same_stage=len(stages) == 1, nested=nested)
     page = None
     if html:

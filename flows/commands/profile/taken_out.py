@@ -5,6 +5,7 @@ are looked at, the same ones in both corpora, so that memory stays flat; the cou
 
 - `Taken`: documents of one corpus that the other lacks
 - `taken_out`: both sides; None if the two have no document in common
+- `document_files`, `batches`: the documents of a corpus
 """
 
 from collections import Counter
@@ -78,7 +79,7 @@ class Taken:
 
 def taken_out(store: ArtifactStore, first: Artifact, second: Artifact) -> tuple[Taken, Taken] | None:
     """Documents of `first` that `second` lacks, and of `second` that `first` lacks."""
-    counts = [sum(_rows(corpus, path) for path in _files(corpus)) for corpus in (first, second)]
+    counts = [sum(_rows(corpus, path) for path in document_files(corpus)) for corpus in (first, second)]
     rate = min(1.0, MAX_IDS / max(1, *counts))
     ours, theirs = _sampled(first, rate), _sampled(second, rate)
     if not ours.keys() & theirs.keys():
@@ -86,7 +87,8 @@ def taken_out(store: ArtifactStore, first: Artifact, second: Artifact) -> tuple[
     return _taken(store, first, second, ours, theirs, rate), _taken(store, second, first, theirs, ours, rate)
 
 
-def _files(corpus: Artifact) -> list[str]:
+def document_files(corpus: Artifact) -> list[str]:
+    """Paths of the Parquet files with the documents of a corpus."""
     return [path for pattern in KEPT_UNDER[corpus.manifest.kind] for path in corpus.paths(pattern)]
 
 
@@ -102,15 +104,16 @@ def _rows(corpus: Artifact, path: str) -> int:
 def _sampled(corpus: Artifact, rate: float) -> dict[str, Document]:
     """Id -> document, for the share `rate` of all ids with the smallest hashes."""
     limit, documents = rate * HASHES, {}
-    for path in _files(corpus):
-        for batch in _batches(corpus, path, ["id", "genre", "source", "language"]):
+    for path in document_files(corpus):
+        for batch in batches(corpus, path, ["id", "genre", "source", "language"]):
             for name, genre, source, language in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if rate == 1 or _hash(name) < limit:
                     documents[name] = Document(genre, source, language or UNKNOWN, path)
     return documents
 
 
-def _batches(artifact: Artifact, path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def batches(artifact: Artifact, path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of a Parquet file, a part of its rows at a time."""
     with artifact.open(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(columns=columns):
             yield batch.select(columns)
@@ -151,7 +154,7 @@ def _reasons(store: ArtifactStore, corpus: Artifact, names: Iterable[str]) -> di
         if artifact is None:  # removed from the store
             continue
         for path in artifact.paths("rejects/*.parquet"):
-            for batch in _batches(artifact, path, ["id", "reason"]):
+            for batch in batches(artifact, path, ["id", "reason"]):
                 rows = batch.filter(pc.is_in(batch.column("id"), wanted))
                 for name, reason in zip(*(column.to_pylist() for column in rows.columns), strict=True):
                     reasons[name] = f"{artifact.manifest.stage}: {reason.replace('_', ' ')}"
@@ -178,7 +181,7 @@ def _texts(corpus: Artifact, files: Mapping[str, str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     wanted = pa.array(list(files), pa.string())
     for path in dict.fromkeys(files.values()):
-        for batch in _batches(corpus, path, ["id", "text"]):
+        for batch in batches(corpus, path, ["id", "text"]):
             rows: list[dict[str, Any]] = batch.filter(pc.is_in(batch.column("id"), wanted)).to_pylist()
             texts |= {row["id"]: row["text"] for row in rows}
     return texts

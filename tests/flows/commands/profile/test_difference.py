@@ -105,7 +105,7 @@ def test_what_cannot_be_compared_is_said():
     found = difference(first, second, same_stage=False)
     assert not found.changes and not found.figures
     assert {(row.measure, row.why) for row in found.not_compared} == {
-        ("topics.weight", "the two have no item in common"),
+        ("topics.weight", "each profile has learned topics of its own"),
         ("removed.share", "it is about the stage that made the corpus"),
         ("entities.left_out", "spaCy is not installed"),
         ("readability.flesch", "only the first has it"),
