@@ -103,6 +103,11 @@ class SynthesizeStage(Stage):
                 for name, amount in result.marker.counts.items():
                     out.count(name, amount)
             parents = Parents.read(paths, results, len(methods))
+        for genre in sorted(config.shares.keys() - set(parents.names)):
+            known = ", ".join(parents.names) or "none"
+            context.listener.logged(
+                f"synthesize.shares names the genre {genre!r}, of which there are no documents: {known}"
+            )
         is_missing = [method.label in missing for method in methods]
         shares = [_present(config.shares_of(genre), is_missing) for genre in parents.names]
         quotas = parents.quotas(work, shares)

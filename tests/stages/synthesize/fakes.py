@@ -68,9 +68,8 @@ class FakeMethod:
 
 def use(monkeypatch: pytest.MonkeyPatch, method: Any) -> Any:
     """Make every config build this method."""
-    generation._method.cache_clear()
-    for module in (generation, methods):
-        monkeypatch.setattr(module, "build_method", lambda config, store=None: method)
+    monkeypatch.setattr(generation, "_method", lambda settings, store: method)  # not into its cache
+    monkeypatch.setattr(methods, "build_method", lambda config, store=None: method)
     return method
 
 
