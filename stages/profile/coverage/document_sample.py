@@ -27,6 +27,8 @@ STRATA = 64
 """Buckets of genres."""
 PASSAGE = 1_500
 """Characters of a document that are kept: one passage, somewhere in it."""
+_NEARBY = 80
+"""Characters in which a passage may lose the rest of a word."""
 RESERVE = 20
 """A stratum is sampled in full if it has at least one `RESERVE`-th of the documents."""
 Z = 1.959964
@@ -108,8 +110,10 @@ def sampled(state: State) -> list[SampledDocument]:
 
 
 def is_whole(state: State) -> bool:
-    """True if every document of the slice is in the sample."""
-    return all(stratum["documents"] == len(stratum["sample"]) for stratum in state.values())
+    """True if every document of the slice is in the sample, and none so long that it may be there in part."""
+    sizes = (len(row[-1]) for stratum in state.values() for row in stratum["sample"])
+    complete = all(stratum["documents"] == len(stratum["sample"]) for stratum in state.values())
+    return complete and all(size < PASSAGE - 2 * _NEARBY for size in sizes)
 
 
 def stratified_interval(values: npt.ArrayLike, documents: Sequence[SampledDocument]) -> Interval:
@@ -148,4 +152,4 @@ def _passage(text: str, order: int) -> str:
 
 def _first_space(passage: str) -> int:
     """Position of the first white space; 0 if there is none nearby, as in scripts without spaces."""
-    return next((position for position, character in enumerate(passage[:80]) if character.isspace()), 0)
+    return next((position for position, character in enumerate(passage[:_NEARBY]) if character.isspace()), 0)

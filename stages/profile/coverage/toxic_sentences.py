@@ -78,6 +78,8 @@ class ToxicSentences(Analysis):
             return []
         share = ratio_interval(state["toxic"][:2], state["sentences"], state["toxic"][2], self._sample.rate)
         exact = self._sample.rate == 1
+        if not share.value and not exact:
+            share = share._replace(high=3 / state["sentences"][0])  # the rule of three
         return [Measure("toxicity.sentences", share.value, "share", None, share.low, share.high, exact)]
 
     def examples(self, state: State) -> Sequence[Example]:

@@ -45,6 +45,7 @@ def test_every_genre_is_sampled_and_weighted_by_its_documents():
     share = stratified_interval([document.genre == "speech" for document in documents], documents)
     assert share.value == pytest.approx(12 / 1_012)
     assert not is_whole(state) and is_whole(sample.add(sample.empty(), rare.slice(0, 10))) and is_whole({})
+    assert not is_whole(sample.add(sample.empty(), batch(["wort " * 1_000])))
 
 
 def documents_of(weight, number):

@@ -110,6 +110,12 @@ def test_toxic_sentences_by_hand(judge):
     assert list(analysis.measures(analysis.empty())) == []
 
 
+def test_a_sample_without_a_toxic_sentence_is_no_proof_that_there_is_none(judge):
+    analysis = ToxicSentences(PassageSample(0.5))
+    [row] = analysis.measures(analysis.add(analysis.empty(), batch(["fine."] * 200, language="en")))
+    assert (row.value, row.low) == (0, 0) and row.high == pytest.approx(3 / len(judge)) and not row.exact
+
+
 def test_a_sentence_has_a_word_and_an_end():
     assert sentences("One. Two!  Three…\n\n* * *\n 7.\nfour") == ["One.", "Two!", "Three…", "four"]
     assert [len(piece) for piece in sentences("a" * 1_000)] == [LONGEST, LONGEST, 200] and sentences("") == []
