@@ -221,10 +221,11 @@ class _Parts:
         whole, documents = 1.0, figures.documents(name)
         if rows[0].unit != "share":
             known = WHOLES.get(rows[0].measure) or WHOLES.get(rows[0].unit) or ""
-            total = figures.one(known, name)
+            total = figures.one("documents" if rows[0].unit == "documents" else known, name)
             whole = max(total.value, listed) if total else listed
         trials = whole if rows[0].unit in COUNTED_BY_WORD else documents
-        return cls(items, whole, trials, listed >= COMPLETE * whole)
+        # Shares that add up to more than all, such as of documents with a keyword, are a list of the largest.
+        return cls(items, whole, trials, COMPLETE <= (listed / whole if whole else 1.0) <= 1 / COMPLETE)
 
     def value(self, item: str) -> float | None:
         """Value of an item; None if it is not listed and may occur."""

@@ -147,3 +147,19 @@ def test_empty_profiles_have_no_difference():
     assert not found.changes and [row.measure for row in found.not_compared] == ["documents"]
     assert largest_movers(found.changes, 5) == []
     assert not difference(corpus(a=0), corpus(a=0)).changes[0].excludes_zero
+
+
+def test_shares_that_are_not_parts_of_a_whole_are_a_list_of_the_largest():
+    def words(**shares: float) -> Figures:
+        rows = [
+            measure("all", "documents", 100, "documents"),
+            measure("all", "personal_data.documents", 5, "documents", "ip"),
+        ]
+        return figures(
+            *rows, *(measure("all", "keywords.share", share, "share", word) for word, share in shares.items())
+        )
+
+    found = changes(difference(words(said=0.9, year=0.5), words(said=0.9, time=0.4)))
+    assert found["keywords.share", "year"].second_value is None, "not 0"
+    assert found["keywords.share", "year"].change == pytest.approx(0.1)
+    assert found["personal_data.documents", "ip"].first_share == pytest.approx(0.05), "of all documents"
