@@ -15,10 +15,11 @@ from data_schemas.manifest import Volume
 from flows.run_config import RunConfigBase
 from infra.hardware import partition_bytes
 from infra.planner.clusters import Cluster
+from infra.planner.failures import SimulatedRun
 from infra.planner.layouts import HEADRACE, Layout, Precision, Software
 from infra.planner.memory import largest_part, memory_parts
 from infra.planner.networks import Network, network_of
-from infra.planner.run_costs import RunCosts, compute_optimal_tokens, run_costs
+from infra.planner.run_costs import RunCosts, compute_optimal_tokens, run_costs, simulated_run
 from infra.planner.search import Candidate, reason, search, smallest_cluster
 from infra.planner.step_time import step_time, traffic
 from infra.workers.capacity import Capacity
@@ -77,6 +78,10 @@ class ClusterPlan:
         return run_costs(
             self.network, self.cluster, candidate.layout.devices, candidate.step_seconds, batch, self.tokens
         )
+
+    def simulated(self, candidate: Candidate) -> SimulatedRun:
+        """The whole run with failures in a layout, simulated."""
+        return simulated_run(self.cluster, candidate.layout.devices, self.costs(candidate))
 
     @property
     def cheapest(self) -> list[Candidate]:
@@ -227,6 +232,7 @@ def cluster_plan_json(plan: ClusterPlan) -> dict[str, Any]:
         },
         "layouts": [_candidate_json(plan, candidate) for candidate in distinct(plan.fitting)],
         "cheapest": [_candidate_json(plan, candidate) for candidate in distinct(plan.cheapest)],
+        "simulated_failures": asdict(plan.simulated(plan.fitting[0])) if plan.fitting else None,
         "configured": plan.configured and _candidate_json(plan, plan.configured),
         "refused": [
             {

@@ -93,6 +93,11 @@ def _print_best(plan: ClusterPlan, best: Candidate) -> None:
         f"failures    {costs.failures:.0f} expected; a checkpoint every "
         f"{duration(costs.checkpoint_interval_seconds)} leaves {costs.goodput:.1%} of the time", markup=False,
     )  # fmt: skip
+    run = plan.simulated(best)
+    console.print(
+        f"simulated   best checkpoint interval {duration(run.interval)}, goodput {run.goodput:.1%}, in nine of ten "
+        f"runs {run.low:.1%} to {run.high:.1%}", markup=False,
+    )  # fmt: skip
     console.print(f"settings    {' '.join(f'--set {value}' for value in settings(best.layout))}", markup=False)
 
 

@@ -1,13 +1,14 @@
 """A whole training run on a cluster: days, devices' hours, energy, money, failures.
 
 - `RunCosts`, `run_costs`: of a layout; `compute_optimal_tokens`: the tokens that suit a network of that size
-- `goodput`: share of the time that failures and checkpoints leave
+- `goodput`: share of the time that failures and checkpoints leave; `simulated_run`: the same by simulation
 """
 
 import math
 from dataclasses import dataclass
 
 from infra.planner.clusters import Cluster
+from infra.planner.failures import Failures, SimulatedRun, daly_interval, expected_goodput, simulate_run
 from infra.planner.networks import Network
 
 TOKENS_PER_PARAMETER = 20
@@ -80,16 +81,26 @@ def run_costs(
 def goodput(
     mtbf_seconds: float, checkpoint_seconds: float = CHECKPOINT_SECONDS, restart_seconds: float = RESTART_SECONDS
 ) -> tuple[float, float]:
-    """(share of the time that trains, best seconds between checkpoints), to first order (Young 1974, Daly 2006).
+    """(share of the time that trains, best seconds between checkpoints), by Daly's complete model (2006).
 
     Args:
         mtbf_seconds: mean time between failures of the whole job.
         checkpoint_seconds: time that a checkpoint stops training.
         restart_seconds: time from a failure to training.
     """
-    interval = math.sqrt(2 * checkpoint_seconds * mtbf_seconds)
-    lost = checkpoint_seconds / interval + (interval / 2 + restart_seconds) / mtbf_seconds
-    return 1 / (1 + lost), interval
+    failures = Failures(mtbf_seconds, checkpoint_seconds, restart_seconds)
+    interval = daly_interval(failures)
+    return expected_goodput(failures, interval), interval
+
+
+def simulated_run(cluster: Cluster, devices: int, costs: RunCosts) -> SimulatedRun:
+    """The run with failures, simulated; goodput with its interval over seeds."""
+    return simulate_run(job_failures(cluster, devices), costs.seconds)
+
+
+def job_failures(cluster: Cluster, devices: int) -> Failures:
+    """Failures of a job on that many devices, and what the planner takes them to cost."""
+    return Failures(cluster.mtbf_hours * 3_600 / devices, CHECKPOINT_SECONDS, RESTART_SECONDS)
 
 
 def compute_optimal_tokens(network: Network) -> float:

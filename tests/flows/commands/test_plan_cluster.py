@@ -67,6 +67,21 @@ def test_the_configured_layout_is_planned_beside_the_others():
     assert answer["configured"]["fits"] and answer["configured"]["layout"] == answer["layouts"][0]["layout"]
 
 
+def test_failures_are_simulated_for_the_fastest_layout():
+    answer = planned(REFERENCE, "--cluster", "4320xGB300")
+    run, best = answer["simulated_failures"], answer["layouts"][0]
+    assert run["low"] < best["goodput"] < run["high"]
+    assert run["interval"] == pytest.approx(best["checkpoint_interval_seconds"], rel=0.1)
+    assert "simulated   best checkpoint interval" in plan(DEMO, "--cluster", "8xH100").stdout
+
+
+def test_a_cluster_that_hardly_ever_works_still_gets_an_answer(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("{device: H100, devices: 8, mtbf_hours: 1.0e-9}")
+    answer = planned(DEMO, "--cluster", str(path))
+    assert answer["simulated_failures"]["goodput"] == 0 < answer["layouts"][0]["days"] < float("inf")
+
+
 def test_a_batch_too_small_for_the_cluster_uses_a_part_of_it():
     answer = planned(DEMO, "--cluster", "4096xH100")
     assert max(row["devices"] for row in answer["layouts"]) < 4096
