@@ -19,6 +19,7 @@ from infra.planner.failures import SimulatedRun
 from infra.planner.layouts import HEADRACE, Layout, Precision, Software
 from infra.planner.memory import largest_part, memory_parts
 from infra.planner.networks import Network, network_of
+from infra.planner.pipelines import PipelineSimulation, simulate_pipeline
 from infra.planner.run_costs import RunCosts, compute_optimal_tokens, run_costs, simulated_run
 from infra.planner.search import Candidate, reason, search, smallest_cluster
 from infra.planner.step_time import step_time, traffic
@@ -82,6 +83,10 @@ class ClusterPlan:
     def simulated(self, candidate: Candidate) -> SimulatedRun:
         """The whole run with failures in a layout, simulated."""
         return simulated_run(self.cluster, candidate.layout.devices, self.costs(candidate))
+
+    def pipeline(self, candidate: Candidate) -> PipelineSimulation | None:
+        """A step of a layout with a pipeline, simulated."""
+        return simulate_pipeline(candidate.seconds, candidate.layout, self.rows)
 
     @property
     def cheapest(self) -> list[Candidate]:
@@ -233,6 +238,7 @@ def cluster_plan_json(plan: ClusterPlan) -> dict[str, Any]:
         "layouts": [_candidate_json(plan, candidate) for candidate in distinct(plan.fitting)],
         "cheapest": [_candidate_json(plan, candidate) for candidate in distinct(plan.cheapest)],
         "simulated_failures": asdict(plan.simulated(plan.fitting[0])) if plan.fitting else None,
+        "simulated_pipeline": _pipeline_json(plan),
         "configured": plan.configured and _candidate_json(plan, plan.configured),
         "refused": [
             {
@@ -246,6 +252,11 @@ def cluster_plan_json(plan: ClusterPlan) -> dict[str, Any]:
         "smallest_cluster": plan.smallest,
         "costs": [asdict(stage) for stage in plan.stages],
     }
+
+
+def _pipeline_json(plan: ClusterPlan) -> dict[str, Any] | None:
+    simulated = plan.pipeline(plan.fitting[0]) if plan.fitting else None
+    return asdict(simulated) if simulated else None
 
 
 def _candidate_json(plan: ClusterPlan, candidate: Candidate) -> dict[str, Any]:

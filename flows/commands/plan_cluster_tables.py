@@ -10,6 +10,7 @@ from rich.table import Table
 from flows.commands.plan_cluster import ClusterPlan, StageCosts, distinct, settings
 from flows.console import amount, console, duration
 from infra.planner.accelerators import GIB
+from infra.planner.pipelines import PipelineSimulation
 from infra.planner.run_costs import SECONDS_PER_DAY, compute_optimal_tokens
 from infra.planner.search import Candidate, reason
 from infra.planner.step_time import traffic
@@ -98,7 +99,18 @@ def _print_best(plan: ClusterPlan, best: Candidate) -> None:
         f"simulated   best checkpoint interval {duration(run.interval)}, goodput {run.goodput:.1%}, in nine of ten "
         f"runs {run.low:.1%} to {run.high:.1%}", markup=False,
     )  # fmt: skip
+    if (pipeline := plan.pipeline(best)) is not None:
+        console.print(f"pipeline    {_pipeline_line(best, pipeline)}", markup=False)
     console.print(f"settings    {' '.join(f'--set {value}' for value in settings(best.layout))}", markup=False)
+
+
+def _pipeline_line(best: Candidate, pipeline: PipelineSimulation) -> str:
+    others = ", ".join(f"{name} {share:.1%}" for name, share in pipeline.idle.items() if name != pipeline.schedule)
+    return (
+        f"{pipeline.schedule} over {best.layout.pipeline} devices, {pipeline.micro_batches} micro-batches: idle "
+        f"{pipeline.idle[pipeline.schedule]:.1%} of the time computed (planned {pipeline.planned_idle:.1%}; {others}); "
+        f"the first device holds {pipeline.held:.3g} micro-batches"
+    )
 
 
 def _nothing_fits(plan: ClusterPlan) -> str:

@@ -67,12 +67,15 @@ def test_the_configured_layout_is_planned_beside_the_others():
     assert answer["configured"]["fits"] and answer["configured"]["layout"] == answer["layouts"][0]["layout"]
 
 
-def test_failures_are_simulated_for_the_fastest_layout():
+def test_failures_and_pipeline_of_the_fastest_layout_are_simulated():
     answer = planned(REFERENCE, "--cluster", "4320xGB300")
     run, best = answer["simulated_failures"], answer["layouts"][0]
     assert run["low"] < best["goodput"] < run["high"]
     assert run["interval"] == pytest.approx(best["checkpoint_interval_seconds"], rel=0.1)
     assert "simulated   best checkpoint interval" in plan(DEMO, "--cluster", "8xH100").stdout
+    pipeline = answer["simulated_pipeline"]
+    assert pipeline["schedule"] == "interleaved" and pipeline["idle"]["interleaved"] < pipeline["idle"]["1f1b"]
+    assert pipeline["idle"]["interleaved"] == pytest.approx(pipeline["planned_idle"], abs=0.01)
 
 
 def test_a_cluster_that_hardly_ever_works_still_gets_an_answer(tmp_path):
