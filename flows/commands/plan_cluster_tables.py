@@ -11,12 +11,15 @@ from flows.commands.plan_cluster import ClusterPlan, StageCosts, distinct, setti
 from flows.console import amount, console, duration
 from infra.planner.accelerators import GIB
 from infra.planner.pipelines import PipelineSimulation
-from infra.planner.run_costs import SECONDS_PER_DAY, compute_optimal_tokens
+from infra.planner.run_costs import SECONDS_PER_DAY, compute_optimal_tokens, job_failures
 from infra.planner.search import Candidate, reason
 from infra.planner.step_time import traffic
 
 REFUSED = 3
 """Layouts that do not fit, of which the reason is printed."""
+
+LEAST_GOODPUT = 0.1
+"""Share of the time below which the reason is printed."""
 
 
 def print_cluster_plan(plan: ClusterPlan) -> None:
@@ -94,6 +97,13 @@ def _print_best(plan: ClusterPlan, best: Candidate) -> None:
         f"failures    {costs.failures:.0f} expected; a checkpoint every "
         f"{duration(costs.checkpoint_interval_seconds)} leaves {costs.goodput:.1%} of the time", markup=False,
     )  # fmt: skip
+    if costs.goodput < LEAST_GOODPUT:
+        failures = job_failures(plan.cluster, best.layout.devices)
+        console.print(
+            f"            such a job fails every {duration(failures.mtbf)} on average and takes "
+            f"{duration(failures.restart)} to restart: it hardly trains; use fewer devices, or devices with a larger "
+            "mtbf_hours", markup=False,
+        )  # fmt: skip
     run = plan.simulated(best)
     console.print(
         f"simulated   best checkpoint interval {duration(run.interval)}, goodput {run.goodput:.1%}, in nine of ten "

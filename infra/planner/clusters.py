@@ -41,7 +41,7 @@ class Cluster(FrozenConfig):
     network_bandwidth: float = Field(gt=0, description="bytes per second and direction between nodes, per device")
     watts: float = Field(gt=0, description="power of a device under load")
     price_per_hour: float = Field(ge=0, description="US dollars per device and hour")
-    mtbf_hours: float = Field(gt=0, description="mean device-hours between failures that end a job")
+    mtbf_hours: float = Field(ge=1e-3, le=1e12, description="mean device-hours between failures that end a job")
     source: str = Field("", description="origin of the figures")
 
     @property

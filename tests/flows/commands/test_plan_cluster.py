@@ -80,9 +80,19 @@ def test_failures_and_pipeline_of_the_fastest_layout_are_simulated():
 
 def test_a_cluster_that_hardly_ever_works_still_gets_an_answer(tmp_path):
     path = tmp_path / "broken.yaml"
-    path.write_text("{device: H100, devices: 8, mtbf_hours: 1.0e-9}")
+    path.write_text("{device: H100, devices: 8, mtbf_hours: 1.0e-3}")
     answer = planned(DEMO, "--cluster", str(path))
     assert answer["simulated_failures"]["goodput"] == 0 < answer["layouts"][0]["days"] < float("inf")
+    assert "10m 00s to restart: it hardly trains" in " ".join(plan(DEMO, "--cluster", str(path)).stdout.split())
+
+
+@pytest.mark.parametrize("hours", ["1.0e-320", "0", "-5", "1.0e+308", ".inf", ".nan"])
+def test_times_between_failures_that_no_device_has_are_refused(tmp_path, hours):
+    """Smaller ones would never end the simulation, larger ones overflow."""
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"{{device: H100, devices: 8, mtbf_hours: {hours}}}")
+    with pytest.raises(ConfigError, match="mtbf_hours: Input should be"):
+        read_cluster(str(path))
 
 
 def test_a_batch_too_small_for_the_cluster_uses_a_part_of_it():
