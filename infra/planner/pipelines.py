@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from infra.planner.layouts import Layout
-from infra.planner.schedules import Costs, Schedule, schedule_seconds, simulate
+from infra.planner.schedules import ROUNDS, Costs, Schedule, schedule_seconds, simulate
 from infra.planner.step_time import ATTENTION_PASSES, FORWARD_BACKWARD
 
 COMPUTED = ("products", "attention", "elementwise", "logits", "recompute", "launches")
@@ -74,6 +74,7 @@ def simulate_pipeline(parts: Mapping[str, float], layout: Layout, rows: int) -> 
         for schedule, virtual in chunks.items()
     }
     waiting = parts["bubble"] + parts["pipeline"]
-    few = min(count, 3 * layout.pipeline) if own != "gpipe" else count
+    few = min(count, ROUNDS * layout.pipeline)
     held = simulate(own, costs, layout.pipeline, few, layout.virtual).held(0) / layout.virtual
+    held = count if own == "gpipe" else held
     return PipelineSimulation(own, count, idle, waiting / (work + waiting), held)
