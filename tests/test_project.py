@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("data_schemas", "infra", "modeling", "stages", "flows", "benchmarks")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -73,6 +74,17 @@ def test_the_plan_needs_no_heavy_import():
     script = "import sys, flows.planning, flows.console; print(*sorted({'torch', 'ray', 'prefect'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_modules_of_pyarrow_are_imported_where_they_are_used():
+    """`pa.compute` exists only once another module has imported it, which a worker process may not have done."""
+    used = re.compile(r"\b(pa|pyarrow)\.(compute|parquet|csv|json|dataset|feather|fs|flight|orc|acero)\.\w")
+    sources = [path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")]
+    lines = [(path, line) for path in sources for line in path.read_text().splitlines()]
+    assert len(sources) > 200
+    assert not [
+        (path, line) for path, line in lines if used.search(line) and not line.strip().startswith(("import", "from"))
+    ]
 
 
 def test_every_deployment_names_a_flow_and_every_stage_has_one():

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.store.artifacts import Artifact
 from infra.store.filesystem import Folder
@@ -70,7 +71,7 @@ def gather(results: Sequence[PartitionResult], out: PartitionWriter) -> None:
     tables = []
     for result in results:
         drafts = drafts_of(result)
-        passed = drafts.filter(pa.compute.is_null(drafts.column("reason")))
+        passed = drafts.filter(pc.is_null(drafts.column("reason")))
         tables.append(passed.select(["parent", "shingles", "exact", "signature"]).rename_columns(list(_COLUMNS)))
     out.write_table(SIGNED, pa.concat_tables(tables))
 
