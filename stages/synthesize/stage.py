@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stages.synthesize.rounds import MadePart
     from stages.synthesize.shares import Quota
 
-TEXT_BYTES_PER_SECOND = {"apertium": 22e3, "marian": 2e3, "endpoint": 2e3, "checkpoint": 2e3}
+TEXT_BYTES_PER_SECOND = {"apertium": 22e3, "local_models": 2e3, "endpoint": 2e3, "checkpoint": 2e3}
 """Per core, by kind of method."""
 OTHER_BYTES_PER_SECOND = 1e6
 CORPUS_BYTES_PER_SECOND = 20e6

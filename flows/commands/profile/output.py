@@ -67,10 +67,16 @@ def print_difference(
     if movers := largest_movers(found.changes, LARGEST):
         console.print("\nlargest movers", style="bold")
         console.print(_movers((f"{row.group}: {row.item}" if row.item else row.group, row) for row in movers))
+    unchanged = []
     for group, changes in by_group(found.changes).items():
-        if not group.startswith(FOLDED):
+        moving = [row for row in changes if row.change][:MOVERS]
+        if not moving:
+            unchanged.append(plain(group))
+        elif not group.startswith(FOLDED):
             console.print(f"\n{plain(group)}", markup=False, style="bold")
-            console.print(_movers((row.item or row.group, row) for row in changes[:MOVERS]))
+            console.print(_movers((row.item or row.group, row) for row in moving))
+    if unchanged:
+        console.print(f"\nwithout any change: {', '.join(unchanged)}", markup=False)
     if found.figures:
         table = _table("figure", "first", "second", "change", "interval")
         for figure in [row for row in found.figures if not row.measure.startswith(FOLDED)][:FIGURES]:

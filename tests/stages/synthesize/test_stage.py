@@ -13,7 +13,7 @@ from stages.synthesize import generation, methods
 from stages.synthesize.config import SynthesizeConfig
 from stages.synthesize.generation import Work
 from stages.synthesize.method import Failure
-from stages.synthesize.stage import SynthesizeStage
+from stages.synthesize.stage import TEXT_BYTES_PER_SECOND, SynthesizeStage
 from tests.stages.clean.rules.test_document_rules import GOOD
 from tests.stages.synthesize.fakes import (
     FakeMethod,
@@ -237,6 +237,16 @@ def test_a_missing_engine_refuses_the_run_or_is_left_out_and_named(monkeypatch):
     made = run_stage(corpus_of(NEWS, HELD_OUT), config.model_copy(update={"missing_engines": "skip"}))
     assert list(made.manifest.metrics["missing_engines"]) == ["deletion"]
     assert {name.rpartition("~")[2] for name in verdicts(made)} == {"swap"}
+
+
+def test_the_plan_knows_the_speed_of_every_slow_engine():
+    engines = {"apertium", "local_models", "endpoint", "checkpoint"}
+    assert TEXT_BYTES_PER_SECOND.keys() == engines <= methods_kinds()
+
+
+def methods_kinds() -> set[str]:
+    schema = SynthesizeConfig.model_json_schema()
+    return set(schema["properties"]["methods"]["items"]["discriminator"]["mapping"])
 
 
 ODD = {

@@ -91,6 +91,12 @@ def test_the_terminal_is_safe_from_what_documents_say(store):
     assert "[31mred" in result.output, "shown without the escape"
 
 
+def test_what_did_not_move_is_no_mover(store):
+    result = run(store, f"{RUN}:clean", "--against", f"{RUN}:clean")
+    assert result.exit_code == 0 and "without any change: " in result.output
+    assert "+0.0" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
