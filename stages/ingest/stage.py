@@ -152,7 +152,9 @@ def _nothing_read(config: IngestConfig, out: ArtifactWriter, results: Sequence[P
     reasons = ", ".join(sorted(name.removeprefix("dropped.") for name in out.counts if name.startswith("dropped.")))
     if not out.counts.get("documents_in") and any(source.where for source in config.all_sources()):
         return InputDataError(f"no document was read from {paths}: no record has the values required by `where`")
+    is_unnamed = "dropped.no_text" in out.counts
+    field = "set ingest.fields.text to the name of the field with the text"
     return InputDataError(
         f"no document was read from {paths}: {out.counts.get('documents_in', 0)} records were rejected ({reasons})"
-        f"{example}; set ingest.fields.text to the name of the field with the text"
+        f"{example}; {field if is_unnamed else 'check ingest.path, or set ingest.format'}"
     )

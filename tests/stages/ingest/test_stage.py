@@ -178,8 +178,11 @@ def test_nothing_read_says_why(tmp_path):
         InputDataError, match=r"no document was read .*no_text.*record 0 of a\.jsonl.*ingest\.fields\.text"
     ):
         ingest(IngestConfig(path=path))
-    with pytest.raises(InputDataError, match=r"no document was read .*empty_text"):
+    with pytest.raises(InputDataError, match=r"no document was read .*empty_text.*check ingest.path"):
         ingest(IngestConfig(path=write(tmp_path / "b.jsonl", {"text": ""})))
+    (tmp_path / "c.jsonl").touch()
+    with pytest.raises(InputDataError, match=r"no document was read .*no_record.*check ingest.path"):
+        ingest(IngestConfig(path=f"{tmp_path}/c.jsonl"))
 
 
 def test_odd_text_beside_the_text_cannot_stop_a_run():
