@@ -18,7 +18,7 @@ from data_schemas.manifest import RunRecord
 from flows.run_config import build_run_config
 from infra.ray_jobs.requests import JobFolder
 from infra.store.runs import RunStore, process_of
-from stages.registry import stages_of
+from stages.registry import STAGES
 from tests.flows.mini import mini_values, run_config, write_corpus
 from tests.flows.real_prefect import CHECKOUT, Server, family, postgres, postgres_binaries, serve, stop, workers
 from tests.flows.test_command_line import HEADRACE
@@ -27,7 +27,7 @@ from tests.flows.test_rerun_matrix import CELLS
 from tests.infra.ray_jobs.ray_cluster import ray_cluster
 
 pytestmark = pytest.mark.slow
-NAMES = [stage.name for stage in stages_of({})]
+NAMES = [stage.name for stage in STAGES]
 LIMIT = "headrace-accelerator"
 TOKEN = secrets.token_hex(32)
 """Of Ray clusters."""
