@@ -4,23 +4,25 @@ They make Prefect quiet and fast, and let it and all others reach this machine w
 """
 
 import os
+import sys
 import warnings
 
 _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     # A cold start creates the server's database: 14 s on the reference machine, more on a slow disk.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     # Prefect's shortest; infra/deployment/prefect-automations.yaml declares a run crashed after three that are missing.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
+_QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _set_defaults() -> None:
-    for name, value in _DEFAULTS.items():
+    # A process that has imported Prefect is one of its own. A worker imports flows for their hooks, and the processes
+    # of its later flow runs inherit its environment: they would log nothing.
+    for name, value in (_DEFAULTS if "prefect" in sys.modules else _DEFAULTS | _QUIET).items():
         os.environ.setdefault(name, value)
     if not os.environ.get("PREFECT_API_URL", "unset"):
         del os.environ["PREFECT_API_URL"]  # Prefect tries to connect to an empty URL

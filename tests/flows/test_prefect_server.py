@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -151,3 +152,12 @@ def test_a_home_of_prefect_that_is_a_file_is_one_sentence(tmp_path: Path):
         EnvironmentProblem, match=r"file is a file, .* set PREFECT_HOME to another folder \(it needs 8.4 MB\)"
     ):  # fmt: skip
         check_server()
+
+
+@pytest.mark.parametrize(("imports", "level"), [("flows, prefect", "CRITICAL"), ("prefect, flows", "None")])
+def test_processes_of_prefect_log_as_they_are_set(imports, level):
+    """A worker imports flows when one of its runs crashed; its later flow runs inherit its environment."""
+    script = f"import os, {imports}; print(os.environ.get('PREFECT_LOGGING_LEVEL'))"
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_LOGGING")}
+    done = subprocess.run([sys.executable, "-c", script], env=unset, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == level
