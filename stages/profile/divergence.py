@@ -14,7 +14,7 @@ def divergence(training: State, held_out: State) -> list[Measure]:
 
     `divergence.words.chance` is the mean over random divisions of the same words into parts of the same size: two
     samples of one text differ by that much. Documents are about something, so that even a random choice of documents
-    differs by more. In sketches, frequent words count one by one and the sampled ones stand for the others.
+    differs by more. In sketches, frequent words count one by one; the others are estimated from the sampled ones.
     """
     sizes = training["tokens"], held_out["tokens"]
     if not all(sizes):
@@ -49,7 +49,7 @@ def _bits(p: Floats, middle: Floats) -> Floats:
 
 
 def _aligned(first: State, second: State) -> tuple[Counts, Counts, Floats]:
-    """Counts of each type in both, and the types that it stands for: 1 if frequent, else those per sampled type."""
+    """Counts of each type in both, and its weight: 1 if frequent, else the number of types per sampled type."""
     level = max(first["level"], second["level"])
     certain = CERTAIN * max(first["bound"], second["bound"])
     types = np.union1d(first["hashes"], second["hashes"])

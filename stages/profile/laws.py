@@ -74,7 +74,7 @@ class Heaps(NamedTuple):
     exponent: float
     scale: float
     words: tuple[int, int]
-    """The fit is over texts of so many words."""
+    """Words of the shortest and the longest text of the fit."""
     exact: bool
     curve: list[tuple[int, float]]
     """(words, vocabulary) of the points that are fitted."""

@@ -125,7 +125,7 @@ def _quantity(row: Figure, tone: str) -> Quantity:
 
 
 def cut(text: str, characters: int = MAX_ITEM_CHARACTERS) -> str:
-    """A text of up to so many characters."""
+    """The text, cut to a number of characters."""
     return text if len(text) <= characters else f"{text[: characters - 1].rstrip()}…"
 
 

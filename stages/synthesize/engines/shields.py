@@ -28,7 +28,7 @@ def shielded(sentence: str, spans: Sequence[Span]) -> tuple[str, list[str]]:
         spans: offsets of what to replace, in order and without overlap.
 
     Returns:
-        the sentence, and what each shield stands for.
+        the sentence, and the fact that each shield replaces.
     """
     parts, end = [], 0
     for index, (start, next_end) in enumerate(spans):

@@ -77,7 +77,7 @@ class Commands:
         return started
 
     def printed(self, started: "subprocess.Popen[str]") -> str:
-        """What a command has printed so far."""
+        """The output of a command so far."""
         return self._output(self.started.index(started)).read_text()
 
     def ended(self, started: "subprocess.Popen[str]", status: int = 0) -> str:

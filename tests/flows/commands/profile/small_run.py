@@ -27,7 +27,7 @@ def document(number: int) -> dict[str, Any]:
 
 
 def clean(store: str, documents: Iterable[Mapping[str, Any]]) -> Artifact:
-    """What a stage clean made: the documents in two files."""
+    """An artifact of clean: the documents in two files."""
     rows = list(documents)
     out = ArtifactStore(store).writer("clean", "c" * 64, RUN, RAW_DOCUMENTS)
     for part in range(2):
@@ -38,7 +38,7 @@ def clean(store: str, documents: Iterable[Mapping[str, Any]]) -> Artifact:
 
 
 def dedup(store: str, source: Artifact, documents: Iterable[Mapping[str, Any]], removed: Iterable[str]) -> Artifact:
-    """What a stage dedup made of it: every tenth document is held out."""
+    """An artifact of dedup: every tenth document is held out."""
     rows, gone = list(documents), set(removed)
     kept = [row for row in rows if row["id"] not in gone]
     rejects = [reject_row(row, "near_duplicate", size=9) for row in rows if row["id"] in gone]
