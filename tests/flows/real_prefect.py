@@ -28,6 +28,7 @@ import psutil
 
 from tests.flows.mini import mini_values, write_corpus
 from tests.flows.test_command_line import HEADRACE, answers, free_port, wait_for
+from tests.processes import descendants, living
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -166,10 +167,7 @@ def stop(*processes: subprocess.Popen[bytes]) -> None:
 
 def family(pid: int) -> list[psutil.Process]:
     """A process and all below it."""
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    return []
+    return [*living([pid]), *descendants(pid)]
 
 
 def postgres_binaries() -> Path | None:

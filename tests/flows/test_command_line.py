@@ -19,6 +19,7 @@ import yaml
 from infra.store.runs import RunStore
 from stages.registry import stages_of
 from tests.flows.mini import digests, mini_values, write_corpus
+from tests.processes import command_line, descendants
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 NAMES = [stage.name for stage in stages_of({})]
@@ -187,8 +188,7 @@ def test_a_killed_training_worker_resumes_with_the_same_losses(workspace, undist
     command = [HEADRACE, "run", "mini.yaml", *ON_RAY, "--until", "pretrain"]
     process = subprocess.Popen(command, cwd=folder, env=environment)
     wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in children if "RayTrainWorker" in name_of(child)]
+    workers = [child for child in descendants(process.pid) if "RayTrainWorker" in " ".join(command_line(child))]
     assert len(workers) == 2
     workers[0].kill()
     assert process.wait(240) == 0
@@ -227,7 +227,7 @@ def test_a_run_whose_every_process_is_killed_resumes_with_the_same_losses(worksp
     command = [HEADRACE, "run", "mini.yaml", *ON_RAY, "--until", "pretrain"]
     process = subprocess.Popen(command, cwd=folder, env=environment)
     wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
-    for running in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+    for running in [*descendants(process.pid), psutil.Process(process.pid)]:
         with suppress(psutil.NoSuchProcess):
             running.kill()
     process.wait(60)
@@ -272,13 +272,6 @@ def training_log(store: Path) -> str:
     """The committed log; a run's second owner writes into a folder of its own below the artifact's."""
     [path] = store.glob("pretrain/**/training_log.jsonl")
     return path.read_text()
-
-
-def name_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120, poll_seconds: float = 0.05) -> None:

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
@@ -25,6 +24,7 @@ from tests.flows.test_command_line import HEADRACE
 from tests.flows.test_command_line import wait_for as wait_for_seconds
 from tests.flows.test_rerun_matrix import CELLS
 from tests.infra.ray_jobs.ray_cluster import ray_cluster
+from tests.processes import command_line, is_gone
 
 pytestmark = pytest.mark.slow
 NAMES = [stage.name for stage in STAGES]
@@ -172,10 +172,10 @@ def test_a_cancelled_deployment_has_stopped(server, mini, tmp_path):
     flow_run = server.run("headrace/pipeline", config=mini, store=str(store), until="pretrain")
     wait_for(lambda: checkpoints(store))
     processes = family(server.process(flow_run).pid)
-    assert any("RayTrainWorker" in " ".join(process.cmdline()) for process in processes)
+    assert any("RayTrainWorker" in " ".join(command_line(process)) for process in processes)
     server.prefect("flow-run", "cancel", flow_run)
     server.wait(flow_run, "CANCELLED")
-    wait_for(lambda: not [process for process in processes if process.is_running() and is_alive(process)])
+    wait_for(lambda: not [process for process in processes if not is_gone(process)])
     record = only_run(store)
     assert record.status == "interrupted" and process_of(record).is_gone
     states = [state["type"] for state in server.api(f"flow_run_states/?flow_run_id={flow_run}")]
@@ -216,13 +216,6 @@ def test_a_killed_flow_leaves_no_job_and_its_retry_continues_until_it_is_cancell
         jobs = JobFolder(runs.folder, record.run_id).all()
         assert [cluster.job_status(one.submission_id) for one in jobs] == ["STOPPED", "STOPPED"]
         assert runs.get(record.run_id).status == "interrupted"
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_command_on_the_server_is_cancelled_there_and_declared_crashed_without_heartbeat(server, mini, tmp_path):

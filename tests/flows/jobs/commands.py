@@ -142,14 +142,6 @@ class Commands:
         assert (free, actors) == (total, ["_AutoscalingCoordinatorActor"] * len(actors)), done.stderr
 
 
-def is_gone(process: psutil.Process) -> bool:
-    """Whether a process has ended, also if nobody has read its exit status."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def wait_for(condition: Callable[[], Any], seconds: float = 240.0) -> None:
     """Wait until a condition is true.
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.jobs.commands import MAIN, WHOLE, Commands, is_gone, wait_for
+from tests.flows.jobs.commands import MAIN, WHOLE, Commands, wait_for
 from tests.infra.ray_jobs.ray_cluster import RayCluster, ray_cluster
+from tests.processes import is_gone
 
 pytestmark = pytest.mark.slow
 

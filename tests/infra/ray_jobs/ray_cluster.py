@@ -21,6 +21,8 @@ from typing import Any
 
 import psutil
 
+from tests.processes import command_line, descendants, living
+
 START_SECONDS = 120.0
 
 
@@ -99,8 +101,8 @@ class RayCluster:
 
     def process(self, node: "subprocess.Popen[bytes]", program: str) -> psutil.Process:
         """The process of a node whose program ends with a name."""
-        children = psutil.Process(node.pid).children(recursive=True)
-        [found] = [child for child in children if any(part.endswith(program) for part in child.cmdline()[:3])]
+        children = descendants(node.pid)
+        [found] = [child for child in children if any(part.endswith(program) for part in command_line(child)[:3])]
         return found
 
     def restart_dashboard(self) -> None:
@@ -125,9 +127,10 @@ class RayCluster:
     def kill_head(self) -> None:
         """Kill the head's own processes at once; what works for jobs there has to end by itself."""
         head = psutil.Process(self.nodes[0].pid)
-        own = [child for child in head.children(recursive=True) if child.name().startswith(("ray::Dash", "ray::Runt"))]
-        own += [child for one in self.restarted for child in psutil.Process(one.pid).children(recursive=True)]
-        for one in [head, *head.children(), *own, *(psutil.Process(one.pid) for one in self.restarted)]:
+        actors = ("ray::Dash", "ray::Runt")
+        own = [child for child in descendants(head.pid) if " ".join(command_line(child)).startswith(actors)]
+        own += [child for one in self.restarted for child in descendants(one.pid)]
+        for one in [head, *head.children(), *own, *living(one.pid for one in self.restarted)]:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
         for started in [self.nodes.pop(0), *self.restarted]:
@@ -138,8 +141,7 @@ class RayCluster:
         """End all processes of all nodes."""
         families = []
         for started in [*self.nodes, *self.restarted]:
-            with suppress(psutil.NoSuchProcess):
-                families += psutil.Process(started.pid).children(recursive=True)
+            families += descendants(started.pid)
             with suppress(ProcessLookupError):
                 started.send_signal(signal.SIGTERM)  # ends all processes of the node
                 started.send_signal(signal.SIGCONT)

@@ -13,6 +13,7 @@ from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.errors import ConfigError, EnvironmentProblem, InputDataError
 from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import Partition, PartitionMap, PartitionWriter
+from tests.processes import living
 from tests.stores import documents_table, no_rejects
 
 
@@ -134,5 +135,4 @@ def test_a_timeout_ends_partitions_at_once(tmp_path, engine):
 def assert_ended(folder: Path) -> None:
     """The processes that sleep in a partition are gone, or go without finishing their sleep."""
     pids = [int(path.suffix[1:]) for path in folder.glob("diary.*")]
-    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    assert pids and not psutil.wait_procs(processes, timeout=60)[1]
+    assert pids and not psutil.wait_procs(living(pids), timeout=60)[1]

@@ -14,6 +14,7 @@ import pytest
 from data_schemas.errors import EnvironmentProblem
 from infra.workers import ray_session
 from infra.workers.ray_session import close_ray, ensure_ray, prestart_ray
+from tests.processes import living
 
 PRESTARTS = """
 import sys, psutil
@@ -124,5 +125,5 @@ def test_no_process_is_left_whether_ray_was_used_or_not(end):
         [sys.executable, "-c", PRESTARTS, end], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip(), "Ray was started"
-    left = [psutil.Process(int(pid)) for pid in done.stdout.split() if psutil.pid_exists(int(pid))]
+    left = living(int(pid) for pid in done.stdout.split())
     assert psutil.wait_procs(left, timeout=120)[1] == []

@@ -14,6 +14,7 @@ from data_schemas.errors import ConfigError, EnvironmentProblem
 from infra.store.filesystem import Folder
 from infra.workers.ray_session import close_ray, cpu_count
 from infra.workers.ray_training import TrainingWorkers, Worker, check_room, fit, ray_trainer
+from tests.processes import living
 
 
 def fill(folder: str, worker: Worker) -> None:
@@ -102,8 +103,7 @@ def test_a_timeout_ends_the_workers(tmp_path):
         with pytest.raises(TimeoutError, match="of the stage"):
             fit(trainer)
         pids = [int(path.name) for path in folder.iterdir()]
-        processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-        assert pids and not psutil.wait_procs(processes, timeout=60)[1]
+        assert pids and not psutil.wait_procs(living(pids), timeout=60)[1]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
