@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, get_args, overload
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
 from modeling.initialization import epsilon_scale, learning_rate_scale, weight_decay_scale
-from modeling.training.kinds import OptimizerKind
+from modeling.training.kinds import OptimizerKind, Precision
 from modeling.training.muon import Muon
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
@@ -55,6 +56,8 @@ def build_optimizer(
     betas: tuple[float, float],
     weight_decay: float,
     momentum: float,
+    precision: Precision = "fp32",
+    sharers: ProcessGroup | None = None,
 ) -> Optimizer:
     """Build the optimizer `kind`.
 
@@ -72,6 +75,8 @@ def build_optimizer(
         betas: decay rates of AdamW's first and second moment.
         weight_decay: decay per step, multiplied by the learning rate; at the base shape, if there is one.
         momentum: momentum of SGD or Muon; 0.95 is usual for Muon.
+        precision: of the training; bf16 is that of Muon's products too.
+        sharers: processes that share out Muon's work, see `Muon`.
 
     Raises:
         ValueError: if there is no such optimizer.
@@ -80,7 +85,7 @@ def build_optimizer(
         case "adamw":
             return build_adamw(model, learning_rate, betas, weight_decay)
         case "muon":
-            return _build_muon(model, learning_rate, betas, weight_decay, momentum)
+            return _build_muon(model, learning_rate, betas, weight_decay, momentum, precision, sharers)
         case "sgd":
             return torch.optim.SGD(_groups(model, _sgd_treatment, learning_rate, weight_decay), momentum=momentum)
     raise ValueError(f"optimizer is {kind!r}; accepted are {', '.join(get_args(OptimizerKind))}")
@@ -115,14 +120,21 @@ def trained_by_muon(name: str, parameter: nn.Parameter) -> bool:
 
 
 def _build_muon(
-    model: nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float, momentum: float
+    model: nn.Module,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    momentum: float,
+    precision: Precision,
+    sharers: ProcessGroup | None,
 ) -> Optimizer:
     def others(name: str, parameter: nn.Parameter, config: TransformerConfig) -> _Treatment | None:
         return None if trained_by_muon(name, parameter) else _adamw_treatment(name, parameter, config)
 
     optimizers: list[Optimizer] = []
     if matrices := _groups(model, _muon_treatment, learning_rate, weight_decay):
-        optimizers.append(Muon(matrices, learning_rate, momentum, weight_decay))
+        products = torch.bfloat16 if precision == "bf16" else torch.float32
+        optimizers.append(Muon(matrices, learning_rate, momentum, weight_decay, products, sharers))
     if remaining := _groups(model, others, learning_rate, weight_decay):
         optimizers.append(torch.optim.AdamW(remaining, lr=learning_rate, betas=betas, fused=True))
     return CombinedOptimizer(optimizers)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.distributed as distributed
 from torch import Tensor, nn
 
 from infra.progress import RelayedListener, SilentListener, relayed
@@ -87,7 +88,16 @@ def recover(
         )
         train_on_workers(train, workers, context)  # their last save is read below
     peak = recovery.learning_rate
-    optimizer = build_optimizer(model, recovery.optimizer, peak, BETAS, recovery.weight_decay, MUON_MOMENTUM)
+    optimizer = build_optimizer(
+        model,
+        recovery.optimizer,
+        peak,
+        BETAS,
+        recovery.weight_decay,
+        MUON_MOMENTUM,
+        context.precision,
+        distributed.group.WORLD if context.worker.count > 1 else None,
+    )
     gradients = worker_gradients(context.worker, model, loss_of)
     model.train()
     done = _resume(model, optimizer, context, name, extra_tensors)

@@ -32,7 +32,7 @@ class CompressStage(Stage):
     """Make the pretrained network smaller and faster, pass by pass."""
 
     name = "compress"
-    version = 7
+    version = 8
     Config = CompressConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"model": MODEL, "tokens": TOKENS}
     output = COMPRESSED_MODEL

@@ -24,7 +24,7 @@ class PretrainStage(Stage):
     """Train a decoder on the token shards."""
 
     name = "pretrain"
-    version = 4
+    version = 5
     Config = PretrainConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"tokens": TOKENS}
     output = MODEL

@@ -90,6 +90,8 @@ def _train(job: TrainingJob, plan: BatchPlan, rank: int, device: torch.device) -
             (config.beta1, config.beta2),
             config.weight_decay,
             config.momentum,
+            plan.precision,
+            network.mesh.same_parameters if network.mesh else None,
         )
         half_life = config.ensemble.half_life(plan.steps)
         state = TrainingState(

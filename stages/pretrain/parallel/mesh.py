@@ -1,5 +1,6 @@
 """Device mesh of the workers: a grid of process groups with one dimension for each factor of the layout."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,14 @@ class WorkerMesh:
     def batch_rank(self) -> int:
         """Index of this worker's share of each global batch."""
         return self.grid["data"].get_local_rank() * self.layout.factors.shard + self.grid["shard"].get_local_rank()
+
+    @functools.cached_property
+    def same_parameters(self) -> Group | None:
+        """Workers with the same parameters or parts of them; None if that is only this worker, or experts are split."""
+        workers = self.parameters["replicate", "shard", "tensor"]
+        if self.experts is not None or workers.size() == 1:
+            return None
+        return workers._flatten("parameters").get_group()
 
     @property
     def stage_group(self) -> Group:

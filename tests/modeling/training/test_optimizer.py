@@ -2,6 +2,7 @@ import copy
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from modeling.initialization import epsilon_scale, learning_rate_scale, weight_decay_scale
-from modeling.training.muon import Muon, muon_update
+from modeling.training.muon import Muon, muon_update, orthogonalize
 from modeling.training.optimizer import EPSILON, Optimizer, build_adamw, build_optimizer, trained_by_muon
 from modeling.training.step import training_step
 from tests.modeling.networks import random_tokens, small_network
@@ -97,8 +98,10 @@ def test_any_module_is_trained_by_the_standard_rules():
     assert second["params"] == [module.bias]
 
 
-def build(model: nn.Module, kind: str, learning_rate: float = 0.02, weight_decay: float = 0.1) -> Optimizer:
-    return build_optimizer(model, kind, learning_rate, (0.9, 0.95), weight_decay, momentum=0.9)
+def build(
+    model: nn.Module, kind: str, learning_rate: float = 0.02, weight_decay: float = 0.1, **sharing: Any
+) -> Optimizer:
+    return build_optimizer(model, kind, learning_rate, (0.9, 0.95), weight_decay, momentum=0.9, **sharing)
 
 
 def train(model: nn.Module, optimizer: Optimizer, first: int, last: int) -> None:
@@ -201,6 +204,20 @@ def test_an_update_of_muon_is_nearly_orthogonal_and_as_long_as_those_of_adamw(sh
     assert not muon_update(torch.zeros(shape)).any()
 
 
+@pytest.mark.parametrize("shape", [(24, 96), (96, 24), (40, 40), (24, 30)])
+def test_matrices_are_orthogonalized_together_as_alone_whatever_the_way_of_iterating(shape):
+    """Wide ones go by their Gram matrices, whose small singular values must not drown in rounding."""
+    matrices = torch.stack([spread_matrix(*shape), torch.zeros(shape), torch.eye(*shape), 1e9 * spread_matrix(*shape)])
+    matrices[3, 0] *= 1e-4
+    together = orthogonalize(matrices)
+    for matrix, result in zip(matrices, together, strict=True):
+        torch.testing.assert_close(result, orthogonalize(matrix), rtol=0, atol=2e-6)
+        exact = orthogonalize(matrix.double(), torch.float64)
+        torch.testing.assert_close(result.double(), exact, rtol=0, atol=5e-4)
+    rounded = orthogonalize(matrices, torch.bfloat16)
+    assert torch.cosine_similarity(rounded.flatten(), together.flatten(), dim=0) > 0.999
+
+
 def spread_matrix(rows: int, columns: int) -> torch.Tensor:
     """Singular values from 1 to 100, which is what is to be evened out."""
     torch.manual_seed(0)
@@ -257,7 +274,7 @@ def test_there_is_no_other_optimizer():
 
 @pytest.mark.slow
 def test_muon_over_shards_is_muon_on_one_process(tmp_path):
-    """Shards of FSDP, some uneven; and matrices that tensor parallelism has cut, beside plain ones."""
+    """Shards of FSDP, some uneven; and matrices that tensor parallelism has cut, beside plain ones; work shared out."""
     torch.multiprocessing.spawn(sharded_worker, (str(tmp_path),), nprocs=2)
     alone = stack()
     steps_of_stack(alone, build(alone, "muon"))
@@ -270,7 +287,7 @@ def test_muon_over_shards_is_muon_on_one_process(tmp_path):
 
 def stack() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(12, 20), nn.Linear(20, 13), nn.Linear(13, 7))
+    return nn.Sequential(nn.Linear(12, 20), nn.Linear(20, 13), *(nn.Linear(13, 13) for _ in range(3)), nn.Linear(13, 7))
 
 
 def steps_of_stack(model: nn.Module, optimizer: Optimizer) -> None:
@@ -289,7 +306,7 @@ def sharded_worker(rank: int, folder: str) -> None:
     sharded = fully_shard(stack(), mesh=mesh)
     cut = parallelize_module(stack(), mesh, {"0": ColwiseParallel(), "1": RowwiseParallel()})
     for layout, model in {"shard": sharded, "tensor": cut}.items():
-        optimizer = build(model, "muon")
+        optimizer = build(model, "muon", sharers=distributed.group.WORLD)
         for group in optimizer.param_groups:
             assert len({isinstance(parameter, DTensor) for parameter in group["params"]}) == 1
         steps_of_stack(model, optimizer)
