@@ -1,0 +1,126 @@
+"""Rates measured on this machine, kept in the user's cache folder, one file per kind of machine.
+
+- `machine_rates`: what was measured here, or with `measure=True` what is measured now
+- `MachineRates`: products by precision, memory, and rates of stages; `Rate`: one rate
+- `keep`: store them; `rates_file`: where
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from infra.rates.machine import machine, machine_key
+from infra.rates.products import measure_memory, measure_products
+
+logger = logging.getLogger(__name__)
+FILE_VERSION = 1
+MAX_RATE = 1e30
+
+
+class Rate(BaseModel):
+    """Measured speed of one kind of work."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: str = Field(description="kind of work, such as clean or train.bf16")
+    variant: str = Field("", description="settings that the speed depends on; empty: none")
+    amount: float = Field(gt=0, description="work that was measured: bytes, FLOPs or starts")
+    per_second: float = Field(gt=0, lt=MAX_RATE, description="amount per second and process")
+
+
+class MachineRates(BaseModel):
+    """Measurements of one kind of machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    version: int = Field(FILE_VERSION, ge=1, le=FILE_VERSION)
+    key: str = Field(description="digest of `machine`")
+    machine: dict[str, Any] = Field(description="processor, flags, cores, quota, GPUs, system, version of torch")
+    measured: datetime
+    products: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        description="FLOPs per second of matrix products on all cores, by precision"
+    )
+    memory: float = Field(gt=0, description="bytes per second, read and written, of a copy in memory")
+    rates: tuple[Rate, ...] = Field((), description="rates of stages, by `headrace calibrate`; empty before")
+    seconds: float = Field(0.0, ge=0, description="time that the calibration took")
+
+
+def machine_rates(measure: bool = False) -> MachineRates | None:
+    """The rates of this machine that the cache folder holds.
+
+    A damaged file, or one of another machine or version, counts as none; a line in the log says so.
+
+    Args:
+        measure: if there are none, measure products and memory now, which takes a few seconds and imports torch;
+            they are kept, if the folder can be written to.
+    """
+    known = _read()
+    if known is None and measure:
+        known = measured_now()
+        keep(known)
+    return known
+
+
+def measured_now(rates: Sequence[Rate] = (), seconds: float = 0.0) -> MachineRates:
+    """Products and memory, measured now, with rates of stages that were measured otherwise."""
+    return MachineRates(
+        key=machine_key(), machine=machine(), measured=datetime.now(UTC), products=measure_products(),
+        memory=measure_memory(), rates=tuple(rates), seconds=seconds,
+    )  # fmt: skip
+
+
+def rates_file() -> Path:
+    """headrace/rates/<kind of machine>.json in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        OSError: if there is no home.
+    """
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from error
+    return home / "headrace" / "rates" / f"{machine_key()}.json"
+
+
+def keep(rates: MachineRates) -> Path | None:
+    """Store rates atomically; None, with a line in the log, if the folder cannot be written to."""
+    try:
+        path = rates_file()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            try:
+                file.write(rates.model_dump_json(indent=1))
+                file.flush()
+                Path(file.name).replace(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    Path(file.name).unlink()
+                raise
+    except OSError as error:
+        reason = error.strerror or error
+        logger.warning("the measured rates of this machine are not kept (%s); set XDG_CACHE_HOME to a folder", reason)
+        return None
+    return path
+
+
+def _read() -> MachineRates | None:
+    try:
+        path = rates_file()
+        rates = MachineRates.model_validate_json(path.read_bytes())
+    except OSError:
+        return None
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        logger.warning("%s cannot be used and counts as not measured: %s", path, reason)
+        return None
+    if rates.key != machine_key():
+        logger.warning("%s is of another machine and counts as not measured", path)
+        return None
+    return rates
