@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import PUBLIC
 from flows.run_request import RunRequest
+from infra.ray_jobs.in_progress import jobs_without_result
 from infra.store import runs
 from infra.store.claims import MISSED_BEATS, Claim
 from infra.store.runs import RunStore
@@ -70,6 +71,10 @@ def continuation(store: RunStore, request: RunRequest) -> str | None:
     if record is None:
         return None
     process = runs.process_of(record)
+    if jobs := jobs_without_result(store, record):
+        return (
+            f"continues run {record.run_id} unless its job {jobs[0].submission_id} at {jobs[0].address} is in progress"
+        )
     if record.status != "running" or process.is_gone:
         return f"continues run {record.run_id}"
     return f"continues run {record.run_id} if {process} is silent for {MISSED_BEATS} heartbeats, else starts another"

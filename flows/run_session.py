@@ -27,6 +27,7 @@ from flows.stage_manifest import stage_manifest
 from infra.hardware import data_process_bytes
 from infra.measure import PeakMemory
 from infra.progress import ProgressListener, SilentListener
+from infra.ray_jobs.in_progress import check_no_job_has
 from infra.store import runs
 from infra.store.access import check_access
 from infra.store.artifact_writer import ArtifactWriter
@@ -106,7 +107,8 @@ class RunSession:
 
         Raises:
             ConfigError: if the plan shows that a stage cannot work; nothing has started then.
-            EnvironmentProblem: if the store cannot be listed, written to and read.
+            EnvironmentProblem: if the store cannot be listed, written to and read, or a job on a cluster works on the
+                run that would be continued.
         """
         if not Folder(request.store_url).is_local:
             check_access(request.store_url)
@@ -120,6 +122,7 @@ class RunSession:
         planner = Planner(artifact_store, store, request.config, None, request.base)
         plan = _plan(planner, request, taken)
         unfinished = of_flow_run(store, request) or (None if request.fresh else unfinished_run(store, request))
+        check_no_job_has(store, unfinished, view.logged)
         owned = take_over(store, request, unfinished, planner.precision.known, view.logged)
         session = cls(request, *owned, view, taken, _listed(plan), _uses_ray(plan))
         session._announce()

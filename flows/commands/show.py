@@ -54,7 +54,7 @@ def print_runs(page: RunPage) -> None:
     for record in page.records:
         ran = sum(outcome.action == "run" for outcome in record.stages.values())
         removed = page.removed.get(record.run_id, ())
-        rerun_of = f"{record.base_run}:{record.forced}" if record.base_run else ""
+        rerun_of = ":".join(filter(None, (record.base_run, record.forced)))
         stages = f"{ran} run, {len(record.stages) - ran} reused" + (f", {len(removed)} removed" if removed else "")
         pinned = ", pinned" if record.run_id in page.pinned else ""
         where = f" on {record.host}" if record.status == "running" and not process_of(record).is_in_sight else ""

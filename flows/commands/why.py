@@ -176,15 +176,18 @@ def _limits(row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def _unknown(record: RunRecord, first: list[Artifact], document: str) -> str:
+    name = PurePosixPath(document).name
     similar: list[str] = []
+    example = ""
     for artifact in first:
         for path in artifact.paths("documents/*.parquet"):
             with artifact.open(path) as file:
                 ids = pq.ParquetFile(file).read(columns=["id"]).column("id")
-            similar += ids.filter(pc.match_substring(ids, document)).slice(0, SHOWN_SUGGESTIONS).to_pylist()
+            example = example or (ids[0].as_py() if len(ids) else "")
+            similar += ids.filter(pc.match_substring(ids, name)).slice(0, SHOWN_SUGGESTIONS).to_pylist()
             if len(similar) >= SHOWN_SUGGESTIONS:
                 break
-    hint = (
-        f"ids that contain it: {', '.join(similar[:SHOWN_SUGGESTIONS])}" if similar else "ids are SOURCE/PATH#POSITION"
-    )
+    hint = "ids are SOURCE/PATH#POSITION" + (f", such as {example}" if example else "")
+    if similar:
+        hint = f"ids that contain {name!r}: {', '.join(similar[:SHOWN_SUGGESTIONS])}"
     return f"no document {document!r} in run {record.run_id}; {hint}"

@@ -24,8 +24,9 @@ from flows.run_request import RunRequest
 from flows.run_session import RunSession, RunView, SilentView
 from infra.progress import ProgressListener
 from infra.ray_jobs.cancel import RETRY_STOP_SECONDS, STOP_SECONDS, stop_jobs
-from infra.ray_jobs.client import ClusterAway, RayJobs
+from infra.ray_jobs.client import ClusterAway
 from infra.ray_jobs.following import JobEnd, Pulse, follow
+from infra.ray_jobs.in_progress import check_no_job_has, job_in_progress
 from infra.ray_jobs.logs import LogReader
 from infra.ray_jobs.requests import JobFolder, JobRequest, JobResult
 from infra.ray_jobs.submission import JobSubmitter
@@ -61,7 +62,7 @@ class SubmittedSession(RunSession):
         Nothing is planned here: the sources and the devices that decide are those of the cluster.
 
         Raises:
-            EnvironmentProblem: if the cluster cannot be used.
+            EnvironmentProblem: if the cluster cannot be used, or a job on another one works on that run.
             ConfigError: if nodes cannot reach the store, the code is too large, or a URL holds credentials.
         """
         view, store = view or SilentView(), RunStore(request.store_url)
@@ -76,6 +77,7 @@ class SubmittedSession(RunSession):
             session = cls(request, unfinished, claim, view, {}, following=job)
             view.logged(f"continues run {session.run_id}, whose job {job.submission_id} is in progress")
         else:
+            check_no_job_has(store, unfinished, view.logged, asked=public_url(submitter.jobs.address))
             session = cls(request, *take_over(store, request, unfinished, {}, view.logged), view, {})
         session.submitter = submitter
         session._announce()
@@ -235,17 +237,6 @@ def submitter_of(request: RunRequest) -> JobSubmitter:
     return JobSubmitter(
         execution.address, execution.working_dir, execution.python, execution.driver_cpus, execution.driver_gpus
     )
-
-
-def job_in_progress(jobs: RayJobs, store: RunStore, run_id: str) -> JobRequest | None:
-    """The job that owns a run or is about to, if the cluster says that it has not ended."""
-    highest, folder = store.claims(run_id).highest(), JobFolder(store.folder, run_id)
-    for number in (highest + 1, highest):
-        request = folder.request(number)
-        state = jobs.state(request.submission_id) if request else None
-        if state is not None and not state.has_ended:
-            return request
-    return None
 
 
 def _raise_error(job: JobRequest, end: JobEnd, result: JobResult | None) -> None:

@@ -266,4 +266,5 @@ def _owner_process(claims: RunClaims, number: int, record: RunRecord) -> Process
 
 
 def _still_alive(run_id: str, process: ProcessIdentity | None) -> str:
-    return f"run {run_id} of the same config is still alive on {process or 'an unknown host'}; this is another run"
+    where = process or "an unknown host"
+    return f"run {run_id} of the same config is still alive on {where}; this is another run (headrace watch {run_id})"

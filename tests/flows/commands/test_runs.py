@@ -52,3 +52,13 @@ def test_a_pinned_run_is_shown_as_pinned(runs, capsys):
     assert not run_json(runs, record)["pinned"]
     with pytest.raises(NotFoundError, match="no run 'x'"):
         pin_run(runs, "x")
+
+
+def test_of_what_a_run_is_a_rerun(tmp_path, capsys):
+    store = RunStore(str(tmp_path))
+    for name, base, forced in (("swept", "first", None), ("rerun", "first", "compress")):
+        store.save(close(run_record(name).model_copy(update={"base_run": base, "forced": forced}), "finished"))
+    print_runs(run_page(str(tmp_path), None, None))
+    lines = capsys.readouterr().out.splitlines()
+    ends = {words[0]: words[-1] for line in lines[1:] if (words := line.split())}
+    assert ends == {"swept": "first", "rerun": "first:compress"}

@@ -63,7 +63,8 @@ def test_a_broken_record_says_where_it_stood(finished):
 
 
 def test_an_unknown_id_gets_ids_that_contain_it(finished):
-    with pytest.raises(NotFoundError, match=r"ids that contain it: files/odd\.jsonl#0"):
-        fates(*finished, "odd.jsonl")
-    with pytest.raises(NotFoundError, match="ids are SOURCE/PATH#POSITION"):
+    for wrong, part in {"odd.jsonl": "odd.jsonl", "./texts/odd.jsonl#0": "odd.jsonl#0"}.items():
+        with pytest.raises(NotFoundError, match=rf"ids that contain '{part}': files/odd\.jsonl#0"):
+            fates(*finished, wrong)
+    with pytest.raises(NotFoundError, match=r"ids are SOURCE/PATH#POSITION, such as files/\S+#\d+$"):
         fates(*finished, "nothing like it")

@@ -7,6 +7,7 @@ import pytest
 
 from data_schemas.errors import ConfigError, EnvironmentProblem, FencedError, InputDataError, JobLostError
 from flows.commands.jobs import attach, print_logs, submit
+from flows.earlier_runs import continuation
 from flows.jobs import entry
 from flows.jobs.cancelling import cancel, stop_jobs_of_flow_run
 from flows.jobs.requests import job_values, request_of
@@ -259,6 +260,70 @@ def test_a_run_nobody_works_on_any_more_is_no_run_to_attach_to(corpus, store, mo
     run_id, _ = submit(request(corpus, store, "run"), SilentView())
     with pytest.raises(EnvironmentProblem, match=f"nobody works on run {run_id} any more"):
         attach(store, run_id, None)
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+def test_a_run_that_was_left_to_a_job_is_not_taken_from_it(corpus, store, monkeypatch, status):
+    """Its submitter is gone, as after headrace submit: only the cluster says that the job is in progress."""
+    cluster = use_cluster(monkeypatch, store)
+    addresses = []
+    monkeypatch.setattr("infra.ray_jobs.in_progress.RayJobs", lambda address: addresses.append(address) or cluster)
+    monkeypatch.setattr("infra.processes.ProcessIdentity.is_gone", True)
+    cluster.execute = lambda job: status
+    run_id, job = submit(request(corpus, store, "run"), SilentView())
+    here = request(corpus, store, "none")
+    with pytest.raises(
+        EnvironmentProblem,
+        match=rf"{job.submission_id} on the Ray cluster at http://cluster:8265, which w(aits|orks): .*attach {run_id};"
+        rf".*cancel {run_id};.*--fresh",
+    ):
+        RunSession.begin(here)
+    assert addresses == ["http://cluster:8265"]
+    line = continuation(RunStore(store), here)
+    assert line == f"continues run {run_id} unless its job {job.submission_id} at {job.address} is in progress"
+
+    elsewhere = use_cluster(monkeypatch, store)
+    elsewhere.address = "http://other:8265"
+    with pytest.raises(EnvironmentProblem, match="which w"):
+        SubmittedSession.begin(request(corpus, store, "run"))
+    fresh = RunSession.begin(replace(here, fresh=True))
+    assert fresh.run_id != run_id
+    fresh.close("failed")
+    assert RunStore(store).claims(run_id).highest() == 1, "the job finds its number"
+
+
+def test_a_run_whose_job_is_dead_or_out_of_reach_is_continued(corpus, store, monkeypatch):
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("infra.ray_jobs.in_progress.RayJobs", lambda address: cluster)
+    monkeypatch.setattr("infra.processes.ProcessIdentity.is_gone", True)
+    cluster.execute = lambda job: "RUNNING"
+    run_id, job = submit(request(corpus, store, "run"), SilentView())
+
+    def state(problem):
+        def refused(*_):
+            raise problem
+
+        monkeypatch.setattr(cluster, "state", refused)
+
+    state(EnvironmentProblem("it needs a token"))
+    with pytest.raises(EnvironmentProblem, match=f"{job.submission_id} .*, but it needs a token; .*attach {run_id}"):
+        RunSession.begin(request(corpus, store, "none"))
+    state(ClusterAway("no answer"))
+    view = Diary()
+    away = RunSession.begin(request(corpus, store, "none"), view)
+    assert (away.run_id, away.claim.number) == (run_id, 2)
+    assert "does not answer" in view.notes[0] and view.notes[1] == f"continues run {run_id}"
+    assert cluster.executed(job) == "FAILED", "should it come back, the fence stops it"
+    away.close("failed")
+
+    monkeypatch.undo()
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("infra.ray_jobs.in_progress.RayJobs", lambda address: cluster)
+    monkeypatch.setattr("infra.processes.ProcessIdentity.is_gone", True)
+    for status in ("FAILED", "STOPPED"):
+        cluster.execute = lambda job, status=status: status
+        assert submit(request(corpus, store, "run"), SilentView())[0] == run_id
+        RunSession.begin(request(corpus, store, "none")).close("failed")
 
 
 @pytest.mark.parametrize("submit_as", ["run", "stage"])

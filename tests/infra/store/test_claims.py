@@ -97,7 +97,7 @@ def test_a_live_run_in_another_container_is_not_adopted(shared_store):
         assert int(pid) < 10, "its pid means another process here"
         assert RunStore(shared_store).adopt("contained", reports.append) is None
     assert reports[0].startswith(f"waits up to {3 * SLOW_BEAT_SECONDS:g} s for the heartbeat of run contained on ")
-    assert reports[1].endswith(f"(pid {pid}); this is another run")
+    assert reports[1].endswith(f"(pid {pid}); this is another run (headrace watch contained)")
 
 
 @needs_namespaces
