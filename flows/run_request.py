@@ -15,6 +15,9 @@ from data_schemas.manifest import RunRecord
 from flows.planning import field_changes, stages_from, stages_until
 from flows.run_config import RunConfigBase, recorded_config
 from flows.store_location import check_shared
+from infra.ray_jobs.client import RayJobs
+from infra.store.access import check_access
+from infra.workers.ray_session import check_cluster
 from stages.registry import STAGES, stage_named, wiring
 from stages.stage import Stage
 
@@ -65,6 +68,20 @@ class RunRequest:
         elif self._uses_ray and (address := os.environ.get("RAY_ADDRESS", "local")) != "local":
             cluster = f"the nodes of the Ray cluster at RAY_ADDRESS={address}"
             check_shared(self.store_url, execution.shared_filesystem, cluster)
+
+    def check_usable(self) -> None:
+        """Refuse a store or a cluster that cannot be used, before a flow engine starts.
+
+        Raises:
+            ConfigError: if nodes cannot reach the store.
+            EnvironmentProblem: if the store, or the cluster, cannot be reached or refuses this user.
+        """
+        self.check_cluster_reaches_store()
+        if self.config.execution.submit != "none":
+            RayJobs(self.config.execution.address)
+        elif self._uses_ray:
+            check_cluster()
+        check_access(self.store_url)
 
     @property
     def _uses_ray(self) -> bool:

@@ -154,11 +154,29 @@ def _connect() -> None:
     except Exception as error:  # of any type: a start that takes too long is a plain Exception
         if problem := storage_problem(error, RAY_FOLDER):
             raise problem from error
-        action = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray on this machine"
-        raise EnvironmentProblem(
-            f"cannot {action}: {error}. For a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; "
-            "to work without Ray use --set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
-        ) from error
+        raise _not_started(address, error) from error
+
+
+def _not_started(address: str | None, error: Exception) -> EnvironmentProblem:
+    action = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray on this machine"
+    return EnvironmentProblem(
+        f"cannot {action}: {error}. For a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; "
+        "to work without Ray use --set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
+    )
+
+
+def check_cluster() -> None:
+    """Connect once to the head that RAY_ADDRESS names, if it does; Ray itself is not imported.
+
+    Raises:
+        EnvironmentProblem: if nothing listens there.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            check_reachable(address)
+        except OSError as error:
+            raise _not_started(address, error) from error
 
 
 def check_reachable(address: str) -> None:

@@ -1,5 +1,6 @@
 """The help that a person reads: panels, one line and an example per command, quick to start, with completion."""
 
+import socket
 import subprocess
 import sys
 
@@ -68,3 +69,28 @@ def test_stages_and_runs_are_completed(tmp_path, monkeypatch):
     assert command.complete_runs("") == ["latest"]
     assert command.complete_stages("") == sorted(stage.name for stage in STAGES)
     assert command.complete_stages("pre") == ["pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--on", "ray"], "is on this machine only, and a Ray cluster that jobs are submitted to"),
+        (["--set", "execution.submit=run", "--set", "execution.shared_filesystem=true"], "cannot reach the Ray"),
+        (["--set", "execution.engine=ray"], "is on this machine only, and the nodes of the Ray cluster"),
+        (["--set", "execution.engine=ray", "--set", "execution.shared_filesystem=true"], "cannot join the Ray cluster"),
+    ],
+)
+def test_a_store_or_cluster_that_cannot_be_used_is_refused_before_the_flow_engine(
+    tmp_path, monkeypatch, arguments, expected
+):
+    (tmp_path / "mini.yaml").write_text("name: mini\n")
+    with socket.socket() as silent:  # bound, not listening: connections are refused
+        silent.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("flows.server_process.launch", lambda: None)
+        for module in ("flows.pipeline", "prefect.flows"):
+            monkeypatch.setitem(sys.modules, module, None)  # importing it raises
+        store = ["--store", str(tmp_path / "store")]
+        result = CliRunner().invoke(app, ["run", str(tmp_path / "mini.yaml"), *store, *arguments])
+    assert result.exit_code == 2, result.output
+    assert expected in result.output + result.stderr

@@ -324,6 +324,7 @@ def _execute(request: Any, as_json: bool) -> None:
     from flows.server_process import launch
 
     launch()  # it starts while the rest is imported
+    request.check_usable()
     from flows.commands.show import run_json
     from flows.commands.summary import print_summary
     from flows.console import run_view
