@@ -17,7 +17,7 @@ from typing import Any
 
 from data_schemas.errors import EnvironmentProblem, HeadraceError
 from data_schemas.public_urls import public_text, public_url
-from infra.workers.ray_session import check_reachable
+from infra.workers.ray_address import TOKEN, check_reachable
 
 TIMEOUT_SECONDS = (10.0, 60.0)
 """To connect, and between two bytes of an answer."""
@@ -29,7 +29,6 @@ SERVICES = ("_AutoscalingCoordinatorActor", "TrainStateActor")
 RETURN_SECONDS = 300.0
 """Patience with a cluster that was reached before and does not answer, as while its head restarts."""
 RETURN_POLL_SECONDS = 2.0
-TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) to the token of the cluster"
 
 
 class ClusterAway(EnvironmentProblem):

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 
@@ -12,6 +11,7 @@ import psutil
 
 from data_schemas.errors import EnvironmentProblem
 from infra.named_errors import storage_problem
+from infra.workers.ray_address import check_reachable
 
 # Read by the C library when a worker process starts: keep freed memory instead of returning it to the system, and use
 # huge pages. A CPU training step was 1.2x faster with it (docs/results.md).
@@ -44,7 +44,6 @@ _ENVIRONMENT = {
 # is no cluster has the address 127.0.0.1 and listens there only; this variable makes Linux do the same.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
-CONNECT_SECONDS = 10.0
 PRESTART_BYTES = 2 << 30
 """Memory to be available for a start ahead of need; an idle Ray takes a third of it."""
 SOCKET_PATH_BYTES = 107
@@ -151,6 +150,8 @@ def _connect() -> None:
                 object_store_memory=256 * 2**20,
                 _temp_dir=temporary_folder(),
             )
+    except EnvironmentProblem:
+        raise
     except Exception as error:  # of any type: a start that takes too long is a plain Exception
         if problem := storage_problem(error, RAY_FOLDER):
             raise problem from error
@@ -166,10 +167,10 @@ def _not_started(address: str | None, error: Exception) -> EnvironmentProblem:
 
 
 def check_cluster() -> None:
-    """Connect once to the head that RAY_ADDRESS names, if it does; Ray itself is not imported.
+    """Connect once to the head that RAY_ADDRESS names, if it does.
 
     Raises:
-        EnvironmentProblem: if nothing listens there.
+        EnvironmentProblem: if nothing listens there, or it refuses the token.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -177,17 +178,6 @@ def check_cluster() -> None:
             check_reachable(address)
         except OSError as error:
             raise _not_started(address, error) from error
-
-
-def check_reachable(address: str) -> None:
-    """Connect to a `host:port` once: Ray tries for minutes before it gives up, and ends some processes then.
-
-    Raises:
-        OSError: if nothing listens there.
-    """
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def cluster_has_gpus() -> bool:

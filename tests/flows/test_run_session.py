@@ -418,7 +418,10 @@ def test_a_kept_training_run_goes_on_with_the_same_result(finished, tmp_path, mo
         run_config(other, mini_config(path), last_stage="pretrain")
     session, _ = run_config(other, mini_config(path), last_stage="pretrain")
     assert digests(other, session.run_id) == digests(store, whole.run_id)
-    assert session.artifacts["pretrain"].manifest.metrics["starts"] == [0, 8]
+    manifest = session.artifacts["pretrain"].manifest
+    assert manifest.metrics["starts"] == [0, 8]
+    seconds = (manifest.ended - manifest.started).total_seconds()
+    assert 0 <= manifest.metrics["startup_seconds"] <= seconds, "of this start, not of the one that was stopped"
     assert not session.artifacts["pretrain"].folder.exists(f"{session.run_id}/work"), "checkpoints go once committed"
 
 

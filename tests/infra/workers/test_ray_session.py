@@ -5,15 +5,19 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 import ray
 
 from data_schemas.errors import EnvironmentProblem
+from infra.workers import ray_address
+from infra.workers.ray_address import check_reachable
 from infra.workers.ray_session import (
     SOCKET_IN_FOLDER,
     SOCKET_PATH_BYTES,
-    check_reachable,
+    check_cluster,
     ensure_ray,
     temporary_folder,
 )
@@ -40,8 +44,9 @@ def test_sockets_get_a_short_path_if_the_users_folder_is_too_deep(monkeypatch):
         assert temporary_folder() == expected
 
 
-def test_a_cluster_where_nobody_listens_is_refused_at_once():
-    """Ray itself tries for minutes; what is no host and port is left to Ray."""
+def test_a_cluster_where_nobody_listens_is_refused_at_once(monkeypatch):
+    """Ray itself tries for minutes; what is no host and port, or does not answer, is left to Ray."""
+    monkeypatch.setattr(ray_address, "CONNECT_SECONDS", 0.1)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -50,6 +55,44 @@ def test_a_cluster_where_nobody_listens_is_refused_at_once():
         listener.listen()
         for reachable in (address, "auto", "local", "ray://127.0.0.1:1"):
             check_reachable(reachable)
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"), [("", "needs a token"), ("wrong", "refuses the token"), ("right", None)]
+)
+def test_a_cluster_with_another_token_is_one_sentence_at_once(monkeypatch, token, expected):
+    """Ray itself repeats the question for twenty seconds, prints each answer, and then names no token."""
+
+    class Head(grpc.GenericRpcHandler):
+        def service(self, call):
+            accepted = dict(call.invocation_metadata).get("authorization") == "Bearer right"
+            assert call.method == "/ray.rpc.NodeInfoGcsService/GetClusterId"
+            return grpc.unary_unary_rpc_method_handler(answer if accepted else refuse)
+
+    def answer(data, context):
+        return data
+
+    def refuse(data, context):
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    monkeypatch.setattr(
+        "ray._private.authentication.http_token_authentication.get_auth_headers_if_auth_enabled", lambda _: headers
+    )
+    with ThreadPoolExecutor(1) as pool:
+        head = grpc.server(pool, [Head()])
+        address = f"127.0.0.1:{head.add_insecure_port('127.0.0.1:0')}"
+        head.start()
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        try:
+            for check in (lambda: check_reachable(address), check_cluster):
+                if expected:
+                    with pytest.raises(EnvironmentProblem, match=f"{address} {expected}: set RAY_AUTH_MODE=token"):
+                        check()
+                else:
+                    check()
+        finally:
+            head.stop(None).wait()
 
 
 @pytest.mark.slow

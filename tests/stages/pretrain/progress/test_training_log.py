@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from data_schemas.errors import FencedError
 from infra.store.claims import FencedFolder, RunClaims
 from infra.store.filesystem import Folder
-from stages.pretrain.progress import log_files
-from stages.pretrain.progress.log_files import RecordReader
+from stages.pretrain.progress import log_files, training_log
+from stages.pretrain.progress.log_files import RecordReader, RecordWriter
 from stages.pretrain.progress.training_log import Event, LogReader, LogRow, TrainingLog, TrainingOutcome, read_log
 
 
@@ -184,6 +184,21 @@ def test_the_log_of_an_earlier_version_is_continued(work):
     TrainingLog(work, 20).append(log_row(30, 5.0))
     assert steps_of(read_log(work)) == [10, 20, 30]
     assert read_log(work).starts == [0, 20]
+
+
+def test_the_time_to_the_first_step_is_that_of_the_stage_that_waited_for_it(work, monkeypatch):
+    """A log holds the first step of every process group: of earlier stages, and of workers that were started again."""
+    for second, first_step in ((105.0, 0), (250.0, 20), (270.0, 20)):
+        monkeypatch.setattr(training_log.time, "time", lambda second=second: second)
+        TrainingLog(work, first_step)
+    outcome = TrainingOutcome.read(work)
+    waits = {started: outcome.startup_seconds(started) for started in (100.0, 240.0, 250.0, 271.0)}
+    assert waits == {100.0: 5.0, 240.0: 10.0, 250.0: 0.0, 271.0: None}
+
+
+def test_a_log_of_a_version_without_these_times_has_no_time_to_the_first_step(work):
+    RecordWriter(work, [{"start": {"starts": [0], "device_flops": 1.0}}, {"row": log_row(10).as_json()}])
+    assert TrainingOutcome.read(work).startup_seconds(0.0) is None
 
 
 def test_a_log_that_is_replaced_while_it_is_read_is_read_again(work, monkeypatch):
