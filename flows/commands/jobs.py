@@ -22,6 +22,8 @@ from infra.store.claims import BEAT_SECONDS, MISSED_BEATS
 from infra.store.runs import RunStore
 
 POLL_SECONDS = 1.0
+LAST_LINES_SECONDS = 60.0
+"""Patience with a job that has ended its run, and still writes the report and what it printed."""
 
 
 def submit(request: RunRequest, view: RunView) -> tuple[str, JobRequest]:
@@ -59,6 +61,7 @@ def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
     runs = RunStore(store_url)
     record = runs.get(run_id)
     log = LogReader(runs.folder, record.run_id)
+    was_running = record.status == "running"
     while record.status == "running":
         highest = runs.claims(record.run_id).highest()
         pulse = Pulse(runs.claims(record.run_id).folder, highest)
@@ -73,7 +76,9 @@ def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
                     f"command that began it; what it printed: headrace logs {record.run_id}"
                 )
             time.sleep(POLL_SECONDS)
-    time.sleep(POLL_SECONDS)  # the last lines
+    deadline = time.monotonic() + LAST_LINES_SECONDS
+    while was_running and time.monotonic() < deadline and _is_in_progress(runs, record, address):
+        time.sleep(POLL_SECONDS)
     _print(log.new_text())
     return record
 

@@ -131,12 +131,19 @@ def test_an_interrupt_is_a_cancellation_if_the_server_says_so(monkeypatch, is_ca
 
 def test_a_wait_for_the_accelerator_ends_with_the_run_and_without_a_limit_there_is_none():
     reports: list[int] = []
+
+    def report_and_interrupt() -> None:
+        reports.append(1)
+        Timer(0.2, signal.pthread_kill, (get_ident(), signal.SIGINT)).start()  # most likely while it sleeps
+
     interrupts = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with server(423, "{}") as url, temporary_settings({PREFECT_API_URL: url}):
-            Timer(1, signal.pthread_kill, (get_ident(), signal.SIGINT)).start()
-            with pytest.raises(KeyboardInterrupt):
-                _acquire("limit", str(uuid4()), lambda: reports.append(1))
+        with (
+            server(423, "{}") as url,
+            temporary_settings({PREFECT_API_URL: url}),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            _acquire("limit", str(uuid4()), report_and_interrupt)
     finally:
         signal.signal(signal.SIGINT, interrupts)
     assert reports == [1]

@@ -5,15 +5,16 @@ import os
 import subprocess
 import sys
 
-import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
 
 from flows import server_process
+from tests.processes import is_gone, living
 
 STUBBED = """
 import json, subprocess, sys
 from flows import server_process
+from tests.processes import is_gone, living
 from flows.commands.panels.run import _execute
 sleep = "import os, time; os.close(1); time.sleep(600)"
 server_process._command = lambda port: [sys.executable, "-c", sleep]
@@ -37,7 +38,7 @@ def test_the_server_starts_before_what_takes_long_to_import_and_ends_with_a_comm
     assert "import of flows.pipeline halted" in done.stderr, done.stderr
     pid, modules = json.loads(done.stdout)
     assert not {"prefect.server.api.server", "flows.pipeline", "matplotlib", "torch", "ray"} & set(modules)
-    assert not psutil.pid_exists(pid)
+    assert all(map(is_gone, living([pid])))
 
 
 @pytest.mark.parametrize("settings", [

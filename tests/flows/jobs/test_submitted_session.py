@@ -17,7 +17,7 @@ from flows.run_session import RunSession, SilentView
 from infra.ray_jobs.client import ClusterAway
 from infra.ray_jobs.requests import JobFolder
 from infra.store import claims
-from infra.store.runs import RunStore
+from infra.store.runs import RunStore, close
 from infra.workers.capacity import Capacity
 from stages.clean.stage import CleanStage
 from tests.flows.jobs.in_process import request, submitted_config, use_cluster
@@ -163,6 +163,7 @@ def test_a_submitter_that_was_killed_is_replaced_by_the_next_that_follows_its_jo
 
 def test_of_two_that_submit_a_run_that_was_left_one_wins(corpus, store, monkeypatch):
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(claims, "MISSED_BEATS", 600)  # a beat that the machine's load delays is waited for
     use_cluster(monkeypatch, store)
     SubmittedSession.begin(request(corpus, store, "stage")).close("interrupted")
     first, second = (SubmittedSession.begin(request(corpus, store, "stage")) for _ in range(2))
@@ -220,6 +221,26 @@ def test_cancel_attach_and_logs_need_the_store_and_the_cluster_only(corpus, stor
 
     session, _ = run(request(corpus, store, "none"))
     assert session.run_id == run_id, "the run continues, here too"
+
+
+def test_who_attaches_sees_what_a_job_prints_after_it_has_ended_its_run(corpus, store, monkeypatch, capsys):
+    """The report is written then, and the last chunk of the log at the very end."""
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("flows.commands.jobs.RayJobs", lambda address: cluster)
+    cluster.execute = lambda job: "RUNNING"
+    run_id, job = submit(request(corpus, store, "run"), SilentView())
+    runs = RunStore(store)
+
+    def end_job():
+        runs.folder.write(f"{run_id}/logs/000002/000001.txt", b"the last line\n")
+        cluster.states[job.submission_id] = "SUCCEEDED"
+
+    finish = [lambda: runs.save(close(runs.get(run_id), "finished"))]
+    events = iter([*finish, *[lambda: None] * 5, end_job])
+    clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: next(events)())
+    monkeypatch.setattr("flows.commands.jobs.time", clock)
+    assert attach(store, run_id, None).status == "finished"
+    assert capsys.readouterr().out == "the last line\n"
 
 
 def test_a_flow_run_whose_process_died_leaves_no_job(corpus, store, monkeypatch):

@@ -39,7 +39,7 @@ def test_nothing_is_cut_off(finished, tmp_path, written, width):
     (tmp_path / "frame.html").write_text(f"{frame}<script>onload = () => {{ {script} }}</script>", encoding="utf-8")
     options = (f"--user-data-dir={tmp_path}/profile", f"--window-size={width + 100},1000", "--dump-dom")
     command = [BROWSER, *CHROMIUM, *options, f"file://{tmp_path}/frame.html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     visible, content, wide = map(int, re.search(r"<title>([\d ]+)</title>", done.stdout)[1].split())
     assert content <= visible
     assert width == 400 or wide == 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 from infra.processes import this_process
 from infra.workers.orphans import MARK, end_orphans, mark_children, mark_of
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 def test_only_processes_whose_owner_is_gone_are_ended(monkeypatch):
@@ -31,7 +31,7 @@ def test_only_processes_whose_owner_is_gone_are_ended(monkeypatch):
         assert orphan.pid in ended
         kept = (mine, stranger, elsewhere, other_boot, malformed)
         assert not {process.pid for process in kept} & set(ended)
-        assert orphan.wait(10) != 0
+        assert orphan.wait(60) != 0
         assert [process.poll() for process in kept] == [None] * len(kept)
     finally:
         for process in (orphan, *kept):

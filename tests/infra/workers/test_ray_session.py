@@ -23,15 +23,16 @@ from infra.workers.ray_session import (
 )
 
 LISTENERS = """
-import os, psutil, ray
+import contextlib, os, psutil, ray
 from infra.workers.ray_session import close_ray, ensure_ray
 ensure_ray()
 assert ray.get(ray.remote(lambda: os.getpid()).remote())
 process = psutil.Process()
 for child in (process, *process.children(recursive=True)):
-    for connection in child.net_connections("inet"):
-        if connection.status == "LISTEN":
-            print(connection.laddr.ip, child.name())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for connection in child.net_connections("inet"):
+            if connection.status == "LISTEN":
+                print(connection.laddr.ip, child.name())
 close_ray()
 """
 

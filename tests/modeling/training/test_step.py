@@ -1,5 +1,6 @@
 import copy
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_a_wider_network_learns_by_its_own_rates():
 
 def _one_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the machine's own name need not have an address
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     model = small_network().double()
     wrapped = DistributedDataParallel(model)

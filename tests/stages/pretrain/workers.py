@@ -1,6 +1,7 @@
 """Training on several gloo processes, for tests: a layout's losses beside one process's."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,26 +67,24 @@ def train_together(folder: Path, together: Together) -> Results:
 def train_all(folder: Path, cases: Mapping[str, Together]) -> dict[str, Results]:
     """Several layouts of the same number of workers, run in turn in the same processes, which take seconds to start."""
     [workers] = {case.workers for case in cases.values()}
-    for name in ("meeting", "results.pt"):
-        (folder / name).unlink(missing_ok=True)
-    torch.multiprocessing.spawn(_worker, (str(folder), dict(cases)), nprocs=workers)
+    with tempfile.TemporaryDirectory(dir=folder) as meetings:  # a file of an earlier meeting would mislead a later one
+        torch.multiprocessing.spawn(_worker, (str(folder), meetings, dict(cases)), nprocs=workers)
     results: dict[str, Results] = torch.load(folder / "results.pt")
     return results
 
 
-def _worker(rank: int, folder: str, cases: dict[str, Together]) -> None:
+def _worker(rank: int, folder: str, meetings: str, cases: dict[str, Together]) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     results = {}
     for number, (name, case) in enumerate(cases.items()):
         distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/meeting-{number}", rank=rank, world_size=case.workers
+            "gloo", init_method=f"file://{meetings}/{number}", rank=rank, world_size=case.workers
         )
         results[name] = _train_case(case, folder)
         distributed.destroy_process_group()
         if rank == 0:
             torch.save(results, f"{folder}/results.pt")
-            Path(f"{folder}/meeting-{number}").unlink(missing_ok=True)
 
 
 def _train_case(case: Together, folder: str) -> Results:
