@@ -5,7 +5,7 @@
 | NVIDIA GPUs from compute capability 8.0 on (A100, H100), AMD's from MI100 on | bf16, fp16, fp32 |
 | NVIDIA GPUs of capability 7 (V100, T4) | fp16, fp32 |
 | older GPUs | fp32 |
-| processors with AMX, AMD's with AVX512_BF16 | bf16, fp32 |
+| processors whose products in bf16 were measured to be clearly faster (AMX, AMD's AVX512_BF16) | bf16, fp32 |
 | other processors | fp32 |
 
 - `AutoPrecision`: the precision by what computes, asked when it is needed

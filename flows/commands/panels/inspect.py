@@ -1,4 +1,4 @@
-"""Panel Inspect: `show`, `watch`, `compare`, `profile`, `why`, `lineage`, `report`."""
+"""Panel Inspect: `show`, `watch`, `compare`, `profile`, `why`, `lineage`, `report`, `doctor`."""
 
 from typing import Annotated
 
@@ -209,3 +209,19 @@ def report(run_id: RunId = "latest", store: Store = None) -> None:
 
     url = store_url(store)
     typer.echo(write_report(url, RunStore(url).get(run_id)))
+
+
+@command(app, PANEL, "headrace doctor", "headrace doctor --store s3://bucket/store --json")
+def doctor(store: Store = None, as_json: AsJson = False) -> None:
+    """Examine this machine: what a run finds here, what is missing, how to get it.
+
+    Measures matrix products and memory once (two seconds; kept in the user's cache folder). Exit status 2 if no run can
+    start here.
+    """
+    from flows.commands.doctor.examination import examine, findings_json, print_findings, refuse_blocked
+
+    findings = examine(store_url(store))
+    print_findings(findings)
+    if as_json:
+        print_json({"findings": findings_json(findings)})
+    refuse_blocked(findings)

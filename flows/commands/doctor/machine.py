@@ -1,0 +1,149 @@
+"""Resources of the machine: processor, memory, room on disk, GPUs, and how fast they multiply."""
+
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from data_schemas.errors import EnvironmentProblem
+from flows.commands.doctor.finding import Finding
+from flows.console import amount
+from infra.precision import best_precision, devices_of, local_gpus
+from infra.rates.machine_rates import machine_rates, rates_file
+from infra.store.provenance import device
+from infra.workers.ray_session import cpu_count
+
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
+"""Those that kernels of torch or of this package have variants for."""
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+DEMO_BYTES = 3_700_000_000
+"""Peak of the demo (README): the command, its Prefect server, Ray and two workers that train."""
+SHARED_MEMORY = "/dev/shm"
+SHARED_BYTES = 256 * 2**20
+"""Ray's object store on one machine."""
+DISK_BYTES = 10**9
+"""The demo's store and temporary files."""
+
+
+def processor() -> Finding:
+    """Name, cores, instruction sets."""
+    cores, flags = cpu_count(), cpu_flags()
+    known = [name for name in INSTRUCTION_SETS if name in flags]
+    found = (
+        f"{device()['processor']}, {cores} core{'s' * (cores > 1)}, {' '.join(known) or 'no vector instructions known'}"
+    )
+    advice = "with one core Ray's workers take turns: --set pretrain.workers=1 saves a process" if cores == 1 else ""
+    return Finding("processor", found, advice)
+
+
+def memory() -> Finding:
+    """Memory of the machine, or of the container if it has less."""
+    available = psutil.virtual_memory().available
+    limit = _memory_limit()
+    total = min(psutil.virtual_memory().total, limit or float("inf"))
+    of_container = " (limit of the container)" if limit == total else ""
+    found = f"{amount(total, 'B')}{of_container}, {amount(available, 'B')} available"
+    if min(total, available) >= DEMO_BYTES:
+        return Finding("memory", found)
+    return Finding(
+        "memory",
+        found,
+        f"the demo takes {amount(DEMO_BYTES, 'B')} with two workers on Ray; less without Ray, in one process: "
+        "--set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0",
+    )
+
+
+def shared_memory() -> Finding:
+    """Room for Ray's object store, which is in files otherwise."""
+    if not Path(SHARED_MEMORY).is_dir():
+        return Finding("shared memory", f"no {SHARED_MEMORY}")
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    advice = (
+        ""
+        if free >= SHARED_BYTES
+        else (
+            f"Ray keeps its objects in files in /tmp below {amount(SHARED_BYTES, 'B')}, slower: give a container more "
+            "(docker run --shm-size=1g), or remove what fills it"
+        )
+    )
+    return Finding(
+        "shared memory", f"{amount(free, 'B')} free in {SHARED_MEMORY}", advice if free < SHARED_BYTES else ""
+    )
+
+
+def gpus() -> Finding:
+    """GPUs that torch can use."""
+    names = [gpu.name for gpu in local_gpus()]
+    return Finding("GPUs", ", ".join(names) or "none that torch can use")
+
+
+def products() -> Finding:
+    """Measured speed of matrix products and memory, and the precision that `auto` takes."""
+    rates = machine_rates(measure=True)
+    assert rates is not None
+    speeds = ", ".join(f"{precision} {rate / 1e9:,.0f} GFLOP/s" for precision, rate in rates.products.items())
+    auto = best_precision(devices_of("processor" if not local_gpus() else "workers"))
+    found = f"{speeds}, memory {rates.memory / 1e9:,.0f} GB/s, measured {rates.measured:%Y-%m-%d}; auto takes {auto}"
+    missing = "" if rates_file().exists() else "the measurement is not kept; set XDG_CACHE_HOME to a writable folder"
+    return Finding("matrix products", found, missing)
+
+
+def store_room(url: str) -> Finding:
+    """Whether the store can be written to, and the room there."""
+    if "://" in url and not url.startswith("file://"):
+        return Finding("store", f"{url}, not asked")
+    folder = Path(url.removeprefix("file://"))
+    return _room("store", _existing(folder), str(folder), "name another with --store", blocks=True)
+
+
+def temporary_room() -> Finding:
+    """Room for temporary files."""
+    folder = Path(tempfile.gettempdir())
+    return _room("temporary files", folder, str(folder), "set TMPDIR to another folder", blocks=False)
+
+
+def checks(url: str) -> list[Callable[[], Finding]]:
+    """All of this module, in the order of the table."""
+    return [
+        processor, memory, shared_memory, gpus, products, functools.partial(store_room, url), temporary_room,
+    ]  # fmt: skip
+
+
+def _room(name: str, folder: Path, shown: str, other: str, blocks: bool) -> Finding:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except OSError as error:
+        return Finding(name, shown, f"nothing can be written there ({error.strerror}); {other}", blocks)
+    free = shutil.disk_usage(folder).free
+    advice = "" if free >= DISK_BYTES else f"the demo wants {amount(DISK_BYTES, 'B')}: make room, or {other}"
+    return Finding(name, f"{amount(free, 'B')} free in {shown}", advice)
+
+
+def _existing(folder: Path) -> Path:
+    return next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+
+
+def _memory_limit() -> int | None:
+    for path in MEMORY_LIMITS:
+        try:
+            return int(Path(path).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return None
+
+
+def cpu_flags() -> set[str]:
+    """Instruction sets of the processor, by the names of Linux.
+
+    Raises:
+        EnvironmentProblem: if Linux does not tell.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError as error:
+        raise EnvironmentProblem(f"/proc/cpuinfo cannot be read ({error.strerror})") from error
+    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()}
