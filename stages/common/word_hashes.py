@@ -2,6 +2,7 @@
 
 - `words`: hash, start and end of every word
 - `ngram_hashes`: hashes of all n-grams of words
+- `word_texts`: words as their hashes see them
 - `snap`: moves the ends of a span inwards to word and character boundaries
 - `text_columns`: bytes and offsets of an Arrow string column, without copying
 
@@ -9,6 +10,7 @@ Near-duplicate detection, decontamination, overlap and the repetition rules comp
 what a word is; case is ignored in every script.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +75,32 @@ def ngram_hashes(word_hashes: Hashes, n: int) -> Hashes:
     if len(hashes):
         hash_ngrams(word_hashes, n, hashes)
     return hashes
+
+
+def word_texts(
+    data: Bytes,
+    starts: Positions,
+    ends: Positions,
+    table: WordTable = LETTERS_AND_DIGITS,
+    *,
+    limit: int = 100,
+    group: int = 1,
+) -> list[str]:
+    """Case-folded words without what their hashes ignore: words of the same hash have the same text.
+
+    Args:
+        data: (bytes,) uint8, UTF-8.
+        starts: (words,) int64, offsets of the words' first bytes.
+        ends: (words,) int64, offsets after the words.
+        table: the one by which the words were found.
+        limit: characters after which a word is cut.
+        group: words that are joined to a text, with spaces between them.
+    """
+    points = np.empty(int(np.minimum(ends - starts, limit).sum()) + len(starts), dtype="<u4")
+    offsets = np.zeros(len(starts) + 1, dtype=np.int64)
+    _fold_words(data, starts, ends, table, limit, points, offsets)
+    text, borders = points[: offsets[-1]].tobytes().decode("utf-32-le"), offsets[::group].tolist()
+    return [text[begin : end - 1] for begin, end in pairwise(borders)]
 
 
 def text_columns(column: pa.ChunkedArray | pa.Array) -> tuple[Bytes, Positions]:
@@ -169,6 +197,32 @@ def find_words(
         hashes[count], starts[count], ends[count] = mix(value), start, end
         count += 1
     return count
+
+
+@compiled
+def _fold_words(
+    data: Bytes,
+    starts: Positions,
+    ends: Positions,
+    table: WordTable,
+    limit: int,
+    points: npt.NDArray[np.uint32],
+    offsets: Positions,
+) -> None:
+    """Fill in the code points of each word as `find_words` hashes them, each followed by a space, and their offsets."""
+    size = 0
+    for word in range(len(starts)):
+        position, last = starts[word], size + limit
+        while position < ends[word] and size < last:
+            width = min(_width(data[position]), ends[word] - position)
+            entry = _entry(data, position, width, table)
+            if entry >> np.uint32(FOLD_BITS) != IGNORED:
+                points[size] = entry & _FOLD_MASK
+                size += 1
+            position += width
+        points[size] = 0x20
+        size += 1
+        offsets[word + 1] = size
 
 
 @compiled

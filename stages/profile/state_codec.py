@@ -13,6 +13,7 @@ import numpy as np
 from stages.profile.analysis import State
 
 _LENGTH_BYTES = 8
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def encode(state: State) -> bytes:
@@ -29,7 +30,8 @@ def decode(data: bytes) -> State:
 
 
 def _structure(value: Any, arrays: list[bytes]) -> Any:
-    """JSON in which a list begins with `list`, `dict` or `array`, so that no content can look like another."""
+    """JSON in which a list begins with what it is, so that no content can look like another; `plain` is of scalars alone,
+    such as the texts of thousands of types, which are so read without a call for each."""
     if isinstance(value, np.ndarray):
         assert value.dtype.kind in "biuf", f"arrays of {value.dtype} are no part of a state"
         stored = np.ascontiguousarray(_narrowed(value))
@@ -37,8 +39,12 @@ def _structure(value: Any, arrays: list[bytes]) -> Any:
         return ["array", value.dtype.str, stored.dtype.str, list(value.shape)]
     if isinstance(value, dict):
         assert all(isinstance(name, str) for name in value), "keys of a state are strings"
+        if _PLAIN.issuperset(map(type, value.values())):
+            return ["plain", value]
         return ["dict", {name: _structure(item, arrays) for name, item in value.items()}]
     if isinstance(value, list | tuple):
+        if _PLAIN.issuperset(map(type, value)):
+            return ["plain", value]
         return ["list", [_structure(item, arrays) for item in value]]
     if isinstance(value, np.generic):
         return value.item()
@@ -62,6 +68,8 @@ class _Reader:
         if not isinstance(structure, list):
             return structure
         kind, *content = structure
+        if kind == "plain":
+            return content[0]
         if kind == "dict":
             return {name: self.value(item) for name, item in content[0].items()}
         if kind == "list":

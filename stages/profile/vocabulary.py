@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.common.compiled import compiled
-from stages.common.word_hashes import Bytes, Hashes, Positions, hash_ngrams
+from stages.common.word_hashes import Bytes, Hashes, Positions, hash_ngrams, word_texts
 from stages.profile import entropy
 from stages.profile.analysis import Analysis, Measure, State
 from stages.profile.document_words import DocumentWords, document_words
@@ -145,12 +145,11 @@ def _texts(
     found: DocumentWords, hashes: Hashes, firsts: Positions, n: int, counts: type_counts.State
 ) -> dict[str, str]:
     """Texts of the most frequent types: hash in decimal -> words, in lower case."""
-    texts = {}
-    for name, token in type_counts.first_tokens(counts, hashes, NAMED).items():
-        first = int(firsts[token])
-        words = (found.data[found.starts[word] : found.ends[word]] for word in range(first, first + n))
-        texts[name] = " ".join(word.tobytes().decode(errors="replace").casefold()[:100] for word in words)
-    return texts
+    tokens = type_counts.first_tokens(counts, hashes, NAMED)
+    first = firsts[np.fromiter(tokens.values(), dtype=np.int64, count=len(tokens))]
+    words = (first[:, None] + np.arange(n)).ravel()
+    texts = word_texts(found.data, found.starts[words], found.ends[words], group=n)
+    return dict(zip(tokens, texts, strict=True))
 
 
 def _ngrams(found: DocumentWords, n: int) -> tuple[Hashes, Positions]:

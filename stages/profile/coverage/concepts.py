@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_schemas.errors import EnvironmentProblem
-from stages.common.word_hashes import Hashes
+from stages.common.word_hashes import Hashes, word_texts
 from stages.common.wordnet import FILES, SUPERSENSES, WordNet, installed_folder, load
 from stages.profile.analysis import Analysis, Measure, State
 from stages.profile.document_words import DocumentWords, document_words
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 MOST_WORDS = 8
 LONGEST = 100
-"""Bytes of a word that are looked up; WordNet knows none so long."""
+"""Characters of a word that are looked up; WordNet knows none so long."""
 MOST_CACHED = 500_000
 """Distinct words whose base forms are in memory."""
 LANGUAGES = ("en", None)
@@ -62,9 +62,15 @@ class Lexicon:
         self._wordnet = wordnet
         self._hashes: Hashes = np.empty(0, dtype=np.uint64)
         self._found: Integers = np.empty(0, dtype=np.int64)
+        self._distributions: dict[int, Floats] = {}
 
     def distribution(self, number: int) -> Floats:
         """(supersenses,) share of each supersense in the occurrences of a base form; of its first senses if none."""
+        if number not in self._distributions:
+            self._distributions[number] = self._distribution(number)
+        return self._distributions[number]
+
+    def _distribution(self, number: int) -> Floats:
         senses = [self._wordnet.senses(self.forms[number], part) for part in FILES]
         shares = np.zeros(len(SUPERSENSES))
         for sense in (sense for part in senses for sense in part):
@@ -90,9 +96,9 @@ class Lexicon:
             self._hashes, self._found = self._hashes[:0], self._found[:0]
         new = ~np.isin(hashes, self._hashes, assume_unique=True)
         if new.any():
-            ends = np.minimum(found.ends, found.starts + LONGEST)
-            surfaces = (found.data[found.starts[p] : ends[p]].tobytes() for p in positions[new].tolist())
-            numbers = [self.number(surface.decode(errors="replace").casefold()) for surface in surfaces]
+            of_new = positions[new]
+            surfaces = word_texts(found.data, found.starts[of_new], found.ends[of_new], limit=LONGEST)
+            numbers = [self.number(surface) for surface in surfaces]
             order = np.argsort(known := np.concatenate([self._hashes, hashes[new]]))
             self._hashes, self._found = known[order], np.concatenate([self._found, numbers])[order].astype(np.int64)
         return self._found[np.searchsorted(self._hashes, hashes)]

@@ -7,6 +7,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,8 @@ COMMON = 0.4
 FEW = 20
 """Documents of a language below which its shares say nothing."""
 MAX_TERMS = 20_000
+CACHED_TEXTS = 16_384
+"""Texts whose terms are in memory: a sampled document is read for topics, genres and keywords, in five slices."""
 
 
 class TermCounts(NamedTuple):
@@ -32,7 +36,8 @@ class TermCounts(NamedTuple):
     terms: list[str]
 
 
-def terms(text: str) -> list[str]:
+@lru_cache(CACHED_TEXTS)
+def terms(text: str) -> tuple[str, ...]:
     """Words of a text, case folded, no numbers; of Chinese, Thai ... overlapping pairs of characters or clusters."""
     data = text.encode()
     found = words(np.frombuffer(data, dtype=np.uint8))
@@ -45,8 +50,8 @@ def terms(text: str) -> list[str]:
             continue
         term = data[start : bounds[index + 1][1] if touches else end].decode(errors="ignore").casefold()
         if len(term) > 1 and any(character.isalpha() for character in term):
-            listed.append(term)
-    return listed
+            listed.append(intern(term))
+    return tuple(listed)
 
 
 def count_terms(listed: Sequence[Sequence[str]], vocabulary: Sequence[str] | None = None) -> TermCounts:

@@ -235,8 +235,8 @@ def first_tokens(state: State, hashes: Hashes, number: int) -> dict[str, int]:
 
 
 def still_frequent(state: State, texts: dict[str, str], number: int) -> dict[str, str]:
-    """Those of the texts, by the hash of their type, whose type is among the most frequent ones."""
-    if len(texts) <= number:
+    """The texts, by the hash of their type; if they are more than twice `number`, those of the most frequent types."""
+    if len(texts) <= 2 * number:
         return texts
     names = map(str, most_frequent(state, number)[0].tolist())
     return {name: texts[name] for name in names if name in texts}
