@@ -1,12 +1,13 @@
 """Small artifacts for tests."""
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
+from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS, ArtifactKind
 from data_schemas.manifest import Manifest, Volume, content_digest
 from data_schemas.tables import DOCUMENTS, FUNNEL, REJECTS
 from infra.store.artifact_writer import ArtifactWriter
@@ -55,3 +56,36 @@ def documents_artifact(
         out.write_table(f"funnel/{number:05d}.parquet", FUNNEL.empty_table())
     out.volume = Volume(documents=sum(map(len, partitions)))
     return commit(store, out, stage, "a" * 64, RAW_DOCUMENTS)
+
+
+def document(name: str, text: str, **columns: Any) -> dict[str, Any]:
+    """A row of the documents table."""
+    return {"id": name, "text": text, "source": "tests", "path": name, "genre": "tests", **columns}
+
+
+def corpus_artifact(
+    train: Sequence[Mapping[str, Any]],
+    held_out: Sequence[Mapping[str, Any]] = (),
+    files: int = 1,
+    funnel: Sequence[Sequence[Any]] = (),
+) -> Artifact:
+    """A committed corpus in a store of its own in memory, its documents dealt out to some files.
+
+    Args:
+        train: rows of the documents table, such as those of `document`.
+        held_out: the same.
+        files: number of files of each split.
+        funnel: rows of the funnel, values in the order of its columns.
+    """
+    store = ArtifactStore(f"memory://corpus-{uuid.uuid4().hex}")
+    out = store.writer("dedup", "c" * 64, "test-run", CORPUS)
+    for index in range(files):
+        for split, rows in (("train", train), ("held_out", held_out)):
+            table = pa.Table.from_pylist([dict(row) for row in rows[index::files]], DOCUMENTS)
+            out.write_table(f"{split}/{index:05d}.parquet", table)
+        out.write_table(f"rejects/{index:05d}.parquet", no_rejects())
+        fates = [dict(zip(FUNNEL.names, row, strict=True)) for row in funnel[index::files]]
+        out.write_table(f"funnel/{index:05d}.parquet", pa.Table.from_pylist(fates, FUNNEL))
+    texts = [row["text"].encode() for row in (*train, *held_out)]
+    out.volume = Volume(documents=len(texts), text_bytes=sum(map(len, texts)))
+    return commit(store, out, "dedup", "c" * 64, CORPUS)

@@ -52,6 +52,8 @@ class Slices:
     """Dimension -> the values that have a slice, the largest first; none for a dimension without slices."""
     others: Mapping[str, int]
     """Dimension -> how many values share `other`, as far as they were counted."""
+    splits: tuple[str, ...] = SPLITS
+    """Splits that have a slice; none if the corpus is not divided."""
 
     @property
     def names(self) -> list[str]:
@@ -61,7 +63,7 @@ class Slices:
             for dimension in DIMENSIONS
             for value in (*self.values[dimension], *([OTHER] if self.others.get(dimension) else []))
         ]
-        return list(dict.fromkeys([ALL, *(f"split={split}" for split in SPLITS), *dimensions]))
+        return list(dict.fromkeys([ALL, *(f"split={split}" for split in self.splits), *dimensions]))
 
     def name_of(self, dimension: str, value: str) -> str | None:
         """Name of the slice of a value; None if the dimension has no slices."""
@@ -72,7 +74,8 @@ class Slices:
     def of_cell(self, split: str, values: Sequence[str]) -> list[str]:
         """Names of the slices that a cell belongs to."""
         pairs = zip(DIMENSIONS, values, strict=True)
-        return [ALL, f"split={split}", *(f"{name}={value}" for name, value in pairs if self.values[name])]
+        own = [f"split={split}"] if split in self.splits else []
+        return [ALL, *own, *(f"{name}={value}" for name, value in pairs if self.values[name])]
 
     def cells(self, table: pa.Table) -> Iterator[Cell]:
         """The documents of a file by their slices, in the order of the names."""
@@ -112,15 +115,22 @@ def count_partition(corpus: Artifact, path: str, out: PartitionWriter) -> None:
         table = pq.ParquetFile(file).read(columns=list(COLUMNS))
     counts = {name: Counter(values) for name, values in values_of(table).items()}
     largest = {name: _largest(counter, COUNTED_VALUES) for name, counter in counts.items()}
-    out.write(COUNTS, json.dumps(largest).encode())
+    out.write(COUNTS, json.dumps({"documents": len(table), "values": largest}).encode())
 
 
-def chosen(results: Iterable[PartitionResult], config: ProfileConfig) -> Slices:
-    """The largest values of each dimension over all files; a dimension without a value has no slices."""
+def chosen(results: Iterable[tuple[str, PartitionResult]], config: ProfileConfig) -> Slices:
+    """The largest values of each dimension over all files; a dimension without a value has no slices.
+
+    Args:
+        results: split and result of `count_partition` for each file of the corpus.
+        config: how many slices there are.
+    """
     totals = {dimension: Counter[str]() for dimension in DIMENSIONS}
-    for result in results:
+    documents = Counter[str]()
+    for split, result in results:
         counts = json.loads(result.folder.read(result.location(COUNTS)))
-        for dimension, pairs in counts.items():
+        documents[split] += counts["documents"]
+        for dimension, pairs in counts["values"].items():
             totals[dimension].update(dict(pairs))
             if len(totals[dimension]) > 20 * COUNTED_VALUES:
                 totals[dimension] = Counter(dict(_largest(totals[dimension], 10 * COUNTED_VALUES)))
@@ -131,7 +141,7 @@ def chosen(results: Iterable[PartitionResult], config: ProfileConfig) -> Slices:
         is_known = set(counter) - {NONE, UNKNOWN}
         values[dimension] = tuple(some) if is_known else ()
         others[dimension] = len(counter) - len(some) if values[dimension] else 0
-    return Slices(values, others)
+    return Slices(values, others, SPLITS if all(documents[split] for split in SPLITS) else ())
 
 
 def _largest(counter: Counter[str], number: int) -> list[tuple[str, int]]:

@@ -33,7 +33,7 @@ class ProfileStage(Stage):
 
     name = "profile"
     is_optional = True
-    version = 1
+    version = 2
     Config = ProfileConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"corpus": CORPUS}
     output = PROFILE
@@ -72,16 +72,17 @@ class ProfileStage(Stage):
 
         corpus, maps = inputs["corpus"], context.partitions
         paths = [*corpus.paths("train/*.parquet"), *corpus.paths("held_out/*.parquet")]
+        splits = [path.split("/")[0] for path in paths]
         files = [Partition(path.removesuffix(".parquet").replace("/", "-"), path) for path in paths]
         analyses = analyses_of(config, corpus.manifest.volume)
         with context.phase("choose slices"):
-            slices = chosen(maps.map("count", partial(count_partition, corpus), files), config)
+            counts = maps.map("count", partial(count_partition, corpus), files)
+            slices = chosen(list(zip(splits, counts, strict=True)), config)
         with context.phase("analyze"):
             results = maps.map("analyze", partial(profile_partition, corpus, analyses, slices), files)
         with context.phase("fit"):
             analyses = fitted(analyses, results)
         with context.phase("merge"):
-            splits = [path.split("/")[0] for path in paths]
             states = state_files(list(zip(splits, results, strict=True)), slices)
             tasks = [Partition(f"{number:05d}", payload) for number, payload in enumerate(states.items())]
             measured = maps.map("merge", partial(measure_slice, analyses), tasks)

@@ -30,8 +30,10 @@ def decode(data: bytes) -> State:
 
 
 def _structure(value: Any, arrays: list[bytes]) -> Any:
-    """JSON in which a list begins with what it is, so that no content can look like another; `plain` is of scalars alone,
-    such as the texts of thousands of types, which are so read without a call for each."""
+    """JSON in which a list begins with what it is, so that no content can look like another.
+
+    What is `plain` holds scalars alone, such as the texts of thousands of types: it is read without a call for each.
+    """
     if isinstance(value, np.ndarray):
         assert value.dtype.kind in "biuf", f"arrays of {value.dtype} are no part of a state"
         stored = np.ascontiguousarray(_narrowed(value))

@@ -10,7 +10,9 @@ from infra.workers.capacity import Capacity
 from stages.profile.config import ProfileConfig
 from stages.profile.slices import domain
 from stages.profile.stage import ProfileStage
-from tests.stages.profile.run_stage import corpus, document, figures, profile
+from tests.stages.profile.run_stage import figures, profile
+from tests.stores import corpus_artifact as corpus
+from tests.stores import document
 
 GENRES, LANGUAGES = ("news", "wiki", "books"), ("en", "de", None)
 
@@ -116,6 +118,13 @@ def test_names_of_genres_are_cut_and_may_look_like_slices():
     made = profile(corpus(rows), coverage=None)
     names = set(made.read_table("measures.arrow").column("slice").to_pylist())
     assert {f"genre={'g' * 200}", "genre=all", "genre=other"} <= names and figures(made)["documents"] == 3
+
+
+@pytest.mark.parametrize(("train", "held_out"), [(3, 0), (0, 3), (0, 0)])
+def test_a_corpus_that_is_not_divided_has_no_slices_by_split(train, held_out):
+    made = profile(corpus(documents(train), documents(held_out, train)))
+    names = made.read_table("measures.arrow").column("slice").unique().to_pylist()
+    assert figures(made)["documents"] == train + held_out and not [name for name in names if "split=" in name]
 
 
 def test_a_corpus_without_documents_has_a_profile_of_zeros():

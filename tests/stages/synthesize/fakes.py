@@ -1,15 +1,11 @@
-"""A corpus, methods that a test controls, and the stage over them in this process."""
+"""Documents, methods that a test controls, and the stage over them in this process."""
 
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from data_schemas.artifact_kinds import CORPUS
-from data_schemas.manifest import Volume
-from data_schemas.tables import DOCUMENTS, FUNNEL, REJECTS
 from infra.progress import SilentListener
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.workers.partitions import Engine, PartitionMap
@@ -18,6 +14,7 @@ from stages.synthesize import generation, methods
 from stages.synthesize.config import SynthesizeConfig
 from stages.synthesize.method import Failure
 from stages.synthesize.stage import SynthesizeStage
+from tests import stores
 from tests.stores import commit
 
 Rewriting = Callable[[str, int], str | Failure]
@@ -31,25 +28,11 @@ def prose(number: int, sentences: int = 6) -> str:
 
 
 def document(name: str, text: str, **columns: Any) -> dict[str, Any]:
-    """Row of a document."""
-    return {"id": name, "text": text, "source": "tests", "path": "file", "genre": "news", "language": "en", **columns}
+    """Row of a document that the methods take."""
+    return stores.document(name, text, **{"genre": "news", "language": "en", **columns})
 
 
-def corpus_of(
-    train: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]] = (), files: int = 2
-) -> Artifact:
-    """A corpus in an empty store in memory."""
-    store = ArtifactStore(f"memory://synthesize-{uuid.uuid4().hex}")
-    out = store.writer("dedup", "c" * 64, "made", CORPUS)
-    for index in range(files):
-        for split, rows in (("train", train), ("held_out", held_out)):
-            table = pa.Table.from_pylist([dict(row) for row in rows[index::files]], DOCUMENTS)
-            out.write_table(f"{split}/{index:05d}.parquet", table)
-        out.write_table(f"rejects/{index:05d}.parquet", REJECTS.empty_table())
-        out.write_table(f"funnel/{index:05d}.parquet", FUNNEL.empty_table())
-    size = sum(len(row["text"].encode()) for row in train)
-    out.volume = Volume(documents=len(train), text_bytes=size)
-    return commit(store, out, "dedup", "c" * 64, CORPUS)
+corpus_of = partial(stores.corpus_artifact, files=2)
 
 
 class FakeMethod:

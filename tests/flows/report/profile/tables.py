@@ -9,6 +9,7 @@ from data_schemas.artifact_kinds import PROFILE
 from data_schemas.manifest import ArtifactRef
 from data_schemas.tables import EXAMPLES, MEASURES
 from infra.store.artifacts import Artifact, ArtifactStore
+from stages.profile.stage import ProfileStage
 from tests import stores
 
 HOSTILE = '"><script>alert("x")</script><img src=x onerror=alert(1)>\u202e'
@@ -87,4 +88,5 @@ def profile_artifact(store: str, rows: Iterable[dict[str, Any]], attempt: str = 
     out.write_table("measures.arrow", measures(rows))
     out.write_table("examples.arrow", examples())
     corpus = ArtifactRef(stage="dedup", key="d" * 64, attempt="a-run", digest="d" * 64)
+    manifest = {"stage_version": ProfileStage.version, **manifest}
     return stores.commit(artifacts, out, "profile", "f" * 64, PROFILE, inputs={"corpus": corpus}, **manifest)

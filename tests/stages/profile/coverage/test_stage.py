@@ -10,7 +10,9 @@ from infra.workers.capacity import Capacity
 from stages.profile.stage import ProfileStage
 from tests.stages.common.test_wordnet import write_wordnet
 from tests.stages.profile.coverage.test_sampled_documents import FILLER, SUBJECTS
-from tests.stages.profile.run_stage import corpus, document, figures, profile
+from tests.stages.profile.run_stage import figures, profile
+from tests.stores import corpus_artifact as corpus
+from tests.stores import document
 
 LANGUAGES = {
     "en": "Never say that again, dog! The water mill turns slowly.",
