@@ -1,6 +1,7 @@
 """Tables of `headrace plan CONFIG --cluster NAME|FILE`.
 
 - `print_cluster_plan`: the network, the layouts by time and by money, what does not fit and why, the other stages
+- `run_line`, `run_time`, `nothing_fits`, `stage_cells`: pieces of it that the page shares
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def print_cluster_plan(plan: ClusterPlan) -> None:
     )  # fmt: skip
     flops = ", ".join(f"{part} {amount(3 * count)}" for part, count in network.flops.items() if count)
     console.print(f"training    {amount(network.training_flops)}FLOP per token ({flops})", markup=False)
-    console.print(f"run         {_run_line(plan)}", markup=False)
+    console.print(f"run         {run_line(plan)}", markup=False)
     console.print(
         f"cluster     {cluster.name}: {cluster.memory_bytes / GIB:.0f} GiB and {amount(cluster.peak_flops)}FLOP/s "
         f"each, {amount(cluster.link_bandwidth)}B/s in a node of {cluster.node_devices}, "
@@ -43,12 +44,13 @@ def print_cluster_plan(plan: ClusterPlan) -> None:
         _print_layouts("cheapest", plan, distinct(plan.cheapest))
         _print_best(plan, plan.fitting[0])
     else:
-        console.print(f"\n{_nothing_fits(plan)}", markup=False)
+        console.print(f"\n{nothing_fits(plan)}", markup=False)
     _print_refused(plan)
     _print_stages(plan.stages)
 
 
-def _run_line(plan: ClusterPlan) -> str:
+def run_line(plan: ClusterPlan) -> str:
+    """Tokens, batch, FLOPs and tokens per parameter of a plan, in one line."""
     optimal = compute_optimal_tokens(plan.network)
     per_parameter = plan.tokens / plan.network.active_parameters
     return (
@@ -70,7 +72,7 @@ def _print_layouts(title: str, plan: ClusterPlan, candidates: Sequence[Candidate
         fits = "" if candidate.memory_bytes <= plan.cluster.memory_bytes else " (does not fit)"
         bubble = candidate.seconds["bubble"] / candidate.step_seconds
         table.add_row(
-            label + fits, str(candidate.layout.devices), f"{candidate.step_seconds:.3g}s", _run_time(costs.seconds),
+            label + fits, str(candidate.layout.devices), f"{candidate.step_seconds:.3g}s", run_time(costs.seconds),
             f"{costs.utilization:.1%}", f"{bubble:.0%}", f"{candidate.memory_bytes / GIB:.1f}",
             amount(costs.dollars), amount(costs.kilowatt_hours),
         )  # fmt: skip
@@ -78,7 +80,8 @@ def _print_layouts(title: str, plan: ClusterPlan, candidates: Sequence[Candidate
     console.print(table)
 
 
-def _run_time(seconds: float) -> str:
+def run_time(seconds: float) -> str:
+    """Hours and minutes, or days of a long run."""
     return duration(seconds) if seconds < 2 * SECONDS_PER_DAY else f"{seconds / SECONDS_PER_DAY:.3g} days"
 
 
@@ -123,7 +126,8 @@ def _pipeline_line(best: Candidate, pipeline: PipelineSimulation) -> str:
     )
 
 
-def _nothing_fits(plan: ClusterPlan) -> str:
+def nothing_fits(plan: ClusterPlan) -> str:
+    """The sentence for a cluster on which no layout fits, with what would do."""
     if not plan.refused:
         return "no layout divides this network, its batch and these devices; try another number of devices"
     enough = (
@@ -147,10 +151,15 @@ def _print_stages(stages: Sequence[StageCosts]) -> None:
     for name in ("other stages", "core hours", "output", "requests", "FLOP", "device hours"):
         table.add_column(name, justify="left" if name == "other stages" else "right")
     for stage in stages:
-        table.add_row(
-            stage.stage, amount(stage.core_hours) if stage.core_hours else "", amount(stage.output_bytes, "B"),
-            amount(stage.requests) if stage.requests else "", amount(stage.flops) if stage.flops else "",
-            amount(stage.device_hours) if stage.flops else "",
-        )  # fmt: skip
+        table.add_row(*stage_cells(stage))
     console.print()
     console.print(table)
+
+
+def stage_cells(stage: StageCosts) -> list[str]:
+    """Name, core-hours, output, requests, FLOPs and device-hours of a stage; empty where it has none."""
+    return [
+        stage.stage, amount(stage.core_hours) if stage.core_hours else "", amount(stage.output_bytes, "B"),
+        amount(stage.requests) if stage.requests else "", amount(stage.flops) if stage.flops else "",
+        amount(stage.device_hours) if stage.flops else "",
+    ]  # fmt: skip

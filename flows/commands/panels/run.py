@@ -30,6 +30,9 @@ SourceBytes = Annotated[
 Published = Annotated[
     str | None, typer.Option("--published", metavar="FILE", help="predict the published runs of a CSV file instead")
 ]
+HtmlPage = Annotated[
+    str | None, typer.Option("--html", metavar="FILE", help="with --cluster: write the plan as a page, too")
+]
 KeepVersions = Annotated[
     bool, typer.Option("--keep-versions", metavar="", help="reuse what other versions of packages made")
 ]
@@ -51,6 +54,7 @@ def plan(
     keep_versions: KeepVersions = False,
     cluster: ClusterName = None,
     source_bytes: SourceBytes = None,
+    html: HtmlPage = None,
     published: Published = None,
     store: Store = None,
     as_json: AsJson = False,
@@ -61,8 +65,8 @@ def plan(
 
     With --cluster: the layouts of its training on that cluster, by time and by money.
     """
-    if cluster is not None or published is not None or source_bytes is not None:
-        _plan_elsewhere(config, set_ or [], cluster, source_bytes, published, as_json)
+    if cluster is not None or published is not None or source_bytes is not None or html is not None:
+        _plan_elsewhere(config, set_ or [], cluster, source_bytes, html, published, as_json)
     else:
         _plan_here(_required(config), set_ or [], until, keep_versions, store, as_json)
 
@@ -281,10 +285,12 @@ def _plan_elsewhere(
     overrides: list[str],
     cluster: str | None,
     source_bytes: str | None,
+    html: str | None,
     published: str | None,
     as_json: bool,
 ) -> None:
     from data_schemas.errors import ConfigError
+    from flows.commands.cluster_page.page import write_page
     from flows.commands.plan_cluster import cluster_plan_json, number_of_bytes, plan_cluster
     from flows.commands.plan_cluster_tables import print_cluster_plan
     from flows.commands.plan_published import plan_published, print_published, published_json
@@ -292,8 +298,10 @@ def _plan_elsewhere(
     from infra.planner.clusters import read_cluster
 
     if published is not None:
-        if config is not None or cluster is not None or source_bytes is not None:
-            raise ConfigError("--published predicts the runs of its file; omit CONFIG, --cluster and --source-bytes")
+        if config is not None or cluster is not None or source_bytes is not None or html is not None:
+            raise ConfigError(
+                "--published predicts the runs of its file; omit CONFIG, --cluster, --source-bytes and --html"
+            )
         predictions = plan_published(published)
         print_published(predictions)
         if as_json:
@@ -301,9 +309,12 @@ def _plan_elsewhere(
         return
     run_config = load_run_config(_required(config), overrides)
     if cluster is None:
-        raise ConfigError("--source-bytes is for a plan on a cluster; add --cluster, such as --cluster 64xH100")
+        option = "--source-bytes" if source_bytes is not None else "--html"
+        raise ConfigError(f"{option} is for a plan on a cluster; add --cluster, such as --cluster 64xH100")
     planned = plan_cluster(run_config, read_cluster(cluster), number_of_bytes(source_bytes))
     print_cluster_plan(planned)
+    if html is not None:
+        write_page(planned, run_config.name, html)
     if as_json:
         print_json(cluster_plan_json(planned))
 

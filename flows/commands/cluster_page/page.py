@@ -1,0 +1,186 @@
+"""`headrace plan CONFIG --cluster ... --html FILE`: the plan as one self-contained page for whoever pays the cluster.
+
+- `write_page`: the file; `cluster_page`: its text
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_schemas.errors import EnvironmentProblem
+from flows.commands.cluster_page.changes import changes
+from flows.commands.cluster_page.stacks import Stacks, stacks
+from flows.commands.plan_cluster import SHOWN, ClusterPlan, distinct, settings
+from flows.commands.plan_cluster_tables import nothing_fits, run_line, run_time, stage_cells
+from flows.console import amount, duration
+from flows.report.bars import Bar, Quantity, bars
+from flows.report.headline import Tile
+from flows.report.templates import render_template
+from infra.planner.accelerators import GIB
+from infra.planner.failures import Failures, expected_goodput
+from infra.planner.run_costs import RunCosts, job_failures
+from infra.planner.search import Candidate, reason
+
+INTERVALS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Factors on the best checkpoint interval."""
+
+
+@dataclass(frozen=True)
+class LayoutRow:
+    """A layout in a table."""
+
+    label: str
+    cells: list[str]
+    settings: str
+    """Options of `headrace run` that train in it."""
+
+
+COLUMNS = ("devices", "step", "run", "MFU", "idle", "GiB", "$", "energy")
+
+
+def write_page(plan: ClusterPlan, title: str, path: str) -> None:
+    """Write the page to a file, which is whole or not there.
+
+    Raises:
+        EnvironmentProblem: if it cannot be written.
+    """
+    text, target = cluster_page(plan, title), Path(path)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=target.parent, suffix=".html", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(target)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"--html {path} cannot be written ({error.strerror}); name a file in a folder that exists"
+        ) from error
+
+
+def cluster_page(plan: ClusterPlan, title: str) -> str:
+    """The page of a plan.
+
+    Args:
+        plan: from `plan_cluster`.
+        title: name of the run config.
+    """
+    best = plan.fitting[0] if plan.fitting else None
+    shown = [*distinct(plan.fitting), *([plan.configured] if plan.configured else [])]
+    return render_template(
+        "cluster_plan.html.j2",
+        title=f"{title} on {plan.cluster.name}",
+        facts=_facts(plan),
+        verdict="" if best else nothing_fits(plan),
+        tiles=_tiles(plan, best) if best else [],
+        memory=_memory(plan, shown or list(plan.refused[:SHOWN])),
+        time=stacks(
+            [(_label(plan, one), f"{one.step_seconds:.3g} s", one.seconds) for one in shown if one.seconds], "s", 1.0
+        ),
+        columns=COLUMNS,
+        tables=[
+            ("By time", [_row(plan, one) for one in distinct(plan.fitting)]),
+            ("By money", [_row(plan, one) for one in distinct(plan.cheapest)]),
+        ] if best else [],
+        changes=_changes(plan, best) if best else [],
+        failures=_failures(plan, best) if best else None,
+        refused=[(one.layout.label(), reason(one, plan.cluster)) for one in plan.refused[:SHOWN]],
+        refused_count=len(plan.refused),
+        stages=[stage_cells(stage) for stage in plan.stages],
+    )  # fmt: skip
+
+
+def _facts(plan: ClusterPlan) -> list[str]:
+    network, cluster = plan.network, plan.cluster
+    return [
+        f"{amount(network.total_parameters)} parameters, {amount(network.active_parameters)} of them per token",
+        run_line(plan),
+        f"{cluster.memory_bytes / GIB:.0f} GiB and {amount(cluster.peak_flops)}FLOP/s a device",
+        f"{amount(cluster.link_bandwidth)}B/s in a node of {cluster.node_devices}",
+        f"{amount(cluster.network_bandwidth)}B/s between nodes",
+        f"{cluster.price_per_hour:g} $ per device-hour",
+    ]
+
+
+def _tiles(plan: ClusterPlan, best: Candidate) -> list[Tile]:
+    costs, cheapest = plan.costs(best), plan.cheapest[0]
+    least = plan.costs(cheapest)
+    return [
+        Tile("Fastest", run_time(costs.seconds), f"{best.layout.devices:,} devices, {best.layout.label()}"),
+        Tile("Money", f"{amount(costs.dollars)} $", f"the cheapest layout: {amount(least.dollars)} $ "
+             f"in {run_time(least.seconds)}"),
+        Tile("Utilization", f"{costs.utilization:.1%}", "model FLOPs over the devices' peak while training (MFU)"),
+        Tile("Fullest device", f"{best.memory_bytes / GIB:.0f} GiB", f"of {plan.cluster.memory_bytes / GIB:.0f}"),
+        Tile("Energy", amount(1_000 * costs.kilowatt_hours, "Wh"), "devices, hosts, network and cooling"),
+        Tile("Failures", f"{costs.failures:,.0f} expected", f"{costs.goodput:.1%} of the time trains"),
+    ]  # fmt: skip
+
+
+def _label(plan: ClusterPlan, candidate: Candidate) -> str:
+    prefix = "as configured: " if candidate is plan.configured else ""
+    return f"{prefix}{candidate.layout.label()} ({candidate.layout.devices:,} devices)"
+
+
+def _memory(plan: ClusterPlan, shown: Sequence[Candidate]) -> Stacks:
+    rows = [(_label(plan, one), f"{one.memory_bytes / GIB:.0f} GiB", one.memory) for one in shown]
+    return stacks(rows, "GiB", GIB, plan.cluster.memory_bytes)
+
+
+def _row(plan: ClusterPlan, candidate: Candidate) -> LayoutRow:
+    costs = plan.costs(candidate)
+    cells = [
+        f"{candidate.layout.devices:,}", f"{candidate.step_seconds:.3g} s", run_time(costs.seconds),
+        f"{costs.utilization:.1%}", f"{candidate.seconds['bubble'] / candidate.step_seconds:.0%}",
+        f"{candidate.memory_bytes / GIB:.0f}", amount(costs.dollars), amount(1_000 * costs.kilowatt_hours, "Wh"),
+    ]  # fmt: skip
+    return LayoutRow(
+        candidate.layout.label(), cells, " ".join(f"--set {value}" for value in settings(candidate.layout))
+    )
+
+
+def _changes(plan: ClusterPlan, best: Candidate) -> list[tuple[Bar, str, str]]:
+    """(bar of the days, money, layout) as planned and with each change."""
+    planned: tuple[str, RunCosts | None, Candidate | None] = ("as planned", plan.costs(best), best)
+    rows = [planned, *((change.name, change.costs, change.best) for change in changes(plan))]
+    quantities = [
+        Quantity(
+            name, costs.days if costs else 0.0, run_time(costs.seconds) if costs else "nothing fits",
+            "network" if number == 0 else "plain",
+        )
+        for number, (name, costs, _) in enumerate(rows)
+    ]  # fmt: skip
+    return [
+        (bar, f"{amount(costs.dollars)} $" if costs else "", found.layout.label() if found else "")
+        for bar, (_, costs, found) in zip(bars(quantities), rows, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class FailurePart:
+    """Risk from failures in the fastest layout."""
+
+    text: str
+    intervals: list[Bar]
+    """Share of the time that trains, by checkpoint interval."""
+
+
+def _failures(plan: ClusterPlan, best: Candidate) -> FailurePart:
+    failures, costs = job_failures(plan.cluster, best.layout.devices), plan.costs(best)
+    run = plan.simulated(best)
+    text = (
+        f"A job on {best.layout.devices:,} devices fails every {duration(failures.mtbf)} on average, "
+        f"{costs.failures:,.0f} times in this run, and takes {duration(failures.restart)} to restart; a checkpoint "
+        f"stops it for {duration(failures.checkpoint)}. In simulated runs {run.goodput:.1%} of the time trains, in "
+        f"nine of ten between {run.low:.1%} and {run.high:.1%}, with a checkpoint every {duration(run.interval)}."
+    )
+    return FailurePart(text, _interval_bars(failures, costs.checkpoint_interval_seconds))
+
+
+def _interval_bars(failures: Failures, best: float) -> list[Bar]:
+    quantities = []
+    for factor in INTERVALS:
+        share = expected_goodput(failures, factor * best)
+        tone = "network" if factor == 1 else "plain"
+        quantities.append(Quantity(f"a checkpoint every {duration(factor * best)}", share, f"{share:.1%}", tone))
+    return bars(quantities)
