@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from data_schemas.errors import EnvironmentProblem, NotFoundError
 from data_schemas.manifest import RunRecord
+from data_schemas.public_urls import public_text
 from flows.jobs.submitted import SubmittedSession
 from flows.run_request import RunRequest
 from flows.run_session import RunView
@@ -24,6 +25,7 @@ from infra.store.runs import RunStore
 POLL_SECONDS = 1.0
 LAST_LINES_SECONDS = 60.0
 """Patience with a job that has ended its run, and still writes the report and what it printed."""
+MESSAGE_CHARACTERS = 400
 
 
 def submit(request: RunRequest, view: RunView) -> tuple[str, JobRequest]:
@@ -49,7 +51,14 @@ def print_logs(store_url: str, run_id: str) -> None:
     runs = RunStore(store_url)
     run_id = runs.get(run_id).run_id
     if not _print(LogReader(runs.folder, run_id).new_text()):
-        raise NotFoundError(f"no job of run {run_id} has printed anything; it may have run without jobs")
+        jobs = JobFolder(runs.folder, run_id).all()
+        why = (
+            f"if job {jobs[-1].submission_id} could not begin, Ray says why: ray job logs --address {jobs[-1].address} "
+            f"{jobs[-1].submission_id}"
+            if jobs
+            else "it was run without jobs"
+        )
+        raise NotFoundError(f"no job of run {run_id} has printed anything; {why}")
 
 
 def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
@@ -70,33 +79,43 @@ def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
                 pulse.listen()
                 _print(log.new_text())
                 record = runs.get(record.run_id)
-            if pulse.silent_seconds > MISSED_BEATS * BEAT_SECONDS and not _is_in_progress(runs, record, address):
-                raise EnvironmentProblem(
-                    f"nobody works on run {record.run_id} any more{_last_words(runs, record)}: continue it with the "
-                    f"command that began it; what it printed: headrace logs {record.run_id}"
-                )
+            if pulse.silent_seconds > MISSED_BEATS * BEAT_SECONDS:
+                _check_in_progress(runs, record, address)
             time.sleep(POLL_SECONDS)
     deadline = time.monotonic() + LAST_LINES_SECONDS
-    while was_running and time.monotonic() < deadline and _is_in_progress(runs, record, address):
+    while was_running and time.monotonic() < deadline and _runs(_last_state(runs, record, address)):
         time.sleep(POLL_SECONDS)
     _print(log.new_text())
     return record
 
 
-def _last_words(runs: RunStore, record: RunRecord) -> str:
-    """The end of the last job, as far as it could record it, as an addition in brackets."""
+def _check_in_progress(runs: RunStore, record: RunRecord, address: str | None) -> None:
+    state = _last_state(runs, record, address)
+    if not _runs(state):
+        raise EnvironmentProblem(
+            f"nobody works on run {record.run_id} any more{_last_words(runs, record, state)}: continue it with the "
+            f"command that began it; what it printed: headrace logs {record.run_id}"
+        )
+
+
+def _last_words(runs: RunStore, record: RunRecord, state: JobState | None) -> str:
+    """The end of the last job, as far as it or Ray could record it, as an addition in brackets."""
     folder = JobFolder(runs.folder, record.run_id)
     results = [result for request in folder.all() if (result := folder.result(request.number))]
-    return f" (its last job: {results[-1].message})" if results and results[-1].message else ""
+    message = results[-1].message if results else public_text(" ".join(state.message.split())) if state else ""
+    return f" (its last job: {message[:MESSAGE_CHARACTERS]})" if message else ""
 
 
-def _is_in_progress(runs: RunStore, record: RunRecord, address: str | None) -> bool:
-    """Whether the cluster says that a job of the run has not ended; False if it cannot be asked."""
+def _last_state(runs: RunStore, record: RunRecord, address: str | None) -> JobState | None:
+    """State of the last job by its cluster; None if that does not know it, or does not answer."""
     for request in reversed(JobFolder(runs.folder, record.run_id).all()):
         with contextlib.suppress(EnvironmentProblem):
-            state: JobState | None = RayJobs(address or request.address).state(request.submission_id)
-            return state is not None and not state.has_ended
-    return False
+            return RayJobs(address or request.address).state(request.submission_id)
+    return None
+
+
+def _runs(state: JobState | None) -> bool:
+    return state is not None and not state.has_ended
 
 
 def _print(texts: Iterable[str]) -> bool:

@@ -32,6 +32,8 @@ for _protocol in ("s3", "s3a"):
     fsspec.register_implementation(
         _protocol, "infra.store.s3.StoreS3", clobber=True, errtxt="it needs s3fs: pip install 'headrace[s3]'"
     )
+EXTRAS = {"gs": "gcs", "gcs": "gcs"}
+"""Scheme -> extra that brings its package, besides S3's."""
 REQUESTS_AT_ONCE = 32
 """Requests to an object store in parallel."""
 FEW_FILES = 64
@@ -51,7 +53,9 @@ class Folder:
             # Cached listings would answer for the existence of files that other processes write.
             filesystem, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise EnvironmentProblem(f"cannot open the store {self.url}: {error}") from error
+            extra = EXTRAS.get(self.url.partition("://")[0])
+            helps = f"it needs a package: pip install 'headrace[{extra}]'" if extra else str(error)
+            raise EnvironmentProblem(f"cannot open the store {self.url}: {helps}") from error
         return filesystem, str(root).rstrip("/")
 
     @property

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from data_schemas.errors import EnvironmentProblem, InputDataError
 from infra.named_errors import check_writable, named_errors
+from infra.store.access import check_access
 from infra.store.filesystem import Folder
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -148,3 +149,13 @@ def test_a_limit_on_the_size_of_files_leaves_no_temporary_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "EnvironmentProblem" in done.stderr and "ulimit -f" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "helps"),
+    [("gs://bucket/store", r"pip install 'headrace\[gcs\]'"), ("xyz://bucket/store", "Protocol not known: xyz")],
+)
+def test_a_store_whose_package_is_absent_names_what_to_install(monkeypatch, url, helps):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # importing it raises
+    with pytest.raises(EnvironmentProblem, match=f"cannot open the store {url}.*: .*{helps}"):
+        check_access(url)

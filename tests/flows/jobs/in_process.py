@@ -24,6 +24,7 @@ class Cluster:
         self.states: dict[str, str] = {}
         self.runs: dict[str, str] = {}
         self.stops: list[str] = []
+        self.message = ""
         self.jobs = self
         self.execute: Callable[[JobRequest], str] = self.executed
 
@@ -45,7 +46,7 @@ class Cluster:
     def state(self, submission_id: str) -> JobState | None:
         """As in `RayJobs`."""
         status = self.states.get(submission_id)
-        return status and JobState(submission_id, status, "", "01", {METADATA: self.runs[submission_id]})
+        return status and JobState(submission_id, status, self.message, "01", {METADATA: self.runs[submission_id]})
 
     def all(self) -> list[JobState]:
         """As in `RayJobs`."""

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from data_schemas.errors import ConfigError, EnvironmentProblem, FencedError, InputDataError, JobLostError
+from data_schemas.errors import (
+    ConfigError,
+    EnvironmentProblem,
+    FencedError,
+    InputDataError,
+    JobLostError,
+    NotFoundError,
+)
 from flows.commands.jobs import attach, print_logs, submit
 from flows.earlier_runs import continuation
 from flows.jobs import entry
@@ -278,9 +285,15 @@ def test_a_run_nobody_works_on_any_more_is_no_run_to_attach_to(corpus, store, mo
     monkeypatch.setattr("flows.commands.jobs.BEAT_SECONDS", 0.05)
     monkeypatch.setattr(claims, "BEAT_SECONDS", 3600.0)
     cluster.execute = lambda job: "FAILED"
-    run_id, _ = submit(request(corpus, store, "run"), SilentView())
-    with pytest.raises(EnvironmentProblem, match=f"nobody works on run {run_id} any more"):
+    cluster.message = "Job entrypoint command failed with exit code 127, last logs:\npython3.99: not found\n"
+    run_id, job = submit(request(corpus, store, "run"), SilentView())
+    with pytest.raises(
+        EnvironmentProblem,
+        match=rf"nobody works on run {run_id} any more \(its last job: .*127.*: python3\.99: not found\):",
+    ):
         attach(store, run_id, None)
+    with pytest.raises(NotFoundError, match=f"ray job logs --address {job.address} {job.submission_id}"):
+        print_logs(store, run_id)
 
 
 @pytest.mark.parametrize("status", ["PENDING", "RUNNING"])

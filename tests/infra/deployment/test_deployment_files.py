@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import jsonschema
 import pytest
 import ray
 import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.run_config import apply_overrides, build_run_config
 
 CHECKOUT = Path(__file__).parents[3]
 FILES = CHECKOUT / "infra" / "deployment"
@@ -58,6 +61,42 @@ def test_cluster_file_fits_the_schema_of_the_launcher() -> None:
     jsonschema.validate(load("ray-cluster.yaml"), json.loads(RAY_SCHEMA.read_text()))
 
 
+def test_the_launcher_adds_nothing_of_its_own_to_the_image() -> None:
+    """Its defaults install a nightly Ray and a boto3 whose botocore the store's client does not work with."""
+    prepared = prepare_config(load("ray-cluster.yaml"))
+    validate_config(prepared)
+    assert not any(prepared[name] for name in ("setup_commands", "head_setup_commands", "worker_setup_commands"))
+    image = (FILES / "Containerfile").read_text()
+    assert re.search(r'pip install .*-c constraints\.txt -e "\.\[s3\]" boto3', image)
+    assert {"openssh-client", "rsync"} <= set(shlex.split(image.split("apt-get install")[1].split("&&")[0]))
+
+
+def test_machines_with_accelerators_are_there_when_training_counts_them_and_have_the_image_for_them() -> None:
+    types = load("ray-cluster.yaml")["available_node_types"]
+    assert types["accelerator"]["min_workers"] >= 1
+    assert types["accelerator"]["docker"]["worker_image"].endswith(":cuda")
+    assert all("ImageId" in of["node_config"] for of in types.values()), "Ray's own is too old for them"
+
+
+COMMANDS = [
+    (path.name, shlex.split(line, comments=True))
+    for path in sorted(FILES.iterdir())
+    for line in re.findall(r"\bheadrace (?:submit|run) .*", path.read_text())
+]
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_commands_in_the_files_are_commands_of_headrace(name: str, command: list[str]) -> None:
+    _program, subcommand, *arguments = command
+    output = CliRunner().invoke(app, [subcommand, "--help"], env={"COLUMNS": "200"}).output
+    assert all(option in output for option in arguments if option.startswith("--"))
+    settings = [value for option, value in pairwise(arguments) if option == "--set"]
+    values = apply_overrides({"name": "x"}, settings)
+    build_run_config(values, name)
+    for config in (value for value in arguments if value.startswith("configs/")):
+        assert (CHECKOUT / config).is_file()
+
+
 def cluster_spec(name: str) -> dict[str, Any]:
     spec: dict[str, Any] = load(name)["spec"]
     return spec.get("rayClusterSpec", spec)
@@ -94,14 +133,6 @@ def test_services_that_others_wait_for_say_when_they_are_ready() -> None:
     for service in services.values():
         for other, condition in service.get("depends_on", {}).items():
             assert condition["condition"] != "service_healthy" or "healthcheck" in services[other]
-
-
-def test_the_job_is_a_command_of_headrace() -> None:
-    program, command, _config, *options = shlex.split(load("kuberay-job.yaml")["spec"]["entrypoint"])
-    assert program == "headrace"
-    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
-    assert result.exit_code == 0
-    assert all(option in result.output for option in options)
 
 
 def test_the_image_copies_files_that_exist_and_no_secrets() -> None:
