@@ -2,7 +2,7 @@
 
 - `FileEntry`, `FileList`, `ArtifactRef`, `Manifest`: files and provenance of an artifact
 - `RunRecord`: the artifact that each stage of a run used
-- `Estimate`, `Volume`: costs and sizes that `plan` predicts and the report compares with the measured ones
+- `Estimate`, `Work`, `Volume`: costs and sizes that `plan` predicts and the report compares with the measured ones
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from data_schemas.config import ComputesOn
 
-MANIFEST_VERSION = 3
-"""Version of manifests with lists of files; those without are of version 2, which earlier versions read."""
+MANIFEST_VERSION = 4
+"""Version 3 added lists of files, version 4 what the estimate was computed from."""
 RUN_RECORD_VERSION = 3
 
 
@@ -94,19 +94,50 @@ class Volume(_Record):
         return Volume(documents=documents, text_bytes=text_bytes, unspaced_bytes=unspaced)
 
 
+class Work(_Record):
+    """An amount of one kind of work, and the rate at which it is planned."""
+
+    kind: str = Field(description="kind that has a rate of its own, such as clean or train.bf16")
+    variant: str = Field("", description="settings that the rate depends on; empty: none")
+    amount: float = Field(ge=0, description="bytes, FLOPs, or starts, by the kind")
+    rate: float = Field(gt=0, description="amount per second and process")
+    parallel: float = Field(1.0, gt=0, description="processes that share the work")
+    phases: tuple[str, ...] = Field((), description="phases of the stage that do this; empty: what the others leave")
+    source: Literal["learned", "calibrated", "table"] = Field("table", description="origin of the rate")
+
+    @property
+    def seconds(self) -> float:
+        """Wall time."""
+        return self.amount / self.rate / self.parallel
+
+
 class Estimate(_Record):
     """Predicted costs of a stage."""
 
-    seconds: float = Field(description="wall time")
+    seconds: float = Field(description="wall time; that of all work, if it is divided into kinds")
     peak_memory_bytes: int = Field(description="resident memory of the driver and its workers in total")
     flops: float = Field(0.0, description="floating-point operations of the network; 0 for data stages")
+    written_bytes: int = Field(0, description="size of the artifact; 0: not estimated")
+    final_loss: float | None = Field(None, description="training loss at the end, nats per token, if it is foretold")
+    work: tuple[Work, ...] = Field((), description="the work that takes the time, by kind")
     output: Volume = Field(description="predicted output of the stage")
+
+    @classmethod
+    def of_work(cls, *work: Work, peak_memory_bytes: float, output: Volume, **fields: Any) -> "Estimate":
+        """Estimate whose time is that of the work; work of no amount is left out."""
+        done = tuple(part for part in work if part.amount > 0)
+        seconds = sum(part.seconds for part in done)
+        return cls(seconds=seconds, peak_memory_bytes=int(peak_memory_bytes), work=done, output=output, **fields)
+
+    def at_rates(self, work: tuple[Work, ...]) -> "Estimate":
+        """The same work at other rates."""
+        return self.model_copy(update={"work": work, "seconds": sum(part.seconds for part in work)})
 
 
 class Manifest(_Record):
     """Contents and provenance of one artifact; written last, so an artifact without a manifest does not exist."""
 
-    manifest_version: int = 2
+    manifest_version: int = MANIFEST_VERSION
     stage: str
     stage_version: int
     kind: str
@@ -123,7 +154,10 @@ class Manifest(_Record):
     counts: dict[str, int]
     metrics: dict[str, Any]
     volume: Volume
-    estimate: Estimate | None = None
+    estimate: Estimate | None = Field(None, description="registered before the stage started")
+    incomplete: tuple[str, ...] = Field(
+        (), description="reasons why the time is not that of the whole stage; compared with no plan then"
+    )
     code: dict[str, Any] = Field(description="git commit and whether the tree was dirty")
     packages: dict[str, str]
     device: dict[str, Any]

@@ -18,6 +18,7 @@ from data_schemas.config import StageConfig, with_current_names
 from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
 from flows.run_config import RunConfigBase
+from flows.store_rates import StoreRates
 from infra.hardware import RUNTIME_BYTES
 from infra.precision import AutoPrecision
 from infra.store import provenance
@@ -71,6 +72,7 @@ class Planner:
         record: RunRecord | None,
         base: RunRecord | None,
         keep_versions: bool = False,
+        rates: StoreRates | None = None,
     ) -> None:
         """Plan a run.
 
@@ -81,8 +83,10 @@ class Planner:
             record: the run itself if it exists already; the artifacts that it pinned stay pinned.
             base: the run that it reruns; its artifacts are preferred over other attempts.
             keep_versions: whether artifacts that other versions of packages made are reused.
+            rates: rates of the estimates; by default those of the store, read when they are needed.
         """
         self.store = store
+        self._rates = rates or StoreRates(store.root.url)
         self.precision = AutoPrecision(record.precision if record else {})
         self._config = config
         self._resolved: dict[str, StageConfig] = {}
@@ -189,7 +193,7 @@ class Planner:
 
     def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
         stage.check(config)
-        estimate = stage.estimate(config, volume, self._capacity)
+        estimate = self._rates.applied(stage.estimate(config, volume, self._capacity))
         with_runtime = estimate.model_copy(update={"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES})
         return PlannedStage(stage, config, "run", why, key, None, with_runtime)
 

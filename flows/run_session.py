@@ -23,7 +23,9 @@ from flows.planning import (
     volume_before,
 )
 from flows.run_request import RunRequest, computes_on_workers
+from flows.stage_costs import RegisteredPlan
 from flows.stage_manifest import stage_manifest
+from flows.store_rates import StoreRates
 from infra.hardware import data_process_bytes
 from infra.measure import PeakMemory
 from infra.progress import ProgressListener, SilentListener
@@ -33,6 +35,7 @@ from infra.store.access import check_access
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.claims import Claim, Heartbeat
+from infra.store.cost_records import CostRecords
 from infra.store.filesystem import Folder
 from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate
@@ -89,6 +92,7 @@ class RunSession:
         self.store = ArtifactStore(self.request.store_url)
         self.run_store = RunStore(self.request.store_url)
         self.gate = GarbageGate(self.request.store_url)
+        self.rates = StoreRates(self.request.store_url)
         self._own(self.claim)
 
     def _own(self, claim: Claim) -> None:
@@ -195,8 +199,9 @@ class RunSession:
 
     def planner(self, record: RunRecord | None) -> Planner:
         """Plans with the artifacts that `record` has pinned so far."""
+        request = self.request
         return Planner(
-            self.store, self.run_store, self.request.config, record, self.request.base, self.request.keep_versions
+            self.store, self.run_store, request.config, record, request.base, request.keep_versions, self.rates
         )
 
     def decide(self, stage: Stage) -> PlannedStage:
@@ -311,12 +316,17 @@ class RunSession:
         volume = decision.sources.volume or self._volume_before(stage)
         context = self._context(stage, out, volume, fresh=stage.name in self.request.forced_stages)
         context.listing = decision.sources.listing
+        self.claim.check()
+        plan = RegisteredPlan.register(
+            CostRecords(self.request.store_url), self.record, decision, self.request.config.execution, context
+        )
         started = datetime.now(UTC)
         with PeakMemory() as memory:
             stage.run(decision.config, inputs, out, context)
         manifest = stage_manifest(stage, decision, inputs, out, started, context.stopwatch, memory.peak_bytes)
-        manifest = manifest.model_copy(update={"sequence": self.record.sequence})
+        manifest = plan.measured(manifest.model_copy(update={"sequence": self.record.sequence}), context)
         out.commit(manifest)
+        plan.complete(manifest)
         context.work.remove()
         return self.store.open(manifest.ref)
 

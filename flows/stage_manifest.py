@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from data_schemas.manifest import Estimate, Manifest, content_digest
+from data_schemas.manifest import Manifest, content_digest
 from data_schemas.public_urls import PUBLIC
 from flows.planning import PlannedStage, artifact_refs
 from infra.measure import Stopwatch
@@ -39,7 +39,6 @@ def stage_manifest(
         counts=out.counts,
         metrics=out.metrics,
         volume=out.volume,
-        estimate=_estimate(decision.estimate),
         code=provenance.code_version(),
         packages=provenance.package_versions(stage.packages(decision.config)),
         device=provenance.device(),
@@ -48,7 +47,3 @@ def stage_manifest(
         phases=stopwatch.phases,
         peak_memory_bytes=peak_memory_bytes,
     )
-
-
-def _estimate(estimate: Estimate) -> Estimate | None:
-    return estimate if estimate.seconds else None

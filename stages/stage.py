@@ -50,6 +50,8 @@ class StageContext:
     listing: Any = None
     """`Sources.listing` of the decision to run."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    incomplete: list[str] = field(default_factory=list)
+    """Reasons why the time of this try is not that of the whole stage, such as passes that were finished before."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Time a block as a phase of the manifest."""

@@ -1,7 +1,7 @@
 """Rates measured on this machine, kept in the user's cache folder, one file per kind of machine.
 
 - `machine_rates`: what was measured here, or with `measure=True` what is measured now
-- `MachineRates`: products by precision, memory, and rates of stages; `Rate`: one rate
+- `MachineRates`: products by precision, memory, and rates of stages
 - `keep`: store them; `rates_file`: where
 """
 
@@ -18,21 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.rates.machine import machine, machine_key
 from infra.rates.products import measure_memory, measure_products
+from infra.rates.rates import Rate
 
 logger = logging.getLogger(__name__)
 FILE_VERSION = 1
-MAX_RATE = 1e30
-
-
-class Rate(BaseModel):
-    """Measured speed of one kind of work."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: str = Field(description="kind of work, such as clean or train.bf16")
-    variant: str = Field("", description="settings that the speed depends on; empty: none")
-    amount: float = Field(gt=0, description="work that was measured: bytes, FLOPs or starts")
-    per_second: float = Field(gt=0, lt=MAX_RATE, description="amount per second and process")
 
 
 class MachineRates(BaseModel):

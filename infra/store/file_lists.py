@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.errors import DamagedArtifactError
-from data_schemas.manifest import MANIFEST_VERSION, FileEntry, FileList, Manifest
+from data_schemas.manifest import FileEntry, FileList, Manifest
 from infra.store.filesystem import Folder
 
 MAX_IN_MANIFEST = 1_000
@@ -98,7 +98,7 @@ def with_lists(folder: Folder, manifest: Manifest) -> Manifest:
         )  # fmt: skip
         folder.write(f"{manifest.attempt}/{listed.name}", data)
         lists.append(listed)
-    return manifest.model_copy(update={"manifest_version": MANIFEST_VERSION, "files": [], "file_lists": lists})
+    return manifest.model_copy(update={"files": [], "file_lists": lists})
 
 
 def _parquet(entries: Sequence[FileEntry]) -> bytes:

@@ -175,6 +175,8 @@ class PartitionMap:
     listener: ProgressListener = field(default_factory=SilentListener)
     needs: TaskNeeds = field(default_factory=TaskNeeds)
     """Resources of a partition on Ray."""
+    reused: list[str] = field(default_factory=list)
+    """Phases of which other attempts had finished partitions."""
 
     def map(self, phase: str, function: PartitionFunction, partitions: Sequence[Partition]) -> list[PartitionResult]:
         """Run the function on every unfinished partition; results are in the order of `partitions`.
@@ -196,6 +198,8 @@ class PartitionMap:
             )
         done = self._finished(phase, partitions)
         pending = [partition for partition in partitions if partition.name not in done]
+        if any(marker.attempt != self.attempt for marker in done.values()):
+            self.reused.append(phase)
         task = _Task(self.folder, self.stage, self.kind, self.attempt, phase, function, self.fresh)
         counts = sum((Counter(marker.counts) for marker in done.values()), Counter[str]())
         self._report(phase, len(done), len(partitions), counts)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, CORPUS, MODEL, RESULTS, TOKENS, ArtifactKind
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import PROCESS_BYTES, cpu_rates, workers_or_all
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 XZ_BYTES_PER_SECOND = 1.2e6
 NGRAM_BYTES_PER_SECOND = 8e6
 OVERLAP_BYTES_PER_SECOND = 20e6
+START_SECONDS = 8.0
 HARNESS_SECONDS = 12.0
 """Imports of the evaluation harness and its dependencies."""
 
@@ -63,13 +64,26 @@ class BenchmarkStage(Stage):
         continued_tokens = config.memorization_documents * 2 * 64
         tokens = held_out_tokens + continued_tokens + sum(task.tokens() for task in config.tasks)
         flops = 2.0 * volume.parameters * tokens * (2 + len(config.checkpoints))
-        baselines = baseline_bytes / XZ_BYTES_PER_SECOND + baseline_bytes / NGRAM_BYTES_PER_SECOND
-        baselines += volume.text_bytes / OVERLAP_BYTES_PER_SECOND
-        seconds = flops / (cpu_rates().fp32_flops * workers_or_all(None)) + baselines + 8
-        if config.tasks:
-            seconds += HARNESS_SECONDS
-        peak_memory_bytes = 2 * PROCESS_BYTES + 40 * baseline_bytes
-        return Estimate(seconds=seconds, peak_memory_bytes=peak_memory_bytes, flops=flops, output=volume)
+        harness = bool(config.tasks)
+        return Estimate.of_work(
+            Work(
+                kind="benchmark forward", variant="with tasks" if harness else "", amount=flops,
+                rate=cpu_rates().fp32_flops, parallel=workers_or_all(None),
+            ),
+            Work(kind="benchmark xz", amount=baseline_bytes, rate=XZ_BYTES_PER_SECOND, phases=("baselines",)),
+            Work(kind="benchmark ngrams", amount=baseline_bytes, rate=NGRAM_BYTES_PER_SECOND, phases=("baselines",)),
+            Work(
+                kind="benchmark overlap", amount=volume.text_bytes, rate=OVERLAP_BYTES_PER_SECOND,
+                phases=("overlap with the training text",),
+            ),
+            Work(
+                kind="benchmark start", variant="with tasks" if harness else "", amount=1,
+                rate=1 / (START_SECONDS + HARNESS_SECONDS * harness),
+            ),
+            peak_memory_bytes=2 * PROCESS_BYTES + 40 * baseline_bytes,
+            flops=flops,
+            output=volume,
+        )  # fmt: skip
 
     def run(
         self, config: BenchmarkConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import data_process_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 TEXT_BYTES_PER_SECOND = 4e6
 """Per core, with all defaults."""
+START_SECONDS = 1.0
 SHARE_KEPT = 0.8
+WRITTEN_SHARE = 0.33
+"""Bytes of all tables over those of the text that is kept."""
 
 
 class CleanStage(Stage):
@@ -40,9 +43,17 @@ class CleanStage(Stage):
     def estimate(self, config: CleanConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text."""
         kept = volume.scaled(int(volume.documents * SHARE_KEPT), int(volume.text_bytes * SHARE_KEPT))
-        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / capacity.partitions + 1
-        memory = capacity.per_node * data_process_bytes(volume.text_bytes)
-        return Estimate(seconds=seconds, peak_memory_bytes=memory, output=kept)
+        return Estimate.of_work(
+            Work(
+                kind="clean", variant="with models" if config.quality_classifier or config.perplexity else "",
+                amount=volume.text_bytes, rate=TEXT_BYTES_PER_SECOND, parallel=capacity.partitions,
+                phases=("boilerplate", "clean"),
+            ),
+            Work(kind="clean start", amount=1, rate=1 / START_SECONDS),
+            peak_memory_bytes=capacity.per_node * data_process_bytes(volume.text_bytes),
+            written_bytes=int(kept.text_bytes * WRITTEN_SHARE),
+            output=kept,
+        )  # fmt: skip
 
     def run(
         self, config: CleanConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

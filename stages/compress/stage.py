@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_schemas.artifact_kinds import COMPRESSED_MODEL, MODEL, TOKENS, ArtifactKind
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates, workers_or_all
 from infra.precision import resolved_precision
 from infra.store import provenance
@@ -28,6 +28,9 @@ MEASURE_SECONDS = 5.0
 """Seconds per measurement that do not depend on the network."""
 
 
+START_SECONDS = 1.0
+
+
 class CompressStage(Stage):
     """Make the pretrained network smaller and faster, pass by pass."""
 
@@ -48,14 +51,28 @@ class CompressStage(Stage):
         measuring_flops, training_flops = 2.0 * volume.parameters * measured_tokens, _recovery_flops(config, volume)
         cores, starts = workers_or_all(None), len(config.recoveries)
         workers = config.workers if config.workers > 1 and starts else 0
-        seconds = (measuring_flops / cores + training_flops / max(workers, cores)) / cpu_rates().fp32_flops
-        seconds += MEASURE_SECONDS * measurements
-        return Estimate(
-            seconds=seconds + (START_RAY_TRAIN_SECONDS * starts if workers else 0.0),
+        rate = cpu_rates().fp32_flops
+        passes = tuple(dict.fromkeys(settings.kind for settings in config.passes))
+        return Estimate.of_work(
+            Work(
+                kind="compress train", variant=f"{config.precision}, {workers or 1} workers", amount=training_flops,
+                rate=rate, parallel=max(workers, cores), phases=passes,
+            ),
+            Work(
+                kind="compress start workers", amount=starts if workers else 0, rate=1 / START_RAY_TRAIN_SECONDS,
+                phases=passes,
+            ),
+            Work(
+                kind="compress forward", amount=measuring_flops, rate=rate, parallel=cores, phases=("measure",),
+            ),
+            Work(
+                kind="compress measure", amount=measurements, rate=1 / MEASURE_SECONDS, phases=("measure",),
+            ),
+            Work(kind="compress start", amount=1, rate=1 / START_SECONDS),
             peak_memory_bytes=(2 + workers) * PROCESS_BYTES + 24 * volume.parameters * (1 + workers),
             flops=measuring_flops + training_flops,
             output=volume,
-        )
+        )  # fmt: skip
 
     def run(
         self, config: CompressConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
@@ -78,6 +95,7 @@ class CompressStage(Stage):
             context.listener.advanced("passes", index, len(steps), name)
             if finished := progress.finished(index):
                 model, row = finished
+                context.incomplete.append("passes were finished before")
             else:
                 if settings:
                     work = context.work.child(f"pass-{index}")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from data_schemas.artifact_kinds import CORPUS, RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import data_process_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
@@ -22,6 +22,9 @@ LOOKUP_BYTES_PER_SECOND = 40e6
 """Per core: reading, hashing words and n-gram lookup."""
 SUFFIX_BYTES_PER_SECOND = 5e6
 """In one process: building the suffix array and comparing its neighbors."""
+START_SECONDS = 1.0
+WRITTEN_SHARE = 0.5
+"""Bytes of all tables and signatures over those of the text."""
 SUFFIX_MEMORY_PER_BYTE = 7
 """Text, int32 suffix array and two flags per byte; 11 from 2^31 bytes on, where the array is int64."""
 
@@ -55,14 +58,27 @@ class DedupStage(Stage):
 
     def estimate(self, config: DedupConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text."""
-        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND / capacity.partitions + 1
         memory = capacity.per_node * data_process_bytes(volume.text_bytes)
-        if config.decontaminate:
-            seconds += volume.text_bytes / LOOKUP_BYTES_PER_SECOND / capacity.partitions
         if config.exact_substring:
-            seconds += volume.text_bytes / SUFFIX_BYTES_PER_SECOND
             memory = max(memory, SUFFIX_MEMORY_PER_BYTE * volume.text_bytes)
-        return Estimate(seconds=seconds, peak_memory_bytes=memory, output=volume)
+        return Estimate.of_work(
+            Work(
+                kind="dedup", amount=volume.text_bytes, rate=TEXT_BYTES_PER_SECOND, parallel=capacity.partitions,
+                phases=("signatures", "candidates", "verification", "clusters", "paragraphs", "filter", "index"),
+            ),
+            Work(
+                kind="dedup decontaminate", amount=volume.text_bytes if config.decontaminate else 0,
+                rate=LOOKUP_BYTES_PER_SECOND, parallel=capacity.partitions, phases=("decontaminate",),
+            ),
+            Work(
+                kind="dedup exact_substring", amount=volume.text_bytes if config.exact_substring else 0,
+                rate=SUFFIX_BYTES_PER_SECOND, phases=("exact_substring",),
+            ),
+            Work(kind="dedup start", amount=1, rate=1 / START_SECONDS),
+            peak_memory_bytes=memory,
+            written_bytes=int(volume.text_bytes * WRITTEN_SHARE),
+            output=volume,
+        )  # fmt: skip
 
     def run(
         self, config: DedupConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

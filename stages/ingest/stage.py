@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_schemas.artifact_kinds import RAW_DOCUMENTS, ArtifactKind
 from data_schemas.errors import InputDataError
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from data_schemas.public_urls import public_url
 from infra.hardware import DATA_PROCESS_BYTES, MEMORY_PER_PARTITION_BYTE, partition_bytes
 from infra.store.artifact_writer import ArtifactWriter
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 SOURCE_BYTES_PER_SECOND = 3e6
 """Per core, parsing Python source or decoding text files."""
+START_SECONDS = 2.0
+WRITTEN_SHARE = 0.3
+"""Bytes of the documents' tables over those of their text."""
 CHECKS = 16
 """Number of checks of a large corpus against the limit of broken records while it is read."""
 MIN_PARTITIONS_PER_CHECK = 64
@@ -56,11 +59,16 @@ class IngestStage(Stage):
     def estimate(self, config: IngestConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes to read."""
         size = config.partition_bytes or partition_bytes(volume.source_bytes)
-        return Estimate(
-            seconds=volume.source_bytes / SOURCE_BYTES_PER_SECOND / capacity.partitions + 2,
+        return Estimate.of_work(
+            Work(
+                kind="ingest", amount=volume.source_bytes, rate=SOURCE_BYTES_PER_SECOND, parallel=capacity.partitions,
+                phases=("read",),
+            ),
+            Work(kind="ingest start", amount=1, rate=1 / START_SECONDS),
             peak_memory_bytes=capacity.per_node * (DATA_PROCESS_BYTES + MEMORY_PER_PARTITION_BYTE * size),
+            written_bytes=int(volume.text_bytes * WRITTEN_SHARE),
             output=volume.model_copy(update={"source_bytes": 0}),
-        )
+        )  # fmt: skip
 
     def run(
         self, config: IngestConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

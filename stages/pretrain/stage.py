@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from data_schemas.artifact_kinds import MODEL, TOKENS, ArtifactKind
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
@@ -18,6 +18,10 @@ from stages.pretrain.config import PretrainConfig
 from stages.pretrain.progress.training_log import TIMINGS, TrainingOutcome
 from stages.pretrain.training_job import TrainingJob
 from stages.stage import Stage, StageContext
+
+START_SECONDS = 3.0
+"""Imports, choice of the weights and writing of the model, if no workers have to start."""
+WEIGHT_BYTES = 4
 
 
 class PretrainStage(Stage):
@@ -38,21 +42,30 @@ class PretrainStage(Stage):
         plan = max(elastic_plans(config).items())[1]
         workers = plan.layout.world_size
         model = TransformerConfig(**config.model.model_dump(), vocabulary_size=max(volume.vocabulary_size, 256))
-        flops = 3.0 * flops_per_token(model, config.model.context_length) * plan.tokens
+        per_token = 3.0 * flops_per_token(model, config.model.context_length)
         rates = cpu_rates()
-        rate = (rates.bf16_flops if plan.precision == "bf16" else rates.fp32_flops) * workers
         shards = config.layout.shard * config.layout.tensor * config.layout.pipeline
         state_bytes = 16 * parameters(model) * workers // shards
         activations = (
             34 * plan.micro_batch * config.model.context_length * model.width * model.layers * plan.layout.batch_ranks
         )
         output = volume.model_copy(update={"parameters": parameters(model), "context_length": model.context_length})
-        return Estimate(
-            seconds=flops / rate + (START_RAY_TRAIN_SECONDS if config.workers else 0),
-            peak_memory_bytes=int(PROCESS_BYTES * (workers + 1) + state_bytes + activations),
-            flops=flops,
+        shape = f"{per_token:.4g} FLOPs per token, {plan.batch_tokens} tokens per step, {plan.micro_batch} rows"
+        return Estimate.of_work(
+            Work(
+                kind=f"train {plan.precision}", variant=f"{config.optimizer}, {config.workers} workers, {shape}",
+                amount=per_token * plan.tokens, rate=rates.bf16_flops if plan.precision == "bf16" else rates.fp32_flops,
+                parallel=workers, phases=("train",),
+            ),
+            Work(
+                kind="pretrain start", variant="workers" if config.workers else "process", amount=1,
+                rate=1 / (START_RAY_TRAIN_SECONDS if config.workers else START_SECONDS),
+            ),
+            peak_memory_bytes=PROCESS_BYTES * (workers + 1) + state_bytes + activations,
+            flops=per_token * plan.tokens,
+            written_bytes=WEIGHT_BYTES * parameters(model),
             output=output,
-        )
+        )  # fmt: skip
 
     def run(
         self, config: PretrainConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
@@ -81,8 +94,12 @@ class PretrainStage(Stage):
             rows = [{name: value for name, value in row.items() if name not in TIMINGS} for row in outcome.log]
             out.write("training_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
         out.metrics |= _metrics(job, outcome, selection)
+        if len(outcome.starts) > 1:
+            context.incomplete.append("training was restarted")
         if (seconds := outcome.startup_seconds(started)) is not None:
             out.metrics["startup_seconds"] = seconds
+            phases = context.stopwatch.phases
+            phases["start"], phases["train"] = min(seconds, phases["train"]), max(phases["train"] - seconds, 0.0)
         out.volume = tokens.manifest.volume.model_copy(
             update={"parameters": parameters(model_config), "context_length": model_config.context_length}
         )

@@ -5,7 +5,7 @@ from functools import partial
 from typing import ClassVar
 
 from data_schemas.artifact_kinds import CORPUS, PROFILE, ArtifactKind
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import data_process_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
@@ -22,6 +22,7 @@ from stages.stage import Stage, StageContext
 
 TEXT_BYTES_PER_SECOND = 4e6
 """Per core."""
+START_SECONDS = 1.0
 STATE_BYTES = 24 * 4
 """Memory per type that a slice counts: two states of 24 bytes per type are merged into a third."""
 SUMMARY = ("documents", "length.words.total", "entropy.unigram.miller_madow", "zipf.exponent", "heaps.exponent")
@@ -49,13 +50,24 @@ class ProfileStage(Stage):
 
     def estimate(self, config: ProfileConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text, and from the samples of coverage."""
-        seconds = volume.text_bytes / TEXT_BYTES_PER_SECOND
-        seconds += coverage_seconds(config.coverage, volume) if config.coverage else 0
         states = STATE_BYTES * (config.word_types + 2 * config.ngram_types)
         entities = ENTITY_BYTES if config.coverage and config.coverage.entity_pipelines else 0
         process = data_process_bytes(volume.text_bytes) + min(states, 4 * volume.text_bytes) + entities
         memory = capacity.per_node * process
-        return Estimate(seconds=seconds / capacity.partitions + 1, peak_memory_bytes=memory, output=volume)
+        analyzed = ("choose slices", "analyze", "fit", "merge")
+        return Estimate.of_work(
+            Work(
+                kind="profile", amount=volume.text_bytes, rate=TEXT_BYTES_PER_SECOND, parallel=capacity.partitions,
+                phases=analyzed,
+            ),
+            Work(
+                kind="profile coverage", amount=coverage_seconds(config.coverage, volume) if config.coverage else 0,
+                rate=1, parallel=capacity.partitions, phases=analyzed,
+            ),
+            Work(kind="profile start", amount=1, rate=1 / START_SECONDS),
+            peak_memory_bytes=memory,
+            output=volume,
+        )  # fmt: skip
 
     def run(
         self, config: ProfileConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

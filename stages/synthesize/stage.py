@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_schemas.artifact_kinds import CORPUS, ArtifactKind
 from data_schemas.errors import ConfigError, EnvironmentProblem
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import data_process_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact, ArtifactStore
@@ -27,7 +27,10 @@ TEXT_BYTES_PER_SECOND = {"apertium": 22e3, "local_models": 2e3, "endpoint": 2e3,
 OTHER_BYTES_PER_SECOND = 1e6
 CORPUS_BYTES_PER_SECOND = 20e6
 """Per core: ranks, signatures and copies of the corpus."""
+START_SECONDS = 1.0
 SHARE_ACCEPTED = 0.7
+WRITTEN_SHARE = 0.4
+"""Bytes of all tables over those of the corpus with its synthetic texts."""
 MISSING = "not installed"
 
 
@@ -70,14 +73,28 @@ class SynthesizeStage(Stage):
 
     def estimate(self, config: SynthesizeConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text and the shares."""
-        seconds = volume.text_bytes / CORPUS_BYTES_PER_SECOND
-        for method in config.methods:
-            rate = TEXT_BYTES_PER_SECOND.get(method.kind, OTHER_BYTES_PER_SECOND)
-            seconds += volume.text_bytes * method.share / SHARE_ACCEPTED / rate
+        texts = [
+            Work(
+                kind=f"synthesize {method.kind}", amount=volume.text_bytes * method.share / SHARE_ACCEPTED,
+                rate=TEXT_BYTES_PER_SECOND.get(method.kind, OTHER_BYTES_PER_SECOND), parallel=capacity.partitions,
+                phases=("texts",),
+            )
+            for method in config.methods
+        ]  # fmt: skip
         more = 1 + sum(method.share for method in config.methods)
         output = volume.scaled(int(volume.documents * more), int(volume.text_bytes * more))
         memory = capacity.per_node * data_process_bytes(volume.text_bytes)
-        return Estimate(seconds=seconds / capacity.partitions + 1, peak_memory_bytes=memory, output=output)
+        return Estimate.of_work(
+            *texts,
+            Work(
+                kind="synthesize corpus", amount=volume.text_bytes, rate=CORPUS_BYTES_PER_SECOND,
+                parallel=capacity.partitions, phases=("parents", "write"),
+            ),
+            Work(kind="synthesize start", amount=1, rate=1 / START_SECONDS),
+            peak_memory_bytes=memory,
+            written_bytes=int(output.text_bytes * WRITTEN_SHARE),
+            output=output,
+        )  # fmt: skip
 
     def run(
         self, config: SynthesizeConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext

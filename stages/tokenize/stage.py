@@ -5,7 +5,7 @@ from functools import partial
 from typing import ClassVar
 
 from data_schemas.artifact_kinds import CORPUS, TOKENS, ArtifactKind
-from data_schemas.manifest import Estimate, Volume
+from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import data_process_bytes
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
@@ -17,6 +17,7 @@ from stages.tokenize.config import TokenizeConfig
 TRAINED_BYTES_PER_SECOND = 5e6
 ENCODED_BYTES_PER_SECOND = 2.5e6
 """Per core."""
+START_SECONDS = 1.0
 BYTES_PER_TOKEN = 3.3
 TRAINER_BYTES, UNSPACED_TRAINER_BYTES = 40, 130
 """Memory per byte of training text: the trainer keeps each distinct run of letters once, and in scripts without spaces
@@ -39,14 +40,24 @@ class TokenizeStage(Stage):
     def estimate(self, config: TokenizeConfig, volume: Volume, capacity: Capacity) -> Estimate:
         """Estimate from the bytes of text; the merges are learned in one process on all cores."""
         training_bytes = min(volume.text_bytes, config.training_bytes or volume.text_bytes)
-        seconds = training_bytes / TRAINED_BYTES_PER_SECOND + 1
-        seconds += volume.text_bytes / ENCODED_BYTES_PER_SECOND / capacity.partitions
         tokens = int(volume.text_bytes / BYTES_PER_TOKEN)
         output = volume.model_copy(update={"tokens": tokens, "vocabulary_size": config.vocabulary_size})
         unspaced = volume.scaled(0, training_bytes).unspaced_bytes
         trainer = TRAINER_BYTES * (training_bytes - unspaced) + UNSPACED_TRAINER_BYTES * unspaced
         memory = capacity.per_node * data_process_bytes(volume.text_bytes) + trainer
-        return Estimate(seconds=seconds, peak_memory_bytes=memory, output=output)
+        return Estimate.of_work(
+            Work(
+                kind="tokenize train", amount=training_bytes, rate=TRAINED_BYTES_PER_SECOND, phases=("learn merges",),
+            ),
+            Work(
+                kind="tokenize encode", amount=volume.text_bytes, rate=ENCODED_BYTES_PER_SECOND,
+                parallel=capacity.partitions, phases=("encode",),
+            ),
+            Work(kind="tokenize start", amount=1, rate=1 / START_SECONDS),
+            peak_memory_bytes=memory,
+            written_bytes=tokens * (2 if config.vocabulary_size <= 1 << 16 else 4),
+            output=output,
+        )  # fmt: skip
 
     def run(
         self, config: TokenizeConfig, inputs: Mapping[str, Artifact], out: ArtifactWriter, context: StageContext
@@ -57,7 +68,9 @@ class TokenizeStage(Stage):
 
         corpus = inputs["corpus"]
         saved = context.work.read("tokenizer.json") if context.work.exists("tokenizer.json") else None
-        if saved is None:
+        if saved is not None:
+            context.incomplete.append("the merges were learned before")
+        else:
             with context.phase("learn merges"):
                 context.listener.advanced("learn merges", 0, 1, f"{config.vocabulary_size} entries")
                 texts = training_texts(corpus, config.training_bytes, config.seed)

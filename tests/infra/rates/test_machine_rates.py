@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from infra.rates import machine as machine_module
 from infra.rates import machine_rates as module
 from infra.rates.machine import key_of, machine
-from infra.rates.machine_rates import MachineRates, Rate, keep, machine_rates, rates_file
+from infra.rates.machine_rates import MachineRates, keep, machine_rates, rates_file
+from infra.rates.rates import Rate
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,62 @@
+"""Planned and measured costs of stages, a small file for each in `<store>/runs/costs`.
+
+- `CostRecords`: registers plans before stages start, completes them when they end, lists them
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from data_schemas.stage_costs import StageCosts
+from infra.store.filesystem import Folder
+
+FOLDER = "costs"
+
+
+class CostRecords:
+    """The costs of all stages that ran in one store; they outlive their artifacts."""
+
+    def __init__(self, url: str) -> None:
+        self.folder = Folder(url).child("runs").child(FOLDER)
+
+    def register(self, costs: StageCosts) -> StageCosts | None:
+        """Store a plan, before its stage starts; the first one of a run's stage and key stays.
+
+        Returns:
+            The plan that an earlier try at the stage registered; None if this is the first try.
+        """
+        if self.folder.create_exclusive(costs.name, _data(costs)):
+            return None
+        earlier = _parsed(self.folder.read(costs.name))
+        if earlier is None:
+            self.folder.write(costs.name, _data(costs))
+        return earlier or costs
+
+    def complete(self, costs: StageCosts) -> None:
+        """Add what was measured to a registered plan."""
+        self.folder.write(costs.name, _data(costs))
+
+    def newest(self, limit: int | None = None) -> Iterator[StageCosts]:
+        """Records of the newest runs first, up to `limit`; files that cannot be read are left out."""
+        names = [name for name in sorted(self._names(), reverse=True) if name.endswith(".json")][:limit]
+        for data in self.folder.read_many(names):
+            costs = _parsed(data or b"")
+            if costs is not None:
+                yield costs
+
+    def _names(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return self.folder.names()
+        return []
+
+
+def _data(costs: StageCosts) -> bytes:
+    return costs.model_dump_json(indent=1).encode()
+
+
+def _parsed(data: bytes) -> StageCosts | None:
+    try:
+        return StageCosts.model_validate_json(data)
+    except ValidationError:
+        return None
