@@ -1,6 +1,7 @@
 """Costs of a stage in one run: planned before it starts, measured when it ends.
 
 - `StageCosts`: the record, `<store>/runs/costs/<number>-<stage>-<key>-<run id>.json`
+- `RunPlan`: the plan of a whole run, `<store>/runs/<run id>/plan.json`
 - `Measured`: what was measured
 """
 
@@ -48,6 +49,13 @@ class StageCosts(_Costs):
     def name(self) -> str:
         """File name; sorts by run."""
         return f"{self.sequence:08d}-{self.stage}-{self.key[:12]}-{self.run_id}.json"
+
+
+class RunPlan(_Costs):
+    """Plan of the stages of a run that were to run, from before the first of them started."""
+
+    run_id: str
+    planned: dict[str, Estimate] = Field(description="by stage; volumes of data that did not exist are foretold")
 
 
 def is_far_off(planned: float, measured: float) -> bool:

@@ -23,7 +23,7 @@ from flows.planning import (
     volume_before,
 )
 from flows.run_request import RunRequest, computes_on_workers
-from flows.stage_costs import RegisteredPlan
+from flows.stage_costs import RegisteredPlan, register_run
 from flows.stage_manifest import stage_manifest
 from flows.store_rates import StoreRates
 from infra.hardware import data_process_bytes
@@ -93,6 +93,7 @@ class RunSession:
         self.run_store = RunStore(self.request.store_url)
         self.gate = GarbageGate(self.request.store_url)
         self.rates = StoreRates(self.request.store_url)
+        self.costs = CostRecords(self.request.store_url)
         self._own(self.claim)
 
     def _own(self, claim: Claim) -> None:
@@ -130,6 +131,7 @@ class RunSession:
         owned = take_over(store, request, unfinished, planner.precision.known, view.logged)
         session = cls(request, *owned, view, taken, _listed(plan), _uses_ray(plan))
         session._announce()
+        register_run(session.costs, session.run_id, plan)
         return session
 
     def _announce(self) -> None:
@@ -172,7 +174,9 @@ class RunSession:
         taken = _taken(self.store, self.request)
         if stage is None or stage == self.request.planned[0].name:
             planner = self.planner(self.record if self.record.precision else None)
-            self.listed = _listed(_plan(planner, self.request, taken))
+            plan = _plan(planner, self.request, taken)
+            register_run(self.costs, self.run_id, plan)
+            self.listed = _listed(plan)
             self.record = self.record.model_copy(update={"precision": planner.precision.known})
             self._save()
         self._wait_for_garbage()
@@ -317,9 +321,7 @@ class RunSession:
         context = self._context(stage, out, volume, fresh=stage.name in self.request.forced_stages)
         context.listing = decision.sources.listing
         self.claim.check()
-        plan = RegisteredPlan.register(
-            CostRecords(self.request.store_url), self.record, decision, self.request.config.execution, context
-        )
+        plan = RegisteredPlan.register(self.costs, self.record, decision, self.request.config.execution, context)
         started = datetime.now(UTC)
         with PeakMemory() as memory:
             stage.run(decision.config, inputs, out, context)

@@ -1,12 +1,17 @@
-"""Plan of a stage, registered before it starts, and its measured costs, added when it ends."""
+"""Plans, registered before anything starts, and measured costs, added when a stage ends.
+
+- `register_run`: the plan of a whole run
+- `RegisteredPlan`: that of one execution of a stage
+"""
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from data_schemas.manifest import Estimate, Manifest, RunRecord
-from data_schemas.stage_costs import Measured, StageCosts
+from data_schemas.stage_costs import Measured, RunPlan, StageCosts
 from flows.planning import PlannedStage
 from flows.run_config import ExecutionConfig
 from flows.run_request import computes_on_workers
@@ -14,6 +19,13 @@ from infra.rates.machine import machine_key
 from infra.store.cost_records import CostRecords
 from infra.store.provenance import device
 from stages.stage import StageContext
+
+
+def register_run(records: CostRecords, run_id: str, plan: Sequence[PlannedStage]) -> None:
+    """Store the plan of a run in which something is to run; that of a run that is continued stays."""
+    planned = {row.stage.name: row.estimate for row in plan if row.action == "run"}
+    if planned:
+        records.register_run(RunPlan(run_id=run_id, planned=planned))
 
 
 @dataclass

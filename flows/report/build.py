@@ -6,12 +6,13 @@ from contextlib import contextmanager
 import yaml
 
 from data_schemas.manifest import RunRecord
+from data_schemas.stage_costs import RunPlan
 from flows.report.benchmark_scores import benchmark, read_scores
 from flows.report.compression_frontier import compression
 from flows.report.contamination import contamination
 from flows.report.corpus import corpus
 from flows.report.corpus_funnel import corpus_funnel
-from flows.report.costs import costs
+from flows.report.costs import costs, whole_plan
 from flows.report.drawn_once import remember_reports
 from flows.report.headline import tiles
 from flows.report.lineage_table import lineage
@@ -23,6 +24,7 @@ from flows.report.training_curves import training
 from flows.run_artifacts import PROFILE_PAGE, REPORT, report_folder, report_location, stage_artifacts, status
 from infra.named_errors import storage_problem
 from infra.store.artifacts import Artifact, ArtifactStore
+from infra.store.cost_records import CostRecords
 
 
 def write_report(store_url: str, record: RunRecord) -> str:
@@ -40,7 +42,8 @@ def write_report(store_url: str, record: RunRecord) -> str:
         scores = read_scores(artifacts["benchmark"]) if "benchmark" in artifacts else []
         profile = profile_page(artifacts["profile"], record.run_id, scores)
         report_folder(store_url, record.run_id).write(PROFILE_PAGE, profile.encode())
-    page = render(record, artifacts, recipes_of_model(store_url, artifacts))
+    plan = CostRecords(store_url).run_plan(record.run_id)
+    page = render(record, artifacts, recipes_of_model(store_url, artifacts), plan)
     report_folder(store_url, record.run_id).write(REPORT, page.encode())
     location = report_location(store_url, record)
     assert location is not None
@@ -66,7 +69,12 @@ def recipes_of_model(store_url: str, artifacts: dict[str, Artifact]) -> Recipes 
     return recipes(artifacts["compress"].manifest, manifests)
 
 
-def render(record: RunRecord, artifacts: dict[str, Artifact], compressions: Recipes | None = None) -> str:
+def render(
+    record: RunRecord,
+    artifacts: dict[str, Artifact],
+    compressions: Recipes | None = None,
+    plan: RunPlan | None = None,
+) -> str:
     """The page, with a section per stage that the run reached."""
     manifests = {stage: artifact.manifest for stage, artifact in artifacts.items()}
     scores = read_scores(artifacts["benchmark"]) if "benchmark" in artifacts else []
@@ -86,6 +94,7 @@ def render(record: RunRecord, artifacts: dict[str, Artifact], compressions: Reci
         recipes=compressions,
         benchmark=benchmark(artifacts["benchmark"], scores) if "benchmark" in artifacts else None,
         costs=costs(manifests, record),
+        whole_plan=whole_plan(plan, manifests, record),
         lineage=lineage(manifests, record),
         config=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
     )

@@ -1,19 +1,18 @@
-"""Cost of the run: seconds and peak memory of each stage, planned and measured, and seconds per phase."""
+"""Cost of the run: planned and measured quantities of each stage, and seconds per phase."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from data_schemas.manifest import Manifest, RunRecord
+from data_schemas.stage_costs import RunPlan, is_far_off
 from flows.console import amount, duration
-
-FAR_OFF = 2.0
-"""A measurement further from the plan than this factor is marked."""
 
 
 @dataclass(frozen=True)
 class Compared:
     """A planned and a measured quantity."""
 
+    name: str
     planned: str
     measured: str
     ratio: str
@@ -30,7 +29,10 @@ class StageCost:
     made_by: str
     time: Compared
     memory: Compared
-    flops: str
+    others: list[Compared]
+    """FLOPs, bytes and loss, as far as they are planned."""
+    incomplete: str
+    """Reasons why its time is compared with no plan."""
     phases: list[tuple[str, str]]
     clock: str
     percent: float
@@ -43,28 +45,71 @@ def costs(manifests: Mapping[str, Manifest], record: RunRecord) -> list[StageCos
     return [_cost(stage, manifest, record, total) for stage, manifest in manifests.items()]
 
 
+def whole_plan(plan: RunPlan | None, manifests: Mapping[str, Manifest], record: RunRecord) -> str:
+    """Planned seconds of all stages from before the run, and measured ones of those that ran; empty if not planned."""
+    ran = [stage for stage in manifests if plan and stage in plan.planned and record.stages[stage].action == "run"]
+    if plan is None or not ran:
+        return ""
+    planned = sum(plan.planned[stage].seconds for stage in ran)
+    seconds = sum(manifests[stage].seconds for stage in ran)
+    left = len(plan.planned) - len(ran)
+    others = f"; {left} more of the plan did not run" if left else ""
+    times = f"{duration(planned)}; they took {duration(seconds)}"
+    return f"Before the run started, the plan of the stages that it ran was {times}{others}."
+
+
 def _cost(stage: str, manifest: Manifest, record: RunRecord, total: float) -> StageCost:
-    outcome, planned = record.stages[stage], manifest.estimate
+    outcome = record.stages[stage]
     return StageCost(
         stage=stage,
         reused=outcome.action == "reuse",
         why=outcome.why,
         made_by=manifest.attempt,
-        time=_compared(planned.seconds if planned else None, manifest.seconds, lambda value: f"{value:,.1f} s"),
-        memory=_compared(
-            planned.peak_memory_bytes if planned else None,
-            manifest.peak_memory_bytes,
-            lambda value: amount(value, "B"),
-        ),
-        flops=amount(planned.flops) if planned and planned.flops else "",
+        time=_time(manifest),
+        memory=_compared("memory", _planned(manifest, "peak_memory_bytes"), manifest.peak_memory_bytes, _bytes),
+        others=_others(manifest),
+        incomplete="; ".join(manifest.incomplete),
         phases=[(name, duration(seconds)) for name, seconds in manifest.phases.items()],
         clock=duration(manifest.seconds),
         percent=round(100 * manifest.seconds / total, 2) if total else 0.0,
     )
 
 
-def _compared(planned: float | None, measured: float, write: Callable[[float], str]) -> Compared:
-    if not planned:
-        return Compared("", write(measured), "", far_off=False)
-    ratio = measured / planned
-    return Compared(write(planned), write(measured), f"{ratio:.2f}", not 1 / FAR_OFF <= ratio <= FAR_OFF)
+def _time(manifest: Manifest) -> Compared:
+    """Wall time; that of a part of a stage has no ratio to the plan of the whole."""
+    compared = _compared("time", _planned(manifest, "seconds"), manifest.seconds, _seconds)
+    if manifest.incomplete:
+        return Compared("time", compared.planned, compared.measured, "", far_off=False)
+    return compared
+
+
+def _others(manifest: Manifest) -> list[Compared]:
+    metrics = manifest.metrics
+    flops = float(metrics.get("flops_per_token", 0.0)) * metrics.get("tokens", 0)
+    compared = [
+        _compared("FLOPs", _planned(manifest, "flops"), flops, amount),
+        _compared("bytes written", _planned(manifest, "written_bytes"), manifest.total_bytes, _bytes),
+        _compared("final loss", _planned(manifest, "final_loss"), metrics.get("final_loss", 0.0), "{:.3f}".format),
+    ]
+    return [row for row in compared if row.planned]
+
+
+def _planned(manifest: Manifest, field: str) -> float:
+    return getattr(manifest.estimate, field, None) or 0.0
+
+
+def _bytes(value: float) -> str:
+    return amount(value, "B")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.1f} s"
+
+
+def _compared(name: str, planned: float, measured: float, write: Callable[[float], str]) -> Compared:
+    """Both with their ratio; what was not planned, or not measured, has none."""
+    if not planned or not measured:
+        shown = write(planned) if planned else ""
+        return Compared(name, shown, write(measured) if measured else "", "", far_off=False)
+    ratio = f"{measured / planned:.2f}"
+    return Compared(name, write(planned), write(measured), ratio, is_far_off(planned, measured))

@@ -8,17 +8,19 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from data_schemas.stage_costs import StageCosts
+from data_schemas.stage_costs import RunPlan, StageCosts
 from infra.store.filesystem import Folder
 
 FOLDER = "costs"
+RUN_PLAN = "plan.json"
 
 
 class CostRecords:
     """The costs of all stages that ran in one store; they outlive their artifacts."""
 
     def __init__(self, url: str) -> None:
-        self.folder = Folder(url).child("runs").child(FOLDER)
+        self._runs = Folder(url).child("runs")
+        self.folder = self._runs.child(FOLDER)
 
     def register(self, costs: StageCosts) -> StageCosts | None:
         """Store a plan, before its stage starts; the first one of a run's stage and key stays.
@@ -32,6 +34,20 @@ class CostRecords:
         if earlier is None:
             self.folder.write(costs.name, _data(costs))
         return earlier or costs
+
+    def register_run(self, plan: RunPlan) -> None:
+        """Store the plan of a run; the first one stays."""
+        self._run(plan.run_id).create_exclusive(RUN_PLAN, plan.model_dump_json(indent=1).encode())
+
+    def run_plan(self, run_id: str) -> RunPlan | None:
+        """The plan of a run; None if there was nothing to run, or it cannot be read."""
+        try:
+            return RunPlan.model_validate_json(self._run(run_id).read(RUN_PLAN))
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def _run(self, run_id: str) -> Folder:
+        return self._runs.child(run_id)
 
     def complete(self, costs: StageCosts) -> None:
         """Add what was measured to a registered plan."""

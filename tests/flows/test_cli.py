@@ -13,9 +13,9 @@ from flows.commands.panels import command
 from stages.registry import STAGES
 
 PANELS = {
-    "Run": ["plan", "run", "rerun", "params", "sweep"],
+    "Run": ["plan", "calibrate", "run", "rerun", "params", "sweep"],
     "Cluster": ["submit", "attach", "logs", "cancel"],
-    "Inspect": ["show", "watch", "compare", "profile", "why", "lineage", "report"],
+    "Inspect": ["show", "watch", "compare", "profile", "why", "lineage", "report", "calibration", "doctor"],
     "Model": ["generate", "evaluate", "export"],
     "Store": ["runs", "pin", "unpin", "gc", "verify"],
 }

@@ -62,7 +62,11 @@ def test_each_stage_that_runs_has_its_plan_and_its_measured_costs(store, path):
         assert costs.measured is not None
         assert costs.measured.written_bytes == manifest.total_bytes
         assert costs.measured.seconds == pytest.approx(manifest.seconds, abs=1.0)
-    run_config(store, mini_config(path), last_stage=LAST)
+    planned = CostRecords(store).run_plan(session.run_id).planned
+    assert planned.keys() == {"ingest", "clean"} and planned["ingest"] == found["ingest"].planned
+    cached, _ = run_config(store, mini_config(path), last_stage=LAST)
+    assert CostRecords(store).run_plan(cached.run_id) is None
+    assert not Path(store, "runs", cached.run_id).exists(), "a run in which nothing runs writes no plan"
     assert len(list(CostRecords(store).newest())) == 2, "stages that are reused have no costs"
 
 

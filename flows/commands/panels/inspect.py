@@ -1,4 +1,4 @@
-"""Panel Inspect: `show`, `watch`, `compare`, `profile`, `why`, `lineage`, `report`, `doctor`."""
+"""Panel Inspect: `show`, `watch`, `compare`, `profile`, `why`, `lineage`, `report`, `calibration`, `doctor`."""
 
 from typing import Annotated
 
@@ -44,7 +44,7 @@ def show(
 
 @command(app, PANEL, "headrace watch", "headrace watch quiet-otter-3f9a --store s3://bucket/store")
 def watch(run_id: RunId = "latest", store: Store = None, as_json: AsJson = False) -> None:
-    """Follow a run of any machine that shares the store, until it ends.
+    """Follow a run of any machine that shares the store to its end.
 
     Shows stages, progress and the newest lines of the log. Ctrl-C ends the watching, not the run. Exit status 0 if the
     run finished, 2 if it failed, was interrupted or its process is gone.
@@ -152,7 +152,7 @@ def why(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Trace one document: kept, edited or rejected, and by which rule."""
+    """Trace one document: kept, edited or rejected, by which rule."""
     from flows.commands.why import as_json as fates_json
     from flows.commands.why import fates, print_fates, text_of
     from infra.store.runs import RunStore
@@ -211,9 +211,25 @@ def report(run_id: RunId = "latest", store: Store = None) -> None:
     typer.echo(write_report(url, RunStore(url).get(run_id)))
 
 
+@command(app, PANEL, "headrace calibration", "headrace calibration --store s3://bucket/store --json")
+def calibration(store: Store = None, as_json: AsJson = False) -> None:
+    """Show how far off the plans of this store's runs were.
+
+    And the rates at which they would have been right, which later plans on this kind of machine use. What is off by
+    more than 25 % is marked. Stages that were resumed, or of which parts were finished before, teach nothing; neither
+    do other machines.
+    """
+    from flows.commands.calibration import calibration_json, print_calibration, read_calibration
+
+    found = read_calibration(store_url(store))
+    print_calibration(found)
+    if as_json:
+        print_json(calibration_json(found))
+
+
 @command(app, PANEL, "headrace doctor", "headrace doctor --store s3://bucket/store --json")
 def doctor(store: Store = None, as_json: AsJson = False) -> None:
-    """Examine this machine: what a run finds here, what is missing, how to get it.
+    """Examine this machine: what is missing, and how to get it.
 
     Measures matrix products and memory once (two seconds; kept in the user's cache folder). Exit status 2 if no run can
     start here.

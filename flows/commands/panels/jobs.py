@@ -79,7 +79,7 @@ def logs(run_id: RunId = "latest", store: Store = None) -> None:
 
 @command(app, PANEL, "headrace cancel quiet-otter-3f9a")
 def cancel(run_id: RunId, address: Address = None, store: Store = None) -> None:
-    """Stop a run, and wait until nothing of it is left on the cluster.
+    """Stop a run; wait until nothing of it is left on the cluster.
 
     From the moment on that this begins, the run commits nothing. Finished work is kept: the command that began the run
     continues it.

@@ -1,4 +1,4 @@
-"""Panel Run: `plan`, `run`, `rerun`, `params`, `sweep`."""
+"""Panel Run: `plan`, `calibrate`, `run`, `rerun`, `params`, `sweep`."""
 
 from typing import Annotated, Any
 
@@ -59,7 +59,7 @@ def plan(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a run would reuse, what it would run, why, and the cost.
+    """Show what a run would reuse and run, why, and the cost.
 
     Computes nothing. Costs are estimates of wall time, peak memory and floating-point operations.
 
@@ -79,6 +79,7 @@ def _plan_here(
     from flows.planning import Planner
     from flows.run_config import load_run_config
     from flows.run_request import RunRequest
+    from flows.store_rates import sources_sentence
     from infra.store.artifacts import ArtifactStore
     from infra.store.runs import RunStore
 
@@ -88,10 +89,38 @@ def _plan_here(
     record = unfinished_run(runs, request)
     planned = Planner(ArtifactStore(url), runs, request.config, record, None, keep_versions).plan(last_stage=until)
     console.print(plan_table(planned))
+    if sentence := sources_sentence([(row.stage.name, row.estimate) for row in planned if row.action == "run"]):
+        console.print(sentence, markup=False)
     if note := continuation(runs, request):
         console.print(f"headrace run {note}", markup=False)
     if as_json:
         print_json({"stages": [row.as_json() for row in planned]})
+
+
+@command(app, PANEL, "headrace calibrate", "headrace calibrate my.yaml")
+def calibrate(
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="train its network for some steps; by default the demo's")
+    ] = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine for later plans, in less than a minute.
+
+    Matrix products, memory, small pieces of the data stages and steps of training. The rates are kept in the user's
+    cache folder, for this kind of machine, and replace those of the code; what a store has learned from its runs comes
+    first.
+    """
+    from flows.calibration import calibrate as measure
+    from flows.commands.calibration import print_machine_rates
+    from flows.console import console
+    from flows.run_config import load_run_config
+
+    run_config = load_run_config(config, set_ or []) if config else None
+    measured = measure(run_config, lambda line: console.print(f"calibrate: {line}", markup=False))
+    print_machine_rates(measured)
+    if as_json:
+        print_json(measured.model_dump(mode="json"))
 
 
 @command(
@@ -108,7 +137,7 @@ def run(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a config; resumes its unfinished run, reuses finished stages.
+    """Run a config; resumes its unfinished run, reuses stages.
 
     A stage runs if its version, its config or the content of its inputs changed. Ends with a summary and the path
     of the report.
@@ -153,7 +182,7 @@ def rerun(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run one stage of a run again, on the artifacts that the run used.
+    """Run one stage of a run again, on the artifacts it used.
 
     The stages before it are those of the run, whatever happened to their sources since. The stages after it, up to the
     run's last or that of --until, follow if its bytes changed.
@@ -227,7 +256,7 @@ def sweep(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Compress one model by many recipes, or compare variants of a run.
+    """Compress a model by many recipes, or compare variants.
 
     Marks the Pareto frontier of recipes; variants of an experiment are compared with its baseline, seed by seed. What
     the store already holds is reused.
