@@ -40,6 +40,7 @@ from infra.store.filesystem import Folder
 from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate
 from infra.store.runs import RunStore
+from infra.training_room import check_training_room
 from infra.workers.partitions import PartitionMap
 from infra.workers.ray_partitions import TaskNeeds
 from infra.workers.ray_session import prestart_ray
@@ -365,7 +366,12 @@ class RunSession:
 
 def _plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> list[PlannedStage]:
     """Plan everything, so that what cannot work is refused before anything starts."""
-    return planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+    plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+    for row in plan:
+        if row.action == "run" and (workers := getattr(row.config, "workers", 0)) and computes_on_workers(row.config):
+            fewest = getattr(row.config, "min_workers", None) or workers
+            check_training_room(row.stage.name, fewest, getattr(row.config, "cpus_per_worker", 1.0))
+    return plan
 
 
 def _listed(plan: list[PlannedStage]) -> dict[str, Sources]:

@@ -1,9 +1,14 @@
-"""Partitions that run at once with a config on this machine or on the cluster at `RAY_ADDRESS`, for estimates."""
+"""Room on this machine or on the cluster at `RAY_ADDRESS`.
+
+- `capacity_of`: partitions that run at once with a config, for estimates
+- `room_problem`: the error for more training workers than there is room for
+"""
 
 import os
 from dataclasses import dataclass
 from typing import Literal
 
+from data_schemas.errors import EnvironmentProblem
 from infra.workers.ray_session import cpu_count, ensure_ray
 
 Engine = Literal["inline", "processes", "ray"]
@@ -43,3 +48,17 @@ def capacity_of(engine: Engine, workers: int | None = None, cpus: float = 1.0) -
     rooms = [int(node["Resources"].get("CPU", 0.0) / cpus) for node in ray.nodes() if node["Alive"]]
     total, largest = max(1, sum(rooms)), max([1, *rooms])
     return Capacity(min(workers or total, total), min(workers or largest, largest))
+
+
+def room_problem(
+    stage: str, workers: int, cpus_per_worker: float, gpus: float, cpus: float
+) -> EnvironmentProblem | None:
+    """The error for workers that have no room: one GPU each if there are any, else CPUs; None if they have."""
+    resource, available, each = ("GPU", gpus, 1.0) if gpus >= 1 else ("CPU", cpus, cpus_per_worker)
+    if workers * each <= available:
+        return None
+    also = f", or {stage}.cpus_per_worker {available / workers:.2g}" if resource == "CPU" else ""
+    return EnvironmentProblem(
+        f"{stage}.workers is {workers} with {each:g} {resource} each, and the cluster has {available:g}; use "
+        f"{int(available / each)} workers or fewer{also}"
+    )

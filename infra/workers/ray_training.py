@@ -18,9 +18,10 @@ from typing import Any
 import psutil
 import torch
 
-from data_schemas.errors import EnvironmentProblem, HeadraceError
+from data_schemas.errors import HeadraceError
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
+from infra.workers.capacity import room_problem
 from infra.workers.nodes import check_this_node, versions_for_nodes
 from infra.workers.ray_session import close_ray, cluster_has_gpus, cpu_count, ensure_ray
 
@@ -69,15 +70,11 @@ def check_room(workers: TrainingWorkers) -> None:
     ensure_ray()
     import ray
 
-    resource = "GPU" if workers_have_gpus() else "CPU"
-    per_worker = 1.0 if resource == "GPU" else workers.cpus_per_worker
-    available, count = ray.cluster_resources().get(resource, 0.0), workers.min_workers
-    if count * per_worker > available:
-        also = f", or {workers.stage}.cpus_per_worker {available / count:.2g}" if resource == "CPU" else ""
-        raise EnvironmentProblem(
-            f"{workers.stage}.workers is {count} with {per_worker:g} {resource} each, and the cluster has "
-            f"{available:g}; use {int(available / per_worker)} workers or fewer{also}"
-        )
+    resources = ray.cluster_resources()
+    gpus = resources.get("GPU", 0.0) if workers_have_gpus() else 0.0
+    problem = room_problem(workers.stage, workers.min_workers, workers.cpus_per_worker, gpus, resources.get("CPU", 0.0))
+    if problem:
+        raise problem
 
 
 def workers_have_gpus() -> bool:

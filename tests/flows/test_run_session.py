@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from data_schemas.errors import ConfigError, DamagedArtifactError, NotFoundError
+from data_schemas.errors import ConfigError, DamagedArtifactError, EnvironmentProblem, NotFoundError
 from data_schemas.manifest import RunRecord
 from flows.commands.lineage import find_artifact, lineage_json
 from flows.commands.verify import verify_store
@@ -396,6 +396,17 @@ def test_a_failed_run_is_continued_and_keeps_what_it_finished(tmp_path, monkeypa
     assert session.run_id == broken.run_id
     assert diary.actions == {"ingest": "reuse", "clean": "run"}
     assert session.record.stages["ingest"].action == "run", "the record keeps what the run did before"
+
+
+def test_workers_without_room_are_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    store, path = str(tmp_path / "store"), write_corpus(tmp_path / "texts", documents=4)
+    config = mini_config(path, "pretrain.workers=9999", "pretrain.micro_batch=1", "pretrain.batch_tokens=319968")
+    with pytest.raises(EnvironmentProblem, match=r"workers is 9999 with 1 [CG]PU each"):
+        run_config(store, config)
+    assert not RunStore(store).all()
+    run_config(store, config, last_stage="ingest")
+    Planner(ArtifactStore(store), RunStore(store), config, None, None).plan()  # for another machine
 
 
 def test_a_kept_training_run_goes_on_with_the_same_result(finished, tmp_path, monkeypatch):
