@@ -155,8 +155,22 @@ def build_run_config(values: Mapping[str, Any], origin: str) -> RunConfigBase:
 
 
 def _overridden(layers: Sequence[Layer], overrides: Sequence[str]) -> RunConfigBase:
-    values = apply_overrides(merged(layers), overrides)
+    before = merged(layers)
+    values = apply_overrides(before, overrides)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        if overrides and _problem(before) == _sentence(error, _location(error)):  # they have not caused it
+            return _validated(before, layers)
     return _validated(values, [*map(_override_layer, reversed(overrides)), *layers])
+
+
+def _problem(values: Mapping[str, Any]) -> str | None:
+    try:
+        RunConfig.model_validate(values)
+    except ValidationError as error:
+        return _sentence(error, _location(error))
+    return None
 
 
 def _validated(values: Mapping[str, Any], layers: Sequence[Layer]) -> RunConfigBase:

@@ -107,3 +107,21 @@ def test_records_of_earlier_versions_are_read_with_the_names_of_today():
     assert current.stage_config("compress").passes[0].initialize == "random"
     with pytest.raises(ConfigError, match=r"^--set .*: benchmark\.memorisation_documents is called"):
         recorded_config(record, ["benchmark.memorisation_documents=3"])
+
+
+def test_a_setting_is_blamed_for_what_it_caused_and_for_nothing_else(tmp_path):
+    """A rule about several fields of a section names none of them."""
+    wrong, right = tmp_path / "wrong.yaml", tmp_path / "right.yaml"
+    wrong.write_text("name: x\npretrain: {checkpoint_every_steps: 7}\n")
+    right.write_text("name: x\n")
+    for overrides in ([], ["pretrain.tokens=1000"], ["pretrain.tokens=1000", "clean.timeout_seconds=5"]):
+        with pytest.raises(
+            ConfigError, match=rf"^{wrong}: pretrain: checkpoint_every_steps is 7; it must be a multiple"
+        ):
+            load_run_config(str(wrong), overrides)
+    load_run_config(str(wrong), ["pretrain.log_every_steps=7"])
+    for overrides in (["pretrain.checkpoint_every_steps=7"], ["pretrain.checkpoint_every_steps=7", "name=y"]):
+        with pytest.raises(ConfigError, match=r"^--set pretrain\.checkpoint_every_steps=7: pretrain: checkpoint_every"):
+            load_run_config(str(right), overrides)
+    with pytest.raises(ConfigError, match=r"^--set pretrain\.checkpoint_every_steps=8: .* is 8; it must"):
+        load_run_config(str(wrong), ["pretrain.checkpoint_every_steps=8"])

@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -140,3 +143,13 @@ def test_the_image_copies_files_that_exist_and_no_secrets() -> None:
     for source in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
         assert (CHECKOUT / source).exists()
     assert "**/.env" in (CHECKOUT / ".dockerignore").read_text().splitlines()
+
+
+def test_prefect_is_prepared_on_a_server_that_is_named(tmp_path: Path) -> None:
+    """Without one, Prefect would put everything into a database of its own that no worker sees."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    own |= {"PREFECT_HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    script = ["sh", str(FILES / "prepare-prefect.sh")]
+    done = subprocess.run(script, env=own, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("error: set PREFECT_API_URL to the API of a Prefect server")
