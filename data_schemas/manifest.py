@@ -118,7 +118,9 @@ class Estimate(_Record):
     peak_memory_bytes: int = Field(description="resident memory of the driver and its workers in total")
     flops: float = Field(0.0, description="floating-point operations of the network; 0 for data stages")
     written_bytes: int = Field(0, description="size of the artifact; 0: not estimated")
-    final_loss: float | None = Field(None, description="training loss at the end, nats per token, if it is foretold")
+    bits_per_byte: float | None = Field(
+        None, description="of the pretrained network on held-out text, if a scaling law of the store foretells it"
+    )
     work: tuple[Work, ...] = Field((), description="the work that takes the time, by kind")
     output: Volume = Field(description="predicted output of the stage")
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_schemas.manifest import Estimate
+from data_schemas.manifest import Estimate, Manifest
 
 FAR_OFF = 1.25
 """A measurement further from the plan than this factor is marked."""
@@ -26,9 +26,28 @@ class Measured(_Costs):
     peak_memory_bytes: int
     written_bytes: int
     flops: float = Field(0.0, description="floating-point operations of the network; 0: not counted")
-    final_loss: float | None = None
+    bits_per_byte: float | None = None
     phases: dict[str, float] = Field(description="seconds per named phase")
     incomplete: tuple[str, ...] = Field((), description="reasons why the time is not that of the whole stage")
+
+    @classmethod
+    def of(cls, manifest: Manifest, seconds: float) -> "Measured":
+        """Costs that a manifest holds, with the seconds of the clock that timed the stage."""
+        metrics = manifest.metrics
+        bits = [
+            row["value"]
+            for row in metrics.get("scores", ())
+            if (row["metric"], row["model"]) == ("bits per byte", "pretrained")
+        ]
+        return cls(
+            seconds=seconds,
+            peak_memory_bytes=manifest.peak_memory_bytes,
+            written_bytes=manifest.total_bytes,
+            flops=float(metrics.get("flops_per_token", 0.0)) * metrics.get("tokens", 0),
+            bits_per_byte=bits[0] if bits else None,
+            phases=manifest.phases,
+            incomplete=manifest.incomplete,
+        )
 
 
 class StageCosts(_Costs):

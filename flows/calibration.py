@@ -5,8 +5,9 @@
 """
 
 import contextlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
@@ -21,7 +22,7 @@ from infra.rates.machine_rates import MachineRates, keep, machine_rates, measure
 from infra.rates.rates import Rate, learned_rates
 from infra.store.cost_records import CostRecords
 from infra.workers.capacity import Capacity
-from infra.workers.ray_session import close_ray
+from infra.workers.ray_session import close_ray, cpu_count
 from modeling.evaluation.config_counts import flops_per_token, parameters
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.config import PretrainConfig
@@ -53,8 +54,16 @@ def calibrate(config: RunConfigBase | None, report: Report) -> MachineRates:
     """
     begun = time.monotonic()
     _warn_of_load(report)
-    report("matrix products and memory")
-    base = measured_now()
+    with _without_cluster():
+        report("matrix products and memory")
+        base = measured_now()
+        rates = _stage_rates(config, base, report)
+    measured = base.model_copy(update={"rates": _with_earlier(rates), "seconds": time.monotonic() - begun})
+    keep(measured)
+    return measured
+
+
+def _stage_rates(config: RunConfigBase | None, base: MachineRates, report: Report) -> list[Rate]:
     rates: list[Rate] = []
     with TemporaryDirectory(prefix="headrace-calibration-") as folder:
         report("small pieces of the data stages")
@@ -70,9 +79,18 @@ def calibrate(config: RunConfigBase | None, report: Report) -> MachineRates:
             report(f"training could not be measured: {error}")
         finally:
             close_ray()
-    measured = base.model_copy(update={"rates": _with_earlier(rates), "seconds": time.monotonic() - begun})
-    keep(measured)
-    return measured
+    return rates
+
+
+@contextlib.contextmanager
+def _without_cluster() -> Iterator[None]:
+    """Ray starts on this machine in the block, whatever cluster RAY_ADDRESS names."""
+    address = os.environ.pop("RAY_ADDRESS", None)
+    try:
+        yield
+    finally:
+        if address is not None:
+            os.environ["RAY_ADDRESS"] = address
 
 
 @dataclass(frozen=True)
@@ -130,9 +148,14 @@ def _trainable(config: RunConfigBase | None, machine: MachineRates, report: Repo
         return DEMO
     pretrain, tokenize = config.stage_config("pretrain"), config.stage_config("tokenize")
     assert isinstance(pretrain, PretrainConfig) and isinstance(tokenize, TokenizeConfig)
-    if _is_trainable(pretrain, tokenize.vocabulary_size, machine):
+    processors = pretrain.workers * pretrain.cpus_per_worker
+    if processors > max(cpu_count(), DEMO.config.workers):
+        why = f"needs {processors:g} processors, and here are {cpu_count()}"
+    elif not _is_trainable(pretrain, tokenize.vocabulary_size, machine):
+        why = "takes too long or too much memory here"
+    else:
         return Trained(pretrain, tokenize.vocabulary_size)
-    report("the network of this config takes too long or too much memory here; that of the demo is measured")
+    report(f"the training of this config {why}; that of the demo is measured")
     return DEMO
 
 
@@ -140,13 +163,13 @@ def _is_trainable(config: PretrainConfig, vocabulary: int, machine: MachineRates
     """Whether a few steps fit into memory and time."""
     model = _model(config, vocabulary)
     state = STATE_BYTES * parameters(model) * max(config.workers, 1)
-    seconds = MIN_STEPS * _step_flops(config, vocabulary) / (PRODUCT_SHARE * _products(machine))
+    seconds = MIN_STEPS * _step_flops(config, vocabulary) / (PRODUCT_SHARE * _products(config, machine))
     return state < MEMORY_SHARE * psutil.virtual_memory().available and seconds < 2 * TRAINING_SECONDS
 
 
 def _steps(config: PretrainConfig, vocabulary: int, machine: MachineRates) -> int:
     """Steps that take about `TRAINING_SECONDS`."""
-    steps = TRAINING_SECONDS * PRODUCT_SHARE * _products(machine) / _step_flops(config, vocabulary)
+    steps = TRAINING_SECONDS * PRODUCT_SHARE * _products(config, machine) / _step_flops(config, vocabulary)
     return int(min(max(steps, MIN_STEPS), MAX_STEPS)) // LOG_STEPS * LOG_STEPS
 
 
@@ -159,8 +182,9 @@ def _model(config: PretrainConfig, vocabulary: int) -> TransformerConfig:
     return TransformerConfig(**config.model.model_dump(), vocabulary_size=vocabulary)
 
 
-def _products(machine: MachineRates) -> float:
-    return max(machine.products.values())
+def _products(config: PretrainConfig, machine: MachineRates) -> float:
+    """FLOPs per second of products in the config's precision; the best one if it is not known."""
+    return machine.products.get(config.precision) or max(machine.products.values())
 
 
 def _run(store: str, config: RunConfigBase, last_stage: str) -> RunSession:

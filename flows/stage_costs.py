@@ -70,16 +70,7 @@ class RegisteredPlan:
 
     def complete(self, manifest: Manifest) -> None:
         """Store what was measured."""
-        metrics = manifest.metrics
-        measured = Measured(
-            seconds=time.monotonic() - self.begun,
-            peak_memory_bytes=manifest.peak_memory_bytes,
-            written_bytes=manifest.total_bytes,
-            flops=float(metrics.get("flops_per_token", 0.0)) * metrics.get("tokens", 0),
-            final_loss=metrics.get("final_loss"),
-            phases=manifest.phases,
-            incomplete=manifest.incomplete,
-        )
+        measured = Measured.of(manifest, time.monotonic() - self.begun)
         self.records.complete(self.costs.model_copy(update={"measured": measured}))
 
 

@@ -38,7 +38,7 @@ class StoreRates:
 
 
 def sources_sentence(estimates: Sequence[tuple[str, Estimate]]) -> str:
-    """Origin of the rates behind most of the time of each stage, such as `rates: learned (clean), table (dedup)`.
+    """Origin of the rates behind most of the time of each stage, with the stages if there are several origins.
 
     Args:
         estimates: names and estimates of the stages that are to run.
@@ -56,5 +56,7 @@ def sources_sentence(estimates: Sequence[tuple[str, Estimate]]) -> str:
         "table": "of the code, for another machine",
     }
     parts = [f"{text} ({', '.join(stages[source])})" for source, text in names.items() if source in stages]
+    if len(stages) == 1:
+        parts = [names[source] for source in stages]
     hint = f"; measure this machine: {CALIBRATE}" if "table" in stages else ""
     return f"rates: {', '.join(parts)}{hint}"

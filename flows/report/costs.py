@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from data_schemas.manifest import Manifest, RunRecord
-from data_schemas.stage_costs import RunPlan, is_far_off
+from data_schemas.stage_costs import Measured, RunPlan, is_far_off
 from flows.console import amount, duration
 
 
@@ -30,7 +30,7 @@ class StageCost:
     time: Compared
     memory: Compared
     others: list[Compared]
-    """FLOPs, bytes and loss, as far as they are planned."""
+    """FLOPs, bytes written and bits per byte, as far as they are planned."""
     incomplete: str
     """Reasons why its time is compared with no plan."""
     phases: list[tuple[str, str]]
@@ -84,12 +84,12 @@ def _time(manifest: Manifest) -> Compared:
 
 
 def _others(manifest: Manifest) -> list[Compared]:
-    metrics = manifest.metrics
-    flops = float(metrics.get("flops_per_token", 0.0)) * metrics.get("tokens", 0)
+    measured = Measured.of(manifest, manifest.seconds)
+    bits = measured.bits_per_byte or 0.0
     compared = [
-        _compared("FLOPs", _planned(manifest, "flops"), flops, amount),
-        _compared("bytes written", _planned(manifest, "written_bytes"), manifest.total_bytes, _bytes),
-        _compared("final loss", _planned(manifest, "final_loss"), metrics.get("final_loss", 0.0), "{:.3f}".format),
+        _compared("FLOPs", _planned(manifest, "flops"), measured.flops, amount),
+        _compared("bytes written", _planned(manifest, "written_bytes"), measured.written_bytes, _bytes),
+        _compared("bits per byte", _planned(manifest, "bits_per_byte"), bits, "{:.3f}".format),
     ]
     return [row for row in compared if row.planned]
 

@@ -17,7 +17,7 @@ from data_schemas.manifest import Estimate, Work
 from data_schemas.stage_costs import StageCosts
 
 Source = Literal["learned", "calibrated", "table"]
-MAX_RATE = 1e30
+MIN_RATE, MAX_RATE = 1e-12, 1e30
 NEWEST = 3
 """Measurements whose median counts: one that other programs disturbed does not decide."""
 SIMILAR = 4.0
@@ -35,7 +35,7 @@ class Rate(BaseModel):
     kind: str = Field(description="kind of work, such as clean or train.bf16")
     variant: str = Field("", description="settings that the speed depends on; empty: none")
     amount: float = Field(gt=0, description="work that was measured: bytes, FLOPs or starts")
-    per_second: float = Field(gt=0, lt=MAX_RATE, description="amount per second and process")
+    per_second: float = Field(gt=MIN_RATE, lt=MAX_RATE, description="amount per second and process")
 
 
 @dataclass(frozen=True)
@@ -116,5 +116,5 @@ def _scaled(group: Sequence[Work], seconds: float) -> Iterable[Rate]:
         return
     factor = (planned - kept) / (seconds - kept)
     for work in counted:
-        if 0 < work.rate * factor < MAX_RATE:
+        if MIN_RATE < work.rate * factor < MAX_RATE:
             yield Rate(kind=work.kind, variant=work.variant, amount=work.amount, per_second=work.rate * factor)

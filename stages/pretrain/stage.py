@@ -96,6 +96,8 @@ class PretrainStage(Stage):
         out.metrics |= _metrics(job, outcome, selection)
         if len(outcome.starts) > 1:
             context.incomplete.append("training was restarted")
+        elif len(job.plans) > 1:
+            context.incomplete.append("fewer workers than planned may have trained")
         if (seconds := outcome.startup_seconds(started)) is not None:
             out.metrics["startup_seconds"] = seconds
             phases = context.stopwatch.phases

@@ -1,3 +1,4 @@
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -48,6 +49,18 @@ def test_a_network_that_this_machine_cannot_train_is_replaced_with_a_line():
     slow = mini_config("x", "pretrain.batch_tokens=524288", "pretrain.micro_batch=64")
     assert calibration._trainable(slow, rates(1e6), lines.append) == DEMO
     assert calibration._trainable(mini_config("x"), rates(), pytest.fail).config.model.width == 16
+    many = mini_config("x", "pretrain.workers=64", "pretrain.batch_tokens=16384")
+    assert calibration._trainable(many, rates(), lines.append) == DEMO
+    assert "needs 64 processors" in lines[-1]
+
+
+def test_a_cluster_is_not_measured_as_this_machine(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    seen = []
+    monkeypatch.setattr(calibration, "measured_now", rates)
+    monkeypatch.setattr(calibration, "_stage_rates", lambda *_: seen.append(os.environ.get("RAY_ADDRESS")) or [])
+    calibrate(None, lambda line: None)
+    assert seen == [None] and os.environ["RAY_ADDRESS"] == "head:6379"
 
 
 def test_rates_of_other_work_are_kept():

@@ -165,4 +165,5 @@ def test_the_sources_of_a_plan_in_words(store, path):
         "rates: measured by headrace calibrate (clean), of the code, for another machine (ingest); measure this "
         "machine: headrace calibrate"
     )
+    assert sources_sentence(estimates[1:]) == "rates: measured by headrace calibrate"
     assert sources_sentence([]) == ""
