@@ -2,7 +2,7 @@
 
 - `new_record`: record of a run that begins
 - `of_flow_run`, `unfinished_run`: the run that a request continues; `take_over`: that run or another, owned
-- `continuation`: a line about it
+- `check_not_left_to_job`: refuses a request whose run a job has; `continuation`: a line about the run
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import PUBLIC
 from flows.run_request import RunRequest
-from infra.ray_jobs.in_progress import jobs_without_result
+from infra.ray_jobs.in_progress import check_no_job_has, jobs_without_result
 from infra.store import runs
 from infra.store.claims import MISSED_BEATS, Claim
 from infra.store.runs import RunStore
@@ -63,6 +63,17 @@ def take_over(
     if owned:
         report(f"continues run {owned[0].run_id}")
     return owned or store.start(new_record(request, precision))
+
+
+def check_not_left_to_job(request: RunRequest) -> None:
+    """Refuse a request whose run a job on a cluster has, before a flow engine starts.
+
+    Raises:
+        EnvironmentProblem: if one has it.
+    """
+    store = RunStore(request.store_url)
+    if request.config.execution.submit == "none" and not request.fresh:
+        check_no_job_has(store, unfinished_run(store, request), lambda line: None)
 
 
 def continuation(store: RunStore, request: RunRequest) -> str | None:

@@ -16,7 +16,7 @@ from flows.jobs.submitted import SubmittedSession
 from flows.run_request import RunRequest
 from flows.run_session import RunView
 from infra.ray_jobs.client import JobState, RayJobs
-from infra.ray_jobs.following import Pulse
+from infra.ray_jobs.following import Pulse, WaitForStart
 from infra.ray_jobs.logs import LogReader
 from infra.ray_jobs.requests import JobFolder, JobRequest
 from infra.store.claims import BEAT_SECONDS, MISSED_BEATS
@@ -71,6 +71,7 @@ def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
     record = runs.get(run_id)
     log = LogReader(runs.folder, record.run_id)
     was_running = record.status == "running"
+    start = WaitForStart(lambda line: print(line, flush=True))
     while record.status == "running":
         highest = runs.claims(record.run_id).highest()
         pulse = Pulse(runs.claims(record.run_id).folder, highest)
@@ -80,7 +81,7 @@ def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
                 _print(log.new_text())
                 record = runs.get(record.run_id)
             if pulse.silent_seconds > MISSED_BEATS * BEAT_SECONDS:
-                _check_in_progress(runs, record, address)
+                start.look(_checked_state(runs, record, address))
             time.sleep(POLL_SECONDS)
     deadline = time.monotonic() + LAST_LINES_SECONDS
     while was_running and time.monotonic() < deadline and _runs(_last_state(runs, record, address)):
@@ -89,13 +90,19 @@ def attach(store_url: str, run_id: str, address: str | None) -> RunRecord:
     return record
 
 
-def _check_in_progress(runs: RunStore, record: RunRecord, address: str | None) -> None:
+def _checked_state(runs: RunStore, record: RunRecord, address: str | None) -> JobState:
+    """State of the last job, which has not ended.
+
+    Raises:
+        EnvironmentProblem: if it has, or its cluster does not know it or does not answer.
+    """
     state = _last_state(runs, record, address)
-    if not _runs(state):
+    if state is None or state.has_ended:
         raise EnvironmentProblem(
             f"nobody works on run {record.run_id} any more{_last_words(runs, record, state)}: continue it with the "
             f"command that began it; what it printed: headrace logs {record.run_id}"
         )
+    return state
 
 
 def _last_words(runs: RunStore, record: RunRecord, state: JobState | None) -> str:

@@ -49,7 +49,7 @@ def watch(store_url: str, run_id: str) -> RunRecord:
 def _end(record: RunRecord) -> str:
     again = "the command that began it continues it"
     if record.status != "running":
-        return f"run {record.run_id} {record.status}: {record.message or 'without a message'}; {again}"
+        return f"run {': '.join(filter(None, (f'{record.run_id} {record.status}', record.message)))}; {again}"
     process = process_of(record)
     state = "has ended" if process.is_gone else f"has not sent a heartbeat for {SILENT_SECONDS:g} s"
     return f"the process of run {record.run_id} ({process}) {state}; {again}"

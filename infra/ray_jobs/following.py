@@ -3,7 +3,7 @@
 The state comes from Ray's job API. Its log comes from the store, and neither a log that cannot be read nor a dashboard
 that does not answer ends a job: while the dashboard is silent, the heartbeat of the job's claim decides.
 
-- `follow`: waits for the end of a job and passes on what it prints
+- `follow`: waits for the end of a job and passes on what it prints; `WaitForStart`: a line if it does not start
 - `JobEnd`: its end
 """
 
@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data_schemas.errors import EnvironmentProblem
-from infra.ray_jobs.client import RayJobs
+from infra.ray_jobs.client import JobState, RayJobs
 from infra.ray_jobs.logs import LogReader
 from infra.store.filesystem import Folder
 
+START_SECONDS = 10.0
+"""Time after which a job that has not started is reported."""
 UNREACHABLE_SECONDS = 60.0
 """Silence of dashboard and heartbeat after which a job is given up."""
 
@@ -52,6 +54,19 @@ class Pulse:
         return time.monotonic() - self._heard
 
 
+class WaitForStart:
+    """Reports once that a job has not started, with Ray's reason."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report, self._began, self._is_reported = report, time.monotonic(), False
+
+    def look(self, state: JobState) -> None:
+        """Take note of a state of the job."""
+        if state.status == "PENDING" and not self._is_reported and time.monotonic() - self._began >= START_SECONDS:
+            self._is_reported = True
+            self._report(f"job {state.submission_id} waits: {' '.join(state.message.split()) or 'it has not started'}")
+
+
 def follow(
     jobs: RayJobs,
     submission_id: str,
@@ -67,10 +82,12 @@ def follow(
         submission_id: the job.
         log: its text in the store.
         pulse: the heartbeat of its claim.
-        report: receives each line of its text, and a line when the dashboard stops to answer.
+        report: receives each line of its text, a line if it does not start, and a line when the dashboard stops to
+            answer.
         poll_seconds: time between two questions.
     """
     answered, is_silent = time.monotonic(), False
+    start = WaitForStart(report)
     while True:
         problem, state = "", None
         try:
@@ -82,6 +99,7 @@ def follow(
         pass_on(log, report)
         if state is not None:
             answered, is_silent = time.monotonic(), False
+            start.look(state)
             if state.has_ended:
                 pass_on(log, report)
                 return JobEnd(state.status, state.message)

@@ -365,6 +365,9 @@ def _execute(request: Any, as_json: bool) -> None:
 
     launch()  # it starts while the rest is imported
     request.check_usable()
+    from flows.earlier_runs import check_not_left_to_job
+
+    check_not_left_to_job(request)
     from flows.commands.show import run_json
     from flows.commands.summary import print_summary
     from flows.console import run_view

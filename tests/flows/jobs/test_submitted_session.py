@@ -1,4 +1,5 @@
 import signal
+import sys
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from data_schemas.errors import (
     NotFoundError,
 )
 from flows.commands.jobs import attach, print_logs, submit
+from flows.commands.panels.run import _execute
 from flows.earlier_runs import continuation
 from flows.jobs import entry
 from flows.jobs.cancelling import cancel, stop_jobs_of_flow_run
@@ -21,7 +23,7 @@ from flows.jobs.requests import job_values, request_of
 from flows.jobs.submitted import SubmittedSession, begin_session
 from flows.run_request import RunRequest, rerun_request
 from flows.run_session import RunSession, SilentView
-from infra.ray_jobs.client import ClusterAway
+from infra.ray_jobs.client import ClusterAway, JobState
 from infra.ray_jobs.requests import JobFolder
 from infra.store import claims
 from infra.store.runs import RunStore, close
@@ -313,6 +315,10 @@ def test_a_run_that_was_left_to_a_job_is_not_taken_from_it(corpus, store, monkey
     ):
         RunSession.begin(here)
     assert addresses == ["http://cluster:8265"]
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentProblem, match="which w"):
+        patch.setitem(sys.modules, "flows.pipeline", None)  # importing it raises
+        patch.setattr("flows.server_process.launch", lambda: None)
+        _execute(here, as_json=False)
     line = continuation(RunStore(store), here)
     assert line == f"continues run {run_id} unless its job {job.submission_id} at {job.address} is in progress"
 
@@ -358,6 +364,30 @@ def test_a_run_whose_job_is_dead_or_out_of_reach_is_continued(corpus, store, mon
         cluster.execute = lambda job, status=status: status
         assert submit(request(corpus, store, "run"), SilentView())[0] == run_id
         RunSession.begin(request(corpus, store, "none")).close("failed")
+
+
+def test_who_attaches_to_a_job_that_waits_learns_why(corpus, store, monkeypatch, capsys):
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("flows.commands.jobs.RayJobs", lambda address: cluster)
+    monkeypatch.setattr("flows.commands.jobs.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("flows.commands.jobs.BEAT_SECONDS", 0.001)
+    monkeypatch.setattr("infra.ray_jobs.following.START_SECONDS", 0.0)
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 3600.0)
+    cluster.execute, cluster.message = lambda job: "PENDING", "Job has not started yet.\nIt may be waiting for GPUs."
+    run_id, job = submit(request(corpus, store, "run"), SilentView())
+    looks = []
+
+    def answered(*_):
+        looks.append(JobState(job.submission_id, "PENDING", cluster.message))
+        if len(looks) == 3:
+            cluster.executed(job)
+        return looks[-1]
+
+    monkeypatch.setattr(cluster, "state", answered)
+    monkeypatch.setattr("flows.commands.jobs.LAST_LINES_SECONDS", 0.0)
+    assert attach(store, run_id, None).status == "finished"
+    line = f"job {job.submission_id} waits: Job has not started yet. It may be waiting for GPUs."
+    assert capsys.readouterr().out.splitlines().count(line) == 1
 
 
 @pytest.mark.parametrize("submit_as", ["run", "stage"])

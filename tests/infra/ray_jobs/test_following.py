@@ -100,7 +100,8 @@ def test_a_job_that_waits_for_room_is_not_lost_and_a_broken_log_ends_nothing(tmp
     end, lines, seconds = followed(
         tmp_path, monkeypatch, cluster, {1000: [lambda: setattr(cluster, "answer", "FAILED")]}, Broken()
     )
-    assert (end.status, end.message, lines, seconds) == ("FAILED", "why", ["one", "two"], 1000)
+    assert (end.status, end.message, seconds) == ("FAILED", "why", 1000)
+    assert lines == ["job job waits: why", "one", "two"]
 
 
 def test_a_cancel_waits_until_the_run_holds_nothing(monkeypatch):
@@ -150,3 +151,12 @@ def test_a_cancel_asks_a_cluster_that_is_away_again_and_one_that_refuses_only_on
     with pytest.raises(EnvironmentProblem, match="token"):
         stop_jobs(cluster, "r")
     assert clock.now == 80
+
+
+@pytest.mark.parametrize(("starts", "expected"), [(5, []), (40, ["job job waits: why"])])
+def test_a_job_that_does_not_start_is_reported_once_with_rays_reason(tmp_path, monkeypatch, starts, expected):
+    cluster = Cluster("PENDING")
+    events = {starts: [lambda: setattr(cluster, "answer", "RUNNING")],
+              90: [lambda: setattr(cluster, "answer", "SUCCEEDED")]}  # fmt: skip
+    end, lines, seconds = followed(tmp_path, monkeypatch, cluster, events)
+    assert (end.status, lines, seconds) == ("SUCCEEDED", expected, 90)
