@@ -192,7 +192,7 @@ class Planner:
         return PlannedStage(stage, self._stage_config(stage), "reuse", why, key, artifact, free)
 
     def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
-        stage.check(config)
+        stage.check(config, self.store.root.url)
         estimate = self._rates.applied(stage.estimate(config, volume, self._capacity))
         with_runtime = estimate.model_copy(update={"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES})
         return PlannedStage(stage, config, "run", why, key, None, with_runtime)

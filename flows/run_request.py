@@ -148,8 +148,16 @@ def rerun_request(
         )
     _check_taken(base, config, stage)
     reached = base.last_stage is None or stage in {passed.name for passed in stages_until(STAGES, base.last_stage)}
-    last_stage = until or (base.last_stage if reached and not only else stage)
+    last_stage = until or (_last_stage(base, config) if reached and not only else stage)
     return RunRequest(config, store_url, base, stage, stage, onwards, last_stage, fresh, keep_versions)
+
+
+def _last_stage(base: RunRecord, config: RunConfigBase) -> str | None:
+    """Last stage of a run, or the one before it in the config if that has switched it off."""
+    if base.last_stage is None:
+        return None
+    passed = {stage.name for stage in stages_until(STAGES, base.last_stage)}
+    return [stage.name for stage in config.stages if stage.name in passed][-1]
 
 
 def following_request(store_url: str, base: RunRecord, config: RunConfigBase, stage: str) -> RunRequest:

@@ -86,8 +86,12 @@ class Stage(Protocol):
         """
         return ()
 
-    def check(self, config: Any) -> None:
-        """Check quickly what the stage needs from outside the store; called before any stage of a run starts.
+    def check(self, config: Any, store: str = "") -> None:
+        """Check quickly what the stage needs besides its inputs; called before any stage of a run starts.
+
+        Args:
+            config: the stage's config, resolved.
+            store: URL of the store.
 
         Raises:
             HeadraceError: for what a user has to mend before the stage can run.

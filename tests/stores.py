@@ -68,16 +68,18 @@ def corpus_artifact(
     held_out: Sequence[Mapping[str, Any]] = (),
     files: int = 1,
     funnel: Sequence[Sequence[Any]] = (),
+    url: str = "",
 ) -> Artifact:
-    """A committed corpus in a store of its own in memory, its documents dealt out to some files.
+    """A committed corpus in a store of its own, by default in memory, its documents dealt out to some files.
 
     Args:
         train: rows of the documents table, such as those of `document`.
         held_out: the same.
         files: number of files of each split.
         funnel: rows of the funnel, values in the order of its columns.
+        url: URL of the store.
     """
-    store = ArtifactStore(f"memory://corpus-{uuid.uuid4().hex}")
+    store = ArtifactStore(url or f"memory://corpus-{uuid.uuid4().hex}")
     out = store.writer("dedup", "c" * 64, "test-run", CORPUS)
     for index in range(files):
         for split, rows in (("train", train), ("held_out", held_out)):

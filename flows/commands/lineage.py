@@ -6,7 +6,7 @@ from rich.tree import Tree
 
 from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef
-from flows.commands.synthetic_records import matching, record_of
+from flows.commands.synthetic_records import hint, matching, record_of
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
 from stages.registry import STAGES
@@ -54,11 +54,13 @@ def synthetic_document(store_url: str, name: str) -> tuple[Artifact, dict[str, A
     run_id, colon, document = name.partition(":")
     if not colon or "~" not in document or "/" in run_id:
         return None
-    outcome = RunStore(store_url).get(run_id).stages.get("synthesize")
+    run = RunStore(store_url).get(run_id)
+    outcome = run.stages.get("synthesize")
     artifact = ArtifactStore(store_url).open(outcome.artifact) if outcome else None
     record = record_of(artifact, document) if artifact else None
     if artifact is None or record is None:
-        raise NotFoundError(f"run {run_id} has no synthetic document {document!r}; ids are PARENT~METHOD")
+        known = f"; {hint(artifact, document)}" if artifact else ", as it has no stage synthesize"
+        raise NotFoundError(f"run {run.run_id} has no synthetic document {document!r}{known}")
     for path in artifact.paths("train/*.parquet"):
         for row in matching(artifact, path, "id", record["parent"]).to_pylist():
             return artifact, record, row

@@ -1,6 +1,7 @@
 """Records of synthetic documents in a run, for `headrace why` and `headrace lineage`.
 
 - `record_of`: the record of a synthetic document; `children_of`: ids of the documents made of one
+- `hint`: ids that there are
 - `made_sentence`: how it was made, and the verdict of every gate
 - `document_lineage`: a synthetic document, its record, its parent and the parent's source
 """
@@ -17,6 +18,7 @@ from rich.tree import Tree
 from infra.store.artifacts import Artifact
 
 RECORDS = "synthetic/*.parquet"
+SHOWN_IDS = 3
 
 
 def record_of(artifact: Artifact, document: str) -> dict[str, Any] | None:
@@ -39,6 +41,19 @@ def children_of(artifact: Artifact, document: str, file: str) -> dict[str, str]:
     if path not in artifact.paths(RECORDS):
         return {}
     return {row["id"]: row["verdict"] for row in matching(artifact, path, "parent", document).to_pylist()}
+
+
+def hint(artifact: Artifact, document: str) -> str:
+    """The form of the ids of synthetic documents, with some of the same parent, else of others."""
+    parent, few = document.rpartition("~")[0], list[str]()
+    for path in artifact.paths(RECORDS):
+        with artifact.open(path) as file:
+            ids = pq.ParquetFile(file).read(columns=["id"]).column("id")
+        few = ids.filter(pc.starts_with(ids, f"{parent}~")).slice(0, SHOWN_IDS).to_pylist() or few
+        few = few or ids.slice(0, SHOWN_IDS).to_pylist()
+        if few and few[0].startswith(f"{parent}~"):
+            break
+    return "ids of synthetic documents are PARENT~METHOD" + (f", such as {', '.join(few)}" if few else "")
 
 
 def matching(artifact: Artifact, path: str, column: str, value: str) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Manifest, RunRecord
-from flows.commands.synthetic_records import children_of, made_sentence, record_of
+from flows.commands.synthetic_records import children_of, hint, made_sentence, record_of
 from flows.console import amount, console
 from flows.run_artifacts import stage_artifacts
 from infra.store.artifacts import Artifact
@@ -60,6 +60,9 @@ def fates(store_url: str, record: RunRecord, document: str) -> list[Fate]:
     ]
     decisions = _fates(artifacts, document)
     if not decisions:
+        made = [artifact for stage, artifact in artifacts if stage == "synthesize" and "~" in document]
+        if made:
+            raise NotFoundError(f"no document {document!r} in run {record.run_id}; {hint(made[0], document)}")
         raise NotFoundError(_unknown(record, [artifact for _, artifact in artifacts[:1]], document))
     return decisions
 

@@ -47,7 +47,7 @@ class BenchmarkStage(Stage):
         checkpoints = {name: folder_state(Path(folder)) for name, folder in config.checkpoints.items()}
         return digests | {f"checkpoint {name}": state for name, state in checkpoints.items()}
 
-    def check(self, config: BenchmarkConfig) -> None:
+    def check(self, config: BenchmarkConfig, store: str = "") -> None:
         """Check that every checkpoint is whole and can be run, before the hours that the run's own networks take."""
         for name, folder in config.checkpoints.items():
             check_checkpoint(name, Path(folder))

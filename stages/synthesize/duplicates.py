@@ -136,8 +136,7 @@ class Others:
     """Synthetic texts that are no duplicates of one another, so that buckets stay small."""
 
     def __init__(self, near: MinHashConfig) -> None:
-        self._near = near
-        self._buckets: dict[int, list[tuple[Signed, int, str]]] = defaultdict(list)
+        self._near, self._rounds = near, list[_Round]()
 
     def twin(self, texts: Signed, number: int, name: str) -> tuple[str, float] | None:
         """The nearest near duplicate and its similarity; a text without one is added.
@@ -147,19 +146,66 @@ class Others:
             number: the text.
             name: its id.
         """
-        row = slice(number, number + 1)
-        entries = band_entries(
-            texts.signatures[row], texts.exact[row], texts.shingles[row], np.zeros(1, np.int64), self._near.banding
-        )
-        keys = entries.keys.tolist()
-        others = {other[2]: other for key in keys for other in self._buckets.get(key, ())}
+        if not self._rounds or self._rounds[-1].texts is not texts:
+            for previous in self._rounds[-1:]:
+                previous.close()
+            self._rounds.append(_Round(texts, self._near))
+        keys = self._rounds[-1].keys_of(number)
         best: tuple[float, str] | None = None
-        for other, index, other_name in others.values():
-            similarity = float(texts.similarity(number, other, np.array([index]))[0])
-            if similarity >= self._near.similarity:
-                best = min(best or (-similarity, other_name), (-similarity, other_name))
+        for each in self._rounds:
+            rows = each.rows_with(keys)
+            for row, similarity in zip(
+                rows, texts.similarity(number, each.texts, np.array(rows, np.int64)), strict=True
+            ):
+                if similarity >= self._near.similarity:
+                    candidate = (-float(similarity), each.names[row])
+                    best = min(best or candidate, candidate)
         if best is not None:
             return best[1], -best[0]
-        for key in keys:
-            self._buckets[key].append((texts, number, name))
+        self._rounds[-1].add(number, name)
         return None
+
+
+class _Round:
+    """Accepted texts of a round by their bands; of bands that no two texts of the round share, only arrays."""
+
+    def __init__(self, texts: Signed, near: MinHashConfig) -> None:
+        self.texts = texts
+        self.names: dict[int, str] = {}
+        """Ids of the accepted texts."""
+        entries = band_entries(texts.signatures, texts.exact, texts.shingles, np.arange(len(texts.ids)), near.banding)
+        order = np.argsort(entries.documents, kind="stable")
+        self._keys, self._rows = entries.keys[order], entries.documents[order]
+        self._first = np.searchsorted(self._rows, np.arange(len(texts.ids) + 1))
+        ordered = np.sort(self._keys)
+        self._shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        self._buckets: dict[int, list[int]] | None = defaultdict(list)
+        """Key that two texts or more share -> accepted ones; None after the round."""
+
+    def keys_of(self, number: int) -> Hashes:
+        """Keys of the bands of a text, while the round lasts."""
+        return self._keys[self._first[number] : self._first[number + 1]]
+
+    def rows_with(self, keys: Hashes) -> list[int]:
+        """Accepted texts with one of the keys, in order."""
+        if self._buckets is not None:
+            return sorted({row for key in keys.tolist() for row in self._buckets.get(key, ())})
+        left, right = (np.searchsorted(self._keys, keys, side=side) for side in ("left", "right"))
+        return sorted({int(row) for a, b in zip(left, right, strict=True) for row in self._rows[a:b]})
+
+    def add(self, number: int, name: str) -> None:
+        """Accept a text."""
+        assert self._buckets is not None
+        self.names[number] = name
+        keys = self.keys_of(number)
+        at = np.minimum(np.searchsorted(self._shared, keys), len(self._shared) - 1)
+        for key in keys[self._shared[at] == keys].tolist() if len(self._shared) else ():
+            self._buckets[key].append(number)
+
+    def close(self) -> None:
+        """Keep the accepted texts alone, sorted by key."""
+        accepted = np.isin(self._rows, np.fromiter(self.names, np.int64, len(self.names)))
+        keys, rows = self._keys[accepted], self._rows[accepted]
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._rows, self._buckets = keys[order], rows[order], None
+        self._shared = self._first = np.empty(0, np.int64)

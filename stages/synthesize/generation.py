@@ -183,7 +183,7 @@ def rewrite(method: Method, texts: Sequence[str], seeds: Sequence[int], tries: i
         for group in [[index] for index in pending] if alone else [pending]:
             outputs = _outputs(method, [texts[index] for index in group], [seeds[index] for index in group])
             for index, output in zip(group, outputs, strict=True):
-                made[index] = _made(texts[index], output)
+                made[index] = _made(texts[index], output, getattr(method, "repeats", False))
     return made
 
 
@@ -200,12 +200,12 @@ def _outputs(method: Method, texts: Sequence[str], seeds: Sequence[int]) -> Sequ
     return [Failure(reason, may_succeed_later=True)] * len(texts)
 
 
-def _made(parent: str, output: object) -> Made:
+def _made(parent: str, output: object, may_repeat: bool) -> Made:
     if isinstance(output, Failure):
         return Made(None, output.reason, output.may_succeed_later)
     if not isinstance(output, str) or not output.strip():
         return Made(None, "the output is empty", True)
-    if output == parent:
+    if output == parent and not may_repeat:
         return Made(None, "nothing was changed")
     try:
         output.encode()

@@ -72,6 +72,8 @@ class TextMethod:
     """Raised when the same text and seed give another output."""
     engine: str = "headrace"
     data_version: str = TABLES
+    repeats: bool = False
+    """Whether a text may come back as it is."""
 
     @property
     def engine_version(self) -> str:
@@ -80,7 +82,10 @@ class TextMethod:
 
     def rewrite(self, texts: Sequence[str], seeds: Sequence[int]) -> list[str | Failure]:
         """Synthetic text of each text; see `Method.rewrite`."""
-        return [checked(text, self._output(text, seed)) for text, seed in zip(texts, seeds, strict=True)]
+        outputs = [self._output(text, seed) for text, seed in zip(texts, seeds, strict=True)]
+        if self.repeats:
+            return outputs
+        return [checked(text, output) for text, output in zip(texts, outputs, strict=True)]
 
     def _output(self, text: str, seed: int) -> str | Failure:
         return self.function(text, seed) if text.strip() else Failure("the text is empty")

@@ -1,6 +1,7 @@
 """The method of each config.
 
 - `build_method`: the method that settings describe
+- `check_endpoint`: whether an endpoint answers
 """
 
 import os
@@ -21,7 +22,7 @@ from stages.synthesize.engines.own_checkpoint import CheckpointRephraser
 from stages.synthesize.method import TABLES, Failure, Method, TextMethod
 from stages.synthesize.noising import losses, spans, typing_errors
 
-VERSION = 1
+VERSION = 2
 """Version of Headrace's own methods; raised when the same text and seed give another output."""
 
 
@@ -52,10 +53,21 @@ def build_method(config: configs.MethodConfig, store: str | None = None) -> Meth
                 config.max_new_tokens, config.batch,
             )  # fmt: skip
         case _:
-            return TextMethod(config.kind, _function(config), VERSION)
+            repeats = isinstance(config, configs.RepetitionConfig)
+            return TextMethod(config.kind, _function(config), VERSION, repeats=repeats)
 
 
-def _endpoint(config: configs.EndpointConfig) -> Method:
+def check_endpoint(config: configs.EndpointConfig) -> None:
+    """Send one small request.
+
+    Raises:
+        EnvironmentProblem: if the endpoint cannot be reached, or refuses the key, the model or the settings.
+    """
+    if not config.key_variable or os.environ.get(config.key_variable, "").strip():
+        _endpoint(config).check()
+
+
+def _endpoint(config: configs.EndpointConfig) -> EndpointRephraser:
     if config.key_variable and not os.environ.get(config.key_variable, "").strip():
         raise EnvironmentProblem(
             f"the environment variable {config.key_variable}, which holds the endpoint's key, is not set; set it where "
@@ -84,6 +96,8 @@ def _function(config: configs.MethodConfig) -> Callable[[str, int], str | Failur
             return lambda text, seed: easy_data.delete(text, seed, config.alpha)
         case configs.SentenceShufflingConfig():
             return lambda text, seed: shuffle_sentences(text, seed, config.within_paragraphs)
+        case configs.RepetitionConfig():
+            return lambda text, seed: text
         case configs.KeyboardConfig():
             return lambda text, seed: typing_errors.keyboard(
                 text, seed, config.word_rate, config.letter_rate, config.min_letters

@@ -26,8 +26,8 @@ class BaseMethodConfig(FrozenConfig):
     share: float = Field(
         0.1,
         description="synthetic documents of this method relative to the documents of a genre: at 0.5, every second "
-        "document gets one",
-        gt=0,
+        "document gets one; at 0, only genres with a share of their own (`shares`) do",
+        ge=0,
         le=1,
     )
 
@@ -75,6 +75,12 @@ class SentenceShufflingConfig(BaseMethodConfig):
 
     kind: Literal["sentence_shuffling"]
     within_paragraphs: bool = Field(False, description=f"sentences stay in their paragraph; in {BART} they do not")
+
+
+class RepetitionConfig(BaseMethodConfig):
+    """The document again, as it is: the control that text by other methods is compared with."""
+
+    kind: Literal["repetition"]
 
 
 class KeyboardConfig(BaseMethodConfig):
@@ -209,6 +215,7 @@ MethodConfig = Annotated[
     | SynonymsConfig
     | InsertionConfig
     | SentenceShufflingConfig
+    | RepetitionConfig
     | KeyboardConfig
     | OcrConfig
     | CasingConfig

@@ -90,8 +90,10 @@ class _Rounds:
         self._work, self._parents, self._quotas, self._others = work, parents, quotas, others
         self._orders: list[Order] = []
         self._results: list[PartitionResult] = []
-        self._decided: dict[tuple[int, int], tuple[int, int, Decision]] = {}
-        """(method, position) -> index of the order, row and decision; the last one counts."""
+        self._decided: dict[int, list[pa.Table]] = defaultdict(list)
+        """Index of the order -> `DECISIONS`."""
+        self._pending: dict[tuple[int, int], tuple[int, int, Decision]] = {}
+        """(method, position) -> index of the order, row and decision, which counts unless the text is made again."""
 
     def next_orders(self) -> list[Order]:
         """The texts to make in the next round."""
@@ -116,15 +118,20 @@ class _Rounds:
         first = len(self._orders)
         self._orders += orders
         self._results += results
+        decided: dict[int, list[tuple[int, Decision]]] = defaultdict(list)
         for draft in sorted(self._drafts(first)):
+            self._pending.pop((draft.method, draft.position), None)
             quota = self._quotas[self._genre(draft.position), draft.method]
             decision = self._decision(draft, quota, texts, matches)
             if draft.reason == NOT_MADE and draft.may_succeed_later and not is_last:
                 quota.again.append(draft.position)
+                self._pending[draft.method, draft.position] = (draft.part, draft.row, decision)
             else:
                 quota.made += 1
                 quota.accepted += decision.verdict == KEPT
-            self._decided[draft.method, draft.position] = (draft.part, draft.row, decision)
+                decided[draft.part].append((draft.row, decision))
+        for part, rows in decided.items():
+            self._decided[part].append(_table(rows))
 
     def _genre(self, position: int) -> str:
         return self._parents.names[int(self._parents.genres[position])]
@@ -159,13 +166,20 @@ class _Rounds:
 
     def parts(self) -> list[MadePart]:
         """The decided texts, by order."""
-        by_part: dict[int, list[dict[str, object]]] = defaultdict(list)
-        for part, row, decision in self._decided.values():
-            by_part[part].append({"row": row, **decision._asdict()})
+        for part, row, decision in self._pending.values():
+            self._decided[part].append(_table([(row, decision)]))
+        self._pending.clear()
         return [
-            MadePart(order.path, order.method, result, pa.Table.from_pylist(by_part[part], DECISIONS))
+            MadePart(
+                order.path, order.method, result, pa.concat_tables([DECISIONS.empty_table(), *self._decided[part]])
+            )
             for part, (order, result) in enumerate(zip(self._orders, self._results, strict=True))
         ]
+
+
+def _table(rows: Sequence[tuple[int, Decision]]) -> pa.Table:
+    """`DECISIONS` of these rows."""
+    return pa.Table.from_pylist([{"row": row, **decision._asdict()} for row, decision in rows], DECISIONS)
 
 
 def _best(matched: Sequence[PartitionResult]) -> dict[int, tuple[str, float]]:

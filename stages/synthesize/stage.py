@@ -39,7 +39,7 @@ class SynthesizeStage(Stage):
 
     name = "synthesize"
     is_optional = True
-    version = 1
+    version = 2
     Config = SynthesizeConfig
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"corpus": CORPUS}
     output = CORPUS
@@ -56,9 +56,14 @@ class SynthesizeStage(Stage):
         """Unicode's tables, which say what a word is; engines are sources."""
         return ("unicodedata",)
 
-    def check(self, config: SynthesizeConfig) -> None:
-        """Check that the engine of every method is there."""
-        _methods(config, "")
+    def check(self, config: SynthesizeConfig, store: str = "") -> None:
+        """Check that the engine of every method is there, and that the endpoints answer."""
+        from stages.synthesize.methods import check_endpoint
+
+        _methods(config, store)
+        for method in config.methods:
+            if method.kind == "endpoint":
+                check_endpoint(method)
 
     def list_sources(self, config: SynthesizeConfig, store: str) -> Sources:
         """Engine and version of every method, and the benchmark files."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from stages.synthesize.method import Failure
 from stages.synthesize.text.draws import Draws
+from stages.synthesize.text.protected import NUMBER_WORDS
 from stages.synthesize.text.words import Sentence, Word, replaced, sentences
 
 
@@ -22,6 +23,17 @@ def changes_of(sentence: Sentence, alpha: float) -> int:
 def movable(sentence: Sentence) -> list[Word]:
     """Words of a sentence that may be changed."""
     return [word for word in sentence.words if not word.is_fixed]
+
+
+def removable(text: str, sentence: Sentence) -> list[Word]:
+    """Words that may be removed: not those right after a number, which could get the unit of the next word."""
+    result, after_number = [], False
+    for word in sentence.words:
+        content = text[word.start : word.end]
+        if not word.is_fixed and not after_number:
+            result.append(word)
+        after_number = any(map(str.isdigit, content)) or content.lower() in NUMBER_WORDS
+    return result
 
 
 def swap(text: str, seed: int, alpha: float) -> str | Failure:
@@ -65,7 +77,7 @@ def delete(text: str, seed: int, alpha: float) -> str | Failure:
     draws = Draws(seed)
     edits: list[tuple[int, int, str]] = []
     for sentence in sentences(text):
-        removed = [word for word in movable(sentence) if draws.chance(alpha)]
+        removed = [word for word in removable(text, sentence) if draws.chance(alpha)]
         if removed and len(removed) == len(sentence.words):
             del removed[draws.below(len(removed))]
         edits += removals(text, sentence, removed)

@@ -8,6 +8,7 @@ in a message: it may hold the key or a document.
 """
 
 import email.utils
+import errno
 import http.client
 import json
 import os
@@ -19,7 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any
 
@@ -32,6 +33,11 @@ _CHUNK = 1 << 16
 _BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request can succeed."""
 _WRONG_SETTINGS = frozenset({401, 402, 403, 404, 405})
+_FINISHED = frozenset({None, "", "stop", "eos", "eos_token", "end_turn", "stop_sequence"})
+"""Reasons of an answer that is whole; servers have names of their own for it."""
+_CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
+CHECK_SECONDS = 30.0
+"""Time that `check` waits: a server that is slower, or loads its model, is there."""
 
 
 class Refused(Exception):
@@ -101,21 +107,48 @@ class ChatServer:
                 reason, wait = str(error), None
             except (OSError, http.client.HTTPException) as error:
                 cause = error.reason if isinstance(error, urllib.error.URLError) else error
-                is_absent = isinstance(cause, ConnectionRefusedError | socket.gaierror)
-                if is_absent and attempt == self.tries - 1:
-                    raise EnvironmentProblem(
-                        f"the endpoint {self.host} cannot be reached; start the server, or correct the url"
-                    ) from None
-                if isinstance(cause, ssl.SSLCertVerificationError):
-                    raise EnvironmentProblem(
-                        f"the certificate of the endpoint {self.host} cannot be verified; set SSL_CERT_FILE, or "
-                        "correct the url"
-                    ) from None
+                if attempt == self.tries - 1 or isinstance(cause, ssl.SSLCertVerificationError):
+                    self._check_presence(cause)
                 is_late = isinstance(cause, TimeoutError)
                 reason, wait = "the server did not answer in time" if is_late else "the connection broke", None
             if attempt < self.tries - 1:
                 self.sleep(min(MAX_WAIT_SECONDS, 2.0**attempt if wait is None else wait))
         raise Unanswered(reason)
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Send a small request once; a server that is busy, slow or confused is there.
+
+        Raises:
+            EnvironmentProblem: if the server cannot be reached, or refuses the request.
+        """
+        try:
+            replace(self, timeout_seconds=min(self.timeout_seconds, CHECK_SECONDS))._post(body)
+        except urllib.error.HTTPError as error:
+            with error:
+                try:
+                    self._check_status(error.code)
+                except Refused:
+                    raise EnvironmentProblem(
+                        f"the endpoint {self.host} answered a text of three words with HTTP {error.code}; check the "
+                        "model's name, and whether the model takes temperature, top_p, seed and max_tokens"
+                    ) from None
+        except (OSError, http.client.HTTPException) as error:
+            self._check_presence(error.reason if isinstance(error, urllib.error.URLError) else error)
+        except _Malformed:
+            pass
+
+    def _check_presence(self, cause: object) -> None:
+        """Raise an error if an error means that no server is there, or another than the one asked for."""
+        if isinstance(cause, ConnectionRefusedError | socket.gaierror) or (
+            isinstance(cause, OSError) and cause.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
+        ):
+            raise EnvironmentProblem(
+                f"the endpoint {self.host} cannot be reached; start the server, or correct the url"
+            ) from None
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise EnvironmentProblem(
+                f"the certificate of the endpoint {self.host} cannot be verified; set SSL_CERT_FILE, or correct the url"
+            ) from None
 
     def _key(self) -> str:
         """The key; refused if no header can hold it, as the error of a header would repeat it."""
@@ -174,13 +207,18 @@ def _content(answer: bytes) -> str:
     """Text of a chat completion."""
     try:
         choice = json.loads(answer)["choices"][0]
-        content, finish = choice["message"]["content"], choice.get("finish_reason")
+        content, finish = choice["message"].get("content"), choice.get("finish_reason")
+        refusal = choice["message"].get("refusal")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _Malformed("the answer is no chat completion") from None
-    if finish == "length":
+    if finish in _CUT_OFF:
         raise Refused("the answer was cut off at max_tokens")
     if finish == "content_filter":
         raise Refused("the server's filter removed the answer")
+    if refusal and not content:
+        raise Refused("the model refused the text")
+    if finish not in _FINISHED:  # "abort", "error", "tool_calls", ...
+        raise _Malformed("the answer was interrupted")
     if not isinstance(content, str) or not content.strip():
         raise _Malformed("the answer is empty")
     return content

@@ -3,10 +3,10 @@
 - `EndpointRephraser`: the method
 """
 
-import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from data_schemas.errors import EnvironmentProblem
 from stages.synthesize.engines.chat_server import ChatServer, Refused, Unanswered
@@ -17,7 +17,9 @@ VERSION = 1
 """Raised when the same text makes another request."""
 MAX_FAILURES = 20
 """Texts in a row without an answer after which the server counts as gone."""
-_THINKING = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
+CHECK_TEXT, CHECK_TOKENS = "The mill turned.", 16
+"""Text that `check` sends, and tokens of the answer."""
+_BEGIN_OF_THOUGHTS, _END_OF_THOUGHTS = "<think>", "</think>"
 
 
 class EndpointRephraser:
@@ -72,6 +74,17 @@ class EndpointRephraser:
                     future.cancel()
                 raise
 
+    def check(self) -> None:
+        """Send one small request.
+
+        Raises:
+            EnvironmentProblem: if the server cannot be reached, or refuses the key, the model or the settings.
+        """
+        self._server.check(self._body(chat_messages(self._recipe, CHECK_TEXT), 0) | {"max_tokens": CHECK_TOKENS})
+
+    def _body(self, messages: list[dict[str, str]], seed: int) -> dict[str, Any]:
+        return {"model": self._model, "messages": messages, "seed": seed % 2**31, "stream": False, **self._sampling}
+
     def _rewrite(self, text: str, seed: int) -> str | Failure:
         if not text.strip():
             return Failure("the text is empty")
@@ -80,9 +93,7 @@ class EndpointRephraser:
         content = text.encode("utf-8", "replace").decode()
         messages = chat_messages(self._recipe, content)
         try:
-            answer = self._server.complete(
-                {"model": self._model, "messages": messages, "seed": seed % 2**31, "stream": False, **self._sampling}
-            )
+            answer = self._server.complete(self._body(messages, seed))
         except Refused as error:
             self._count(failed=False)
             return Failure(str(error))
@@ -90,7 +101,7 @@ class EndpointRephraser:
             self._count(failed=True)
             return Failure(str(error), may_succeed_later=True)
         self._count(failed=False)
-        return checked(text, _THINKING.sub("", answer).strip())
+        return checked(text, _without_thoughts(answer))
 
     def _count(self, failed: bool) -> None:
         with self._lock:
@@ -101,3 +112,13 @@ class EndpointRephraser:
                     f"the endpoint {self._server.host} answered none of the last {MAX_FAILURES} texts; see its log, "
                     "and continue the run when it answers"
                 )
+
+
+def _without_thoughts(answer: str) -> str | Failure:
+    """Answer after the model's reasoning, which some servers leave in it, some of them without its first mark."""
+    begins = answer.lstrip().startswith(_BEGIN_OF_THOUGHTS)
+    if begins and _END_OF_THOUGHTS not in answer:
+        return Failure("the answer ends within the model's reasoning")
+    is_first = _BEGIN_OF_THOUGHTS not in answer.partition(_END_OF_THOUGHTS)[0]
+    thinks = begins or (is_first and _END_OF_THOUGHTS in answer)
+    return (answer.partition(_END_OF_THOUGHTS)[2] if thinks else answer).strip()

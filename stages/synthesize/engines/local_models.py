@@ -9,6 +9,7 @@ and tables stay as they are. Decoding is greedy or by beam search, without sampl
 
 import hashlib
 import importlib.metadata
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -21,14 +22,18 @@ from stages.synthesize.text.protected import Span
 from stages.synthesize.text.words import replaced, sentences, short_spans
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-VERSION = 1
+VERSION = 2
 """Raised when the same text and the same models give another output."""
 PACKAGES = ("transformers", "sentencepiece")
 MAX_CHARACTERS = 400
 """Longer sentences are translated in parts: Marian's models read 512 tokens."""
 _TOO_LONG = Failure("a sentence has more tokens than the model reads")
+_CUT_OFF = Failure("the translation of a sentence was cut off at max_new_tokens")
+_LANGUAGE_CODE = re.compile(r"\s*>>.*<<", re.DOTALL)
+"""Beginning of a text that Marian's tokenizer takes for the language to translate into."""
 
 
 class LocalBacktranslation:
@@ -71,7 +76,7 @@ class LocalBacktranslation:
         """
         assert len(texts) == len(seeds)
         spans = [list(_sentence_spans(text)) for text in texts]
-        sent: list[str | None] = [text[s:e] for text, found in zip(texts, spans, strict=True) for s, e in found]
+        sent: list[str | Failure] = [text[s:e] for text, found in zip(texts, spans, strict=True) for s, e in found]
         for folder in self._folders:
             sent = self._translate(folder, sent)
         translated = iter(sent)
@@ -79,15 +84,20 @@ class LocalBacktranslation:
             _assembled(text, found, [next(translated) for _ in found]) for text, found in zip(texts, spans, strict=True)
         ]
 
-    def _translate(self, folder: Path, sent: Sequence[str | None]) -> list[str | None]:
-        """Translations; None for a sentence that the model cannot read in full."""
+    def _translate(self, folder: Path, sent: Sequence[str | Failure]) -> list[str | Failure]:
+        """Translations; a failure for a sentence that is too long for the model, or whose translation is cut off."""
         import torch
 
         tokenizer, model = _loaded(folder)
         limit = getattr(model.config, "max_position_embeddings", 512)
-        results: list[str | None] = [text if text is None or text.strip() else "" for text in sent]
-        tokens = {index: tokenizer(text).input_ids for index, text in enumerate(sent) if text and text.strip()}
-        results = [None if len(tokens.get(index, ())) > limit else result for index, result in enumerate(results)]
+        max_new_tokens = min(self._max_new_tokens, limit - 1)
+        results: list[str | Failure] = [text if isinstance(text, Failure) or text.strip() else "" for text in sent]
+        tokens = {
+            index: tokenizer(text, split_special_tokens=True).input_ids  # a special token's string in a text is text
+            for index, text in enumerate(results)
+            if isinstance(text, str) and text
+        }
+        results = [_TOO_LONG if len(tokens.get(index, ())) > limit else result for index, result in enumerate(results)]
         order = sorted((index for index in tokens if len(tokens[index]) <= limit), key=lambda index: len(tokens[index]))
         for start in range(0, len(order), self._batch):
             indices = order[start : start + self._batch]
@@ -99,26 +109,41 @@ class LocalBacktranslation:
                     **inputs,
                     num_beams=self._beams,
                     do_sample=False,
-                    max_new_tokens=min(self._max_new_tokens, limit - 1),
+                    max_new_tokens=max_new_tokens,
                 )
-            for index, output in zip(indices, tokenizer.batch_decode(outputs, skip_special_tokens=True), strict=True):
-                results[index] = output
+            decoded = tokenizer.batch_decode(outputs, skip_special_tokens=True)
+            ends = torch.isin(outputs[:, 1:max_new_tokens], _end_of_sentence(model)).any(
+                dim=1
+            )  # the last may be forced
+            for index, output, has_end in zip(indices, decoded, ends.tolist(), strict=True):
+                results[index] = output if has_end else _CUT_OFF
         return results
 
 
 def _sentence_spans(text: str) -> Iterator[Span]:
     """Parts of a text that are translated: sentences with a word that is no number, name or code."""
     for sentence in sentences(text):
-        if any(not word.is_fixed for word in sentence.words):
+        has_words = any(not word.is_fixed for word in sentence.words)
+        if has_words and not _LANGUAGE_CODE.match(text, sentence.start, sentence.end):
             yield from short_spans(text, sentence.start, sentence.end, MAX_CHARACTERS)
 
 
-def _assembled(text: str, spans: Sequence[Span], translated: Sequence[str | None]) -> str | Failure:
+def _end_of_sentence(model: "PreTrainedModel") -> "Tensor":
+    """Tokens that end a translation."""
+    import torch
+
+    config: Any = model.generation_config
+    ends = config.eos_token_id if config.eos_token_id is not None else model.config.eos_token_id
+    return torch.as_tensor(ends, device=model.device)
+
+
+def _assembled(text: str, spans: Sequence[Span], translated: Sequence[str | Failure]) -> str | Failure:
     if not spans:
         return Failure("no sentence can be translated" if text.strip() else "the text is empty")
-    outputs = [output for output in translated if output is not None]
-    if len(outputs) < len(translated):
-        return _TOO_LONG
+    failure = next((output for output in translated if isinstance(output, Failure)), None)
+    if failure:
+        return failure
+    outputs = [output for output in translated if isinstance(output, str)]
     edits = [(start, end, output.strip()) for (start, end), output in zip(spans, outputs, strict=True)]
     if any(not output for start, end, output in edits if text[start:end].strip()):
         return Failure("the translation of a sentence is empty")

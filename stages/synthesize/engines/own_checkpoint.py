@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from modeling.transformer import Transformer
 
-VERSION = 1
+VERSION = 2
 """Raised when the same text, seed and model give another output."""
 
 
@@ -120,5 +120,7 @@ def _loaded(artifact: Artifact) -> "tuple[Transformer, Tokenizer]":
     if digest not in _MODELS:
         network = model_from_files(artifact.read("config.json"), artifact.read("model.safetensors"))
         network.to("cuda" if torch.cuda.is_available() else "cpu")
-        _MODELS[digest] = network, Tokenizer.from_str(artifact.read("tokenizer.json").decode())
+        tokenizer = Tokenizer.from_str(artifact.read("tokenizer.json").decode())
+        tokenizer.encode_special_tokens = True  # the string of a special token in a text is text
+        _MODELS[digest] = network, tokenizer
     return _MODELS[digest]

@@ -8,7 +8,7 @@
 import unicodedata
 from collections.abc import Iterator
 
-from stages.synthesize.augmentation.easy_data import movable, removals
+from stages.synthesize.augmentation.easy_data import movable, removable, removals
 from stages.synthesize.method import Failure
 from stages.synthesize.text.draws import Draws
 from stages.synthesize.text.protected import Span, protected_spans
@@ -50,7 +50,8 @@ def drop_words(text: str, seed: int, rate: float, placeholder: str) -> str | Fai
     draws = Draws(seed)
     edits: list[tuple[int, int, str]] = []
     for sentence in sentences(text):
-        dropped = [word for word in movable(sentence) if draws.chance(rate)]
+        words = movable(sentence) if placeholder else removable(text, sentence)
+        dropped = [word for word in words if draws.chance(rate)]
         if placeholder:
             edits += [(word.start, word.end, placeholder) for word in dropped]
         else:

@@ -10,13 +10,13 @@ Names are found in `words.py`, where the words around them are known. Every patt
 import re
 from collections.abc import Iterator
 
-from stages.synthesize.text.units import CURRENCIES, SCALES, UNITS
+from stages.synthesize.text.units import CURRENCIES, OTHER_DIGITS, SCALES, UNITS
 
 Span = tuple[int, int]
 """Offsets in code points of the first character and after the last."""
 
 _FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
-_MARKUP = re.compile(r"`[^`\n]+`|<[A-Za-z/!][^<>\n]{0,1000}>|&(?:#?\w{1,32});")
+_MARKUP = re.compile(r"`[^`\n]+`|<[A-Za-z/!][^<>\n]{0,1000}>|&(?:#?\w{1,32});|\bper cent\b")
 _KEYWORD = re.compile(
     "(?:def|class|import|from|return|if|for|while|else|elif|try|except|with|public|private|static|var|let|const|function|"
     r"using|package|namespace|struct|enum|void|int|switch|case)\b"
@@ -24,7 +24,7 @@ _KEYWORD = re.compile(
 _CODE_START = re.compile(r">>>|\$ |#!|#include|//|/\*|\*/|<\?|@\w+$|import \w+(?:[.,;]|$)|from [\w.]+ import ")
 _CHUNK = re.compile(r"[^\s\u0e00-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uff20\U0001aff0-\U0003ffff]+")
 """Characters between white space and characters of scripts without spaces."""
-_ODD = re.compile(r"[\d@_\\{}<>=|^~$€£¥%§]|://|\w[/(:.]\w|[a-zà-ÿ][A-Z]")
+_ODD = re.compile(rf"[\d{OTHER_DIGITS}@_\\{{}}<>=|^~$€£¥%‰°§]|://|\w[/(:.]\w|[a-zà-ÿ][A-Z]")
 """A digit, a mark of code or money, an address, an abbreviation with dots, a name in camel case."""
 
 QUANTITY_WORDS = frozenset({*UNITS, *CURRENCIES, *SCALES})

@@ -3,8 +3,11 @@
 - `SCALES`: powers of ten
 - `CURRENCIES`: currencies, by sign
 - `UNITS`: units, by symbol
+- `OTHER_DIGITS`: characters that are numbers of their own
 """
 
+OTHER_DIGITS = "¹²³¼-¾⁰⁴-⁹₀-₉⅐-↉①-⒛⓪-⓿❶-➓㉈-㉟㊱-㊿"
+"""Superscripts, fractions, Roman and circled numbers, as ranges of a regular expression: `\\d` matches none of them."""
 SCALES = {
     "hundred": 2, "thousand": 3, "million": 6, "mn": 6, "mln": 6, "billion": 9, "bn": 9, "trillion": 12, "tn": 12,
 }  # fmt: skip

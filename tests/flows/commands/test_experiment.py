@@ -110,6 +110,6 @@ def test_files_of_recipes_are_no_experiments_and_those_of_the_repository_are_val
             for _, changed in configs(config, found, cell)
             if changed.synthesize  # type: ignore[attr-defined]
         ]
-        assert [round(100 * share / (1 + share)) for share in shares] == [10] * 3 + [25] * 3 + [50] * 3 + [10] * 3 + [
-            25
-        ] * 3 + [50] * 3
+        assert [round(100 * share / (1 + share)) for share in shares] == [
+            share for _ in range(2) for share in (10, 25, 50, 25, 50) for _ in range(3)
+        ], "by condition, variant and seed"

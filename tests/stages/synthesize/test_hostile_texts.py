@@ -4,6 +4,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from data_schemas.errors import EnvironmentProblem
+from stages.synthesize.gates.facts import changed_numbers
 from stages.synthesize.method import Failure
 from stages.synthesize.methods import build_method
 from stages.synthesize.methods_config import MethodConfig
@@ -63,6 +64,31 @@ def test_code_and_addresses_are_not_touched(kind, name):
             kept = ["https://a.example/b?c=d#e", "ann@mill.example", "C:\\the\\old", "/the/old/mill"]
             for part in kept if name == "addresses" else TEXTS["code"].splitlines():
                 assert part in output
+
+
+NUMBERS = [
+    "The village stood near 1 000 people and the river rose by 10² metres in the summer of the year.",
+    "They added ½ cup of sugar and ¾ cup of flour to the old bowl before the guests of the man came.",
+    "The temperature fell to −5 °C and then to -12 °C when the cold wind came from the north.",
+    "At 12:30 the slow train with 3/4 of the passengers left the small station for the coast.",
+    "The release v2.0.1 of the program was slower than the old release v1.9.10 of the same year.",
+    "The firm paid $1.13bn (£600m) and R$ 5 million for the old works near the large harbour.",
+    "The meeting on 2004-05-06 was at 10:30 in Room B-52 with H₂O and CO₂ as the main subjects.",
+    "They sold 20% of the shares for 5 per cent more than ₩500 and USD 5 in the old market.",
+    "There were ٣٫٥ million people and १२३ houses in the old town near the wide river.",
+]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("span_masking", "infilling", "ocr")])
+def test_numbers_of_every_form_stay_with_their_units(kind):
+    settings = {"swap": 0.5, "deletion": 0.3, "synonyms": 0.5, "insertion": 0.3}
+    method, made = _build(kind, settings.get(kind)), 0
+    for seed in range(5):
+        for text, output in zip(NUMBERS, method.rewrite(NUMBERS, [seed] * len(NUMBERS)), strict=True):
+            if isinstance(output, str):
+                made += 1
+                assert changed_numbers(text, output).amount == 0, output
+    assert made or kind == "sentence_shuffling"
 
 
 def _build(kind, rate=None):

@@ -88,6 +88,20 @@ def test_refused_texts_are_rejects_with_their_text_and_further_parents_fill_the_
     assert score == 0.0
 
 
+def test_repetition_adds_the_same_text_and_a_share_of_0_is_for_genres_with_one_of_their_own():
+    wiki = [document(f"wiki-{number}", prose(40 + number), genre="wiki") for number in range(10)]
+    methods = [{"kind": "repetition", "share": 0}, {"kind": "swap", "share": 0}]
+    config = SynthesizeConfig.model_validate(
+        {"methods": methods, "shares": {"wiki": {"repetition": 0.5}}, "gates": {"clean_rules": False}}
+    )
+    made = run_stage(corpus_of([*NEWS, *wiki], HELD_OUT), config)
+    texts = {row["id"]: row["text"] for row in wiki}
+    assert len(synthetic(made)) == 5
+    assert all(text == texts[name.removesuffix("~repetition")] for name, text in synthetic(made).items())
+    gates = {gate["gate"] for row in rows(made, "synthetic").values() for gate in row["gates"]}
+    assert gates == {"too_far_from_parent", "changed_number", "changed_name"}
+
+
 def test_where_too_few_texts_pass_the_missing_ones_are_counted(method):
     method.function = lambda text, seed: "nonsense"
     made = run_stage(corpus_of(NEWS, HELD_OUT), config_of(share=0.5, gates={"min_overlap": 0.3}))
@@ -162,6 +176,31 @@ def test_an_interrupted_stage_continues_at_the_document(method, monkeypatch):
     again = run_stage(corpus, config, "second")
     after = [text for batch in method.batches for text in batch]
     assert sorted(before + after) == sorted(received) and len(before) == 6
+    assert {path: again.read(path) for path in again.paths("*")} == {
+        path: whole.read(path) for path in whole.paths("*")
+    }
+
+
+@pytest.mark.slow
+def test_an_interrupted_stage_continues_with_other_workers_and_batches(tmp_path, monkeypatch):
+    config = SynthesizeConfig.model_validate(
+        {"methods": [{"kind": "swap", "share": 1}], "gates": {"clean_rules": False}}
+    )
+    whole = run_stage(corpus_of(NEWS, HELD_OUT, files=1), config)
+    corpus, real = corpus_of(NEWS, HELD_OUT, files=1, url=str(tmp_path)), generation.rewrite
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(generation, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "rewrite", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(corpus, config.model_copy(update={"batch_documents": 2}), "first")
+    again = run_stage(corpus, config.model_copy(update={"batch_documents": 5}), "second", engine="processes", workers=2)
     assert {path: again.read(path) for path in again.paths("*")} == {
         path: whole.read(path) for path in whole.paths("*")
     }

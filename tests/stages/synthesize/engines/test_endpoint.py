@@ -7,10 +7,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from data_schemas.errors import ConfigError, EnvironmentProblem
+from stages.synthesize.config import SynthesizeConfig
 from stages.synthesize.engines.chat_server import ChatServer
 from stages.synthesize.engines.endpoint import MAX_FAILURES, EndpointRephraser
 from stages.synthesize.engines.prompts import RECIPES, chat_messages, continuation_prompt
 from stages.synthesize.method import Failure
+from stages.synthesize.stage import SynthesizeStage
 
 KEY = "sk-very-secret-0123456789"
 
@@ -112,6 +114,13 @@ def test_a_busy_server_is_asked_again_when_it_says(server):
         ((400, f"bad {KEY}"), "HTTP 400", False),
         ((200, completion("cut", "length")), "max_tokens", False),
         ((200, completion("x", "content_filter")), "filter", False),
+        ((200, completion("x", "abort")), "interrupted", True),
+        ((200, completion(None, "tool_calls")), "interrupted", True),
+        ((200, completion("x", "max_tokens")), "max_tokens", False),
+        ((200, completion(None).replace('"content"', '"refusal": "I cannot", "content"')), "refused the text", False),
+        ((200, completion(None).replace('"content"', '"reasoning_content"')), "empty", True),
+        ((200, 'data: {"choices": []}\n\ndata: [DONE]\n'), "no chat completion", True),
+        ((200, completion("<think>hm, so")), "reasoning", False),
         ((200, completion("a")), "nothing was changed", False),
         ((200, completion("<think>hm</think>\n")), "empty", False),
     ],
@@ -144,6 +153,43 @@ def test_wrong_settings_end_the_stage_without_the_key(server, status):
         rewrite(rephraser(server), "a")
     assert f"HTTP {status}" in str(caught.value) and "TEST_ENDPOINT_KEY" in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+def test_thoughts_are_no_part_of_the_text(server):
+    answers = {"a": "<think>so</think>\n b", "d": "so it is</think>\n\nb", "c": "b has <think>x</think> in it"}
+    server.script.update({text: [(200, completion(answer))] for text, answer in answers.items()})
+    assert rewrite(rephraser(server), *answers) == ["b", "b", "b has <think>x</think> in it"]
+
+
+@pytest.mark.parametrize("answer", [(200, completion("x")), (429, ""), (500, "{}"), (200, "{]"), ("close", "")])
+def test_a_server_that_is_there_passes_the_check_with_one_request(server, answer):
+    server.script["The mill turned."] = [answer]
+    rephraser(server).check()
+    [(_, _, body)] = server.requests
+    assert body["max_tokens"] == 16 and body["temperature"] == 0.7
+
+
+def test_a_server_that_cannot_serve_is_noticed_before_anything_is_computed(server, monkeypatch):
+    port = server.server_address[1]
+    method = {"kind": "endpoint", "url": f"http://127.0.0.1:{port}/v1", "model": "big"}
+    config = SynthesizeConfig.model_validate({"methods": [method]})
+    SynthesizeStage().check(config)
+    for status, named in (
+        (401, "HTTP 401; check its url"),
+        (404, "HTTP 404; check"),
+        (400, "three words with HTTP 400"),
+    ):
+        server.script["The mill turned."] = [(status, f"no {KEY}")]
+        with pytest.raises(EnvironmentProblem, match=named) as caught:
+            SynthesizeStage().check(config)
+        assert KEY not in str(caught.value)
+
+    def refuse(*arguments, **options):
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    with pytest.raises(EnvironmentProblem, match=f"endpoint 127.0.0.1:{port} cannot be reached; start the server"):
+        SynthesizeStage().check(config.model_copy(update={"missing_engines": "skip"}))
 
 
 def test_a_server_that_is_gone_ends_the_stage(server, monkeypatch):

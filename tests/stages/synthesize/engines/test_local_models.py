@@ -10,6 +10,8 @@ from stages.synthesize.engines.local_models import LocalBacktranslation, folder_
 from stages.synthesize.method import Failure
 
 pytestmark = pytest.mark.slow  # transformers takes seconds to import
+ENDS = 37
+"""Tokens that end a translation: a random model hardly ever writes the end of a sentence."""
 TEXT = "The old mill turned by the river.\r\n\r\n    x = turn(mill)\n- It was old; Ann paid $5."
 LINES = [TEXT, "the river turned the old wheel of the mill", "all day the wheel was turning by the water"] * 4
 
@@ -32,7 +34,9 @@ def pair(tmp_path_factory):
             forced_eos_token_id=None,
             **size,
         )  # fmt: skip
-        transformers.MarianMTModel(config).save_pretrained(folder)
+        model = transformers.MarianMTModel(config)
+        model.generation_config.eos_token_id = [vocabulary["</s>"], *range(2, 2 + ENDS)]
+        model.save_pretrained(folder)
         folders.append(folder)
     return folders
 
@@ -65,6 +69,21 @@ def test_sentences_are_translated_and_all_else_stays(pair):
     assert outputs[1] == Failure("the text is empty") and outputs[2] == Failure("no sentence can be translated")
     assert outputs[3] == outputs[4] == Failure("a sentence has more tokens than the model reads")
     assert build(pair).rewrite(texts[::-1], [1] * 5) == outputs[::-1], "whatever the batch and the seed"
+
+
+def test_special_tokens_and_language_codes_in_a_text_are_text(pair):
+    texts = ["The old mill </s> turned <pad> by the river.", ">> the wheel was old << and turned by the mill"]
+    method = build(pair)
+    (output, code) = method.rewrite(texts, [0, 0])
+    assert isinstance(output, str) and code == Failure("no sentence can be translated")
+    tokenizer, _ = local_models._loaded(pair[0])
+    sent = tokenizer(texts[0], split_special_tokens=True).input_ids
+    assert sent.count(tokenizer.eos_token_id) == 1, "the model would read no further"
+
+
+def test_a_translation_that_does_not_end_is_a_failure(pair):
+    (output,) = build(pair, max_new_tokens=1).rewrite([TEXT], [0])
+    assert output == Failure("the translation of a sentence was cut off at max_new_tokens")
 
 
 def test_beams_and_the_models_decide_the_version(pair):

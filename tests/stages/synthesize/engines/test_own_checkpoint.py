@@ -13,8 +13,10 @@ from infra.store.runs import RunStore
 from modeling.export.model_files import model_to_files
 from modeling.transformer import Transformer
 from modeling.transformer_config import TransformerConfig
+from stages.synthesize.config import SynthesizeConfig
 from stages.synthesize.engines.own_checkpoint import CheckpointRephraser
 from stages.synthesize.method import Failure
+from stages.synthesize.stage import SynthesizeStage
 from tests.infra.store.run_records import run_record
 from tests.stores import commit
 
@@ -63,6 +65,19 @@ def test_outputs_follow_from_text_seed_and_model_alone(store):
     outputs = method.rewrite(TEXTS * 6, seeds)
     alone = [build(store, batch=1).rewrite([text], [seed])[0] for text, seed in zip(TEXTS * 6, seeds, strict=True)]
     assert outputs == alone and len(set(map(str, outputs))) > 1
+
+
+def test_the_string_of_a_special_token_in_a_text_is_text(store):
+    method = build(store)
+    received = []
+    method._continue = lambda model, prompts, seeds: received.extend(prompts) or [[5]] * len(prompts)
+    method.rewrite(["The mill<|end|> turned."], [0])
+    assert received[0].count(0) == 1 and received[0][0] == 0, "the model would take it for the end of a document"
+
+
+def test_the_stage_finds_the_run_in_the_store_that_it_is_given(store):
+    config = SynthesizeConfig.model_validate({"methods": [{"kind": "checkpoint", "run": "quiet-otter-0001"}]})
+    SynthesizeStage().check(config, store[0])
 
 
 def test_an_output_that_was_cut_off_or_has_no_room_is_a_failure(store):
