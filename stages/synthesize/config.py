@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from data_schemas.config import FrozenConfig, StageConfig, runtime_field
 from stages.common.benchmark_ngrams.config import NgramConfig
 from stages.common.minhash_config import MinHashConfig
-from stages.synthesize.methods_config import DeletionConfig, MethodConfig, SwapConfig
+from stages.synthesize.methods_config import KINDS, DeletionConfig, MethodConfig, SwapConfig
 
 GateName = Literal[
     "too_near_parent",
@@ -114,6 +114,13 @@ class SynthesizeConfig(StageConfig):
         32, ge=1, description="texts that an engine receives at once; after a batch the work is committed"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the choice of parents and of the methods")
+
+    @model_validator(mode="after")
+    def _check_exempt(self) -> "SynthesizeConfig":
+        unknown = sorted(self.gates.exempt.keys() - set(KINDS))
+        if unknown:
+            raise ValueError(f"gates.exempt names {unknown[0]!r}; the kinds of methods are {', '.join(KINDS)}")
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> "SynthesizeConfig":

@@ -6,7 +6,7 @@
 Every default is that of the paper or the program cited with it.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -229,3 +229,5 @@ MethodConfig = Annotated[
     | CheckpointConfig,
     Field(discriminator="kind"),
 ]
+KINDS = tuple(get_args(each.model_fields["kind"].annotation)[0] for each in get_args(get_args(MethodConfig)[0]))
+"""All kinds of methods."""

@@ -41,3 +41,7 @@ def test_a_genre_may_have_its_own_shares_by_the_names_of_the_methods():
     assert config.shares_of("news") == [Fraction(1, 5), 0] and config.shares_of("wiki")[1] == Fraction(1, 10)
     with pytest.raises(ValidationError, match=r"shares.news names 'synonyms'; the methods are swap, swap-2"):
         SynthesizeConfig.model_validate({**values, "shares": {"news": {"synonyms": 0.1}}})
+    with pytest.raises(
+        ValidationError, match=r"gates.exempt names 'swap-2'; the kinds of methods are swap, deletion, "
+    ):
+        SynthesizeConfig.model_validate({**values, "gates": {"exempt": {"swap-2": ["changed_name"]}}})
