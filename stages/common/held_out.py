@@ -14,6 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from infra.store.artifacts import Artifact
+from stages.common.token_shards import open_shards
 
 Mask = npt.NDArray[np.bool_]
 
@@ -21,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 def selection_masks(tokens: Artifact) -> dict[str, Mask]:
     """Held-out shard -> mask (documents,): True for selection documents, False for those that the benchmark scores."""
     paths = list(tokens.paths("held_out/*.arrow"))
-    ids = [tokens.read_table(path).column("document_id").to_pylist() for path in paths]
+    ids = open_shards(tokens, "held_out").document_ids()
     selects = selection_mask([document for shard in ids for document in shard])
     borders = np.cumsum([len(shard) for shard in ids])[:-1]
     return dict(zip(paths, np.split(selects, borders), strict=True))

@@ -1,14 +1,15 @@
 """Token shards on an object store, of which only the requested windows are read.
 
-A shard is an Arrow file of one record batch, whose beginning tells where the flat values of `tokens` are; they are read
-by ranges (`infra.store.range_reader`).
+A shard is an Arrow file of one record batch, whose beginning tells where the values of each column are; they are read by
+ranges (`infra.store.range_reader`).
 
-- `RemoteShards`: the flat tokens of some shards
+- `RemoteShards`: the flat tokens of some shards, and their documents
 """
 
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ PREFIX = 8
 
 @dataclass(frozen=True)
 class _Values:
-    """The flat values of one shard."""
+    """Values of one buffer of a shard."""
 
     path: str
     """Location in the artifact's folder."""
@@ -36,9 +37,20 @@ class _Values:
     dtype: np.dtype[np.integer]
 
     def range(self, start: int, stop: int) -> Range:
-        """Bytes of tokens [start, stop)."""
+        """Bytes of values [start, stop)."""
         width = self.dtype.itemsize
         return Range(self.path, self.offset + start * width, self.offset + stop * width)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Where the values of a shard's columns are."""
+
+    tokens: _Values
+    token_starts: _Values
+    ids: _Values
+    id_starts: _Values
+    bytes: _Values
 
 
 class RemoteShards:
@@ -62,21 +74,41 @@ class RemoteShards:
         self._reader = RangeReader(artifact.folder, name, {locations[path]: sizes[path] for path in paths})
         heads = self._content([Range(locations[path], 0, min(sizes[path], HEAD_BYTES)) for path in paths])
         self._shards = [
-            self._values(locations[path], sizes[path], head) for path, head in zip(paths, heads, strict=True)
+            self._shard(locations[path], sizes[path], head) for path, head in zip(paths, heads, strict=True)
         ]
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each shard."""
-        return [shard.count for shard in self._shards]
+        return [shard.tokens.count for shard in self._shards]
 
     def read(self, pieces: Sequence[tuple[int, int, int]]) -> list[npt.NDArray[np.integer]]:
         """Tokens [start, stop) of a shard, for each (shard, start, stop)."""
-        ranges = [self._shards[shard].range(start, stop) for shard, start, stop in pieces]
-        contents = self._content(ranges)
+        return self._arrays([(self._shards[shard].tokens, start, stop) for shard, start, stop in pieces])
+
+    def document_ids(self) -> list[list[str]]:
+        """Ids of the documents of each shard."""
+        starts = self._whole([shard.id_starts for shard in self._shards])
+        texts = [data.tobytes() for data in self._whole([shard.ids for shard in self._shards])]
         return [
-            np.frombuffer(data, self._shards[shard].dtype) for (shard, _, _), data in zip(pieces, contents, strict=True)
+            [text[start:stop].decode() for start, stop in zip(borders[:-1], borders[1:], strict=True)]
+            for text, borders in zip(texts, starts, strict=True)
         ]
+
+    def document_bytes(self) -> list[npt.NDArray[np.integer]]:
+        """UTF-8 bytes of the text of each document, (documents,) for each shard."""
+        return self._whole([shard.bytes for shard in self._shards])
+
+    def token_starts(self) -> list[npt.NDArray[np.integer]]:
+        """First token of each document and the end of the last, (documents + 1,) for each shard."""
+        return self._whole([shard.token_starts for shard in self._shards])
+
+    def _whole(self, values: Sequence[_Values]) -> list[npt.NDArray[np.integer]]:
+        return self._arrays([(some, 0, some.count) for some in values])
+
+    def _arrays(self, pieces: Sequence[tuple[_Values, int, int]]) -> list[npt.NDArray[np.integer]]:
+        contents = iter(self._content([values.range(start, stop) for values, start, stop in pieces if stop > start]))
+        return [np.frombuffer(next(contents) if stop > start else b"", of.dtype) for of, start, stop in pieces]
 
     def _content(self, ranges: Sequence[Range]) -> list[bytes]:
         try:
@@ -88,7 +120,7 @@ class RemoteShards:
                 "headrace rerun tokenize --run latest"
             ) from error
 
-    def _values(self, path: str, size: int, head: bytes) -> _Values:
+    def _shard(self, path: str, size: int, head: bytes) -> _Shard:
         while (needed := _head_bytes(head)) > len(head) and len(head) < size:
             [head] = self._content([Range(path, 0, min(size, needed))])
         try:
@@ -109,7 +141,7 @@ def _head_bytes(head: bytes) -> int:
     return end
 
 
-def _parsed(path: str, size: int, head: bytes) -> _Values:
+def _parsed(path: str, size: int, head: bytes) -> _Shard:
     if not head.startswith(MAGIC):
         raise ValueError("it does not begin as an Arrow file")
     # Memory of the file's size, of which only the beginning is ever touched: values keep their distance from it.
@@ -117,15 +149,24 @@ def _parsed(path: str, size: int, head: bytes) -> _Values:
     memory[: len(head)] = head
     whole = pa.py_buffer(memory)
     reader = pa.ipc.open_stream(whole.slice(len(MAGIC)))
-    dtype = np.dtype(reader.schema.field("tokens").type.value_type.to_pandas_dtype())
     try:
-        values = reader.read_next_batch().column("tokens").values
+        batch = reader.read_next_batch()
     except StopIteration:
-        return _Values(path, 0, 0, dtype)
-    if not len(values):
-        return _Values(path, 0, 0, dtype)
-    start = values.buffers()[1].address - whole.address + values.offset * dtype.itemsize
-    shard = _Values(path, start, len(values), dtype)
-    if shard.offset + shard.count * dtype.itemsize > size:
-        raise ValueError("its tokens would end after the file")
-    return shard
+        batch = pa.RecordBatch.from_pylist([], reader.schema)
+    tokens, ids = batch.column("tokens"), batch.column("document_id")
+    buffer = partial(_buffer, path, size, whole.address)
+    starts = batch.num_rows + 1 if batch.num_rows else 0
+    return _Shard(
+        tokens=buffer(tokens.values.buffers()[1], len(tokens.values), tokens.type.value_type.to_pandas_dtype()),
+        token_starts=buffer(tokens.buffers()[1], starts, np.int32),
+        ids=buffer(ids.buffers()[2], ids.buffers()[2].size if starts else 0, np.uint8),
+        id_starts=buffer(ids.buffers()[1], starts, np.int32),
+        bytes=buffer(batch.column("bytes").buffers()[1], batch.num_rows, np.int64),
+    )
+
+
+def _buffer(path: str, size: int, address: int, buffer: pa.Buffer, count: int, dtype: type[np.integer]) -> _Values:
+    values = _Values(path, buffer.address - address if count else 0, count, np.dtype(dtype))
+    if not 0 <= values.offset <= size - count * values.dtype.itemsize:
+        raise ValueError("its values would end after the file")
+    return values

@@ -11,11 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from data_schemas.errors import ConfigError
 from infra.store.artifacts import Artifact
-from stages.common.remote_shards import RemoteShards
+from stages.common.token_shards import open_shards
 
 END_OF_TEXT, END_OF_TEXT_ID = "<|endoftext|>", 0
 """Token that ends every document of a stream."""
@@ -32,17 +31,19 @@ class TokenStream:
         Args:
             artifact: token shards.
             split: folder of the shards.
-            documents: shard -> mask (documents,) of the documents in the stream, which are copied; None for all.
+            documents: shard -> mask (documents,) of the documents in the stream; None for all.
         """
         paths = artifact.paths(f"{split}/*.arrow")
-        self._shards: RemoteShards | _LoadedShards
-        if artifact.folder.is_local or documents is not None:
-            self._shards = _LoadedShards(
-                [_flat_tokens(artifact, path, None if documents is None else documents[path]) for path in paths]
-            )
+        self._shards = open_shards(artifact, split)
+        if documents is None:
+            runs = [np.array([[0, length]]) for length in self._shards.lengths]
         else:
-            self._shards = RemoteShards(artifact, split, paths)
-        self._starts = np.cumsum([0, *self._shards.lengths])
+            starts = self._shards.token_starts()
+            runs = [_runs(documents[path], own) for path, own in zip(paths, starts, strict=True)]
+        self._owners = np.repeat(np.arange(len(runs)), [len(own) for own in runs])
+        self._runs = np.concatenate(runs) if runs else np.empty((0, 2), np.int64)
+        """(runs, 2): tokens of a shard that follow one another in the stream."""
+        self._starts = np.concatenate([[0], np.cumsum(self._runs[:, 1] - self._runs[:, 0])])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -54,40 +55,35 @@ class TokenStream:
 
     def slices(self, ranges: Sequence[tuple[int, int]]) -> list[npt.NDArray[np.int64]]:
         """Tokens [start, stop) of each range, int64; those on an object store are read in parallel."""
-        owners, pieces = [], []
+        owners, spans, kept = [], [], []
         for number, (start, stop) in enumerate(ranges):
-            first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
-            for shard in range(first, last + 1):
-                begin, end = int(self._starts[shard]), int(self._starts[shard + 1])
-                if end > begin:
-                    owners.append(number)
-                    pieces.append((shard, max(start - begin, 0), min(stop, end) - begin))
+            for shard, runs in self._runs_between(start, stop):
+                owners.append(number)
+                spans.append((shard, runs[0][0], runs[-1][1]))  # what lies between them is short
+                kept.append([(first - runs[0][0], last - runs[0][0]) for first, last in runs])
         found: list[list[npt.NDArray[np.integer]]] = [[] for _ in ranges]
-        for number, tokens in zip(owners, self._shards.read(pieces), strict=True):
-            found[number].append(tokens)
+        for number, tokens, runs in zip(owners, self._shards.read(spans), kept, strict=True):
+            found[number] += [tokens[first:last] for first, last in runs]
         return [np.concatenate(tokens).astype(np.int64) for tokens in found]
 
-
-@dataclass(frozen=True)
-class _LoadedShards:
-    """Shards in memory, or memory-mapped."""
-
-    shards: Sequence[npt.NDArray[np.integer]]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each shard."""
-        return [len(shard) for shard in self.shards]
-
-    def read(self, pieces: Sequence[tuple[int, int, int]]) -> list[npt.NDArray[np.integer]]:
-        """Tokens [start, stop) of a shard, for each (shard, start, stop)."""
-        return [self.shards[shard][start:stop] for shard, start, stop in pieces]
+    def _runs_between(self, start: int, stop: int) -> list[tuple[int, list[tuple[int, int]]]]:
+        """Shards with tokens of [start, stop), and which tokens of the shard these are."""
+        first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
+        found: list[tuple[int, list[tuple[int, int]]]] = []
+        for run in range(first, last + 1):
+            begin, end = int(self._starts[run]), int(self._starts[run + 1])
+            if end > begin:
+                shard, offset = int(self._owners[run]), int(self._runs[run, 0])
+                if not found or found[-1][0] != shard:
+                    found.append((shard, []))
+                found[-1][1].append((offset + max(start - begin, 0), offset + min(stop, end) - begin))
+        return found
 
 
-def _flat_tokens(artifact: Artifact, path: str, documents: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.integer]:
-    column = artifact.read_table(path).column("tokens")
-    column = column if documents is None else column.filter(pa.array(documents))
-    return np.asarray(column.combine_chunks().flatten())
+def _runs(mask: npt.NDArray[np.bool_], starts: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """(runs, 2): first token and end of neighboring documents in the mask."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return starts.astype(np.int64)[edges].reshape(-1, 2)
 
 
 @dataclass(frozen=True)

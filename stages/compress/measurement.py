@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from modeling.export.model_files import model_to_files
 from modeling.transformer import Transformer
 from stages.common.held_out import selection_masks
 from stages.common.statistics import paired_difference
+from stages.common.token_shards import open_shards
 from stages.common.token_stream import END_OF_TEXT_ID
 
 BATCH_TOKENS = 8_192
@@ -57,21 +57,16 @@ class HeldOutText:
 
         If there is a single held-out document, it is that one.
         """
-        tokens: list[npt.NDArray[np.int64]] = []
-        sizes: list[int] = []
-        masks = selection_masks(artifact)
-        has_selection = any(mask.any() for mask in masks.values())
-        for path, mask in masks.items():
-            table = artifact.read_table(path)
-            table = table.filter(pa.array(mask)) if has_selection else table
-            for ids, text_bytes in zip(
-                table.column("tokens").to_pylist(), table.column("bytes").to_pylist(), strict=True
-            ):
-                if tokens and sum(sizes) >= max_bytes:
-                    return cls(tokens, sizes)
-                tokens.append(np.asarray(ids[:-1], dtype=np.int64))
-                sizes.append(text_bytes)
-        return cls(tokens, sizes)
+        masks, shards = list(selection_masks(artifact).values()), open_shards(artifact, "held_out")
+        has_selection = any(mask.any() for mask in masks)
+        owners = np.repeat(np.arange(len(masks)), [len(mask) for mask in masks])
+        sizes = np.concatenate([np.zeros(0, np.int64), *shards.document_bytes()])
+        borders = [(own[:-1], own[1:]) for own in shards.token_starts()]
+        first, last = (np.concatenate([np.zeros(0, np.int64), *side]) for side in zip(*borders, strict=True))
+        chosen = np.flatnonzero(np.concatenate(masks)) if has_selection else np.arange(len(owners))
+        chosen = chosen[: 1 + np.searchsorted(np.cumsum(sizes[chosen]), max_bytes)]
+        tokens = shards.read([(int(owners[row]), int(first[row]), int(last[row]) - 1) for row in chosen])
+        return cls([ids.astype(np.int64) for ids in tokens], sizes[chosen].tolist())
 
     def rows(self, context_length: int, max_rows: int) -> Tensor:
         """Up to `max_rows` windows (rows, context_length) int64 of the documents, one after the other."""
