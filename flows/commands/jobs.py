@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from data_schemas.errors import EnvironmentProblem, NotFoundError
+from data_schemas.errors import EnvironmentProblem, FencedError, HeadraceError, NotFoundError
 from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import public_text
 from flows.jobs.submitted import SubmittedSession
@@ -38,7 +38,10 @@ def submit(request: RunRequest, view: RunView) -> tuple[str, JobRequest]:
     try:
         return session.run_id, session.following or session.hand_over(None)
     except BaseException as error:
-        session.close("failed", str(error))
+        if not isinstance(error, FencedError):
+            with contextlib.suppress(HeadraceError):  # the error that led here is reported
+                session.withdraw()
+        session.close("failed" if isinstance(error, Exception) else "interrupted", str(error) or None)
         raise
 
 

@@ -25,12 +25,14 @@ def pin_run(store_url: str, run_id: str) -> None:
 
 
 def unpin_run(store_url: str, run_id: str) -> None:
-    """Unpin a run; prints a line.
+    """Unpin a run, also if its record is missing; prints a line.
 
     Raises:
-        NotFoundError: if there is no such run.
+        NotFoundError: if there is no such run, and none of that id is pinned.
     """
-    record, pins = RunStore(store_url).get(run_id), Pins(store_url)
-    was_pinned = record.run_id in pins.ids()
-    pins.remove(record.run_id)
-    console.print(f"{'unpinned' if was_pinned else 'was not pinned:'} {record.run_id}", markup=False)
+    pins = Pins(store_url)
+    pinned = pins.ids()
+    if run_id not in pinned:  # else its record may be missing, or damaged
+        run_id = RunStore(store_url).get(run_id).run_id
+    pins.remove(run_id)
+    console.print(f"{'unpinned' if run_id in pinned else 'was not pinned:'} {run_id}", markup=False)

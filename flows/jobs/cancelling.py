@@ -8,9 +8,10 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from data_schemas.errors import EnvironmentProblem
 from data_schemas.manifest import RunRecord
 from flows.store_location import store_url
 from infra.processes import ProcessIdentity, this_process
@@ -30,7 +31,8 @@ def cancel(store_url: str, run_id: str, address: str | None, report: Callable[[s
     """
     runs = RunStore(store_url)
     record = runs.get(run_id)
-    requests = JobFolder(runs.folder, record.run_id).all()
+    jobs = JobFolder(runs.folder, record.run_id)
+    requests = jobs.all()
     if record.status == "running":
         owner = runs.claims(record.run_id).owner(runs.claims(record.run_id).highest())
         record, _ = runs.fence(record.run_id)
@@ -39,8 +41,16 @@ def cancel(store_url: str, run_id: str, address: str | None, report: Callable[[s
         runs.save(close(record, "interrupted", "cancelled"))
     owners = (runs.claims(record.run_id).owner(number) for number in range(1, record.claim + 1))
     known = {request.submission_id for request in requests} | {owner.job for owner in owners if owner and owner.job}
+    ended = {request.number for request in requests if jobs.result(request.number)}
+    problems = []
     for cluster in _clusters(address, requests, known):
-        stop_jobs(RayJobs(cluster), record.run_id, known, report)
+        try:
+            stop_jobs(RayJobs(cluster), record.run_id, known, report)
+        except EnvironmentProblem as problem:  # a cluster of an earlier attempt may be gone; the others are stopped
+            if address or any(request.address == cluster and request.number not in ended for request in requests):
+                problems.append(problem)
+    if problems:
+        raise problems[0]
     return runs.get(record.run_id)
 
 
@@ -54,11 +64,11 @@ def _interrupt(process: ProcessIdentity, report: Callable[[str], None]) -> None:
         report(f"interrupts {process}")
 
 
-def _clusters(address: str | None, requests: Iterable[JobRequest], known: Iterable[str]) -> list[str | None]:
-    """Addresses at which jobs of a run may be."""
+def _clusters(address: str | None, requests: Sequence[JobRequest], known: Iterable[str]) -> list[str | None]:
+    """Addresses at which jobs of a run may be, the newest first."""
     if address:
         return [address]
-    used: list[str | None] = list(dict.fromkeys(request.address for request in requests))
+    used: list[str | None] = list(dict.fromkeys(request.address for request in reversed(requests)))
     return used or ([None] if any(known) else [])
 
 

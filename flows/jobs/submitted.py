@@ -135,6 +135,16 @@ class SubmittedSession(RunSession):
         self.view.logged(f"submitted job {request.submission_id} to {request.address}")
         return request
 
+    def withdraw(self) -> None:
+        """Stop the job of a hand-over that broke off, which the cluster may have received all the same.
+
+        Raises:
+            EnvironmentProblem: if the cluster does not answer; the job commits nothing then.
+            FencedError: if another process took the run over.
+        """
+        if self.folder.request(self.claim.number + 1) is not None:
+            self._stop(RETRY_STOP_SECONDS)
+
     def _check_not_cancelled(self, number: int) -> None:
         """Stop a job that came too late for the `headrace cancel` which took its number: that one did not see it.
 

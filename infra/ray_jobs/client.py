@@ -31,6 +31,18 @@ RETURN_SECONDS = 300.0
 RETURN_POLL_SECONDS = 2.0
 
 
+_RELEASE = """
+import asyncio, ray
+from ray.dashboard.modules.job.common import JobInfoStorageClient, JobStatus
+ray.init(log_to_driver=False)
+try:
+    ray.kill(ray.get_actor({name!r}, namespace={namespace!r}))
+except ValueError:
+    jobs = JobInfoStorageClient(ray._private.worker.global_worker.gcs_client)
+    asyncio.run(jobs.put_status({job!r}, JobStatus.STOPPED, message="stopped before it was started"))
+"""
+
+
 class ClusterAway(EnvironmentProblem):
     """The dashboard does not answer."""
 
@@ -127,6 +139,9 @@ class RayJobs:
     def release(self, submission_id: str, python: str) -> None:
         """End a job that waits for resources, by a job without any on the head: Ray's own stop waits as the job does.
 
+        A job whose submission broke off before its actor was created is recorded as stopped; nothing would ever start
+        or end it (ray#62766).
+
         Args:
             submission_id: the job.
             python: command that starts Python on the nodes.
@@ -134,10 +149,7 @@ class RayJobs:
         from ray.dashboard.modules.job.common import JOB_ACTOR_NAME_TEMPLATE, SUPERVISOR_ACTOR_RAY_NAMESPACE
 
         name = JOB_ACTOR_NAME_TEMPLATE.format(job_id=submission_id)
-        script = (
-            "import ray; ray.init(log_to_driver=False); "
-            f"ray.kill(ray.get_actor({name!r}, namespace={SUPERVISOR_ACTOR_RAY_NAMESPACE!r}))"
-        )
+        script = _RELEASE.format(name=name, namespace=SUPERVISOR_ACTOR_RAY_NAMESPACE, job=submission_id)
         # No name twice, so that a release that failed can be tried again.
         identity = f"{submission_id}-release-{secrets.token_hex(2)}"
         self.submit(identity, f"exec {python} -c {shlex.quote(script)}", {}, {"headrace_releases": submission_id})

@@ -24,6 +24,8 @@ def check_access(url: str) -> None:
         return
     if folder.is_in_process:
         return
+    if folder.is_s3 and not folder.full():
+        raise EnvironmentProblem(f"the store {url} names no bucket; give a URL such as s3://bucket/folder")
     # A name that headrace gc removes, in case it may not be removed now.
     name, data = f"runs/.access.{uuid.uuid4().hex[:8]}.tmp", uuid.uuid4().bytes
     steps: dict[str, Callable[[], object]] = {

@@ -18,6 +18,7 @@ import fsspec
 from data_schemas.errors import EnvironmentProblem
 from infra.store.listings import (
     StoredFile,
+    is_file,
     local_files,
     local_versions,
     modified,
@@ -132,7 +133,7 @@ class Folder:
             listing = self.filesystem.ls(self.full(folder), detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return {str(info["name"]).rpartition("/")[2]: int(info["size"]) for info in listing if info["type"] == "file"}
+        return {str(info["name"]).rpartition("/")[2]: int(info["size"]) for info in listing if is_file(info)}
 
     def modified(self, path: str) -> float | None:
         """Time of a file's last change, seconds since 1970; None if there is no such file, or none is recorded."""
@@ -143,11 +144,13 @@ class Folder:
 
     def names(self, path: str = "") -> list[str]:
         """Sorted names directly inside `path`; empty if there is no such folder."""
+        folder = self.full(path)
         try:
-            listing = self.filesystem.ls(self.full(path), detail=False)
+            listing = self.filesystem.ls(folder, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in listing)
+        entries = (str(entry).rstrip("/") for entry in listing)  # an object store may list a marker of the folder
+        return sorted({entry.rsplit("/", 1)[-1] for entry in entries if entry != folder})
 
     def versions(self, ending: str) -> dict[str, str]:
         """Version of each file directly inside this folder whose name has the ending, by name; one listing.
@@ -160,7 +163,7 @@ class Folder:
             listing = self.filesystem.ls(self.full(), detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        files = {str(info["name"]).rsplit("/", 1)[-1]: info for info in listing if info["type"] == "file"}
+        files = {str(info["name"]).rsplit("/", 1)[-1]: info for info in listing if is_file(info)}
         return {name: version(info) for name, info in files.items() if name.endswith(ending)}
 
     def files(self, path: str) -> list[StoredFile]:
@@ -172,7 +175,7 @@ class Folder:
         return [
             StoredFile(str(name)[start:], int(info["size"]), modified(info))
             for name, info in listing.items()
-            if info["type"] == "file"
+            if is_file(info)
         ]
 
     def read(self, path: str) -> bytes:
@@ -287,8 +290,12 @@ class Folder:
 
     def remove(self, path: str = "") -> None:
         """Delete a file or a whole folder, if it exists."""
-        if self.filesystem.exists(self.full(path)):
-            self.filesystem.rm(self.full(path), recursive=True)
+        if not has_magic(self.full(path)) or self.is_local:
+            if self.filesystem.exists(self.full(path)):
+                self.filesystem.rm(self.full(path), recursive=True)
+        else:  # fsspec would take the path for a pattern, and remove what matches it
+            for name in self.filesystem.find(self.full(path)):
+                self.filesystem.rm_file(name)
 
     def remove_files(self, paths: Sequence[str]) -> None:
         """Delete files, if they exist, and on a local disk the folders that this empties; in few requests."""
@@ -300,7 +307,7 @@ class Folder:
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     self.filesystem.rm_file(self.full(path))
-        elif has_magic(self.full()):  # fsspec would take the paths for patterns
+        elif has_magic(self.full()) or any(map(has_magic, paths)):  # fsspec would take the paths for patterns
             for path in paths:
                 self.remove(path)
         elif paths:

@@ -1,6 +1,7 @@
 """Listings of files: sizes, times and versions, on local disks and from the entries of other filesystems.
 
-- `StoredFile`, `local_files`: a recursive listing; `modified`: the time of an entry of any filesystem
+- `StoredFile`, `local_files`: a recursive listing
+- `is_file`, `modified`: kind and time of an entry of any filesystem
 - `local_versions`, `version`: tell whether a file was written again
 - `remove_empty`: folders without files; `protocols`: kind of a filesystem
 """
@@ -45,6 +46,11 @@ def remove_empty(folders: set[Path], root: Path) -> None:
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         with contextlib.suppress(OSError):  # not empty
             (root / folder).rmdir()
+
+
+def is_file(info: Mapping[str, Any]) -> bool:
+    """Whether an entry of a listing is a file: not a folder, nor the empty object that some tools make for one."""
+    return info["type"] == "file" and not str(info["name"]).endswith("/")
 
 
 def modified(info: Mapping[str, Any]) -> float | None:

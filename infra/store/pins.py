@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from infra.store.filesystem import Folder
+from infra.store.records import readable_fields
 
 
 class Pins:
@@ -39,9 +40,10 @@ class RemovedArtifacts:
         self._folder = Folder(store_url).child("gc")
 
     def by_run(self) -> dict[str, list[str]]:
-        """Run id -> names of stages; empty if nothing was removed."""
+        """Run id -> names of stages; empty if nothing was removed, or the list is damaged."""
         [data] = self._folder.read_many([self.PATH])
-        return {} if data is None else dict(json.loads(data))
+        stages = {} if data is None else readable_fields(data)
+        return {run: list(map(str, names)) for run, names in stages.items() if isinstance(names, list)}
 
     def write(self, stages: Mapping[str, Sequence[str]]) -> None:
         """Replace the list."""

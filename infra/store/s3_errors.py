@@ -19,7 +19,7 @@ TRANSIENT_ERRORS = (
     boto.HTTPClientError, boto.ConnectionError, ResponseParserError, boto.IncompleteReadError, aiohttp.ClientError,
     http.client.HTTPException, TimeoutError, ConnectionError,
 )  # fmt: skip
-TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
+TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
 TRANSIENT_CODES = frozenset({
     "SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestLimitExceeded",
     "TooManyRequests", "TooManyRequestsException", "BandwidthLimitExceeded", "InternalError", "ServiceUnavailable",
@@ -44,6 +44,10 @@ RIGHTS = {
     "list_multipart_uploads": "s3:ListBucketMultipartUploads",
 }  # fmt: skip
 """Request -> right that it needs."""
+FULL_CODES = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "StorageFull", "507"})
+FOR_PROGRAMS = frozenset({404, 409, 412, 416})
+"""Statuses of which callers expect the error that fits."""
+UPLOADS = ("put_object", "upload_part", "create_multipart_upload", "complete_multipart_upload")
 RESUMES = "the same command then resumes"
 
 
@@ -71,6 +75,8 @@ class Fault:
         if not self.status:
             permanent = (*NO_CREDENTIALS, boto.SSLError)
             return isinstance(self.error, TRANSIENT_ERRORS) and not isinstance(self.error, permanent)
+        if self.code in FULL_CODES:
+            return False
         return self.code in TRANSIENT_CODES or self.status in TRANSIENT_STATUS
 
     @property
@@ -125,10 +131,25 @@ class Fault:
                 f"the bucket {bucket} does not exist at this address; create it, or check the store's URL and "
                 "AWS_ENDPOINT_URL"
             )
+        if self.code in FULL_CODES:
+            return EnvironmentProblem(
+                f"{where}: the object store is full, or a quota of it is used up ({self.text}: {self.message}); remove "
+                f"what no run needs (headrace gc), or raise the quota; {RESUMES}"
+            )
+        if self.code == "InvalidObjectState":
+            return EnvironmentProblem(
+                f"{where}: it is in an archive, from which it cannot be read ({self.message}); restore it first"
+            )
         if self.status in (401, 403):
             return EnvironmentProblem(
                 f"{where}: {self.text}: {method} is not permitted; grant these credentials the right "
                 f"{RIGHTS.get(method, method)}"
+            )
+        if self.status and self.status not in FOR_PROGRAMS and not (self.status == 501 and "IfNoneMatch" in request):
+            checksums = "; for a server that does not know checksums: AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+            return EnvironmentProblem(
+                f"{where}: the server refuses {method} ({self.text}: {self.message}); check that the store's URL and "
+                f"AWS_ENDPOINT_URL are those of an S3 server{checksums if method in UPLOADS else ''}"
             )
         return None
 

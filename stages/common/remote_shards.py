@@ -1,7 +1,7 @@
 """Token shards on an object store, of which only the requested windows are read.
 
-A shard is an Arrow file of one record batch, whose beginning tells where the values of each column are; they are read by
-ranges (`infra.store.range_reader`).
+A shard is an Arrow file of one record batch, whose beginning tells where the values of each column are; they are read
+by ranges (`infra.store.range_reader`).
 
 - `RemoteShards`: the flat tokens of some shards, and their documents
 """
@@ -10,6 +10,7 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +92,7 @@ class RemoteShards:
         starts = self._whole([shard.id_starts for shard in self._shards])
         texts = [data.tobytes() for data in self._whole([shard.ids for shard in self._shards])]
         return [
-            [text[start:stop].decode() for start, stop in zip(borders[:-1], borders[1:], strict=True)]
+            [text[start:stop].decode() for start, stop in pairwise(borders.tolist())]
             for text, borders in zip(texts, starts, strict=True)
         ]
 

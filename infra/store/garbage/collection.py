@@ -58,8 +58,9 @@ def collect(
     check_store(Folder(store_url))  # before anything is written
     gate = GarbageGate(store_url)
     with gate.claimed() as claim:
-        _close_silent(store_url, older_than_seconds, report)
-        contents, now, left = read_contents(Folder(store_url), stages), time.time(), gate.listed()
+        now = gate.time_now(claim)
+        _close_silent(store_url, older_than_seconds, now, report)
+        contents, left = read_contents(Folder(store_url), stages), gate.listed()
         runs = read_runs(store_url)
         selected = select_garbage(contents, runs, now, older_than_seconds, left)
         gate.publish(claim, {row.name for row in selected if row.name})
@@ -71,10 +72,10 @@ def collect(
     return removed
 
 
-def _close_silent(store_url: str, older_than_seconds: float, report: Callable[[str], None]) -> None:
+def _close_silent(store_url: str, older_than_seconds: float, now: float, report: Callable[[str], None]) -> None:
     """Take over runs older than the limit whose owner is silent, so that one that wakes up is fenced."""
     runs, store = read_runs(store_url), RunStore(store_url)
-    old = [run for run in runs.live if time.time() - runs.last_active(runs.records[run]) >= older_than_seconds]
+    old = [run for run in runs.live if now - runs.last_active(runs.records[run]) >= older_than_seconds]
 
     def take_over(run_id: str) -> None:
         adopted = store.adopt(run_id, lambda line: None)

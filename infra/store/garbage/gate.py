@@ -18,7 +18,10 @@ left. It takes over the claim of a gc that ended or was silent for three beats; 
 
 import gzip
 import json
+import math
 import re
+import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -89,14 +92,22 @@ class GarbageGate:
             heartbeat.stop()
             self._close(claim)
 
+    def time_now(self, claim: Claim) -> float:
+        """Time by the clock of the store, at which the claim was taken just now, or by this host's if that is earlier.
+
+        Files have times of the store's clock; one of this host that is ahead would make all of them old. Seconds since
+        1970.
+        """
+        return min(time.time(), self._folder.modified(f"{claim.number:06d}.json") or math.inf)
+
     def publish(self, claim: Claim, names: Iterable[str]) -> None:
         """Publish what is about to be removed."""
         claim.check()
         self._folder.write(f"{claim.number:06d}.list", gzip.compress(json.dumps(sorted(names)).encode()))
 
     def listed(self) -> set[str]:
-        """Names in all lists: what a gc that ended too early may have left in part."""
-        return {name for names in self._contents() for name in names}
+        """Names in all readable lists: what a gc that ended too early may have left in part."""
+        return {name for names in self._contents() if names is not None for name in names}
 
     def _close(self, claim: Claim) -> None:
         """Withdraw the lists up to this claim's, and mark it as ended."""
@@ -106,13 +117,14 @@ class GarbageGate:
         self._folder.write(f"{claim.number:06d}.done", b"")
 
     def _removing(self, is_wanted: Callable[[str], bool]) -> int:
-        """Number of the newest claim if any list has a name that is wanted, else 0."""
-        wanted = any(is_wanted(name) for names in self._contents() for name in names)
+        """Number of the newest claim if any list has a name that is wanted, or cannot be read, else 0."""
+        wanted = any(names is None or any(map(is_wanted, names)) for names in self._contents())
         return self._claims.highest() if wanted else 0
 
-    def _contents(self) -> list[list[str]]:
+    def _contents(self) -> list[list[str] | None]:
+        """Names in each list; None for one that is damaged, as in a store that was copied in part."""
         contents = self._folder.read_many([f"{number:06d}.list" for number in self._lists()])
-        return [json.loads(gzip.decompress(data)) for data in contents if data is not None]
+        return [_names(data) for data in contents if data is not None]
 
     def _lists(self) -> list[int]:
         matches = (_LIST.fullmatch(name) for name in self._folder.names())
@@ -123,3 +135,10 @@ class GarbageGate:
         if owner is not None and owner.process.is_gone:
             return False
         return not self._claims.is_silent(number)
+
+
+def _names(data: bytes) -> list[str] | None:
+    try:
+        return list(map(str, json.loads(gzip.decompress(data))))
+    except (OSError, EOFError, zlib.error, ValueError, TypeError):
+        return None

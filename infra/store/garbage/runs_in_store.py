@@ -30,13 +30,25 @@ class RunsInStore:
 
     def kept(self, now: float, older_than_seconds: float) -> set[str]:
         """Ids of the runs that are pinned, alive or younger than the limit, and the runs that unfinished ones rerun."""
+        earlier = self._begun_before(now)
         kept = {
             run_id
             for run_id, record in self.records.items()
-            if run_id in self.pinned or run_id in self.live or now - self.last_active(record) < older_than_seconds
+            if run_id in self.pinned
+            or run_id in self.live
+            or now - max(self.last_active(record), earlier[run_id]) < older_than_seconds
         }
         bases = {self.records[run_id].base_run for run_id in kept if self.records[run_id].status != "finished"}
         return kept | {base for base in bases if base in self.records}
+
+    def _begun_before(self, now: float) -> dict[str, float]:
+        """Run id -> newest start of the runs before it, by numbers: on a host whose clock is behind, it ended later."""
+        newest, times = 0.0, dict.fromkeys(self.records, 0.0)
+        for record in sorted(self.records.values(), key=lambda record: record.sequence):
+            if record.sequence:
+                times[record.run_id], started = newest, record.started.timestamp()
+                newest = max(newest, started if started <= now else 0.0)
+        return times
 
     def last_active(self, record: RunRecord) -> float:
         """Time when the run ended, else of its last heartbeat or its start; seconds since 1970."""
@@ -63,7 +75,7 @@ def read_runs(store_url: str, before: RunsInStore | None = None) -> RunsInStore:
         before: an earlier reading; only records that changed since are read, and count as alive.
 
     Raises:
-        EnvironmentProblem: if a record cannot be read, since nobody knows what that run needs.
+        EnvironmentProblem: if a record cannot be read, or that of a pinned run is missing: nobody knows what it needs.
     """
     runs = RunStore(store_url)
     rows, unreadable = runs.index()
@@ -71,23 +83,33 @@ def read_runs(store_url: str, before: RunsInStore | None = None) -> RunsInStore:
         raise EnvironmentProblem(
             f"{unreadable[0].problem}; headrace gc removes nothing while it cannot know what a run needs"
         )
-    versions = {row.run_id: row for row in rows}
+    versions, pinned = {row.run_id: row for row in rows}, Pins(store_url).ids()
+    if lost := sorted(pinned - versions.keys()):
+        raise EnvironmentProblem(
+            f"the record of the pinned run {lost[0]} is missing in {runs.folder.url}; headrace gc removes nothing while "
+            f"it cannot know what a run needs: bring {lost[0]}.json back, or give it up with: headrace unpin {lost[0]}"
+        )
     known = before.versions if before else {}
     changed = [row for row in rows if known.get(row.run_id) != row]
     records = {run_id: record for run_id, record in (before.records if before else {}).items() if run_id in versions}
     records |= {record.run_id: record for record in runs.newest_first(changed)}
-    live = {run_id for run_id, record in records.items() if record.status == "running" and not _is_gone(record)}
+    running = [record for record in records.values() if record.status == "running"]
+    gone = [record for record in running if process_of(record).is_gone]
+    live = {record.run_id for record in running} - {record.run_id for record in gone} | _handed_over(runs, gone)
     if before:
         live = {run_id for run_id in live if run_id in before.live} | {row.run_id for row in changed}
     unfinished = [record for record in records.values() if record.status != "finished"]
     paths = [f"{record.run_id}.claims/{hold_file(record.claim)}" for record in unfinished]
     holds = zip(unfinished, runs.folder.read_many(paths), strict=True)
     held = {record.run_id: data.decode() for record, data in holds if data is not None}
-    return RunsInStore(records, versions, Pins(store_url).ids(), live, held, _beats(runs, unfinished))
+    return RunsInStore(records, versions, pinned, live, held, _beats(runs, unfinished))
 
 
-def _is_gone(record: RunRecord) -> bool:
-    return process_of(record).is_gone
+def _handed_over(runs: RunStore, records: list[RunRecord]) -> set[str]:
+    """Ids of the runs whose owner has left the next number to a job on a cluster, which may still wait for room."""
+    requests = [f"{record.run_id}/jobs/{record.claim + 1:06d}.json" for record in records]
+    found = zip(records, runs.folder.read_many(requests), strict=True)
+    return {record.run_id for record, request in found if request is not None}
 
 
 def _beats(runs: RunStore, unfinished: list[RunRecord]) -> dict[str, float]:

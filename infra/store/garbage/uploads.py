@@ -13,14 +13,20 @@ def unfinished_uploads(root: Folder) -> list[StoredFile]:
     bucket, prefix = _bucket_and_prefix(root)
     if bucket is None:
         return []
-    try:
-        answer = root.filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
-    except (OSError, NotImplementedError, EnvironmentProblem):
-        return []  # not permitted, or not known to this server
-    return [
-        StoredFile(upload["Key"][len(prefix) :], 0, upload["Initiated"].timestamp(), upload["UploadId"])
-        for upload in answer.get("Uploads", [])
-    ]
+    uploads: list[StoredFile] = []
+    page: dict[str, str] | None = {}
+    while page is not None:
+        try:
+            answer = root.filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **page)
+        except (OSError, NotImplementedError, EnvironmentProblem):
+            return uploads  # not permitted, or not known to this server
+        uploads += [
+            StoredFile(upload["Key"][len(prefix) :], 0, upload["Initiated"].timestamp(), upload["UploadId"])
+            for upload in answer.get("Uploads", [])
+        ]
+        markers = answer.get("NextKeyMarker", ""), answer.get("NextUploadIdMarker", "")
+        page = {"KeyMarker": markers[0], "UploadIdMarker": markers[1]} if answer.get("IsTruncated") else None
+    return uploads
 
 
 def abort_uploads(root: Folder, uploads: Sequence[StoredFile]) -> None:

@@ -239,14 +239,40 @@ def test_a_store_without_a_right_is_refused_before_anything_starts(folder, proxy
     ("403", "InvalidAccessKeyId", "does not accept the credentials"),
     ("403", "SignatureDoesNotMatch", "does not accept the credentials"),
     ("403", "RequestTimeTooSkewed", "the clock of this machine"),
-    ("501", "NotImplemented", "cannot be used: an attempt to list"),
-    ("400", "KeyTooLongError", "cannot be used: an attempt to list"),
+    ("501", "NotImplemented", r"the server refuses list_objects_v2 \(501 NotImplemented: planted\)"),
+    ("400", "KeyTooLongError", "the server refuses list_objects_v2"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_store_is_one_sentence(folder, proxy, status, code, words):
     proxy.fail("*", ".", status, code=code)
     with pytest.raises(EnvironmentProblem, match=words) as error:
         check_access(folder.url)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("status", "code", "words"), [
+    ("501", "NotImplemented", "the server refuses put_object .* AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
+    ("400", "InvalidArgument", "the server refuses put_object .* AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
+    ("403", "QuotaExceeded", r"is full, or a quota of it is used up \(403 QuotaExceeded: planted\); .* then resumes"),
+    ("507", "InsufficientStorage", "is full, or a quota of it is used up"),
+    ("507", "XMinioStorageFull", "is full, or a quota of it is used up"),
+])  # fmt: skip
+def test_a_server_that_takes_no_file_is_not_asked_again(folder, proxy, status, code, words):
+    proxy.fail("PUT", ".", status, code=code)
+    for write in (
+        lambda: check_access(folder.url),
+        lambda: folder.write("a", b"1"),
+        lambda: folder.create("a").close(),
+    ):
+        proxy.seen.clear()
+        with pytest.raises(EnvironmentProblem, match=words):
+            write()
+        assert [line.split()[0] for line in proxy.seen].count("PUT") == 1
+
+
+def test_a_file_in_an_archive_is_named(folder, proxy):
+    proxy.fail("GET", "cold", "403", code="InvalidObjectState")
+    with pytest.raises(EnvironmentProblem, match=r"/cold: it is in an archive, .*; restore it first"):
+        folder.read("cold")
 
 
 def test_a_missing_bucket_is_named_and_not_created(proxy):

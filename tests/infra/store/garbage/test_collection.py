@@ -11,12 +11,15 @@ import pytest
 
 from data_schemas.errors import EnvironmentProblem
 from data_schemas.manifest import ArtifactRef, RunRecord
+from flows.commands.pin import unpin_run
+from infra.processes import boot_id, pid_namespace
 from infra.store import claims
 from infra.store.filesystem import Folder
 from infra.store.garbage import collection
 from infra.store.garbage.collection import collect, preview
 from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate
+from infra.store.garbage.runs_in_store import read_runs
 from infra.store.garbage.uploads import abort_uploads, unfinished_uploads
 from infra.store.pins import Pins, RemovedArtifacts
 from infra.store.runs import RunStore, close
@@ -25,6 +28,10 @@ from tests.infra.store.garbage.small_store import DAY, STAGES, add_artifact, add
 from tests.infra.store.run_records import run_record
 
 BEAT_SECONDS = 0.1
+GONE = {
+    "host": "h", "boot_id": boot_id(), "pid_namespace": pid_namespace(), "pid": 2**22 + 1, "process_started": 1.0,
+}  # fmt: skip
+"""A process of this machine that has ended."""
 
 
 @pytest.fixture(autouse=True)
@@ -205,6 +212,44 @@ def test_a_removed_artifact_that_was_made_again_is_not_listed_as_removed(aged):
     RunStore(store).save(close(run_record("other"), "finished"))
     collect(store, STAGES, 30 * DAY, print)
     assert RemovedArtifacts(store).by_run() == {"old": ["clean", "dedup"]}
+
+
+def test_nothing_goes_while_the_record_of_a_pinned_run_is_missing(aged, capsys):
+    store, _ = aged
+    Pins(store).add("old")
+    RunStore(store).folder.remove("old.json")
+    for look in (lambda: preview(store, STAGES, 30 * DAY), lambda: collect(store, STAGES, 30 * DAY, print)):
+        with pytest.raises(EnvironmentProblem, match=r"record of the pinned run old is missing .* headrace unpin old"):
+            look()
+    unpin_run(store, "old")
+    assert "unpinned old" in capsys.readouterr().out
+    assert preview(store, STAGES, 30 * DAY)
+
+
+def test_a_run_that_was_left_to_a_job_which_waits_for_room_is_alive(aged):
+    """Its submitter has ended, and the job has not yet taken the run."""
+    store, refs = aged
+    ended = add_run(store, "waits", 90, refs, status="running", ended=None, **GONE)
+    assert collect(store, STAGES, 30 * DAY, print)
+    with_an_old_run(store)
+    add_run(store, "waits", 90, refs, status="running", ended=None, **GONE)
+    Folder(store).write(f"runs/waits/jobs/{ended.claim + 1:06d}.json", b"{}")
+    assert read_runs(store).live == {"waits"}
+    assert {row.kind for row in preview(store, STAGES, 30 * DAY)} == {"partitions"}, "what is part of no artifact"
+
+
+def test_damaged_lists_stop_no_run_and_no_collection(aged):
+    """As in a store that was copied while a collection worked."""
+    store, _ = aged
+    collect(store, STAGES, 30 * DAY, print)
+    Folder(store).write("gc/removed.json", b"")
+    Folder(store).write("gc/000001.list", b"\x1f\x8bcut off")
+    assert RemovedArtifacts(store).by_run() == {}
+    assert GarbageGate(store).wait(lambda name: False, print), "whatever is being removed is waited for"
+    assert Folder(store).names("gc").count("000001.list") == 0
+    Folder(store).write("gc/000002.list", b"")
+    assert collect(store, STAGES, 0, print)
+    assert not GarbageGate(store).wait(lambda name: True, print)
 
 
 @pytest.mark.slow
