@@ -86,8 +86,8 @@ def read_runs(store_url: str, before: RunsInStore | None = None) -> RunsInStore:
     versions, pinned = {row.run_id: row for row in rows}, Pins(store_url).ids()
     if lost := sorted(pinned - versions.keys()):
         raise EnvironmentProblem(
-            f"the record of the pinned run {lost[0]} is missing in {runs.folder.url}; headrace gc removes nothing while "
-            f"it cannot know what a run needs: bring {lost[0]}.json back, or give it up with: headrace unpin {lost[0]}"
+            f"the record of pinned run {lost[0]} is missing in {runs.folder.url}; headrace gc removes nothing, "
+            f"as nobody knows what that run needs: put {lost[0]}.json back, or: headrace unpin {lost[0]}"
         )
     known = before.versions if before else {}
     changed = [row for row in rows if known.get(row.run_id) != row]

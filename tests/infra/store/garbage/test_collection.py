@@ -219,7 +219,7 @@ def test_nothing_goes_while_the_record_of_a_pinned_run_is_missing(aged, capsys):
     Pins(store).add("old")
     RunStore(store).folder.remove("old.json")
     for look in (lambda: preview(store, STAGES, 30 * DAY), lambda: collect(store, STAGES, 30 * DAY, print)):
-        with pytest.raises(EnvironmentProblem, match=r"record of the pinned run old is missing .* headrace unpin old"):
+        with pytest.raises(EnvironmentProblem, match=r"record of pinned run old is missing .* headrace unpin old"):
             look()
     unpin_run(store, "old")
     assert "unpinned old" in capsys.readouterr().out
