@@ -26,8 +26,10 @@ from flows.planning import PlannedStage
 from flows.run_session import RunView
 from infra.progress import ProgressListener
 
-# A log has no width of its own; 160 columns keep ids whole.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+# A log has no width of its own; 160 columns keep ids whole. Names of configs, tasks and files may look like markup.
+console = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160
+)
 PLAIN_LINE_EVERY_SECONDS = 10.0
 RECENT_ADVANCES = 20
 

@@ -18,6 +18,9 @@ from infra.store.pins import Pins, RemovedArtifacts
 from infra.store.run_index import UnreadableRun
 from infra.store.runs import RunStore, process_of
 
+NAMED = 10
+"""Records that cannot be read, up to which each is named."""
+
 
 @dataclass(frozen=True)
 class RunPage:
@@ -66,11 +69,14 @@ def print_runs(page: RunPage) -> None:
             stages,
             rerun_of,
         )
-    for run in page.unreadable:
+    shown, others = page.unreadable[:NAMED], len(page.unreadable[NAMED:])
+    for run in shown:
         table.add_row(run.run_id, "", "unreadable", "", "", "")
     console.print(table if table.rows else "no runs yet; begin with: headrace run configs/demo.yaml")
-    for run in page.unreadable:
+    for run in shown:
         console.print(f"unreadable: {run.problem}", markup=False)
+    if others:
+        console.print(f"and {others:,} more records that cannot be read; all with: headrace runs --json")
     if page.older and page.records:
         older = f"headrace runs --before {page.records[-1].run_id}"
         console.print(f"{len(page.records)} of {page.total} runs; older: {older}", markup=False)

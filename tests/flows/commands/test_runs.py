@@ -62,3 +62,25 @@ def test_of_what_a_run_is_a_rerun(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     ends = {words[0]: words[-1] for line in lines[1:] if (words := line.split())}
     assert ends == {"swept": "first", "rerun": "first:compress"}
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path, capsys):
+    store = RunStore(str(tmp_path))
+    names = ["[/red]", "[bold]x[/bold]", ":fire:", "a [v2]", "[link=http://x]y"]
+    for number, name in enumerate(names, 1):
+        record = run_record(f"run-{number}").model_copy(update={"sequence": number, "config_name": name})
+        store.save(close(record, "failed", "[/no] :fire:"))
+    print_runs(run_page(str(tmp_path), None, None))
+    output = capsys.readouterr().out
+    assert all(name in output for name in names)
+    print_summary(str(tmp_path), store.get("run-1"))
+    assert "[/no] :fire:" in capsys.readouterr().out
+
+
+def test_of_many_records_that_cannot_be_read_some_are_named(runs, capsys):
+    for number in range(30):
+        RunStore(runs).folder.write(f"damaged-{number:02d}.json", b"{")
+    print_runs(run_page(runs, 2, None))
+    output = capsys.readouterr().out
+    assert output.count("unreadable: ") == 10 and "and 20 more records that cannot be read" in output
+    assert sum(row["status"] == "unreadable" for row in runs_json(run_page(runs, 2, None))["runs"]) == 30
