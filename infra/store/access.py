@@ -1,13 +1,17 @@
 """Whether a store can be used, before anything starts."""
 
+import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from data_schemas.errors import EnvironmentProblem, HeadraceError
 from infra.named_errors import check_writable
 from infra.store.filesystem import Folder
 
+_KEY = re.compile(r"[0-9a-f]{64}")
 ATTEMPTS = 3
 """Attempts of each request of the check: a server that is away should be reported at once."""
 
@@ -21,6 +25,7 @@ def check_access(url: str) -> None:
     folder = Folder(url)
     if folder.is_local:
         check_writable(folder.local_path(""))
+        _check_folders_of_others(folder.local_path())
         return
     if folder.is_in_process:
         return
@@ -50,6 +55,29 @@ def check_access(url: str) -> None:
                 f"the store {url} cannot be used: a file that was just written has other content when it is read; "
                 "use a store without a cache between"
             )
+
+
+def _check_folders_of_others(store: Path) -> None:
+    """Refuse a store of which another user made a folder that this one may not write to.
+
+    Raises:
+        EnvironmentProblem: if there is such a folder.
+    """
+    for path in sorted(path for path in store.iterdir() if path.is_dir()):
+        if not os.access(path, os.W_OK | os.X_OK) and (path.name == "runs" or _has_keys(path)):
+            raise EnvironmentProblem(
+                f"the store {store} cannot be used: you may not write to {path}, which another user made; for a store "
+                f"of several users, give it to a group of theirs (chgrp -R GROUP {store}; chmod -R g+rwX,g+s {store}) "
+                "and let them all work with umask 002"
+            )
+
+
+def _has_keys(folder: Path) -> bool:
+    """Whether it is the folder of a stage; what else is in a store is not ours, such as `lost+found`."""
+    try:
+        return any(_KEY.fullmatch(path.name) for path in folder.iterdir())
+    except PermissionError:
+        return False
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Names of files and folders that filesystems take for something else."""
 
+import os
 import uuid
 
 import pytest
@@ -92,6 +93,19 @@ def test_empty_objects_that_stand_for_folders_are_no_files(s3):
 
 def key(folder: Folder, path: str) -> str:
     return folder.full(path).partition("/")[2]
+
+
+def test_a_store_with_a_folder_of_another_user_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    """Under umask 022 the first user of a stage keeps its folder; root, who may write anywhere, runs these tests."""
+    (tmp_path / "clean" / ("a" * 64)).mkdir(parents=True)
+    (tmp_path / "dedup" / ("b" * 64)).mkdir(parents=True)
+    (tmp_path / "lost+found").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "lost" not in str(path) and access(path, mode))
+    check_access(str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("dedup") and access(path, mode))
+    with pytest.raises(EnvironmentProblem, match=r"you may not write to .*/dedup, .* umask 002$"):
+        check_access(str(tmp_path))
 
 
 def test_a_store_on_s3_needs_a_bucket():
