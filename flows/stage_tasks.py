@@ -110,6 +110,7 @@ def stage_markdown(outcome: StageOutcome, artifact: Artifact) -> str:
         "artifact": f"`{artifact.ref.label}`",
         "folder": f"`{artifact.folder.full(artifact.ref.attempt)}`",
         "seconds": f"{manifest.seconds:.1f}",
+        "seconds planned": f"{manifest.estimate.seconds:.1f}" if manifest.estimate else "",
         "peak memory": f"{manifest.peak_memory_bytes / 2**20:,.0f} MiB",
         **{name.replace("_", " "): f"{amount:,}" for name, amount in manifest.counts.items()},
     }

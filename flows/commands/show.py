@@ -145,6 +145,8 @@ def run_json(store_url: str, record: RunRecord) -> dict[str, Any]:
                 "digest": manifest.digest,
                 "counts": manifest.counts,
                 "peak_memory_bytes": manifest.peak_memory_bytes,
+                "estimate": manifest.estimate.model_dump(exclude={"output"}) if manifest.estimate else None,
+                "incomplete": list(manifest.incomplete),
             }
             for stage, manifest in stages.items()
         ],

@@ -103,4 +103,5 @@ def test_the_json_of_a_run_keeps_its_keys(tmp_path):
     assert list(row) == ["run_id", "status", "config", "stages", "report", "links", "metrics", "pinned", "removed"]
     assert list(row["stages"][0]) == [
         "stage", "action", "why", "artifact", "seconds", "digest", "counts", "peak_memory_bytes",
+        "estimate", "incomplete",
     ]  # fmt: skip
