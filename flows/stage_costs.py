@@ -76,7 +76,7 @@ class RegisteredPlan:
 
 def _machine(decision: PlannedStage, execution: ExecutionConfig) -> str:
     """This machine, unless nodes of a cluster may compute."""
-    on_cluster = os.environ.get("RAY_ADDRESS", "local") != "local"
+    on_cluster = os.environ.get("RAY_ADDRESS") not in (None, "", "local")
     uses_ray = execution.engine == "ray" or computes_on_workers(decision.config)
     return "" if on_cluster and uses_ray else machine_key()
 

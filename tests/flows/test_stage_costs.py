@@ -131,8 +131,10 @@ def test_what_a_cluster_computed_is_not_learned_as_this_machines(store, path, mo
     for engine, machine in (("ray", ""), ("processes", machine_key())):
         execution = mini_config(path, f"execution.engine={engine}").execution
         assert stage_costs._machine(row, execution) == machine
-    monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert stage_costs._machine(row, execution) == machine_key()
+    execution = mini_config(path, "execution.engine=ray").execution
+    for address in ("local", ""):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert stage_costs._machine(row, execution) == machine_key()
 
 
 def test_costs_of_other_machines_and_damaged_records_are_left_out(store, path):
