@@ -8,11 +8,13 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
 from data_schemas.errors import ConfigError
+from modeling.decoding.continuations import MIN_COMMON_TOKENS, caches_exactly
 from modeling.decoding.native_decoder import NativeDecoder
 from modeling.evaluation.peak_memory import peak_tensor_bytes, tensor_bytes
 from modeling.transformer import Transformer
@@ -44,6 +46,8 @@ def generate_batch(
     stop_when: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Continue prompts of different lengths in a batch; each continuation is the same as without the others.
+
+    The beginning that all prompts share, such as the examples of a few-shot prompt, is read once.
 
     A row that fills the context continues from its newest half, so that the cost per token is bounded.
 
@@ -77,10 +81,9 @@ def generate_batch(
     while active:
         window_moved = [row.move_window() for row in active]
         if predictor is None or any(window_moved):
-            predictor, inputs = _Predictor(model, len(active)), [row.window for row in active]
+            predictor, logits = _Predictor.started(model, [row.window for row in active])
         else:
-            inputs = [row.tokens[-1:] for row in active]
-        logits = predictor.predict(inputs)
+            logits = predictor.predict([row.tokens[-1:] for row in active])
         for row, row_logits in zip(active, logits, strict=True):
             row.append(_sample(row_logits, temperature, top_k, row.generator), stop_token, max_new_tokens)
             row.finished = row.finished or bool(stop_when and stop_when(row.new_tokens))
@@ -145,6 +148,19 @@ class _Predictor:
         self._cache = model.new_cache(rows)
         self._native = self._native_decoder()
 
+    @classmethod
+    def started(cls, model: Transformer, windows: Sequence[Sequence[int]]) -> "tuple[_Predictor, Tensor]":
+        """A predictor that has read the windows, and the logits after them; a common beginning is read once."""
+        same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*windows, strict=False))
+        common = min(sum(1 for _ in same), *(len(window) - 1 for window in windows))
+        if len(windows) == 1 or common < MIN_COMMON_TOKENS or not caches_exactly(model):
+            predictor = cls(model, len(windows))
+            return predictor, predictor.predict(windows)
+        predictor = cls(model, 1)
+        predictor.predict([windows[0][:common]])
+        predictor.keep([0] * len(windows))
+        return predictor, predictor.predict([window[common:] for window in windows])
+
     @property
     def is_native(self) -> bool:
         """Whether tokens are decoded in C."""
@@ -162,7 +178,7 @@ class _Predictor:
         return self._model.head(hidden[torch.arange(len(inputs)), counts - 1])  # type: ignore[no-any-return]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Drop all other rows from the cache."""
+        """Drop all other rows from the cache; a row that is named several times is copied."""
         self._cache.keep(rows)
         self._native = self._native_decoder()
 

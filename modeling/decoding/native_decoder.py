@@ -3,13 +3,16 @@
 At width 128 a token takes torch a millisecond or more, nearly all of it overhead between the matrix products
 (docs/results.md). The C kernel (`modeling/kernels/decoder.c`) works on the same tensors and the same key-value cache.
 It supports networks on the CPU with full attention and float32, int8, packed or low-rank matrices; all others are
-computed by torch.
+computed by torch. Rows of a batch are decoded together, so that weights are read once for eight of them, and shared out
+over threads; each gets the same bits as alone.
 
 - `NativeDecoder.create`: a decoder for a network and its cache, or None
 """
 
 import ctypes
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
 from typing import Any
 
@@ -35,6 +38,8 @@ MAX_BYTES = 64 * 2**20
 """Maximum size of the weights: in larger networks products dominate, and torch's use all cores."""
 MAX_BYTES_FOR_PREFILL = 2**21
 """Maximum size of weights that stay in the processor's cache while they are read for each token of a prompt."""
+ROWS_TOGETHER = 8
+"""Rows that weights are read for at a time, by each thread."""
 ABSENT, FLOAT, INT8, PACKED = range(4)
 
 
@@ -70,7 +75,10 @@ class _Layer(Structure):
 
 class _Decoder(Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("layers_count", "width", "head_width", "capacity", "max_width")),
+        *(
+            (name, c_int64)
+            for name in ("layers_count", "width", "head_width", "capacity", "max_width", "rows_together")
+        ),
         *((name, c_float) for name in ("epsilon", "residual_multiplier", "logit_multiplier")),
         ("frequencies", c_void_p),
         ("embedding", _Matrix),
@@ -101,15 +109,22 @@ class NativeDecoder:
         linears = [getattr(layer, name) for layer in self._layers for name in names]
         matrices = [matrix for linear in linears for matrix in (linear.first, linear.second)]
         max_width = max(config.width, *(max(matrix.outputs, matrix.inputs) for matrix in matrices))
-        self._scratch = torch.empty(3 * config.width + capacity + 3 * config.head_width + 3 * max_width)
-        self._logits = torch.empty(len(cache.lengths), config.vocabulary_size)
-        self._decoder = _Decoder(
-            config.layers, config.width, config.head_width, capacity, max_width,
-            config.norm_epsilon, residual_multiplier(config), logit_multiplier(config),
-            self._frequencies.data_ptr(), _matrix(model.embedding), _norm(model.final_norm),
-            _linear(model.head), self._layers, self._scratch.data_ptr(),
-        )  # fmt: skip
-        self._pointer = ctypes.byref(self._decoder)
+        rows = len(cache.lengths)
+        threads = 1 if self.fast_prefill else max(1, min(torch.get_num_threads(), rows))
+        together = min(ROWS_TOGETHER, -(-rows // threads))
+        row_numbers = config.head_width + 3 * config.width + 3 * max_width
+        self._scratch = torch.empty(threads, capacity + 2 * config.head_width + together * row_numbers)
+        self._logits = torch.empty(rows, config.vocabulary_size)
+        self._decoders = [
+            _Decoder(
+                config.layers, config.width, config.head_width, capacity, max_width, together,
+                config.norm_epsilon, residual_multiplier(config), logit_multiplier(config),
+                self._frequencies.data_ptr(), _matrix(model.embedding), _norm(model.final_norm),
+                _linear(model.head), self._layers, scratch.data_ptr(),
+            )
+            for scratch in self._scratch
+        ]  # fmt: skip
+        """One for each thread, which has its own buffers."""
         cache.assign_in_order()
 
     @classmethod
@@ -129,18 +144,42 @@ class NativeDecoder:
         assert len(inputs) == len(self._cache.lengths)
         for row, tokens in enumerate(inputs):
             for token in tokens[:-1]:
-                self._decode(row, [token], None)
-        self._decode(0, [tokens[-1] for tokens in inputs], self._logits.data_ptr())
+                self._finish([self._begin(self._decoders[0], row, [token], None)()])
+        last, share = [tokens[-1] for tokens in inputs], -(-len(inputs) // len(self._decoders))
+        calls = [
+            self._begin(decoder, first, last[first : first + share], self._logits[first:])
+            for decoder, first in zip(self._decoders, range(0, len(last), share), strict=False)
+        ]
+        others = [_threads().submit(call) for call in calls[1:]]
+        self._finish([calls[0](), *(other.result() for other in others)])
         return self._logits
 
-    def _decode(self, first: int, tokens: Sequence[int], logits: int | None) -> None:
+    def _begin(self, decoder: _Decoder, first: int, tokens: Sequence[int], logits: Tensor | None) -> Callable[[], int]:
+        """The call that appends a token to each row from `first` on; may run on any thread."""
         lengths = self._cache.lengths[first : first + len(tokens)]
         assert int(lengths.max()) < self._cache.capacity, "generation creates a new cache before this one overflows"
-        token_array = (c_int64 * len(tokens))(*tokens)
-        failed = self._kernels.decode(self._pointer, first, len(tokens), token_array, lengths.data_ptr(), logits)
-        if failed:
-            raise MemoryError("no memory for a token's activations")
+        before = lengths.clone()
         lengths += 1
+        target = None if logits is None else logits.data_ptr()
+        token_array = (c_int64 * len(tokens))(*tokens)
+
+        def call() -> int:
+            return int(
+                self._kernels.decode(ctypes.byref(decoder), first, len(tokens), token_array, before.data_ptr(), target)
+            )
+
+        return call
+
+    @staticmethod
+    def _finish(failures: Sequence[int]) -> None:
+        if any(failures):
+            raise MemoryError("no memory for a token's activations")
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads beside the caller's; the kernels run without Python's lock."""
+    return ThreadPoolExecutor(thread_name_prefix="decoder")
 
 
 def _is_supported(model: Transformer) -> bool:

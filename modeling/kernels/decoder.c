@@ -1,4 +1,5 @@
-/* Forward pass of a whole decoder for a token per row, in a single call instead of a hundred torch operations.
+/* Forward pass of a whole decoder for a token per row, in a single call instead of a hundred torch operations. Rows are
+   computed `rows_together` at a time, each as it would be alone: weights are read once for all of them.
 
    Layouts are those of `modeling.transformer`: queries, keys and values head by head, a key-value cache (rows,
    capacity, heads, 2, head_width) per layer. The structures are mirrored in `modeling.decoding.native_decoder`. */
@@ -44,7 +45,7 @@ struct layer {
 };
 
 struct decoder {
-    int64_t layers_count, width, head_width, capacity, max_width;
+    int64_t layers_count, width, head_width, capacity, max_width, rows_together;
     float epsilon, residual_multiplier, logit_multiplier;
     const float *frequencies; /* (head_width / 2): rotation angle of each pair per position */
     struct matrix embedding;
@@ -54,25 +55,43 @@ struct decoder {
     float *scratch;
 };
 
-static int apply_matrix(const struct matrix *matrix, const float *in, float *out)
+/* out (rows, outputs) = in (rows, inputs) weights^T + bias. */
+static void apply_float(const struct matrix *matrix, const float *in, float *out, int64_t rows)
+{
+    const int64_t inputs = matrix->inputs, outputs = matrix->outputs;
+    const float *bias = matrix->bias;
+    for (int64_t output = 0; output < outputs; output++) {
+        const float *weights = (const float *)matrix->weights + output * inputs, added = bias ? bias[output] : 0;
+        int64_t row = 0;
+        for (; row + ROWS_OF_DOTS <= rows; row += ROWS_OF_DOTS)
+            dots_float(weights, in + row * inputs, inputs, out + row * outputs + output, outputs, added, ROWS_OF_DOTS);
+        for (; row < rows; row++)
+            dots_float(weights, in + row * inputs, inputs, out + row * outputs + output, outputs, added, 1);
+    }
+}
+
+static int apply_matrix(const struct matrix *matrix, const float *in, float *out, int64_t rows)
 {
     if (matrix->kind == INT8)
-        return linear_int8(in, matrix->weights, matrix->scales, matrix->bias, out, matrix->input_scale, 1,
+        return linear_int8(in, matrix->weights, matrix->scales, matrix->bias, out, matrix->input_scale, rows,
                            matrix->outputs, matrix->inputs);
     if (matrix->kind == PACKED)
-        return linear_packed(in, matrix->weights, matrix->scales, matrix->bias, out, matrix->bits, matrix->group, 1,
+        return linear_packed(in, matrix->weights, matrix->scales, matrix->bias, out, matrix->bits, matrix->group, rows,
                              matrix->outputs, matrix->inputs);
-    const float *weights = matrix->weights, *bias = matrix->bias;
-    for (int64_t output = 0; output < matrix->outputs; output++)
-        out[output] = dot_float(weights + output * matrix->inputs, in, matrix->inputs) + (bias ? bias[output] : 0);
+    apply_float(matrix, in, out, rows);
     return 0;
 }
 
-static int apply(const struct linear *linear, const float *in, float *out, float *between)
+static int apply(const struct linear *linear, const float *in, float *out, float *between, int64_t rows)
 {
     if (linear->second.kind == ABSENT)
-        return apply_matrix(&linear->first, in, out);
-    return apply_matrix(&linear->first, in, between) || apply_matrix(&linear->second, between, out);
+        return apply_matrix(&linear->first, in, out, rows);
+    return apply_matrix(&linear->first, in, between, rows) || apply_matrix(&linear->second, between, out, rows);
+}
+
+static int64_t outputs_of(const struct linear *linear)
+{
+    return linear->second.kind == ABSENT ? linear->first.outputs : linear->second.outputs;
 }
 
 static void embed(const struct matrix *table, int64_t token, float *out)
@@ -222,23 +241,77 @@ static void attend(const struct decoder *decoder, const struct layer *layer, int
     }
 }
 
-/* `wide` is a buffer (neurons). */
+/* `wide` is a buffer (rows, neurons). */
 static int feed_forward(const struct layer *layer, const float *normed, float *update, float *wide, float *between,
-                        int64_t width)
+                        int64_t rows, int64_t width)
 {
     const struct matrix *up = &layer->up.first, *down = &layer->down.first;
     const int64_t neurons = down->inputs;
     if (layer->down_by_neuron && down->kind == INT8)
         return feed_forward_int8(normed, up->weights, up->scales, up->bias, layer->threshold, layer->down_by_neuron,
-                                 down->scales, down->bias, update, 1, neurons, width);
-    const int failed = apply(&layer->up, normed, wide, between);
-    for (int64_t i = 0; i < neurons; i++)
+                                 down->scales, down->bias, update, rows, neurons, width);
+    const int failed = apply(&layer->up, normed, wide, between, rows);
+    for (int64_t i = 0; i < rows * neurons; i++)
         wide[i] = wide[i] <= layer->threshold ? 0 : wide[i]; /* NaN stays */
     if (layer->down_by_neuron) {
-        sparse_product(wide, layer->down_by_neuron, down->bias, update, 1, neurons, width);
+        sparse_product(wide, layer->down_by_neuron, down->bias, update, rows, neurons, width);
         return failed;
     }
-    return failed | apply(&layer->down, wide, update, between);
+    return failed | apply(&layer->down, wide, update, between, rows);
+}
+
+static void normalize_rows(const struct norm *norm, const float *in, float *out, int64_t rows, int64_t width,
+                           float epsilon)
+{
+    for (int64_t row = 0; row < rows; row++)
+        normalize(norm, in + row * width, out + row * width, width, epsilon);
+}
+
+static void add_update(float *stream, const float *update, float multiplier, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        stream[i] += multiplier * update[i];
+}
+
+/* `decode` for at most `rows_together` rows. */
+static int decode_block(const struct decoder *decoder, int64_t first_row, int64_t rows, const int64_t *tokens,
+                        const int64_t *positions, float *logits)
+{
+    const int64_t width = decoder->width, head_width = decoder->head_width, together = decoder->rows_together;
+    float *scores = decoder->scratch, *rotations = scores + decoder->capacity + 2 * head_width; /* see `attend` */
+    float *stream = rotations + together * head_width, *normed = stream + together * width;
+    float *update = normed + together * width, *between = update + together * width;
+    float *wide = between + together * decoder->max_width, *mixed = wide + together * decoder->max_width;
+    int failed = 0;
+    for (int64_t row = 0; row < rows; row++) {
+        float *rotation = rotations + row * head_width;
+        for (int64_t i = 0; i < head_width / 2; i++) {
+            const float angle = (float)positions[row] * decoder->frequencies[i];
+            rotation[i] = cosf(angle);
+            rotation[i + head_width / 2] = sinf(angle);
+        }
+        embed(&decoder->embedding, tokens[row], stream + row * width);
+    }
+    for (int64_t index = 0; index < decoder->layers_count; index++) {
+        const struct layer *layer = decoder->layers + index;
+        const int64_t projected = outputs_of(&layer->query_key_value), heads = layer->heads * head_width;
+        normalize_rows(&layer->attention_norm, stream, normed, rows, width, decoder->epsilon);
+        failed |= apply(&layer->query_key_value, normed, wide, between, rows);
+        for (int64_t row = 0; row < rows; row++)
+            attend(decoder, layer, first_row + row, positions[row], rotations + row * head_width,
+                   wide + row * projected, mixed + row * heads, scores);
+        failed |= apply(&layer->output, mixed, update, between, rows);
+        add_update(stream, update, decoder->residual_multiplier, rows * width);
+        normalize_rows(&layer->feed_forward_norm, stream, normed, rows, width, decoder->epsilon);
+        failed |= feed_forward(layer, normed, update, wide, between, rows, width);
+        add_update(stream, update, decoder->residual_multiplier, rows * width);
+    }
+    if (!logits)
+        return failed;
+    normalize_rows(&decoder->final_norm, stream, normed, rows, width, decoder->epsilon);
+    for (int64_t i = 0; i < rows * width; i++)
+        normed[i] *= decoder->logit_multiplier;
+    return failed | apply(&decoder->head, normed, logits, between, rows);
 }
 
 /* Append a token to each of the rows from `first_row` on, at the given positions, and compute the logits (rows,
@@ -246,40 +319,10 @@ static int feed_forward(const struct layer *layer, const float *normed, float *u
 int decode(const struct decoder *decoder, int64_t first_row, int64_t rows, const int64_t *tokens,
            const int64_t *positions, float *logits)
 {
-    const int64_t width = decoder->width;
-    float *stream = decoder->scratch, *normed = stream + width, *update = normed + width, *scores = update + width;
-    float *rotation = scores + decoder->capacity + 2 * decoder->head_width; /* between: buffers of `attend` */
-    float *between = rotation + decoder->head_width;
-    float *wide = between + decoder->max_width, *mixed = wide + decoder->max_width;
+    const int64_t together = decoder->rows_together, vocabulary = outputs_of(&decoder->head);
     int failed = 0;
-    for (int64_t row = 0; row < rows; row++) {
-        for (int64_t i = 0; i < decoder->head_width / 2; i++) {
-            const float angle = (float)positions[row] * decoder->frequencies[i];
-            rotation[i] = cosf(angle);
-            rotation[i + decoder->head_width / 2] = sinf(angle);
-        }
-        embed(&decoder->embedding, tokens[row], stream);
-        for (int64_t index = 0; index < decoder->layers_count; index++) {
-            const struct layer *layer = decoder->layers + index;
-            normalize(&layer->attention_norm, stream, normed, width, decoder->epsilon);
-            failed |= apply(&layer->query_key_value, normed, wide, between);
-            attend(decoder, layer, first_row + row, positions[row], rotation, wide, mixed, scores);
-            failed |= apply(&layer->output, mixed, update, between);
-            for (int64_t i = 0; i < width; i++)
-                stream[i] += decoder->residual_multiplier * update[i];
-            normalize(&layer->feed_forward_norm, stream, normed, width, decoder->epsilon);
-            failed |= feed_forward(layer, normed, update, wide, between, width);
-            for (int64_t i = 0; i < width; i++)
-                stream[i] += decoder->residual_multiplier * update[i];
-        }
-        if (!logits)
-            continue;
-        normalize(&decoder->final_norm, stream, normed, width, decoder->epsilon);
-        for (int64_t i = 0; i < width; i++)
-            normed[i] *= decoder->logit_multiplier;
-        failed |= apply(&decoder->head, normed, logits, between);
-        const struct linear *head = &decoder->head;
-        logits += head->second.kind == ABSENT ? head->first.outputs : head->second.outputs;
-    }
+    for (int64_t row = 0; row < rows; row += together)
+        failed |= decode_block(decoder, first_row + row, rows - row < together ? rows - row : together, tokens + row,
+                               positions + row, logits ? logits + row * vocabulary : NULL);
     return failed;
 }

@@ -42,6 +42,30 @@ static inline float dot_float(const float *a, const float *b, int64_t count)
     return total;
 }
 
+/* Rows of activations that a row of weights is loaded for at a time. */
+#define ROWS_OF_DOTS 4
+
+/* out[row * out_step] = dot_float(weights, in + row * count), with the same sums in the same order. */
+static inline __attribute__((always_inline)) void dots_float(const float *weights, const float *in, int64_t count,
+                                                             float *out, int64_t out_step, float bias, int rows)
+{
+    floats first[ROWS_OF_DOTS] = {{0}}, second[ROWS_OF_DOTS] = {{0}};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES) {
+        const floats a = load_floats(weights + i), b = load_floats(weights + i + LANES);
+        for (int row = 0; row < rows; row++) {
+            first[row] += a * load_floats(in + row * count + i);
+            second[row] += b * load_floats(in + row * count + i + LANES);
+        }
+    }
+    for (int row = 0; row < rows; row++) {
+        float total = sum_of(first[row] + second[row]);
+        for (int64_t k = i; k < count; k++)
+            total += weights[k] * in[row * count + k];
+        out[row * out_step] = total + bias;
+    }
+}
+
 static inline int32_t dot_int8(const int16_t *restrict a, const int8_t *restrict b, int64_t count)
 {
     int32_t sum = 0;

@@ -3,6 +3,7 @@ import torch
 
 from data_schemas.errors import ConfigError
 from modeling.compression.integers import quantize_int8
+from modeling.decoding import generation
 from modeling.decoding.generation import decode_speed, generate, generate_batch, prefill_speed
 from tests.modeling.networks import SMALL, small_network
 
@@ -50,6 +51,32 @@ def test_prompts_of_any_lengths_are_each_continued_as_if_alone(attention):
     ]
     assert generate_batch(model, prompts, 2 * CONTEXT, temperature=0.7, top_k=0, seed=9, stop_token=7) == alone
     assert len({len(tokens) for tokens in alone}) > 1
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        {"kind": "full"},
+        {"kind": "pooled", "window": 4, "levels": [{"stride": 2, "entries": 2}, {"stride": 4}]},
+    ],
+)
+def test_a_common_beginning_is_read_once_and_changes_nothing(monkeypatch, attention):
+    """One prompt is no more than the beginning; the others go on for different lengths."""
+    monkeypatch.setattr(generation, "MIN_COMMON_TOKENS", 5)
+    model = small_network(attention=attention).double()
+    beginning = [3, 1, 4, 1, 5, 9]
+    prompts = [[*beginning, *end] for end in ([2, 6, 5, 3], [], [8], [8, 9, 7, 9, 3, 2, 3])]
+    settings = {"temperature": 0.7, "top_k": 0, "stop_token": 7}
+    alone = [generate(model, prompt, 2 * CONTEXT, seed=4 + number, **settings) for number, prompt in enumerate(prompts)]
+    read = []
+    forward = model.hidden_states
+    monkeypatch.setattr(
+        model, "hidden_states", lambda tokens, *rest: read.append(tokens.shape) or forward(tokens, *rest)
+    )
+    assert generate_batch(model, prompts, 2 * CONTEXT, seed=4, **settings) == alone
+    assert [tuple(shape) for shape in read[:2]] == [(1, 5), (4, 8)], (
+        "the last token of the shortest is read with the rest"
+    )
 
 
 def test_separate_documents_do_not_look_back_past_their_start():

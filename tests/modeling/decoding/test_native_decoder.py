@@ -75,6 +75,24 @@ def test_logits_and_cache_are_those_of_torch(name):
     assert float((actual - reference).norm() / reference.norm()) < bound
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rows_together_and_on_threads_get_the_bits_that_they_get_alone(monkeypatch, name, threads):
+    """Thirteen rows: blocks of eight, four and one row in one thread, shares of five, five and three in three."""
+    monkeypatch.setattr("modeling.decoding.native_decoder.MAX_BYTES_FOR_PREFILL", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    model = NETWORKS[name]().eval()
+    prompts = [[1 + row, *range(2, 2 + row % 3)] for row in range(13)]
+    caches = [model.new_cache(13), *(model.new_cache(1) for _ in prompts)]
+    together, *alone = (NativeDecoder.create(model, cache) for cache in caches)
+    for step in range(3):
+        inputs = prompts if step == 0 else [[step + row] for row in range(13)]
+        expected = torch.cat([decoder.predict([tokens]) for decoder, tokens in zip(alone, inputs, strict=True)])
+        assert torch.equal(together.predict(inputs), expected)
+    assert caches[0].lengths.tolist() == [int(cache.lengths) for cache in caches[1:]]
+
+
 def test_batches_continue_as_with_torch_past_the_context_and_when_rows_end(monkeypatch):
     model = small_network(separate_documents=True).eval()
     prompts = [[3, 1, 4], [5], list(range(1, model.config.context_length + 5)), [8, 0, 2]]
