@@ -47,7 +47,7 @@ def test_sockets_get_a_short_path_if_the_users_folder_is_too_deep(monkeypatch):
 
 def test_a_cluster_where_nobody_listens_is_refused_at_once(monkeypatch):
     """Ray itself tries for minutes; what is no host and port, or does not answer, is left to Ray."""
-    monkeypatch.setattr(ray_address, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(ray_address, "CONNECT_SECONDS", 0.5)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -76,6 +76,7 @@ def test_a_cluster_with_another_token_is_one_sentence_at_once(monkeypatch, token
     def refuse(data, context):
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
 
+    monkeypatch.setattr(ray_address, "CONNECT_SECONDS", 120.0)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     monkeypatch.setattr(
         "ray._private.authentication.http_token_authentication.get_auth_headers_if_auth_enabled", lambda _: headers
