@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from data_schemas.errors import NotFoundError
 from flows.report.profile.figures import ALL, Figure, Figures
-from flows.report.profile.sections import FOLDED, LEFT_OUT
+from flows.report.profile.sections import FOLDED, LEFT_OUT, READ
 from stages.common.statistics import Interval, wilson_interval
 
 PARTS = frozenset({"share", "documents", "mentions", "tokens", "words", "bytes"})
@@ -175,8 +175,8 @@ def _listed(names: Sequence[str], limit: int = 12) -> str:
 def _compare_slice(found: Difference, first: Figures, second: Figures, name: str, same_stage: bool) -> None:
     dimensions = {known.partition("=")[0] for known in first.slices} if name == ALL else set[str]()
     for measure in dict.fromkeys([*first.measures(name), *second.measures(name)]):
-        if measure in {f"{dimension}.documents" for dimension in dimensions}:
-            continue  # the slices' own shares say the same
+        if measure.endswith(f".{READ}") or measure in {f"{dimension}.documents" for dimension in dimensions}:
+            continue  # what was read is no figure of the text; the slices' own shares say the same as `documents`
         rows, others = first.of_measure(measure, name), second.of_measure(measure, name)
         if measure.endswith(f".{LEFT_OUT}"):
             found.not_compared.append(NotCompared(name, measure, (rows or others)[0].item or ""))

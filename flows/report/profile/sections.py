@@ -26,6 +26,8 @@ ORDERED = frozenset({"histogram", "quantile"})
 """Last parts of names of measures whose items have an order of their own."""
 LEFT_OUT = "left_out"
 """Last part of the name of a measure whose item is the reason why the others of its family are missing."""
+READ = "read"
+"""Last part of the name of a measure of how much was read for the others of its family."""
 FOLDED = (
     "length.characters.", "length.bytes.", "topics.coherence", "keywords.z", "ngrams.trigram.", "genre.", "source.",
     "domain.", "language.", "suffix.", "scheme.", "concepts.words",
@@ -87,10 +89,30 @@ SECTIONS = (
         "Documents by what their source says about them.",
         ("source", "genre", "language", "domain", "licence", "year", "suffix", "scheme"),
     ),
-    About("Genres", "The genre that a source declares, and the one that the text looks like.", ("genres",)),
-    About("Topics", "Named by their heaviest words.", ("topics",)),
-    About("Entities", "Names that a tagger recognizes.", ("entities",)),
-    About("Concepts", "What nouns and verbs are about.", ("concepts", "keywords")),
+    About(
+        "Genres",
+        "The genre that a source declares, and the one that the text looks like, by a sample of the documents of each "
+        "genre in all languages, and one passage of each.",
+        ("genres",),
+    ),
+    About(
+        "Topics",
+        "Named by their heaviest words. They are learned from a sample of the documents of each genre in all "
+        "languages, and one passage of each, not from the whole corpus; a topic is often that of one language.",
+        ("topics",),
+    ),
+    About(
+        "Entities",
+        "Names that a tagger recognizes in passages that were drawn from all documents. It reads the languages of its "
+        "pipelines, by default English alone; passages in others count as unread.",
+        ("entities",),
+    ),
+    About(
+        "Concepts and keywords",
+        "Concepts are those of the words of all English documents that WordNet knows. Keywords are those of the sample "
+        "that topics are learned from, in all languages.",
+        ("concepts", "keywords"),
+    ),
     About("Readability", "", ("readability",)),
     About(
         "Training and held-out text",
@@ -99,7 +121,13 @@ SECTIONS = (
     ),
     About("Duplicates left", "What occurs more than once.", ("duplicates",)),
     About("Removed before", "Documents that the stage before removed, by reason.", ("removed",)),
-    About("Personal data and toxicity left", "", ("personal_data", "toxicity", "personal")),
+    About(
+        "Personal data and toxicity left",
+        "Personal data and words on lists are searched in all documents, listed words in the languages that have a "
+        "list. Sentences are judged in passages that were drawn, of English alone. Lists and classifier know no "
+        "context: a quotation counts, irony does not.",
+        ("personal_data", "toxicity", "personal"),
+    ),
 )
 
 

@@ -151,8 +151,11 @@ class Concepts(Analysis):
         return {"words": first["words"] + second["words"], "numbers": numbers, "counts": counts}
 
     def measures(self, state: State) -> Sequence[Measure]:
-        """`concepts.known`: share of all words; `concepts.share` by supersense, of the known words; and the words that
-        contribute most to each, in `concepts.words` with their share of it."""
+        """Shares of the words of English documents, whose number is `concepts.read`.
+
+        `concepts.known`: those that WordNet knows; `concepts.share` by supersense, of the known ones; `concepts.words`:
+        those that contribute most to each, with their share of it.
+        """
         if not self._folder:
             return [Measure("concepts.left_out", 1.0, "analyses", self._reason)]
         if not len(state["numbers"]):
@@ -161,7 +164,10 @@ class Concepts(Analysis):
         parts = np.array([words.distribution(number) for number in state["numbers"].tolist()])
         weighted = parts * state["counts"][:, None]
         totals = weighted.sum(axis=0)
-        rows = [Measure("concepts.known", float(totals.sum()) / state["words"], "share of words")]
+        rows = [
+            Measure("concepts.read", state["words"], "words"),
+            Measure("concepts.known", float(totals.sum()) / state["words"], "share of words"),
+        ]
         order = [kind for kind in np.argsort(-totals, kind="stable").tolist() if totals[kind]]
         rows += [Measure("concepts.share", totals[kind] / totals.sum(), "share", SUPERSENSES[kind]) for kind in order]
         for kind in order:

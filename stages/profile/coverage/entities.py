@@ -97,11 +97,12 @@ class Entities(Analysis):
         return {"words": words_of, "unread": unread, "examples": examples, **sums}
 
     def measures(self, state: State) -> Sequence[Measure]:
-        """`entities.per_1000_words` by type, and `entities.TYPE`: mentions of the most frequent names."""
+        """`entities.per_1000_words` by type, `entities.TYPE`: mentions of the most frequent names, and `entities.read`:
+        words of the passages."""
         if not self._installed:
             return [Measure("entities.left_out", 1.0, "analyses", self._reason(), exact=True)]
-        rate, rows = self._sample.rate, []
-        exact = rate == 1
+        rate, exact = self._sample.rate, self._sample.rate == 1
+        rows = [Measure("entities.read", state["words"][0], "words")]
         for language, passages in sorted(state["unread"].items()):
             rows.append(Measure("entities.unread", passages / rate, "passages", language, exact=exact))
         types = sorted(state["types"], key=lambda kind: (-state["types"][kind][0], kind))
@@ -164,8 +165,9 @@ def _pipeline(distribution: str) -> Any:
 
 
 def _mentions(distribution: str, text: str) -> list[Mention]:
-    entities = _pipeline(distribution)(text).ents
-    found = [Mention(_TYPE_NAMES.get(entity.label_, entity.label_), tidy_name(entity.text)) for entity in entities]
+    pipeline = _pipeline(distribution)
+    with pipeline.memory_zone():  # without it, every new word stays in the pipeline's vocabulary
+        found = [Mention(_TYPE_NAMES.get(e.label_, e.label_), tidy_name(e.text)) for e in pipeline(text).ents]
     return [mention for mention in found if mention.type not in NAMES or is_name(mention.name)]
 
 

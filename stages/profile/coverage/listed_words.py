@@ -50,7 +50,8 @@ class ListedWords(Analysis):
 
     def empty(self) -> State:
         """No documents."""
-        return {"documents": 0, "words": 0, "found": {}, "any": 0, "several": 0, "unlisted": {}, "examples": []}
+        return {"documents": 0, "words": 0, "found": {}, "any": 0, "several": 0, "searched": {}, "unlisted": {},
+                "examples": []}  # fmt: skip
 
     def add(self, state: State, documents: pa.RecordBatch) -> State:
         """Search more documents."""
@@ -92,6 +93,7 @@ class ListedWords(Analysis):
                 entry = f"{language}: {listed.entries[int(value)]}"
                 state["found"][entry] = state["found"].get(entry, 0) + int(occurrences)
         state["documents"] += len(rows)
+        state["searched"][language] = len(rows)
         state["words"] += int(found.counts[rows].sum())
         state["any"] += int((counts > 0).sum())
         state["several"] += int((counts >= SEVERAL).sum())
@@ -100,12 +102,14 @@ class ListedWords(Analysis):
     def merge(self, first: State, second: State) -> State:
         """Sum of both."""
         sums = {name: first[name] + second[name] for name in ("documents", "words", "any", "several")}
-        counts = {name: dict(Counter(first[name]) + Counter(second[name])) for name in ("found", "unlisted")}
+        counts = {
+            name: dict(Counter(first[name]) + Counter(second[name])) for name in ("found", "searched", "unlisted")
+        }
         return {**sums, **counts, "examples": sorted([*first["examples"], *second["examples"]])[:MOST_EXAMPLES]}
 
     def measures(self, state: State) -> Sequence[Measure]:
-        """`toxicity.listed.words` per million, `toxicity.listed.documents` with any and with several, the words, and
-        the documents of languages without a list."""
+        """`toxicity.listed.words` per million, `toxicity.listed.documents` with any and with several, the words, the
+        documents searched by language, and those of languages without a list."""
         rows = [
             Measure("toxicity.listed.unsearched", count, "documents", language)
             for language, count in sorted(state["unlisted"].items())
@@ -117,6 +121,10 @@ class ListedWords(Analysis):
         total = sum(state["found"].values())
         per_million = 1e6 * total / state["words"] if state["words"] else 0.0
         rows.append(Measure("toxicity.listed.words", per_million, "words/million"))
+        rows += [
+            Measure("toxicity.listed.read", count, "documents", language)
+            for language, count in sorted(state["searched"].items(), key=lambda item: (-item[1], item[0]))
+        ]
         for item, name in (("1 or more", "any"), (f"{SEVERAL} or more", "several")):
             rows.append(Measure("toxicity.listed.documents", state[name] / state["documents"], "share", item))
         ranked = sorted(state["found"].items(), key=lambda item: (-item[1], item[0]))[:MOST_WORDS]

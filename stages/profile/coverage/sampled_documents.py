@@ -58,16 +58,17 @@ class SampledDocuments(Analysis):
         return SampledDocuments(self._sample, self._topics, Models(whole, self._topics))
 
     def measures(self, state: State) -> Sequence[Measure]:
-        """`topics.*`, `genres.*`, `keywords.*`."""
+        """`topics.*`, `genres.*`, `keywords.*`; `.read` of each: documents of the sample."""
         if self._models is None:
             return []
         documents, exact = sampled(state), is_whole(state)
-        rows = []
-        if self._models.topics:
-            rows += topic_measures(self._models.topics, documents, exact)
+        rows = {"keywords": keyword_measures(self._models.background, documents)}
         if self._models.genres:
-            rows += genre_measures(self._models.genres, documents, exact)
-        return rows + keyword_measures(self._models.background, documents)
+            rows = {"genres": genre_measures(self._models.genres, documents, exact), **rows}
+        if self._models.topics:
+            rows = {"topics": topic_measures(self._models.topics, documents, exact), **rows}
+        read = {family: Measure(f"{family}.read", len(documents), "documents") for family in rows}
+        return [row for family, own in rows.items() if own for row in (read[family], *own)]
 
     def examples(self, state: State) -> Sequence[Example]:
         """Documents of each topic, and of genres that read like others."""

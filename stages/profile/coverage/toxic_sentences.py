@@ -71,7 +71,7 @@ class ToxicSentences(Analysis):
         return {**sums, "examples": sorted([*first["examples"], *second["examples"]])[:MOST_EXAMPLES]}
 
     def measures(self, state: State) -> Sequence[Measure]:
-        """`toxicity.sentences`: share of the sentences that score `THRESHOLD` or more."""
+        """`toxicity.sentences`: share of the sentences that score `THRESHOLD` or more; `.read`: number of them all."""
         if not self._installed:
             return [Measure("toxicity.sentences.left_out", 1.0, "analyses", INSTALL)]
         if not state["sentences"][0]:
@@ -80,7 +80,10 @@ class ToxicSentences(Analysis):
         exact = self._sample.rate == 1
         if not share.value and not exact:
             share = share._replace(high=3 / state["sentences"][0])  # the rule of three
-        return [Measure("toxicity.sentences", share.value, "share", None, share.low, share.high, exact)]
+        return [
+            Measure("toxicity.sentences", share.value, "share", None, share.low, share.high, exact),
+            Measure("toxicity.sentences.read", state["sentences"][0], "sentences"),
+        ]
 
     def examples(self, state: State) -> Sequence[Example]:
         """The sentences that score highest."""

@@ -43,6 +43,7 @@ def test_pictures_figures_and_their_errors():
         "toxicity left the list is not installed",
         "readability not measured",
         "new thing 3.00 bits/fish",
+        "It reads the languages of its pipelines, by default English alone",
     ):
         assert shown in written.text, shown
     assert "toxicity left not measured" not in written.text, "one reason each"

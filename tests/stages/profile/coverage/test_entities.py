@@ -1,6 +1,7 @@
 """Entities counted by hand with a recognizer of one rule; the real one is `slow`."""
 
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -16,12 +17,18 @@ from tests.stages.profile.coverage.test_document_sample import with_column
 def recognizer(monkeypatch):
     """Capitalized words are people, numbers are cardinals."""
 
+    class Reader(SimpleNamespace):
+        memory_zone = nullcontext
+
+        def __call__(self, text):
+            return read(text)
+
     def read(text):
         found = re.finditer(r"\b[A-Z]\w+(?:'s)?|\d+", text)
         ents = [SimpleNamespace(text=m[0], label_="CARDINAL" if m[0].isdigit() else "PER") for m in found]
         return SimpleNamespace(ents=ents)
 
-    monkeypatch.setattr(entities, "_pipeline", lambda distribution: read)
+    monkeypatch.setattr(entities, "_pipeline", lambda distribution: Reader())
     monkeypatch.setattr(entities, "installed_pipelines", lambda wanted: {"en": "en-test"})
 
 
@@ -45,6 +52,7 @@ def test_mentions_by_hand(recognizer):
     rows = list(analysis.measures(state))
     figures = values(rows)
     words = 8 + 1 + 1  # "Anna's" is two
+    assert figures["entities.read"] == words
     assert figures["entities.per_1000_words", "PERSON"] == pytest.approx(1000 * 4 / words)
     assert figures["entities.per_1000_words", "CARDINAL"] == pytest.approx(1000 / words)
     assert figures["entities.PERSON", "Anna"] == 2 and figures["entities.PERSON", "Bert"] == 2
@@ -91,5 +99,9 @@ def test_the_real_recognizer_finds_people_places_and_organizations():
     assert figures["entities.PERSON", "Angela Merkel"] == figures["entities.GPE", "Paris"] == 1
     assert figures["entities.ORG", "Microsoft"] == 1
     assert ("entities.per_1000_words", "DATE") in figures and ("entities.per_1000_words", "MONEY") in figures
+    strings = entities._pipeline(DEFAULT_PIPELINES[0]).vocab.strings
+    known = len(strings)
+    analysis.add(analysis.empty(), batch([" ".join(f"Unheard{number}" for number in range(300))]))
+    assert len(strings) == known, "the vocabulary does not grow with the text"
     alone = [analysis.add(analysis.empty(), batch([text])) for _ in range(2)]
     assert alone[0] == alone[1]

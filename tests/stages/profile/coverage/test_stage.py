@@ -76,6 +76,9 @@ def test_odd_texts_and_ten_languages_have_finite_figures_in_their_bounds(setting
     for row in covered:
         assert math.isfinite(row["value"]), row
         assert row["low"] is None or row["low"] <= row["value"] + 1e-9 <= row["high"] + 2e-9, row
+    read = {(row["measure"], row["item"]): row["value"] for row in covered if row["slice"] == "all"}
+    assert read["topics.read", None] == read["keywords.read", None] == len(rows) + 3
+    assert read["toxicity.listed.read", "de"] == 25 and read["toxicity.listed.read", "en"] == 25 + len(ODD) + 3
     keywords = {row["item"] for row in covered if row["measure"] == "keywords.share" and row["slice"] == "language=ar"}
     assert "الماء" in " ".join(keywords)
 

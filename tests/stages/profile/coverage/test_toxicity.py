@@ -98,7 +98,8 @@ def test_toxic_sentences_by_hand(judge):
         ("en", ""),
     ]
     state = analysis.add(analysis.empty(), documents(*texts))
-    [row] = analysis.measures(state)
+    row, read = analysis.measures(state)
+    assert (read.measure, read.value) == ("toxicity.sentences.read", 4)
     assert (row.value, row.low, row.high, row.exact) == (0.5, 0.5, 0.5, True)
     assert sorted(judge) == ["A line?", "This is bad.", "This is not.", "bad!"]
     assert [(e.document_id, e.excerpt) for e in analysis.examples(state)] == [("d0", "This is bad."), ("d1", "bad!")]
@@ -106,13 +107,13 @@ def test_toxic_sentences_by_hand(judge):
     merged = analysis.empty()
     for part in reversed(parts):
         merged = analysis.merge(merged, part)
-    assert analysis.measures(merged) == [row]
+    assert analysis.measures(merged) == [row, read]
     assert list(analysis.measures(analysis.empty())) == []
 
 
 def test_a_sample_without_a_toxic_sentence_is_no_proof_that_there_is_none(judge):
     analysis = ToxicSentences(PassageSample(0.5))
-    [row] = analysis.measures(analysis.add(analysis.empty(), batch(["fine."] * 200, language="en")))
+    row, _ = analysis.measures(analysis.add(analysis.empty(), batch(["fine."] * 200, language="en")))
     assert (row.value, row.low) == (0, 0) and row.high == pytest.approx(3 / len(judge)) and not row.exact
 
 
@@ -132,5 +133,5 @@ def test_the_real_classifier_tells_an_insult_from_a_thank_you():
     pytest.importorskip("profanity_check")
     analysis = ToxicSentences(PassageSample(1.0))
     text = "Thank you for your help with the report. You are a complete idiot and I hope you die."
-    [row] = analysis.measures(analysis.add(analysis.empty(), batch([text], language="en")))
+    row, _ = analysis.measures(analysis.add(analysis.empty(), batch([text], language="en")))
     assert row.value == 0.5
