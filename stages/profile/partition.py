@@ -3,6 +3,7 @@
 - `profile_partition`: the states of one file, cell by cell
 - `StateFile`: where a file's states are stored
 - `fitted`: the analyses with what they learn from the whole corpus
+- `same_slices`: slices that consist of the same states
 - `measure_slice`: merges the states of a slice and computes its figures
 """
 
@@ -110,6 +111,24 @@ def state_files(results: Sequence[tuple[str, PartitionResult]], slices: Slices) 
             for name in slices.of_cell(split, values):
                 files[name].append(StateFile(split, pieces, number))
     return files
+
+
+def same_slices(files: Mapping[str, Sequence[StateFile]]) -> dict[str, str]:
+    """Slice -> the first slice of the same states, itself in most cases: the only genre of a corpus is all of it.
+
+    Args:
+        files: of `state_files`.
+    """
+    first: dict[tuple[tuple[str, int], ...], str] = {}
+    return {
+        name: first.setdefault(tuple((file.pieces.path, file.number) for file in states), name)
+        for name, states in files.items()
+    }
+
+
+def renamed(table: pa.Table, name: str) -> pa.Table:
+    """Rows of a slice as those of another one."""
+    return table.set_column(0, table.schema.field(0), pa.array([name] * len(table), pa.string()))
 
 
 class GroupedMerge:

@@ -75,10 +75,16 @@ class ProfileStage(Stage):
         """Choose the slices, analyze file by file, then merge slice by slice."""
         import pyarrow as pa
 
-        from data_schemas.tables import MEASURES
         from stages.profile.analyses import analyses_of
         from stages.profile.analysis import Measure, measures_table
-        from stages.profile.partition import fitted, measure_slice, profile_partition, state_files
+        from stages.profile.partition import (
+            fitted,
+            measure_slice,
+            profile_partition,
+            renamed,
+            same_slices,
+            state_files,
+        )
         from stages.profile.removed import removed
         from stages.profile.slices import ALL, chosen, count_partition
 
@@ -96,19 +102,21 @@ class ProfileStage(Stage):
             analyses = fitted(analyses, results)
         with context.phase("merge"):
             states = state_files(list(zip(splits, results, strict=True)), slices)
-            tasks = [Partition(f"{number:05d}", payload) for number, payload in enumerate(states.items())]
-            measured = maps.map("merge", partial(measure_slice, analyses), tasks)
+            first_of = same_slices(states)
+            merged = list(dict.fromkeys(first_of.values()))
+            tasks = [Partition(f"{number:05d}", (name, states[name])) for number, name in enumerate(merged)]
+            measured = dict(zip(merged, maps.map("merge", partial(measure_slice, analyses), tasks), strict=True))
         more = removed(corpus, slices)
         others = [Measure("slices.other", count, "values", name) for name, count in slices.others.items() if count]
         more[ALL] = [*more.get(ALL, []), *others]
-        tables = [*(result.read_table("measures.arrow") for result in measured), measures_table(more)]
-        measures = pa.concat_tables(tables).replace_schema_metadata(MEASURES.metadata)
-        out.write_table("measures.arrow", measures)
-        out.write_table("examples.arrow", pa.concat_tables(result.read_table("examples.arrow") for result in measured))
+        for path, rest in (("measures.arrow", [measures_table(more)]), ("examples.arrow", [])):
+            tables = {name: result.read_table(path) for name, result in measured.items()}
+            rows = pa.concat_tables([*(renamed(tables[first], name) for name, first in first_of.items()), *rest])
+            out.write_table(path, rows.replace_schema_metadata(tables[ALL].schema.metadata))
         for result in results:
             for name, amount in result.marker.counts.items():
                 out.count(name, amount)
         out.count("slices", len(slices.names))
-        whole = {row["measure"]: row["value"] for row in measured[0].read_table("measures.arrow").to_pylist()}
+        whole = {row["measure"]: row["value"] for row in measured[ALL].read_table("measures.arrow").to_pylist()}
         out.metrics |= {name: whole[name] for name in SUMMARY if name in whole}
         out.volume = corpus.manifest.volume

@@ -7,7 +7,9 @@ import pytest
 from data_schemas.manifest import Volume
 from flows.report.corpus import split_counts
 from infra.workers.capacity import Capacity
+from stages.profile import partition
 from stages.profile.config import ProfileConfig
+from stages.profile.partition import measure_slice
 from stages.profile.slices import domain
 from stages.profile.stage import ProfileStage
 from tests.stages.profile.run_stage import figures, profile
@@ -125,6 +127,18 @@ def test_a_corpus_that_is_not_divided_has_no_slices_by_split(train, held_out):
     made = profile(corpus(documents(train), documents(held_out, train)))
     names = made.read_table("measures.arrow").column("slice").unique().to_pylist()
     assert figures(made)["documents"] == train + held_out and not [name for name in names if "split=" in name]
+
+
+def test_the_only_genre_and_the_only_language_are_merged_once_and_have_all_figures(monkeypatch):
+    merged = []
+    monkeypatch.setattr(partition, "measure_slice", lambda *args: merged.append(args[1][0]) or measure_slice(*args))
+    rows = [{**row, "genre": "news", "language": "en", "source": f"s{n % 2}"} for n, row in enumerate(documents(30))]
+    made = profile(corpus(rows, files=2), slices={"domain": 0})
+    assert merged == ["all", "source=s0", "source=s1"]
+    assert (
+        figures(made, "genre=news") == figures(made, "language=en") and figures(made, "genre=news")["documents"] == 30
+    )
+    assert set(figures(made, "genre=news")) == {name for name in figures(made) if "removed." not in name}
 
 
 def test_a_corpus_without_documents_has_a_profile_of_zeros():
