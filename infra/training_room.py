@@ -55,6 +55,6 @@ def status_may_grow(status: bytes | None) -> bool:
     """Whether an autoscaler's status has node types that it could start; of a fixed cluster, each node is a type."""
     try:
         types = json.loads(status or b"")["autoscaler_report"]["active_nodes"]
-        return not all(_NODE_OF_ITS_OWN_TYPE.fullmatch(name) for name in types)
+        return not types or not all(_NODE_OF_ITS_OWN_TYPE.fullmatch(name) for name in types)
     except (ValueError, KeyError, TypeError):
         return True

@@ -77,7 +77,7 @@ class SubmittedSession(RunSession):
             session = cls(request, unfinished, claim, view, {}, following=job)
             view.logged(f"continues run {session.run_id}, whose job {job.submission_id} is in progress")
         else:
-            check_no_job_has(store, unfinished, view.logged, asked=public_url(submitter.jobs.address))
+            check_no_job_has(store, unfinished, view.logged, idle=public_url(submitter.jobs.address))
             session = cls(request, *take_over(store, request, unfinished, {}, view.logged), view, {})
         session.submitter = submitter
         session._announce()

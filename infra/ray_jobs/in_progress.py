@@ -24,7 +24,7 @@ def job_in_progress(jobs: RayJobs, store: RunStore, run_id: str) -> JobRequest |
 
 
 def check_no_job_has(
-    store: RunStore, record: RunRecord | None, report: Callable[[str], None], asked: str | None = None
+    store: RunStore, record: RunRecord | None, report: Callable[[str], None], idle: str | None = None
 ) -> None:
     """Leave an unfinished run to its job, if there is one that may still work on it.
 
@@ -35,13 +35,13 @@ def check_no_job_has(
         store: the runs.
         record: the run; None if there is none.
         report: receives a line if a cluster does not answer.
-        asked: address of a cluster that has no such job, as the caller knows.
+        idle: address of a cluster that has no such job, as the caller knows.
 
     Raises:
         EnvironmentProblem: if a job has it; with the commands that follow or stop it.
     """
     for request in jobs_without_result(store, record):
-        if request.address == asked:
+        if request.address == idle:
             continue
         run_id, submission_id = request.run_id, request.submission_id
         job = f"run {run_id} of this config was left to job {submission_id} on the Ray cluster at {request.address}"

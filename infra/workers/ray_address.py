@@ -1,4 +1,4 @@
-"""The head of a cluster, asked before Ray asks it: Ray repeats what is refused for half a minute, line by line.
+"""Whether the head of a cluster can be used, before Ray tries: Ray repeats what is refused for half a minute.
 
 - `check_reachable`: the head listens, and accepts the token
 - `TOKEN`: what helps if it does not

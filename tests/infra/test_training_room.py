@@ -59,5 +59,5 @@ def test_a_cluster_may_grow_if_its_autoscaler_has_types_to_start_or_says_nothing
     node = "node_11632eeef20968740324879bf4d7c03f599b1b091b920d9bdd8343c9"
     assert not status_may_grow(status(node))
     assert not status_may_grow(status(node, node[:-1] + "0"))
-    assert status_may_grow(status("head", "data"))
+    assert status_may_grow(status("head", "data")) and status_may_grow(status())
     assert all(status_may_grow(unknown) for unknown in (None, b"", b"{}", b"[]", b"{", b'{"autoscaler_report": null}'))
