@@ -109,9 +109,15 @@ class Claim:
         """Make sure that the run was not taken over; numbers have no gaps, so one read suffices.
 
         Raises:
-            FencedError: if it was, with the new owner.
+            FencedError: if it was, with the new owner; or if a local store was moved or removed, of which whatever is
+                written now would make a second one.
         """
         if _read(self.folder, _name(self.number + 1)) is None:
+            if self.folder.is_local and not self.folder.exists(_name(self.number)):
+                raise FencedError(
+                    f"{self.folder.local_path()} is gone: the store of run {self.run_id} was moved or removed while "
+                    "it worked; move it back, or name its new place with --store, and the same command resumes"
+                )
             return
         owner = RunClaims(self.folder, self.run_id).owner(self.number + 1)
         by = f"{owner.process} at {owner.claimed:%Y-%m-%d %H:%M:%S} UTC" if owner else "another process"

@@ -316,3 +316,20 @@ class Ownership(RuleBasedStateMachine):
 
 TestOwnership = Ownership.TestCase
 TestOwnership.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_a_store_that_is_moved_while_a_run_works_is_not_begun_anew_at_its_old_place(tmp_path):
+    store, moved = tmp_path / "store", tmp_path / "moved"
+    runs = RunStore(str(store))
+    record, claim = runs.start(run_record("run"))
+    writes = FencedFolder(str(store / "clean"), claim)
+    store.rename(moved)
+    heartbeat = Heartbeat(claim)
+    for step in (heartbeat.beat, lambda: writes.write("x", b"1"), lambda: claim.hold("clean", "k")):
+        with pytest.raises(FencedError, match=r"/store/runs/run\.claims is gone: the store of run run was moved"):
+            step()
+    assert not store.exists()
+    moved.rename(store)
+    heartbeat.beat()
+    writes.write("x", b"1")
+    assert runs.get("run") == record
