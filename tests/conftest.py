@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from infra.sandbox import SandboxUnavailable, check_sandbox
 from infra.workers.ray_session import close_ray
@@ -15,8 +15,11 @@ from infra.workers.ray_session import close_ray
 # busy process the tests of `modeling` took 466 s with two threads and 49 s with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The first call of a compiled function compiles it; no test asserts a time.
-settings.register_profile("headrace", deadline=None)
+# The first call of a compiled function compiles it, and machines are busy; no test asserts a time. Every run of the
+# tests tries the same examples; `pytest --hypothesis-profile=search` looks for new ones.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("search", **UNTIMED)
+settings.register_profile("headrace", derandomize=True, **UNTIMED)
 settings.load_profile("headrace")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -41,7 +41,7 @@ def damaged(draw, data):
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(choice=st.data())
 def test_damaged_files(tmp_path, name, choice):
     data, first = choice.draw(damaged(SAMPLES[name]))
@@ -57,7 +57,7 @@ def test_damaged_files(tmp_path, name, choice):
         assert records[:intact] == whole[:intact]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=100)
 @given(data=st.binary(max_size=400), name=st.sampled_from(sorted(SAMPLES)))
 def test_no_bytes_crash_a_reader(tmp_path, data, name):
     for record in read_bytes(tmp_path, name, data):

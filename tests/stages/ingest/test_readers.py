@@ -246,7 +246,7 @@ def test_damage_is_no_other_encoding(tmp_path, last, reason):
     assert reasons(read_bytes(tmp_path, "a.jsonl", data)) == ["not_utf8"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(rows=st.lists(st.text(max_size=40), min_size=1, max_size=6), size=st.integers(1, 50))
 def test_utf_8_is_left_as_it_is(rows, size):
     data = "\n".join(rows).encode()
@@ -317,7 +317,7 @@ def test_real_corpora(shared_data):
 LINE_ENDS = st.lists(st.sampled_from(["\r\n", "\n", "\r", "\u2028", "\x0b"]), min_size=1, max_size=8)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
 @given(ends=LINE_ENDS)
 def test_line_ends_are_translated_in_every_format(tmp_path, ends):
     text = "".join(f"Line {number}.{end}" for number, end in enumerate(ends)) + "Last."

@@ -47,7 +47,7 @@ def test_quotes_inside_fields_headers_and_empty_lines(tmp_path, text, expected):
     assert rows_of(tmp_path, text) == expected
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 @given(
     rows=st.lists(st.text('ab ",.', min_size=1, max_size=8).filter(str.strip), min_size=6, max_size=12), data=st.data()
 )
@@ -60,7 +60,7 @@ def test_all_other_rows_of_a_numbered_table_are_kept(tmp_path, rows, data):
     assert kept == {number: text for number, text in enumerate(rows) if number != broken}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=100)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
 def test_whatever_the_csv_module_writes_comes_back(tmp_path, cells):
     buffer = io.StringIO()

@@ -48,7 +48,7 @@ def test_what_was_found_is_told_precisely(tmp_path, value):
     assert second.text == "a"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=100)
 @given(
     documents=st.lists(st.fixed_dictionaries({"text": st.text(min_size=1)}, optional={"n": st.floats()}), min_size=1),
     indent=st.sampled_from([None, 0, 2]),
