@@ -27,12 +27,13 @@ from typing import Any
 import psutil
 
 from tests.flows.mini import mini_values, write_corpus
-from tests.flows.test_command_line import HEADRACE, answers, free_port, wait_for
-from tests.processes import descendants, living
+from tests.flows.test_command_line import HEADRACE, answers
+from tests.processes import WAIT_SECONDS, descendants, free_ports, living, wait_for
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
 ATTEMPTS = 10
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @dataclass
@@ -51,7 +52,9 @@ class Server:
     def prefect(self, *arguments: str, expect: int = 0) -> str:
         """Output of a `prefect` command."""
         command = [str(SCRIPTS / "prefect"), *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, env=self.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=WAIT_SECONDS
+        )
         assert done.returncode == expect, done.stdout + done.stderr
         return " ".join((done.stdout + done.stderr).split())
 
@@ -71,19 +74,25 @@ class Server:
         """A `headrace` command that reports to the server."""
         return self.start([HEADRACE, *arguments], log)
 
-    def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def api(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
         """Answer of the server's API; repeated as by Prefect's clients while the database is locked."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/{path}", data=data, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/{path}", data=data, headers=headers, method=method)
         for attempt in range(ATTEMPTS):
             try:
-                with urllib.request.urlopen(request, timeout=30) as response:
+                with urllib.request.urlopen(request, timeout=60) as response:
                     return json.loads(response.read() or "null")
             except urllib.error.HTTPError as error:
                 if error.code != 503 or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(2)
         raise AssertionError
+
+    def free_slots(self, limit: str) -> None:
+        """Make a concurrency limit of one slot anew: that of a killed flow run is leased for a minute more."""
+        self.api(f"v2/concurrency_limits/{limit}", method="DELETE")
+        self.api("v2/concurrency_limits/", {"name": limit, "limit": 1})
 
     def run(self, deployment: str, **parameters: Any) -> str:
         """Id of a new flow run of a deployment."""
@@ -94,10 +103,10 @@ class Server:
         """A flow run."""
         return self.api(f"flow_runs/{identity}")
 
-    def wait(self, identity: str, *states: str, seconds: float = 300) -> None:
+    def wait(self, identity: str, *states: str, seconds: float = WAIT_SECONDS) -> None:
         """Wait until a flow run has one of these types of state."""
         with suppress(AssertionError):
-            wait_for(lambda: self.flow_run(identity)["state_type"] in states, seconds, 0.5)
+            wait_for(lambda: self.flow_run(identity)["state_type"] in (*states, *ENDED), seconds, 0.5)
         state = self.flow_run(identity)["state"]
         assert state["type"] in states, f"{state}\n{self.logs(identity)}"
 
@@ -120,7 +129,7 @@ def serve(folder: Path, database: str | None = None, **more: str) -> Iterator[Se
         database: URL of its database; SQLite by default.
         more: variables for it and its workers.
     """
-    port = free_port()
+    [port] = free_ports(1)
     environment = {
         **os.environ, "PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "HEADRACE_HOME": str(folder / "store"), "PREFECT_SERVER_LOGGING_LEVEL": "WARNING", "PYTHONPATH": str(CHECKOUT),
@@ -192,18 +201,18 @@ def postgres() -> Iterator[str]:
     run: Callable[..., Any] = subprocess.run
     initdb = [str(binaries / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "prefect", "--no-sync"]
     run(initdb, check=True, capture_output=True, cwd=folder, **user)
-    port = free_port()
+    [port] = free_ports(1)
     settings = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"]
     command = [str(binaries / "postgres"), "-D", str(folder / "data"), "-p", str(port), "-k", str(folder), *settings]
     with (folder / "postgres.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
     try:
         ready = [str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-        wait_for(lambda: subprocess.run(ready, check=False, capture_output=True).returncode == 0, 60)
+        wait_for(lambda: subprocess.run(ready, check=False, capture_output=True).returncode == 0)
         yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
     finally:
         process.send_signal(signal.SIGINT)  # a fast shutdown
-        process.wait(30)
+        process.wait(WAIT_SECONDS)
         shutil.rmtree(folder, ignore_errors=True)
 
 

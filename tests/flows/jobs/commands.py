@@ -1,17 +1,14 @@
 """`headrace` on a real Ray cluster: each command is a process of its own, with a store and a config of its own.
 
 - `Commands`: commands, what they and the jobs print, and what is left on the cluster
-- `WHOLE`: options of a run by one job that trains for minutes
+- `WHOLE`: options of a run by one job that trains until it is stopped; `ENDLESS`: its tokens
 """
 
 import json
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
@@ -21,22 +18,27 @@ from infra.ray_jobs.requests import JobFolder, JobRequest
 from infra.store.runs import RunStore
 from tests.flows.mini import mini_config, mini_values, run_config, write_corpus
 from tests.infra.ray_jobs.ray_cluster import RayCluster
+from tests.processes import WAIT_SECONDS
 
 MAIN = "from flows.cli import main; main()"
+ENDLESS = 2**28
+"""Tokens of a training that takes hours on any machine; it is stopped in time."""
 WHOLE = (
-    "--on", "ray", "--set", "execution.submit=run", "--until", "pretrain", "--set", "pretrain.tokens=16777216",
+    "--on", "ray", "--set", "execution.submit=run", "--until", "pretrain", "--set", f"pretrain.tokens={ENDLESS}",
     "--set", "pretrain.workers=0",
 )  # fmt: skip
 RESOURCES = """
 import json, sys, time, ray
 from ray.util.state import list_actors
 ray.init(sys.argv[1], logging_level="ERROR", log_to_driver=False)
-for _ in range(100):
+deadline = time.monotonic() + 120
+while True:
     total, free = ray.cluster_resources(), ray.available_resources()
-    if total.get("CPU") == free.get("CPU"):
+    actors = [actor.class_name for actor in list_actors(sys.argv[2], filters=[("state", "!=", "DEAD")])]
+    is_free = total.get("CPU") == free.get("CPU") and set(actors) <= {"_AutoscalingCoordinatorActor"}
+    if is_free or time.monotonic() > deadline:
         break
-    time.sleep(0.1)
-actors = [actor.class_name for actor in list_actors(sys.argv[2], filters=[("state", "!=", "DEAD")])]
+    time.sleep(0.2)
 print(json.dumps([total["CPU"], free.get("CPU"), actors]))
 """
 
@@ -82,7 +84,7 @@ class Commands:
 
     def ended(self, started: "subprocess.Popen[str]", status: int = 0) -> str:
         """Output of a command that is about to end."""
-        started.wait(300)
+        started.wait(WAIT_SECONDS)
         assert started.returncode == status, self.printed(started)
         return self.printed(started)
 
@@ -137,18 +139,7 @@ class Commands:
     def nothing_is_left(self) -> None:
         """Every processor of the cluster is free, and no actor but Ray's own is alive or waits."""
         script = [sys.executable, "-c", RESOURCES, f"127.0.0.1:{self.cluster.port}", self.cluster.dashboard]
-        done = subprocess.run(script, env=self.cluster.environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(script, env=self.cluster.environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
         total, free, actors = json.loads(done.stdout.splitlines()[-1])
         assert (free, actors) == (total, ["_AutoscalingCoordinatorActor"] * len(actors)), done.stderr
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 240.0) -> None:
-    """Wait until a condition is true.
-
-    Raises:
-        AssertionError: if it is not within `seconds`.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.2)

@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 
 from tests.flows.jobs import dying
-from tests.flows.jobs.commands import MAIN, WHOLE, Commands, wait_for
+from tests.flows.jobs.commands import ENDLESS, MAIN, WHOLE, Commands
 from tests.flows.mini import digests, mini_config, run_config
 from tests.flows.test_rerun_matrix import CELLS
 from tests.infra.ray_jobs.ray_cluster import RayCluster, ray_cluster
+from tests.processes import WAIT_SECONDS, wait_for
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-LONG = ("--until", "pretrain", "--set", "pretrain.tokens=2000000", "--set", "pretrain.workers=1")
-"""Minutes of training by one worker of Ray Train, which holds a placement group."""
+LONG = ("--until", "pretrain", "--set", f"pretrain.tokens={ENDLESS}", "--set", "pretrain.workers=1")
+"""Training by one worker of Ray Train, which holds a placement group."""
 PERSISTENT = f"import flows.stage_tasks as tasks; tasks.RETRY_DELAYS_SECONDS = [0.0] * 5; {MAIN}"
 SEVERAL = """
 import json, sys
@@ -75,7 +76,7 @@ def test_a_flow_that_is_terminated_stops_its_job_and_leaves_nothing(headrace, tm
     wait_for(lambda: "train: " in headrace.log())
     run_id = headrace.run_id
     flow.send_signal(signal.SIGTERM)
-    flow.wait(240)
+    flow.wait(WAIT_SECONDS)
     assert "tokenize   [" in headrace.printed(flow), "the log is shown as it comes"
     record = headrace.runs.get("latest")
     assert record.status == "interrupted"

@@ -8,22 +8,20 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tests.processes import command_line, descendants, living
-
-START_SECONDS = 120.0
+from tests.processes import children, command_line, descendants, free_ports, living, wait_for, working
 
 
 @dataclass
@@ -39,7 +37,7 @@ class RayCluster:
     restarted: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.port, self.dashboard_port = _free_ports(2)
+        self.port, self.dashboard_port = free_ports(2)
 
     @property
     def dashboard(self) -> str:
@@ -56,13 +54,10 @@ class RayCluster:
         """Start a head, at the addresses of an earlier one, and wait until it answers."""
         log = self._start(
             f"--head --port={self.port} --dashboard-port={self.dashboard_port} --dashboard-host=127.0.0.1 "
-            f"--ray-client-server-port={_free_ports(1)[0]} --num-cpus={self.cpus} --temp-dir={self.folder}"
+            f"--ray-client-server-port={free_ports(1)[0]} --num-cpus={self.cpus} --temp-dir={self.folder}"
         )
-        deadline = time.monotonic() + START_SECONDS
-        while self.answer("/api/version") is None:
-            with open(log) as file:  # noqa: PTH123
-                assert self.nodes[-1].poll() is None and time.monotonic() < deadline, file.read()
-            time.sleep(0.2)
+        wait_for(lambda: self.answer("/api/version") is not None or self.nodes[-1].poll() is not None)
+        assert self.nodes[-1].poll() is None, Path(log).read_text()
 
     def start_node(self, options: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Start one more node; returns before it has joined."""
@@ -71,7 +66,7 @@ class RayCluster:
 
     def _start(self, options: str, **environment: str) -> str:
         names = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
-        ports = [f"--{name}-port={port}" for name, port in zip(names, _free_ports(len(names)), strict=True)]
+        ports = [f"--{name}-port={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
         command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
         command += [*options.split(), *ports, "--object-store-memory=150000000"]
         path = f"{self.folder}/start{len(self.nodes)}.log"
@@ -91,7 +86,7 @@ class RayCluster:
                 urllib.request.Request(self.dashboard + path, headers=headers), timeout=10
             ) as response:
                 return json.loads(response.read())
-        except (OSError, json.JSONDecodeError):
+        except (OSError, HTTPException, json.JSONDecodeError):
             return None
 
     def job_status(self, submission_id: str) -> str | None:
@@ -101,9 +96,13 @@ class RayCluster:
 
     def process(self, node: "subprocess.Popen[bytes]", program: str) -> psutil.Process:
         """The process of a node whose program ends with a name."""
-        children = descendants(node.pid)
-        [found] = [child for child in children if any(part.endswith(program) for part in command_line(child)[:3])]
-        return found
+
+        def found() -> list[psutil.Process]:
+            return working(node.pid, lambda command: any(part.endswith(program) for part in command[:3]))
+
+        wait_for(found)
+        [process] = found()
+        return process
 
     def restart_dashboard(self) -> None:
         """Start the dashboard again as it was started; it must have been killed by `kill_dashboard`."""
@@ -120,19 +119,16 @@ class RayCluster:
         self.nodes[0].send_signal(signal.SIGSTOP)
         process = self.process(self.nodes[0], "dashboard.py")
         self._dashboard = process.cmdline(), process.environ()
-        for one in [*process.children(recursive=True), process]:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
+        _kill([*descendants(process.pid), process])
 
     def kill_head(self) -> None:
         """Kill the head's own processes at once; what works for jobs there has to end by itself."""
-        head = psutil.Process(self.nodes[0].pid)
-        actors = ("ray::Dash", "ray::Runt")
-        own = [child for child in descendants(head.pid) if " ".join(command_line(child)).startswith(actors)]
+        head = self.nodes[0].pid
+        agents = ("ray::Dash", "ray::Runt")
+        own = [child for child in descendants(head) if " ".join(command_line(child)).startswith(agents)]
+        assert len(own) >= len(agents), "Ray has given its agents other names"
         own += [child for one in self.restarted for child in descendants(one.pid)]
-        for one in [head, *head.children(), *own, *living(one.pid for one in self.restarted)]:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
+        _kill([*living([head]), *children(head), *own, *living(one.pid for one in self.restarted)])
         for started in [self.nodes.pop(0), *self.restarted]:
             started.wait()
         self.restarted.clear()
@@ -151,9 +147,7 @@ class RayCluster:
             except subprocess.TimeoutExpired:
                 started.kill()
                 started.wait()
-        for process in families:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill(families)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -168,9 +162,7 @@ def ray_cluster(cpus: int = 4, **settings: Any) -> Iterator[RayCluster]:
         cluster.close()
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

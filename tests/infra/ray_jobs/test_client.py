@@ -4,11 +4,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import pytest
 import ray
 
 from data_schemas.errors import EnvironmentProblem
+from infra.ray_jobs import client
 from infra.ray_jobs.client import ClusterAway, RayJobs
 
 VERSION = json.dumps({"ray_version": ray.__version__})
@@ -113,10 +115,12 @@ def test_a_cluster_that_went_away_is_waited_for(monkeypatch):
     with dashboard((200, VERSION)) as url:
         jobs = RayJobs(url)
         jobs.wait_until_back(pytest.fail)
-    monkeypatch.setattr("infra.ray_jobs.client.RETURN_POLL_SECONDS", 0.01)
+    slept: list[float] = []
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append))
     with pytest.raises(ClusterAway, match="cannot reach the Ray cluster"):
-        jobs.wait_until_back(lines.append, 0.1)
-    assert len(lines) == 1 and lines[0].endswith("waits up to 0.1 s for it")
+        jobs.wait_until_back(lines.append, 10.0)
+    assert len(lines) == 1 and lines[0].endswith("waits up to 10 s for it")
+    assert slept == [client.RETURN_POLL_SECONDS] * 5
     with dashboard((401, "Unauthorized: Missing authentication token")) as url:
         jobs._client._address = url
         with pytest.raises(EnvironmentProblem, match="needs a token"):
