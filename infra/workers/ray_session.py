@@ -160,9 +160,14 @@ def _connect() -> None:
 
 def _not_started(address: str | None, error: Exception) -> EnvironmentProblem:
     action = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray on this machine"
+    reason = " ".join(str(error).split()).rstrip(".")[:500]
+    if "Version mismatch" in reason:
+        helps = "install the same versions of Ray and Python here and on the nodes"
+    else:
+        helps = "for a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
     return EnvironmentProblem(
-        f"cannot {action}: {error}. For a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; "
-        "to work without Ray use --set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
+        f"cannot {action}: {reason}; {helps}; to work without Ray use "
+        "--set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
     )
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 import ray
+from ray._private.utils import check_version_info
 
 from data_schemas.errors import EnvironmentProblem
 from infra.workers import ray_address
@@ -121,3 +122,20 @@ def test_a_start_that_fails_in_any_way_is_one_sentence(monkeypatch):
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(EnvironmentProblem, match=r"cannot start Ray on this machine: The current node timed out"):
         ensure_ray()
+
+
+def test_a_cluster_of_another_version_is_one_sentence(monkeypatch):
+    theirs = {"python_version": "3.9.18", "ray_version": "2.9.3"}
+
+    def init(**settings):
+        check_version_info(theirs, "node 10.0.0.1")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(
+        EnvironmentProblem, match=r"Ray: 2\.9\.3 Python: 3\.9\.18 .*; install the same versions"
+    ) as error:
+        ensure_ray()
+    assert "\n" not in str(error.value) and "RAY_AUTH" not in str(error.value)
