@@ -86,9 +86,12 @@ class JobFolder:
         self._folder.write(f"{number:06d}.result.json", result.model_dump_json(indent=1).encode())
 
     def result(self, number: int) -> JobResult | None:
-        """Result of a job; None if it wrote nothing."""
+        """Result of a job; None if it wrote nothing that this version can read."""
         data = self._folder.read_many([f"{number:06d}.result.json"])[0]
-        return None if data is None else JobResult.model_validate_json(data)
+        try:
+            return None if data is None else JobResult.model_validate_json(data)
+        except ValidationError:
+            return None
 
 
 def submission_id(run_id: str, number: int, stage: str | None) -> str:

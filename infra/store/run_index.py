@@ -84,8 +84,14 @@ class RunIndex:
             if data is None:
                 continue
             try:
-                record = parse_record(RunRecord, data, self._folder.full(f"{run_id}{ENDING}"))
-                rows[run_id] = IndexRow.of(record, versions[run_id])
+                location = self._folder.full(f"{run_id}{ENDING}")
+                record = parse_record(RunRecord, data, location)
+                if record.run_id == run_id:
+                    rows[run_id] = IndexRow.of(record, versions[run_id])
+                elif record.run_id not in versions:  # else a copy, as tools that synchronize folders leave behind
+                    raise UnreadableRecordError(
+                        f"{location} holds the record of run {record.run_id}; rename it to {record.run_id}{ENDING}"
+                    )
             except UnreadableRecordError as error:
                 unreadable.append(unreadable_run(run_id, data, error))
         if len(changed) - len(unreadable) > MAX_CHANGED:

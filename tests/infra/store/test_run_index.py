@@ -112,3 +112,18 @@ def test_a_store_that_may_only_be_read_has_no_index(tmp_path, monkeypatch):
     monkeypatch.setattr(type(runs.folder), "write", refuse)
     assert len(runs.index()[0]) == MAX_CHANGED + 1
     assert runs.get("latest").sequence == MAX_CHANGED + 1
+
+
+def test_copies_and_renamed_records_are_no_other_runs(any_store):
+    runs = RunStore(any_store)
+    for name in ("first", "second"):
+        runs.save(close(run_record(name), "finished"))
+    runs.folder.write("first (conflicted copy).json", runs.folder.read("first.json"))
+    assert ([record.run_id for record in runs.all()], runs.listing()[1]) == (["second", "first"], [])
+    assert runs.get("fir").run_id == "first"
+    runs.folder.remove("first.json")
+    [renamed] = runs.listing()[1]
+    assert renamed.problem.endswith(
+        "first (conflicted copy).json holds the record of run first; rename it to first.json"
+    )
+    assert [record.run_id for record in runs.all()] == ["second"]
