@@ -14,14 +14,15 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from data_schemas.manifest import Volume
+from data_schemas.stage_costs import StageCosts
 from flows.run_config import RunConfigBase, build_run_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession
 from infra.hardware import cpu_rates
 from infra.rates.machine_rates import MachineRates, keep, machine_rates, measured_now
-from infra.rates.rates import Rate, learned_rates
+from infra.rates.rates import Rate, Rates, learned_rates
 from infra.store.cost_records import CostRecords
-from infra.workers.capacity import Capacity
+from infra.workers.capacity import Capacity, Engine
 from infra.workers.ray_session import close_ray, cpu_count
 from modeling.evaluation.config_counts import flops_per_token, parameters
 from modeling.transformer_config import TransformerConfig
@@ -30,7 +31,9 @@ from stages.pretrain.stage import PretrainStage
 from stages.tokenize.config import TokenizeConfig
 
 WARM_UP_BYTES, SOURCE_BYTES = 300_000, 4_000_000
-"""Python's own documentation, first without measuring: imports and compilation are no rate."""
+"""Python's own documentation: so little that the start of a stage is what takes time, and enough for a rate."""
+PARTITIONS = 8
+MIN_START_SECONDS = 0.05
 DATA = "tokenize"
 TRAINING_SECONDS = 8.0
 MIN_STEPS, MAX_STEPS, LOG_STEPS = 6, 60, 2
@@ -64,22 +67,45 @@ def calibrate(config: RunConfigBase | None, report: Report) -> MachineRates:
 
 
 def _stage_rates(config: RunConfigBase | None, base: MachineRates, report: Report) -> list[Rate]:
-    rates: list[Rate] = []
+    engine: Engine = config.execution.engine if config else "ray"
     with TemporaryDirectory(prefix="headrace-calibration-") as folder:
-        report("small pieces of the data stages")
-        store = f"{folder}/store"
-        _run(store, calibration_config(None, base, WARM_UP_BYTES, WARM_UP_VOCABULARY), DATA)
-        _run(store, calibration_config(None, base), DATA)
-        newest = {costs.stage: costs for costs in reversed(list(CostRecords(store).newest()))}
-        rates += [rate for costs in newest.values() for rate in learned_rates(costs) if not rate.kind.endswith("start")]
-        report("steps of training")
+        store, rates = f"{folder}/store", list[Rate]()
         try:
+            report("small pieces of the data stages")
+            _run(f"{folder}/compiled", calibration_config(None, base, WARM_UP_BYTES, WARM_UP_VOCABULARY), DATA)
+            rates += _data_rates(store, base, engine)
+            report("steps of training")
             rates += _training_rates(store, _trainable(config, base, report), base)
-        except Exception as error:  # no Ray, no memory: the other rates are worth keeping
-            report(f"training could not be measured: {error}")
+        except Exception as error:  # no Ray, no memory: other rates are worth keeping
+            report(f"not everything could be measured: {error}")
         finally:
             close_ray()
     return rates
+
+
+def _data_rates(store: str, base: MachineRates, engine: Engine) -> list[Rate]:
+    """Rates of the data stages, by the larger of two runs, and their starts, by the smaller."""
+    _run(store, calibration_config(None, base, WARM_UP_BYTES, WARM_UP_VOCABULARY, engine), DATA)
+    first = list(CostRecords(store).newest())
+    _run(store, calibration_config(None, base, engine=engine), DATA)
+    rates = _known_rates(store)
+    return rates + [start for costs in first if (start := _start_rate(costs, rates)) is not None]
+
+
+def _known_rates(store: str) -> list[Rate]:
+    """Rates of everything but starts, of the newest execution of each stage."""
+    newest = {costs.stage: costs for costs in reversed(list(CostRecords(store).newest()))}
+    return [rate for costs in newest.values() for rate in learned_rates(costs) if not rate.kind.endswith("start")]
+
+
+def _start_rate(costs: StageCosts, rates: Sequence[Rate]) -> Rate | None:
+    """Start of a stage whose other work is too small to matter: workers, imports, folders."""
+    work = next((part for part in costs.planned.work if part.kind.endswith("start")), None)
+    if work is None or costs.measured is None or costs.measured.incomplete:
+        return None
+    others = [part for part in Rates(learned=rates).applied(costs.planned).work if part.kind != work.kind]
+    seconds = costs.measured.seconds - sum(part.seconds for part in others)
+    return Rate(kind=work.kind, amount=1, per_second=1 / max(seconds, MIN_START_SECONDS))
 
 
 @contextlib.contextmanager
@@ -113,7 +139,11 @@ DEMO = Trained(
 
 
 def calibration_config(
-    trained: Trained | None, machine: MachineRates, source_bytes: int = SOURCE_BYTES, vocabulary: int = MAX_VOCABULARY
+    trained: Trained | None,
+    machine: MachineRates,
+    source_bytes: int = SOURCE_BYTES,
+    vocabulary: int = MAX_VOCABULARY,
+    engine: Engine = "inline",
 ) -> RunConfigBase:
     """A small run: Python's documentation, and some steps of a network, by default of the demo's.
 
@@ -122,6 +152,7 @@ def calibration_config(
         machine: rates of products, which decide the number of steps.
         source_bytes: text to read.
         vocabulary: most entries that so much text yields.
+        engine: what partitions run in.
     """
     settings, vocabulary = (trained or DEMO).config, min((trained or DEMO).vocabulary, vocabulary)
     pretrain = settings.model_dump(exclude_unset=True)
@@ -133,8 +164,12 @@ def calibration_config(
     }  # fmt: skip
     values = {
         "name": "calibration",
-        "execution": {"engine": "inline"},
-        "ingest": {"path": "python://documentation", "max_source_bytes": source_bytes},
+        "execution": {"engine": engine},
+        "ingest": {
+            "path": "python://documentation",
+            "max_source_bytes": source_bytes,
+            "partition_bytes": source_bytes // PARTITIONS,
+        },
         "dedup": {"held_out_share": 0.1},
         "tokenize": {"vocabulary_size": vocabulary},
         "pretrain": pretrain | short,
