@@ -22,7 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from data_schemas.errors import HeadraceError
-from infra.planner.published.accuracy import FITTED_BLOCK, BlockErrors, Prediction, errors_by_block, predict
+from infra.planner.published.accuracy import (
+    FITTED_BLOCK,
+    BlockErrors,
+    Prediction,
+    errors_by_block,
+    held_out_coverage,
+    interval,
+    predict,
+    ratios_by_block,
+)
 from infra.planner.published.interpretation import Run, interpret
 from infra.planner.published.rows import read_rows
 from infra.planner.step_time import FITTED, Constants
@@ -63,8 +72,21 @@ def main() -> None:
         blocks = errors_by_block(predictions, kind)
         console.print(f"\n{kind}, fitted on {FITTED_BLOCK}" if kind == "time" else f"\n{kind}", markup=False)
         console.print(_table(blocks))
+        console.print(_coverage(predictions, kind), markup=False)
         ratios[f"{kind}_error_percent"] = round(blocks[-1].mean, 2) if blocks else None
     print(json.dumps(ratios))
+
+
+def _coverage(predictions: Sequence[Prediction], kind: str) -> str:
+    blocks = ratios_by_block(predictions, kind)
+    if len(blocks) < 2:
+        return "too few blocks to set an interval on some and test it on others"
+    low, high = interval(list(blocks.values()))
+    rows, by_block = held_out_coverage(predictions, kind)
+    return (
+        f"measured over predicted: {low:.2f} to {high:.2f}; set on all other blocks, the interval holds {rows:.0%} of "
+        f"the rows, mean over blocks {by_block:.0%}"
+    )
 
 
 def fit(runs: Sequence[Run]) -> Constants:

@@ -30,6 +30,8 @@ from stages.tokenize.config import TokenizeConfig
 
 SHOWN = 5
 OPTIMIZER_BYTES = {"adamw": 8.0, "muon": 4.0, "sgd": 4.0}
+AVERAGE_BYTES = 4.0
+"""Per parameter, of the moving average of the weights."""
 BYTES_PER_DOCUMENT = 5_000
 PARQUET_SHARE = 0.25
 """Bytes of a documents table over those of its text, docs/decisions.md."""
@@ -143,8 +145,9 @@ def number_of_bytes(text: str | None) -> int | None:
 def _software(config: PretrainConfig) -> Software:
     precision: Precision = "bf16" if config.precision == "auto" else config.precision
     return replace(
-        HEADRACE, fused=config.compile, precision=precision, optimizer_bytes=OPTIMIZER_BYTES[config.optimizer]
-    )
+        HEADRACE, fused=config.compile, precision=precision, optimizer_bytes=OPTIMIZER_BYTES[config.optimizer],
+        average_bytes=AVERAGE_BYTES if config.ensemble.half_life_share else 0.0,
+    )  # fmt: skip
 
 
 def _configured(
@@ -158,7 +161,7 @@ def _configured(
         data=ranks // factors.shard, shard=factors.shard, tensor=factors.tensor, pipeline=factors.pipeline,
         context=factors.context, expert=factors.expert, micro_batch=config.micro_batch,
         recompute="full" if config.recompute_activations else "none", virtual=factors.stages // factors.pipeline,
-        all_in_flight=factors.schedule == "gpipe",
+        all_in_flight=factors.pipeline > 1 and factors.schedule == "gpipe",
     )  # fmt: skip
     memory = memory_parts(network, layout, software, rows)
     return Candidate(layout, memory, step_time(network, layout, cluster, software, rows))

@@ -100,8 +100,14 @@ class Software:
     """Tokens whose logits exist at once."""
     hidden_bytes: float = 2.0
     """Per number of the residual stream."""
+    average_bytes: float = 0.0
+    """Per parameter, of a moving average of the weights."""
+    own: bool = False
+    """This project's training: for its own networks, tensors and collectives are counted one by one
+    (`infra.planner.own`)."""
 
 
 HEADRACE = Software(
-    "Headrace", pipeline_keeps_gathered=False, gather_bytes=4.0, logit_bytes=8.0, logit_rows=512, hidden_bytes=4.0
-)
+    "Headrace", pipeline_keeps_gathered=False, gather_bytes=4.0, logit_bytes=8.0, logit_rows=512, hidden_bytes=4.0,
+    own=True,
+)  # fmt: skip

@@ -1,11 +1,13 @@
 """Memory of the fullest device, by part.
 
-- `memory_parts`: bytes by part; `largest_part`: the part to name if it does not fit
+- `memory_parts`: bytes by part; `largest_part`: the part to name if it does not fit. This project's training of its own
+  networks is counted tensor by tensor (`infra.planner.own.memory`), all others by the formulas below
 - `layer_activation_bytes`: what a layer keeps for its backward pass, per token
 """
 
 from infra.planner.layouts import Layout, Software
 from infra.planner.networks import Network
+from infra.planner.own.memory import TrainingState, least_memory, own_memory_parts
 
 MARGIN_SHARE = 0.04
 """The allocator's share: blocks that are reserved but not used."""
@@ -26,6 +28,26 @@ def memory_parts(network: Network, layout: Layout, software: Software, rows: int
         software: bytes per parameter and kernels.
         rows: rows of the global batch.
     """
+    parts = _own_parts(network, layout, software, rows) or _general_parts(network, layout, software, rows)
+    parts["margin"] = MARGIN_SHARE * sum(parts.values()) + CONTEXT_BYTES
+    return parts
+
+
+def _own_parts(network: Network, layout: Layout, software: Software, rows: int) -> dict[str, float]:
+    if network.own is None or not software.own:
+        return {}
+    state = TrainingState(software.optimizer_bytes, software.average_bytes)
+    return own_memory_parts(network.own, layout, software.precision, rows, state)
+
+
+def least_bytes(network: Network, layout: Layout, software: Software) -> float:
+    """A lower bound of the memory that is found fast; 0 if none is known."""
+    if network.own is None or not software.own:
+        return 0.0
+    return least_memory(network.own, layout, TrainingState(software.optimizer_bytes, software.average_bytes))
+
+
+def _general_parts(network: Network, layout: Layout, software: Software, rows: int) -> dict[str, float]:
     held = parameters_per_device(network, layout) / (layout.context if software.shards_over_context else 1)
     replicas = layout.data * layout.shard if software.sharded_optimizer else 1
     state = {
@@ -44,9 +66,7 @@ def memory_parts(network: Network, layout: Layout, software: Software, rows: int
     activations = {"activations": first, "working": work, "logits": 0.0}
     if layout.pipeline == 1 or last > first:
         activations = {"activations": layer * per_stage, "working": work, "logits": logits}
-    parts = {**state, **activations}
-    parts["margin"] = MARGIN_SHARE * sum(parts.values()) + CONTEXT_BYTES
-    return parts
+    return {**state, **activations}
 
 
 def parameters_per_device(network: Network, layout: Layout) -> float:

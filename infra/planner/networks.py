@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from math import gcd
 
+from infra.planner.own.parameters import OwnNetwork
 from modeling.attention.kinds import FullAttention
 from modeling.evaluation.config_counts import forward_flops_by_part, parameters_by_part
 from modeling.transformer_config import TransformerConfig
@@ -41,6 +42,8 @@ class Network:
     """Tensor parallelism splits heads and neurons into any divisor of this."""
     splits_layers: bool = True
     """Pipelines can split it."""
+    own: OwnNetwork | None = None
+    """This project's networks, whose tensors are counted one by one; None for others."""
 
     @property
     def total_parameters(self) -> int:
@@ -93,6 +96,7 @@ def network_of(config: TransformerConfig) -> Network:
         output_only_activation=True,
         tensor_unit=_tensor_unit(config),
         splits_layers=not (config.embedding_bands and config.tied_embeddings),
+        own=OwnNetwork(config),
     )
 
 

@@ -13,7 +13,7 @@ from math import isqrt
 from infra.planner.accelerators import GIB
 from infra.planner.clusters import Cluster
 from infra.planner.layouts import Layout, Recompute, Software
-from infra.planner.memory import largest_part, memory_parts
+from infra.planner.memory import largest_part, least_bytes, memory_parts
 from infra.planner.networks import Network
 from infra.planner.step_time import step_seconds, step_time
 
@@ -91,8 +91,14 @@ def smallest_cluster(network: Network, cluster: Cluster, software: Software, row
         larger = cluster.model_copy(
             update={"devices": devices, "node_devices": max(cluster.node_devices, min(8, devices))}
         )
-        if fitting := search(network, larger, software, rows)[0]:
-            return min(candidate.layout.devices for candidate in fitting)
+        fitting = (
+            layout.devices
+            for layout in layouts(network, larger, rows)
+            if least_bytes(network, layout, software) <= cluster.memory_bytes
+            and sum(memory_parts(network, layout, software, rows).values()) <= cluster.memory_bytes
+        )
+        if (smallest := min(fitting, default=0)) > 0:
+            return smallest
     return None
 
 

@@ -14,6 +14,7 @@ from infra.planner.clusters import Cluster
 from infra.planner.layouts import Layout, Software
 from infra.planner.memory import parameters_per_device
 from infra.planner.networks import Network
+from infra.planner.own.traffic import own_traffic
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def step_time(
     waiting = {kind: _seconds(kind, sent, layout, cluster) for kind, sent in bytes_by_kind.items()}
     visible = 1 - software.hides_traffic
     parts = {name: seconds * count for name, seconds in compute.items()}
-    parts |= {kind: seconds * visible for kind, seconds in waiting.items() if kind != "shard"}
+    shown = dict.fromkeys(waiting, visible) | ({"pipeline": 1.0} if _stalls(layout) else {})
+    parts |= {kind: seconds * shown[kind] for kind, seconds in waiting.items() if kind != "shard"}
     parts["shard"] = _shard_seconds(waiting["shard"], sum(parts.values()), constants)
     parts["bubble"] = (layout.pipeline - 1) / layout.virtual / count * (sum(compute.values()) * count)
     shards = layout.batch_ranks if software.sharded_optimizer else 1
@@ -92,6 +94,15 @@ def step_time(
 def step_seconds(parts: dict[str, float]) -> float:
     """Sum of all parts."""
     return sum(parts.values())
+
+
+def _stalls(layout: Layout) -> bool:
+    """Whether a pipeline waits for transfers although they run beside computation.
+
+    In 1F1B as many micro-batches are on their way as there are devices, and each needs its way there and back: the
+    simulation (`infra.planner.schedules`) shows both as idle time, whatever else the devices compute.
+    """
+    return layout.virtual == 1 and not layout.all_in_flight
 
 
 def _shard_seconds(traffic_seconds: float, computing: float, constants: Constants) -> float:
@@ -159,7 +170,13 @@ def _recompute(
 
 
 def traffic(network: Network, layout: Layout, software: Software, rows: float) -> dict[str, float]:
-    """Bytes that a device sends in a step by kind: tensor, context, expert, pipeline, shard, data."""
+    """Bytes that a device sends in a step by kind: tensor, context, expert, pipeline, shard, data.
+
+    This project's training of its own networks is counted collective by collective (`infra.planner.own.traffic`), with
+    a further kind, control: norms and losses.
+    """
+    if network.own is not None and software.own:
+        return own_traffic(network.own, layout, software.precision, int(rows))
     count = layout.micro_batches(int(rows))
     tokens = layout.micro_batch * network.context / layout.context
     layers = network.layers / layout.pipeline
@@ -193,8 +210,9 @@ def _seconds(kind: str, sent: float, layout: Layout, cluster: Cluster) -> float:
     inner["shard"] = layout.tensor * layout.context
     inner["data"] = inner["shard"] * layout.shard
     inner["pipeline"] = inner["data"] * layout.data
+    inner["control"] = 1
     size = {"tensor": layout.tensor, "context": layout.context, "expert": layout.expert, "shard": layout.shard}
-    size |= {"data": layout.data, "pipeline": layout.pipeline}
+    size |= {"data": layout.data, "pipeline": layout.pipeline, "control": layout.devices}
     link = cluster.link_bandwidth * LINK_SHARE
     if inner[kind] * size[kind] <= cluster.node_devices:
         return sent / link

@@ -1,12 +1,15 @@
-"""Vocabulary-parallel cross-entropy (Megatron-LM, Shoeybi et al. 2019, 1909.08053, section 3).
+"""Vocabulary split over processes (Megatron-LM, Shoeybi et al. 2019, 1909.08053, section 3).
 
-Processes exchange three numbers per token and the gradient of the hidden states, but no logits.
+- `vocabulary_parallel_cross_entropy`: processes exchange three numbers per token and the gradient of the hidden states,
+  but no logits
+- `vocabulary_parallel_embedding`: they sum vectors, and each has the gradient of its own entries only
 """
 
 from typing import Any
 
 import torch
 import torch.distributed as distributed
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -42,6 +45,47 @@ def vocabulary_parallel_cross_entropy(
         return mean_loss(_combined_sums(Band.create(hidden, weight_shard, first_entry), targets, group, tiling), z_loss)
     arguments = (hidden, weight_shard, first_entry, targets, group, z_loss, tiling)
     return TrainingLoss(*_ParallelCrossEntropy.apply(*arguments))  # type: ignore[no-untyped-call]
+
+
+def vocabulary_parallel_embedding(
+    tokens: Tensor, table_shard: Tensor, first_entry: int, group: distributed.ProcessGroup | None
+) -> Tensor:
+    """Vectors of token ids from the tables of all processes of `group`; the same on each.
+
+    A DTensor's own embedding has the gradient of the whole table on every process: 345 GB for 5 million entries of
+    17,280 numbers.
+
+    Args:
+        tokens: (...) int64, the same on every process.
+        table_shard: (entries, width), this process's rows of the table; may be none.
+        first_entry: token id of its first row.
+        group: processes that share the vocabulary; None for all.
+
+    Returns:
+        (..., width) in the dtype of the table.
+    """
+    rows = tokens - first_entry
+    outside = (rows < 0) | (rows >= len(table_shard))
+    if len(table_shard):
+        own = F.embedding(rows.masked_fill(outside, 0), table_shard).masked_fill(outside.unsqueeze(-1), 0)
+    else:
+        own = table_shard.new_zeros(*tokens.shape, table_shard.shape[1]) + table_shard.sum()
+    vectors: Tensor = _SumOfParts.apply(own, group)  # type: ignore[no-untyped-call]
+    return vectors
+
+
+class _SumOfParts(torch.autograd.Function):
+    """Sum over processes, each of which computes the same with it: the gradient of each part is that of the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, group: distributed.ProcessGroup | None) -> Tensor:
+        total = part.clone()
+        distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 class _ParallelCrossEntropy(torch.autograd.Function):

@@ -75,7 +75,7 @@ def test_a_row_of_30_000_tokens_passes_through_a_layer_at_full_width(reference):
 def test_training_accepts_its_batch_and_layout(reference):
     config, _ = reference
     plan = plan_batches(config.stage_config("pretrain").model_copy(update={"precision": "fp16"}))
-    assert plan.layout.world_size == config.stage_config("pretrain").workers == 3_456
+    assert plan.layout.world_size == config.stage_config("pretrain").workers == 3_840
     assert plan.batch_tokens == 108 * 30_000 == 3_240_000
     assert plan.steps == pytest.approx(1.3e12 / 3.24e6, abs=1)
 

@@ -66,6 +66,8 @@ def plan(
     With --cluster: the layouts of its training on that cluster, by time and by money.
     """
     if cluster is not None or published is not None or source_bytes is not None or html is not None:
+        here = {"--until": until, "--keep-versions": keep_versions, "--store": store}
+        _refuse_ignored(here | ({} if published is None else {"--set": set_}))
         _plan_elsewhere(config, set_ or [], cluster, source_bytes, html, published, as_json)
     else:
         _plan_here(_required(config), set_ or [], until, keep_versions, store, as_json)
@@ -307,6 +309,17 @@ def _required(config: str | None) -> str:
     if config is None:
         raise ConfigError("plan needs CONFIG, such as configs/demo.yaml, or --published FILE")
     return config
+
+
+def _refuse_ignored(options: dict[str, object]) -> None:
+    """Refuse options that change nothing in a plan for other machines."""
+    from data_schemas.errors import ConfigError
+
+    if given := [name for name, value in options.items() if value]:
+        raise ConfigError(
+            f"{' and '.join(given)} would change nothing: --cluster, --source-bytes and --published are about other "
+            f"machines, whatever is in a store here; omit {'it' if len(given) == 1 else 'them'}"
+        )
 
 
 def _plan_elsewhere(

@@ -3,12 +3,14 @@
 - `Prediction`: step time and memory of a row with intervals; `predict`: of an interpreted run
 - `measured_step_seconds`: from step time, tokens per second, TFLOP/s, MFU or HFU, in this order
 - `BlockErrors`, `errors_by_block`: mean and largest errors
+- `interval`: of measured over predicted; `held_out_coverage`: of rows whose block did not set it
 """
 
 import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from infra.planner.memory import memory_parts
 from infra.planner.published.interpretation import Run
@@ -17,9 +19,11 @@ from infra.planner.step_time import FITTED, Constants, step_seconds, step_time
 GIB = 2**30
 FITTED_BLOCK = "llm-foundry A100-80GB"
 """The block whose rows the constants of `step_time` were fitted on."""
-TIME_INTERVAL = (0.80, 1.25)
-"""Measured over predicted step time: 5 % and 95 % points of rows with a stated layout, see docs/results/planner.md."""
-MEMORY_INTERVAL = (0.85, 1.20)
+TIME_INTERVAL = (0.74, 1.41)
+"""Measured over predicted step time: `interval` of all blocks but the fitted one, see docs/results/planner.md."""
+MEMORY_INTERVAL = (0.72, 1.54)
+TAIL = 0.05
+"""Share of the rows beyond each end of an interval."""
 STATED = "others that state layout and batch"
 COUNTS_RECOMPUTE = r"2104\.04473|2201\.11990|megatron.{0,20}2021|includ\w* (the )?recomput|count.{0,20}recomput"
 
@@ -132,9 +136,14 @@ def errors_by_block(predictions: Sequence[Prediction], kind: str = "time") -> li
     return [_errors(block, errors, low, high) for block, errors in groups if errors]
 
 
+def _ratio(error: float) -> float:
+    """Measured over predicted, by an error in percent."""
+    return 1 / (1 + error / 100) if error > -100 else float("inf")
+
+
 def _errors(block: str, errors: Sequence[float], low: float, high: float) -> BlockErrors:
     sizes = [abs(error) for error in errors]
-    ratios = [1 / (1 + error / 100) for error in errors]
+    ratios = [_ratio(error) for error in errors]
     return BlockErrors(
         block,
         len(errors),
@@ -143,3 +152,49 @@ def _errors(block: str, errors: Sequence[float], low: float, high: float) -> Blo
         sum(size <= 15 for size in sizes) / len(sizes),
         sum(low <= ratio <= high for ratio in ratios) / len(ratios),
     )
+
+
+def interval(blocks: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """5 % and 95 % points of measured over predicted; with rows or blocks of equal weight, whichever is wider.
+
+    Rows of one source err alike, and the next row may be of another.
+
+    Args:
+        blocks: ratios of each block's rows.
+    """
+    by_row = sorted((ratio, 1.0) for ratios in blocks for ratio in ratios)
+    by_block = sorted((ratio, 1 / len(ratios)) for ratios in blocks for ratio in ratios)
+    lows, highs = zip(*((_point(rows, TAIL), _point(rows, 1 - TAIL)) for rows in (by_row, by_block)), strict=True)
+    return min(lows), max(highs)
+
+
+def _point(rows: Sequence[tuple[float, float]], share: float) -> float:
+    """The first of the ascending (ratio, weight) at which the sum of weights reaches a share of all."""
+    sums = list(accumulate(weight for _, weight in rows))
+    return next(ratio for (ratio, _), total in zip(rows, sums, strict=True) if total >= share * sums[-1])
+
+
+def held_out_coverage(predictions: Sequence[Prediction], kind: str = "time") -> tuple[float, float]:
+    """Shares in the `interval` of all other blocks: of the rows, and the mean over the blocks.
+
+    Args:
+        predictions: of rows; those of the fitted block are left out.
+        kind: time or memory.
+    """
+    blocks = ratios_by_block(predictions, kind)
+    covered = []
+    for block, ratios in blocks.items():
+        low, high = interval([others for name, others in blocks.items() if name != block])
+        covered.append((len(ratios), sum(low <= ratio <= high for ratio in ratios)))
+    rows = sum(count for count, _ in covered)
+    return sum(inside for _, inside in covered) / rows, statistics.fmean(inside / count for count, inside in covered)
+
+
+def ratios_by_block(predictions: Sequence[Prediction], kind: str) -> dict[str, list[float]]:
+    """Measured over predicted of each block but the fitted one."""
+    blocks: dict[str, list[float]] = {}
+    for prediction in predictions:
+        error = prediction.time_error_percent if kind == "time" else prediction.memory_error_percent
+        if error is not None and prediction.run.row.block != FITTED_BLOCK:
+            blocks.setdefault(prediction.run.row.block, []).append(_ratio(error))
+    return blocks

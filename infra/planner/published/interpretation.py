@@ -57,11 +57,11 @@ def interpret(row: PublishedRow) -> Run | str:
     fields, assumed = _filled(row)
     missing = [name for name in ("layers", "hidden", "seq_len") if name not in fields]
     if missing:
-        return f"{where}: {', '.join(missing)} missing, and no shape is known by that name"
+        return f"{where}: {', '.join(missing)} missing, and no shape is known by that name{_unreadable(row)}"
     network = _network(row, fields, assumed)
     devices = int(fields.get("gpus", 0)) or _product(fields) or _counted(row.texts["hardware"])
     if not devices:
-        return f"{where}: gpus is missing, and the layout does not give it"
+        return f"{where}: gpus is missing, and the layout does not give it{_unreadable(row)}"
     cluster = cluster_of(accelerator, devices)
     nodes = re.search(r"(\d+) per node", row.texts["hardware"])
     if nodes:
@@ -73,6 +73,10 @@ def interpret(row: PublishedRow) -> Run | str:
         return f"{where}: {layout}"
     batch = max(batch, layout.batch_ranks * layout.micro_batch)
     return Run(row, network, layout, cluster, software, batch, tuple(assumed))
+
+
+def _unreadable(row: PublishedRow) -> str:
+    return f"; unreadable: {', '.join(row.unreadable)}" if row.unreadable else ""
 
 
 def _filled(row: PublishedRow) -> tuple[dict[str, float], list[str]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed._composable.replicate_with_fsdp import replicate
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
@@ -23,7 +23,7 @@ from modeling.experts.all_to_all import AllToAllExchange
 from modeling.experts.layer import Experts
 from modeling.feed_forward import FeedForward
 from modeling.loss.cross_entropy import TrainingLoss
-from modeling.loss.vocabulary_parallel import vocabulary_parallel_cross_entropy
+from modeling.loss.vocabulary_parallel import vocabulary_parallel_cross_entropy, vocabulary_parallel_embedding
 from modeling.transformer import Transformer
 from stages.pretrain.parallel.mesh import WorkerMesh
 
@@ -62,7 +62,9 @@ def apply_tensor_parallel(model: Transformer, tensor: DeviceMesh) -> None:
         elif isinstance(module, FeedForward):
             parallelize_module(module, tensor, {"up": ColwiseParallel(), "down": RowwiseParallel()})
     if isinstance(model.embedding, nn.Embedding):
-        parallelize_module(model.embedding, tensor, RowwiseParallel(input_layouts=Replicate()))
+        table = distribute_tensor(model.embedding.weight.data, tensor, [Shard(0)])
+        model.embedding.weight = nn.Parameter(table)
+        model.embedding.forward = partial(_vocabulary_parallel_embedding, model.embedding)  # type: ignore[method-assign]
     if isinstance(model.head, nn.Linear):
         if model.config.tied_embeddings and isinstance(model.embedding, nn.Embedding):
             model.tie_head()
@@ -72,12 +74,23 @@ def apply_tensor_parallel(model: Transformer, tensor: DeviceMesh) -> None:
         model.shared_loss = _vocabulary_parallel_loss
 
 
+def _vocabulary_parallel_embedding(embedding: nn.Module, tokens: Tensor) -> Tensor:
+    table, first_entry = _own_entries(embedding)
+    return vocabulary_parallel_embedding(tokens, table.to_local(), first_entry, table.device_mesh.get_group())
+
+
 def _vocabulary_parallel_loss(head: nn.Module, hidden: Tensor, targets: Tensor, z_loss: float) -> TrainingLoss:
-    table = head.get_parameter("weight")
+    table, first_entry = _own_entries(head)
+    group = table.device_mesh.get_group()
+    return vocabulary_parallel_cross_entropy(hidden, table.to_local(), first_entry, targets, group, z_loss)
+
+
+def _own_entries(module: nn.Module) -> tuple[DTensor, int]:
+    """The table of a split vocabulary, and the token id of this worker's first row."""
+    table = module.get_parameter("weight")
     assert isinstance(table, DTensor)
-    mesh, placements = table.device_mesh, table.placements
-    _, (first_entry, _) = compute_local_shape_and_global_offset(table.shape, mesh, placements)
-    return vocabulary_parallel_cross_entropy(hidden, table.to_local(), first_entry, targets, mesh.get_group(), z_loss)
+    _, (first_entry, _) = compute_local_shape_and_global_offset(table.shape, table.device_mesh, table.placements)
+    return table, first_entry
 
 
 def apply_expert_parallel(model: Transformer, mesh: WorkerMesh) -> None:

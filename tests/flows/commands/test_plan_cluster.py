@@ -55,15 +55,15 @@ def test_what_does_not_fit_names_its_largest_part_and_the_smallest_cluster():
     assert result.exit_code == 0
     assert "nothing fits; the least memory needs" in result.stdout and "no cluster of such devices" in result.stdout
     answer = planned(REFERENCE, "--cluster", "1024xGB300", "--source-bytes", "570TB")
-    assert answer["layouts"] == [] and answer["refused"][0]["largest_part"] == "gathered"
-    assert "gathered takes" in answer["refused"][0]["why"]
+    assert answer["layouts"] == [] and answer["refused"][0]["largest_part"] == "activations"
+    assert "activations takes" in answer["refused"][0]["why"]
     assert 1024 < answer["smallest_cluster"] <= 8192
     costs = {row["stage"]: row for row in answer["costs"]}
     assert costs["ingest"]["core_hours"] == pytest.approx(570e12 / 3e6 / 3600, rel=0.01)
 
 
 def test_the_configured_layout_is_planned_beside_the_others():
-    answer = planned(REFERENCE, "--cluster", "3456xGB300")
+    answer = planned(REFERENCE, "--cluster", "3840xGB300")
     assert answer["configured"]["fits"] and answer["configured"]["layout"] == answer["layouts"][0]["layout"]
 
 
@@ -74,8 +74,8 @@ def test_failures_and_pipeline_of_the_fastest_layout_are_simulated():
     assert run["interval"] == pytest.approx(best["checkpoint_interval_seconds"], rel=0.1)
     assert "simulated   best checkpoint interval" in plan(DEMO, "--cluster", "8xH100").stdout
     pipeline = answer["simulated_pipeline"]
-    assert pipeline["schedule"] == "interleaved" and pipeline["idle"]["interleaved"] < pipeline["idle"]["1f1b"]
-    assert pipeline["idle"]["interleaved"] == pytest.approx(pipeline["planned_idle"], abs=0.01)
+    assert pipeline["schedule"] == "1f1b" and pipeline["idle"]["zero-bubble"] < pipeline["idle"]["1f1b"]
+    assert pipeline["idle"]["1f1b"] == pytest.approx(pipeline["planned_idle"], abs=0.01)
 
 
 def test_a_cluster_that_hardly_ever_works_still_gets_an_answer(tmp_path):
@@ -121,6 +121,9 @@ def test_layouts_as_settings():
         ([DEMO, "--published", "x.csv"], "omit CONFIG"),
         ([DEMO, "--source-bytes", "1TB"], "--source-bytes is for a plan on a cluster"),
         (["--published", "missing.csv"], "missing.csv cannot be read"),
+        ([DEMO, "--cluster", "8xH100", "--until", "clean"], "--until would change nothing"),
+        ([DEMO, "--cluster", "8xH100", "--keep-versions", "--store", "x"], "--keep-versions and --store would change"),
+        (["--published", "x.csv", "--set", "pretrain.seed=1"], "--set would change nothing"),
     ],
 )
 def test_wrong_arguments_are_one_sentence(arguments, sentence):

@@ -1,14 +1,16 @@
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing
+import torch.nn.functional as F
 
 from modeling.loss.cross_entropy import linear_cross_entropy
 from modeling.loss.logit_tiles import Tiling
-from modeling.loss.vocabulary_parallel import vocabulary_parallel_cross_entropy
+from modeling.loss.vocabulary_parallel import vocabulary_parallel_cross_entropy, vocabulary_parallel_embedding
 
 ENTRIES, WIDTH, FIRST_SHARD = 23, 6, 15
 """Shards of 15 and 8 entries: neither alike nor a whole number of tiles."""
@@ -86,5 +88,24 @@ def test_one_shard_of_all_equals_one_process(tmp_path: Path):
         torch.testing.assert_close(tuple(loss), tuple(expected), rtol=1e-12, atol=0)
         actual = torch.autograd.grad(loss.total, (hidden, weight))
         torch.testing.assert_close(actual, torch.autograd.grad(expected.total, (hidden, weight)))
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_vectors_of_a_split_table_sum_to_those_of_the_whole(tmp_path: Path):
+    """Each part has the gradient of its own entries only; a part may have none."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        _, weight, tokens = make_problem()
+        factors = torch.randn(*tokens.shape, WIDTH).double()
+        expected = F.embedding(tokens, weight)
+        [whole] = torch.autograd.grad((expected * factors).sum(), weight)
+        borders = [0, FIRST_SHARD, FIRST_SHARD, ENTRIES]
+        shards = [weight.detach()[a:b].clone().requires_grad_() for a, b in pairwise(borders)]
+        parts = [vocabulary_parallel_embedding(tokens, *part, None) for part in zip(shards, borders, strict=False)]
+        torch.testing.assert_close(sum(parts), expected)
+        for part in parts:
+            (part * factors).sum().backward()
+        torch.testing.assert_close(torch.cat([shard.grad for shard in shards]), whole)
     finally:
         distributed.destroy_process_group()

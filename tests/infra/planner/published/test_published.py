@@ -148,9 +148,60 @@ def test_a_file_that_is_no_table_of_runs_is_refused(tmp_path, content):
 
 def test_errors_of_a_block_by_hand(tmp_path):
     exact = predict(run_of(tmp_path, step_time_s="")).step_seconds
-    rows = [{**MPT, "step_time_s": str(exact / share)} for share in (1.1, 0.9, 1.3)]
+    rows = [{**MPT, "step_time_s": str(exact / share)} for share in (1.1, 0.9, 1.6)]
     predictions = [predict(interpret(row)) for row in read_rows(written(tmp_path, *rows))]
     block, stated, others = errors_by_block(predictions)
     assert (block.rows, stated.rows, others.block) == (3, 3, "all others")
-    assert (block.mean, block.largest) == (pytest.approx(50 / 3), pytest.approx(30))
+    assert (block.mean, block.largest) == (pytest.approx(80 / 3), pytest.approx(60))
     assert (block.within_15, block.covered) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "form"),
+    [
+        ({}, {"encoding": "utf-8-sig", "newline": "\r\n"}),
+        ({}, {"encoding": "utf-16"}),
+        ({}, {"delimiter": "\t"}),
+        ({"step_time_s": "1,2"}, {"delimiter": ";"}),
+        ({"step_time_s": "1200 ms"}, {}),
+        ({"step_time_s": "0.02 min"}, {}),
+        ({"global_batch_seqs": "1572864 tokens"}, {}),
+        ({"vp": "0", "tp": "-1", "cp": "1e30"}, {}),
+    ],
+)
+def test_a_row_in_other_forms_is_the_same_run(tmp_path, changes, form):
+    plain = {
+        "model": "a", "hardware": "H100 80GB", "gpus": "128", "layers": "32", "hidden": "4096", "heads": "32",
+        "vocab": "50368", "seq_len": "2048", "global_batch_seqs": "768", "fsdp": "FULL_SHARD", "step_time_s": "1.2",
+    }  # fmt: skip
+    predictions = []
+    for name, row, options in (("plain", plain, {}), ("other", {**plain, **changes}, form)):
+        path, delimiter = tmp_path / f"{name}.csv", options.get("delimiter", ",")
+        columns = reversed(row) if name == "other" else row
+        lines = [delimiter.join(column) for column in zip(*((key, row[key]) for key in columns), strict=True)]
+        text = options.get("newline", "\n").join([*lines, ""])
+        path.write_bytes(text.encode(options.get("encoding", "utf-8")))
+        run = interpret(read_rows(str(path))[0])
+        assert isinstance(run, Run), run
+        predictions.append(predict(run))
+    assert predictions[0].step_seconds == predictions[1].step_seconds
+    assert predictions[0].measured_seconds == pytest.approx(predictions[1].measured_seconds)
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [("gpus", "0"), ("gpus", "-5"), ("gpus", "1e30"), ("layers", "0.5"), ("layers", "1e9"), ("hidden", "1e12")],
+)
+def test_absurd_sizes_are_refused_by_name(tmp_path, column, text):
+    row = {"model": "a", "hardware": "H100", "gpus": "8", "layers": "2", "hidden": "64", column: text}
+    path = tmp_path / "runs.csv"
+    path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    refused = interpret(read_rows(str(path))[0])
+    assert isinstance(refused, str) and f"{column} {text!r}" in refused
+
+
+def test_an_absurd_measurement_is_none(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("model,hardware,gpus,layers,hidden,memory_gib_per_gpu,mfu_pct\na,H100,8,2,64,1e30,5000\n")
+    run = interpret(read_rows(str(path))[0])
+    assert predict(run).measured_memory is predict(run).measured_seconds is None
