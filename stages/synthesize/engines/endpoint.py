@@ -65,14 +65,12 @@ class EndpointRephraser:
         Raises:
             EnvironmentProblem: if the server cannot be reached, refuses the key, or answered none of the last texts.
         """
-        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="endpoint") as pool:
+        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="endpoint")
+        try:
             futures = [pool.submit(self._rewrite, text, seed) for text, seed in zip(texts, seeds, strict=True)]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                raise
+            return [future.result() for future in futures]
+        finally:  # an error, or Ctrl-C, does not wait for the requests that are under way
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def check(self) -> None:
         """Send one small request.

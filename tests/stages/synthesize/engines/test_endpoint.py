@@ -36,6 +36,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if status == "hang":
             self.server.release.wait(60)
+            self.server.hung.set()
             return
         data = answer.encode()
         self.send_response(status)
@@ -56,6 +57,7 @@ def server(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.script, server.requests, server.lock, server.release = {}, [], threading.Lock(), threading.Event()
+    server.hung = threading.Event()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -206,6 +208,13 @@ def test_a_server_that_is_gone_ends_the_stage(server, monkeypatch):
     monkeypatch.setattr("socket.create_connection", refuse)
     with pytest.raises(EnvironmentProblem, match="cannot be reached"):
         rewrite(refused, "a")
+
+
+def test_an_error_does_not_wait_for_the_requests_under_way(server):
+    server.script.update({"slow": [("hang", "")], "wrong": [(401, "")]})
+    with pytest.raises(EnvironmentProblem, match="HTTP 401"):
+        rewrite(rephraser(server, timeout=600), "wrong", "slow")
+    assert not server.hung.is_set(), "the other one has not ended"
 
 
 def test_hostile_texts_are_sent_as_they_are_or_not_at_all(server):
