@@ -11,24 +11,30 @@ test: lint test-fast
 	$(BIN)/pytest -m slow
 
 # Two processes: most tests have work for one thread. Slow ones start Ray, which takes all cores.
-test-fast: .venv/.stamp
+test-fast: .venv/.dev-stamp
 	$(BIN)/pytest -n 2 --dist loadscope -m "not slow"
 
-lint: .venv/.stamp
+lint: .venv/.dev-stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.stamp
+bench: .venv/.dev-stamp
 	for name in $$(ls benchmarks/*.py | xargs -n1 basename -s .py | grep -v __init__); do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 .venv/.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Headrace needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get update && apt-get install python3-venv"; exit 2; }
-	@echo "Installing into .venv: about 2 GB, a few minutes"
+	@echo "Installing into .venv: 2.6 GB, a few minutes"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --upgrade "pip>=25.1" -c constraints.txt
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e .
+	@touch $@
+
+# What only tests and benchmarks need: spaCy, transformers, ONNX, an S3 server, checkers; 0.8 GB.
+.venv/.dev-stamp: .venv/.stamp
+	@echo "Installing what tests need into .venv"
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e . --group dev
 	@touch $@
 
