@@ -60,8 +60,10 @@ def main() -> None:
 
 def _headrace(*arguments: str) -> dict[str, Any]:
     """The JSON object that a command prints last."""
-    done = subprocess.run([HEADRACE, *arguments, "--json"], check=True, capture_output=True, text=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    done = subprocess.run([HEADRACE, *arguments, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    *lines, last = done.stdout.splitlines()
+    print(f"headrace {' '.join(arguments)}", *lines, sep="\n  ", file=sys.stderr)
+    return dict(json.loads(last))
 
 
 def _planned(config: Sequence[str]) -> Seconds:

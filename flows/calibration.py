@@ -68,19 +68,31 @@ def calibrate(config: RunConfigBase | None, report: Report) -> MachineRates:
 
 def _stage_rates(config: RunConfigBase | None, base: MachineRates, report: Report) -> list[Rate]:
     engine: Engine = config.execution.engine if config else "ray"
+    rates: list[Rate] = []
     with TemporaryDirectory(prefix="headrace-calibration-") as folder:
-        store, rates = f"{folder}/store", list[Rate]()
-        try:
-            report("small pieces of the data stages")
+        report("small pieces of the data stages")
+        with _survived("the data stages", report):
             _run(f"{folder}/compiled", calibration_config(None, base, WARM_UP_BYTES, WARM_UP_VOCABULARY), DATA)
-            rates += _data_rates(store, base, engine)
-            report("steps of training")
-            rates += _training_rates(store, _trainable(config, base, report), base)
-        except Exception as error:  # no Ray, no memory: other rates are worth keeping
-            report(f"not everything could be measured: {error}")
+        for number, tried in enumerate(dict.fromkeys([engine, "inline"])):  # where Ray does not start, without it
+            if not rates:
+                with _survived(f"the data stages in engine {tried}", report):
+                    rates += _data_rates(f"{folder}/{number}", base, tried)
+        report("steps of training")
+        try:
+            with _survived("training", report):
+                rates += _training_rates(f"{folder}/0", _trainable(config, base, report), base)
         finally:
             close_ray()
     return rates
+
+
+@contextlib.contextmanager
+def _survived(what: str, report: Report) -> Iterator[None]:
+    """Report an error in the block, such as of a machine without room for Ray: other rates are worth keeping."""
+    try:
+        yield
+    except Exception as error:
+        report(f"{what} could not be measured: {error}")
 
 
 def _data_rates(store: str, base: MachineRates, engine: Engine) -> list[Rate]:

@@ -69,6 +69,21 @@ def test_rates_of_other_work_are_kept():
     assert [(rate.kind, rate.per_second) for rate in merged] == [("train", 3.0), ("a", 1.0)]
 
 
+def test_without_ray_the_data_stages_are_measured_in_this_process(monkeypatch):
+    def data_rates(store, base, engine):
+        if engine == "ray":
+            raise OSError("no room")
+        return [Rate(kind="clean", amount=1, per_second=2)]
+
+    monkeypatch.setattr(calibration, "_run", lambda *_: None)
+    monkeypatch.setattr(calibration, "_data_rates", data_rates)
+    monkeypatch.setattr(calibration, "_training_rates", lambda *_: 1 / 0)
+    lines: list[str] = []
+    assert [rate.kind for rate in calibration._stage_rates(None, rates(), lines.append)] == ["clean"]
+    assert "the data stages in engine ray could not be measured: no room" in lines
+    assert "training could not be measured: division by zero" in lines
+
+
 @pytest.mark.slow
 def test_a_machine_is_calibrated_and_a_failure_to_train_costs_only_that(monkeypatch):
     lines: list[str] = []
@@ -85,4 +100,4 @@ def test_a_machine_is_calibrated_and_a_failure_to_train_costs_only_that(monkeypa
     monkeypatch.setattr(calibration, "_run", lambda *_: None)
     monkeypatch.setattr(calibration, "_data_rates", lambda *_: [])
     assert {rate.kind for rate in calibrate(config, lines.append).rates} == kinds, "those of before"
-    assert lines[-1].startswith("not everything could be measured")
+    assert lines[-1].startswith("training could not be measured: ")
