@@ -81,6 +81,11 @@ class RepetitionConfig(BaseMethodConfig):
     """The document again, as it is: the control that text by other methods is compared with."""
 
     kind: Literal["repetition"]
+    parents_of: str | None = Field(
+        None,
+        description="method, named as in `shares`, whose first parents are repeated: its control, in another run; by "
+        "default others",
+    )
 
 
 class KeyboardConfig(BaseMethodConfig):

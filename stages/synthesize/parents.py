@@ -39,7 +39,7 @@ def write_parents(work: Work, path: str, out: PartitionWriter) -> None:
     out.count("parents_with_benchmark_items", int((~too_long & (tagged | with_items)).sum()))
     ids = table.column("id").to_pylist()
     ranks = {
-        f"rank-{number}": pa.array([seed_of(method.label, id, work.config.seed) for id in ids], pa.int64())
+        f"rank-{number}": pa.array([seed_of(method.ranking, id, work.config.seed) for id in ids], pa.int64())
         for number, method in enumerate(work.methods)
     }
     eligible = ~(too_long | tagged | with_items)

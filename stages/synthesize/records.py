@@ -51,6 +51,8 @@ class MethodRecord(NamedTuple):
     """JSON of its settings."""
     engine: str
     engine_version: str
+    ranking: str
+    """Name by which parents are ranked: the label, or that of the method whose parents are taken."""
 
 
 def seed_of(label: str, document: str, seed: int) -> int:

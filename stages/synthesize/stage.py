@@ -181,7 +181,8 @@ def _methods(config: SynthesizeConfig, store: str) -> tuple[list["MethodRecord"]
                     f"{problem}; or leave {label} out with --set synthesize.missing_engines=skip"
                 ) from None
             missing[label], engine = str(problem), MISSING
-        methods.append(MethodRecord(label, settings.kind, parameters_of(settings), engine, version))
+        ranking = getattr(settings, "parents_of", None) or label
+        methods.append(MethodRecord(label, settings.kind, parameters_of(settings), engine, version, ranking))
     return methods, missing
 
 

@@ -29,6 +29,10 @@ from tests.stages.synthesize.fakes import (
 )  # fmt: skip
 
 NEWS = [document(f"news-{number}", prose(number)) for number in range(20)]
+PLAIN = [
+    document(f"plain-{number}", "the old mill of the village stood by the river " * 3 + str(number))
+    for number in range(20)
+]
 HELD_OUT = [document(f"held-{number}", prose(100 + number)) for number in range(4)]
 
 
@@ -100,6 +104,15 @@ def test_repetition_adds_the_same_text_and_a_share_of_0_is_for_genres_with_one_o
     assert all(text == texts[name.removesuffix("~repetition")] for name, text in synthetic(made).items())
     gates = {gate["gate"] for row in rows(made, "synthetic").values() for gate in row["gates"]}
     assert gates == {"too_far_from_parent", "changed_number", "changed_name"}
+
+
+def test_the_control_of_a_method_repeats_the_parents_that_it_takes():
+    gates = {"clean_rules": False, "near": None, "max_nearness": None}
+    parents = []
+    for method in ({"kind": "keyboard"}, {"kind": "repetition", "parents_of": "keyboard"}, {"kind": "repetition"}):
+        config = SynthesizeConfig.model_validate({"methods": [{**method, "share": 0.25}], "gates": gates})
+        parents.append({name.partition("~")[0] for name in synthetic(run_stage(corpus_of(PLAIN, HELD_OUT), config))})
+    assert len(parents[0]) == 5 and parents[0] == parents[1] != parents[2]
 
 
 def test_where_too_few_texts_pass_the_missing_ones_are_counted(method):
