@@ -89,6 +89,7 @@ def _score(store_url: str, run_id: str, experiment: Experiment) -> float:
 
 def compared(results: Sequence[CellResult], experiment: Experiment) -> list[Comparison]:
     """Comparisons in the order of the results, without variants that were refused; less is better."""
+    assert experiment.baseline is not None
     by_cell = {result.cell: result for result in results}
     rows = []
     for result in results:

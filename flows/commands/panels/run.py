@@ -81,6 +81,7 @@ def _plan_here(
     from flows.planning import Planner
     from flows.run_config import load_run_config
     from flows.run_request import RunRequest
+    from flows.scaling.forecast import stored_forecast
     from flows.store_rates import sources_sentence
     from infra.store.artifacts import ArtifactStore
     from infra.store.runs import RunStore
@@ -95,8 +96,16 @@ def _plan_here(
         console.print(sentence, markup=False)
     if note := continuation(runs, request):
         console.print(f"headrace run {note}", markup=False)
+    forecast = stored_forecast(url, request.config) if until is None else None
+    if forecast:
+        console.print(
+            f"pretraining is expected to reach {forecast.value:.3f} bits per byte ({forecast.low:.3f} to "
+            f"{forecast.high:.3f}) by the scaling law in this store",
+            markup=False,
+        )
     if as_json:
-        print_json({"stages": [row.as_json() for row in planned]})
+        expected = {"expected_bits_per_byte": forecast._asdict()} if forecast else {}
+        print_json({"stages": [row.as_json() for row in planned]} | expected)
 
 
 @command(app, PANEL, "headrace calibrate", "headrace calibrate my.yaml")
@@ -241,6 +250,7 @@ def params(
     app, PANEL, "headrace sweep configs/demo.yaml configs/recipes/frontier.yaml",
     "headrace sweep latest configs/recipes/frontier.yaml",
     "headrace sweep configs/demo.yaml configs/experiments/synthetic.yaml",
+    "headrace sweep configs/scaling.yaml --budget 1e14",
 )  # fmt: skip
 def sweep(
     source: Annotated[
@@ -251,18 +261,27 @@ def sweep(
         ),
     ],
     recipes: Annotated[
-        str,
-        typer.Argument(metavar="RECIPES|EXPERIMENT", help="a file of configs/recipes/ or configs/experiments/"),
-    ],
+        str | None,
+        typer.Argument(metavar="RECIPES|EXPERIMENT", help="a file of configs/recipes/ or configs/experiments/; "
+                       "by default experiments/NAME.yaml beside the config"),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget", metavar="FLOPS|TIME", help="what to train with it, by a scaling law: 1e15, or 10h on this "
+            "machine; may be repeated",
+        ),
+    ] = None,
     set_: Overrides = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Compress a model by many recipes, or compare variants.
+    """Compare recipes or variants, or fit a scaling law.
 
-    Marks the Pareto frontier of recipes; variants of an experiment are compared with its baseline, seed by seed. What
-    the store already holds is reused.
+    Marks the Pareto frontier of recipes; variants of an experiment are compared with its baseline, seed by seed, or a
+    scaling law is fitted to them. What the store already holds is reused.
     """
+    from data_schemas.errors import ConfigError
     from flows.commands.experiment import experiment_json, print_experiment, run_experiment
     from flows.server_process import launch
 
@@ -270,7 +289,7 @@ def sweep(
     from flows.commands.sweep import LAST_STAGE, print_sweep, sweep_json
     from flows.commands.sweep import sweep as run_sweep
     from flows.console import run_view
-    from flows.experiments import read_experiment
+    from flows.experiments import experiment_beside, read_experiment
     from flows.planning import stages_until
     from flows.recipes import read_recipes
     from flows.run_artifacts import report_location
@@ -278,7 +297,10 @@ def sweep(
     from infra.store.runs import RunStore
     from stages.registry import STAGES
 
+    recipes = recipes or experiment_beside(source)
     url, experiment = store_url(store), read_experiment(recipes)
+    if budget and (experiment is None or experiment.scaling is None):
+        raise ConfigError(f"--budget is answered by a scaling law, and {recipes} has no section scaling")
     recipes_by_name = {} if experiment else read_recipes(recipes)
     base = None
     if source.endswith((".yaml", ".yml")):
@@ -286,6 +308,9 @@ def sweep(
     else:
         base = RunStore(url).get(source)
         run_config = recorded_config(base, set_ or [])
+    if experiment and experiment.scaling:
+        _scaling(run_config, experiment, budget or [], url, as_json)
+        return
     if experiment:
         with run_view([stage.name for stage in STAGES]) as view:
             measured = run_experiment(run_config, experiment, url, view)
@@ -301,6 +326,23 @@ def sweep(
         typer.echo(f"report with all recipes: {report_location(url, RunStore(url).get(last))}")
     if as_json:
         print_json(sweep_json(results))
+
+
+def _scaling(run_config: Any, experiment: Any, budgets: list[str], url: str, as_json: bool) -> None:
+    from flows.commands.scaling import answers_of, print_answers, print_scaling, run_scaling, scaling_json
+    from flows.console import run_view
+    from flows.scaling.answers import parse_budget
+    from stages.registry import STAGES
+
+    for budget in budgets:
+        parse_budget(budget)  # before hours of training
+    with run_view([stage.name for stage in STAGES]) as view:
+        result = run_scaling(run_config, experiment, url, view)
+    print_scaling(result)
+    answers = answers_of(result, budgets, url)
+    print_answers(answers)
+    if as_json:
+        print_json(scaling_json(result, answers))
 
 
 def _required(config: str | None) -> str:

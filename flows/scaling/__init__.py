@@ -1,0 +1,1 @@
+"""Scaling laws of one's own runs: the fit, its file in the store, forecasts and answers."""

@@ -1,0 +1,51 @@
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.run_config import load_run_config
+from tests.flows.mini import mini_values
+from tests.flows.scaling.grids import VALUES, experiment, result_of, usual_fit
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """(config with an experiment, config without) without training: the grid of `tests.flows.scaling.grids`."""
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump(mini_values("/none/*.jsonl.gz")))
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mini.yaml").write_text(yaml.safe_dump(VALUES, sort_keys=False))
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(mini_values("/none/*.jsonl.gz")))
+    fit = usual_fit()
+    monkeypatch.setattr("flows.server_process.launch", lambda: None)
+    monkeypatch.setattr("flows.commands.scaling.run_scaling", lambda *rest: result_of(fit, experiment()))
+    return str(tmp_path / "mini.yaml"), str(tmp_path / "other.yaml")
+
+
+def sweep(tmp_path, *arguments):
+    return CliRunner().invoke(app, ["sweep", *arguments, "--store", f"{tmp_path}/store"])
+
+
+def test_a_config_finds_the_experiment_beside_it_and_budgets_are_answered(files, tmp_path):
+    done = sweep(tmp_path, files[0], "--budget", "5e11", "--json")
+    assert done.exit_code == 0, done.output
+    [answer] = json.loads(done.output.splitlines()[-1])["answers"]
+    config = load_run_config(answer["config"])
+    assert config.stage_config("pretrain").tokens == answer["tokens"]  # type: ignore[attr-defined]
+    assert any(setting.startswith("pretrain.model.width=") for setting in answer["settings"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{other}"], "sweep needs a file of recipes or an experiment"),
+        (["{other}", "configs/recipes/frontier.yaml", "--budget", "1e15"], "has no section scaling"),
+        (["{config}", "--budget", "much"], "--budget is 'much'; expected FLOPs"),
+        (["{config}", "--budget", "1e30"], "law is not carried further than 10 times"),
+        (["missing.yaml"], "there is no experiments/missing.yaml"),
+    ],
+)
+def test_wrong_calls_are_one_sentence(files, tmp_path, arguments, message):
+    done = sweep(tmp_path, *[argument.format(config=files[0], other=files[1]) for argument in arguments])
+    assert done.exit_code == 2 and message in " ".join(done.output.split())
