@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +37,16 @@ for arguments in json.loads(sys.argv[1]):
         assert not end.code
 """
 """Several commands in one process, with one temporary Prefect server."""
+BROKEN_OFF = """
+import asyncio, sys, time, ray
+from ray.dashboard.modules.job.common import JobInfo, JobInfoStorageClient, JobStatus
+ray.init(sys.argv[1], log_to_driver=False)
+jobs = JobInfoStorageClient(ray._private.worker.global_worker.gcs_client)
+tags = {"headrace_run": sys.argv[2], "headrace_python": sys.executable}
+job = JobInfo(status=JobStatus.PENDING, entrypoint="true", start_time=int(time.time() * 1000), metadata=tags)
+asyncio.run(jobs.put_info("broken-off", job))
+"""
+"""What Ray keeps of a job whose submission was given up by the client, or by a proxy, before its actor was created."""
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +119,18 @@ def test_a_killed_submitter_and_a_killed_driver_are_replaced_and_a_cancel_leaves
     headrace.nothing_is_left()
     headrace.ended(adopter, status=2)
     assert headrace.runs.get("latest").status == "interrupted"
+
+
+def test_a_job_whose_submission_broke_off_is_stopped_and_not_waited_for(cluster):
+    address = f"127.0.0.1:{cluster.port}"
+    subprocess.run(
+        [sys.executable, "-c", BROKEN_OFF, address, "some-run-1234"], env=cluster.environment, check=True, timeout=120
+    )
+    assert cluster.job_status("broken-off") == "PENDING"
+    connect = f"from infra.ray_jobs import cancel, client; jobs = client.RayJobs({cluster.dashboard!r})"
+    stop = f"{connect}; cancel.stop_jobs(jobs, 'some-run-1234', stop_seconds=240)"
+    subprocess.run([sys.executable, "-c", stop], env=cluster.environment, check=True, timeout=300)
+    assert cluster.job_status("broken-off") == "STOPPED"
 
 
 def test_a_job_that_is_killed_at_each_milestone_of_a_run_continues_where_it_was(headrace, tmp_path):
