@@ -209,13 +209,15 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def settings(layout: Layout) -> list[str]:
-    """Overrides of the config that train in a layout."""
-    names = [name for name in ("shard", "tensor", "pipeline", "context", "expert") if getattr(layout, name) > 1]
+    """Overrides of any config that train in a layout: whatever the config has, they set all that decides it."""
+    names = ("shard", "tensor", "pipeline", "context", "expert")
     values = [f"pretrain.workers={layout.devices}", f"pretrain.micro_batch={layout.micro_batch}"]
     values += [f"pretrain.layout.{name}={getattr(layout, name)}" for name in names]
     if layout.virtual > 1:
         values += ["pretrain.layout.schedule=interleaved", f"pretrain.layout.virtual_stages={layout.virtual}"]
-    return values + (["pretrain.recompute_activations=true"] if layout.recompute == "full" else [])
+    elif layout.pipeline > 1:
+        values.append(f"pretrain.layout.schedule={'gpipe' if layout.all_in_flight else '1f1b'}")
+    return [*values, f"pretrain.recompute_activations={'true' if layout.recompute == 'full' else 'false'}"]
 
 
 def cluster_plan_json(plan: ClusterPlan) -> dict[str, Any]:

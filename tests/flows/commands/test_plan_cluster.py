@@ -103,10 +103,20 @@ def test_a_batch_too_small_for_the_cluster_uses_a_part_of_it():
 def test_layouts_as_settings():
     layout = Layout(data=2, tensor=4, pipeline=2, micro_batch=3, recompute="full", virtual=2)
     assert settings(layout) == [
-        "pretrain.workers=16", "pretrain.micro_batch=3", "pretrain.layout.tensor=4", "pretrain.layout.pipeline=2",
+        "pretrain.workers=16", "pretrain.micro_batch=3", "pretrain.layout.shard=1", "pretrain.layout.tensor=4",
+        "pretrain.layout.pipeline=2", "pretrain.layout.context=1", "pretrain.layout.expert=1",
         "pretrain.layout.schedule=interleaved", "pretrain.layout.virtual_stages=2",
         "pretrain.recompute_activations=true",
     ]  # fmt: skip
+
+
+def test_settings_replace_whatever_layout_the_config_has():
+    """The reference config has shards, tensor, pipeline and context factors, and recomputes."""
+    layout = Layout(data=4, pipeline=3, micro_batch=9)
+    pretrain = load_run_config(REFERENCE, [*settings(layout), "pretrain.precision=bf16"]).stage_config("pretrain")
+    accepted = plan_batches(pretrain)
+    assert (accepted.layout.world_size, accepted.layout.data, accepted.layout.factors.pipeline) == (12, 4, 3)
+    assert accepted.layout.factors.schedule == "1f1b" and not pretrain.recompute_activations
 
 
 @pytest.mark.parametrize(
