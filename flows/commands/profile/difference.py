@@ -32,6 +32,8 @@ WHOLES = {
 """Measure, or unit of measures, of which only the most frequent items are listed -> measure of the whole."""
 NOT_PARTS = frozenset({"quantile", "distance"})
 """Last parts of names of measures whose items are not parts of a whole."""
+NO_FIGURES = (f".{READ}", ".curve")
+"""Ends of names of measures that are not compared: what was read, and points of drawings."""
 CHOSEN = frozenset({"split"})
 """Dimensions of slices whose shares a setting decides."""
 COUNTED_BY_WORD = frozenset({"mentions", "tokens", "words"})
@@ -147,7 +149,7 @@ def difference(
     for name in slices or [ALL]:
         _compare_slice(found, first, second, name, same_stage)
     if not slices:
-        found.changes.extend(_slice_changes(first, second, nested))
+        found.changes.extend(_slice_changes(found, first, second, nested))
     found.changes.sort(key=lambda row: (-row.certain, -abs(row.change), row.group, row.slice, row.item))
     found.figures.sort(key=lambda row: (-row.relative, row.slice, row.measure, row.item or ""))
     return found
@@ -175,8 +177,8 @@ def _listed(names: Sequence[str], limit: int = 12) -> str:
 def _compare_slice(found: Difference, first: Figures, second: Figures, name: str, same_stage: bool) -> None:
     dimensions = {known.partition("=")[0] for known in first.slices} if name == ALL else set[str]()
     for measure in dict.fromkeys([*first.measures(name), *second.measures(name)]):
-        if measure.endswith(f".{READ}") or measure in {f"{dimension}.documents" for dimension in dimensions}:
-            continue  # what was read is no figure of the text; the slices' own shares say the same as `documents`
+        if measure.endswith(NO_FIGURES) or measure in {f"{dimension}.documents" for dimension in dimensions}:
+            continue  # the slices' own shares say the same
         rows, others = first.of_measure(measure, name), second.of_measure(measure, name)
         if measure.endswith(f".{LEFT_OUT}"):
             found.not_compared.append(NotCompared(name, measure, (rows or others)[0].item or ""))
@@ -283,13 +285,17 @@ def _change(group: str, name: str, item: str, first: _Parts, second: _Parts) -> 
     )  # fmt: skip
 
 
-def _slice_changes(first: Figures, second: Figures, nested: bool) -> Iterator[Change]:
-    """Shares of the slices among all documents, dimension by dimension."""
+def _slice_changes(found: Difference, first: Figures, second: Figures, nested: bool) -> Iterator[Change]:
+    """Shares of the slices among all documents, dimension by dimension, if both corpora know something of it."""
     names = dict.fromkeys(name for name in [*first.slices, *second.slices] if "=" in name)
     dimensions = dict.fromkeys(name.partition("=")[0] for name in names)
     for dimension in dimensions:
         if dimension not in CHOSEN:
             sides = [_dimension(figures, dimension) for figures in (first, second)]
+            if not all(side.rows for side in sides):
+                only = "first" if sides[0].rows else "second"
+                found.not_compared.append(NotCompared(ALL, dimension, f"it is known of the {only} alone"))
+                continue
             for item in dict.fromkeys([*sides[0].rows, *sides[1].rows]):
                 change = _change(dimension, ALL, item, *sides)
                 if item != OTHER:

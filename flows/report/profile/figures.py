@@ -18,6 +18,7 @@ from flows.console import amount
 ALL = "all"
 COUNTED = (
     "documents", "words", "characters", "mentions", "tokens", "types", "lines", "groups", "values", "matches", "urls",
+    "sentences", "passages",
 )  # fmt: skip
 """Units whose values are whole numbers."""
 

@@ -16,7 +16,13 @@ import numpy.typing as npt
 
 from stages.profile.analysis import Example, Measure
 from stages.profile.coverage.document_sample import SampledDocument, stratified_interval
-from stages.profile.coverage.terms import count_terms, inverse_document_frequency, terms, tf_idf
+from stages.profile.coverage.terms import (
+    count_terms,
+    inverse_document_frequency,
+    terms,
+    tf_idf,
+    without_convergence_warnings,
+)
 
 Floats = npt.NDArray[np.float64]
 UNKNOWN = "unknown"
@@ -83,7 +89,8 @@ def fit_genres(documents: Sequence[SampledDocument]) -> GenreModel | None:
         if len(set(declared[folds != fold])) < 2:
             return None
         model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=300)
-        models.append(model.fit(table[folds != fold], declared[folds != fold]))
+        with without_convergence_warnings():
+            models.append(model.fit(table[folds != fold], declared[folds != fold]))
     return GenreModel(counted.terms, idf, genres, models)
 
 

@@ -5,8 +5,10 @@
 - `common_terms`: function words of each language, by the share of its documents that have them
 """
 
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from sys import intern
 from typing import Any, NamedTuple
@@ -88,6 +90,17 @@ def inverse_document_frequency(counts: Any) -> npt.NDArray[np.float64]:
     """(terms,) log((1 + documents) / (1 + documents with the term)) + 1."""
     having = np.bincount(counts.indices, minlength=counts.shape[1])
     return np.asarray(np.log((1 + counts.shape[0]) / (1 + having)) + 1)
+
+
+@contextmanager
+def without_convergence_warnings() -> Iterator[None]:
+    """Models that stop at their limit of iterations are used as they are: a topic has its coherence, a genre its
+    agreement on documents that the model did not see."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def common_terms(documents: Sequence[SampledDocument], listed: Sequence[Sequence[str]]) -> frozenset[str]:

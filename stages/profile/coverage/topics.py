@@ -13,7 +13,14 @@ import numpy.typing as npt
 
 from stages.profile.analysis import Example, Measure
 from stages.profile.coverage.document_sample import SampledDocument, stratified_interval
-from stages.profile.coverage.terms import common_terms, count_terms, inverse_document_frequency, terms, tf_idf
+from stages.profile.coverage.terms import (
+    common_terms,
+    count_terms,
+    inverse_document_frequency,
+    terms,
+    tf_idf,
+    without_convergence_warnings,
+)
 
 Floats = npt.NDArray[np.float64]
 NAMING_WORDS = 6
@@ -46,9 +53,10 @@ class TopicModel(NamedTuple):
         from sklearn.decomposition import non_negative_factorization
 
         table = tf_idf(count_terms([terms(d.passage) for d in documents], self.vocabulary).counts, self.idf)
-        found, _, _ = non_negative_factorization(
-            table, H=self.topics, n_components=len(self.topics), update_H=False, max_iter=500, tol=1e-6
-        )
+        with without_convergence_warnings():
+            found, _, _ = non_negative_factorization(
+                table, H=self.topics, n_components=len(self.topics), update_H=False, max_iter=500, tol=1e-6
+            )
         sums = found.sum(axis=1, keepdims=True)
         shares = np.divide(found, sums, out=np.zeros_like(found), where=sums > 0)
         return np.column_stack([shares, sums[:, 0] <= 0])
@@ -74,7 +82,8 @@ def fit_topics(documents: Sequence[SampledDocument], topics: int | None = None) 
     idf = inverse_document_frequency(counted.counts)
     table = tf_idf(counted.counts, idf)
     model = NMF(number, init="nndsvda", random_state=0, max_iter=400, tol=1e-4, l1_ratio=0.5, alpha_W=0.0)
-    model.fit(table)
+    with without_convergence_warnings():
+        model.fit(table)
     loadings = model.components_
     order = np.argsort(-loadings, axis=1, kind="stable")
     names = [", ".join(counted.terms[term] for term in row[:NAMING_WORDS]) for row in order]

@@ -142,6 +142,26 @@ def test_slices_are_compared_by_name_and_unknown_ones_are_refused():
         difference(sliced(0.9), sliced(0.2), ["genre=nws"])
 
 
+def test_a_dimension_that_one_corpus_does_not_know_has_no_movers():
+    """Before clean detects languages, no document has one: that is no change of 100 points."""
+    documents, *known = (measure(name, "documents", 9, "documents") for name in ("all", "genre=a", "language=de"))
+    found = difference(figures(documents), figures(documents, *known))
+    assert {row.measure: row.why for row in found.not_compared} == {
+        "genre": "it is known of the second alone", "language": "it is known of the second alone"
+    }  # fmt: skip
+    assert not found.changes
+
+
+def test_points_of_curves_and_what_was_read_are_not_compared():
+    documents = measure("all", "documents", 9, "documents")
+    sides = []
+    for number in (4, 7):
+        curve = [measure("all", "zipf.curve", number * rank, "tokens", str(rank)) for rank in (1, 2)]
+        sides.append(figures(documents, measure("all", "topics.read", number, "documents"), *curve))
+    found = difference(*sides)
+    assert not found.changes and [row.measure for row in found.figures] == ["documents"] and not found.not_compared
+
+
 def test_empty_profiles_have_no_difference():
     found = difference(figures(), figures(measure("all", "documents", 0, "documents")))
     assert not found.changes and [row.measure for row in found.not_compared] == ["documents"]
