@@ -14,7 +14,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,9 +21,10 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
+from tests.processes import children, wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 6379
-START_SECONDS = 120.0
 HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -76,7 +76,7 @@ class Machine:
         command = [*MORTAL, *ISOLATED, "sh", "-c", BOOT, self.name]
         self.parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.parent.stdout and self.parent.stdout.readline() == "ready\n", f"{self.name} did not start"
-        self.pid = int(Path(f"/proc/{self.parent.pid}/task/{self.parent.pid}/children").read_text().split()[0])
+        self.pid = children(self.parent.pid)[0].pid
 
     def configure(self, command: str) -> None:
         """Run a shell command in the machine's network."""
@@ -210,19 +210,6 @@ class Driver:
         if isinstance(result, BaseException):
             raise result
         return result
-
-
-def wait_for(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
-    """Wait until a condition is true.
-
-    Raises:
-        TimeoutError: if it is not within `seconds`.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s")
-        time.sleep(0.1)
 
 
 def _address(number: int) -> str:

@@ -3,8 +3,8 @@
 import pytest
 
 from infra.store.artifacts import Artifact
-from tests.cluster.network import wait_for
 from tests.cluster.stages_on_ray import Gate, run_partitions, run_stage
+from tests.processes import WAIT_SECONDS, wait_for
 from tests.stages.clean.test_stage import CORPUS, EVERYTHING
 from tests.stages.clean.test_stage import documents as clean_documents
 from tests.stages.dedup.test_stage import corpus, divided
@@ -31,9 +31,9 @@ def test_partitions_run_on_all_nodes_and_give_the_bytes_of_one_process(cluster, 
     nodes = cluster.use(2)
     gate, url = Gate(tmp_path / "gate", "count_lines" if stage == "clean" else "signatures"), f"{tmp_path}/ray"
     digest = cluster.driver.start(run_stage, stage, url, documents(stage, url), CONFIGS[stage], "ray", gate)
-    wait_for(lambda: len(gate.nodes(gate.phase)) == 2)
+    wait_for(lambda: set(gate.nodes(gate.phase)) == {node.machine.name for node in nodes})
     gate.open()
-    assert digest.result(120) == digest_in_process(stage, f"{tmp_path}/inline")
+    assert digest.result(WAIT_SECONDS) == digest_in_process(stage, f"{tmp_path}/inline")
     assert set(gate.nodes()) == {node.machine.name for node in nodes}
 
 
@@ -53,7 +53,7 @@ def test_a_node_lost_in_the_middle_costs_its_partitions_and_no_byte(cluster, tmp
     wait_for(lambda: set(gate.nodes(phase)) == {lost.machine.name, kept.machine.name})
     cluster.lose(lost, cut_off)
     gate.open()
-    assert digest.result(120) == digest_in_process(stage, f"{tmp_path}/inline")
+    assert digest.result(WAIT_SECONDS) == digest_in_process(stage, f"{tmp_path}/inline")
     assert len(gate.nodes(phase)) == FILES + 1, "only the partition that was lost ran twice"
 
 
@@ -68,6 +68,6 @@ def test_a_node_that_joins_gets_work_for_all_its_cpus_and_may_leave_again(cluste
     assert gate.nodes().count(large.machine.name) == 8
     cluster.lose(large)
     gate.open()
-    assert numbers.result(120) == list(range(40))
+    assert numbers.result(WAIT_SECONDS) == list(range(40))
     assert len(gate.nodes()) == 48
     assert gate.nodes().count(first.machine.name) == 40

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.cluster import pretraining_on_ray
-from tests.cluster.network import wait_for
 from tests.cluster.stages_on_ray import Gate
+from tests.processes import WAIT_SECONDS, wait_for
 from tests.stages.common.test_token_stream import tokens_artifact
 from tests.stages.pretrain.test_trainer import job_for, run
 
@@ -23,7 +23,7 @@ def test_workers_of_a_killed_node_are_replaced_from_the_last_checkpoint(cluster,
     assert gate.nodes("start-of-2") == sorted([lost.machine.name, kept.machine.name])
     cluster.lose(lost)
     gate.open()
-    outcome = training.result(200)
+    outcome = training.result(WAIT_SECONDS)
     assert outcome.starts == [0, 20]
     assert gate.nodes("start-of-1") == [kept.machine.name]
     assert [row["loss"] for row in outcome.log] == pytest.approx([row["loss"] for row in expected.log], rel=1e-3)
@@ -40,6 +40,6 @@ def test_workers_move_from_a_node_that_is_cut_off_to_one_that_joins(cluster, tmp
     cluster.lose(lost, cut_off=True)
     joined = cluster.add(1)
     gate.open()
-    assert training.result(200).starts == [0, 20]
+    assert training.result(WAIT_SECONDS).starts == [0, 20]
     names = [lost.machine.name, kept.machine.name, kept.machine.name, joined.machine.name]
     assert gate.nodes("start-of-2") == sorted(names)

@@ -6,11 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ import yaml
 from infra.store.runs import RunStore
 from stages.registry import stages_of
 from tests.flows.mini import digests, mini_values, write_corpus
-from tests.processes import command_line, descendants
+from tests.processes import WAIT_SECONDS, descendants, living, wait_for, working
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 NAMES = [stage.name for stage in stages_of({})]
@@ -41,7 +42,11 @@ def workspace(tmp_path, prefect_home):
     return tmp_path, environment
 
 
-ON_RAY = ("--set", "pretrain.workers=2", "--set", "pretrain.micro_batch=4", "--set", "pretrain.tokens=65536")
+ON_RAY = (
+    "--set", "pretrain.workers=2", "--set", "pretrain.micro_batch=1", "--set", "pretrain.tokens=131072",
+    "--set", "pretrain.checkpoint_every_steps=16",
+)  # fmt: skip
+"""Seconds of training, on a fast machine too: workers notice a request to stop within one."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def undisturbed_log(tmp_path_factory, prefect_home):
 def headrace(workspace, *arguments: str, expect: int = 0) -> tuple[str, dict]:
     folder, environment = workspace
     command = [HEADRACE, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
     assert done.returncode == expect, done.stdout + done.stderr
     last = done.stdout.strip().splitlines()[-1] if "--json" in arguments else "{}"
     return done.stdout + done.stderr, json.loads(last)
@@ -165,15 +170,15 @@ def test_proxies_are_not_used_for_the_temporary_server(workspace):
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_is_continued_with_the_same_bytes(workspace, stop):
-    folder, environment = workspace
+    folder, _ = workspace
     whole = str(folder / "whole")
     options = ["--until", "pretrain", "--set", "pretrain.tokens=131072"]  # seconds of training left to be stopped in
     headrace(workspace, "run", "mini.yaml", "--store", whole, *options)
     command = [HEADRACE, "run", "mini.yaml", *options]
-    process = subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=restore_interrupts)
-    wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
-    process.send_signal(stop)
-    status = process.wait(60)
+    with started(workspace, *command, preexec_fn=restore_interrupts) as process:
+        wait_for(lambda: checkpoints(folder), poll_seconds=0.02)
+        process.send_signal(stop)
+        status = process.wait(WAIT_SECONDS)
     assert status == (-signal.SIGKILL if stop == signal.SIGKILL else 130)
     assert "interrupted" in headrace(workspace, "runs")[0] or "killed" in headrace(workspace, "runs")[0]
     output, done = headrace(workspace, *command[1:], "--json")
@@ -184,14 +189,14 @@ def test_a_stopped_run_is_continued_with_the_same_bytes(workspace, stop):
 @pytest.mark.slow
 def test_a_killed_training_worker_resumes_with_the_same_losses(workspace, undisturbed_log):
     """Ray Train, two workers: one is killed after the first checkpoint."""
-    folder, environment = workspace
+    folder, _ = workspace
     command = [HEADRACE, "run", "mini.yaml", *ON_RAY, "--until", "pretrain"]
-    process = subprocess.Popen(command, cwd=folder, env=environment)
-    wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
-    workers = [child for child in descendants(process.pid) if "RayTrainWorker" in " ".join(command_line(child))]
-    assert len(workers) == 2
-    workers[0].kill()
-    assert process.wait(240) == 0
+    with started(workspace, *command) as process:
+        wait_for(lambda: checkpoints(folder), poll_seconds=0.02)
+        workers = working(process.pid, lambda words: "RayTrainWorker" in " ".join(words))
+        assert len(workers) == 2
+        workers[0].kill()
+        assert process.wait(WAIT_SECONDS) == 0
     assert training_log(folder / "store") == undisturbed_log
     [manifest] = (folder / "store").glob("pretrain/*/*/manifest.json")
     assert len(json.loads(manifest.read_text())["metrics"]["starts"]) == 2, "there was a second start"
@@ -200,16 +205,15 @@ def test_a_killed_training_worker_resumes_with_the_same_losses(workspace, undist
 @pytest.mark.slow
 def test_a_terminated_run_saves_and_resumes_in_another_layout(workspace, undisturbed_log):
     """Two Ray workers with a shard each; SIGTERM; on with matrices shared: the same losses up to rounding."""
-    folder, environment = workspace
-    options = [*ON_RAY, "--set", "pretrain.checkpoint_every_steps=100", "--until", "pretrain"]
+    folder, _ = workspace
+    options = [*ON_RAY, "--set", "pretrain.checkpoint_every_steps=1000", "--until", "pretrain"]
     command = [HEADRACE, "run", "mini.yaml", *options, "--set", "pretrain.layout.shard=2"]
-    process = subprocess.Popen(command, cwd=folder, env=environment)
-    logs = (folder / "store").glob
-    wait_for(lambda: [log for log in logs("pretrain/*/*/work/log/*.jsonl") if '"row"' in log.read_text()])
-    process.terminate()
-    assert process.wait(120) == 130
-    [marker] = (folder / "store").glob("pretrain/*/*/work/train/*/complete.json")
-    assert 0 < json.loads(marker.read_text())["step"] < 128, "saved on request: no checkpoint was due"
+    with started(workspace, *command) as process:
+        wait_for(lambda: has_rows(folder), poll_seconds=0.02)
+        process.terminate()
+        assert process.wait(WAIT_SECONDS) == 130
+    [marker] = checkpoints(folder)
+    assert 0 < json.loads(marker.read_text())["step"] < 256, "saved on request: no checkpoint was due"
     output, _ = headrace(workspace, "run", "mini.yaml", *options, "--set", "pretrain.layout.tensor=2")
     assert "continues run" in output
     rows = [
@@ -223,14 +227,11 @@ def test_a_terminated_run_saves_and_resumes_in_another_layout(workspace, undistu
 @pytest.mark.slow
 def test_a_run_whose_every_process_is_killed_resumes_with_the_same_losses(workspace, undisturbed_log):
     """The driver, Ray's processes and the workers all at once, as when a machine loses power."""
-    folder, environment = workspace
+    folder, _ = workspace
     command = [HEADRACE, "run", "mini.yaml", *ON_RAY, "--until", "pretrain"]
-    process = subprocess.Popen(command, cwd=folder, env=environment)
-    wait_for(lambda: list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json")))
-    for running in [*descendants(process.pid), psutil.Process(process.pid)]:
-        with suppress(psutil.NoSuchProcess):
-            running.kill()
-    process.wait(60)
+    with started(workspace, *command) as process:
+        wait_for(lambda: checkpoints(folder), poll_seconds=0.02)
+        kill_all(process)
     output, _ = headrace(workspace, *command[1:])
     assert "continues run" in output
     assert training_log(folder / "store") == undisturbed_log
@@ -238,10 +239,10 @@ def test_a_run_whose_every_process_is_killed_resumes_with_the_same_losses(worksp
 
 @pytest.mark.slow
 def test_two_runs_at_once_on_one_store_do_not_disturb_each_other(workspace):
-    folder, environment = workspace
+    folder, _ = workspace
     command = [HEADRACE, "run", "mini.yaml", "--until", "tokenize"]
-    both = [subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(120) for process in both] == [0, 0]
+    with started(workspace, *command) as one, started(workspace, *command) as other:
+        assert [process.wait(WAIT_SECONDS) for process in (one, other)] == [0, 0]
     store = str(folder / "store")
     runs = RunStore(store).all()
     assert len(runs) == 2
@@ -249,18 +250,45 @@ def test_two_runs_at_once_on_one_store_do_not_disturb_each_other(workspace):
     assert "0 damaged" in headrace(workspace, "verify")[0]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return response.status == 200
-    except OSError:
+    except (OSError, HTTPException):
         return False
+
+
+@contextmanager
+def started(workspace, *command: str, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A command beside the test; of what it has started nothing is left after the block."""
+    folder, environment = workspace
+    process = subprocess.Popen(command, cwd=folder, env=environment, **settings)
+    try:
+        yield process
+    finally:
+        kill_all(process)
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command and all processes below it, unless it has ended."""
+    if process.poll() is None:  # else its number may be that of another process
+        for running in [*descendants(process.pid), *living([process.pid])]:
+            with suppress(psutil.NoSuchProcess):
+                running.kill()
+    process.wait()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Markers of complete checkpoints in the store of a workspace."""
+    return list((folder / "store").glob("pretrain/*/*/work/train/*/complete.json"))
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether training has logged a step; the file that says so may be replaced between two looks."""
+    logs = (folder / "store").glob("pretrain/*/*/work/log/*.jsonl")
+    with suppress(FileNotFoundError):
+        return any('"row"' in log.read_text() for log in logs)
+    return False
 
 
 def restore_interrupts() -> None:
@@ -272,10 +300,3 @@ def training_log(store: Path) -> str:
     """The committed log; a run's second owner writes into a folder of its own below the artifact's."""
     [path] = store.glob("pretrain/**/training_log.jsonl")
     return path.read_text()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120, poll_seconds: float = 0.05) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(poll_seconds)

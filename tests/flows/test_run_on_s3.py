@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tests.flows.mini import digests, mini_config, mini_values, run_config, writ
 from tests.flows.test_run_ownership import process, wake
 from tests.infra.store.faulty_s3 import FaultyS3, faulty_s3
 from tests.infra.store.s3_server import BUCKET, forget_clients, s3_server
+from tests.processes import WAIT_SECONDS
 
 pytestmark = pytest.mark.slow
 STORE = f"s3://{BUCKET}/store"
@@ -70,12 +70,21 @@ def test_a_run_on_a_failing_s3_is_killed_and_resumes(tmp_path, proxy):
         "XDG_CACHE_HOME": str(tmp_path / "cache"), "PREFECT_HOME": str(tmp_path / "prefect"),
     }  # fmt: skip
     proxy.every = 40
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=tmp_path, env=shared, **output) as run:
-        while not trained_steps(STORE):
-            assert run.poll() is None, run.stdout.read().decode()
-            time.sleep(0.05)
-        run.send_signal(signal.SIGKILL)
+    running: list[subprocess.Popen[bytes]] = []
+
+    def kill(answer: bytes) -> bytes:
+        running[0].send_signal(signal.SIGKILL)
+        return answer
+
+    proxy.fail("PUT", r"work/train/step-\d+/complete\.json", kill, times=1)
+    with (tmp_path / "killed.log").open("wb") as log:
+        running.append(subprocess.Popen(command, cwd=tmp_path, env=shared, stdout=log, stderr=log))
+    try:
+        status = running[0].wait(WAIT_SECONDS)
+    finally:
+        running[0].kill()
+    assert status == -signal.SIGKILL, (tmp_path / "killed.log").read_text()
+    assert trained_steps(STORE), "after its first checkpoint"
     [killed] = RunStore(STORE).all()
     done = subprocess.run(command, cwd=tmp_path, env=shared, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
