@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from data_schemas.artifact_kinds import RESULTS
 from data_schemas.config import StageConfig, with_current_names
 from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
@@ -101,6 +102,16 @@ class Planner:
     def _capacity(self) -> Capacity:
         execution = self._config.execution
         return capacity_of(execution.engine, execution.workers, execution.cpus_per_partition)
+
+    @cached_property
+    def _expected_bits(self) -> float | None:
+        """Bits per byte of the pretrained network by the scaling law of its family; None if the store has none."""
+        if not self.store.root.names("scaling"):
+            return None
+        from flows.scaling.forecast import stored_forecast
+
+        forecast = stored_forecast(self.store.root.url, self._config)
+        return forecast.value if forecast else None
 
     def plan(
         self,
@@ -194,7 +205,10 @@ class Planner:
     def _run(self, stage: Stage, config: StageConfig, volume: Volume, why: str, key: str | None) -> PlannedStage:
         stage.check(config, self.store.root.url)
         estimate = self._rates.applied(stage.estimate(config, volume, self._capacity))
-        with_runtime = estimate.model_copy(update={"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES})
+        more: dict[str, Any] = {"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES}
+        if stage.output == RESULTS:
+            more["bits_per_byte"] = self._expected_bits
+        with_runtime = estimate.model_copy(update=more)
         return PlannedStage(stage, config, "run", why, key, None, with_runtime)
 
     def _pinned(self, record: RunRecord | None, stage: Stage, key: str) -> Artifact | None:

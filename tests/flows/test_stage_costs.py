@@ -169,3 +169,20 @@ def test_the_sources_of_a_plan_in_words(store, path):
     )
     assert sources_sentence(estimates[1:]) == "rates: measured by headrace calibrate"
     assert sources_sentence([]) == ""
+
+
+def test_the_plan_of_the_benchmark_holds_what_a_scaling_law_foretells(store, path, monkeypatch):
+    from flows.scaling import forecast
+    from flows.scaling.fit import Forecast
+
+    asked = []
+    monkeypatch.setattr(
+        forecast, "stored_forecast", lambda url, config: asked.append(config.name) or Forecast(1.5, 1.4, 1.6)
+    )
+    assert plan(store, mini_config(path), last=None)["benchmark"].estimate.bits_per_byte is None and not asked
+    ArtifactStore(store).root.write("scaling/family/fit.json", b"{}")
+    rows = plan(store, mini_config(path), last=None)
+    assert {name: row.estimate.bits_per_byte for name, row in rows.items() if row.estimate.bits_per_byte} == {
+        "benchmark": 1.5
+    }
+    assert asked == ["mini"]
