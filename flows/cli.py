@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from flows.commands.panels import inspect, jobs, model, run, store
+from flows.commands.panels import inspect, jobs, model, plan, run, store
 from flows.commands.panels.command import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USER_ERROR, epilog
 from flows.terminal_output import make_robust, report_failure
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     help="From raw text to a compressed, benchmarked language model.",
     epilog=epilog("headrace run configs/demo.yaml", "headrace run --help"),
 )
-for panel in (run, jobs, inspect, model, store):
+for panel in (plan, run, jobs, inspect, model, store):
     app.add_typer(panel.app)
 
 

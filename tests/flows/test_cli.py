@@ -13,9 +13,10 @@ from flows.commands.panels import command
 from stages.registry import STAGES
 
 PANELS = {
-    "Run": ["plan", "calibrate", "run", "rerun", "params", "sweep"],
+    "Plan": ["plan", "calibrate", "calibration", "doctor"],
+    "Run": ["run", "rerun", "params", "sweep"],
     "Cluster": ["submit", "attach", "logs", "cancel"],
-    "Inspect": ["show", "watch", "compare", "profile", "why", "lineage", "report", "calibration", "doctor"],
+    "Inspect": ["show", "watch", "compare", "profile", "why", "lineage", "report"],
     "Model": ["generate", "evaluate", "export"],
     "Store": ["runs", "pin", "unpin", "gc", "verify"],
 }

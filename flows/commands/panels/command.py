@@ -136,3 +136,6 @@ Store = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="print one JSON object as the last line")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="the last stage", autocompletion=complete_stages)]
 Fresh = Annotated[bool, typer.Option("--fresh", metavar="", help="do not resume an unfinished run of this config")]
+KeepVersions = Annotated[
+    bool, typer.Option("--keep-versions", metavar="", help="reuse what other versions of packages made")
+]

@@ -1,4 +1,4 @@
-"""Panel Inspect: `show`, `watch`, `compare`, `profile`, `why`, `lineage`, `report`, `calibration`, `doctor`."""
+"""Panel Inspect: `show`, `watch`, `compare`, `profile`, `why`, `lineage`, `report`."""
 
 from typing import Annotated
 
@@ -209,35 +209,3 @@ def report(run_id: RunId = "latest", store: Store = None) -> None:
 
     url = store_url(store)
     typer.echo(write_report(url, RunStore(url).get(run_id)))
-
-
-@command(app, PANEL, "headrace calibration", "headrace calibration --store s3://bucket/store --json")
-def calibration(store: Store = None, as_json: AsJson = False) -> None:
-    """Show how far off the plans of this store's runs were.
-
-    And the rates at which they would have been right, which later plans on this kind of machine use. What is off by
-    more than 25 % is marked. Stages that were resumed, or of which parts were finished before, teach nothing; neither
-    do other machines.
-    """
-    from flows.commands.calibration import calibration_json, print_calibration, read_calibration
-
-    found = read_calibration(store_url(store))
-    print_calibration(found)
-    if as_json:
-        print_json(calibration_json(found))
-
-
-@command(app, PANEL, "headrace doctor", "headrace doctor --store s3://bucket/store --json")
-def doctor(store: Store = None, as_json: AsJson = False) -> None:
-    """Examine this machine: what is missing, and how to get it.
-
-    Measures matrix products and memory once (two seconds; kept in the user's cache folder). Exit status 2 if no run can
-    start here.
-    """
-    from flows.commands.doctor.examination import examine, findings_json, print_findings, refuse_blocked
-
-    findings = examine(store_url(store))
-    print_findings(findings)
-    if as_json:
-        print_json({"findings": findings_json(findings)})
-    refuse_blocked(findings)

@@ -1,4 +1,4 @@
-"""Panel Run: `plan`, `calibrate`, `run`, `rerun`, `params`, `sweep`."""
+"""Panel Run: `run`, `rerun`, `params`, `sweep`."""
 
 from typing import Annotated, Any
 
@@ -8,6 +8,7 @@ from flows.commands.panels.command import (
     AsJson,
     ConfigPath,
     Fresh,
+    KeepVersions,
     Overrides,
     Store,
     Until,
@@ -19,119 +20,11 @@ from flows.commands.panels.command import (
 from flows.store_location import store_url
 
 PANEL = "Run"
-PlannedConfig = Annotated[str | None, typer.Argument(metavar="CONFIG", help="run config, such as configs/demo.yaml")]
-ClusterName = Annotated[
-    str | None,
-    typer.Option("--cluster", metavar="NAME|FILE", help="plan training on a cluster, such as 512xH100 or a YAML file"),
-]
-SourceBytes = Annotated[
-    str | None, typer.Option("--source-bytes", metavar="BYTES", help="with --cluster: raw text, such as 570TB")
-]
-Published = Annotated[
-    str | None, typer.Option("--published", metavar="FILE", help="predict the published runs of a CSV file instead")
-]
-HtmlPage = Annotated[
-    str | None, typer.Option("--html", metavar="FILE", help="with --cluster: write the plan as a page, too")
-]
-KeepVersions = Annotated[
-    bool, typer.Option("--keep-versions", metavar="", help="reuse what other versions of packages made")
-]
 On = Annotated[
     str | None,
     typer.Option("--on", metavar="ray|here", help="as jobs on the cluster at execution.address, or in this process"),
 ]
 app = typer.Typer()
-
-
-@command(
-    app, PANEL, "headrace plan configs/demo.yaml", "headrace plan configs/demo.yaml --set pretrain.tokens=20000000",
-    "headrace plan configs/reference.yaml --cluster 4096xH100",
-)  # fmt: skip
-def plan(
-    config: PlannedConfig = None,
-    set_: Overrides = None,
-    until: Until = None,
-    keep_versions: KeepVersions = False,
-    cluster: ClusterName = None,
-    source_bytes: SourceBytes = None,
-    html: HtmlPage = None,
-    published: Published = None,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a run would reuse and run, why, and the cost.
-
-    Computes nothing. Costs are estimates of wall time, peak memory and floating-point operations.
-
-    With --cluster: the layouts of its training on that cluster, by time and by money.
-    """
-    if cluster is not None or published is not None or source_bytes is not None or html is not None:
-        here = {"--until": until, "--keep-versions": keep_versions, "--store": store}
-        _refuse_ignored(here | ({} if published is None else {"--set": set_}))
-        _plan_elsewhere(config, set_ or [], cluster, source_bytes, html, published, as_json)
-    else:
-        _plan_here(_required(config), set_ or [], until, keep_versions, store, as_json)
-
-
-def _plan_here(
-    config: str, overrides: list[str], until: str | None, keep_versions: bool, store: str | None, as_json: bool
-) -> None:
-    from flows.console import console, plan_table
-    from flows.earlier_runs import continuation, unfinished_run
-    from flows.planning import Planner
-    from flows.run_config import load_run_config
-    from flows.run_request import RunRequest
-    from flows.scaling.forecast import stored_forecast
-    from flows.store_rates import sources_sentence
-    from infra.store.artifacts import ArtifactStore
-    from infra.store.runs import RunStore
-
-    url = store_url(store)
-    request = RunRequest(load_run_config(config, overrides), url, last_stage=until)
-    runs = RunStore(url)
-    record = unfinished_run(runs, request)
-    planned = Planner(ArtifactStore(url), runs, request.config, record, None, keep_versions).plan(last_stage=until)
-    console.print(plan_table(planned))
-    if sentence := sources_sentence([(row.stage.name, row.estimate) for row in planned if row.action == "run"]):
-        console.print(sentence, markup=False)
-    if note := continuation(runs, request):
-        console.print(f"headrace run {note}", markup=False)
-    forecast = stored_forecast(url, request.config) if until is None else None
-    if forecast:
-        console.print(
-            f"pretraining is expected to reach {forecast.value:.3f} bits per byte ({forecast.low:.3f} to "
-            f"{forecast.high:.3f}) by the scaling law in this store",
-            markup=False,
-        )
-    if as_json:
-        expected = {"expected_bits_per_byte": forecast._asdict()} if forecast else {}
-        print_json({"stages": [row.as_json() for row in planned]} | expected)
-
-
-@command(app, PANEL, "headrace calibrate", "headrace calibrate my.yaml")
-def calibrate(
-    config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="train its network for some steps; by default the demo's")
-    ] = None,
-    set_: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure this machine for later plans, in less than a minute.
-
-    Matrix products, memory, small pieces of the data stages and steps of training. The rates are kept in the user's
-    cache folder, for this kind of machine, and replace those of the code; what a store has learned from its runs comes
-    first.
-    """
-    from flows.calibration import calibrate as measure
-    from flows.commands.calibration import print_machine_rates
-    from flows.console import console
-    from flows.run_config import load_run_config
-
-    run_config = load_run_config(config, set_ or []) if config else None
-    measured = measure(run_config, lambda line: console.print(f"calibrate: {line}", markup=False))
-    print_machine_rates(measured)
-    if as_json:
-        print_json(measured.model_dump(mode="json"))
 
 
 @command(
@@ -343,64 +236,6 @@ def _scaling(run_config: Any, experiment: Any, budgets: list[str], url: str, as_
     print_answers(answers)
     if as_json:
         print_json(scaling_json(result, answers))
-
-
-def _required(config: str | None) -> str:
-    from data_schemas.errors import ConfigError
-
-    if config is None:
-        raise ConfigError("plan needs CONFIG, such as configs/demo.yaml, or --published FILE")
-    return config
-
-
-def _refuse_ignored(options: dict[str, object]) -> None:
-    """Refuse options that change nothing in a plan for other machines."""
-    from data_schemas.errors import ConfigError
-
-    if given := [name for name, value in options.items() if value]:
-        raise ConfigError(
-            f"{' and '.join(given)} would change nothing: --cluster, --source-bytes and --published are about other "
-            f"machines, whatever is in a store here; omit {'it' if len(given) == 1 else 'them'}"
-        )
-
-
-def _plan_elsewhere(
-    config: str | None,
-    overrides: list[str],
-    cluster: str | None,
-    source_bytes: str | None,
-    html: str | None,
-    published: str | None,
-    as_json: bool,
-) -> None:
-    from data_schemas.errors import ConfigError
-    from flows.commands.cluster_page.page import write_page
-    from flows.commands.plan_cluster import cluster_plan_json, number_of_bytes, plan_cluster
-    from flows.commands.plan_cluster_tables import print_cluster_plan
-    from flows.commands.plan_published import plan_published, print_published, published_json
-    from flows.run_config import load_run_config
-    from infra.planner.clusters import read_cluster
-
-    if published is not None:
-        if config is not None or cluster is not None or source_bytes is not None or html is not None:
-            raise ConfigError(
-                "--published predicts the runs of its file; omit CONFIG, --cluster, --source-bytes and --html"
-            )
-        predictions = plan_published(published)
-        print_published(predictions)
-        if as_json:
-            print_json(published_json(predictions))
-        return
-    run_config = load_run_config(_required(config), overrides)
-    if cluster is None:
-        option = "--source-bytes" if source_bytes is not None else "--html"
-        raise ConfigError(f"{option} is for a plan on a cluster; add --cluster, such as --cluster 64xH100")
-    planned = plan_cluster(run_config, read_cluster(cluster), number_of_bytes(source_bytes))
-    print_cluster_plan(planned)
-    if html is not None:
-        write_page(planned, run_config.name, html)
-    if as_json:
-        print_json(cluster_plan_json(planned))
 
 
 def _placed(config: Any, on: str | None) -> Any:
