@@ -29,7 +29,6 @@ BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 CLEARLY_FASTER = 1.5
 """Products alone must gain this much: casts and all that is no product take a part of it in a step."""
 
-START_RAY_SECONDS = 6.0
 START_RAY_TRAIN_SECONDS = 15.0
 RUNTIME_BYTES = 1_000 * 2**20
 """Resident memory of the command, the temporary Prefect server and an idle Ray, in every stage."""

@@ -24,6 +24,7 @@ from flows.scaling.answers import Answer, answer, budget_flops
 from flows.scaling.family import TRAINING
 from flows.scaling.fit import PAGE, ScaledRun, ScalingFit, fit_folder, write_fit
 from flows.scaling.runs import check_grid, fit_runs, scaled_run
+from flows.store_rates import StoreRates
 from infra.planner.scaling_law import ScalingLaw
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
@@ -86,10 +87,10 @@ def answers_of(result: ScalingResult, budgets: Sequence[str], store_url: str) ->
     Raises:
         ConfigError: if a budget is not understood, or is too far from the runs.
     """
-    folder = fit_folder(store_url, result.fit.family)
+    folder, rates = fit_folder(store_url, result.fit.family), StoreRates(store_url).rates
     rows = []
     for budget in budgets:
-        proposed = answer(result.fit, budget, budget_flops(budget, result.config, result.fit))
+        proposed = answer(result.fit, budget, budget_flops(budget, result.config, result.fit, rates))
         name = f"{''.join(letter for letter in budget if letter.isalnum() or letter == '.')}.yaml"
         values = public_config(proposed.config(result.config)).model_dump(mode="json")
         folder.write(name, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())

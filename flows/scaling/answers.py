@@ -20,6 +20,7 @@ from flows.scaling.fit import Forecast, ScalingFit
 from flows.scaling.rules import rule_of, shapes
 from flows.scaling.runs import MANY_EPOCHS
 from infra.planner.scaling_law import Floats, ScalingLaw
+from infra.rates.rates import Rates
 from infra.workers.capacity import Capacity
 from modeling.evaluation.config_counts import active_parameters, flops_per_token
 from modeling.transformer_config import TransformerConfig
@@ -86,20 +87,20 @@ def parse_budget(text: str) -> tuple[float, str]:
     return number, unit if unit in SECONDS else ""
 
 
-def budget_flops(text: str, config: RunConfigBase, fit: ScalingFit) -> float:
-    """FLOPs of a budget; time is that of the planner's training on this machine.
+def budget_flops(text: str, config: RunConfigBase, fit: ScalingFit, rates: Rates) -> float:
+    """FLOPs of a budget; time is that of the planner's training on this machine, at these rates.
 
     Raises:
         ConfigError: if it is neither FLOPs nor time.
     """
     number, unit = parse_budget(text)
-    return number * SECONDS[unit] * _flops_per_second(config, fit) if unit else number
+    return number * SECONDS[unit] * _flops_per_second(config, fit, rates) if unit else number
 
 
-def _flops_per_second(config: RunConfigBase, fit: ScalingFit) -> float:
+def _flops_per_second(config: RunConfigBase, fit: ScalingFit, rates: Rates) -> float:
     training = config.stage_config(TRAINING).model_copy(update={"tokens": RATED_TOKENS})
     volume = Volume(tokens=fit.unique_tokens, vocabulary_size=fit.vocabulary_size)
-    estimate = stage_named(TRAINING).estimate(training, volume, Capacity())
+    estimate = rates.applied(stage_named(TRAINING).estimate(training, volume, Capacity()))
     return estimate.flops / estimate.seconds
 
 

@@ -32,7 +32,7 @@ class Rate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    kind: str = Field(description="kind of work, such as clean or train.bf16")
+    kind: str = Field(description="kind of work, such as clean or train bf16")
     variant: str = Field("", description="settings that the speed depends on; empty: none")
     amount: float = Field(gt=0, description="work that was measured: bytes, FLOPs or starts")
     per_second: float = Field(gt=MIN_RATE, lt=MAX_RATE, description="amount per second and process")

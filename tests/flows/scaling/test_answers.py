@@ -11,6 +11,7 @@ from flows.scaling.answers import answer, budget_flops, parse_budget
 from flows.scaling.fit import fit_folder, read_fit, write_fit
 from flows.scaling.forecast import expected_bits_per_byte, stored_forecast, unknown
 from flows.scaling.rules import rule_of, shapes
+from infra.rates.rates import Rate, Rates
 from modeling.evaluation.config_counts import active_parameters, flops_per_token
 from modeling.transformer_config import TransformerConfig
 from tests.flows.report.page import Page
@@ -80,10 +81,13 @@ def test_other_budgets_are_refused(text):
         parse_budget(text)
 
 
-def test_time_counts_at_the_planners_rate(fit):
+def test_time_counts_at_the_measured_rate_of_training_or_that_of_the_planner(fit):
     config = result_of(fit, experiment()).config
-    hour, minute = (budget_flops(text, config, fit) for text in ("1h", "1 min"))
+    hour, minute = (budget_flops(text, config, fit, Rates()) for text in ("1h", "1 min"))
     assert hour == pytest.approx(60 * minute) and 1e9 < minute / 60 < 1e16
+    measured = Rates(learned=tuple(Rate(kind=f"train {one}", amount=1e12, per_second=7e9) for one in ("fp32", "bf16")))
+    processes = max(1, config.stage_config("pretrain").workers)
+    assert budget_flops("1h", config, fit, measured) == pytest.approx(3_600 * 7e9 * processes, rel=0.05)
 
 
 def test_tuned_rates_and_batches_are_carried_on_as_powers(exact):
