@@ -22,6 +22,7 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -158,10 +159,14 @@ class RunClaims:
         created = self.folder.create_exclusive(_name(number), Owner.this_process(cancels).model_dump_json().encode())
         return Claim(self.folder, self._run_id, number) if created else None
 
-    def is_silent(self, number: int) -> bool:
+    def is_silent(self, number: int, has_ended: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the heartbeat of a claim: False as soon as it beats, True after three beats without a change.
 
         Time during which this process was itself paused does not count: the owner may have been paused with it.
+
+        Args:
+            number: of the claim.
+            has_ended: whether the claim was given up, after which nothing beats and nobody has to wait.
         """
         owner = self.owner(number)
         beat_seconds = owner.beat_seconds if owner else BEAT_SECONDS
@@ -169,7 +174,7 @@ class RunClaims:
         first, last_poll = self.beat(number), time.monotonic()
         while silent_seconds < MISSED_BEATS * beat_seconds:
             time.sleep(poll_seconds)
-            if self.beat(number) != first:
+            if self.beat(number) != first or has_ended():
                 return False
             now = time.monotonic()
             silent_seconds += min(now - last_poll, 2 * poll_seconds)

@@ -13,6 +13,7 @@ from tests.processes import is_gone, living
 
 STUBBED = """
 import json, subprocess, sys
+from types import SimpleNamespace
 from flows import server_process
 from tests.processes import is_gone, living
 from flows.commands.panels.run import _execute
@@ -27,7 +28,8 @@ def started():
     return server
 
 server_process.ServerProcess.start = started
-_execute(None, False)
+submitted = SimpleNamespace(execution=SimpleNamespace(submit="stage"))
+_execute(SimpleNamespace(check_usable=lambda: None, store_url="memory://s", config=submitted), False)
 """
 
 

@@ -57,7 +57,7 @@ class GarbageGate:
                 owner = self._claims.owner(number)
                 report(f"waits for headrace gc on {owner.process if owner else 'an unknown host'}")
             waited = True
-            if not self._is_alive(number):
+            if not self._is_alive(number, lambda: not self._lists()):
                 claim = self._claims.take(number + 1)
                 if claim:
                     self._close(claim)
@@ -130,11 +130,11 @@ class GarbageGate:
         matches = (_LIST.fullmatch(name) for name in self._folder.names())
         return [int(match[1]) for match in matches if match]
 
-    def _is_alive(self, number: int) -> bool:
+    def _is_alive(self, number: int, has_ended: Callable[[], bool] = lambda: False) -> bool:
         owner = self._claims.owner(number)
         if owner is not None and owner.process.is_gone:
             return False
-        return not self._claims.is_silent(number)
+        return not self._claims.is_silent(number, has_ended)
 
 
 def _names(data: bytes) -> list[str] | None:
