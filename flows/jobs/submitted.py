@@ -178,6 +178,8 @@ class SubmittedSession(RunSession):
             raise
         self.following = None
         result = self.folder.result(job.number)
+        if result is None:
+            self._interrupt_if_cancelled()
         self.record = self.run_store.get(self.run_id)
         self.is_closed = self.record.status != "running"
         if not self.is_closed:
@@ -186,6 +188,17 @@ class SubmittedSession(RunSession):
             with contextlib.suppress(EnvironmentProblem):
                 stop_jobs(self.submitter.jobs, self.run_id, report=self.view.logged, stop_seconds=RETRY_STOP_SECONDS)
         _raise_error(job, end, result)
+
+    def _interrupt_if_cancelled(self) -> None:
+        """End as by the signal of `headrace cancel`, which may not have been seen, where a lost job would be retried.
+
+        Raises:
+            KeyboardInterrupt: if the run was cancelled.
+        """
+        claims = self.run_store.claims(self.run_id)
+        owner = claims.owner(claims.highest())
+        if owner and owner.cancels:
+            raise KeyboardInterrupt(f"run {self.run_id} was cancelled by {owner.process}")
 
     def _follow(self, job: JobRequest, listener: ProgressListener) -> JobEnd:
         log = LogReader(self.run_store.folder, self.run_id, job.number)

@@ -143,7 +143,7 @@ def params(
     app, PANEL, "headrace sweep configs/demo.yaml configs/recipes/frontier.yaml",
     "headrace sweep latest configs/recipes/frontier.yaml",
     "headrace sweep configs/demo.yaml configs/experiments/synthetic.yaml",
-    "headrace sweep configs/scaling.yaml --budget 1e14",
+    "headrace sweep configs/scaling.yaml --budget 5e13",
 )  # fmt: skip
 def sweep(
     source: Annotated[

@@ -208,6 +208,21 @@ def test_whoever_interrupts_the_submitter_stops_the_job_which_commits_nothing(co
     assert (record.status, record.claim, record.stages) == ("interrupted", 3, {})
 
 
+def test_a_submitter_that_missed_the_signal_of_cancel_ends_all_the_same(corpus, store, monkeypatch):
+    """Its job was lost, and would be tried again."""
+    cluster = use_cluster(monkeypatch, store)
+    monkeypatch.setattr("flows.jobs.cancelling.RayJobs", lambda address: cluster)
+    session = SubmittedSession.begin(request(corpus, store, "run"))
+
+    cluster.execute = lambda job: "FAILED"
+    monkeypatch.setattr(
+        "infra.ray_jobs.following.pass_on", lambda *_: cancel(store, session.run_id, None, lambda line: None)
+    )
+    with pytest.raises(KeyboardInterrupt, match=f"run {session.run_id} was cancelled by"):
+        session.execute_all()
+    assert RunStore(store).get("latest").status == "interrupted"
+
+
 def test_cancel_attach_and_logs_need_the_store_and_the_cluster_only(corpus, store, monkeypatch, capsys):
     cluster = use_cluster(monkeypatch, store)
     monkeypatch.setattr("flows.jobs.cancelling.RayJobs", lambda address: cluster)
