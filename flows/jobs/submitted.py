@@ -197,7 +197,8 @@ class SubmittedSession(RunSession):
         """
         claims = self.run_store.claims(self.run_id)
         owner = claims.owner(claims.highest())
-        if owner and owner.cancels:
+        # Its own claim is one of that kind too, where it has stopped an earlier job.
+        if owner and owner.cancels and claims.highest() > self.claim.number:
             raise KeyboardInterrupt(f"run {self.run_id} was cancelled by {owner.process}")
 
     def _follow(self, job: JobRequest, listener: ProgressListener) -> JobEnd:
