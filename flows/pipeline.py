@@ -34,7 +34,8 @@ from flows.report.build import survived, write_report
 from flows.run_artifacts import PROFILE_PAGE, REPORT, report_location
 from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
-from flows.run_session import RunSession, RunView
+from flows.run_session import RunSession
+from flows.run_view import RunView
 from flows.server_cancellation import cancelled_named, ends_as_cancelled, stops_when_cancelled
 from flows.stage_tasks import exceeded_time_named, run_task, stage_task
 from flows.store_location import store_url

@@ -5,19 +5,16 @@
 - `stages_until`, `stages_from`: some of a run's stages, in order; `stages_read`: the earlier ones that they read
 """
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Any, Literal
 
-import yaml
-
 from data_schemas.artifact_kinds import RESULTS
-from data_schemas.config import StageConfig, with_current_names
+from data_schemas.config import StageConfig
 from data_schemas.errors import NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, Estimate, Manifest, RunRecord, Volume
+from flows.changes import field_changes, package_changes
 from flows.run_config import RunConfigBase
 from flows.store_rates import StoreRates
 from infra.hardware import RUNTIME_BYTES
@@ -276,52 +273,6 @@ class Planner:
 def _newest_first(runs: RunStore, config_name: str) -> Iterator[RunRecord]:
     """Runs against which changes are reported: those of the same config name, then the others."""
     yield from runs.newest_first(sorted(runs.index()[0], key=lambda row: row.config_name != config_name))
-
-
-def package_changes(before: Manifest, declared: Sequence[str]) -> list[str]:
-    """Lines such as `trafilatura 2.0.0 -> 2.1.0`; packages that the manifest does not mention count as unchanged."""
-    recorded = {name: provenance.without_build(version) for name, version in before.packages.items()}
-    now = provenance.declared_versions(declared)
-    return [f"{name} {recorded[name]} -> {now[name]}" for name in now if recorded.get(name, now[name]) != now[name]]
-
-
-def field_changes(kind: type[StageConfig], before: Mapping[str, Any], config: StageConfig) -> list[str]:
-    """Lines such as `peak_learning_rate: 0.0006 -> 0.001` for each key field that differs, nested by dotted name."""
-    now, recorded = config.key_fields(), with_current_names(kind, before)
-    return list(_leaf_changes({name: recorded.get(name) for name in now}, now, ""))
-
-
-def _leaf_changes(before: Any, now: Any, field: str) -> list[str]:
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        before, now = (dict(enumerate(values)) for values in (before, now))
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        names = list(dict.fromkeys([*now, *before]))
-        changes = [_leaf_changes(before.get(name), now.get(name), f"{field}.{name}".lstrip(".")) for name in names]
-        return [change for inner in changes for change in inner]
-    if isinstance(before, list) and isinstance(now, list):
-        return _list_changes(before, now, field)
-    return [] if before == now else [f"{field}: {_as_yaml(before)} -> {_as_yaml(now)}"]
-
-
-def _list_changes(before: Sequence[Any], now: Sequence[Any], field: str) -> list[str]:
-    """Lines such as `passes: prune removed`, in the order of the lists; a mapping is named by its `kind`."""
-    old, new = [_as_yaml(value) for value in before], [_as_yaml(value) for value in now]
-    changes = []
-    for _, start, stop, new_start, new_stop in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if old[start:stop] != new[new_start:new_stop]:
-            changes += [f"{field}: {_name(value)} removed" for value in before[start:stop]]
-            changes += [f"{field}: {_name(value)} added" for value in now[new_start:new_stop]]
-    return changes
-
-
-def _name(value: Any) -> str:
-    return str(value["kind"]) if isinstance(value, Mapping) and "kind" in value else _as_yaml(value)
-
-
-def _as_yaml(value: Any) -> str:
-    """A value as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def stages_until(stages: Sequence[Stage], last_stage: str | None) -> list[Stage]:

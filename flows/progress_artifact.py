@@ -8,7 +8,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from data_schemas.manifest import StageOutcome
-from flows.run_session import RunView
+from flows.run_view import RunView
 from infra.progress import ProgressListener
 
 UPDATE_EVERY_SECONDS = 5.0

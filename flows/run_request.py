@@ -12,7 +12,8 @@ from typing import Any
 from data_schemas.config import StageConfig, canonical_json
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
-from flows.planning import field_changes, stages_from, stages_until
+from flows.changes import field_changes
+from flows.planning import stages_from, stages_until
 from flows.run_config import RunConfigBase, recorded_config
 from flows.store_location import check_shared
 from infra.ray_jobs.client import RayJobs

@@ -1,6 +1,5 @@
 """One run: its record, its decisions and the execution of its stages, independent of the flow engine.
 
-- `RunView`: callbacks for progress
 - `RunSession`: begins or continues a run, executes its stages, closes the run
 """
 
@@ -9,26 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Literal
 
-from data_schemas.errors import FencedError, NotFoundError
+from data_schemas.errors import FencedError
 from data_schemas.manifest import RunRecord, StageOutcome, Volume
 from data_schemas.public_urls import public_text, public_url
 from flows.earlier_runs import of_flow_run, take_over, unfinished_run
-from flows.planning import (
-    PlannedStage,
-    Planner,
-    stages_read,
-    stages_until,
-    volume_before,
-)
+from flows.planning import PlannedStage, Planner, stages_until, volume_before
 from flows.run_request import RunRequest, computes_on_workers
+from flows.run_start import checked_plan, listed_sources, taken_artifacts, trains_on_ray
+from flows.run_view import RunView, SilentView
 from flows.stage_costs import RegisteredPlan, register_run
 from flows.stage_manifest import stage_manifest
 from flows.store_rates import StoreRates
 from infra.hardware import data_process_bytes
 from infra.measure import PeakMemory
-from infra.progress import ProgressListener, SilentListener
 from infra.ray_jobs.in_progress import check_no_job_has
 from infra.store import runs
 from infra.store.access import check_access
@@ -40,39 +34,11 @@ from infra.store.filesystem import Folder
 from infra.store.garbage.contents import artifact_id
 from infra.store.garbage.gate import GarbageGate
 from infra.store.runs import RunStore
-from infra.training_room import check_training_room
 from infra.workers.partitions import PartitionMap
 from infra.workers.ray_partitions import TaskNeeds
 from infra.workers.ray_session import prestart_ray
 from stages.registry import wiring
 from stages.stage import Sources, Stage, StageContext
-
-
-class RunView(Protocol):
-    """Callbacks for the progress of a run; a terminal or a log implements them."""
-
-    def logged(self, message: str) -> None:
-        """A sentence about the run as a whole."""
-
-    def stage_started(self, stage: str) -> ProgressListener:
-        """A stage starts to run; returns the listener for its progress."""
-
-    def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
-        """A stage has its artifact."""
-
-
-class SilentView:
-    """Ignores everything."""
-
-    def logged(self, message: str) -> None:
-        """Ignore."""
-
-    def stage_started(self, stage: str) -> ProgressListener:
-        """Return a listener that ignores everything."""
-        return SilentListener()
-
-    def stage_finished(self, stage: str, outcome: StageOutcome) -> None:
-        """Ignore."""
 
 
 @dataclass
@@ -118,19 +84,16 @@ class RunSession:
         """
         if not Folder(request.store_url).is_local:
             check_access(request.store_url)
-        view, store, artifact_store = (
-            view or SilentView(),
-            RunStore(request.store_url),
-            ArtifactStore(request.store_url),
-        )
+        view, store = view or SilentView(), RunStore(request.store_url)
+        artifact_store = ArtifactStore(request.store_url)
         request.check_cluster_reaches_store()
-        taken = _taken(artifact_store, request)
+        taken = taken_artifacts(artifact_store, request)
         planner = Planner(artifact_store, store, request.config, None, request.base)
-        plan = _plan(planner, request, taken)
+        plan = checked_plan(planner, request, taken)
         unfinished = of_flow_run(store, request) or (None if request.fresh else unfinished_run(store, request))
         check_no_job_has(store, unfinished, view.logged)
         owned = take_over(store, request, unfinished, planner.precision.known, view.logged)
-        session = cls(request, *owned, view, taken, _listed(plan), _uses_ray(plan))
+        session = cls(request, *owned, view, taken, listed_sources(plan), trains_on_ray(plan))
         session._announce()
         register_run(session.costs, session.run_id, plan)
         return session
@@ -172,12 +135,12 @@ class RunSession:
 
     def _prepare(self, stage: str | None) -> None:
         """Plan, if nobody did so before, and open what the stages before `stage` made."""
-        taken = _taken(self.store, self.request)
+        taken = taken_artifacts(self.store, self.request)
         if stage is None or stage == self.request.planned[0].name:
             planner = self.planner(self.record if self.record.precision else None)
-            plan = _plan(planner, self.request, taken)
+            plan = checked_plan(planner, self.request, taken)
             register_run(self.costs, self.run_id, plan)
-            self.listed = _listed(plan)
+            self.listed = listed_sources(plan)
             self.record = self.record.model_copy(update={"precision": planner.precision.known})
             self._save()
         self._wait_for_garbage()
@@ -190,7 +153,7 @@ class RunSession:
     def _wait_for_garbage(self) -> None:
         """From now on, headrace gc sees what this run needs."""
         self.gate.wait(self._is_of_this_run, self.view.logged)
-        self.artifacts = _taken(self.store, self.request)
+        self.artifacts = taken_artifacts(self.store, self.request)
 
     @property
     def run_id(self) -> str:
@@ -362,43 +325,3 @@ class RunSession:
     def _save(self) -> None:
         self.claim.check()
         self.run_store.save(self.record)
-
-
-def _plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> list[PlannedStage]:
-    """Plan everything, so that what cannot work is refused before anything starts."""
-    plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
-    for row in plan:
-        if row.action == "run" and (workers := getattr(row.config, "workers", 0)) and computes_on_workers(row.config):
-            fewest = getattr(row.config, "min_workers", None) or workers
-            check_training_room(row.stage.name, fewest, getattr(row.config, "cpus_per_worker", 1.0))
-    return plan
-
-
-def _listed(plan: list[PlannedStage]) -> dict[str, Sources]:
-    """The sources that planning has listed."""
-    return {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
-
-
-def _uses_ray(plan: list[PlannedStage]) -> bool:
-    return any(row.action == "run" and computes_on_workers(row.config) for row in plan)
-
-
-def _taken(store: ArtifactStore, request: RunRequest) -> dict[str, Artifact]:
-    """Artifacts of `request.base` that the planned stages read.
-
-    Raises:
-        NotFoundError: if one is gone from the store, and no other attempt has the same bytes.
-    """
-    artifacts: dict[str, Artifact] = {}
-    if request.base is None or request.first is None:
-        return artifacts
-    for name in stages_read(request.config.stages, request.planned):
-        ref = request.base.stages[name].artifact
-        artifact = store.find_equal(ref)
-        if artifact is None:
-            raise NotFoundError(
-                f"run {request.base.run_id} used {ref.label}, which {request.first} needs and which is gone from "
-                f"{request.store_url}; make it again with: headrace rerun {name} --run {request.base.run_id}"
-            )
-        artifacts[name] = artifact
-    return artifacts

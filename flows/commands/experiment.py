@@ -17,7 +17,7 @@ from flows.console import console
 from flows.experiments import Cell, Experiment, cells, configs
 from flows.run_config import RunConfigBase
 from flows.run_request import RunRequest
-from flows.run_session import RunView
+from flows.run_view import RunView
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 from stages.common.statistics import student_interval

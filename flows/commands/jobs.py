@@ -14,7 +14,7 @@ from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import public_text
 from flows.jobs.submitted import SubmittedSession
 from flows.run_request import RunRequest
-from flows.run_session import RunView
+from flows.run_view import RunView
 from infra.ray_jobs.client import JobState, RayJobs
 from infra.ray_jobs.following import Pulse, WaitForStart
 from infra.ray_jobs.logs import LogReader

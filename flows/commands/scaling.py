@@ -19,7 +19,7 @@ from flows.experiments import Experiment, cells, configs
 from flows.report.scaling import scaling_page
 from flows.run_artifacts import page_location
 from flows.run_config import RunConfigBase, public_config
-from flows.run_session import RunView
+from flows.run_view import RunView
 from flows.scaling.answers import Answer, answer, budget_flops
 from flows.scaling.family import TRAINING
 from flows.scaling.fit import PAGE, ScaledRun, ScalingFit, fit_folder, write_fit

@@ -17,7 +17,7 @@ from flows.recipes import Recipe, frontier
 from flows.report.headline import change
 from flows.run_config import RunConfigBase, build_run_config
 from flows.run_request import RunRequest, following_request
-from flows.run_session import RunView
+from flows.run_view import RunView
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 

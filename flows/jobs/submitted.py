@@ -21,7 +21,8 @@ from data_schemas.public_urls import public_url
 from flows.earlier_runs import of_flow_run, take_over, unfinished_run
 from flows.jobs.requests import check_no_credentials, job_values
 from flows.run_request import RunRequest
-from flows.run_session import RunSession, RunView, SilentView
+from flows.run_session import RunSession
+from flows.run_view import RunView, SilentView
 from infra.progress import ProgressListener
 from infra.ray_jobs.cancel import RETRY_STOP_SECONDS, STOP_SECONDS, stop_jobs
 from infra.ray_jobs.client import ClusterAway

@@ -8,7 +8,8 @@ from typing import Any
 
 from flows.run_config import RunConfigBase, apply_overrides, build_run_config
 from flows.run_request import RunRequest
-from flows.run_session import RunSession, SilentView
+from flows.run_session import RunSession
+from flows.run_view import SilentView
 from infra.store.runs import RunStore
 
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from flows import progress_artifact
 from flows.progress_artifact import ProgressArtifacts
-from flows.run_session import SilentView
+from flows.run_view import SilentView
 
 
 def test_progress_heard_on_a_thread_reaches_the_artifact_of_the_task(monkeypatch):

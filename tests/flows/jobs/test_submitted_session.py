@@ -22,7 +22,8 @@ from flows.jobs.cancelling import cancel, stop_jobs_of_flow_run
 from flows.jobs.requests import job_values, request_of
 from flows.jobs.submitted import SubmittedSession, begin_session
 from flows.run_request import RunRequest, rerun_request
-from flows.run_session import RunSession, SilentView
+from flows.run_session import RunSession
+from flows.run_view import SilentView
 from infra.ray_jobs.client import ClusterAway, JobState
 from infra.ray_jobs.requests import JobFolder
 from infra.store import claims

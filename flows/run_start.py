@@ -1,0 +1,53 @@
+"""Artifacts and plan that a run begins with.
+
+- `taken_artifacts`: artifacts of the run that a rerun starts from
+- `checked_plan`: decisions for all stages; `listed_sources`, `trains_on_ray`: the parts of it that a run uses
+"""
+
+from data_schemas.errors import NotFoundError
+from flows.planning import PlannedStage, Planner, stages_read
+from flows.run_request import RunRequest, computes_on_workers
+from infra.store.artifacts import Artifact, ArtifactStore
+from infra.training_room import check_training_room
+from stages.stage import Sources
+
+
+def checked_plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> list[PlannedStage]:
+    """Plan everything, so that what cannot work is refused before anything starts."""
+    plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+    for row in plan:
+        if row.action == "run" and (workers := getattr(row.config, "workers", 0)) and computes_on_workers(row.config):
+            fewest = getattr(row.config, "min_workers", None) or workers
+            check_training_room(row.stage.name, fewest, getattr(row.config, "cpus_per_worker", 1.0))
+    return plan
+
+
+def listed_sources(plan: list[PlannedStage]) -> dict[str, Sources]:
+    """The sources that planning has listed."""
+    return {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
+
+
+def trains_on_ray(plan: list[PlannedStage]) -> bool:
+    """Whether a stage that is to run computes on workers of Ray Train."""
+    return any(row.action == "run" and computes_on_workers(row.config) for row in plan)
+
+
+def taken_artifacts(store: ArtifactStore, request: RunRequest) -> dict[str, Artifact]:
+    """Artifacts of `request.base` that the planned stages read.
+
+    Raises:
+        NotFoundError: if one is gone from the store, and no other attempt has the same bytes.
+    """
+    artifacts: dict[str, Artifact] = {}
+    if request.base is None or request.first is None:
+        return artifacts
+    for name in stages_read(request.config.stages, request.planned):
+        ref = request.base.stages[name].artifact
+        artifact = store.find_equal(ref)
+        if artifact is None:
+            raise NotFoundError(
+                f"run {request.base.run_id} used {ref.label}, which {request.first} needs and which is gone from "
+                f"{request.store_url}; make it again with: headrace rerun {name} --run {request.base.run_id}"
+            )
+        artifacts[name] = artifact
+    return artifacts
