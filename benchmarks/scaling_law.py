@@ -5,7 +5,7 @@
 - --runs: a CSV file with the columns `Model Size`, `Training FLOP` and `loss`, such as the points that Besiroglu et al.
   2024 (2404.10102) took from Chinchilla's figure (github.com/epoch-research/analyzing-chinchilla): constants without
   the five runs of the highest loss, as there (E 1.8172, A 482.01, B 2085.43, alpha 0.3478, beta 0.3658), and the
-  largest fifth of the sizes foretold from the others
+  largest fifth of the sizes predicted from the others
 """
 
 import argparse
@@ -53,7 +53,7 @@ def coverage(scatter: float, grids: int, resamples: int) -> dict[str, float]:
 
 
 def published(path: str, resamples: int) -> dict[str, float]:
-    """Constants of published runs, and errors of the largest ones foretold from the others."""
+    """Constants of published runs, and errors of the largest ones predicted from the others."""
     with Path(path).open(encoding="utf-8") as file:
         rows = [
             (float(row["Model Size"]), float(row["Training FLOP"]), float(row["loss"])) for row in csv.DictReader(file)
@@ -70,14 +70,14 @@ def published(path: str, resamples: int) -> dict[str, float]:
     errors = np.abs(expected[:, 0] / losses[largest] - 1)
     inside = (expected[:, 1] <= losses[largest]) & (losses[largest] <= expected[:, 2])
     print(
-        f"  {largest.sum()} runs above {sizes[~largest].max():.3g} parameters foretold from {(~largest).sum()} others"
+        f"  {largest.sum()} runs above {sizes[~largest].max():.3g} parameters predicted from {(~largest).sum()} others"
     )
     return {
         "alpha": everything.law.parameter_exponent,
         "beta": everything.law.token_exponent,
-        "foretold_mean_error_percent": round(100 * float(errors.mean()), 2),
-        "foretold_largest_error_percent": round(100 * float(errors.max()), 2),
-        "foretold_inside_interval": round(float(inside.mean()), 3),
+        "predicted_mean_error_percent": round(100 * float(errors.mean()), 2),
+        "predicted_largest_error_percent": round(100 * float(errors.max()), 2),
+        "predicted_inside_interval": round(float(inside.mean()), 3),
     }
 
 

@@ -119,7 +119,7 @@ class Estimate(_Record):
     flops: float = Field(0.0, description="floating-point operations of the network; 0 for data stages")
     written_bytes: int = Field(0, description="size of the artifact; 0: not estimated")
     bits_per_byte: float | None = Field(
-        None, description="of the pretrained network on held-out text, if a scaling law of the store foretells it"
+        None, description="of the pretrained network on held-out text, if a scaling law of the store predicts it"
     )
     work: tuple[Work, ...] = Field((), description="the work that takes the time, by kind")
     output: Volume = Field(description="predicted output of the stage")

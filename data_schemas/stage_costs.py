@@ -74,7 +74,7 @@ class RunPlan(_Costs):
     """Plan of the stages of a run that were to run, from before the first of them started."""
 
     run_id: str
-    planned: dict[str, Estimate] = Field(description="by stage; volumes of data that did not exist are foretold")
+    planned: dict[str, Estimate] = Field(description="by stage; volumes of data that did not exist are predicted")
 
 
 def is_far_off(planned: float, measured: float) -> bool:

@@ -36,7 +36,7 @@ class Scaling(FrozenConfig):
     """Fit of a scaling law to the runs of an experiment."""
 
     held_out: str | None = Field(
-        None, description="variant whose runs are foretold from all others; by default the one with most parameters"
+        None, description="variant whose runs are predicted from all others; by default the one with most parameters"
     )
     resamples: int = Field(200, ge=40, le=10_000, description="bootstrap samples of the runs, for the intervals")
     seed: int = Field(0, ge=0, description="seed of the bootstrap")

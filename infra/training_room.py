@@ -44,7 +44,7 @@ def check_training_room(stage: str, workers: int, cpus_per_worker: float) -> Non
 
 
 def cluster_may_grow() -> bool:
-    """Whether the cluster that this process is connected to has an autoscaler, as far as can be told."""
+    """Whether the cluster that this process is connected to appears to have an autoscaler."""
     from ray.autoscaler.v2.utils import is_autoscaler_v2
     from ray.experimental.internal_kv import _internal_kv_get
 

@@ -194,7 +194,7 @@ def _differences(first: Side, second: Side) -> Iterator[Difference | NotCompared
         direction = "better" if (interval.value > 0) is score.higher_is_better else "worse"
         yield Difference(
             *names, len(score.items), score.value, other.value, *interval, excludes_zero,
-            direction if excludes_zero else "not told apart",
+            direction if excludes_zero else "no clear difference",
         )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def answers_of(result: ScalingResult, budgets: Sequence[str], store_url: str) ->
 
 
 def print_scaling(result: ScalingResult) -> None:
-    """Print the runs, the law, and what was foretold."""
+    """Print the runs, the law, and what was predicted."""
     fit = result.fit
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("size", "parameters", "tokens", "seed", "FLOPs", "bits per byte", "law of all runs", "run"):
@@ -114,10 +114,10 @@ def print_scaling(result: ScalingResult) -> None:
     for name, statistic in CONSTANTS.items():
         value, low, high = fit.bootstrap.interval(statistic)
         line(f"  {name} {value:.3g} ({low:.3g} to {high:.3g})")
-    for row in fit.foretold:
+    for row in fit.predicted:
         inside = "inside the interval" if row.is_inside else "outside the interval"
         line(
-            f"{fit.held_out}, {row.condition}, seed {row.seed}: foretold from the other sizes {row.expected:.4f} "
+            f"{fit.held_out}, {row.condition}, seed {row.seed}: predicted from the other sizes {row.expected:.4f} "
             f"({row.low:.4f} to {row.high:.4f}), measured {row.measured:.4f}: {100 * row.error:+.2f} %, {inside}"
         )
     for sentence in fit.doubts:
@@ -161,7 +161,7 @@ def scaling_json(result: ScalingResult, answers: Sequence[tuple[Answer, str]]) -
         "constants": {
             name: dict(zip(("value", "low", "high"), values, strict=True)) for name, values in intervals.items()
         },
-        "foretold": [row.model_dump() | {"error": row.error, "inside": row.is_inside} for row in fit.foretold],
+        "predicted": [row.model_dump() | {"error": row.error, "inside": row.is_inside} for row in fit.predicted],
         "refused": [{"run": row.cell.label, "why": row.refused} for row in result.refused],
         "answers": [
             asdict(proposed)

@@ -33,7 +33,7 @@ class RunRow:
 
 
 @dataclass(frozen=True)
-class ForetoldRow:
+class PredictedRow:
     """A held-out run in the table."""
 
     name: str
@@ -49,12 +49,12 @@ def scaling_page(fit: ScalingFit) -> str:
         lengths=_lengths_chart(fit),
         budgets=_budgets_chart(fit),
         runs=[_run_row(fit, run) for run in _sorted(fit)],
-        foretold=[
-            ForetoldRow(
+        predicted=[
+            PredictedRow(
                 f"{row.condition}, seed {row.seed}",
                 [f"{row.expected:.4f}", f"{row.low:.4f} to {row.high:.4f}", f"{row.measured:.4f}", _percent(row.error)],
             )
-            for row in fit.foretold
+            for row in fit.predicted
         ],
     )
 
@@ -66,10 +66,10 @@ def _tiles(fit: ScalingFit) -> list[Tile]:
         ("beta, of tokens", fit.bootstrap.interval(lambda law: law.token_exponent)),
     ]
     tiles = [Tile(name, f"{value:.2f}", f"{low:.2f} to {high:.2f}") for name, (value, low, high) in intervals]
-    inside = sum(row.is_inside for row in fit.foretold)
-    worst = max((abs(row.error) for row in fit.foretold), default=0.0)
-    note = f"largest error; {inside} of {len(fit.foretold)} runs inside the interval"
-    return [Tile(f"{fit.held_out}, foretold from the other sizes", f"{100 * worst:.1f} %", note), *tiles]
+    inside = sum(row.is_inside for row in fit.predicted)
+    worst = max((abs(row.error) for row in fit.predicted), default=0.0)
+    note = f"largest error; {inside} of {len(fit.predicted)} runs inside the interval"
+    return [Tile(f"{fit.held_out}, predicted from the other sizes", f"{100 * worst:.1f} %", note), *tiles]
 
 
 def _run_row(fit: ScalingFit, run: ScaledRun) -> RunRow:
@@ -105,7 +105,7 @@ def _lengths_chart(fit: ScalingFit) -> Markup:
         axes.scatter([run.tokens for run in own], [run.bits_per_byte for run in own], color=color, s=30, zorder=3)
         if len(variants) <= MAX_LABELS or number in (0, len(variants) - 1):
             _label(axes, variant, lengths[-1], law[-1])
-    for row, run in zip(fit.foretold, [run for run in fit.runs if run.variant == fit.held_out], strict=True):
+    for row, run in zip(fit.predicted, [run for run in fit.runs if run.variant == fit.held_out], strict=True):
         axes.plot([run.tokens] * 2, [row.low, row.high], color=INK, linewidth=1)
         axes.plot([run.tokens], [row.expected], color=INK, marker="_", markersize=9)
     axes.set_xlim(lengths[0] / 1.1, lengths[-1] * (lengths[-1] / lengths[0]) ** 0.2)

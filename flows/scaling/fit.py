@@ -1,6 +1,6 @@
 """A fitted scaling law as the store keeps it: `<store>/scaling/<family>/fit.json`, beside its page.
 
-- `ScalingFit`: law, bootstrap draws, the runs; `ScaledRun`: a run; `Foretold`: a held-out run and what was foretold
+- `ScalingFit`: law, bootstrap draws, the runs; `ScaledRun`: a run; `Predicted`: a held-out run and what was predicted
 - `write_fit`, `read_fit`: the newest fit of a family of configs
 """
 
@@ -49,8 +49,8 @@ class ScaledRun(_Part):
     model: dict[str, Any] = Field(description="shape of the network")
 
 
-class Foretold(_Part):
-    """A held-out run, and what the law of all others foretold."""
+class Predicted(_Part):
+    """A held-out run, and what the law of all others predicted."""
 
     condition: str
     seed: int
@@ -80,8 +80,8 @@ class ScalingFit(_Part):
     created: datetime
     headrace_version: str
     runs: list[ScaledRun]
-    held_out: str = Field(description="variant that was foretold")
-    foretold: list[Foretold]
+    held_out: str = Field(description="variant that was predicted")
+    predicted: list[Predicted]
     law: tuple[float, float, float, float, float] = Field(description="E, A, B, alpha, beta of all runs")
     draws: list[tuple[float, float, float, float, float]] = Field(description="of resampled runs")
     residuals: list[float] = Field(description="of log bits per byte, enlarged by the degrees of freedom")

@@ -1,7 +1,7 @@
 """From the runs of an experiment to a scaling law.
 
 - `check_grid`: refuses an experiment whose runs could not determine a law, before anything is trained
-- `scaled_run`: a run's figures from its manifests; `fit_runs`: the law, and what it foretells of the held-out runs
+- `scaled_run`: a run's figures from its manifests; `fit_runs`: the law, and what it predicts of the held-out runs
 """
 
 import math
@@ -16,7 +16,7 @@ from data_schemas.manifest import Manifest
 from flows.experiments import Cell, Experiment, Scaling
 from flows.run_config import RunConfigBase
 from flows.scaling.family import TRAINING, check_family, family_digest
-from flows.scaling.fit import Foretold, ScaledRun, ScalingFit
+from flows.scaling.fit import Predicted, ScaledRun, ScalingFit
 from infra.planner.scaling_intervals import BootstrapLaw, check_design, doubts, fitted
 from infra.planner.scaling_law import Measurements, effective_tokens
 from infra.store.provenance import headrace_version
@@ -109,7 +109,7 @@ def scaled_run(cell: Cell, seed: int, run_id: str, score: float, training: Manif
 
 
 def fit_runs(config: RunConfigBase, experiment: Experiment, runs: Sequence[ScaledRun], tokens: Manifest) -> ScalingFit:
-    """Fit the law to all runs, and to those of all variants but one, whose runs it foretells.
+    """Fit the law to all runs, and to those of all variants but one, whose runs it predicts.
 
     Args:
         config: config of any of the runs.
@@ -135,7 +135,7 @@ def fit_runs(config: RunConfigBase, experiment: Experiment, runs: Sequence[Scale
         headrace_version=headrace_version(),
         runs=list(runs),
         held_out=held_out,
-        foretold=_foretold([run for run in runs if run.variant == held_out], _fitted(rest, unique, settings), unique),
+        predicted=_predicted([run for run in runs if run.variant == held_out], _fitted(rest, unique, settings), unique),
         law=_constants(everything.law),
         draws=[_constants(law) for law in everything.draws],
         residuals=everything.residuals.tolist(),
@@ -155,12 +155,12 @@ def _fitted(runs: Sequence[ScaledRun], unique: int, settings: Scaling) -> Bootst
     return fitted(measurements, settings.seed, settings.resamples)
 
 
-def _foretold(runs: Sequence[ScaledRun], law: BootstrapLaw, unique: int) -> list[Foretold]:
+def _predicted(runs: Sequence[ScaledRun], law: BootstrapLaw, unique: int) -> list[Predicted]:
     rows = []
     for run in runs:
         expected, low, high = law.run_interval(run.parameters, float(effective_tokens(run.tokens, unique)))
         rows.append(
-            Foretold(
+            Predicted(
                 condition=run.condition, seed=run.seed, run_id=run.run_id,
                 expected=expected, low=low, high=high, measured=run.bits_per_byte,
             )

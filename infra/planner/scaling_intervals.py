@@ -1,4 +1,4 @@
-"""Uncertainty of a scaling law: laws of resampled runs, and what a grid of runs cannot tell.
+"""Uncertainty of a scaling law: laws of resampled runs, and what a grid of runs leaves open.
 
 - `check_design`: refuses runs that do not determine the law
 - `bootstrap_laws`: laws of resampled runs; `BootstrapLaw`: the law with them, and intervals of what follows from it
@@ -53,7 +53,7 @@ def check_design(parameters: npt.ArrayLike, tokens: npt.ArrayLike, held_out: str
     if abs(correlation) > MAX_CORRELATION:
         raise ConfigError(
             f"{rest}sizes and tokens of the runs have a correlation of {correlation:.3f} (of logarithms), so that what "
-            f"parameters and tokens do cannot be told apart; train some sizes on several numbers of tokens"
+            f"parameters and tokens do cannot be distinguished; train some sizes on several numbers of tokens"
         )
 
 
@@ -120,8 +120,8 @@ def doubts(fit: BootstrapLaw, lowest_loss: float) -> list[str]:
     sentences = []
     if low <= 0 <= high:
         sentences.append(
-            f"alpha and beta cannot be told apart (alpha - beta is {low:+.2f} to {high:+.2f}): whether a larger budget "
-            "should go to parameters or to tokens first is open"
+            f"alpha and beta cannot be distinguished (alpha - beta is {low:+.2f} to {high:+.2f}): whether a larger "
+            "budget should go to parameters or to tokens first is open"
         )
     for name, statistic in (
         ("alpha", lambda law: law.parameter_exponent),
@@ -133,8 +133,8 @@ def doubts(fit: BootstrapLaw, lowest_loss: float) -> list[str]:
     _, low, high = fit.interval(lambda law: law.irreducible)
     if low < NO_IRREDUCIBLE * lowest_loss:
         sentences.append(
-            f"E cannot be told from 0 (up to {high:.2f}): how far the loss can fall is open, and the law should not be "
-            "carried far"
+            f"E cannot be distinguished from 0 (up to {high:.2f}): how far the loss can fall is open, and the law "
+            "should not be carried far"
         )
     return sentences
 

@@ -1,7 +1,7 @@
 """Rates that plans are made at, from three sources in order, and what runs teach about them.
 
 - `Rates`: learned from finished runs, then calibrated on this machine, then the table in the code
-- `learned_rates`: the rates that would have foretold a measured stage
+- `learned_rates`: the rates that would have predicted a measured stage
 - `Rate`: one of them
 """
 

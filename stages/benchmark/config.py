@@ -54,7 +54,7 @@ class BenchmarkConfig(StageConfig):
         duplicates = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if duplicates:
             raise ValueError(
-                f"{duplicates[0]!r} is measured twice, and the results could not be told apart; "
+                f"{duplicates[0]!r} is measured twice, and the results could not be distinguished; "
                 "remove one of the tasks, or give one of them a label, such as label: 5 examples"
             )
         return tasks

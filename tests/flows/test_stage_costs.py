@@ -171,7 +171,7 @@ def test_the_sources_of_a_plan_in_words(store, path):
     assert sources_sentence([]) == ""
 
 
-def test_the_plan_of_the_benchmark_holds_what_a_scaling_law_foretells(store, path, monkeypatch):
+def test_the_plan_of_the_benchmark_holds_what_a_scaling_law_predicts(store, path, monkeypatch):
     from flows.scaling import forecast
     from flows.scaling.fit import Forecast
 

@@ -77,7 +77,7 @@ def test_differences_are_paired_by_item_and_told_apart_by_their_interval(tmp_pat
     two = save_run(url, "two", results_of({"pretrained": before, "xz": before}, right={"pretrained": right}))
     differences, not_compared = compare(url, [one, two], MODELS)
     across = {row.metric: row for row in differences if row.second == "pretrained of two"}
-    assert (across["bits per byte"].difference, across["bits per byte"].second_is) == (0, "not told apart")
+    assert (across["bits per byte"].difference, across["bits per byte"].second_is) == (0, "no clear difference")
     assert across["accuracy"].first_value == 5 / 8
     (within,) = [row for row in differences if row.second == "compressed of one"]
     expected = paired_difference([after[name] for name in BYTES], list(before.values()), [100.0] * 8, 0)
@@ -150,7 +150,7 @@ def test_queries_of_an_episode_are_not_independent(tmp_path):
     second = {name: float(not name.startswith("0/")) for name in names}
     runs = [save_run(url, name, answered("digits", right, protocol)) for name, right in (("a", first), ("b", second))]
     (row,), _ = compare(url, runs, ["pretrained"])
-    assert (row.difference, row.second_is) == (-0.25, "not told apart")
+    assert (row.difference, row.second_is) == (-0.25, "no clear difference")
     assert (row.low, row.high) == pytest.approx((-0.25 - 3.182446 * 0.25, -0.25 + 3.182446 * 0.25))
     alone = [save_run(url, name, answered("digits", {"0/1": 1.0, "0/2": 0.0}, protocol)) for name in ("only", "again")]
     assert compare(url, alone, ["pretrained"])[1][0].why == "a single episode has no interval"

@@ -167,7 +167,7 @@ def test_the_proposed_run_is_a_config_that_the_fit_knows(fit, tmp_path, capsys):
     print_scaling(result)
     print_answers(answers)
     printed = capsys.readouterr().out
-    assert "foretold from the other sizes" in printed and f"headrace run {location}" in printed
+    assert "predicted from the other sizes" in printed and f"headrace run {location}" in printed
     # No constant without its interval.
     assert all(re.search(rf"  {name} \S+ \(\S+ to \S+\)", printed) for name in ("E", "A", "B", "alpha", "beta"))
     found = scaling_json(result, answers)
@@ -180,5 +180,5 @@ def test_the_proposed_run_is_a_config_that_the_fit_knows(fit, tmp_path, capsys):
 def test_the_page_stands_alone(fit):
     page = Page(scaling_page(fit))
     page.assert_self_contained()
-    assert "3 x 96, foretold from the other sizes" in page.text and page.html.count("<svg") == 2
+    assert "3 x 96, predicted from the other sizes" in page.text and page.html.count("<svg") == 2
     assert scaling_page(fit) == page.html

@@ -24,15 +24,15 @@ def fit():
     return usual_fit()
 
 
-def test_the_held_out_size_is_foretold_from_the_others(fit):
-    assert fit.held_out == "3 x 96" and len(fit.foretold) == 4
-    assert all(abs(row.error) < 0.02 and row.low < row.expected < row.high for row in fit.foretold)
-    assert sum(row.is_inside for row in fit.foretold) >= 3
+def test_the_held_out_size_is_predicted_from_the_others(fit):
+    assert fit.held_out == "3 x 96" and len(fit.predicted) == 4
+    assert all(abs(row.error) < 0.02 and row.low < row.expected < row.high for row in fit.predicted)
+    assert sum(row.is_inside for row in fit.predicted) >= 3
     for run in fit.runs:
         assert fit.expected(run.parameters, run.tokens).value == pytest.approx(run.bits_per_byte, rel=0.012)
 
 
-def test_what_the_held_out_runs_measured_does_not_change_what_is_foretold():
+def test_what_the_held_out_runs_measured_does_not_change_what_is_predicted():
     exact = exact_fit()
     worse = [
         run.model_copy(update={"bits_per_byte": 1.1 * run.bits_per_byte}) if run.variant == "3 x 96" else run
@@ -40,8 +40,8 @@ def test_what_the_held_out_runs_measured_does_not_change_what_is_foretold():
     ]
     grid = experiment()
     found = fit_runs(result_of(exact, grid).config, grid, worse, token_counts())
-    assert [row.expected for row in found.foretold] == [row.expected for row in exact.foretold]
-    assert not any(row.is_inside for row in found.foretold)
+    assert [row.expected for row in found.predicted] == [row.expected for row in exact.predicted]
+    assert not any(row.is_inside for row in found.predicted)
 
 
 def test_the_grid_of_the_test_and_that_of_the_repository_are_accepted():

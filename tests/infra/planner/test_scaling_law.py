@@ -92,13 +92,13 @@ def test_what_the_runs_leave_open_is_said():
     alike = BootstrapLaw(law_with_terms(1, 1, 1, 0.3, 0.3), tuple(
         law_with_terms(1, 1, 1, 0.3 + shift, 0.3) for shift in np.linspace(-0.1, 0.1, 41)), np.zeros(4))  # fmt: skip
     [sentence] = doubts(alike, 2.0)
-    assert "alpha and beta cannot be told apart" in sentence
+    assert "alpha and beta cannot be distinguished" in sentence
     apart = BootstrapLaw(alike.law, tuple(law_with_terms(1, 1, 1, 0.3, 0.5) for _ in range(41)), np.zeros(4))
     assert doubts(apart, 2.0) == []
     flat = BootstrapLaw(alike.law, tuple(law_with_terms(1e-9, 1, 1, -0.1, 0.5) for _ in range(41)), np.zeros(4))
     found = doubts(flat, 2.0)
     assert any("alpha is not determined" in row for row in found) and any(
-        "E cannot be told from 0" in row for row in found
+        "E cannot be distinguished from 0" in row for row in found
     )
 
 

@@ -106,7 +106,7 @@ def test_learned_rates_are_usable_whatever_was_measured(work, phases, seconds):
 
 
 @given(works, st.floats(1e-2, 1e5))
-def test_one_kind_of_work_is_foretold_exactly_the_next_time(work, seconds):
+def test_one_kind_of_work_is_predicted_exactly_the_next_time(work, seconds):
     planned = estimate(work)
     learned = learned_rates(costs(planned, seconds, dict.fromkeys(work.phases[:1], seconds)))
     assert Rates(learned=learned).applied(planned).seconds == pytest.approx(seconds)
