@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import threading
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ from infra.store.listings import (
     remove_empty,
     version,
 )
+from infra.store.local_writes import create_file, replace_file
 from infra.store.uploads import ParallelUpload
 
-NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 for _protocol in ("s3", "s3a"):
     fsspec.register_implementation(
         _protocol, "infra.store.s3.StoreS3", clobber=True, errtxt="it needs s3fs: pip install 'headrace[s3]'"
@@ -129,11 +128,15 @@ class Folder:
         return sizes
 
     def _sizes_in(self, folder: str) -> dict[str, int]:
+        files = filter(is_file, self._entries(folder, detail=True))
+        return {str(info["name"]).rpartition("/")[2]: int(info["size"]) for info in files}
+
+    def _entries(self, path: str, detail: bool) -> list[Any]:
+        """Entries of the listing of `path`, with or without details; none if there is no such folder."""
         try:
-            listing = self.filesystem.ls(self.full(folder), detail=True)
+            return list(self.filesystem.ls(self.full(path), detail=detail))
         except (FileNotFoundError, NotADirectoryError):
-            return {}
-        return {str(info["name"]).rpartition("/")[2]: int(info["size"]) for info in listing if is_file(info)}
+            return []
 
     def modified(self, path: str) -> float | None:
         """Time of a file's last change, seconds since 1970; None if there is no such file, or none is recorded."""
@@ -144,13 +147,9 @@ class Folder:
 
     def names(self, path: str = "") -> list[str]:
         """Sorted names directly inside `path`; empty if there is no such folder."""
-        folder = self.full(path)
-        try:
-            listing = self.filesystem.ls(folder, detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        entries = (str(entry).rstrip("/") for entry in listing)  # an object store may list a marker of the folder
-        return sorted({entry.rsplit("/", 1)[-1] for entry in entries if entry != folder})
+        entries = (str(entry).rstrip("/") for entry in self._entries(path, detail=False))
+        # An object store may list a marker of the folder.
+        return sorted({entry.rsplit("/", 1)[-1] for entry in entries if entry != self.full(path)})
 
     def versions(self, ending: str) -> dict[str, str]:
         """Version of each file directly inside this folder whose name has the ending, by name; one listing.
@@ -159,11 +158,7 @@ class Folder:
         """
         if self.is_local:
             return local_versions(self.local_path(), ending)
-        try:
-            listing = self.filesystem.ls(self.full(), detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        files = {str(info["name"]).rsplit("/", 1)[-1]: info for info in listing if is_file(info)}
+        files = {str(info["name"]).rsplit("/", 1)[-1]: info for info in filter(is_file, self._entries("", detail=True))}
         return {name: version(info) for name, info in files.items() if name.endswith(ending)}
 
     def files(self, path: str) -> list[StoredFile]:
@@ -224,8 +219,7 @@ class Folder:
         if not self.is_local:
             self.filesystem.pipe_file(self.full(path), data)
             return
-        target = self.local_path(path)
-        _synced_temporary(target, data).replace(target)
+        replace_file(self.local_path(path), data)
 
     def append(self, path: str, data: bytes, sync: bool = False) -> None:
         """Add to the end of a file, creating it; only on a local disk. A reader may see the last bytes cut off.
@@ -263,7 +257,7 @@ class Folder:
 
     def _create(self, path: str, data: bytes) -> bool:
         if self.is_local:
-            return _create_locally(self.local_path(path), data)
+            return create_file(self.local_path(path), data)
         if self.is_in_process:
             with _memory_lock:  # fsspec checks and writes in two steps
                 if not self.filesystem.isfile(self.full(path)):
@@ -317,38 +311,3 @@ class Folder:
         if self.is_s3:
             return  # s3fs would look for the bucket before each write, and create one that it cannot see
         self.filesystem.makedirs(self.full(path).rsplit("/", 1)[0], exist_ok=True)
-
-
-def _synced_temporary(target: Path, data: bytes) -> Path:
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        _write_synced(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), data)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _write_synced(descriptor: int, data: bytes) -> None:
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _create_locally(target: Path, data: bytes) -> bool:
-    temporary = _synced_temporary(target, data)
-    try:
-        target.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_HARD_LINKS:
-            raise
-        try:
-            _write_synced(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), data)
-        except FileExistsError:
-            return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
