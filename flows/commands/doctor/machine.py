@@ -3,16 +3,17 @@
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from data_schemas.errors import EnvironmentProblem
-from flows.commands.doctor.finding import Finding
+from data_schemas.public_urls import public_url
+from flows.commands.doctor.finding import Check, Finding, refusal_of
 from flows.console import amount
 from infra.precision import best_precision, devices_of, local_gpus
 from infra.rates.machine_rates import machine_rates, rates_file
+from infra.store.access import check_access
 from infra.store.provenance import device
 from infra.workers.ray_session import cpu_count
 
@@ -61,16 +62,14 @@ def shared_memory() -> Finding:
     if not Path(SHARED_MEMORY).is_dir():
         return Finding("shared memory", f"no {SHARED_MEMORY}")
     free = shutil.disk_usage(SHARED_MEMORY).free
-    advice = (
-        ""
-        if free >= SHARED_BYTES
-        else (
-            f"Ray keeps its objects in files in /tmp below {amount(SHARED_BYTES, 'B')}, slower: give a container more "
-            "(docker run --shm-size=1g), or remove what fills it"
-        )
-    )
+    found = f"{amount(free, 'B')} free in {SHARED_MEMORY}"
+    if free >= SHARED_BYTES:
+        return Finding("shared memory", found)
     return Finding(
-        "shared memory", f"{amount(free, 'B')} free in {SHARED_MEMORY}", advice if free < SHARED_BYTES else ""
+        "shared memory",
+        found,
+        f"Ray keeps its objects in files in /tmp below {amount(SHARED_BYTES, 'B')}, slower: give a container more "
+        "(docker run --shm-size=1g), or remove what fills it",
     )
 
 
@@ -92,9 +91,10 @@ def products() -> Finding:
 
 
 def store_room(url: str) -> Finding:
-    """Whether the store can be written to, and the room there."""
+    """Whether the store can be used, and the room on a local disk."""
     if "://" in url and not url.startswith("file://"):
-        return Finding("store", f"{url}, not asked")
+        reason = refusal_of(lambda: check_access(url))
+        return Finding("store", public_url(url), reason, blocks=bool(reason))
     folder = Path(url.removeprefix("file://"))
     return _room("store", _existing(folder), str(folder), "name another with --store", blocks=True)
 
@@ -105,7 +105,7 @@ def temporary_room() -> Finding:
     return _room("temporary files", folder, str(folder), "set TMPDIR to another folder", blocks=False)
 
 
-def checks(url: str) -> list[Callable[[], Finding]]:
+def checks(url: str) -> list[Check]:
     """All of this module, in the order of the table."""
     return [
         processor, memory, shared_memory, gpus, products, functools.partial(store_room, url), temporary_room,
@@ -140,7 +140,7 @@ def cpu_flags() -> set[str]:
     """Instruction sets of the processor, by the names of Linux.
 
     Raises:
-        EnvironmentProblem: if Linux does not tell.
+        EnvironmentProblem: if the system does not list them.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

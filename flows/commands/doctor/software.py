@@ -3,11 +3,10 @@
 import os
 import platform
 import warnings
-from collections.abc import Callable
 from importlib import metadata
 
 from data_schemas.public_urls import public_text
-from flows.commands.doctor.finding import Finding, refusal_of
+from flows.commands.doctor.finding import Check, Finding, refusal_of
 from flows.prefect_server import api_url, check_server
 from infra.sandbox.readiness import check_sandbox
 from infra.store.provenance import code_version, headrace_version
@@ -88,6 +87,6 @@ def apertium() -> Finding:
     )
 
 
-def checks() -> list[Callable[[], Finding]]:
+def checks() -> list[Check]:
     """All of this module, in the order of the table."""
     return [headrace, c_compiler, sandbox, ray, prefect, wordnet, apertium]

@@ -14,6 +14,7 @@ from flows.commands.doctor import machine, software
 from flows.commands.doctor.examination import examine
 from flows.commands.doctor.finding import Finding
 from infra.sandbox.limits import SandboxUnavailable
+from tests.infra.store.s3_server import BUCKET, forget_clients, s3_server
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_an_unusable_store_cluster_and_server_block_and_are_named(monkeypatch, t
 
 
 def refuse(error: Exception):
-    def check() -> None:
+    def check(*arguments) -> None:
         raise error
 
     return check
@@ -79,7 +80,7 @@ def test_what_is_missing_for_some_work_only_does_not_block(monkeypatch, tmp_path
     assert all("install" in advice for advice in missing.values())
 
 
-def test_a_compiler_that_fails_is_told_in_one_line(monkeypatch):
+def test_a_compiler_that_fails_is_reported_in_one_line(monkeypatch):
     monkeypatch.setattr(software, "compiler", lambda: ["gcc"])
     monkeypatch.setattr(software, "library", lambda: warnings.warn("a paragraph", stacklevel=1))
     with warnings.catch_warnings():
@@ -100,13 +101,29 @@ def test_memory_is_that_of_the_container(monkeypatch, tmp_path, limit, available
     assert ("2 GB (limit of the container)" in finding.found) is (limit == str(2 * 10**9))
 
 
-def test_little_room_and_a_full_shared_memory_are_told(monkeypatch, tmp_path):
+def test_little_room_and_a_full_shared_memory_are_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000_000))
     monkeypatch.setattr(machine, "SHARED_MEMORY", str(tmp_path))
     assert "--shm-size" in machine.shared_memory().advice
     finding = machine.store_room(str(tmp_path / "not" / "yet"))
     assert finding.found.startswith("50 MB free") and "--store" in finding.advice and not finding.blocks
-    assert machine.store_room("s3://bucket/store") == Finding("store", "s3://bucket/store, not asked")
+
+
+def test_a_store_on_s3_is_tried_and_shown_without_its_password(monkeypatch):
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        forget_clients()
+        assert machine.store_room(f"s3://{BUCKET}/store") == Finding("store", f"s3://{BUCKET}/store")
+        missing = machine.store_room("s3://no-such-bucket/store")
+        assert missing.blocks and "no-such-bucket" in missing.advice
+    forget_clients()
+    monkeypatch.setattr(machine, "check_access", refuse(EnvironmentProblem("it refuses")))
+    assert machine.store_room("s3://key:secret@bucket/store") == Finding(
+        "store", "s3://bucket/store", "it refuses", blocks=True
+    )
 
 
 def test_a_check_that_cannot_be_made_is_a_finding(monkeypatch, tmp_path):
