@@ -8,7 +8,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from data_schemas.artifact_kinds import RESULTS
 from data_schemas.config import StageConfig
@@ -26,6 +26,9 @@ from infra.store.runs import RunStore
 from infra.workers.capacity import Capacity, capacity_of
 from stages.registry import wiring
 from stages.stage import Sources, Stage
+
+if TYPE_CHECKING:
+    from flows.scaling.fit import Forecast
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,13 @@ class Planner:
         return capacity_of(execution.engine, execution.workers, execution.cpus_per_partition)
 
     @cached_property
-    def _expected_bits(self) -> float | None:
+    def forecast(self) -> "Forecast | None":
         """Bits per byte of the pretrained network by the scaling law of its family; None if the store has none."""
         if not self.store.root.names("scaling"):
             return None
         from flows.scaling.forecast import stored_forecast
 
-        forecast = stored_forecast(self.store.root.url, self._config)
-        return forecast.value if forecast else None
+        return stored_forecast(self.store.root.url, self._config)
 
     def plan(
         self,
@@ -204,7 +206,7 @@ class Planner:
         estimate = self._rates.applied(stage.estimate(config, volume, self._capacity))
         more: dict[str, Any] = {"peak_memory_bytes": estimate.peak_memory_bytes + RUNTIME_BYTES}
         if stage.output == RESULTS:
-            more["bits_per_byte"] = self._expected_bits
+            more["bits_per_byte"] = self.forecast.value if self.forecast else None
         with_runtime = estimate.model_copy(update=more)
         return PlannedStage(stage, config, "run", why, key, None, with_runtime)
 

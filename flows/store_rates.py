@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from data_schemas.manifest import Estimate
+from data_schemas.stage_costs import StageCosts
 from infra.rates.machine import machine_key
 from infra.rates.machine_rates import machine_rates
 from infra.rates.rates import Rates, learned_rates
@@ -25,10 +26,14 @@ class StoreRates:
         self._records = CostRecords(store_url)
 
     @cached_property
+    def executions(self) -> list[StageCosts]:
+        """Newest executions on this kind of machine, from which rates are learned."""
+        return [costs for costs in self._records.newest(LEARNED_FROM) if costs.machine == machine_key()]
+
+    @cached_property
     def rates(self) -> Rates:
         """Learned from executions on this kind of machine, then calibrated on it."""
-        here = [costs for costs in self._records.newest(LEARNED_FROM) if costs.machine == machine_key()]
-        learned = tuple(rate for costs in here for rate in learned_rates(costs))
+        learned = tuple(rate for costs in self.executions for rate in learned_rates(costs))
         calibrated = machine_rates()
         return Rates(learned, calibrated.rates if calibrated else ())
 

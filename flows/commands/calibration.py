@@ -14,7 +14,7 @@ from rich.text import Text
 
 from data_schemas.stage_costs import StageCosts, is_far_off
 from flows.console import amount, console, duration
-from flows.store_rates import CALIBRATE, LEARNED_FROM, StoreRates
+from flows.store_rates import CALIBRATE, StoreRates
 from infra.rates.machine import machine_key
 from infra.rates.machine_rates import MachineRates, rates_file
 from infra.rates.rates import learned_rates
@@ -63,20 +63,18 @@ def time_ratio(costs: StageCosts) -> float | None:
 
 def read_calibration(store_url: str) -> Calibration:
     """Costs and rates of a store."""
-    costs = list(CostRecords(store_url).newest())
-    here = [row for row in costs[:LEARNED_FROM] if row.machine == machine_key()]
+    now = StoreRates(store_url)
     counts: dict[tuple[str, str], int] = {}
-    for row in here:
+    for row in now.executions:
         for rate in learned_rates(row):
             counts[rate.kind, rate.variant] = counts.get((rate.kind, rate.variant), 0) + 1
     rates: dict[tuple[str, str], RightRate] = {}
-    now = StoreRates(store_url)
-    for row in here:
+    for row in now.executions:
         for before, work in zip(row.planned.work, now.applied(row.planned).work, strict=True):
             name = (work.kind, work.variant)
             if name in counts and name not in rates:
                 rates[name] = RightRate(*name, before.rate, work.rate, counts[name])
-    return Calibration(costs, list(rates.values()))
+    return Calibration(list(CostRecords(store_url).newest()), list(rates.values()))
 
 
 def print_calibration(calibration: Calibration) -> None:

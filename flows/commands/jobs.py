@@ -56,8 +56,8 @@ def print_logs(store_url: str, run_id: str) -> None:
     if not _print(LogReader(runs.folder, run_id).new_text()):
         jobs = JobFolder(runs.folder, run_id).all()
         why = (
-            f"if job {jobs[-1].submission_id} could not begin, Ray says why: ray job logs --address {jobs[-1].address} "
-            f"{jobs[-1].submission_id}"
+            f"if job {jobs[-1].submission_id} could not begin, Ray reports why: ray job logs --address "
+            f"{jobs[-1].address} {jobs[-1].submission_id}"
             if jobs
             else "it was run without jobs"
         )

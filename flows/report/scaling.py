@@ -26,15 +26,7 @@ BUDGETS = 4
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in the table."""
-
-    name: str
-    figures: list[str]
-
-
-@dataclass(frozen=True)
-class PredictedRow:
-    """A held-out run in the table."""
+    """A run in a table."""
 
     name: str
     figures: list[str]
@@ -50,7 +42,7 @@ def scaling_page(fit: ScalingFit) -> str:
         budgets=_budgets_chart(fit),
         runs=[_run_row(fit, run) for run in _sorted(fit)],
         predicted=[
-            PredictedRow(
+            RunRow(
                 f"{row.condition}, seed {row.seed}",
                 [f"{row.expected:.4f}", f"{row.low:.4f} to {row.high:.4f}", f"{row.measured:.4f}", _percent(row.error)],
             )

@@ -1,14 +1,8 @@
-"""`headrace plan CONFIG --cluster ... --html FILE`: the plan as one self-contained page for whoever pays the cluster.
+"""`headrace plan CONFIG --cluster ... --html FILE`: the plan as a self-contained page for whoever pays the cluster."""
 
-- `write_page`: the file; `cluster_page`: its text
-"""
-
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from data_schemas.errors import EnvironmentProblem
 from flows.commands.cluster_page.changes import changes
 from flows.commands.cluster_page.stacks import Stacks, stacks
 from flows.commands.plan_cluster import SHOWN, ClusterPlan, distinct, settings
@@ -37,26 +31,6 @@ class LayoutRow:
 
 
 COLUMNS = ("devices", "step", "run", "MFU", "idle", "GiB", "$", "energy")
-
-
-def write_page(plan: ClusterPlan, title: str, path: str) -> None:
-    """Write the page to a file, which is whole or not there.
-
-    Raises:
-        EnvironmentProblem: if it cannot be written.
-    """
-    text, target = cluster_page(plan, title), Path(path)
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=target.parent, suffix=".html", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(target)
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"--html {path} cannot be written ({error.strerror}); name a file in a folder that exists"
-        ) from error
 
 
 def cluster_page(plan: ClusterPlan, title: str) -> str:

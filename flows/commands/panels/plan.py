@@ -71,7 +71,6 @@ def _plan_here(
     from flows.planning import Planner
     from flows.run_config import load_run_config
     from flows.run_request import RunRequest
-    from flows.scaling.forecast import stored_forecast
     from flows.store_rates import sources_sentence
     from infra.store.artifacts import ArtifactStore
     from infra.store.runs import RunStore
@@ -79,14 +78,14 @@ def _plan_here(
     url = store_url(store)
     request = RunRequest(load_run_config(config, overrides), url, last_stage=until)
     runs = RunStore(url)
-    record = unfinished_run(runs, request)
-    planned = Planner(ArtifactStore(url), runs, request.config, record, None, keep_versions).plan(last_stage=until)
+    planner = Planner(ArtifactStore(url), runs, request.config, unfinished_run(runs, request), None, keep_versions)
+    planned = planner.plan(last_stage=until)
     console.print(plan_table(planned))
     if sentence := sources_sentence([(row.stage.name, row.estimate) for row in planned if row.action == "run"]):
         console.print(sentence, markup=False)
     if note := continuation(runs, request):
         console.print(f"headrace run {note}", markup=False)
-    forecast = stored_forecast(url, request.config) if until is None else None
+    forecast = planner.forecast if until is None else None
     if forecast:
         console.print(
             f"pretraining is expected to reach {forecast.value:.3f} bits per byte ({forecast.low:.3f} to "
@@ -185,10 +184,11 @@ def _plan_elsewhere(
     as_json: bool,
 ) -> None:
     from data_schemas.errors import ConfigError
-    from flows.commands.cluster_page.page import write_page
+    from flows.commands.cluster_page.page import cluster_page
     from flows.commands.plan_cluster import cluster_plan_json, number_of_bytes, plan_cluster
     from flows.commands.plan_cluster_tables import print_cluster_plan
     from flows.commands.plan_published import plan_published, print_published, published_json
+    from flows.report.templates import write_html
     from flows.run_config import load_run_config
     from infra.planner.clusters import read_cluster
 
@@ -209,6 +209,6 @@ def _plan_elsewhere(
     planned = plan_cluster(run_config, read_cluster(cluster), number_of_bytes(source_bytes))
     print_cluster_plan(planned)
     if html is not None:
-        write_page(planned, run_config.name, html)
+        write_html(html, cluster_page(planned, run_config.name))
     if as_json:
         print_json(cluster_plan_json(planned))

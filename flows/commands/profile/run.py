@@ -3,7 +3,6 @@
 - `show_profile`, `compare_profiles`: print, write the page, return the JSON
 """
 
-from pathlib import Path
 from typing import Any
 
 from flows.commands.profile.common_topics import with_common_topics
@@ -21,6 +20,7 @@ from flows.commands.profile.taken_out import taken_out
 from flows.console import PlainView
 from flows.report.profile.figures import Figures
 from flows.report.profile.page import profile_page
+from flows.report.templates import write_html
 from flows.run_artifacts import PROFILE_PAGE, page_location, report_folder
 from infra.progress import ProgressListener
 from infra.store.artifacts import ArtifactStore
@@ -40,7 +40,8 @@ def show_profile(store_url: str, name: str, html: str | None) -> dict[str, Any]:
     profiled = profile_of(store_url, name, _listener)
     figures, page = _figures(profiled), profile_page(profiled.profile, profiled.label)
     if html:
-        location = _write_file(html, page)
+        write_html(html, page)
+        location = html
     else:
         folder = report_folder(store_url, profiled.run_id or PAGES)
         path = PROFILE_PAGE if profiled.run_id else f"{profiled.profile.ref.key[:12]}.html"
@@ -69,12 +70,11 @@ def compare_profiles(store_url: str, names: tuple[str, str], slices: list[str], 
     if first and second and coverage and not slices:
         figures = with_common_topics(figures, (first, second), coverage)
     found = difference(*figures, slices, same_stage=len(stages) == 1, nested=nested)
-    page = None
     if html:
         labels = (sides[0].label, sides[1].label)
-        page = _write_file(html, difference_page(labels, figures, found, taken, RANKING))
-    print_difference(sides, found, taken, page)
-    return difference_json(sides, found, taken, page)
+        write_html(html, difference_page(labels, figures, found, taken, RANKING))
+    print_difference(sides, found, taken, html)
+    return difference_json(sides, found, taken, html)
 
 
 def _listener() -> ProgressListener:
@@ -84,8 +84,3 @@ def _listener() -> ProgressListener:
 def _figures(profiled: Profiled) -> Figures:
     profiled.profile.check_sizes()
     return Figures.of(profiled.profile.read_table("measures.arrow"))
-
-
-def _write_file(path: str, page: str) -> str:
-    Path(path).write_text(page, encoding="utf-8")
-    return path
