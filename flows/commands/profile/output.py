@@ -24,6 +24,7 @@ MOVERS = 6
 FIGURES = 10
 PRINTED_EXAMPLES = 6
 CELL = 44
+REASON = 300
 EXCERPT = 100
 
 
@@ -43,7 +44,7 @@ def print_profile(profiled: Profiled, figures: Figures, page: str) -> None:
         more = f" and {len(shares) - LARGEST} more" if len(shares) > LARGEST else ""
         console.print(f"{dimension}: {named}{more}", markup=False)
     for title, reason in left_out(figures):
-        console.print(f"not in this profile: {title} ({plain(reason)})", markup=False)
+        console.print(f"not in this profile: {title} ({plain(reason, REASON)})", markup=False)
     console.print(f"page: {page}", markup=False)
 
 

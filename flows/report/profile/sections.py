@@ -148,16 +148,15 @@ def title_of(family: str) -> str:
 
 
 def left_out(figures: Figures) -> list[tuple[str, str]]:
-    """(section, reason) of analyses that the profile states as not made, and of sections without figures."""
-    stated: dict[str, str] = {}
+    """(analysis, reason) of what the profile states as not made; (section, reason) of sections without figures."""
+    rows = []
     for measure in figures.measures():
-        if measure.endswith(f".{LEFT_OUT}"):
-            reasons = (_reason(row) for row in figures.items(measure) if row.value)
-            known = stated.get(measure.partition(".")[0])
-            stated[measure.partition(".")[0]] = "; ".join(filter(None, (known, *reasons)))
-    present = {measure.partition(".")[0] for measure in figures.measures()} | stated.keys()
-    absent = [about.title.lower() for about in SECTIONS if not present & set(about.families)]
-    rows = [(title_of(family), reason) for family, reason in stated.items() if reason]
+        analysis, _, last = measure.rpartition(".")
+        if last == LEFT_OUT:
+            reason = "; ".join(filter(None, (_reason(row) for row in figures.items(measure) if row.value)))
+            rows += [(analysis, reason)] if reason else []
+    families = {measure.partition(".")[0] for measure in figures.measures()}
+    absent = (about.title.lower() for about in SECTIONS if not families & set(about.families))
     return [*rows, *((title, "not measured") for title in absent)]
 
 

@@ -137,7 +137,9 @@ def test_the_page_of_a_run_s_own_profile_is_beside_its_report(store):
     RunStore(store).save(record.model_copy(update={"stages": {**record.stages, "profile": outcome}}))
     shown = printed(store, RUN)
     assert shown["page"] == f"{store}/reports/{RUN}/{PROFILE_PAGE}"
-    assert shown["left_out"]["personal data and toxicity left"] == "the list is not installed"
+    reason = "the list is not installed: pip install 'headrace[toxicity]'"
+    assert shown["left_out"]["toxicity"] == reason
+    assert f"not in this profile: toxicity ({reason})" in run(store, RUN).stdout
     assert shown["figures"][0] == {
         "slice": "all", "measure": "documents", "item": None, "value": 1000.0, "low": None, "high": None,
         "unit": "documents", "exact": True,

@@ -65,7 +65,9 @@ def small_corpus() -> list[dict[str, Any]]:
             for n in range(40)
         ),
         measure("all", "entities.PERSON", 200, "mentions", HOSTILE, 180, 220, False),
-        measure("all", "toxicity.left_out", 1, "analyses", "the list is not installed"),
+        measure(
+            "all", "toxicity.left_out", 1, "analyses", "the list is not installed: pip install 'headrace[toxicity]'"
+        ),
         measure("all", "whatever.new_thing", 3, "bits/fish"),
         measure("all", "whatever.by_color", 0.25, "share", ARABIC),
     ]

@@ -40,7 +40,7 @@ def test_pictures_figures_and_their_errors():
         "128-255 400 256-511 0 512-1023 600",
         "mentions, estimated, the 15 largest of 41",
         "zipf, exponent 1.00 0.99 – 1.01 ranks 1-100",
-        "toxicity left the list is not installed",
+        "toxicity the list is not installed",
         "readability not measured",
         "new thing 3.00 bits/fish",
         "It reads the languages of its pipelines, by default English alone",
