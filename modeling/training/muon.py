@@ -27,6 +27,8 @@ STEPS = 5
 """Iterations (Jordan); singular values above 0.0015 of the Frobenius norm are then between 0.68 and 1.21."""
 BATCH_NUMBERS = 2**22
 """Numbers in matrices that are orthogonalized together: a large matrix occupies the processor by itself."""
+SHARED_NUMBERS = 2**29
+"""Numbers in large matrices that are gathered together to be shared out: 2 GiB in float32, on every process."""
 RMS = 0.2
 """Root mean square of an update divided by the learning rate, as AdamW's in training (2502.16982, section 2.2)."""
 
@@ -88,7 +90,7 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for alike in _batches_of_equal_shape(group["params"], self._sharer_count):
+            for alike in batches_of_equal_shape(group["params"], self._sharer_count):
                 self._update(alike, group)
         return loss
 
@@ -104,18 +106,21 @@ class Muon(torch.optim.Optimizer):
         return 1 if self.sharers is None else distributed.get_world_size(self.sharers)
 
     def _shared_out(self, update: Callable[[Tensor], Tensor], directions: Tensor) -> Tensor:
-        """`update` of all (matrices, rows, columns), of which this process computes its share."""
+        """`update` of all (matrices, rows, columns), of which this process computes its share; overwrites them."""
         if self.sharers is None:
             return update(directions)
-        share = -(-len(directions) // self._sharer_count)
-        first = share * distributed.get_rank(self.sharers)
-        own = directions.new_zeros(share, *directions.shape[1:])
-        mine = directions[first : first + share]
-        if len(mine):
-            own[: len(mine)] = update(mine)
-        updates = directions.new_empty(share * self._sharer_count, *directions.shape[1:])
-        distributed.all_gather_into_tensor(updates, own, group=self.sharers)
-        return updates[: len(directions)]
+        shares = directions.chunk(self._sharer_count)
+        rank = distributed.get_rank(self.sharers)
+        if rank < len(shares):
+            shares[rank].copy_(update(shares[rank]))
+        # Each from its process: a gather would need as many shares as processes, also for a single matrix.
+        sent = [
+            distributed.broadcast(share, group=self.sharers, group_src=source, async_op=True)
+            for source, share in enumerate(shares)
+        ]
+        for work in sent:
+            work.wait()
+        return directions
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
         """Nesterov momentum: the gradient, and the mean that contains it."""
@@ -196,14 +201,14 @@ def _iterated_by_gram(x: Tensor) -> Tensor:
     return product @ x
 
 
-def _batches_of_equal_shape(parameters: Iterable[Tensor], least: int) -> Iterator[list[Tensor]]:
-    """Parameters with a gradient, in order, by shape: many small ones at a time, of large ones `least`."""
+def batches_of_equal_shape(parameters: Iterable[Tensor], sharers: int) -> Iterator[list[Tensor]]:
+    """Parameters with a gradient, in order, by shape: many small ones at a time, of large ones one for each sharer."""
     alike: dict[torch.Size, list[Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
             alike.setdefault(parameter.shape, []).append(parameter)
     for shape, group in alike.items():
-        size = max(least, BATCH_NUMBERS // shape.numel())
+        size = max(1, BATCH_NUMBERS // shape.numel(), min(sharers, SHARED_NUMBERS // shape.numel()))
         for start in range(0, len(group), size):
             yield group[start : start + size]
 

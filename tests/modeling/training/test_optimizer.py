@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from modeling.initialization import epsilon_scale, learning_rate_scale, weight_decay_scale
+from modeling.training import muon
 from modeling.training.muon import Muon, muon_update, orthogonalize
 from modeling.training.optimizer import EPSILON, Optimizer, build_adamw, build_optimizer, trained_by_muon
 from modeling.training.step import training_step
@@ -216,6 +217,21 @@ def test_matrices_are_orthogonalized_together_as_alone_whatever_the_way_of_itera
         torch.testing.assert_close(result.double(), exact, rtol=0, atol=5e-4)
     rounded = orthogonalize(matrices, torch.bfloat16)
     assert torch.cosine_similarity(rounded.flatten(), together.flatten(), dim=0) > 0.999
+
+
+def test_large_matrices_are_gathered_one_for_each_sharer_as_far_as_memory_goes(monkeypatch):
+    parameters = [nn.Parameter(torch.zeros(3, 4)) for _ in range(5)]
+    for parameter in parameters:
+        parameter.grad = torch.zeros(3, 4)
+
+    def batches(sharers: int, together: int, shared: int) -> list[int]:
+        monkeypatch.setattr(muon, "BATCH_NUMBERS", together)
+        monkeypatch.setattr(muon, "SHARED_NUMBERS", shared)
+        return [len(batch) for batch in muon.batches_of_equal_shape(parameters, sharers)]
+
+    assert batches(1, 36, 12) == [3, 2], "small ones"
+    assert batches(4, 11, 1000) == [4, 1] and batches(1, 11, 1000) == [1] * 5
+    assert batches(4, 11, 35) == [2, 2, 1] and batches(4, 11, 1) == [1] * 5
 
 
 def spread_matrix(rows: int, columns: int) -> torch.Tensor:
