@@ -11,6 +11,7 @@ over threads; each gets the same bits as alone.
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
@@ -180,6 +181,9 @@ class NativeDecoder:
 def _threads() -> ThreadPoolExecutor:
     """Threads beside the caller's; the kernels run without Python's lock."""
     return ThreadPoolExecutor(thread_name_prefix="decoder")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
 
 
 def _is_supported(model: Transformer) -> bool:

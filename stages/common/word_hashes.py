@@ -92,7 +92,7 @@ def word_texts(
         data: (bytes,) uint8, UTF-8.
         starts: (words,) int64, offsets of the words' first bytes.
         ends: (words,) int64, offsets after the words.
-        table: the one by which the words were found.
+        table: table by which `words` found them.
         limit: characters after which a word is cut.
         group: words that are joined to a text, with spaces between them.
     """

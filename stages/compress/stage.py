@@ -26,8 +26,6 @@ MEASURED_TIMES = 1.5
 """Forward passes over the held-out text per measurement, with generation and the counting of zeros."""
 MEASURE_SECONDS = 5.0
 """Seconds per measurement that do not depend on the network."""
-
-
 START_SECONDS = 1.0
 
 

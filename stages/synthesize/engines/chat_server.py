@@ -138,7 +138,7 @@ class ChatServer:
             pass
 
     def _check_presence(self, cause: object) -> None:
-        """Raise an error if an error means that no server is there, or another than the one asked for."""
+        """Raise an error if the cause means that there is no server, or a server that cannot prove its name."""
         if isinstance(cause, ConnectionRefusedError | socket.gaierror) or (
             isinstance(cause, OSError) and cause.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
         ):

@@ -112,10 +112,8 @@ class LocalBacktranslation:
                     max_new_tokens=max_new_tokens,
                 )
             decoded = tokenizer.batch_decode(outputs, skip_special_tokens=True)
-            ends = torch.isin(outputs[:, 1:max_new_tokens], _end_of_sentence(model)).any(
-                dim=1
-            )  # the last may be forced
-            for index, output, has_end in zip(indices, decoded, ends.tolist(), strict=True):
+            ends = torch.isin(outputs[:, 1:max_new_tokens], _end_of_sentence(model))  # the last may be forced
+            for index, output, has_end in zip(indices, decoded, ends.any(dim=1).tolist(), strict=True):
                 results[index] = output if has_end else _CUT_OFF
         return results
 

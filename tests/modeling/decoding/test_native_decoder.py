@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from modeling.compression.activation_sparsity import use_sparse_feed_forwards
 from modeling.compression.integers import quantize_int8, quantize_packed, with_int8_cache
 from modeling.compression.low_rank import factorize
 from modeling.compression.structured_pruning import remove_heads_and_neurons
+from modeling.decoding import native_decoder
 from modeling.decoding.generation import generate_batch
 from modeling.decoding.native_decoder import NativeDecoder
 from modeling.kernels import available
@@ -91,6 +94,18 @@ def test_rows_together_and_on_threads_get_the_bits_that_they_get_alone(monkeypat
         expected = torch.cat([decoder.predict([tokens]) for decoder, tokens in zip(alone, inputs, strict=True)])
         assert torch.equal(together.predict(inputs), expected)
     assert caches[0].lengths.tolist() == [int(cache.lengths) for cache in caches[1:]]
+
+
+def test_threads_are_started_again_after_a_fork():
+    pool = native_decoder._threads()
+    assert pool.submit(abs, -1).result() == 1
+    if not (child := os.fork()):
+        try:
+            own = native_decoder._threads()
+            os._exit(0 if own is not pool and own.submit(abs, -1).result(timeout=60) == 1 else 1)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_batches_continue_as_with_torch_past_the_context_and_when_rows_end(monkeypatch):
