@@ -6,19 +6,19 @@
 - `DamagedFileError`: the file ends early, or is damaged at an offset
 """
 
-import bz2
 import codecs
 import lzma
 import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import IO, Protocol
+from typing import IO
 
 import zstandard
 
 from stages.ingest.bookmarks import FIRST_MEMBER, Member
 from stages.ingest.byte_streams import ReadInterruptedError
+from stages.ingest.decoders import Decoder, ZstandardDictionary, new_decoder
 
 MAGIC = {
     "gzip": rb"\x1f\x8b\x08", "bz2": rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", "xz": rb"\xfd7zXZ\x00",
@@ -32,20 +32,12 @@ INPUT_BYTES = 1 << 14
 OUTPUT_BYTES = 1 << 20
 ZSTD_INPUT_BYTES = 1 << 9
 """Compressed bytes per call: the library returns the whole output at once, up to 32,000 times as much (runs)."""
-ZSTD_MAX_WINDOW = 1 << 31
-"""Public dumps are compressed with `zstd --long=31`, which the library rejects by default."""
-ZSTD_MAGIC, ZSTD_DICTIONARY_MAGIC = b"\x28\xb5\x2f\xfd", b"\x37\xa4\x30\xec"
-ZSTD_DICTIONARY_FRAME = b"\x5d\x2a\x4d\x18"
-MAX_DICTIONARY_BYTES = 1 << 26
-"""The Internet Archive's have a megabyte."""
 SMALLEST_MEMBER = 9
 """Bytes of an empty zstandard frame, the smallest of all members."""
 GZIP_MAGIC = b"\x1f\x8b\x08"
 PROBE_BYTES = 1 << 12
 """Compressed bytes of a member that surely expand to its first ones."""
 MAX_HELD_BYTES = 1 << 22
-XZ_MAX_MEMORY = 1 << 29
-"""Eight times the memory for files of `xz -9`; a damaged header can request 4 GiB."""
 
 
 class DamagedFileError(ValueError):
@@ -64,101 +56,6 @@ class DamagedFileError(ValueError):
         self.offset = offset
         self.ends_early = ends_early
         self.is_after_member = is_after_member
-
-
-class Decoder(Protocol):
-    """Decompressor of one member, with the interface of those of bz2 and lzma."""
-
-    @property
-    def eof(self) -> bool: ...  # noqa: D102
-    @property
-    def needs_input(self) -> bool: ...  # noqa: D102
-    @property
-    def unused_data(self) -> bytes: ...  # noqa: D102
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...  # noqa: D102
-
-
-class _Gzip:
-    def __init__(self) -> None:
-        self._decoder = zlib.decompressobj(31)
-
-    @property
-    def eof(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._decoder.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decoder.unused_data
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        return self._decoder.decompress(self._decoder.unconsumed_tail + data, max(max_length, 0))
-
-
-class _Zstandard:
-    needs_input = True
-
-    def __init__(self, library: zstandard.ZstdDecompressor | None = None) -> None:
-        self._decoder = (library or _zstandard_library(None)).decompressobj()
-
-    @property
-    def eof(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decoder.unused_data
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        try:
-            return self._decoder.decompress(data)
-        except zstandard.ZstdError as error:
-            if "Dictionary" not in str(error):
-                raise
-            raise ValueError(
-                f"{error}: a file compressed with a dictionary must begin with it, in a skippable frame 0x184D2A5D"
-            ) from None
-
-
-class _ZstandardDictionary:
-    """The skippable frame that begins a `.warc.zst` with the dictionary of its other frames, as it is or compressed
-    (IIPC, Use of Zstandard in WARC files, 1.0)."""
-
-    needs_input = True
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self.eof = False
-        self.unused_data = b""
-        self.library: zstandard.ZstdDecompressor | None = None
-        """Decompressor with the dictionary, after the end; None if the frame has another content."""
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        self._data += data
-        size = 8 + int.from_bytes(self._data[4:8], "little")
-        if len(self._data) >= 8 and size > MAX_DICTIONARY_BYTES:
-            raise ValueError(f"a dictionary of {size:,} bytes, more than {MAX_DICTIONARY_BYTES:,}")
-        if len(self._data) >= max(size, 8):
-            self.eof, self.unused_data = True, bytes(self._data[size:])
-            content = bytes(self._data[8:size])
-            if content.startswith(ZSTD_MAGIC):
-                content = zstandard.ZstdDecompressor().decompress(content, max_output_size=MAX_DICTIONARY_BYTES)
-            if content.startswith(ZSTD_DICTIONARY_MAGIC):
-                self.library = _zstandard_library(zstandard.ZstdCompressionDict(content))
-        return b""
-
-
-def _zstandard_library(dictionary: zstandard.ZstdCompressionDict | None) -> zstandard.ZstdDecompressor:
-    return zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=ZSTD_MAX_WINDOW)
-
-
-DECODERS: dict[str, Callable[[], Decoder]] = {
-    "gzip": _Gzip, "bz2": bz2.BZ2Decompressor, "zstd": _Zstandard,
-    "xz": lambda: lzma.LZMADecompressor(memlimit=XZ_MAX_MEMORY),
-}  # fmt: skip
 
 
 def detected_compression(stream: IO[bytes]) -> str | None:
@@ -210,7 +107,7 @@ def expanded(
                 offset += len(data)
                 break
             if decoder is None:
-                decoder, start = _decoder(kind, data if is_first else b"", library), offset
+                decoder, start = new_decoder(kind, data if is_first else b"", library), offset
             try:
                 yield from _chunks(decoder, data)
             except ReadInterruptedError:
@@ -224,7 +121,7 @@ def expanded(
             offset += len(data) - len(rest)
             data = rest
             if decoder.eof:
-                library = decoder.library if isinstance(decoder, _ZstandardDictionary) else library
+                library = decoder.library if isinstance(decoder, ZstandardDictionary) else library
                 decoder, is_first = None, False
                 if library is None:  # else the next member needs the dictionary before it
                     on_member(offset, data)
@@ -232,12 +129,6 @@ def expanded(
         raise DamagedFileError(f"{offset - start} bytes after the last {kind} stream", start, is_after_member=True)
     if decoder is not None:
         raise DamagedFileError(f"the file ends inside a {kind} stream", offset, ends_early=True)
-
-
-def _decoder(kind: str, beginning: bytes, library: zstandard.ZstdDecompressor | None) -> Decoder:
-    if kind == "zstd" and beginning.startswith(ZSTD_DICTIONARY_FRAME):
-        return _ZstandardDictionary()
-    return _Zstandard(library) if library else DECODERS[kind]()
 
 
 def _chunks(decoder: Decoder, data: bytes) -> Iterator[bytes]:
