@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from data_schemas.config import FrozenConfig, StageConfig, runtime_field
 from stages.common.benchmark_ngrams.config import NgramConfig
 from stages.common.minhash_config import MinHashConfig
-from stages.synthesize.methods_config import KINDS, DeletionConfig, MethodConfig, SwapConfig
+from stages.synthesize.methods_config import KINDS, DeletionConfig, MethodConfig, RepetitionConfig, SwapConfig
 
 GateName = Literal[
     "too_near_parent",
@@ -120,6 +120,18 @@ class SynthesizeConfig(StageConfig):
         unknown = sorted(self.gates.exempt.keys() - set(KINDS))
         if unknown:
             raise ValueError(f"gates.exempt names {unknown[0]!r}; the kinds of methods are {', '.join(KINDS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_parents(self) -> "SynthesizeConfig":
+        for method in self.methods:
+            if isinstance(method, RepetitionConfig) and method.parents_of:
+                kind, dash, number = method.parents_of.partition("-")
+                if kind not in KINDS or (dash and not number.isdecimal()):
+                    raise ValueError(
+                        f"parents_of names {method.parents_of!r}; accepted is a kind of method, the second of a kind "
+                        f"with -2 appended and so on; the kinds are {', '.join(KINDS)}"
+                    )
         return self
 
     @model_validator(mode="after")

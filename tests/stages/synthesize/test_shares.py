@@ -45,3 +45,11 @@ def test_a_genre_may_have_its_own_shares_by_the_names_of_the_methods():
         ValidationError, match=r"gates.exempt names 'swap-2'; the kinds of methods are swap, deletion, "
     ):
         SynthesizeConfig.model_validate({**values, "gates": {"exempt": {"swap-2": ["changed_name"]}}})
+
+
+def test_the_method_whose_parents_are_repeated_may_be_of_another_run_but_not_of_no_kind():
+    for name in ("keyboard", "sentence_shuffling", "swap-12"):
+        SynthesizeConfig.model_validate({"methods": [{"kind": "repetition", "parents_of": name}]})
+    for name in ("keybord", "swap-", "swap-second"):
+        with pytest.raises(ValidationError, match=f"parents_of names '{name}'; accepted is a kind of method, .*swap"):
+            SynthesizeConfig.model_validate({"methods": [{"kind": "repetition", "parents_of": name}]})
