@@ -56,7 +56,7 @@ class PlainView:
 
     def line(self, stage: str, message: str) -> None:
         """One line with the time since the run began."""
-        console.print(f"[{time.monotonic() - self._begun:6.1f}s] {stage:<10} {message}", markup=False)
+        console.print(f"[{time.monotonic() - self._begun:6.1f}s] {stage:<10} {message}")
 
 
 class _PlainListener:
@@ -88,7 +88,7 @@ class LiveView:
 
     def logged(self, message: str) -> None:
         """A line above the table."""
-        self.live.console.print(message, markup=False)
+        self.live.console.print(message)
 
     def stage_started(self, stage: str) -> ProgressListener:
         """Marks the stage's row as running."""

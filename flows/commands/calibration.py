@@ -80,18 +80,18 @@ def read_calibration(store_url: str) -> Calibration:
 def print_calibration(calibration: Calibration) -> None:
     """Print executions, errors by stage and rates."""
     if not calibration.costs:
-        console.print(f"no stage has run in this store yet; measure this machine with: {CALIBRATE}", markup=False)
+        console.print(f"no stage has run in this store yet; measure this machine with: {CALIBRATE}")
         return
     console.print(_costs_table(calibration.costs[:SHOWN]), Text())
     hidden = len(calibration.costs) - SHOWN
     if hidden > 0:
-        console.print(f"and {hidden} older executions (--json has all)", Text(), markup=False)
+        console.print(f"and {hidden} older executions (--json has all)", Text())
     for stage, (count, ratio) in calibration.errors.items():
-        console.print(f"{stage}: took {ratio:.2f} times its plan, the median of {count}", markup=False)
+        console.print(f"{stage}: took {ratio:.2f} times its plan, the median of {count}")
     if calibration.rates:
         console.print(Text(), _rates_table(calibration.rates))
     else:
-        console.print("no rate is learned: no stage was measured as a whole on this kind of machine", markup=False)
+        console.print("no rate is learned: no stage was measured as a whole on this kind of machine")
 
 
 def _costs_table(rows: Sequence[StageCosts]) -> Table:
@@ -151,14 +151,14 @@ def _rates_table(rates: Sequence[RightRate]) -> Table:
 def print_machine_rates(rates: MachineRates) -> None:
     """Print what `headrace calibrate` has measured."""
     products = ", ".join(f"{name} {amount(rate, 'FLOP/s')}" for name, rate in rates.products.items())
-    console.print(f"products {products}; memory {amount(rates.memory, 'B/s')}", markup=False)
+    console.print(f"products {products}; memory {amount(rates.memory, 'B/s')}")
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("work", "measured", "settings"):
         table.add_column(title, justify="right" if title == "measured" else "left")
     for rate in rates.rates:
         table.add_row(rate.kind, _rate_text(rate.kind, rate.per_second), Text(rate.variant, style="dim"))
     console.print(table)
-    console.print(f"measured in {duration(rates.seconds)}; per process; kept in {_kept_in()}", markup=False)
+    console.print(f"measured in {duration(rates.seconds)}; per process; kept in {_kept_in()}")
 
 
 def _kept_in() -> str:

@@ -257,7 +257,7 @@ def print_comparison(differences: Sequence[Difference], not_compared: Sequence[N
     """A table for each pair, then what was not compared."""
     rows: list[Difference | NotCompared] = [*differences, *not_compared]
     for first, second in dict.fromkeys((row.first, row.second) for row in rows):
-        console.print(f"\n{second}, against {first}", markup=False, style="bold")
+        console.print(f"\n{second}, against {first}", style="bold")
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
         for title in ("task", "metric", "items", "first", "second", "difference", "95 % interval", "second is"):
             table.add_column(title, justify="left" if title in ("task", "metric", "second is") else "right")
@@ -270,7 +270,7 @@ def print_comparison(differences: Sequence[Difference], not_compared: Sequence[N
         console.print(table if table.rows else "no score has the same items in both")
         for missing in not_compared:
             if (missing.first, missing.second) == (first, second):
-                console.print(f"not compared: {missing.task}, {missing.metric}: {missing.why}", markup=False)
+                console.print(f"not compared: {missing.task}, {missing.metric}: {missing.why}")
 
 
 def as_json(differences: Sequence[Difference], not_compared: Sequence[NotCompared]) -> dict[str, Any]:

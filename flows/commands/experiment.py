@@ -126,10 +126,10 @@ def print_experiment(results: Sequence[CellResult], experiment: Experiment) -> N
         table.add_row(row.condition, row.variant, f"{row.score:.4f}", difference, interval, row.verdict)
     console.print(table)
     seeds = ", ".join(map(str, experiment.seeds))
-    console.print(f"{experiment.task}, {experiment.model} model; means over the seeds {seeds}", markup=False)
+    console.print(f"{experiment.task}, {experiment.model} model; means over the seeds {seeds}")
     for result in results:
         if result.refused:
-            console.print(f"refused: {result.cell.label}: {result.refused}", markup=False)
+            console.print(f"refused: {result.cell.label}: {result.refused}")
 
 
 def experiment_json(results: Sequence[CellResult], experiment: Experiment) -> dict[str, Any]:

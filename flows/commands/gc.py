@@ -38,10 +38,7 @@ def seconds_of(age: str) -> int:
 def collect_garbage(store_url: str, older_than: str, apply: bool) -> list[Garbage]:
     """Print what no run needs, and remove it if `apply`."""
     stages, seconds = [stage.name for stage in STAGES], seconds_of(older_than)
-    if apply:
-        rows = collect(store_url, stages, seconds, lambda line: console.print(line, markup=False))
-    else:
-        rows = preview(store_url, stages, seconds)
+    rows = collect(store_url, stages, seconds, console.print) if apply else preview(store_url, stages, seconds)
     print_garbage(rows, apply, older_than)
     return rows
 

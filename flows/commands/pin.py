@@ -18,10 +18,10 @@ def pin_run(store_url: str, run_id: str) -> None:
     Pins(store_url).add(record.run_id)
     refs = {stage: outcome.artifact for stage, outcome in record.stages.items()}
     used = {artifact_id(ref) for ref in refs.values()}
-    GarbageGate(store_url).wait(lambda name: name in used, lambda line: console.print(line, markup=False))
+    GarbageGate(store_url).wait(lambda name: name in used, console.print)
     gone = ", ".join(stage for stage, ref in refs.items() if not ArtifactStore(store_url).has(ref))
     note = f"; gone already: {gone}" if gone else ""
-    console.print(f"pinned {record.run_id} ({record.config_name}): headrace gc keeps what it needs{note}", markup=False)
+    console.print(f"pinned {record.run_id} ({record.config_name}): headrace gc keeps what it needs{note}")
 
 
 def unpin_run(store_url: str, run_id: str) -> None:
@@ -35,4 +35,4 @@ def unpin_run(store_url: str, run_id: str) -> None:
     if run_id not in pinned:  # else its record may be missing, or damaged
         run_id = RunStore(store_url).get(run_id).run_id
     pins.remove(run_id)
-    console.print(f"{'unpinned' if run_id in pinned else 'was not pinned:'} {run_id}", markup=False)
+    console.print(f"{'unpinned' if run_id in pinned else 'was not pinned:'} {run_id}")

@@ -29,22 +29,22 @@ def print_cluster_plan(plan: ClusterPlan) -> None:
     sizes = ", ".join(f"{part} {amount(count)}" for part, count in network.parameters.items() if count)
     console.print(
         f"network     {amount(network.total_parameters)} parameters ({sizes}), "
-        f"{amount(network.active_parameters)} of them per token", markup=False,
+        f"{amount(network.active_parameters)} of them per token",
     )  # fmt: skip
     flops = ", ".join(f"{part} {amount(3 * count)}" for part, count in network.flops.items() if count)
-    console.print(f"training    {amount(network.training_flops)}FLOP per token ({flops})", markup=False)
-    console.print(f"run         {run_line(plan)}", markup=False)
+    console.print(f"training    {amount(network.training_flops)}FLOP per token ({flops})")
+    console.print(f"run         {run_line(plan)}")
     console.print(
         f"cluster     {cluster.name}: {cluster.memory_bytes / GIB:.0f} GiB and {amount(cluster.peak_flops)}FLOP/s "
         f"each, {amount(cluster.link_bandwidth)}B/s in a node of {cluster.node_devices}, "
-        f"{amount(cluster.network_bandwidth)}B/s between nodes, {cluster.price_per_hour} $/h", markup=False,
+        f"{amount(cluster.network_bandwidth)}B/s between nodes, {cluster.price_per_hour} $/h",
     )  # fmt: skip
     if plan.fitting:
         _print_layouts("fastest", plan, distinct(plan.fitting))
         _print_layouts("cheapest", plan, distinct(plan.cheapest))
         _print_best(plan, plan.fitting[0])
     else:
-        console.print(f"\n{nothing_fits(plan)}", markup=False)
+        console.print(f"\n{nothing_fits(plan)}")
     _print_refused(plan)
     _print_stages(plan.stages)
 
@@ -93,28 +93,28 @@ def _print_best(plan: ClusterPlan, best: Candidate) -> None:
     sent = traffic(plan.network, best.layout, plan.software, plan.rows)
     bytes_sent = ", ".join(f"{kind} {amount(count, 'B')}" for kind, count in sent.items() if count)
     console.print("\nof the fastest", style="bold")
-    console.print(f"time        {shares}", markup=False)
-    console.print(f"memory GiB  {memory}", markup=False)
-    console.print(f"sent        {bytes_sent or 'nothing'} per device and step", markup=False)
+    console.print(f"time        {shares}")
+    console.print(f"memory GiB  {memory}")
+    console.print(f"sent        {bytes_sent or 'nothing'} per device and step")
     console.print(
         f"failures    {costs.failures:.0f} expected; a checkpoint every "
-        f"{duration(costs.checkpoint_interval_seconds)} leaves {costs.goodput:.1%} of the time", markup=False,
+        f"{duration(costs.checkpoint_interval_seconds)} leaves {costs.goodput:.1%} of the time",
     )  # fmt: skip
     if costs.goodput < LEAST_GOODPUT:
         failures = job_failures(plan.cluster, best.layout.devices)
         console.print(
             f"            such a job fails every {duration(failures.mtbf)} on average and takes "
             f"{duration(failures.restart)} to restart: it hardly trains; use fewer devices, or devices with a larger "
-            "mtbf_hours", markup=False,
+            "mtbf_hours",
         )  # fmt: skip
     run = plan.simulated(best)
     console.print(
         f"simulated   best checkpoint interval {duration(run.interval)}, goodput {run.goodput:.1%}, in nine of ten "
-        f"runs {run.low:.1%} to {run.high:.1%}", markup=False,
+        f"runs {run.low:.1%} to {run.high:.1%}",
     )  # fmt: skip
     if (pipeline := plan.pipeline(best)) is not None:
-        console.print(f"pipeline    {_pipeline_line(best, pipeline)}", markup=False)
-    console.print(f"settings    {' '.join(f'--set {value}' for value in settings(best.layout))}", markup=False)
+        console.print(f"pipeline    {_pipeline_line(best, pipeline)}")
+    console.print(f"settings    {' '.join(f'--set {value}' for value in settings(best.layout))}")
 
 
 def _pipeline_line(best: Candidate, pipeline: PipelineSimulation) -> str:
@@ -143,7 +143,7 @@ def _print_refused(plan: ClusterPlan) -> None:
         return
     console.print(f"\n{len(plan.refused)} layouts do not fit; the nearest", style="bold")
     for candidate in plan.refused[:REFUSED]:
-        console.print(f"{candidate.layout.label()}: {reason(candidate, plan.cluster)}", markup=False)
+        console.print(f"{candidate.layout.label()}: {reason(candidate, plan.cluster)}")
 
 
 def _print_stages(stages: Sequence[StageCosts]) -> None:

@@ -61,7 +61,7 @@ def print_published(plan: PublishedPlan) -> None:
         )  # fmt: skip
     console.print(table)
     for sentence in plan.refused:
-        console.print(f"not predicted: {sentence}", markup=False)
+        console.print(f"not predicted: {sentence}")
     for kind in ("time", "memory"):
         _print_errors(kind, errors_by_block(plan.predictions, kind))
 

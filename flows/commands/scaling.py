@@ -110,21 +110,21 @@ def print_scaling(result: ScalingResult) -> None:
             f"{run.bits_per_byte:.4f}", f"{fit.expected(run.parameters, run.tokens).value:.4f}", run.run_id,
         )  # fmt: skip
     console.print(table)
-    line("L(N, D) = E + A / N^alpha + B / D^beta; N parameters with embedding, D tokens; 95 % intervals:")
+    console.print("L(N, D) = E + A / N^alpha + B / D^beta; N parameters with embedding, D tokens; 95 % intervals:")
     for name, statistic in CONSTANTS.items():
         value, low, high = fit.bootstrap.interval(statistic)
-        line(f"  {name} {value:.3g} ({low:.3g} to {high:.3g})")
+        console.print(f"  {name} {value:.3g} ({low:.3g} to {high:.3g})")
     for row in fit.predicted:
         inside = "inside the interval" if row.is_inside else "outside the interval"
-        line(
+        console.print(
             f"{fit.held_out}, {row.condition}, seed {row.seed}: predicted from the other sizes {row.expected:.4f} "
             f"({row.low:.4f} to {row.high:.4f}), measured {row.measured:.4f}: {100 * row.error:+.2f} %, {inside}"
         )
     for sentence in fit.doubts:
-        line(f"note: {sentence}")
+        console.print(f"note: {sentence}")
     for cell in result.refused:
-        line(f"refused: {cell.cell.label}: {cell.refused}")
-    line(f"picture: {result.location}")
+        console.print(f"refused: {cell.cell.label}: {cell.refused}")
+    console.print(f"picture: {result.location}")
 
 
 def print_answers(answers: Sequence[tuple[Answer, str]]) -> None:
@@ -135,7 +135,7 @@ def print_answers(answers: Sequence[tuple[Answer, str]]) -> None:
 
 def _print_answer(proposed: Answer, location: str) -> None:
     shape = proposed.shape
-    line(
+    console.print(
         f"budget {proposed.budget} ({proposed.flops:.3g} FLOPs): {shape['layers']} layers, width {shape['width']}, "
         f"{shape['heads']} heads, {amount(proposed.parameters)} parameters (best size "
         f"{amount(proposed.least_parameters)} to {amount(proposed.most_parameters)}), {amount(proposed.tokens)} "
@@ -143,13 +143,8 @@ def _print_answer(proposed: Answer, location: str) -> None:
         f"{proposed.expected.value:.3f} bits per byte ({proposed.expected.low:.3f} to {proposed.expected.high:.3f})"
     )
     for sentence in proposed.notes:
-        line(f"  note: {sentence}")
-    line(f"  train it: headrace run {location}")
-
-
-def line(text: str) -> None:
-    """Print one line as it is."""
-    console.print(text, markup=False)
+        console.print(f"  note: {sentence}")
+    console.print(f"  train it: headrace run {location}")
 
 
 def scaling_json(result: ScalingResult, answers: Sequence[tuple[Answer, str]]) -> dict[str, Any]:

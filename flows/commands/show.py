@@ -74,12 +74,12 @@ def print_runs(page: RunPage) -> None:
         table.add_row(run.run_id, "", "unreadable", "", "", "")
     console.print(table if table.rows else "no runs yet; begin with: headrace run configs/demo.yaml")
     for run in shown:
-        console.print(f"unreadable: {run.problem}", markup=False)
+        console.print(f"unreadable: {run.problem}")
     if others:
         console.print(f"and {others:,} more records that cannot be read; all with: headrace runs --json")
     if page.older and page.records:
         older = f"headrace runs --before {page.records[-1].run_id}"
-        console.print(f"{len(page.records)} of {page.total} runs; older: {older}", markup=False)
+        console.print(f"{len(page.records)} of {page.total} runs; older: {older}")
 
 
 def runs_json(page: RunPage) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def print_run_scores(store_url: str, record: RunRecord) -> None:
         raise NotFoundError(
             f"run {record.run_id} has no benchmark results; it has: {', '.join(record.stages) or 'no stage'}"
         )
-    console.print(f"scores of run {record.run_id} ({record.config_name})", markup=False)
+    console.print(f"scores of run {record.run_id} ({record.config_name})")
     print_scores(read_scores(ArtifactStore(store_url).open(outcome.artifact)))
 
 

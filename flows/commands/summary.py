@@ -34,9 +34,9 @@ def print_summary(store_url: str, record: RunRecord) -> None:
     figures = headline(stages, scores)
     width = min(console.width, MAX_COLUMNS)
     pinned = ", pinned" if record.run_id in Pins(store_url).ids() else ""
-    console.print(f"{_title(record)}{pinned}", markup=False)
+    console.print(f"{_title(record)}{pinned}")
     if record.message:
-        console.print(record.message, markup=False, width=width, soft_wrap=False)
+        console.print(record.message, width=width, soft_wrap=False)
     if record.stages:
         removed = RemovedArtifacts(store_url).by_run().get(record.run_id, ())
         console.print(_stage_table(stages, record, removed), Text(), width=width, soft_wrap=False)
@@ -45,11 +45,11 @@ def print_summary(store_url: str, record: RunRecord) -> None:
             console.print(table, width=width, soft_wrap=False)
     location = report_location(store_url, record)
     if location:  # not broken over lines, so that it can be copied
-        console.print(f"{'report':<{LABEL_WIDTH}}  {_relative(location)}", markup=False)
+        console.print(f"{'report':<{LABEL_WIDTH}}  {_relative(location)}")
     for name, url in links(store_url, record).items():
-        console.print(f"{name:<{LABEL_WIDTH}}  {url}", markup=False)
+        console.print(f"{name:<{LABEL_WIDTH}}  {url}")
     if scores:
-        console.print(f"{'all scores':<{LABEL_WIDTH}}  headrace show {record.run_id} --scores", markup=False)
+        console.print(f"{'all scores':<{LABEL_WIDTH}}  headrace show {record.run_id} --scores")
 
 
 def links(store_url: str, record: RunRecord) -> dict[str, str]:

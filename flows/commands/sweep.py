@@ -98,10 +98,10 @@ def print_sweep(results: Sequence[RecipeResult]) -> None:
         mark = "* " if number in best else "  "
         table.add_row(mark + row.name, amount(result["bytes"], "B"), *saved, bits, f"{decode:.2f}x", row.run_id)
     console.print(table)
-    console.print("* Pareto-optimal: no other recipe is both smaller and better", markup=False)
+    console.print("* Pareto-optimal: no other recipe is both smaller and better")
     for row in results:
         if row.refused:
-            console.print(f"refused: {row.refused}", markup=False)
+            console.print(f"refused: {row.refused}")
 
 
 def sweep_json(results: Sequence[RecipeResult]) -> dict[str, Any]:

@@ -26,12 +26,12 @@ def verify_store(store_url: str, run_id: str | None) -> bool:
             damaged += 1
             console.print(f"missing: {ref.label}; rebuild it with: headrace rerun {ref.stage} --run {run_id}")
     for error in unreadable:
-        console.print(f"{'damaged' if error.is_damaged else 'not checked'}: {error}", markup=False)
+        console.print(f"{'damaged' if error.is_damaged else 'not checked'}: {error}")
     for artifact in artifacts:
         for problem in artifact.damage():
             damaged += 1
             rebuild = f"headrace rerun {artifact.ref.stage} --run {run_id or artifact.ref.attempt}"
-            console.print(f"damaged: {problem}; rebuild it with: {rebuild}", markup=False)
+            console.print(f"damaged: {problem}; rebuild it with: {rebuild}")
     files = sum(artifact.manifest.file_count for artifact in artifacts)
     not_checked = f", {len(unreadable)} artifacts not checked" if unreadable else ""
     console.print(f"{len(artifacts)} artifacts, {files} files, {damaged} damaged{not_checked}")

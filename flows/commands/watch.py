@@ -87,7 +87,7 @@ class _Table:
 
     def show(self, status: RunStatus) -> None:
         for line in self._lines.of(status):
-            self.live.console.print(line, markup=False)
+            self.live.console.print(line)
         for name, stage in status.stages.items():
             row = self.table.row(name)
             row.state, row.begun, row.seconds = stage.state, time.monotonic() - stage.seconds, stage.seconds
@@ -105,15 +105,15 @@ class _Plain:
 
     def show(self, status: RunStatus) -> None:
         for line in self._lines.of(status):
-            console.print(line, markup=False)
+            console.print(line)
         for name, stage in status.stages.items():
             if stage.state in ("reused", "done") and name not in self._ended:
                 self._ended.add(name)
                 done = "reused" if stage.state == "reused" else f"done in {duration(stage.seconds)}"
-                console.print(f"{name:<10} {done} ({stage.why})", markup=False)
+                console.print(f"{name:<10} {done} ({stage.why})")
             line = f"{name:<10} {stage.phase}: {stage.note}"
             if stage.state == "running" and stage.phase and line != self._last and time.monotonic() >= self._next:
-                console.print(f"[{duration(stage.seconds)}] {line}", markup=False)
+                console.print(f"[{duration(stage.seconds)}] {line}")
                 self._last, self._next = line, time.monotonic() + PLAIN_LINE_EVERY_SECONDS
 
 

@@ -83,10 +83,10 @@ def _fates(artifacts: Sequence[tuple[str, Artifact]], document: str) -> list[Fat
 
 def print_fates(document: str, record: RunRecord, decisions: list[Fate]) -> None:
     """A line per stage."""
-    console.print(f"{document} in run {record.run_id} ({record.config_name})", markup=False)
+    console.print(f"{document} in run {record.run_id} ({record.config_name})")
     for fate in decisions:
         about = f"parent {fate.document}: " if fate.document else ""
-        console.print(f"{'✓' if fate.kept else '✗'} {fate.stage:<10} {about}{fate.sentence}", markup=False)
+        console.print(f"{'✓' if fate.kept else '✗'} {fate.stage:<10} {about}{fate.sentence}")
 
 
 def as_json(document: str, record: RunRecord, decisions: list[Fate]) -> dict[str, Any]:

@@ -61,13 +61,13 @@ def _result(store_url: str, jobs: JobFolder, run_id: str, number: int) -> JobRes
             _execute(store_url, request)
         return JobResult(status="finished")
     except HeadraceError as error:
-        console.print(f"error: {error}", markup=False)
+        console.print(f"error: {error}")
         return JobResult(status="failed", error=type(error).__name__, message=str(error))
     except (KeyboardInterrupt, SystemExit):
-        console.print("stopped; finished work is kept", markup=False)
+        console.print("stopped; finished work is kept")
         return JobResult(status="interrupted", message="the job was stopped")
     except BaseException as error:
-        console.print(public_text(traceback.format_exc()), markup=False)
+        console.print(public_text(traceback.format_exc()))
         message = public_text(f"{type(error).__name__}: {error}")
         return JobResult(status="failed", error=type(error).__name__, message=message)
 

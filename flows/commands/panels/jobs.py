@@ -45,7 +45,7 @@ def submit(
 
     run_config = load_run_config(config, [*(set_ or []), "execution.submit=run"])
     run_id, job = submit_run(RunRequest(run_config, store_url(store), last_stage=until, fresh=fresh), PlainView())
-    console.print(f"follow it with: headrace attach {run_id}; stop it with: headrace cancel {run_id}", markup=False)
+    console.print(f"follow it with: headrace attach {run_id}; stop it with: headrace cancel {run_id}")
     if as_json:
         print_json({"run_id": run_id, "job": job.submission_id, "address": job.address})
 

@@ -82,15 +82,14 @@ def _plan_here(
     planned = planner.plan(last_stage=until)
     console.print(plan_table(planned))
     if sentence := sources_sentence([(row.stage.name, row.estimate) for row in planned if row.action == "run"]):
-        console.print(sentence, markup=False)
+        console.print(sentence)
     if note := continuation(runs, request):
-        console.print(f"headrace run {note}", markup=False)
+        console.print(f"headrace run {note}")
     forecast = planner.forecast if until is None else None
     if forecast:
         console.print(
             f"pretraining is expected to reach {forecast.value:.3f} bits per byte ({forecast.low:.3f} to "
             f"{forecast.high:.3f}) by the scaling law in this store",
-            markup=False,
         )
     if as_json:
         expected = {"expected_bits_per_byte": forecast._asdict()} if forecast else {}
@@ -117,7 +116,7 @@ def calibrate(
     from flows.run_config import load_run_config
 
     run_config = load_run_config(config, set_ or []) if config else None
-    measured = measure(run_config, lambda line: console.print(f"calibrate: {line}", markup=False))
+    measured = measure(run_config, lambda line: console.print(f"calibrate: {line}"))
     print_machine_rates(measured)
     if as_json:
         print_json(measured.model_dump(mode="json"))

@@ -30,7 +30,7 @@ EXCERPT = 100
 
 def print_profile(profiled: Profiled, figures: Figures, page: str) -> None:
     """Figures of the whole corpus, the largest slices, what was left out, and the page's path."""
-    console.print(f"profile of {plain(profiled.label)}", markup=False, style="bold")
+    console.print(f"profile of {plain(profiled.label)}", style="bold")
     table = _table("", "value", "stated error", "unit")
     for measure in figures.measures():
         rows = figures.of_measure(measure)
@@ -42,10 +42,10 @@ def print_profile(profiled: Profiled, figures: Figures, page: str) -> None:
     for dimension, shares in _shares(figures).items():
         named = ", ".join(f"{plain(name)} {percent(share)}" for name, share in shares[:LARGEST])
         more = f" and {len(shares) - LARGEST} more" if len(shares) > LARGEST else ""
-        console.print(f"{dimension}: {named}{more}", markup=False)
+        console.print(f"{dimension}: {named}{more}")
     for title, reason in left_out(figures):
-        console.print(f"not in this profile: {title} ({plain(reason, REASON)})", markup=False)
-    console.print(f"page: {page}", markup=False)
+        console.print(f"not in this profile: {title} ({plain(reason, REASON)})")
+    console.print(f"page: {page}")
 
 
 def profile_json(profiled: Profiled, figures: Figures, page: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def print_difference(
 ) -> None:
     """The largest movers of each group, figures, documents that one side lacks, and the page's path."""
     first, second = (plain(side.label) for side in sides)
-    console.print(f"{first} (first), against {second} (second)", markup=False, style="bold")
+    console.print(f"{first} (first), against {second} (second)", style="bold")
     if movers := largest_movers(found.changes, LARGEST):
         console.print("\nlargest movers", style="bold")
         console.print(_movers((f"{row.group}: {row.item}" if row.item else row.group, row) for row in movers))
@@ -74,10 +74,10 @@ def print_difference(
         if not moving:
             unchanged.append(plain(group))
         elif not group.startswith(FOLDED):
-            console.print(f"\n{plain(group)}", markup=False, style="bold")
+            console.print(f"\n{plain(group)}", style="bold")
             console.print(_movers((row.item or row.group, row) for row in moving))
     if unchanged:
-        console.print(f"\nwithout any change: {', '.join(unchanged)}", markup=False)
+        console.print(f"\nwithout any change: {', '.join(unchanged)}")
     if found.figures:
         table = _table("figure", "first", "second", "change", "interval")
         for figure in [row for row in found.figures if not row.measure.startswith(FOLDED)][:FIGURES]:
@@ -93,10 +93,10 @@ def print_difference(
         _print_taken(first, taken[0])
         _print_taken(second, taken[1])
     for missing in found.not_compared:
-        console.print(f"not compared: {plain(missing.slice)}, {missing.measure}: {plain(missing.why)}", markup=False)
-    console.print(RANKING, markup=False)
+        console.print(f"not compared: {plain(missing.slice)}, {missing.measure}: {plain(missing.why)}")
+    console.print(RANKING)
     if page:
-        console.print(f"page: {page}", markup=False)
+        console.print(f"page: {page}")
 
 
 RANKING = (
@@ -145,15 +145,15 @@ def moved(row: Change) -> tuple[str, str]:
 def _print_taken(side: str, taken: Taken) -> None:
     about = "" if taken.rate == 1 else f", estimated from 1 in {1 / taken.rate:,.0f}"
     share = percent(taken.missing / taken.documents) if taken.documents else "0 %"
-    console.print(f"\nonly in {side}: {taken.missing:,} of {taken.documents:,} documents, {share}{about}", markup=False)
+    console.print(f"\nonly in {side}: {taken.missing:,} of {taken.documents:,} documents, {share}{about}")
     for field, values in taken.by.items():
         if values:
             named = [f"{plain(name)} {row.missing:,} of {row.documents:,}" for name, row in values.items()]
             more = f" and {len(named) - MOVERS} more" if len(named) > MOVERS else ""
-            console.print(f"  {field}: {', '.join(named[:MOVERS])}{more}", markup=False)
+            console.print(f"  {field}: {', '.join(named[:MOVERS])}{more}")
     for example in taken.examples[:PRINTED_EXAMPLES]:
         why = "" if example.reason == "not known" else f" ({plain(example.reason)})"
-        console.print(f"  {plain(example.document_id, 80)}{why}: {plain(example.excerpt, EXCERPT)}", markup=False)
+        console.print(f"  {plain(example.document_id, 80)}{why}: {plain(example.excerpt, EXCERPT)}")
 
 
 def _movers(rows: Iterable[tuple[str, Change]]) -> Table:
