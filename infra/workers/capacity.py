@@ -6,6 +6,7 @@
 
 import os
 from dataclasses import dataclass
+from math import floor
 from typing import Literal
 
 from data_schemas.errors import EnvironmentProblem
@@ -57,7 +58,7 @@ def room_problem(
     resource, available, each = ("GPU", gpus, 1.0) if gpus >= 1 else ("CPU", cpus, cpus_per_worker)
     if workers * each <= available:
         return None
-    also = f", or {stage}.cpus_per_worker {available / workers:.2g}" if resource == "CPU" else ""
+    also = f", or {stage}.cpus_per_worker {floor(1_000 * available / workers) / 1_000:g}" if resource == "CPU" else ""
     return EnvironmentProblem(
         f"{stage}.workers is {workers} with {each:g} {resource} each, and the cluster has {available:g}; use "
         f"{int(available / each)} workers or fewer{also}"

@@ -21,9 +21,11 @@ def test_training_workers_without_room_on_this_machine_are_refused(monkeypatch):
     check_training_room("pretrain", 8, 1.0)
     check_training_room("pretrain", 16, 0.5)
     with pytest.raises(
-        EnvironmentProblem, match=r"pretrain\.workers is 9 with 1 CPU each, .* use 8 workers or fewer, or"
+        EnvironmentProblem,
+        match=r"workers is 9 with 1 CPU each, .* use 8 workers or fewer, or pretrain\.cpus_per_worker 0\.888$",
     ):
         check_training_room("pretrain", 9, 1.0)
+    check_training_room("pretrain", 9, 0.888)
     monkeypatch.setattr(training_room, "local_gpus", lambda: ("gpu", "gpu"))
     check_training_room("pretrain", 2, 99.0)
     with pytest.raises(EnvironmentProblem, match=r"3 with 1 GPU each, and the cluster has 2; use 2 workers or fewer$"):
