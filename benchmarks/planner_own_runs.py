@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common.cpu_cluster import ProcessRates, cluster_of_processes, process_rates
-from benchmarks.common.measured_training import TIMED, WARM_UP, Measurement, TrainingCase, measure
+from benchmarks.common.measured_training import TIMED, Measurement, TrainingCase, measure
 from infra.planner.layouts import HEADRACE, Layout
 from infra.planner.memory import memory_parts
 from infra.planner.networks import Network, network_of
@@ -56,13 +56,11 @@ TIME_LIMIT, MEMORY_LIMIT = 25.0, 10.0
 def _case(
     name: str, model: dict[str, Any], workers: int = 1, layout: dict[str, Any] | None = None, **settings: Any
 ) -> TrainingCase:
-    steps = WARM_UP + 2 + TIMED
     shape = {**SHAPE, **model}
     batch = ROWS * shape["context_length"]
     fields = {"precision": "fp32", "micro_batch": MICRO_BATCH, **settings}
     config = PretrainConfig(
-        model=shape, workers=workers, layout=layout or {}, batch_tokens=batch, tokens=steps * batch, log_every_steps=1,
-        **fields,
+        model=shape, workers=workers, layout=layout or {}, batch_tokens=batch, log_every_steps=1, **fields,
     )  # fmt: skip
     return TrainingCase(name, config, VOCABULARY)
 
@@ -202,16 +200,11 @@ def _differing(case: TrainingCase, network: Network, layout: Layout, ranks: Sequ
 def _step_seconds(case: TrainingCase, network: Network, layout: Layout, rates: ProcessRates, launch: float) -> float:
     software = replace(HEADRACE, precision="bf16")  # the cluster's products already have the rate of the precision
     flops = own_step_flops(case.model, layout, case.rows)
-    again = flops["recompute"] - sum(_forward_scores(case, layout))
+    again = flops["recompute"] - network.flops["scores"] * network.context * case.rows
     share = max(again, 0.0) / (network.layer_flops * network.context * case.rows)
     constants = Constants(1.0, 1.0, FITTED.elementwise_bytes, FITTED.logit_traffic, launch, 1.0, share)
     cluster = cluster_of_processes(rates, max(case.config.workers, 1), case.precision)
     return step_seconds(step_time(network, layout, cluster, software, case.rows, constants))
-
-
-def _forward_scores(case: TrainingCase, layout: Layout) -> Iterator[float]:
-    if layout.recompute == "full":
-        yield network_of(case.model).flops["scores"] * case.config.model.context_length * case.rows
 
 
 def _launch_seconds(case: TrainingCase, ranks: Sequence[Measurement], rates: ProcessRates) -> float:

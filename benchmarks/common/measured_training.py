@@ -9,7 +9,6 @@ The steps are those of `stages.pretrain.training_loop`; only data and callbacks 
 import gc
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -80,38 +79,30 @@ class Measurement:
     """Most bytes of tensors at once in a step."""
     seconds: float
     """Median of the timed steps."""
-    calls: Counter[tuple[str, str, float]]
-    """Collectives of the counted step by kind, operation and bytes sent."""
 
 
-def measure(case: TrainingCase, memory: bool = True, timed: int = TIMED) -> Measurement:
+def measure(case: TrainingCase, timed: int = TIMED) -> Measurement:
     """Train for a few steps; with several workers, called by each of them after `init_process_group`.
 
     Args:
         case: what to train.
-        memory: whether to measure memory; seconds are then those of a process that was profiled before.
         timed: steps that only the clock measures.
     """
     steps = _Steps(case, timed)
     gc.collect()
-    if memory:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            steps.run()
-        peak = _peak_bytes(profiler)
-    else:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         steps.run()
-        peak = 0
-    return Measurement(steps.counter.flops, dict(steps.counter.sent), peak, steps.seconds, steps.counter.calls)
+    return Measurement(steps.counter.flops, dict(steps.counter.sent), _peak_bytes(profiler), steps.seconds)
 
 
 class _Steps:
     """Steps of the training loop, with a measurement in each."""
 
     def __init__(self, case: TrainingCase, timed: int) -> None:
-        config = case.config
-        self.plan = plan_batches(config)
-        torch.manual_seed(config.seed)
-        self.case, self.timed = case, timed
+        steps = WARM_UP + 2 + timed
+        self.case, self.config = case, case.config.model_copy(update={"tokens": steps * case.config.batch_tokens})
+        self.plan = plan_batches(self.config)
+        torch.manual_seed(self.config.seed)
         self._times: list[float] = []
         self._marker: Any = None
         self._math: Any = None
@@ -123,7 +114,7 @@ class _Steps:
 
     def run(self) -> None:
         """Train."""
-        config, plan = self.case.config, self.plan
+        config, plan = self.config, self.plan
         network = self._network()
         optimizer = build_optimizer(
             network.module, config.optimizer, config.peak_learning_rate, (config.beta1, config.beta2),
@@ -142,7 +133,7 @@ class _Steps:
 
     def _network(self) -> WorkerNetwork:
         def prepare(model: Transformer) -> None:
-            model.recompute = self.case.config.recompute_activations
+            model.recompute = self.config.recompute_activations
 
         device, plan = torch.device("cpu"), self.plan
         if not distributed.is_initialized():

@@ -3,7 +3,7 @@
 - `StepCounter`: a mode that counts both on this process
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -27,8 +27,6 @@ class StepCounter(_FlopCounterMode):  # type: ignore[no-untyped-call]
         self._flops = FlopCounterMode(display=False)
         super().__init__(self._flops)
         self.kinds, self.sent = kinds, defaultdict[str, float](float)
-        self.calls = Counter[tuple[str, str, float]]()
-        """Calls by kind, operation and bytes."""
 
     @property
     def flops(self) -> int:
@@ -46,7 +44,6 @@ class StepCounter(_FlopCounterMode):  # type: ignore[no-untyped-call]
             sent = _SENT[name](args, group.size(), group.rank())
             kind = "control" if _is_control(args) else _OPERATION_KINDS.get(name) or self.kinds[group.group_name]
             self.sent[kind] += sent
-            self.calls[kind, name, sent] += 1
         return func(*args, **(kwargs or {}))
 
 
