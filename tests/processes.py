@@ -1,4 +1,4 @@
-"""What other processes do, as tests see it: each may end, or be a zombie, at any moment between two looks.
+"""Other processes, as tests see them: each may end, or be a zombie, at any moment between two looks.
 
 - `wait_for`: waits for a state; a deadline costs only when it fails, so it is long
 - `command_line`, `is_gone`, `living`, `children`, `descendants`, `working`: processes, some of which have ended

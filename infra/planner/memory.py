@@ -41,7 +41,7 @@ def _own_parts(network: Network, layout: Layout, software: Software, rows: int) 
 
 
 def least_bytes(network: Network, layout: Layout, software: Software) -> float:
-    """A lower bound of the memory that is found fast; 0 if none is known."""
+    """A lower bound of the memory that is computed fast; 0 if none is known."""
     if network.own is None or not software.own:
         return 0.0
     return least_memory(network.own, layout, TrainingState(software.optimizer_bytes, software.average_bytes))

@@ -12,6 +12,7 @@ a bootstrap (`infra.planner.scaling_intervals`).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -142,15 +143,15 @@ class _Problem:
 
         options = {"maxiter": MAX_STEPS, "gtol": SLOPES[delta]}
         with np.errstate(all="ignore"):  # steps of the line search may overflow; their results are not finite
-            found = minimize(self.value, start, args=(delta,), jac=True, method="BFGS", options=options)
-        point = found.x if np.isfinite(found.x).all() else start
+            result = minimize(self.value, start, args=(delta,), jac=True, method="BFGS", options=options)
+        point = result.x if np.isfinite(result.x).all() else start
         return self.value(point, delta)[0], point
 
     def best(self, starts: Sequence[Floats]) -> ScalingLaw:
         """The law of the lowest end of the descents, each first with a coarse delta."""
-        coarse = sorted((self.descended(start, COARSE_DELTA) for start in starts), key=_value)
+        coarse = sorted((self.descended(start, COARSE_DELTA) for start in starts), key=itemgetter(0))
         ends = [self.descended(point, HUBER_DELTA) for _, point in coarse[: -(-len(coarse) // 2)]]
-        return self._law(min(ends, key=_value)[1])
+        return self._law(min(ends, key=itemgetter(0))[1])
 
     def _law(self, point: Floats) -> ScalingLaw:
         """Constants of a point."""
@@ -186,10 +187,6 @@ def refit_law(runs: Measurements, near: ScalingLaw) -> ScalingLaw:
     """As `fit_law`, from the law of similar runs only."""
     problem = _Problem(runs)
     return problem.best([problem.point(near)])
-
-
-def _value(found: tuple[float, Floats]) -> float:
-    return found[0]
 
 
 def _exp(value: float) -> float:

@@ -5,10 +5,8 @@
 - `keep`: store them; `rates_file`: where
 """
 
-import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from infra.rates.machine import machine, machine_key
 from infra.rates.products import measure_memory, measure_products
 from infra.rates.rates import Rate
+from infra.store.local_writes import replace_file
 
 logger = logging.getLogger(__name__)
 FILE_VERSION = 1
@@ -83,15 +82,7 @@ def keep(rates: MachineRates) -> Path | None:
     try:
         path = rates_file()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            try:
-                file.write(rates.model_dump_json(indent=1))
-                file.flush()
-                Path(file.name).replace(path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    Path(file.name).unlink()
-                raise
+        replace_file(path, rates.model_dump_json(indent=1).encode())
     except OSError as error:
         reason = error.strerror or error
         logger.warning("the measured rates of this machine are not kept (%s); set XDG_CACHE_HOME to a folder", reason)

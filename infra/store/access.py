@@ -76,7 +76,7 @@ def _has_keys(folder: Path) -> bool:
     """Whether it is the folder of a stage; what else is in a store is not ours, such as `lost+found`."""
     try:
         return any(_KEY.fullmatch(path.name) for path in folder.iterdir())
-    except PermissionError:
+    except (PermissionError, FileNotFoundError):  # headrace gc may just have removed it
         return False
 
 

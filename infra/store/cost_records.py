@@ -3,7 +3,6 @@
 - `CostRecords`: registers plans before stages start, completes them when they end, lists them
 """
 
-import contextlib
 from collections.abc import Iterator
 
 from pydantic import ValidationError
@@ -37,17 +36,14 @@ class CostRecords:
 
     def register_run(self, plan: RunPlan) -> None:
         """Store the plan of a run; the first one stays."""
-        self._run(plan.run_id).create_exclusive(RUN_PLAN, plan.model_dump_json(indent=1).encode())
+        self._runs.child(plan.run_id).create_exclusive(RUN_PLAN, plan.model_dump_json(indent=1).encode())
 
     def run_plan(self, run_id: str) -> RunPlan | None:
         """The plan of a run; None if there was nothing to run, or it cannot be read."""
         try:
-            return RunPlan.model_validate_json(self._run(run_id).read(RUN_PLAN))
+            return RunPlan.model_validate_json(self._runs.child(run_id).read(RUN_PLAN))
         except (FileNotFoundError, ValidationError):
             return None
-
-    def _run(self, run_id: str) -> Folder:
-        return self._runs.child(run_id)
 
     def complete(self, costs: StageCosts) -> None:
         """Add what was measured to a registered plan."""
@@ -55,16 +51,11 @@ class CostRecords:
 
     def newest(self, limit: int | None = None) -> Iterator[StageCosts]:
         """Records of the newest runs first, up to `limit`; files that cannot be read are left out."""
-        names = [name for name in sorted(self._names(), reverse=True) if name.endswith(".json")][:limit]
+        names = [name for name in reversed(self.folder.names()) if name.endswith(".json")][:limit]
         for data in self.folder.read_many(names):
             costs = _parsed(data or b"")
             if costs is not None:
                 yield costs
-
-    def _names(self) -> list[str]:
-        with contextlib.suppress(FileNotFoundError):
-            return self.folder.names()
-        return []
 
 
 def _data(costs: StageCosts) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from infra.planner.layouts import Layout, Precision
 from infra.planner.own.experts import assigned_rows
 from infra.planner.own.flops import ONE_PASS_VOCABULARY
-from infra.planner.own.parameters import OwnNetwork, edge_unit, layer_unit, shards_of
+from infra.planner.own.parameters import OwnNetwork, edge_unit, layer_units, shards_of
 from modeling.attention.kinds import pool_levels
 from modeling.experts.config import ExpertsConfig
 
@@ -62,12 +62,10 @@ def own_memory_parts(
 
 
 def least_memory(network: OwnNetwork, layout: Layout, state: TrainingState) -> float:
-    """Bytes that any layout with these factors needs: a bound that is found faster than the parts."""
+    """Bytes that any layout with these factors needs: a bound that is computed faster than the parts."""
     shards = shards_of(layout)
     edge = edge_unit(network, layout.tensor, shards, True, layout.pipeline == 1).padded
-    layers = network.stage_layers(layout.pipeline, layout.virtual, 0)
-    units = ((layer_unit(network, layer, layout.tensor, shards, layout.expert), count) for layer, count in layers)
-    held = (edge + sum(count * unit.padded for unit, count in units)) / shards
+    held = (edge + sum(count * unit.padded for unit, count in layer_units(network, layout, 0))) / shards
     return held * (2 * FLOAT + state.optimizer + state.average) + (FLOAT * edge if shards > 1 else 0)
 
 
@@ -106,10 +104,7 @@ class _Device:
         self.is_first, self.is_last = stage == 0, stage == layout.pipeline - 1
         self.layer_counts = network.stage_layers(layout.pipeline, layout.virtual, stage)
         self.shards = shards_of(layout)
-        self.units = [
-            (layer_unit(network, layer, layout.tensor, self.shards, layout.expert), count)
-            for layer, count in self.layer_counts
-        ]
+        self.units = layer_units(network, layout, stage)
         self.edge = edge_unit(network, layout.tensor, self.shards, self.is_first, self.is_last)
         self.experts = sum(count * unit.experts for unit, count in self.units)
         self.whole = sum(count * unit.whole for unit, count in self.units) + self.edge.whole

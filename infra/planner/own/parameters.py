@@ -1,8 +1,8 @@
 """Parameters that a device of this project's training holds, tensor by tensor.
 
 - `OwnNetwork`: a config, and the layers of a pipeline stage
-- `Unit`: the parameters that shards gather and reduce together: a layer (`layer_unit`), or what a pipeline stage has
-  besides layers (`edge_unit`)
+- `Unit`: the parameters that shards gather and reduce together: a layer (`layer_unit`; `layer_units`: of a stage), or
+  what a pipeline stage has besides layers (`edge_unit`)
 """
 
 from collections import Counter
@@ -92,6 +92,14 @@ def layer_unit(network: OwnNetwork, layer: int, tensor: int, shards: int, expert
     if expert == 1:
         return _unit([*shapes, *own * experts.experts], shards)
     return _unit(shapes, shards, sum(map(prod, own)) * experts.experts // expert)
+
+
+def layer_units(network: OwnNetwork, layout: Layout, stage: int) -> list[tuple[Unit, int]]:
+    """Units of the layers of a pipeline rank, and the number of layers with each, as in `stage_layers`."""
+    return [
+        (layer_unit(network, layer, layout.tensor, shards_of(layout), layout.expert), count)
+        for layer, count in network.stage_layers(layout.pipeline, layout.virtual, stage)
+    ]
 
 
 @lru_cache(maxsize=4_096)

@@ -13,7 +13,7 @@ from infra.planner.own.experts import assigned_rows
 from infra.planner.own.parameters import (
     OwnNetwork,
     edge_unit,
-    layer_unit,
+    layer_units,
     replicas_of,
     shards_of,
     table_parameters,
@@ -62,7 +62,7 @@ class _Device:
     """A device; each method yields (kind, bytes of a step)."""
 
     def __init__(self, network: OwnNetwork, layout: Layout, precision: Precision, rows: int, stage: int) -> None:
-        self.network, self.config, self.layout = network, network.config, layout
+        self.network, self.config, self.layout, self.stage = network, network.config, layout, stage
         self.count = layout.micro_batches(rows)
         self.tokens = layout.micro_batch * self.config.context_length / layout.context
         self.hidden = self.tokens * self.config.width
@@ -135,10 +135,7 @@ class _Device:
         more. What is outside the layers is kept between forward and backward pass.
         """
         layout, shards = self.layout, shards_of(self.layout)
-        units = [
-            (layer_unit(self.network, layer, layout.tensor, shards, layout.expert), count)
-            for layer, count in self.layer_counts
-        ]
+        units = layer_units(self.network, layout, self.stage)
         edge = edge_unit(self.network, layout.tensor, shards, self.is_first, self.is_last)
         gathers = (self.count + 1, 1) if layout.pipeline > 1 else (2 * self.count, self.count)
         padded = sum(count * unit.padded for unit, count in units)

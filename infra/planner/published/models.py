@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-MEGATRON = "2205.05198, table 3"
 KNOWN: tuple[tuple[str, dict[str, Any]], ...] = (
-    # (pattern of the name in lower case, fields as in the columns of the file); layouts of the paper's own table.
+    # (pattern of the name in lower case, fields as in the columns of the file); layouts of 2205.05198, table 3.
     (r"megatron.*\b22b", {"layers": 48, "hidden": 6144, "heads": 64, "vocab": 51200, "seq_len": 2048, "tp": 8, "pp": 1,
      "micro_batch": 4, "global_batch_seqs": 4, "gpus": 8}),
     (r"gpt-?3.*175b", {"layers": 96, "hidden": 12288, "heads": 96, "vocab": 51200, "seq_len": 2048, "tp": 8, "pp": 8,

@@ -108,8 +108,8 @@ def read_runs(store_url: str, before: RunsInStore | None = None) -> RunsInStore:
 def _handed_over(runs: RunStore, records: list[RunRecord]) -> set[str]:
     """Ids of the runs whose owner has left the next number to a job on a cluster, which may still wait for room."""
     requests = [f"{record.run_id}/jobs/{record.claim + 1:06d}.json" for record in records]
-    found = zip(records, runs.folder.read_many(requests), strict=True)
-    return {record.run_id for record, request in found if request is not None}
+    contents = zip(records, runs.folder.read_many(requests), strict=True)
+    return {record.run_id for record, content in contents if content is not None}
 
 
 def _beats(runs: RunStore, unfinished: list[RunRecord]) -> dict[str, float]:

@@ -46,7 +46,7 @@ tags = {"headrace_run": sys.argv[2], "headrace_python": sys.executable}
 job = JobInfo(status=JobStatus.PENDING, entrypoint="true", start_time=int(time.time() * 1000), metadata=tags)
 asyncio.run(jobs.put_info("broken-off", job))
 """
-"""What Ray keeps of a job whose submission was given up by the client, or by a proxy, before its actor was created."""
+"""Record that Ray keeps of a job whose submission the client, or a proxy, gave up before its actor was created."""
 
 
 @pytest.fixture(scope="module")
