@@ -110,6 +110,16 @@ class Server:
         state = self.flow_run(identity)["state"]
         assert state["type"] in states, f"{state}\n{self.logs(identity)}"
 
+    def wait_for_crash(self, identity: str) -> None:
+        """Wait until a killed flow run has crashed and its worker is done with it.
+
+        The worker reports the crash twice: the second report would also end a retry that was scheduled before it.
+        """
+        self.wait(identity, "CRASHED")
+        resource = [f"prefect.flow-run.{identity}"]
+        ended = {"event": {"name": ["prefect.worker.executed-flow-run"]}, "related": {"id": resource}}
+        wait_for(lambda: self.api("events/filter", {"filter": ended})["total"], poll_seconds=0.5)
+
     def logs(self, identity: str) -> str:
         """Log of a flow run."""
         rows = self.api("logs/filter", {"logs": {"flow_run_id": {"any_": [identity]}}, "sort": "TIMESTAMP_ASC"})

@@ -179,7 +179,7 @@ def test_pretraining_waits_for_the_accelerator_and_killed_it_continues_when_retr
     process = server.process(flow_run)
     wait_for_often(lambda: checkpoints(store), poll_seconds=0.02)
     process.send_signal(signal.SIGKILL)
-    server.wait(flow_run, "CRASHED")
+    server.wait_for_crash(flow_run)
     step = last_step(store)
     server.free_slots(LIMIT)
     assert "scheduled for retry" in server.prefect("flow-run", "retry", flow_run)
@@ -227,7 +227,7 @@ def test_a_killed_flow_leaves_no_job_and_its_retry_continues_until_it_is_cancell
         [job] = JobFolder(runs.folder, record.run_id).all()
         assert server.api(f"v2/concurrency_limits/{LIMIT}")["active_slots"] == 1
         server.process(flow_run).send_signal(signal.SIGKILL)
-        server.wait(flow_run, "CRASHED")
+        server.wait_for_crash(flow_run)
         wait_for(lambda: cluster.job_status(job.submission_id) == "STOPPED")
         wait_for(lambda: runs.get(record.run_id).status == "interrupted")
         driver = runs.claims(record.run_id).owner(job.number)
