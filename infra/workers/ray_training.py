@@ -4,26 +4,31 @@
 - `check_room`: refuses more workers than fit on the cluster; `ray_trainer`, `fit`: start them and wait for the end
 
 The training function must save its own progress: a restarted worker calls it again.
+
+The process that controls the workers imports this module and Ray Train, and neither torch nor what is trained: that
+would take seconds before the first worker starts.
 """
 
 import logging
 import os
+import pickle
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any
-
-import psutil
-import torch
+from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import HeadraceError
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
 from infra.workers.capacity import room_problem
 from infra.workers.nodes import check_this_node, versions_for_nodes
+from infra.workers.process_group import process_group
 from infra.workers.ray_session import close_ray, cluster_has_gpus, cpu_count, ensure_ray
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +63,7 @@ class Worker:
 
     rank: int
     count: int
-    device: torch.device
+    device: "torch.device"
 
 
 def check_room(workers: TrainingWorkers) -> None:
@@ -82,7 +87,13 @@ def workers_have_gpus() -> bool:
 
     If Ray was started on this machine, torch has to be able to use them too.
     """
-    return cluster_has_gpus() and ("RAY_ADDRESS" in os.environ or torch.cuda.is_available())
+    if not cluster_has_gpus():
+        return False
+    if "RAY_ADDRESS" in os.environ:
+        return True
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work: Folder) -> Any:
@@ -99,6 +110,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
     """
     check_room(workers)
     from pyarrow.fs import FSSpecHandler, PyFileSystem
+    from ray import cloudpickle
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     gpus = workers_have_gpus()
@@ -106,11 +118,16 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
     least, most = workers.min_workers, workers.max_workers
     return _trainer_class(workers)(
         _run_worker,
-        train_loop_config={"train": train, "location": work.url, "versions": versions_for_nodes()},
+        # Pickled: the controller reads these settings too.
+        train_loop_config={
+            "train": cloudpickle.dumps(train),
+            "location": work.url,
+            "versions": versions_for_nodes(),
+        },
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most), use_gpu=gpus, resources_per_worker=resources
         ),
-        torch_config=_torch_config("nccl" if gpus else "gloo"),
+        backend_config=process_group("nccl" if gpus else "gloo"),
         run_config=RunConfig(
             # Stages resume by themselves. Ray would not start a run again whose name it knows as finished.
             name=f"ray-{uuid.uuid4().hex[:8]}",
@@ -157,63 +174,30 @@ def _fit(trainer: Any, ended: Future[None]) -> None:
 
 
 def _run_worker(train_loop_config: dict[str, Any]) -> None:
+    import torch
     from ray.train import get_context
     from ray.train.torch import get_device
+    from ray.train.torch.config import TorchConfigContextManager
 
     check_this_node(train_loop_config["versions"])
-    train: Callable[[Worker], None] = train_loop_config["train"]
+    train: Callable[[Worker], None] = pickle.loads(train_loop_config["train"])
     context = get_context()
     torch.set_num_threads(max(1, cpu_count() // context.get_local_world_size()))
     torch.set_float32_matmul_precision("highest")  # vendors' images set a variable that turns TF32 on
-    with named_errors(train_loop_config["location"]):
+    with named_errors(train_loop_config["location"]), TorchConfigContextManager():  # takes this worker's GPU
         train(Worker(context.get_world_rank(), context.get_world_size(), get_device()))
 
 
-def _torch_config(backend: str) -> Any:
-    """`TorchConfig` whose workers talk through the network interface that Ray uses on their nodes.
-
-    By default gloo takes the interface of the address that the host's name has, which on Debian is a loopback one:
-    workers of two nodes do not find each other.
-    """
-    from ray.train.torch import TorchConfig
-    from ray.train.torch.config import _TorchBackend
-
-    class Backend(_TorchBackend):  # type: ignore[misc]
-        def on_start(self, worker_group: Any, backend_config: Any) -> None:
-            worker_group.execute(_use_interface_of_node)
-            super().on_start(worker_group, backend_config)
-
-    class Config(TorchConfig):  # type: ignore[misc]
-        @property
-        def backend_cls(self) -> Any:
-            return Backend
-
-    return Config(backend=backend)
-
-
-def _use_interface_of_node() -> None:
-    import ray
-
-    if interface := interface_of(ray.util.get_node_ip_address()):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-
-
-def interface_of(address: str) -> str | None:
-    """Name of this machine's network interface with an IP address; None if there is none."""
-    names = (name for name, found in psutil.net_if_addrs().items() if address in (one.address for one in found))
-    return next(names, None)
-
-
 def _trainer_class(workers: TrainingWorkers) -> Any:
-    """`TorchTrainer` that starts only numbers of workers that can train, and none after errors that a user must fix.
+    """Ray's trainer that starts only numbers of workers that can train, and none after errors that a user must fix.
 
     It has no placement group cleaner, a detached actor that frees the resources of a dead controller and then fails to
     end: a cancelled job would leave one process on the head for good. Ray frees what a driver has when it disconnects,
     which `fit` sees to. Without a dashboard, the cleaner also fills the log with its failures and takes 12 s to stop.
     """
-    from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
     from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     class ScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
         def _count_possible_workers(self, reserved_resources: Any) -> int:
@@ -225,7 +209,7 @@ def _trainer_class(workers: TrainingWorkers) -> Any:
                 return FailureDecision.RAISE
             return super().make_decision(training_failed_error)
 
-    class Trainer(TorchTrainer):  # type: ignore[misc]
+    class Trainer(DataParallelTrainer):  # type: ignore[misc]
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
             settings["failure_policy"] = FailurePolicy(self.run_config.failure_config)
             if self.scaling_config.elasticity_enabled:

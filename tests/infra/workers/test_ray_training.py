@@ -1,10 +1,13 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -12,6 +15,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from data_schemas.errors import ConfigError, EnvironmentProblem
 from infra.store.filesystem import Folder
+from infra.workers import ray_training
 from infra.workers.ray_session import close_ray, cpu_count
 from infra.workers.ray_training import TrainingWorkers, Worker, check_room, fit, ray_trainer
 from tests.processes import living
@@ -47,6 +51,41 @@ def test_workers_that_have_room_but_no_plan_idle_or_wait(counts, expected):
 
 def count(folder: str, worker: Worker) -> None:
     Path(folder, f"{worker.rank} of {worker.count}").touch()
+
+
+READ_LIKE_THE_CONTROLLER = """
+import pickle, sys
+settings = pickle.load(sys.stdin.buffer)
+context = settings["train_run_context"]
+assert context.scaling_config.max_workers == 4 and context.backend_config.backend_cls().share_cuda_visible_devices
+assert type(settings["scaling_policy"]).__name__ == "ScalingPolicy"
+slow = [name for name in ("torch", "modeling", "stages") if name in sys.modules]
+assert not slow, f"before the first worker starts, the controller imports {slow}"
+"""
+
+
+def test_the_controller_imports_neither_torch_nor_what_is_trained(tmp_path, monkeypatch):
+    """Each start of workers would wait for that."""
+    trainers = pytest.importorskip("ray.train.v2.api.data_parallel_trainer")
+    from ray import cloudpickle
+
+    from stages.pretrain.trainer import train_in_process
+
+    sent: dict[str, bytes] = {}
+    monkeypatch.setattr(ray_training, "check_room", lambda workers: None)
+    monkeypatch.setattr(ray_training, "workers_have_gpus", lambda: False)
+    monkeypatch.setattr(trainers, "ObjectRefWrapper", lambda function: None)  # it stays in Ray's object store
+    monkeypatch.setattr(
+        trainers.DataParallelTrainer,
+        "_initialize_and_run_controller",
+        lambda _, **settings: (sent.update(settings=cloudpickle.dumps(settings)), SimpleNamespace(error=None))[1],
+    )
+    workers = TrainingWorkers("pretrain", 4, 2)
+    ray_trainer(partial(train_in_process), workers, Folder(str(tmp_path))).fit()
+    done = subprocess.run(
+        [sys.executable, "-c", READ_LIKE_THE_CONTROLLER], input=sent["settings"], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.slow
