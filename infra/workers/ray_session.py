@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import psutil
 
@@ -142,20 +144,44 @@ def _connect() -> None:
             check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
-            ray.init(
-                num_cpus=max(2, cpu_count()),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                object_store_memory=256 * 2**20,
-                _temp_dir=temporary_folder(),
-            )
+            with _without_idle_services():
+                ray.init(
+                    num_cpus=max(2, cpu_count()),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    object_store_memory=256 * 2**20,
+                    _temp_dir=temporary_folder(),
+                )
     except EnvironmentProblem:
         raise
     except Exception as error:  # of any type: a start that takes too long is a plain Exception
         if problem := storage_problem(error, RAY_FOLDER):
             raise problem from error
         raise _not_started(address, error) from error
+
+
+@contextlib.contextmanager
+def _without_idle_services() -> Iterator[None]:
+    """Start Ray without three processes that a Ray of one machine and one run has no use for, while the block runs.
+
+    They are the autoscaler's monitor, the monitor of the workers' logs, which nobody reads as `log_to_driver` is false,
+    and the dashboard's server, which without a dashboard only reports usage; Ray waits for it before it starts workers.
+    """
+    from ray._private.node import Node
+
+    def start_nothing(node: Any, **_: Any) -> None:
+        node._webui_url = ""
+
+    services = ("start_monitor", "start_log_monitor", "start_api_server")
+    originals = {name: getattr(Node, name) for name in services if hasattr(Node, name)}
+    for name in originals:
+        setattr(Node, name, start_nothing)
+    try:
+        yield
+    finally:
+        for name, function in originals.items():
+            setattr(Node, name, function)
 
 
 def _not_started(address: str | None, error: Exception) -> EnvironmentProblem:

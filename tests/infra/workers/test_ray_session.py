@@ -25,8 +25,10 @@ from infra.workers.ray_session import (
 
 LISTENERS = """
 import contextlib, os, psutil, ray
-from infra.workers.ray_session import close_ray, ensure_ray
+from infra.workers.ray_session import close_ray, dashboard_url, ensure_ray
+from tests.processes import command_line
 ensure_ray()
+assert dashboard_url() is None
 assert ray.get(ray.remote(lambda: os.getpid()).remote())
 process = psutil.Process()
 for child in (process, *process.children(recursive=True)):
@@ -34,6 +36,8 @@ for child in (process, *process.children(recursive=True)):
         for connection in child.net_connections("inet"):
             if connection.status == "LISTEN":
                 print(connection.laddr.ip, child.name())
+        scripts = [word for word in command_line(child) if word.endswith(".py")]
+        assert not {"monitor.py", "log_monitor.py", "dashboard.py"} & {os.path.basename(name) for name in scripts}
 close_ray()
 """
 
