@@ -191,17 +191,28 @@ def _run_worker(train_loop_config: dict[str, Any]) -> None:
 def _trainer_class(workers: TrainingWorkers) -> Any:
     """Ray's trainer that starts only numbers of workers that can train, and none after errors that a user must fix.
 
+    Ray Train registers what it needs with an actor that shares out a cluster among trainings and data pipelines and
+    asks its autoscaler for more. That actor starts, and imports Ray's data library, before the first worker does. On a
+    Ray of this machine a fixed number of workers does without it.
+
     It has no placement group cleaner, a detached actor that frees the resources of a dead controller and then fails to
     end: a cancelled job would leave one process on the head for good. Ray frees what a driver has when it disconnects,
     which `fit` sees to. Without a dashboard, the cleaner also fills the log with its failures and takes 12 s to stop.
     """
     from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
-    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     class ScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
         def _count_possible_workers(self, reserved_resources: Any) -> int:
             return workers.count_for(super()._count_possible_workers(reserved_resources))
+
+    class UnregisteredPolicy(FixedScalingPolicy):  # type: ignore[misc]
+        def after_controller_start(self, train_run_context: Any) -> None:
+            pass
+
+        def _maybe_send_resource_request(self) -> None:
+            pass
 
     class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
         def make_decision(self, training_failed_error: BaseException) -> Any:
@@ -214,6 +225,8 @@ def _trainer_class(workers: TrainingWorkers) -> Any:
             settings["failure_policy"] = FailurePolicy(self.run_config.failure_config)
             if self.scaling_config.elasticity_enabled:
                 settings["scaling_policy"] = ScalingPolicy(self.scaling_config)
+            elif "RAY_ADDRESS" not in os.environ:
+                settings["scaling_policy"] = UnregisteredPolicy(self.scaling_config)
             return super()._initialize_and_run_controller(**settings)
 
         def _create_default_callbacks(self) -> list[Any]:

@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -54,36 +55,42 @@ def count(folder: str, worker: Worker) -> None:
 
 
 READ_LIKE_THE_CONTROLLER = """
-import pickle, sys
-settings = pickle.load(sys.stdin.buffer)
-context = settings["train_run_context"]
-assert context.scaling_config.max_workers == 4 and context.backend_config.backend_cls().share_cuda_visible_devices
-assert type(settings["scaling_policy"]).__name__ == "ScalingPolicy"
+import pickle, ray, sys
+elastic, fixed = map(pickle.loads, pickle.load(sys.stdin.buffer))
+assert type(elastic["scaling_policy"]).__name__ == "ScalingPolicy"
+for settings in (elastic, fixed):
+    assert settings["train_run_context"].backend_config.backend_cls().share_cuda_visible_devices
+policy = fixed["scaling_policy"]
+policy.after_controller_start(fixed["train_run_context"])
+assert policy.make_decision_for_non_running_worker_group().num_workers == 3
+policy.before_controller_abort()
+assert not ray.is_initialized(), "it asked an actor for resources"
 slow = [name for name in ("torch", "modeling", "stages") if name in sys.modules]
 assert not slow, f"before the first worker starts, the controller imports {slow}"
 """
 
 
-def test_the_controller_imports_neither_torch_nor_what_is_trained(tmp_path, monkeypatch):
+def test_the_controller_imports_neither_torch_nor_what_is_trained_and_starts_no_other_actor(tmp_path, monkeypatch):
     """Each start of workers would wait for that."""
     trainers = pytest.importorskip("ray.train.v2.api.data_parallel_trainer")
     from ray import cloudpickle
 
     from stages.pretrain.trainer import train_in_process
 
-    sent: dict[str, bytes] = {}
+    sent: list[bytes] = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray_training, "check_room", lambda workers: None)
     monkeypatch.setattr(ray_training, "workers_have_gpus", lambda: False)
     monkeypatch.setattr(trainers, "ObjectRefWrapper", lambda function: None)  # it stays in Ray's object store
     monkeypatch.setattr(
         trainers.DataParallelTrainer,
         "_initialize_and_run_controller",
-        lambda _, **settings: (sent.update(settings=cloudpickle.dumps(settings)), SimpleNamespace(error=None))[1],
+        lambda _, **settings: (sent.append(cloudpickle.dumps(settings)), SimpleNamespace(error=None))[1],
     )
-    workers = TrainingWorkers("pretrain", 4, 2)
-    ray_trainer(partial(train_in_process), workers, Folder(str(tmp_path))).fit()
+    for workers in (TrainingWorkers("pretrain", 4, 2), TrainingWorkers("pretrain", 3, 3)):
+        ray_trainer(partial(train_in_process), workers, Folder(str(tmp_path))).fit()
     done = subprocess.run(
-        [sys.executable, "-c", READ_LIKE_THE_CONTROLLER], input=sent["settings"], capture_output=True, check=False
+        [sys.executable, "-c", READ_LIKE_THE_CONTROLLER], input=pickle.dumps(sent), capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
 
