@@ -2,6 +2,7 @@
 
 - `ClusterPlan`, `plan_cluster`: layouts that fit by time and by money, the others with the part that is too large, and
   what the other stages cost
+- `software_of`, `settings`: between configs and layouts
 - `cluster_plan_json`; `flows.commands.plan_cluster_tables` prints it
 """
 
@@ -118,7 +119,7 @@ def plan_cluster(config: RunConfigBase, cluster: Cluster, source_bytes: int | No
             f"pretrain.batch_tokens is {pretrain.batch_tokens}, less than one row of context_length "
             f"{network.context}; use a multiple of it"
         )
-    software = _software(pretrain)
+    software = software_of(pretrain)
     fitting, refused = search(network, cluster, software, rows)
     smallest = None if fitting else smallest_cluster(network, cluster, software, rows)
     configured = _configured(pretrain, network, cluster, software, rows)
@@ -142,7 +143,8 @@ def number_of_bytes(text: str | None) -> int | None:
     return int(value)
 
 
-def _software(config: PretrainConfig) -> Software:
+def software_of(config: PretrainConfig) -> Software:
+    """This project's training with the settings of a config."""
     precision: Precision = "bf16" if config.precision == "auto" else config.precision
     return replace(
         HEADRACE, fused=config.compile, precision=precision, optimizer_bytes=OPTIMIZER_BYTES[config.optimizer],

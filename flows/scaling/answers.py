@@ -1,13 +1,13 @@
 """Answers of a scaling law to a budget: size, tokens, batch, learning rate, expected bits per byte.
 
 - `parse_budget`, `budget_flops`: FLOPs of `1e15`, or of hours on this machine
-- `answer`: the best run for them; `Answer.settings`: overrides of the config that train it
+- `Options`: sizes with the tokens that a budget pays for; `options_for`: those of a number of FLOPs
+- `answer`, `answer_of`: the best of them; `Answer.settings`: overrides of the config that train it
 """
 
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from data_schemas.errors import ConfigError
 from data_schemas.manifest import Volume
 from flows.run_config import RunConfigBase, apply_overrides, build_run_config
 from flows.scaling.family import TRAINING
-from flows.scaling.fit import Forecast, ScalingFit
-from flows.scaling.rules import rule_of, shapes
+from flows.scaling.fit import Forecast, Grid, ScalingFit
+from flows.scaling.reach import Reach
+from flows.scaling.rules import batch_of, rule_of, shapes
 from flows.scaling.runs import MANY_EPOCHS
 from infra.planner.scaling_law import Floats, ScalingLaw
 from infra.rates.rates import Rates
@@ -27,6 +28,7 @@ from modeling.transformer_config import TransformerConfig
 from stages.registry import stage_named
 
 SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
+MONEY = "$"
 MAX_BUDGET = 1e40
 RATED_TOKENS = 10**9
 """Length of the run at whose rate hours count, so that starting does not matter."""
@@ -49,6 +51,8 @@ class Answer:
     learning_rate: float
     expected: Forecast
     notes: Sequence[str]
+    layout_settings: Sequence[str] = ()
+    """Overrides that decide the layout on a cluster."""
 
     @property
     def settings(self) -> list[str]:
@@ -59,6 +63,7 @@ class Answer:
             f"pretrain.tokens={self.tokens}",
             f"pretrain.batch_tokens={self.batch_tokens}",
             f"pretrain.peak_learning_rate={self.learning_rate:.6g}",
+            *self.layout_settings,
         ]
 
     def config(self, base: RunConfigBase) -> RunConfigBase:
@@ -72,56 +77,79 @@ class Answer:
 
 
 def parse_budget(text: str) -> tuple[float, str]:
-    """(number, unit) of a budget such as `1e15`, `10h`, `30min` or `2d`; the unit is empty for FLOPs.
+    """(number, unit) of a budget such as `1e15`, `10h`, `30min`, `2d` or `$500`; the unit is empty for FLOPs.
 
     Raises:
         ConfigError: for any other text.
     """
     match = re.fullmatch(
-        r"\s*(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*(flops?|s|min|h|d)?\s*", text.replace("_", ""), re.IGNORECASE
+        r"\s*(\$)?\s*(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*(flops?|s|min|h|d|\$|usd)?\s*", text.replace("_", ""), re.IGNORECASE
     )
-    number = float(match[1]) if match else 0.0
+    number = float(match[2]) if match and not (match[1] and match[3]) else 0.0
     if match is None or not 0 < number < MAX_BUDGET:
-        raise ConfigError(f"--budget is {text!r}; expected FLOPs such as 1e15, or time on this machine such as 10h")
-    unit = (match[2] or "").lower()
-    return number, unit if unit in SECONDS else ""
+        raise ConfigError(
+            f"--budget is {text!r}; expected FLOPs such as 1e15, or time on this machine such as 10h, or with "
+            "--cluster time or money there, such as 24h or $500"
+        )
+    unit = (match[1] or match[3] or "").lower()
+    return number, MONEY if unit in (MONEY, "usd") else unit if unit in SECONDS else ""
 
 
-def budget_flops(text: str, config: RunConfigBase, fit: ScalingFit, rates: Rates) -> float:
-    """FLOPs of a budget; time is that of the planner's training on this machine, at these rates.
+def budget_flops(text: str, config: RunConfigBase, vocabulary_size: int, rates: Rates) -> tuple[float, float | None]:
+    """(FLOPs of a budget, FLOPs per second if it is a time: those of the planner's training here, at these rates).
 
     Raises:
         ConfigError: if it is neither FLOPs nor time.
     """
     number, unit = parse_budget(text)
-    return number * SECONDS[unit] * _flops_per_second(config, fit, rates) if unit else number
+    if unit == MONEY:
+        raise ConfigError(f"--budget {text} is money; add --cluster with a cluster that has a price, such as 8xH100")
+    if not unit:
+        return number, None
+    rate = _flops_per_second(config, vocabulary_size, rates)
+    return number * SECONDS[unit] * rate, rate
 
 
-def _flops_per_second(config: RunConfigBase, fit: ScalingFit, rates: Rates) -> float:
+def _flops_per_second(config: RunConfigBase, vocabulary_size: int, rates: Rates) -> float:
     training = config.stage_config(TRAINING).model_copy(update={"tokens": RATED_TOKENS})
-    volume = Volume(tokens=fit.unique_tokens, vocabulary_size=fit.vocabulary_size)
+    volume = Volume(tokens=RATED_TOKENS, vocabulary_size=vocabulary_size)
     estimate = rates.applied(stage_named(TRAINING).estimate(training, volume, Capacity()))
     return estimate.flops / estimate.seconds
 
 
-def answer(fit: ScalingFit, budget: str, flops: float) -> Answer:
+def answer(fit: ScalingFit, budget: str, flops: float, shown: Callable[[float], str] | None = None) -> Answer:
     """The network and tokens of the least expected loss for a number of FLOPs, as counted.
+
+    Args:
+        fit: the law and its runs.
+        budget: as it was written.
+        flops: the FLOPs that it pays for.
+        shown: text of a number of FLOPs in the unit of the budget.
 
     Raises:
         ConfigError: if the budget is further beyond the fitted runs than the fit allows.
     """
-    _check_reach(fit, budget, flops)
-    options = _Options(fit, flops)
-    best = int(np.argmin(options.losses(fit.bootstrap.law)))
-    draws = [options.parameters[int(np.argmin(options.losses(law)))] for law in fit.bootstrap.draws]
+    Reach.of(fit).check(budget, flops, shown)
+    return answer_of(fit, budget, options_for(fit, flops))
+
+
+def answer_of(fit: ScalingFit, budget: str, options: "Options") -> Answer:
+    """The option of the least expected loss.
+
+    Args:
+        fit: the law and its runs.
+        budget: as it was written.
+        options: at least one.
+    """
+    best = int(np.argmin(options.losses(fit, fit.bootstrap.law)))
+    draws = [options.parameters[int(np.argmin(options.losses(fit, law)))] for law in fit.bootstrap.draws]
     low, high = np.quantile(draws, [0.025, 0.975])
     parameters, wanted = int(options.parameters[best]), float(options.tokens[best])
-    unit = math.gcd(*(run.batch_tokens for run in fit.runs))
-    batch = max(1, round(rule_of(fit, "batch_tokens")(parameters, wanted) / unit)) * unit
+    batch = batch_of(fit, parameters, wanted)
     tokens = max(1, round(wanted / batch)) * batch
     return Answer(
         budget=budget,
-        flops=flops,
+        flops=float(wanted * options.flops_per_token[best]),
         shape=options.shapes[best],
         parameters=parameters,
         least_parameters=float(low),
@@ -135,37 +163,40 @@ def answer(fit: ScalingFit, budget: str, flops: float) -> Answer:
     )
 
 
-class _Options:
-    """All shapes, each with the tokens that the budget pays for."""
+@dataclass(frozen=True)
+class Options:
+    """Sizes by growing width, each with the tokens that a budget pays for."""
 
-    def __init__(self, fit: ScalingFit, flops: float) -> None:
-        self.shapes = list(shapes(fit))
-        networks = [TransformerConfig(**shape, vocabulary_size=fit.vocabulary_size) for shape in self.shapes]
-        self.parameters = np.array([float(active_parameters(network)) for network in networks])
-        self.tokens = flops / np.array([3 * flops_per_token(network, network.context_length) for network in networks])
-        self._worth = np.array([fit.worth(tokens) for tokens in self.tokens])
+    shapes: Sequence[dict[str, Any]]
+    parameters: Floats
+    flops_per_token: Floats
+    """FLOPs of training."""
+    tokens: Floats
 
-    def losses(self, law: ScalingLaw) -> Floats:
-        """Expected loss of each."""
-        return law.loss(self.parameters, self._worth)
+    def losses(self, fit: ScalingFit, law: ScalingLaw) -> Floats:
+        """Expected loss of each by a law, of text as large as that of a fit."""
+        return law.loss(self.parameters, np.array([fit.worth(tokens) for tokens in self.tokens]))
 
 
-def _check_reach(fit: ScalingFit, budget: str, flops: float) -> None:
-    if fit.least_flops <= flops <= fit.most_flops:
-        return
-    largest, smallest = fit.most_flops / fit.max_extrapolation, fit.least_flops * fit.max_extrapolation
-    beyond = flops > fit.most_flops
-    times, edge = (flops / largest, f"largest run ({largest:.2g} FLOPs)") if beyond else (
-        smallest / flops, f"smallest run ({smallest:.2g} FLOPs)")  # fmt: skip
-    raise ConfigError(
-        f"--budget {budget} is {flops:.2g} FLOPs, {times:.3g} times {'more' if beyond else 'less'} than the {edge}; "
-        f"the law is not carried further than {fit.max_extrapolation:g} times ({fit.least_flops:.2g} to "
-        f"{fit.most_flops:.2g} FLOPs): add {'larger' if beyond else 'smaller'} sizes and more tokens to the "
-        "experiment, or raise scaling.max_extrapolation"
+def options_for(grid: Grid, flops: float) -> Options:
+    """All sizes that a law answers with, with the tokens for a number of FLOPs."""
+    options = sizes_of(grid)
+    return replace(options, tokens=flops / options.flops_per_token)
+
+
+def sizes_of(grid: Grid) -> Options:
+    """All sizes that a law answers with, with no tokens."""
+    rows = list(shapes(grid))
+    networks = [TransformerConfig(**shape, vocabulary_size=grid.vocabulary_size) for shape in rows]
+    return Options(
+        rows,
+        np.array([float(active_parameters(network)) for network in networks]),
+        np.array([3.0 * flops_per_token(network, network.context_length) for network in networks]),
+        np.zeros(len(rows)),
     )
 
 
-def _notes(fit: ScalingFit, options: _Options, best: int, tokens: int) -> list[str]:
+def _notes(fit: ScalingFit, options: Options, best: int, tokens: int) -> list[str]:
     notes = list(fit.doubts)
     if best in (0, len(options.shapes) - 1):
         end = "smallest" if best == 0 else "largest"

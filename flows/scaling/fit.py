@@ -1,12 +1,14 @@
 """A fitted scaling law as the store keeps it: `<store>/scaling/<family>/fit.json`, beside its page.
 
-- `ScalingFit`: law, bootstrap draws, the runs; `ScaledRun`: a run; `Predicted`: a held-out run and what was predicted
+- `ScalingFit`: law, bootstrap draws, the runs; `Predicted`: a held-out run and what was predicted
+- `GridRun`: a run before it is trained; `ScaledRun`: after
 - `write_fit`, `read_fit`: the newest fit of a family of configs
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,20 +35,41 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class ScaledRun(_Part):
-    """A run that the law is fitted to."""
+class GridRun(_Part):
+    """Size and length of a run, which are known before it is trained."""
 
     variant: str
     condition: str
     seed: int
-    run_id: str
     parameters: int = Field(gt=0, description="that a token uses, with embedding and head")
     tokens: int = Field(gt=0)
     flops: float = Field(gt=0, description="of the training, as counted")
-    bits_per_byte: float = Field(gt=0)
-    learning_rate: float = Field(gt=0)
     batch_tokens: int = Field(gt=0)
     model: dict[str, Any] = Field(description="shape of the network")
+
+
+class ScaledRun(GridRun):
+    """A run that the law is fitted to."""
+
+    run_id: str
+    bits_per_byte: float = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+
+
+class Grid(Protocol):
+    """Runs, trained or not, that settings of other runs follow from."""
+
+    @property
+    def runs(self) -> Sequence[GridRun]:
+        """The runs."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Entries."""
+
+    @property
+    def max_extrapolation(self) -> float:
+        """Factor up to which a law is carried beyond the runs."""
 
 
 class Predicted(_Part):

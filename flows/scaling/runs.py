@@ -17,13 +17,11 @@ from flows.experiments import Cell, Experiment, Scaling
 from flows.run_config import RunConfigBase
 from flows.scaling.family import TRAINING, check_family, family_digest
 from flows.scaling.fit import Predicted, ScaledRun, ScalingFit
+from flows.scaling.reach import planned_run
 from infra.planner.scaling_intervals import BootstrapLaw, check_design, doubts, fitted
 from infra.planner.scaling_law import Measurements, effective_tokens
 from infra.store.provenance import headrace_version
-from modeling.evaluation.config_counts import active_parameters
-from modeling.transformer_config import TransformerConfig
 from stages.pretrain.config import PretrainConfig
-from stages.tokenize.config import TokenizeConfig
 
 NEURONS_FACTOR = 1.1
 """Between the largest and the smallest ratio of neurons to width; small widths round."""
@@ -39,10 +37,10 @@ def check_grid(experiment: Experiment, configs: Mapping[Cell, Sequence[tuple[int
     """
     check_family({f"{cell.label}, seed {seed}": config for cell, runs in configs.items() for seed, config in runs})
     _check_neurons([config for runs in configs.values() for _, config in runs])
-    points = [(cell.variant, *_point(config)) for cell, runs in configs.items() for _, config in runs]
-    held_out = _held_out(experiment, [(variant, parameters) for variant, parameters, _ in points])
-    rest = [(parameters, tokens) for variant, parameters, tokens in points if variant != held_out]
-    check_design([size for size, _ in rest], [tokens for _, tokens in rest], held_out)
+    points = [planned_run(cell, seed, config) for cell, runs in configs.items() for seed, config in runs]
+    held_out = _held_out(experiment, [(run.variant, run.parameters) for run in points])
+    rest = [run for run in points if run.variant != held_out]
+    check_design([run.parameters for run in rest], [run.tokens for run in rest], held_out)
 
 
 def _check_neurons(configs: Sequence[RunConfigBase]) -> None:
@@ -62,14 +60,6 @@ def _training(config: RunConfigBase) -> PretrainConfig:
     training = config.stage_config(TRAINING)
     assert isinstance(training, PretrainConfig)
     return training
-
-
-def _point(config: RunConfigBase) -> tuple[int, int]:
-    """(parameters, tokens) of a config, before the tokenizer's exact vocabulary is known."""
-    training, tokenize = _training(config), config.stage_config("tokenize")
-    assert isinstance(tokenize, TokenizeConfig)
-    network = TransformerConfig(**training.model.model_dump(), vocabulary_size=tokenize.vocabulary_size)
-    return active_parameters(network), training.tokens
 
 
 def _held_out(experiment: Experiment, sizes: Sequence[tuple[str, int]]) -> str:

@@ -143,7 +143,7 @@ def params(
     app, PANEL, "headrace sweep configs/demo.yaml configs/recipes/frontier.yaml",
     "headrace sweep latest configs/recipes/frontier.yaml",
     "headrace sweep configs/demo.yaml configs/experiments/synthetic.yaml",
-    "headrace sweep configs/scaling.yaml --budget 5e13",
+    "headrace sweep configs/scaling.yaml --budget 5e13", "headrace sweep my.yaml --budget 24h --cluster 8xH100",
 )  # fmt: skip
 def sweep(
     source: Annotated[
@@ -163,6 +163,13 @@ def sweep(
         typer.Option(
             "--budget", metavar="FLOPS|TIME", help="what to train with it, by a scaling law: 1e15, or 10h on this "
             "machine; may be repeated",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster", metavar="NAME|FILE", help="with --budget: the cluster that it is spent on, such as 64xH100 or "
+            "a YAML file; then 24h, or $500 at its price",
         ),
     ] = None,
     set_: Overrides = None,
@@ -194,6 +201,8 @@ def sweep(
     url, experiment = store_url(store), read_experiment(recipes)
     if budget and (experiment is None or experiment.scaling is None):
         raise ConfigError(f"--budget is answered by a scaling law, and {recipes} has no section scaling")
+    if cluster is not None and not budget:
+        raise ConfigError("--cluster is where a budget is spent; add --budget, such as --budget 24h")
     recipes_by_name = {} if experiment else read_recipes(recipes)
     base = None
     if source.endswith((".yaml", ".yml")):
@@ -202,7 +211,7 @@ def sweep(
         base = RunStore(url).get(source)
         run_config = recorded_config(base, set_ or [])
     if experiment and experiment.scaling:
-        _scaling(run_config, experiment, budget or [], url, as_json)
+        _scaling(run_config, experiment, budget or [], cluster, url, as_json)
         return
     if experiment:
         with run_view([stage.name for stage in STAGES]) as view:
@@ -221,19 +230,30 @@ def sweep(
         print_json(sweep_json(results))
 
 
-def _scaling(run_config: Any, experiment: Any, budgets: list[str], url: str, as_json: bool) -> None:
-    from flows.commands.scaling import answers_of, print_answers, print_scaling, run_scaling, scaling_json
+def _scaling(
+    run_config: Any, experiment: Any, budgets: list[str], cluster: str | None, url: str, as_json: bool
+) -> None:  # fmt: skip
+    from flows.commands.scaling import (
+        answers_of,
+        check_budgets,
+        print_answers,
+        print_scaling,
+        run_scaling,
+        scaling_json,
+    )
     from flows.console import run_view
-    from flows.scaling.answers import parse_budget
+    from infra.planner.clusters import read_cluster
     from stages.registry import STAGES
 
-    for budget in budgets:
-        parse_budget(budget)  # before hours of training
+    spent_on = read_cluster(cluster) if cluster is not None else None
+    check_budgets(run_config, experiment, budgets, url, spent_on)  # before hours of training
     with run_view([stage.name for stage in STAGES]) as view:
         result = run_scaling(run_config, experiment, url, view)
     print_scaling(result)
-    answers = answers_of(result, budgets, url)
-    print_answers(answers)
+    answers: list[Any] = []
+    for budget in budgets:
+        answers += answers_of(result, [budget], url, spent_on)
+        print_answers(answers[-1:])
     if as_json:
         print_json(scaling_json(result, answers))
 

@@ -1,10 +1,12 @@
 import json
+import re
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.commands.scaling import check_budgets
 from flows.run_config import load_run_config
 from tests.flows.mini import mini_values
 from tests.flows.scaling.grids import VALUES, experiment, result_of, usual_fit
@@ -34,6 +36,27 @@ def test_a_config_finds_the_experiment_beside_it_and_budgets_are_answered(files,
     config = load_run_config(answer["config"])
     assert config.stage_config("pretrain").tokens == answer["tokens"]  # type: ignore[attr-defined]
     assert any(setting.startswith("pretrain.model.width=") for setting in answer["settings"])
+
+
+@pytest.mark.parametrize("budget", ["3e13", "1e15", "1d", "1e8", "1"])
+def test_a_budget_out_of_reach_is_refused_before_training_with_what_to_add(files, tmp_path, monkeypatch, budget):
+    """The command names budgets that it answers, and the run with which the grid answers this one."""
+    trained: list[object] = []
+    monkeypatch.setattr("flows.commands.scaling.run_scaling", lambda *rest: trained.append(rest))
+    done = sweep(tmp_path, files[0], "--budget", "5e11", "--budget", budget)
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and not trained and "not carried further than 10 times" in said
+    least, most = re.findall(r"\(([\d.e+]+) to ([\d.e+]+) FLOPs", said)[0]
+    store, config = f"{tmp_path}/store", load_run_config(files[0])
+    check_budgets(config, experiment(), [least, most], store)
+    if found := re.search(r"the variant ([^:]+): \[(.*?)\] and the condition \[(.*?)\]", said):
+        variants = VALUES["variants"] | {found[1]: found[2].split(", ")}
+        larger = experiment(variants=variants, conditions=VALUES["conditions"] | {"longer": [found[3]]})
+        check_budgets(config, larger, [budget], store)
+    elif found := re.search(r"such as \[(.*?)\]", said):
+        shorter = experiment(conditions=VALUES["conditions"] | {"shorter": [found[1]]})
+        check_budgets(config, shorter, [budget], store)
+    assert found or budget in ("1", "1d"), "the rate of this machine decides the FLOPs of a day"
 
 
 @pytest.mark.parametrize(

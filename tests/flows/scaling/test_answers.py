@@ -83,11 +83,14 @@ def test_other_budgets_are_refused(text):
 
 def test_time_counts_at_the_measured_rate_of_training_or_that_of_the_planner(fit):
     config = result_of(fit, experiment()).config
-    hour, minute = (budget_flops(text, config, fit, Rates()) for text in ("1h", "1 min"))
+    (hour, rate), (minute, _) = (budget_flops(text, config, fit.vocabulary_size, Rates()) for text in ("1h", "1 min"))
+    assert hour == 3_600 * rate and budget_flops("1e9", config, fit.vocabulary_size, Rates()) == (1e9, None)
     assert hour == pytest.approx(60 * minute) and 1e9 < minute / 60 < 1e16
     measured = Rates(learned=tuple(Rate(kind=f"train {one}", amount=1e12, per_second=7e9) for one in ("fp32", "bf16")))
     processes = max(1, config.stage_config("pretrain").workers)
-    assert budget_flops("1h", config, fit, measured) == pytest.approx(3_600 * 7e9 * processes, rel=0.05)
+    assert budget_flops("1h", config, fit.vocabulary_size, measured)[0] == pytest.approx(
+        3_600 * 7e9 * processes, rel=0.05
+    )
 
 
 def test_tuned_rates_and_batches_are_carried_on_as_powers(exact):
@@ -160,7 +163,7 @@ def test_the_proposed_run_is_a_config_that_the_fit_knows(fit, tmp_path, capsys):
     result = result_of(fit, experiment())
     budget = f"{2 * largest_flops(fit):.3e}"
     answers = answers_of(result, [budget], f"{tmp_path}/store")
-    [(proposed, location)] = answers
+    [(proposed, location, _)] = answers
     config = load_run_config(location)
     assert expected_bits_per_byte(config, fit) == proposed.expected
     assert config.stage_config("pretrain").model.width == proposed.shape["width"]  # type: ignore[attr-defined]
