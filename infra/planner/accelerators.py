@@ -8,10 +8,15 @@ limit, not the data sheet's peak; fitted constants of `infra.planner.step_time` 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 GIB = 2**30
 TERA, GIGA = 1e12, 1e9
+MAX_NAME = 200
+"""Characters of a text in which a device is looked for."""
+LEAST_MEMORY, MOST_MEMORY = 0.3, 0.85
+"""Share of the table's memory that a text gives of the same device with less of it."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ ACCELERATORS = (
         300, 2.7, _LLAMA_HOURS, "Google Cloud, TPU v6e; sustained, attention and power: guesses; failures as H100",
     ),
     Accelerator(
-        "TPU-v5e", r"tpuv?5e|v5e|v5lite", 16 * GIB, 197 * TERA, 167 * TERA, 120 * TERA, 0.819 * TERA, 100 * GIGA,
+        "TPU-v5e", r"(tpu)?v?5e|(tpu)?v?5lite", 16 * GIB, 197 * TERA, 167 * TERA, 120 * TERA, 0.819 * TERA, 100 * GIGA,
         25 * GIGA,
         256, 200, 1.2, _LLAMA_HOURS, "Google Cloud, TPU v5e; sustained, attention and power: guesses; failures as H100",
     ),
@@ -174,7 +179,7 @@ ACCELERATORS = (
         _BLOOM_HOURS, "NVIDIA L40S data sheet; sustained and attention: guesses; failures as A100", 400 * TERA,
     ),
     Accelerator(
-        "L4", r"l4(?![0-9s])", 24 * GIB, 121 * TERA, 60 * TERA, 50 * TERA, 0.3 * TERA, 12 * GIGA, 3 * GIGA, 8, 72, 0.5,
+        "L4", r"l4(?!0|s)", 24 * GIB, 121 * TERA, 60 * TERA, 50 * TERA, 0.3 * TERA, 12 * GIGA, 3 * GIGA, 8, 72, 0.5,
         _BLOOM_HOURS, "NVIDIA L4 data sheet; sustained (72 W) and attention: guesses; failures as A100", 120 * TERA,
     ),
     Accelerator(
@@ -202,11 +207,22 @@ def find_accelerator(text: str) -> Accelerator | None:
     A power limit in the text, such as "500 W", lowers the rate of products by its cube root: dynamic power grows with
     the third power of the clock.
     """
-    spelling = re.sub(r"nvidia|tesla|amd|intel|instinct|google|geforce|dgx|hgx|[\s_\-/(),]", "", text.lower())
+    leading = re.sub(r"^\s*(\d+)\s*gi?b\b(.*)", r"\2 \1gb", text[:MAX_NAME].lower())  # 40GB A100
+    plain = re.sub(r"nvidia|tesla|amd|intel|instinct|google|cloud|geforce|dgx|hgx", " ", leading)
+    words = [word for word in (re.sub(r"^\d+[x×*]", "", part) for part in re.split(r"[\s_\-/(),;:]+", plain)) if word]
     for accelerator in ACCELERATORS:
-        if re.search(rf"(?<![a-wyz])({accelerator.pattern})", spelling):
-            return _limited(_with_memory(accelerator, spelling), text)
+        if any(_names(accelerator, words[number:], number) for number in range(len(words))):
+            return _limited(_with_memory(accelerator, text), text)
     return None
+
+
+def _names(accelerator: Accelerator, words: Sequence[str], number: int) -> bool:
+    """Whether the accelerator's name begins with these words, the first of which is the text's word of that number."""
+    if number and re.match(r"v\d(?!00)", words[0]):
+        return False  # a version, such as that of a cloud's machine; TPUs are called v4 only at the beginning
+    match = re.match(accelerator.pattern, "".join(words))
+    # Other digits than those of the memory make it another name: A1000 is no A100.
+    return match is not None and not re.match(r"\d+(?![\dg])", words[0][match.end() :])
 
 
 def accelerator_names() -> list[str]:
@@ -214,9 +230,12 @@ def accelerator_names() -> list[str]:
     return [accelerator.name for accelerator in ACCELERATORS]
 
 
-def _with_memory(accelerator: Accelerator, spelling: str) -> Accelerator:
-    stated = re.search(r"(?:v100|pcie)\D*(16|32|40|80)g", spelling)
-    return replace(accelerator, memory_bytes=int(stated[1]) * GIB) if stated else accelerator
+def _with_memory(accelerator: Accelerator, text: str) -> Accelerator:
+    """The accelerator with the memory of the text, if it is a smaller version of that of the table."""
+    stated = re.search(r"(?<![\d.])(\d{2,3})\s*gi?b?(?![a-z/])", text, re.IGNORECASE)
+    memory = int(stated[1]) * GIB if stated else 0
+    is_version = LEAST_MEMORY < memory / accelerator.memory_bytes < MOST_MEMORY and "TPU" not in accelerator.name
+    return replace(accelerator, memory_bytes=memory) if is_version else accelerator
 
 
 def _limited(accelerator: Accelerator, text: str) -> Accelerator:

@@ -164,7 +164,7 @@ def _expected(field: str, problem: str, found: Any, limits: Mapping[str, Any] | 
         return f"unknown field {field!r}; accepted are {', '.join(Cluster.model_fields)}"
     kind = KINDS.get(described.annotation, "a text")
     accepted = LIMITS[problem].format(**limits or {}) if problem in LIMITS else kind
-    is_unit = isinstance(found, str) and kind != "a text" and problem not in LIMITS
+    is_unit = isinstance(found, str) and len(found) <= MAX_SHOWN and kind != "a text" and problem not in LIMITS
     plain = _plain_number(found) if is_unit else None
     hint = f"; write {plain:.10g}" if plain is not None else ""
     return f"{field}: expected {described.description}: {accepted}, found {_shown(found)}{hint}"

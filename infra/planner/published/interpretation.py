@@ -15,7 +15,7 @@ from infra.planner.memory import memory_parts
 from infra.planner.networks import Network, plain_network
 from infra.planner.published.models import family_of, known_shape
 from infra.planner.published.rows import UNKNOWN, PublishedRow, number
-from infra.planner.published.software import software_of
+from infra.planner.published.software import PRECISIONS, precision_of, software_of
 from infra.planner.search import best_layout
 
 MICRO_TOKENS = 8_192
@@ -49,11 +49,15 @@ class Run:
 
 def interpret(row: PublishedRow) -> Run | str:
     """The run of a row, or one sentence that says what is missing."""
-    accelerator = find_accelerator(row.texts["hardware"])
     where = f"line {row.line} ({row.model})"
+    if row.problem:
+        return f"{where}: {row.problem}"
+    accelerator = find_accelerator(row.texts["hardware"])
     if accelerator is None:
         found = repr(row.texts["hardware"]) if row.texts["hardware"] else "nothing"
         return f"{where}: hardware is {found}, which names no known accelerator ({', '.join(accelerator_names())})"
+    if precision_of(row.texts["precision"]) is None:
+        return f"{where}: precision is {row.texts['precision']!r}; expected {', '.join(dict(PRECISIONS))}, or nothing"
     fields, assumed = _filled(row)
     missing = [name for name in ("layers", "hidden", "seq_len") if name not in fields]
     if missing:
@@ -125,8 +129,10 @@ def _network(row: PublishedRow, fields: dict[str, float], assumed: list[str]) ->
 
 
 def _counted(hardware: str) -> int:
-    """Devices of a text such as `8x H100`; 0 if it gives no number."""
-    match = re.match(r"\s*(\d{1,6})\s*[x×]\s*[a-z]", hardware, re.IGNORECASE)
+    """Devices of a text such as `8x H100` or `H100 x 8`; 0 if it gives no number."""
+    match = re.match(r"\s*(\d{1,6})\s*[x×]\s*[a-z]", hardware, re.IGNORECASE) or re.search(
+        r"[\w)]\s*[x×]\s*(\d{1,6})\s*$", hardware, re.IGNORECASE
+    )
     return int(match[1]) if match else 0
 
 
@@ -173,7 +179,7 @@ def _layout(
     layout = Layout(
         data=max(1, ranks // shard), shard=shard, tensor=tensor, pipeline=pipeline, context=context,
         expert=min(max(1, int(fields.get("ep", 1))), ranks), micro_batch=micro, virtual=virtual,
-        keeps_gathered="grad_op" in row.texts["fsdp"].lower(),
+        keeps_gathered=re.search(r"grad_op|zero\D{0,8}2", row.texts["fsdp"].lower()) is not None,
     )  # fmt: skip
     return _with_recompute(row, layout, network, cluster, software, rows, assumed)
 
@@ -186,7 +192,7 @@ def _shards(row: PublishedRow, ranks: int, in_node: int) -> int:
         return int(count) if 1 <= count <= ranks and ranks % count == 0 else 1
     if re.search(r"hybrid|hsdp", text):
         return math.gcd(ranks, in_node)
-    return 1 if text in UNKNOWN or re.search(r"^no|false|ddp|off|zero-?1", text) else ranks
+    return 1 if text in UNKNOWN or re.search(r"^no|false|ddp|off|zero\D{0,8}1", text) else ranks
 
 
 def _micro_batch(fields: dict[str, float], network: Network, rows: int, ranks: int, pipeline: int, shard: int) -> int:
@@ -204,10 +210,11 @@ def _with_recompute(
     assumed: list[str],
 ) -> Layout:  # fmt: skip
     text = row.texts["recompute"].lower()
-    if text in ("", "?", "n/a", "unknown") and not software.flash:
+    is_unknown = text in UNKNOWN - {"none"}
+    if is_unknown and not software.flash:
         assumed.append("full recompute, as all systems without fused attention")
         return replace(layout, recompute="full")
-    if text in ("", "?", "n/a", "unknown"):
+    if is_unknown:
         modes: tuple[Recompute, ...] = ("none", "selective", "full")
         for mode in modes:
             tried = replace(layout, recompute=mode)
@@ -217,4 +224,5 @@ def _with_recompute(
         return tried
     if "selective" in text or "partial" in text:
         return replace(layout, recompute="selective")
-    return layout if text in ("none", "no", "false", "off", "0") else replace(layout, recompute="full")
+    is_off = re.match(r"(no|none|n|false|off|0|without|not)\b", text) or re.search(r"\b(off|disabled|false)$", text)
+    return layout if is_off else replace(layout, recompute="full")

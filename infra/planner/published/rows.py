@@ -5,9 +5,12 @@
 """
 
 import csv
+import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from data_schemas.errors import InputDataError
 
@@ -28,17 +31,22 @@ LIMITS = {
     "hfu_pct": (1e-3, 100), "memory_gib_per_gpu": (1e-3, 1e5),
 }  # fmt: skip
 """Smallest and largest value that a column can mean; what is beyond is unreadable."""
-UNITS = (
-    (("step_time_s",), r"\d\s*(ms|millisec)", 1e-3),
-    (("step_time_s",), r"\d\s*min", 60.0),
-    (("tflops_per_gpu",), r"\d\s*pflop", 1e3),
-    (("memory_gib_per_gpu",), r"\d\s*mi?b", 1 / 1024),
-)
-"""Columns, a pattern of another unit in a cell, and its size."""
+INTEGERS = (
+    "layers", "hidden", "heads", "ffn", "vocab", "gpus", "tp", "pp", "vp", "cp", "ep", "dp", "micro_batch",
+    "global_batch_seqs", "seq_len", "tokens_per_step",
+)  # fmt: skip
+UNITS = {"tflops_per_gpu": (r"\d\s*pflop", 1e3), "memory_gib_per_gpu": (r"\d\s*mi?b", 1 / 1024)}
+"""Column -> a pattern of another unit in a cell, and its size."""
+AMOUNT = r"\d[\d.,]*(?:[ \u00a0]\d{3})*\s*"
+SECONDS = {"h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 SHARES = ("mfu_pct", "hfu_pct")
 """Percentages; up to 1 they are read as shares, since no run uses less than a hundredth of its devices."""
-DELIMITERS = ",;\t"
-SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+PLAIN_PARAMETERS = 1e6
+"""From here on, a number of parameters is no number of billions."""
+MAX_FIGURE = 100
+"""Characters of a cell that holds a figure; a longer one is unreadable."""
+DELIMITERS = ",;\t|"
+SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
 UNKNOWN = {"", "-", "--", "?", "n/a", "na", "nan", "none", "null", "unknown", "not given", "tbd"}
 
 
@@ -53,6 +61,8 @@ class PublishedRow:
     """Values of those columns that hold a number within `LIMITS`."""
     unreadable: tuple[str, ...] = field(default=())
     """Columns that hold something else, as `column 'text'`."""
+    problem: str = ""
+    """Why the line is no row of the table; empty if it is."""
 
     @property
     def model(self) -> str:
@@ -90,71 +100,155 @@ def read_rows(path: str) -> list[PublishedRow]:
     """All rows of a CSV file that are not empty.
 
     Raises:
-        InputDataError: if the file cannot be read as CSV, or lacks the columns `model` and `hardware`.
+        InputDataError: if the file cannot be read as CSV, lacks the columns `model` and `hardware`, or has no row.
     """
     try:
-        with Path(path).open(encoding=_encoding(path), newline="") as file:
-            delimiter = _delimiter(file.readline())
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter)
-            lines = [(reader.line_num, values) for values in reader if any(value.strip() for value in values)]
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise InputDataError(
-            f"{path} cannot be read as CSV in UTF-8 ({error}); expected columns {_columns()}"
-        ) from None
+        text = _text(Path(path).read_bytes())
+    except (OSError, UnicodeError) as error:
+        raise InputDataError(f"{path} cannot be read as CSV ({error}); expected columns {_columns()}") from None
+    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+    lines = _lines(text, delimiter)
     if not lines:
         raise InputDataError(f"{path} is empty; expected a header with the columns {_columns()}")
-    header = [re.sub(r"[\s\-]+", "_", name.strip().lower()) for name in lines[0][1]]
+    header = [re.sub(r"[\s\-]+", "_", name.strip().lower()) for name in lines[0].cells]
     missing = [name for name in REQUIRED if name not in header]
     if missing:
         raise InputDataError(f"{path} has no column {' or '.join(missing)}; expected columns {_columns()}")
-    if delimiter == ";":  # as spreadsheets write where a comma is the decimal point
-        lines = [(line, [re.sub(r"^(\s*\d+),(\d{1,2})(?!\d)", r"\1.\2", text) for text in row]) for line, row in lines]
-    return [_row(line, dict(zip(header, values, strict=False))) for line, values in lines[1:]]
+    if len(lines) == 1:
+        raise InputDataError(f"{path} has a header and no row; expected a row for each run")
+    return [_row(line, header, delimiter == ";") for line in lines[1:]]
 
 
-def _encoding(path: str) -> str:
-    """UTF-8 with or without a byte order mark, or UTF-16 by its mark."""
-    with Path(path).open("rb") as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+class _Line(NamedTuple):
+    """Cells of a line, or why it has none."""
+
+    number: int
+    cells: list[str]
+    problem: str = ""
 
 
-def _delimiter(header: str) -> str:
-    """The delimiter by which a header has most columns."""
-    return max(DELIMITERS, key=header.count)
+def _text(data: bytes) -> str:
+    """UTF-16 by its byte order mark, else UTF-8 with or without one, else what Western spreadsheets write."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")
+
+
+def _lines(text: str, delimiter: str) -> list[_Line]:
+    """Lines that are not empty; if a quote is never closed, each line is read by itself, as far as it can be."""
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        rows = [_Line(reader.line_num, cells) for cells in reader]
+    except csv.Error:
+        rows = [_line(number, line, delimiter) for number, line in enumerate(text.splitlines(), start=1)]
+    return [row for row in rows if row.problem or any(cell.strip() for cell in row.cells)]
+
+
+def _line(number: int, text: str, delimiter: str) -> _Line:
+    try:
+        return _Line(number, next(csv.reader([text], delimiter=delimiter, strict=True), []))
+    except csv.Error as error:
+        return _Line(
+            number, [], f"the line is no CSV ({error}): {text[:40]!r}; close its quotes, and double those inside"
+        )
 
 
 def _columns() -> str:
     return ", ".join(COLUMNS)
 
 
-def _row(line: int, values: dict[str, str]) -> PublishedRow:
+def _row(line: _Line, header: Sequence[str], decimal_comma: bool) -> PublishedRow:
+    """A row of the table.
+
+    Args:
+        line: its cells.
+        header: names of the columns.
+        decimal_comma: whether a comma may be a decimal point, as in spreadsheets that delimit by semicolons.
+    """
+    values = dict(zip(header, line.cells, strict=False))
     texts = {name: values.get(name, "").strip() for name in TEXTS}
+    problem = line.problem
+    if extra := [cell for cell in line.cells[len(header) :] if cell.strip()]:
+        problem = (
+            f"it has {len(line.cells)} cells for {len(header)} columns, beginning with {extra[0][:40]!r}; quote cells "
+            "that hold the delimiter"
+        )
     numbers, unreadable = {}, []
     for name in NUMBERS:
         text = values.get(name, "").strip()
-        value = number(text)
-        if value is not None and name == "seq_len" and re.match(r"[\d.]+\s*k", text, re.IGNORECASE):
-            value *= 1.024  # 8k tokens are 8,192
-        if value is not None:
-            units = [size for names, unit, size in UNITS if name in names and re.search(unit, text, re.IGNORECASE)]
-            value *= units[0] if units else 100.0 if name in SHARES and value <= 1 and "%" not in text else 1.0
+        value = _figure(name, text, decimal_comma)
         if value is not None and name == "global_batch_seqs" and "tok" in text.lower():
             name = "tokens_per_step"
         if value is not None and LIMITS[name][0] <= value <= LIMITS[name][1]:
             numbers[name] = value
         elif text.lower() not in UNKNOWN:
-            unreadable.append(f"{name} {text!r}")
-    return PublishedRow(line, texts, numbers, tuple(unreadable))
+            unreadable.append(f"{name} {text[:MAX_FIGURE]!r}")
+    return PublishedRow(line.number, texts, numbers, tuple(unreadable), problem)
+
+
+def _figure(column: str, text: str, decimal_comma: bool) -> float | None:
+    """The figure of a cell in the unit of its column; None if it holds none."""
+    if len(text) > MAX_FIGURE:
+        return None
+    is_integer = column in INTEGERS
+    if decimal_comma and not is_integer:
+        text = re.sub(
+            r"^(\D*)(\d[\d.]*),(\d+)", lambda found: f"{found[1]}{found[2].replace('.', '')}.{found[3]}", text
+        )
+    if column == "step_time_s" and (seconds := _seconds(text)) is not None:
+        return seconds
+    if column == "gpus":
+        text = re.sub(r"^(\d+)(?: *nodes?)? *[x×*] *(\d+).*", lambda found: str(int(found[1]) * int(found[2])), text)
+        if re.match(r"\d+ *nodes?\b", text, re.IGNORECASE):
+            return None
+    value = number(
+        re.sub(r"^\d{1,3}(\.\d{3})+$", lambda found: found[0].replace(".", ""), text) if is_integer else text
+    )
+    if value is None or (is_integer and not value.is_integer()):
+        return None
+    if column in SHARES:
+        return 100.0 * value if value <= 1 and "%" not in text else value
+    if re.match(r"[^\d%]*\d[\d.,_ ]*%", text):
+        return None
+    if column == "seq_len" and (scale := re.match(r"[\d.]+\s*([km])(?!i)", text, re.IGNORECASE)):
+        return value * {"k": 1.024, "m": 1.024**2}[scale[1].lower()]  # 8k tokens are 8,192
+    if column == "params_b" and (
+        value >= PLAIN_PARAMETERS or re.match(r"[~\s]*[\d.,]+\s*[kmbt]\b", text, re.IGNORECASE)
+    ):
+        return value / 1e9
+    pattern, size = UNITS.get(column, ("$^", 1.0))
+    return value * (size if re.search(pattern, text, re.IGNORECASE) else 1.0)
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds of a text with units or colons, such as `1173 ms`, `1m 10s`, `00:01:17`; None for any other text."""
+    if clock := re.match(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)\b", text):
+        return 3_600 * float(clock[1] or 0) + 60 * float(clock[2]) + float(clock[3])
+    parts = re.match(
+        rf"[~≈]*\s*((?:{AMOUNT}(?:h|min|ms|milli|us|µs|m|s(?!tep))[a-z]*[.,]?\s*(?:and\s)?\s*)+)", text, re.IGNORECASE
+    )
+    if parts is None:
+        return None
+    amounts = re.findall(rf"({AMOUNT})(h|ms|milli|us|µs|m|s)", parts[1], re.IGNORECASE)
+    units = [SECONDS["ms" if unit.lower() == "milli" else unit.lower()] for _, unit in amounts]
+    return sum((number(amount) or 0.0) * unit for (amount, _), unit in zip(amounts, units, strict=True))
 
 
 def number(text: str) -> float | None:
-    """The first number of a text such as "1,536", "~4.2M", "2048 (inferred)", "1e3"; None if it holds none."""
-    cleaned = re.sub(r"(?<=\d)[,_](?=\d{3}(\D|$))", "", text.strip().lower())
+    """The first number of a text such as "1,536", "1 536", "~4.2M", "2048 (inferred)", "1e3"; None if it holds none.
+
+    Separators of thousands are commas, underscores, apostrophes and spaces; any other comma is a decimal point.
+    """
+    cleaned = re.sub(r"(?<=\d)[,_'’\s](?=\d{3}(?!\d))", "", text.strip().lower())
+    cleaned = re.sub(r"^([^\d]*\d+),(?=\d)", r"\1.", cleaned)
     match = re.match(
-        r"^[~≈<>=±\s]*(?:about|approx\.?|ca\.?)?\s*([-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)\s*([kmbgt](?![a-z]))?", cleaned
+        r"^[~≈<>=±\s]*(?:about|approx\.?|ca\.?)?\s*([-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)\s*((?:[kmg]i|[kmbgt])(?![a-z]))?",
+        cleaned,
     )
-    return float(match[1]) * SCALES.get(match[2] or "", 1.0) if match else None
+    return float(match[1]) * SCALES[match[2] or ""] if match else None
 
 
 def _hardware_suffix(hardware: str, source: str, name: str) -> str:

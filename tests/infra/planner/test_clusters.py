@@ -18,6 +18,9 @@ from infra.planner.clusters import read_cluster
         ("L4", "L4"), ("GH200", "H200"),
         ("TPU v5e", "TPU-v5e"), ("TPU v5p-512", "TPU-v5p"), ("Google TPUv4", "TPU-v4"), ("NVIDIA L40S", "L40S"),
         ("A800 80GB", "A800"), ("H20", "H20"), ("Intel Gaudi 2", "Gaudi2"), ("trn2.48xlarge", "Trainium2"),
+        ("40GB A100", "A100-40GB"), ("ND A100 v4", "A100-80GB"), ("Cloud TPU v3", "TPU-v3"),
+        ("TPU v5 lite", "TPU-v5e"), ("2x Intel Xeon 8480", "CPU-96"), ("L4 24GB", "L4"), ("a10080gb", "A100-80GB"),
+        ("A1000", None), ("ND MI355X v4", None),
         ("Cerebras CS-3", None), ("", None), ("a quantum computer", None), ("GPU-H1000", None),
     ],
 )  # fmt: skip
@@ -32,6 +35,15 @@ def test_every_accelerator_is_found_by_its_name_and_consistent():
         assert accelerator.sustained_flops < accelerator.peak_flops
         assert accelerator.network_bandwidth <= accelerator.link_bandwidth < accelerator.memory_bandwidth
         assert accelerator.source
+
+
+@pytest.mark.parametrize(
+    ("text", "gib"),
+    [("Tesla V100-SXM2-16GB", 16), ("V100", 32), ("A100-SXM-64GB", 64), ("DGX A100 640GB", 80), ("GH200 96GB", 96),
+     ("A100 80GB with 1600 Gbps", 80), ("A100-PCIE-40GB", 40)],
+)  # fmt: skip
+def test_a_version_of_less_memory_is_told_by_its_name(text, gib):
+    assert find_accelerator(text).memory_bytes == gib * 2**30
 
 
 def test_a_power_limit_slows_products_by_its_cube_root():

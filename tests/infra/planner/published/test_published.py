@@ -1,4 +1,5 @@
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def run_of(tmp_path, **changes):
     [
         ("1,536", 1536), ("~4.2M", 4.2e6), ("2048 (inferred)", 2048), ("1e3", 1000), ("82.4", 82.4), ("", None),
         ("n/a", None), ("18432 / 2048 per expert", 18432), ("3_145_728", 3_145_728), ("about 105 s", 105), ("8k", 8000),
-        ("64 GPUs", 64), (">= 3", 3), ("0x10", 0),
+        ("64 GPUs", 64), (">= 3", 3), ("0x10", 0), ("1 536", 1536), ("1'536", 1536), ("1\u00a0536", 1536), ("1,5", 1.5),
+        ("1,234,567.5", 1234567.5), ("128Ki", 2**17), ("67.6 GiB", 67.6), ("41,2%", 41.2),
     ],
 )  # fmt: skip
 def test_numbers_in_any_spelling(text, value):
@@ -70,7 +72,9 @@ def test_what_cannot_be_predicted_is_one_sentence(tmp_path, changes, sentence):
         raise ValueError(result)
 
 
-@pytest.mark.parametrize("value", ["", "n/a", "-3", "0", "lots", "1e30", "999999999", "7"])
+@pytest.mark.parametrize(
+    "value", ["", "n/a", "-3", "0", "lots", "1e30", "999999999", "7", "." * 50_000, "9" * 400, "1,5%"]
+)
 def test_any_column_may_be_missing_or_odd(tmp_path, value):
     """A hostile row is predicted, or refused with one sentence; never an exception."""
     rows = [{**MPT, column: value} for column in COLUMNS]
@@ -138,7 +142,7 @@ def test_other_columns_and_another_order_and_rows_of_other_lengths_do_no_harm(tm
     assert [isinstance(interpret(row), str) for row in read_rows(path)] == [False, True]
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe\x00\x01", b"PK\x03\x04\x00"])
+@pytest.mark.parametrize("content", [b"", b"model,hardware\n", b"a,b\n1,2\n", b"\xff\xfe\x00\x01", b"PK\x03\x04\x00"])
 def test_a_file_that_is_no_table_of_runs_is_refused(tmp_path, content):
     path = tmp_path / "runs.csv"
     path.write_bytes(content)
@@ -167,12 +171,17 @@ def test_errors_of_a_block_by_hand(tmp_path):
         ({"step_time_s": "0.02 min"}, {}),
         ({"global_batch_seqs": "1572864 tokens"}, {}),
         ({"vp": "0", "tp": "-1", "cp": "1e30"}, {}),
+        ({"step_time_s": "0m 1.2s", "seq_len": "2 048", "vocab": "50'368", "gpus": "16 nodes x 8 GPUs"}, {}),
+        ({"step_time_s": "00:01.2", "seq_len": "2Ki", "gpus": "16x8", "global_batch_seqs": "768.0"}, {}),
+        ({"step_time_s": "1,2 s", "vocab": "50.368", "hidden": "4.096", "seq_len": "2.048"}, {"delimiter": ";"}),
+        ({"source": "2\u00d7 faster"}, {"encoding": "cp1252", "delimiter": "|"}),
     ],
 )
 def test_a_row_in_other_forms_is_the_same_run(tmp_path, changes, form):
     plain = {
         "model": "a", "hardware": "H100 80GB", "gpus": "128", "layers": "32", "hidden": "4096", "heads": "32",
         "vocab": "50368", "seq_len": "2048", "global_batch_seqs": "768", "fsdp": "FULL_SHARD", "step_time_s": "1.2",
+        "source": "",
     }  # fmt: skip
     predictions = []
     for name, row, options in (("plain", plain, {}), ("other", {**plain, **changes}, form)):
@@ -198,6 +207,58 @@ def test_absurd_sizes_are_refused_by_name(tmp_path, column, text):
     path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
     refused = interpret(read_rows(str(path))[0])
     assert isinstance(refused, str) and f"{column} {text!r}" in refused
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '"{row}', '{row},"', '"MPT" 7b,{row}', "{row},1,024", "x" * 200_000 + ",{row}",
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_row_costs_its_own_prediction_only(tmp_path, bad):
+    header, row = Path(written(tmp_path, MPT)).read_text().splitlines()
+    path = tmp_path / "broken.csv"
+    path.write_text("\n".join([header, row, bad.replace("{row}", row), row, ""]))
+    first, refused, last = (interpret(one) for one in read_rows(str(path)))
+    assert isinstance(first, Run) and isinstance(last, Run)
+    assert isinstance(refused, str) and refused.startswith("line 3 ") and re.search("no CSV|cells for", refused)
+
+
+@pytest.mark.parametrize(
+    ("text", "precision"),
+    [("", "bf16"), ("n/a", "bf16"), ("BF16/FP32", "bf16"), ("bfloat16", "bf16"), ("mixed", "bf16"), ("half", "fp16"),
+     ("16-mixed", "fp16"), ("float8_e4m3", "fp8"), ("MXFP8", "fp8"), ("float32", "fp32"), ("TF32", "tf32")],
+)  # fmt: skip
+def test_types_of_products_in_any_spelling(tmp_path, text, precision):
+    assert run_of(tmp_path, precision=text).software.precision == precision
+
+
+@pytest.mark.parametrize("text", ["banana", "int4", "fp64", "nvfp4"])
+def test_an_unknown_type_is_refused_for_its_row(tmp_path, text):
+    assert f"precision is {text!r}; expected fp8, bf16" in run_of(tmp_path, precision=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [("none (flash attention)", "none"), ("disabled", "none"), ("No recompute", "none"), ("selective", "selective"),
+     ("activation checkpointing off", "none"), ("-", "none"), ("yes", "full"), ("uniform", "full")],
+)  # fmt: skip
+def test_recomputation_in_any_words(tmp_path, text, mode):
+    assert run_of(tmp_path, recompute=text).layout.recompute == mode
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "value"),
+    [("params_b", "6659M", 6.659), ("params_b", "6,659,000,000", 6.659), ("params_b", "175", 175),
+     ("params_b", "1.3T", 1300), ("memory_gib_per_gpu", "69222 MiB", 67.6), ("step_time_s", "2 h", 7200),
+     ("step_time_s", "1m 10s", 70), ("seq_len", "1M", 2**20), ("mfu_pct", "0.41", 41), ("mfu_pct", "41 %", 41),
+     ("memory_gib_per_gpu", "84%", None), ("tflops_per_gpu", "45%", None), ("gpus", "16 nodes", None),
+     ("micro_batch", "1.5", None)],
+)  # fmt: skip
+def test_cells_with_units_are_in_the_columns_unit_or_unreadable(tmp_path, column, text, value):
+    [row] = read_rows(written(tmp_path, {**MPT, column: text}))
+    assert row.get(column) == (value if value is None else pytest.approx(value, rel=1e-4))
+    assert (value is None) == (f"{column} {text!r}" in row.unreadable)
 
 
 def test_an_absurd_measurement_is_none(tmp_path):
