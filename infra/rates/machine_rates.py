@@ -7,7 +7,6 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,11 +55,11 @@ def machine_rates(measure: bool = False) -> MachineRates | None:
     return known
 
 
-def measured_now(rates: Sequence[Rate] = (), seconds: float = 0.0) -> MachineRates:
-    """Products and memory, measured now, with rates of stages that were measured otherwise."""
+def measured_now() -> MachineRates:
+    """Products and memory, measured now, without rates of stages."""
     return MachineRates(
         key=machine_key(), machine=machine(), measured=datetime.now(UTC), products=measure_products(),
-        memory=measure_memory(), rates=tuple(rates), seconds=seconds,
+        memory=measure_memory(),
     )  # fmt: skip
 
 
