@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 
@@ -43,6 +44,12 @@ MEMORY_SHARE = 0.25
 STATE_BYTES = 16
 WARM_UP_VOCABULARY, MAX_VOCABULARY = 512, 4_096
 """Entries that the text of each run is sure to yield."""
+OPTIONAL: dict[str, Any] = {
+    "synthesize": {"methods": [{"kind": "swap", "share": 0.2}]},
+    # Without entities: starting spaCy takes longer than all else; the rest teaches the speed of this machine.
+    "profile": {"coverage": {"entity_pipelines": [], "toxicity_megabytes": 1.0, "sampled_documents": 100}},
+}
+"""Optional stages, as far as they are measured."""
 LIKE_TRAINING = ("compress train", "compress forward", "benchmark forward")
 """Work with the network that is not measured by itself: it is taken to differ from the table as training does."""
 Report = Callable[[str], None]
@@ -96,8 +103,12 @@ def _survived(what: str, report: Report) -> Iterator[None]:
 
 
 def _data_rates(store: str, base: MachineRates, engine: Engine) -> list[Rate]:
-    """Rates of the data stages, by the larger of two runs, and their starts, by the smaller."""
-    _run(store, calibration_config(None, base, WARM_UP_BYTES, WARM_UP_VOCABULARY, engine), DATA)
+    """Rates of the data stages, by the larger of two runs, and their starts, by the smaller.
+
+    Optional stages are in the larger one only: their starts, of several seconds, would take the minute beyond its end.
+    """
+    small = calibration_config(None, base, WARM_UP_BYTES, WARM_UP_VOCABULARY, engine)
+    _run(store, small.model_copy(update=dict.fromkeys(OPTIONAL)), DATA)
     first = list(CostRecords(store).newest())
     _run(store, calibration_config(None, base, engine=engine), DATA)
     rates = _known_rates(store)
@@ -159,6 +170,8 @@ def calibration_config(
 ) -> RunConfigBase:
     """A small run: Python's documentation, and some steps of a network, by default of the demo's.
 
+    Synthesis and profile are in it, with what is fast in them.
+
     Args:
         trained: the network and how it is trained.
         machine: rates of products, which decide the number of steps.
@@ -183,6 +196,7 @@ def calibration_config(
             "partition_bytes": source_bytes // PARTITIONS,
         },
         "dedup": {"held_out_share": 0.1},
+        **OPTIONAL,
         "tokenize": {"vocabulary_size": vocabulary},
         "pretrain": pretrain | short,
     }

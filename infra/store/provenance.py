@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+ABSENT = "absent"
+"""Version of a package that is not installed."""
 PACKAGES_THAT_MATTER = (
     "headrace", "torch", "ray", "prefect", "pyarrow", "numpy", "tokenizers", "datasketch", "ftfy", "safetensors",
 )  # fmt: skip
@@ -61,7 +63,7 @@ def _installed_version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "absent"
+        return ABSENT
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """WordNet 3.x, read from its own data files (Fellbaum 1998; the formats are those of wndb(5WN) and cntlist(5WN)).
 
-- `installed_folder`: where the files are, or an error with the command that installs them
+- `installed_folder`, `is_installed`: where the files are, or an error with the command that installs them
 - `load`: the WordNet of a folder, parsed once per process
 - `digest_of`: its digest, without parsing it
 - `WordNet`: senses of a base form, base forms of an inflected word
@@ -113,6 +113,14 @@ class WordNet:
             for base_form in base_forms:
                 forms.setdefault((base_form, part_of_speech), []).append(inflected)
         return {key: tuple(sorted(inflected)) for key, inflected in forms.items()}
+
+
+def is_installed(folder: str | None = None) -> bool:
+    """Whether `installed_folder` has one."""
+    try:
+        return installed_folder(folder).is_dir()
+    except EnvironmentProblem:
+        return False
 
 
 def installed_folder(folder: str | None = None) -> Path:

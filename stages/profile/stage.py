@@ -20,9 +20,19 @@ from stages.profile.coverage.analyses import (
 )
 from stages.stage import Stage, StageContext
 
-TEXT_BYTES_PER_SECOND = 4e6
-"""Per core."""
-START_SECONDS = 1.0
+TEXT_BYTES_PER_SECOND = 3e6
+"""Per core, without coverage."""
+MERGED_BYTES_PER_SECOND = 28e6
+"""Per core: text whose counted types are merged into a slice and measured."""
+SAMPLE_SECONDS = 2.5e-3
+"""Per sampled document: what topics, genres and keywords are learned from, in one process."""
+PROCESS_SECONDS, SLICE_SECONDS = 2.0, 0.1
+"""Seconds of a core: imports in each process; topics, genres and keywords of a slice."""
+MEAN_SLICES = 3
+"""Slices that a plan expects of a dimension, whose values it does not know."""
+START_SECONDS = 0.2
+WHOLE_AND_SPLITS = 2
+"""Times that each document is counted besides its genre, language, source and domain: in all, and in its split."""
 STATE_BYTES = 24 * 4
 """Memory per type that a slice counts: two states of 24 bytes per type are merged into a third."""
 SUMMARY = ("documents", "length.words.total", "entropy.unigram.miller_madow", "zipf.exponent", "heaps.exponent")
@@ -49,23 +59,42 @@ class ProfileStage(Stage):
         return coverage_sources(config.coverage) if config.coverage else {}
 
     def estimate(self, config: ProfileConfig, volume: Volume, capacity: Capacity) -> Estimate:
-        """Estimate from the bytes of text, and from the samples of coverage."""
+        """Estimate from the bytes of text, the dimensions of slices, and the samples of coverage."""
         states = STATE_BYTES * (config.word_types + 2 * config.ngram_types)
-        entities = ENTITY_BYTES if config.coverage and config.coverage.entity_pipelines else 0
-        process = data_process_bytes(volume.text_bytes) + min(states, 4 * volume.text_bytes) + entities
-        memory = capacity.per_node * process
-        analyzed = ("choose slices", "analyze", "fit", "merge")
+        coverage, size = config.coverage, volume.text_bytes
+        entities = ENTITY_BYTES if coverage and coverage.entity_pipelines else 0
+        process = data_process_bytes(size) + min(states, 4 * size) + entities
+        limits = config.slices.model_dump().values()
+        dimensions = WHOLE_AND_SPLITS + sum(limit > 0 for limit in limits)
+        slices = WHOLE_AND_SPLITS + 1 + sum(min(limit, MEAN_SLICES) for limit in limits)
+        analyzed = ("choose slices", "analyze")
         return Estimate.of_work(
             Work(
-                kind="profile", amount=volume.text_bytes, rate=TEXT_BYTES_PER_SECOND, parallel=capacity.partitions,
-                phases=analyzed,
+                kind="profile", amount=size, rate=TEXT_BYTES_PER_SECOND, parallel=capacity.partitions, phases=analyzed
             ),
             Work(
-                kind="profile coverage", amount=coverage_seconds(config.coverage, volume) if config.coverage else 0,
+                kind="profile processes", amount=capacity.partitions, rate=1 / PROCESS_SECONDS,
+                parallel=capacity.partitions, phases=analyzed,
+            ),
+            Work(
+                kind="profile coverage",
+                amount=coverage_seconds(coverage, volume, capacity.partitions) if coverage else 0,
                 rate=1, parallel=capacity.partitions, phases=analyzed,
             ),
+            Work(
+                kind="profile sample", amount=min(coverage.sampled_documents, volume.documents) if coverage else 0,
+                rate=1 / SAMPLE_SECONDS, phases=("fit",),
+            ),
+            Work(
+                kind="profile slices", amount=dimensions * size, rate=MERGED_BYTES_PER_SECOND,
+                parallel=capacity.partitions, phases=("merge",),
+            ),
+            Work(
+                kind="profile slice models", amount=slices if coverage else 0, rate=1 / SLICE_SECONDS,
+                parallel=capacity.partitions, phases=("merge",),
+            ),
             Work(kind="profile start", amount=1, rate=1 / START_SECONDS),
-            peak_memory_bytes=memory,
+            peak_memory_bytes=capacity.per_node * process,
             output=volume,
         )  # fmt: skip
 

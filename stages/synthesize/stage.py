@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_schemas.artifact_kinds import CORPUS, ArtifactKind
@@ -18,6 +19,7 @@ from stages.stage import Sources, Stage, StageContext
 from stages.synthesize.config import SynthesizeConfig, labels
 
 if TYPE_CHECKING:
+    from stages.synthesize.methods_config import MethodConfig
     from stages.synthesize.records import MethodRecord
     from stages.synthesize.rounds import MadePart
     from stages.synthesize.shares import Quota
@@ -25,9 +27,13 @@ if TYPE_CHECKING:
 TEXT_BYTES_PER_SECOND = {"apertium": 22e3, "local_models": 2e3, "endpoint": 2e3, "checkpoint": 2e3}
 """Per core, by kind of method."""
 OTHER_BYTES_PER_SECOND = 1e6
-CORPUS_BYTES_PER_SECOND = 20e6
-"""Per core: ranks, signatures and copies of the corpus."""
-START_SECONDS = 1.0
+CORPUS_BYTES_PER_SECOND = 40e6
+"""Per core: ranks and copies of the corpus."""
+SIGNED_BYTES_PER_SECOND = 30e6
+"""Per core: signatures of the corpus, which near duplicates are found by."""
+REMOTE = ("endpoint", "checkpoint", "local_models")
+"""Methods whose engine is large or elsewhere: a plan takes it to be there."""
+START_SECONDS = 0.4
 SHARE_ACCEPTED = 0.7
 WRITTEN_SHARE = 0.4
 """Bytes of all tables over those of the corpus with its synthetic texts."""
@@ -77,20 +83,29 @@ class SynthesizeStage(Stage):
         return Sources(fingerprints | benchmarks.fingerprints, (benchmarks, methods, missing))
 
     def estimate(self, config: SynthesizeConfig, volume: Volume, capacity: Capacity) -> Estimate:
-        """Estimate from the bytes of text and the shares."""
+        """Estimate from the bytes of text, the shares, and the gates; without methods that are left out here."""
+        shares = {method.kind: 0.0 for method in config.methods}
+        for label, method in zip(labels(config.methods), config.methods, strict=True):
+            if not _is_left_out(config, method):
+                shares[method.kind] += _mean_share(config, label, method.share)
+        made = volume.text_bytes / SHARE_ACCEPTED
         texts = [
             Work(
-                kind=f"synthesize {method.kind}", amount=volume.text_bytes * method.share / SHARE_ACCEPTED,
-                rate=TEXT_BYTES_PER_SECOND.get(method.kind, OTHER_BYTES_PER_SECOND), parallel=capacity.partitions,
+                kind=f"synthesize {kind}", amount=made * share,
+                rate=TEXT_BYTES_PER_SECOND.get(kind, OTHER_BYTES_PER_SECOND), parallel=capacity.partitions,
                 phases=("texts",),
             )
-            for method in config.methods
+            for kind, share in shares.items()
         ]  # fmt: skip
-        more = 1 + sum(method.share for method in config.methods)
+        more = 1 + sum(shares.values())
         output = volume.scaled(int(volume.documents * more), int(volume.text_bytes * more))
         memory = capacity.per_node * data_process_bytes(volume.text_bytes)
         return Estimate.of_work(
             *texts,
+            Work(
+                kind="synthesize near", amount=volume.text_bytes if config.gates.near and more > 1 else 0,
+                rate=SIGNED_BYTES_PER_SECOND, parallel=capacity.partitions, phases=("texts",),
+            ),
             Work(
                 kind="synthesize corpus", amount=volume.text_bytes, rate=CORPUS_BYTES_PER_SECOND,
                 parallel=capacity.partitions, phases=("parents", "write"),
@@ -184,6 +199,24 @@ def _methods(config: SynthesizeConfig, store: str) -> tuple[list["MethodRecord"]
         ranking = getattr(settings, "parents_of", None) or label
         methods.append(MethodRecord(label, settings.kind, parameters_of(settings), engine, version, ranking))
     return methods, missing
+
+
+def _is_left_out(config: SynthesizeConfig, method: "MethodConfig") -> bool:
+    """Whether the config leaves a method out whose engine is not installed here."""
+    from stages.synthesize.methods import build_method
+
+    if config.missing_engines == "refuse" or method.kind in REMOTE:
+        return False
+    try:
+        build_method(method, None)
+    except EnvironmentProblem:
+        return True
+    return False
+
+
+def _mean_share(config: SynthesizeConfig, label: str, share: float) -> float:
+    """Mean of a method's share in the genres that the config names and in all others, whose sizes are not known."""
+    return fmean([share, *(shares.get(label, share) for shares in config.shares.values())])
 
 
 def _present(shares: Sequence[Fraction], is_missing: Sequence[bool]) -> list[Fraction]:

