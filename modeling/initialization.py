@@ -88,7 +88,7 @@ def initial_std(name: str, config: TransformerConfig) -> float:
     if ".projections." in name:
         _, band_width = config.bands[int(name.split(".")[-2])]
         return 1 / math.sqrt(band_width)
-    if _is_outside_layers(name):
+    if is_outside_layers(name):
         return std
     if name.endswith("router.weight"):
         return std / width_ratio
@@ -135,8 +135,9 @@ def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
     """Whether it is a matrix whose number of inputs grows with the network."""
-    return _is_matrix(name, parameter) and not _is_outside_layers(name)
+    return _is_matrix(name, parameter) and not is_outside_layers(name)
 
 
-def _is_outside_layers(name: str) -> bool:
+def is_outside_layers(name: str) -> bool:
+    """Whether it belongs to embedding or head, by its name in `Transformer.named_parameters()`."""
     return name.startswith(("embedding.", "head."))

@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
-from modeling.initialization import epsilon_scale, learning_rate_scale, weight_decay_scale
+from modeling.initialization import epsilon_scale, is_outside_layers, learning_rate_scale, weight_decay_scale
 from modeling.training.kinds import OptimizerKind, Precision
 from modeling.training.muon import Muon
 from modeling.transformer import Transformer
@@ -58,6 +58,7 @@ def build_optimizer(
     momentum: float,
     precision: Precision = "fp32",
     sharers: ProcessGroup | None = None,
+    embedding_rate: float = 1.0,
 ) -> Optimizer:
     """Build the optimizer `kind`.
 
@@ -77,22 +78,28 @@ def build_optimizer(
         momentum: momentum of SGD or Muon; 0.95 is usual for Muon.
         precision: of the training; bf16 is that of Muon's products too.
         sharers: processes that share out Muon's work, see `Muon`.
+        embedding_rate: factor on the learning rate of embedding and head, tied or not, and of their projections.
 
     Raises:
         ValueError: if there is no such optimizer.
     """
     match kind:
         case "adamw":
-            return build_adamw(model, learning_rate, betas, weight_decay)
+            return build_adamw(model, learning_rate, betas, weight_decay, embedding_rate)
         case "muon":
-            return _build_muon(model, learning_rate, betas, weight_decay, momentum, precision, sharers)
+            return _build_muon(model, learning_rate, betas, weight_decay, momentum, precision, sharers, embedding_rate)
         case "sgd":
-            return torch.optim.SGD(_groups(model, _sgd_treatment, learning_rate, weight_decay), momentum=momentum)
+            groups = _groups(model, _sgd_treatment, learning_rate, weight_decay, embedding_rate)
+            return torch.optim.SGD(groups, momentum=momentum)
     raise ValueError(f"optimizer is {kind!r}; accepted are {', '.join(get_args(OptimizerKind))}")
 
 
 def build_adamw(
-    model: nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float
+    model: nn.Module,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    embedding_rate: float = 1.0,
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019, 1711.05101) by the rules of `modeling.initialization`.
 
@@ -104,8 +111,9 @@ def build_adamw(
         learning_rate: initial learning rate, which `training_step` overwrites; at the base shape, if there is one.
         betas: decay rates of the first and second moment.
         weight_decay: decay per step, multiplied by the learning rate; at the base shape, if there is one.
+        embedding_rate: as in `build_optimizer`.
     """
-    groups = _groups(model, _adamw_treatment, learning_rate, weight_decay)
+    groups = _groups(model, _adamw_treatment, learning_rate, weight_decay, embedding_rate)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
 
 
@@ -127,6 +135,7 @@ def _build_muon(
     momentum: float,
     precision: Precision,
     sharers: ProcessGroup | None,
+    embedding_rate: float,
 ) -> Optimizer:
     def others(name: str, parameter: nn.Parameter, config: TransformerConfig) -> _Treatment | None:
         return None if trained_by_muon(name, parameter) else _adamw_treatment(name, parameter, config)
@@ -135,18 +144,22 @@ def _build_muon(
     if matrices := _groups(model, _muon_treatment, learning_rate, weight_decay):
         products = torch.bfloat16 if precision == "bf16" else torch.float32
         optimizers.append(Muon(matrices, learning_rate, momentum, weight_decay, products, sharers))
-    if remaining := _groups(model, others, learning_rate, weight_decay):
+    if remaining := _groups(model, others, learning_rate, weight_decay, embedding_rate):
         optimizers.append(torch.optim.AdamW(remaining, lr=learning_rate, betas=betas, fused=True))
     return CombinedOptimizer(optimizers)
 
 
-def _groups(model: nn.Module, rule: _Rule, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+def _groups(
+    model: nn.Module, rule: _Rule, learning_rate: float, weight_decay: float, embedding_rate: float = 1.0
+) -> list[dict[str, Any]]:
     """Parameter groups by the settings of `rule`, those with weight decay first."""
     groups: dict[tuple[_Treatment, bool], list[nn.Parameter]] = {}
     for network, config in _networks(model):
         for name, parameter in network.named_parameters():
             treatment = rule(name, parameter, config)
             if treatment is not None:
+                if is_outside_layers(name):
+                    treatment = treatment._replace(rate=treatment.rate * embedding_rate)
                 groups.setdefault((treatment, isinstance(parameter, DTensor)), []).append(parameter)
     ordered = sorted(groups.items(), key=itemgetter(0), reverse=True)
     return [

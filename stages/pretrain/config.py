@@ -91,6 +91,12 @@ class PretrainConfig(StageConfig):
     peak_learning_rate: float = Field(
         6e-4, gt=0, description="learning rate after warm-up; the default is GPT-3's for AdamW"
     )
+    embedding_rate: float = Field(
+        1.0,
+        gt=0,
+        description="learning rate of embedding and head, as a multiple of that of the layers; small networks in short "
+        "runs can gain from 3 to 6 (docs/results/training.md)",
+    )
     schedule: ScheduleKind = Field(
         "cosine",
         description="schedule of the learning rate after warm-up: cosine (SGDR, 1608.03983), linear (2502.15938), or "

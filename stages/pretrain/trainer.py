@@ -92,6 +92,7 @@ def _train(job: TrainingJob, plan: BatchPlan, rank: int, device: torch.device) -
             config.momentum,
             plan.precision,
             network.mesh.same_parameters if network.mesh else None,
+            config.embedding_rate,
         )
         half_life = config.ensemble.half_life(plan.steps)
         state = TrainingState(

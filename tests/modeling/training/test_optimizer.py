@@ -105,6 +105,19 @@ def build(
     return build_optimizer(model, kind, learning_rate, (0.9, 0.95), weight_decay, momentum=0.9, **sharing)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+def test_embedding_and_head_may_have_another_rate(kind, tied):
+    model = small_network(tied_embeddings=tied, embedding_bands=({"entries": 8, "width": 8}, {"width": 4}))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    scales = {
+        names[id(parameter)]: group["learning_rate_scale"]
+        for group in build(model, kind, embedding_rate=3.0).param_groups
+        for parameter in group["params"]
+    }
+    assert scales == {name: 3.0 if name.startswith(("embedding.", "head.")) else 1.0 for name in names.values()}
+
+
 def train(model: nn.Module, optimizer: Optimizer, first: int, last: int) -> None:
     for step in range(first, last + 1):
         training_step(model, optimizer, [random_tokens(2, 17, seed=step)], 0.02 / step, clip_norm=1.0, precision="fp32")
