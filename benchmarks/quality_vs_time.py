@@ -1,21 +1,26 @@
 """Held-out bits per byte after equal wall time: `python -m benchmarks.quality_vs_time [--quick] [--seconds S]`.
 
 The corpus is the demo's: `headrace run configs/demo.yaml --until tokenize` in a store of its own, created at the
-first use. Two networks of the demo's size, 4 layers x 128, context 256, on the same tokens, all cores, alternating:
+first use. Three networks of the demo's size, 4 layers x 128, context 256, on the same tokens, all cores, alternating:
 
 - nanoGPT: its network and step (`benchmarks/common/nanogpt.py`), its recipe for small networks (a cosine to a tenth of
-  the rate, beta2 0.99) with the best rate, batch and warm-up that were found for it (docs/results/training.md): 3e-3,
-  8 rows, half of the time; `--nanogpt-rate`, `--nanogpt-rows` and `--nanogpt-warmup` change them
+  the rate, beta2 0.99), in fp32, which it uses on a CPU
+- nanochat: its network, optimizer and schedules (`benchmarks/common/nanochat.py`), in bf16 if the processor multiplies
+  it fast
 - Headrace: the demo config's own settings
 
-Each process trains for the same wall-clock seconds, its schedule following the clock, and is then measured on the same
-held-out windows. Warm-up is a share for both, as a fixed number of steps would be the whole of a short run.
-bpb_ratio_vs_nanogpt: ours over nanoGPT's, median of the pairs; below 1 is better.
+The peers have the best settings that were found for them at this size (docs/results/training.md): `--nanogpt` and
+`--nanochat` change them. Each process trains for the same wall-clock seconds, its schedule following the clock, and is
+then measured on the same held-out windows. Warm-up is a share for all, as a fixed number of steps would be the whole of
+a short run. Rounds differ in their seed, of the weights and of the order of the data.
 
-`--tokens N` trains both on N tokens in place of a time, for a machine with other work on it; the clock then decides
-nothing, and a step's cost is not compared.
+bpb_ratio_vs_nanogpt, bpb_ratio_vs_nanochat: ours over theirs, median of the rounds; below 1 is better.
+bpb_ratio_vs_best: over the better peer of each round.
 
-`--try NAME=VALUE ...` changes our recipe and skips the comparison; the variants tried are in docs/results.md.
+`--tokens N` trains all on N tokens in place of a time, for a machine with other work on it; the clock then decides
+nothing, and a step's cost is not compared. `--only NAME ...` runs some of the three.
+
+`--try NAME=VALUE ...` changes our recipe; the variants tried are in docs/results/training.md.
 """
 
 import argparse
@@ -26,10 +31,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -37,51 +41,42 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.common.nanogpt import NanoGPT, NanoShape, train_step
-from benchmarks.common.nanogpt import build_optimizer as build_nanogpt_optimizer
+from benchmarks.common.nanochat import NanochatSettings
+from benchmarks.common.recipes import (
+    PEERS,
+    NanogptSettings,
+    Recipe,
+    RecipeName,
+    headrace_recipe,
+    nanochat_recipe,
+    nanogpt_recipe,
+    with_overrides,
+)
 from flows.commands.lineage import find_artifact
 from flows.run_config import load_run_config
 from infra.store.artifacts import Artifact
 from infra.workers.ray_session import MALLOC_TUNABLES
-from modeling.loss.cross_entropy import next_token_loss
-from modeling.training.optimizer import build_optimizer
-from modeling.training.schedule import ScheduleKind, learning_rate_at
-from modeling.training.step import training_step
-from modeling.transformer import Transformer
 from stages.common.token_stream import TokenStream, WindowSampler
 from stages.pretrain.config import PretrainConfig
-from stages.pretrain.stage import model_config_for
 
 CONFIG = "configs/demo.yaml"
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 EVALUATED_ROWS = 512
-SCHEDULE_STEPS = 1_000_000
-"""Length of the learning-rate schedules, which follow the share of time elapsed."""
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """A network and its training step, as the timed loop uses them."""
-
-    step: Callable[[list[Tensor], float], None]
-    """Takes micro-batches and the share of time elapsed."""
-    loss: Callable[[Tensor], float]
-    rows: int
-    micro_batch: int
-    context_length: int
+Results = Mapping[str, float]
+"""bits_per_byte, tokens and seconds of a recipe in one round."""
 
 
 def main() -> None:
-    """Alternate the recipes; print the table and the ratio."""
+    """Alternate the recipes; print the table and the ratios."""
     arguments = _arguments()
     if arguments.recipe:
         print(json.dumps(_train_and_evaluate(arguments)))
         return
     _prepare(arguments.store, arguments.quick)
-    names = ["headrace"] if arguments.overrides else ["nanogpt", "headrace"]
-    rounds = [{name: _run_recipe(name, arguments) for name in names} for _ in range(arguments.rounds)]
+    rounds = [{name: _run_recipe(name, seed, arguments) for name in arguments.only} for seed in range(arguments.rounds)]
     table = Table("recipe", "bits per byte", "tokens trained on", "tokens/s")
-    for name in names:
+    for name in arguments.only:
         bits_per_byte, tokens, seconds = (
             statistics.median(results[name][metric] for results in rounds)
             for metric in ("bits_per_byte", "tokens", "seconds")
@@ -89,13 +84,21 @@ def main() -> None:
         table.add_row(name, f"{bits_per_byte:.4f}", f"{tokens:,.0f}", f"{tokens / seconds:,.0f}")
     Console().print(table)
     budget = {"tokens": arguments.tokens} if arguments.tokens else {"seconds": arguments.seconds}
-    summary: dict[str, Any] = {**budget, "rounds": arguments.rounds}
-    if len(names) == 2:
-        ratios = [results["headrace"]["bits_per_byte"] / results["nanogpt"]["bits_per_byte"] for results in rounds]
-        summary["bpb_ratio_vs_nanogpt"] = round(statistics.median(ratios), 4)
-    else:
-        summary["bits_per_byte"] = [round(results["headrace"]["bits_per_byte"], 4) for results in rounds]
-    print(json.dumps(summary))
+    print(json.dumps({**budget, "rounds": arguments.rounds, **summarize(rounds)}))
+
+
+def summarize(rounds: Sequence[Mapping[str, Results]]) -> dict[str, Any]:
+    """Bits per byte of every round, and the medians of our ratios to the peers that ran."""
+    values = {name: [results[name]["bits_per_byte"] for results in rounds] for name in rounds[0]}
+    summary: dict[str, Any] = {"bits_per_byte": {name: [round(v, 4) for v in values[name]] for name in values}}
+    peers = [name for name in PEERS if name in values]
+    if "headrace" not in values or not peers:
+        return summary
+    best = [min(of_round) for of_round in zip(*(values[name] for name in peers), strict=True)]
+    for name, theirs in [*((name, values[name]) for name in peers), ("best", best)]:
+        ratios = [ours / peer for ours, peer in zip(values["headrace"], theirs, strict=True)]
+        summary[f"bpb_ratio_vs_{name}"] = round(statistics.median(ratios), 4)
+    return summary
 
 
 def _arguments() -> argparse.Namespace:
@@ -103,18 +106,24 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tenth of the corpus, 40 seconds each, one round")
     parser.add_argument("--seconds", type=float, help="of training per recipe (default: 180)")
     parser.add_argument("--tokens", type=int, help="tokens to train each recipe on, in place of a time")
-    parser.add_argument("--rounds", type=int, help="pairs of runs (default: 3)")
+    parser.add_argument("--rounds", type=int, help="runs of each recipe (default: 3)")
     parser.add_argument("--store", help="artifact store of the tokens (default: ./.headrace-quality)")
-    parser.add_argument("--nanogpt-rate", type=float, default=3e-3)
-    parser.add_argument("--nanogpt-rows", type=int, default=8)
-    parser.add_argument("--nanogpt-warmup", type=float, default=0.5, help="share of warm-up (default: 0.5)")
+    names = list(get_args(RecipeName))
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="recipes to run (default: all)")
     parser.add_argument("--try", dest="overrides", nargs="*", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--recipe", choices=["nanogpt", "headrace"], help=argparse.SUPPRESS)
+    parser.add_argument("--nanogpt", nargs="*", default=[], metavar="NAME=VALUE", help=_fields(NanogptSettings()))
+    parser.add_argument("--nanochat", nargs="*", default=[], metavar="NAME=VALUE", help=_fields(NanochatSettings()))
+    parser.add_argument("--recipe", choices=names, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (40 if arguments.quick else 180)
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
     arguments.store = arguments.store or f"./.headrace-quality{'-quick' if arguments.quick else ''}"
     return arguments
+
+
+def _fields(settings: NanogptSettings | NanochatSettings) -> str:
+    return "any of " + ", ".join(f"{name}={value}" for name, value in vars(settings).items())
 
 
 def _prepare(store: str, quick: bool) -> None:
@@ -126,93 +135,48 @@ def _prepare(store: str, quick: bool) -> None:
     )
 
 
-def _run_recipe(name: str, arguments: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.quality_vs_time", "--recipe", name, "--store", arguments.store]
+def _run_recipe(name: str, seed: int, arguments: argparse.Namespace) -> Results:
+    command = [sys.executable, "-m", "benchmarks.quality_vs_time", "--recipe", name, "--seed", str(seed)]
+    command += ["--store", arguments.store, "--seconds", str(arguments.seconds)]
     command += ["--tokens", str(arguments.tokens)] if arguments.tokens else []
-    command += ["--seconds", str(arguments.seconds), "--nanogpt-rate", str(arguments.nanogpt_rate)]
-    command += ["--nanogpt-rows", str(arguments.nanogpt_rows), "--nanogpt-warmup", str(arguments.nanogpt_warmup)]
-    command += ["--try", *arguments.overrides]
+    command += ["--nanogpt", *arguments.nanogpt, "--nanochat", *arguments.nanochat, "--try", *arguments.overrides]
     environment = dict(os.environ)
     if name == "headrace":
         environment["GLIBC_TUNABLES"] = MALLOC_TUNABLES  # as for training workers
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     results: dict[str, float] = json.loads(output.splitlines()[-1])
     return results
 
 
-def _train_and_evaluate(arguments: argparse.Namespace) -> dict[str, float]:
+def _train_and_evaluate(arguments: argparse.Namespace) -> Results:
     tokens = find_artifact(arguments.store, "latest:tokenize")
     overrides = [f"pretrain.{override}" for override in arguments.overrides]
     config = load_run_config(CONFIG, overrides).stage_config("pretrain")
     assert isinstance(config, PretrainConfig)
-    torch.manual_seed(0)
-    build = _nanogpt if arguments.recipe == "nanogpt" else _headrace
-    recipe = build(config, tokens, arguments)
+    torch.manual_seed(arguments.seed)
+    match arguments.recipe:
+        case "nanogpt":
+            recipe = nanogpt_recipe(config, tokens, with_overrides(NanogptSettings(), arguments.nanogpt))
+        case "nanochat":
+            recipe = nanochat_recipe(config, tokens, with_overrides(NanochatSettings(), arguments.nanochat))
+        case _:
+            recipe = headrace_recipe(config, tokens)
     start = time.perf_counter()
-    trained = _train(recipe, tokens, arguments.seconds, arguments.tokens)
+    trained = _train(recipe, tokens, arguments)
     seconds = time.perf_counter() - start
     return {"bits_per_byte": _bits_per_byte(recipe, tokens), "tokens": trained, "seconds": seconds}
 
 
-def _headrace(config: PretrainConfig, tokens: Artifact, arguments: argparse.Namespace) -> Recipe:
-    model = Transformer(model_config_for(config, tokens)).train()
-    optimizer = build_optimizer(
-        model,
-        config.optimizer,
-        config.peak_learning_rate,
-        (config.beta1, config.beta2),
-        config.weight_decay,
-        config.momentum,
-    )
-
-    def step(batches: list[Tensor], progress: float) -> None:
-        peak = config.peak_learning_rate
-        rate = _rate(progress, config.schedule, peak, peak * config.floor_share, config.warmup_share)
-        training_step(model, optimizer, batches, rate, config.clip_norm, "fp32", config.z_loss)
-
-    def loss(rows: Tensor) -> float:
-        return float(next_token_loss(model.eval(), rows, 0.0).cross_entropy)
-
-    rows = config.batch_tokens // config.model.context_length
-    return Recipe(step, loss, rows, min(rows, 2 * config.micro_batch), config.model.context_length)
-
-
-def _rate(progress: float, schedule: ScheduleKind, peak: float, floor: float, warmup_share: float) -> float:
-    """Learning rate at a share of the time, of which `warmup_share` is warm-up."""
-    step, warmup_steps = max(1, round(progress * SCHEDULE_STEPS)), round(warmup_share * SCHEDULE_STEPS)
-    return learning_rate_at(step, schedule, peak, floor, warmup_steps, total_steps=SCHEDULE_STEPS)
-
-
-def _nanogpt(config: PretrainConfig, tokens: Artifact, arguments: argparse.Namespace) -> Recipe:
-    shape, vocabulary = config.model, model_config_for(config, tokens).vocabulary_size
-    model = NanoGPT(NanoShape(shape.layers, shape.width, shape.heads, shape.context_length, vocabulary))
-    optimizer = build_nanogpt_optimizer(model)
-    for group in optimizer.param_groups:
-        group["betas"] = (0.9, 0.99)
-
-    def step(batches: list[Tensor], progress: float) -> None:
-        peak = arguments.nanogpt_rate
-        rate = _rate(progress, "cosine", peak, 0.1 * peak, arguments.nanogpt_warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        train_step(model, optimizer, batches[0])
-
-    def loss(rows: Tensor) -> float:
-        return float(model(rows[:, :-1], rows[:, 1:]))
-
-    return Recipe(step, loss, arguments.nanogpt_rows, arguments.nanogpt_rows, shape.context_length)
-
-
-def _train(recipe: Recipe, tokens: Artifact, seconds: float, most_tokens: int | None) -> int:
-    """Train for `seconds`, or on `most_tokens`, and return the number of tokens; every recipe reads the same rows."""
-    sampler = WindowSampler(TokenStream(tokens, "train"), recipe.context_length, 0)
+def _train(recipe: Recipe, tokens: Artifact, arguments: argparse.Namespace) -> int:
+    """Train for the seconds, or on the tokens, and return the number of tokens; every recipe reads the same rows."""
+    sampler = WindowSampler(TokenStream(tokens, "train"), recipe.context_length, arguments.seed)
     sampler.rows(0, 1)
     start, rows = time.perf_counter(), 0
 
     def progress() -> float:
-        if most_tokens is not None:
-            return rows * recipe.context_length / most_tokens
-        return (time.perf_counter() - start) / seconds
+        if arguments.tokens is not None:
+            return rows * recipe.context_length / int(arguments.tokens)
+        return (time.perf_counter() - start) / float(arguments.seconds)
 
     while (share := progress()) < 1:
         recipe.step(list(_batches(sampler, rows, recipe)), share)
