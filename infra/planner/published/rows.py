@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_schemas.errors import InputDataError
+from infra.planner.accelerators import find_accelerator
 
 NUMBERS = (
     "params_b", "layers", "hidden", "heads", "ffn", "vocab", "gpus", "tp", "pp", "vp", "cp", "ep", "dp", "micro_batch",
@@ -39,6 +40,8 @@ UNITS = {"tflops_per_gpu": (r"\d\s*pflop", 1e3), "memory_gib_per_gpu": (r"\d\s*m
 """Column -> a pattern of another unit in a cell, and its size."""
 AMOUNT = r"\d[\d.,]*(?:[ \u00a0]\d{3})*\s*"
 SECONDS = {"h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+SMALL = ("step_time_s", "mfu_pct", "hfu_pct")
+"""Columns of figures below a thousand: a comma is a decimal point in any file, unless the cell is in a smaller unit."""
 SHARES = ("mfu_pct", "hfu_pct")
 """Percentages; up to 1 they are read as shares, since no run uses less than a hundredth of its devices."""
 PLAIN_PARAMETERS = 1e6
@@ -194,7 +197,7 @@ def _figure(column: str, text: str, decimal_comma: bool) -> float | None:
     if len(text) > MAX_FIGURE:
         return None
     is_integer = column in INTEGERS
-    if decimal_comma and not is_integer:
+    if not is_integer and (decimal_comma or (column in SMALL and not re.search(r"[mµu]s|milli", text))):
         text = re.sub(
             r"^(\D*)(\d[\d.]*),(\d+)", lambda found: f"{found[1]}{found[2].replace('.', '')}.{found[3]}", text
         )
@@ -255,7 +258,9 @@ def _hardware_suffix(hardware: str, source: str, name: str) -> str:
     """llm-foundry's tables are one per device and precision."""
     if name != "llm-foundry":
         return ""
-    device = re.match(r"([a-z0-9]+_?\d*)gb", hardware.lower())
+    device = re.match(r"([a-z0-9]+_?\d*)gb", re.sub(r"[\s-]+", "_", hardware.lower()))
+    known = find_accelerator(hardware)
+    spelled = known.name if known else hardware[:12]
     kinds = " FP8" if "fp8" in source.lower() else ""
     scale = " large" if "large scale" in source.lower() else ""
-    return f" {device[0].upper().replace('_', '-') if device else hardware[:12]}{kinds}{scale}"
+    return f" {device[0].upper().replace('_', '-') if device else spelled}{kinds}{scale}"

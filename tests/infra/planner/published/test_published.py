@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_schemas.errors import InputDataError
-from infra.planner.published.accuracy import errors_by_block, predict
+from infra.planner.published.accuracy import FITTED_BLOCK, errors_by_block, predict
 from infra.planner.published.interpretation import Run, interpret
 from infra.planner.published.rows import COLUMNS, number, read_rows
 
@@ -251,7 +251,9 @@ def test_recomputation_in_any_words(tmp_path, text, mode):
     ("column", "text", "value"),
     [("params_b", "6659M", 6.659), ("params_b", "6,659,000,000", 6.659), ("params_b", "175", 175),
      ("params_b", "1.3T", 1300), ("memory_gib_per_gpu", "69222 MiB", 67.6), ("step_time_s", "2 h", 7200),
-     ("step_time_s", "1m 10s", 70), ("seq_len", "1M", 2**20), ("mfu_pct", "0.41", 41), ("mfu_pct", "41 %", 41),
+     ("step_time_s", "1m 10s", 70), ("step_time_s", "1,173", 1.173), ("step_time_s", "1,173 ms", 1.173),
+     ("mfu_pct", "41,250", 41.25), ("tokens_s_gpu", "10,500", 10_500), ("tflops_per_gpu", "1,234", 1_234),
+     ("seq_len", "1M", 2**20), ("mfu_pct", "0.41", 41), ("mfu_pct", "41 %", 41),
      ("memory_gib_per_gpu", "84%", None), ("tflops_per_gpu", "45%", None), ("gpus", "16 nodes", None),
      ("micro_batch", "1.5", None)],
 )  # fmt: skip
@@ -259,6 +261,11 @@ def test_cells_with_units_are_in_the_columns_unit_or_unreadable(tmp_path, column
     [row] = read_rows(written(tmp_path, {**MPT, column: text}))
     assert row.get(column) == (value if value is None else pytest.approx(value, rel=1e-4))
     assert (value is None) == (f"{column} {text!r}" in row.unreadable)
+
+
+@pytest.mark.parametrize("text", ["a100_80gb (A100 80GB)", "A100-80GB", "A100-SXM4-80GB", "NVIDIA A100 SXM 80 GB"])
+def test_rows_of_the_fitted_block_are_so_in_any_spelling_of_their_device(tmp_path, text):
+    assert run_of(tmp_path, hardware=text, source="mosaicml/llm-foundry README").row.block == FITTED_BLOCK
 
 
 def test_an_absurd_measurement_is_none(tmp_path):
