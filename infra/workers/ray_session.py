@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
 
 from data_schemas.errors import EnvironmentProblem
 from infra.named_errors import storage_problem
+from infra.workers.idle_workers import idle_workers
 from infra.workers.ray_address import check_reachable
 
 # Read by the C library when a worker process starts: keep freed memory instead of returning it to the system, and use
@@ -45,6 +46,7 @@ _ENVIRONMENT = {
 # Ray's services have no password, and by default most of them listen on all interfaces. On Windows and macOS a Ray that
 # is no cluster has the address 127.0.0.1 and listens there only; this variable makes Linux do the same.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_LOCAL = {**_LOOPBACK, "RAY_preload_python_modules": "infra.workers.preload"}
 
 PRESTART_BYTES = 2 << 30
 """Memory to be available for a start ahead of need; an idle Ray takes a third of it."""
@@ -76,10 +78,14 @@ def ensure_ray() -> None:
         _end_by_exception()
 
 
-def prestart_ray() -> None:
+def prestart_ray(training_workers: int = 0, cpus_per_worker: float = 1.0) -> None:
     """Start Ray on this machine beside other work, for a later `ensure_ray`, which waits for it and reports errors.
 
     Does nothing if Ray is started already, runs elsewhere, or would take memory that this machine does not have.
+
+    Args:
+        training_workers: number of processes to start and keep for training, see `idle_workers`.
+        cpus_per_worker: processors that each of them reserves.
     """
     global _starting
     if _starting or os.environ.get("RAY_ADDRESS") or psutil.virtual_memory().available < PRESTART_BYTES:
@@ -87,14 +93,20 @@ def prestart_ray() -> None:
     _set_environment()
     import ray  # here: imports of two threads may see each other's half-imported modules
 
-    if not ray.is_initialized():
-        _starting = _BackgroundStart()
+    if ray.is_initialized():
+        return
+    start_idle_workers: Callable[[], None] | None = None
+    if training_workers:
+        with contextlib.suppress(Exception):  # it relies on parts of Ray that are not public; training does not
+            start_idle_workers = idle_workers(training_workers, cpus_per_worker)
+    _starting = _BackgroundStart(start_idle_workers)
 
 
 class _BackgroundStart:
     """A start of Ray in a thread that lives as long as Ray: with that thread, the kernel ends Ray's processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None] | None) -> None:
+        self._then = then
         self._has_ended, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
         self._thread.start()
@@ -105,6 +117,9 @@ class _BackgroundStart:
         if os.environ.get("GLIBC_TUNABLES") == MALLOC_TUNABLES:  # Ray's processes have it; others return their memory
             os.environ.pop("GLIBC_TUNABLES")
         self._has_ended.set()
+        with contextlib.suppress(Exception):
+            if self._then:
+                self._then()
         self._closing.wait()
 
     def wait(self) -> None:
@@ -125,7 +140,7 @@ def _end_by_exception() -> None:
 
 def _set_environment() -> None:
     address = os.environ.get("RAY_ADDRESS")
-    for name, value in (_ENVIRONMENT if address else {**_ENVIRONMENT, **_LOOPBACK}).items():
+    for name, value in (_ENVIRONMENT if address else {**_ENVIRONMENT, **_LOCAL}).items():
         os.environ.setdefault(name, value)
 
 

@@ -23,6 +23,7 @@ from data_schemas.errors import HeadraceError
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
 from infra.workers.capacity import room_problem
+from infra.workers.idle_workers import worker_environment
 from infra.workers.nodes import check_this_node, versions_for_nodes
 from infra.workers.process_group import process_group
 from infra.workers.ray_session import close_ray, cluster_has_gpus, cpu_count, ensure_ray
@@ -113,7 +114,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
     from ray import cloudpickle
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-    gpus = workers_have_gpus()
+    gpus, is_cluster = workers_have_gpus(), "RAY_ADDRESS" in os.environ
     resources = {"GPU": 1.0} if gpus else {"CPU": workers.cpus_per_worker}
     least, most = workers.min_workers, workers.max_workers
     return _trainer_class(workers)(
@@ -134,6 +135,7 @@ def ray_trainer(train: Callable[[Worker], None], workers: TrainingWorkers, work:
             storage_path=work.full(),
             storage_filesystem=None if work.is_local else PyFileSystem(FSSpecHandler(work.filesystem)),
             failure_config=FailureConfig(max_failures=workers.max_failures),
+            worker_runtime_env={} if gpus or is_cluster else worker_environment(workers.cpus_per_worker),
         ),
     )
 

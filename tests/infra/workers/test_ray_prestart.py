@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import psutil
@@ -77,6 +77,26 @@ def test_other_processes_of_the_run_have_their_own_memory_settings(starts, monke
     prestart_ray()
     ray_session._starting.wait()  # type: ignore[union-attr]
     assert seen and "GLIBC_TUNABLES" not in os.environ
+
+
+def test_processes_for_training_start_after_ray_and_ray_starts_without_them_if_they_cannot(starts, monkeypatch):
+    called = threading.Event()
+
+    def idle_workers(count: int, cpus_per_worker: float) -> Callable[[], None]:
+        starts.append(f"{count} with {cpus_per_worker:g} from {threading.current_thread().name}")
+        return lambda: (starts.append("after Ray"), called.set(), 1 / 0)  # type: ignore[return-value]
+
+    monkeypatch.setattr(ray_session, "idle_workers", idle_workers)
+    prestart_ray(3, 2.0)
+    called.wait()
+    ensure_ray()
+    close_ray()
+    assert starts == ["3 with 2 from MainThread", "ray", "after Ray", "MainThread"] and background() == []
+    starts.clear()
+    monkeypatch.setattr(ray_session, "idle_workers", None)  # calling it raises
+    prestart_ray(3, 2.0)
+    close_ray()
+    assert starts == ["ray"]
 
 
 def test_a_start_that_fails_in_the_background_is_reported_by_the_one_that_needs_it(starts, monkeypatch):
