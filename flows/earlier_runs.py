@@ -1,6 +1,7 @@
 """Runs of a request that exist, and the record of a new one.
 
 - `new_record`: record of a run that begins
+- `newest_run`: the newest of the same request
 - `of_flow_run`, `unfinished_run`: the run that a request continues; `take_over`: that run or another, owned
 - `check_not_left_to_job`: refuses a request whose run a job has; `continuation`: a line about the run
 """
@@ -45,14 +46,18 @@ def of_flow_run(store: RunStore, request: RunRequest) -> RunRecord | None:
     return record if is_same and record is not None and record.status != "finished" else None
 
 
-def unfinished_run(store: RunStore, request: RunRequest) -> RunRecord | None:
-    """The newest run of the same request, if it is unfinished; a process may still work on it."""
+def newest_run(store: RunStore, request: RunRequest) -> RunRecord | None:
+    """The newest run of the same request."""
     base_id, same = (request.base.run_id if request.base else None), (request.config_digest, request.forced)
     rows = [row for row in store.index()[0] if (row.config_digest, row.forced) == same]
     newest = [row for row in rows if base_id in (row.base_run, row.run_id)][:1]
-    for record in store.newest_first(newest):
-        return None if record.status == "finished" else record
-    return None
+    return next(store.newest_first(newest), None)
+
+
+def unfinished_run(store: RunStore, request: RunRequest) -> RunRecord | None:
+    """The newest run of the same request, if it is unfinished; a process may still work on it."""
+    record = newest_run(store, request)
+    return None if record is None or record.status == "finished" else record
 
 
 def take_over(

@@ -25,7 +25,6 @@ from flows.console import TimeLeft, with_time_left
 from flows.flow_runs import earlier_attempt, flow_run_id
 from flows.jobs.cancelling import stop_jobs_of_flow_run
 from flows.jobs.submitted import SubmittedSession, begin_session
-from flows.monitoring.json_lines import JsonLines
 from flows.monitoring.prometheus import serve_metrics
 from flows.monitoring.status_board import StatusBoard
 from flows.prefect_server import api_url, check_server
@@ -35,6 +34,7 @@ from flows.run_artifacts import PROFILE_PAGE, REPORT, report_location
 from flows.run_config import RunConfig, public_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession
+from flows.run_start import RunStart
 from flows.run_view import RunView
 from flows.server_cancellation import cancelled_named, ends_as_cancelled, stops_when_cancelled
 from flows.stage_tasks import exceeded_time_named, run_task, stage_task
@@ -49,6 +49,7 @@ PAGES = {REPORT: "report", PROFILE_PAGE: "corpus profile"}
 """File beside the run's report -> what it is, as Prefect's artifacts name it."""
 _request: contextvars.ContextVar[RunRequest] = contextvars.ContextVar("request")
 _view: contextvars.ContextVar[RunView] = contextvars.ContextVar("view")
+_start: contextvars.ContextVar[RunStart | None] = contextvars.ContextVar("start", default=None)
 
 
 @flow(
@@ -80,7 +81,7 @@ def pipeline(
     request = _request.get(None)
     if request is not None:
         with stops_when_cancelled():
-            return run_request(request, _view.get())
+            return run_request(request, _view.get(), _start.get())
     return run_deployed(
         RunRequest(config, store_url(store), last_stage=until, fresh=fresh, keep_versions=keep_versions)
     )
@@ -94,7 +95,7 @@ def run_deployed(request: RunRequest) -> str:
         return run_request(request, LoggerView())
 
 
-def run_request(request: RunRequest, view: RunView) -> str:
+def run_request(request: RunRequest, view: RunView, start: RunStart | None = None) -> str:
     """Execute a request inside the current flow; returns the id of the run.
 
     A retried flow run continues the run that it began; if that is finished, nothing is left to do.
@@ -103,7 +104,7 @@ def run_request(request: RunRequest, view: RunView) -> str:
     if record is not None and record.status == "finished":
         view.logged(f"this flow run has finished run {record.run_id} already; start another flow run for another run")
         return record.run_id
-    return run_stages(begin_session(replace(request, flow_run=flow_run_id()), view))
+    return run_stages(begin_session(replace(request, flow_run=flow_run_id()), view, start))
 
 
 def run_stages(session: RunSession) -> str:
@@ -128,10 +129,7 @@ def run_stages(session: RunSession) -> str:
 @contextmanager
 def _monitored(session: RunSession) -> Iterator[None]:
     """Publish the state of the run while the block runs: to the store, and where asked to Prefect and Prometheus."""
-    if isinstance(session.view, JsonLines):
-        session.view.began(session.run_id, session.claim.number)
-    board = StatusBoard(session.view, session)
-    session.view = board
+    board = session.view = StatusBoard.begin(session)
     if api_url():  # an ephemeral server ends with the run: bars and pages there could not be seen
         session.view = ProgressArtifacts(board, session.run_id)
         if page := flow_run.get_flow_run_ui_url():
@@ -156,8 +154,13 @@ def _report(session: RunSession) -> None:
             create_link_artifact(link, f"report of {run_id}", key="headrace-report")
 
 
-def execute_request(request: RunRequest, view: RunView) -> str:
+def execute_request(request: RunRequest, view: RunView, start: RunStart | None = None) -> str:
     """Run the pipeline's flow in this process; returns the id of the run.
+
+    Args:
+        request: the request.
+        view: callbacks for progress.
+        start: what the run begins with, if it was planned just now.
 
     Raises:
         HeadraceError: errors that the user can fix, without the flow engine's wrapping.
@@ -167,7 +170,7 @@ def execute_request(request: RunRequest, view: RunView) -> str:
     check_server()
     # A temporary server ends with the run, which nobody could declare crashed.
     heartbeat = {} if api_url() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    with cancelled_named(), _flow_context(request, view), temporary_settings(heartbeat):
+    with cancelled_named(), _flow_context(request, view, start), temporary_settings(heartbeat):
         run: Callable[..., str] = pipeline
         # The flow engine keeps parameters in its database; the request itself comes by the context.
         return run(
@@ -177,14 +180,15 @@ def execute_request(request: RunRequest, view: RunView) -> str:
 
 
 @contextmanager
-def _flow_context(request: RunRequest, view: RunView) -> Iterator[None]:
-    """Pass request and view to the flow, whose own parameters must be JSON values."""
-    tokens = _request.set(request), _view.set(view)
+def _flow_context(request: RunRequest, view: RunView, start: RunStart | None) -> Iterator[None]:
+    """Pass request, view and plan to the flow, whose own parameters must be JSON values."""
+    tokens = _request.set(request), _view.set(view), _start.set(start)
     try:
         yield
     finally:
         _request.reset(tokens[0])
         _view.reset(tokens[1])
+        _start.reset(tokens[2])
 
 
 class LoggerView:

@@ -1,6 +1,7 @@
 """One run: its record, its decisions and the execution of its stages, independent of the flow engine.
 
 - `RunSession`: begins or continues a run, executes its stages, closes the run
+- `NotReused`: raised instead of running a stage in a session that may only reuse
 """
 
 import weakref
@@ -16,7 +17,7 @@ from data_schemas.public_urls import public_text, public_url
 from flows.earlier_runs import of_flow_run, take_over, unfinished_run
 from flows.planning import PlannedStage, Planner, stages_until, volume_before
 from flows.run_request import RunRequest, computes_on_workers
-from flows.run_start import checked_plan, listed_sources, taken_artifacts, trains_on_ray
+from flows.run_start import RunStart, checked_plan, listed_sources, taken_artifacts, trains_on_ray
 from flows.run_view import RunView, SilentView
 from flows.stage_costs import RegisteredPlan, register_run
 from flows.stage_manifest import stage_manifest
@@ -41,6 +42,10 @@ from stages.registry import wiring
 from stages.stage import Sources, Stage, StageContext
 
 
+class NotReused(Exception):
+    """A stage has to run in a session that may only reuse artifacts."""
+
+
 @dataclass
 class RunSession:
     """A run that this process works on."""
@@ -54,6 +59,8 @@ class RunSession:
     """Sources that planning has listed before the run began."""
     will_use_ray: bool = False
     """By the plan, a stage that is to run computes on workers of Ray."""
+    may_run: bool = True
+    """False: `execute` raises `NotReused` for a stage that cannot be reused."""
 
     def __post_init__(self) -> None:
         self.store = ArtifactStore(self.request.store_url)
@@ -71,11 +78,16 @@ class RunSession:
         self._stop_heartbeat = weakref.finalize(self, heartbeat.stop)
 
     @classmethod
-    def begin(cls, request: RunRequest, view: RunView | None = None) -> "RunSession":
+    def begin(cls, request: RunRequest, view: RunView | None = None, start: RunStart | None = None) -> "RunSession":
         """Continue the newest unfinished run of the same request, or start one; the record is saved at once.
 
         A run that another process owns is not continued; one whose owner is out of sight, on another host or in another
         container, is watched for three heartbeats first.
+
+        Args:
+            request: the request.
+            view: callbacks for progress.
+            start: what the run begins with, if it was planned just now.
 
         Raises:
             ConfigError: if the plan shows that a stage cannot work; nothing has started then.
@@ -85,15 +97,12 @@ class RunSession:
         if not Folder(request.store_url).is_local:
             check_access(request.store_url)
         view, store = view or SilentView(), RunStore(request.store_url)
-        artifact_store = ArtifactStore(request.store_url)
-        request.check_cluster_reaches_store()
-        taken = taken_artifacts(artifact_store, request)
-        planner = Planner(artifact_store, store, request.config, None, request.base)
-        plan = checked_plan(planner, request, taken)
+        start = start or RunStart.of(request)
         unfinished = of_flow_run(store, request) or (None if request.fresh else unfinished_run(store, request))
         check_no_job_has(store, unfinished, view.logged)
-        owned = take_over(store, request, unfinished, planner.precision.known, view.logged)
-        session = cls(request, *owned, view, taken, listed_sources(plan), trains_on_ray(plan))
+        owned = take_over(store, request, unfinished, start.precision, view.logged)
+        plan = start.plan
+        session = cls(request, *owned, view, start.taken, listed_sources(plan), trains_on_ray(plan))
         session._announce()
         register_run(session.costs, session.run_id, plan)
         return session
@@ -191,6 +200,8 @@ class RunSession:
             assert decision.artifact is not None
             artifact = decision.artifact
             artifact.check_sizes()
+        elif not self.may_run:
+            raise NotReused(f"{stage.name} has to run: {decision.why}")
         else:
             artifact = self._run(stage, decision)
         seconds = (datetime.now(UTC) - begun).total_seconds()

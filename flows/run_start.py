@@ -1,15 +1,50 @@
 """Artifacts and plan that a run begins with.
 
+- `RunStart`: both, before the run exists
 - `taken_artifacts`: artifacts of the run that a rerun starts from
 - `checked_plan`: decisions for all stages; `listed_sources`, `trains_on_ray`: the parts of it that a run uses
 """
+
+from dataclasses import dataclass
 
 from data_schemas.errors import NotFoundError
 from flows.planning import PlannedStage, Planner, stages_read
 from flows.run_request import RunRequest, computes_on_workers
 from infra.store.artifacts import Artifact, ArtifactStore
+from infra.store.runs import RunStore
 from infra.training_room import check_training_room
 from stages.stage import Sources
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What a run begins with."""
+
+    taken: dict[str, Artifact]
+    """Artifacts of the run that it starts from."""
+    plan: list[PlannedStage]
+    precision: dict[str, str]
+    """What `auto` takes on this machine, as far as stages that are planned asked."""
+
+    @classmethod
+    def of(cls, request: RunRequest) -> "RunStart":
+        """Plan a request.
+
+        Raises:
+            ConfigError: if the plan shows that a stage cannot work.
+            NotFoundError: if an artifact of the run that it starts from is gone.
+        """
+        store = ArtifactStore(request.store_url)
+        request.check_cluster_reaches_store()
+        taken = taken_artifacts(store, request)
+        runs = RunStore(request.store_url)
+        planner = Planner(store, runs, request.config, None, request.base, request.keep_versions)
+        return cls(taken, checked_plan(planner, request, taken), planner.precision.known)
+
+    @property
+    def reuses_all(self) -> bool:
+        """Whether no stage has to run."""
+        return all(row.action == "reuse" for row in self.plan)
 
 
 def checked_plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> list[PlannedStage]:

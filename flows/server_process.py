@@ -4,6 +4,7 @@ Its start takes longer than the imports of a run, beside which a command lets it
 
 - `launch`: start it for a run that will need one; `launched`: the one so started, else a new one
 - `ServerProcess`: its port, its process and what it prints
+- `uses_temporary_server`: whether Prefect's settings name no other
 """
 
 import atexit
@@ -20,13 +21,12 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-import prefect
-from prefect.settings import get_current_settings
-
 from infra.workers.orphans import prepare_process
 
 ANSWER_SECONDS = 10.0
 STOP_SECONDS = 5.0
+CHECK = "unless-configured"
+"""As in `temporary_server`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class ServerProcess:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server may write
-        return cls(port, subprocess.Popen(_command(port), env=_environment(), stdout=output, stderr=output), output)
+        command = _command(port) + ([] if _knows_settings() else [CHECK])
+        return cls(port, subprocess.Popen(command, env=_environment(), stdout=output, stderr=output), output)
 
     def answers(self, deadline: float) -> bool:
         """Wait until it answers; False if it ends or the time is over."""
@@ -77,14 +78,30 @@ _waiting: list[ServerProcess] = []
 
 
 def launch() -> None:
-    """Start a temporary server unless one is configured; `flows.prefect_server` waits for it and reports what fails."""
-    settings = get_current_settings()
-    if settings.api.url or not settings.server.ephemeral.enabled or _waiting:
+    """Start a temporary server unless one is configured; `flows.prefect_server` waits for it and reports what fails.
+
+    Before Prefect is imported, which takes most of a second, the server's own process looks for other settings than the
+    variable PREFECT_API_URL.
+    """
+    is_other = not uses_temporary_server() if _knows_settings() else bool(os.environ.get("PREFECT_API_URL"))
+    if is_other or _waiting:
         return
     prepare_process()
     with contextlib.suppress(OSError):
         _waiting.append(ServerProcess.start())
         atexit.register(_stop_unused)
+
+
+def uses_temporary_server() -> bool:
+    """Whether a run has a temporary server: Prefect's settings name none, and allow it."""
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    return not settings.api.url and settings.server.ephemeral.enabled
+
+
+def _knows_settings() -> bool:
+    return "prefect.settings" in sys.modules
 
 
 def launched() -> ServerProcess:
@@ -98,21 +115,15 @@ def _stop_unused() -> None:
 
 
 def _command(port: int) -> list[str]:
-    options = {
-        "--app-dir": str(Path(prefect.__file__).parent),
-        "--host": "127.0.0.1",
-        "--port": str(port),
-        "--log-level": "error",
-        "--lifespan": "on",
-    }
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    for option in options.items():
-        command += option
-    return command
+    return [sys.executable, "-P", str(Path(__file__).with_name("temporary_server.py")), str(port)]
 
 
 def _environment() -> dict[str, str]:
-    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    settings = {}
+    if _knows_settings():
+        from prefect.settings import get_current_settings
+
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
     return {
         **os.environ,
         **settings,

@@ -22,6 +22,7 @@ from flows.earlier_runs import of_flow_run, take_over, unfinished_run
 from flows.jobs.requests import check_no_credentials, job_values
 from flows.run_request import RunRequest
 from flows.run_session import RunSession
+from flows.run_start import RunStart
 from flows.run_view import RunView, SilentView
 from infra.progress import ProgressListener
 from infra.ray_jobs.cancel import RETRY_STOP_SECONDS, STOP_SECONDS, stop_jobs
@@ -42,9 +43,11 @@ FLOW_RUN = "prefect_flow_run"
 """Key of a job's metadata with the id of the Prefect flow run that submitted it."""
 
 
-def begin_session(request: RunRequest, view: RunView) -> RunSession:
+def begin_session(request: RunRequest, view: RunView, start: RunStart | None = None) -> RunSession:
     """Begin or continue the run of a request, in this process or by jobs, as its config says."""
-    return (RunSession if request.config.execution.submit == "none" else SubmittedSession).begin(request, view)
+    if request.config.execution.submit == "none":
+        return RunSession.begin(request, view, start)
+    return SubmittedSession.begin(request, view)
 
 
 @dataclass
@@ -57,7 +60,9 @@ class SubmittedSession(RunSession):
     """A job has recorded the end of the run."""
 
     @classmethod
-    def begin(cls, request: RunRequest, view: RunView | None = None) -> "SubmittedSession":
+    def begin(
+        cls, request: RunRequest, view: RunView | None = None, start: RunStart | None = None
+    ) -> "SubmittedSession":
         """Follow the job of the newest unfinished run of the same request, or continue or start one.
 
         Nothing is planned here: the sources and the devices that decide are those of the cluster.

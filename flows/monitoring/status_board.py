@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_text
+from flows.monitoring.json_lines import JsonLines
 from flows.monitoring.run_status import RunStatus, StageStatus, publish
 from flows.run_session import RunSession
 from flows.run_view import RunView
@@ -42,6 +43,13 @@ class StatusBoard:
             written=datetime.now(UTC),
         )
         self._is_new = True
+
+    @classmethod
+    def begin(cls, session: RunSession) -> "StatusBoard":
+        """A board that forwards to the session's view, whose lines name the run from now on."""
+        if isinstance(session.view, JsonLines):
+            session.view.began(session.run_id, session.claim.number)
+        return cls(session.view, session)
 
     def logged(self, message: str) -> None:
         """As in the wrapped view; the line is kept."""

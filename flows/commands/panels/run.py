@@ -271,9 +271,11 @@ def _placed(config: Any, on: str | None) -> Any:
 
 
 def _execute(request: Any, as_json: bool) -> None:
+    from flows.reused_run import can_do_without_engine, has_finished, reuse_all
     from flows.server_process import launch
 
-    launch()  # it starts while the rest is imported
+    if not has_finished(request):
+        launch()  # it starts while the rest is imported and planned
     request.check_usable()
     from flows.earlier_runs import check_not_left_to_job
 
@@ -281,11 +283,19 @@ def _execute(request: Any, as_json: bool) -> None:
     from flows.commands.show import run_json
     from flows.commands.summary import print_summary
     from flows.console import run_view
-    from flows.pipeline import execute_request
+    from flows.run_start import RunStart
     from infra.store.runs import RunStore
 
+    start = RunStart.of(request) if request.config.execution.submit == "none" else None
     with run_view([stage.name for stage in request.stages]) as view:
-        run_id = execute_request(request, view)
+        run_id = None
+        if start and can_do_without_engine(request, start):
+            run_id, start = reuse_all(request, view, start), None
+        if run_id is None:
+            launch()
+            from flows.pipeline import execute_request
+
+            run_id = execute_request(request, view, start)
     record = RunStore(request.store_url).get(run_id)
     print_summary(request.store_url, record)
     if as_json:
