@@ -109,8 +109,13 @@ class RunRequest:
 
 def computes_on_workers(section: StageConfig) -> bool:
     """Whether a stage with this config computes on workers of Ray Train."""
+    return bool(sections_on_workers(section))
+
+
+def sections_on_workers(section: StageConfig) -> list[Any]:
+    """Of a stage's config and those of its tasks, those with workers of Ray Train."""
     items = (section, *getattr(section, "tasks", ()))
-    return any(getattr(item, "computes_on", None) == "workers" for item in items)
+    return [item for item in items if getattr(item, "computes_on", None) == "workers"]
 
 
 def rerun_request(

@@ -17,7 +17,7 @@ from data_schemas.public_urls import public_text, public_url
 from flows.earlier_runs import of_flow_run, take_over, unfinished_run
 from flows.planning import PlannedStage, Planner, stages_until, volume_before
 from flows.run_request import RunRequest, computes_on_workers
-from flows.run_start import RunStart, checked_plan, listed_sources, taken_artifacts, trains_on_ray
+from flows.run_start import RunStart, checked_plan, listed_sources, ray_workers, taken_artifacts
 from flows.run_view import RunView, SilentView
 from flows.stage_costs import RegisteredPlan, register_run
 from flows.stage_manifest import stage_manifest
@@ -57,8 +57,8 @@ class RunSession:
     artifacts: dict[str, Artifact]
     listed: dict[str, Sources] = field(default_factory=dict)
     """Sources that planning has listed before the run began."""
-    will_use_ray: bool = False
-    """By the plan, a stage that is to run computes on workers of Ray."""
+    ray_workers: tuple[int, float] | None = None
+    """By the plan, number and CPUs of the workers of Ray Train that will train first; None if none will."""
     may_run: bool = True
     """False: `execute` raises `NotReused` for a stage that cannot be reused."""
 
@@ -102,7 +102,7 @@ class RunSession:
         check_no_job_has(store, unfinished, view.logged)
         owned = take_over(store, request, unfinished, start.precision, view.logged)
         plan = start.plan
-        session = cls(request, *owned, view, start.taken, listed_sources(plan), trains_on_ray(plan))
+        session = cls(request, *owned, view, start.taken, listed_sources(plan), ray_workers(plan))
         session._announce()
         register_run(session.costs, session.run_id, plan)
         return session
@@ -279,8 +279,8 @@ class RunSession:
         assert decision.key is not None
         # Processes that a data stage starts meanwhile would take over the memory settings of Ray's workers.
         in_processes = self.request.config.execution.engine == "processes"
-        if self.will_use_ray and (computes_on_workers(decision.config) or not in_processes):
-            prestart_ray()
+        if self.ray_workers and (computes_on_workers(decision.config) or not in_processes):
+            prestart_ray(*self.ray_workers)
         wires = wiring(self.request.config.stages)[stage.name]
         inputs = {name: self.artifacts[producer] for name, producer in wires.items()}
         for artifact in inputs.values():

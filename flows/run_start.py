@@ -2,14 +2,14 @@
 
 - `RunStart`: both, before the run exists
 - `taken_artifacts`: artifacts of the run that a rerun starts from
-- `checked_plan`: decisions for all stages; `listed_sources`, `trains_on_ray`: the parts of it that a run uses
+- `checked_plan`: decisions for all stages; `listed_sources`, `ray_workers`: the parts of it that a run uses
 """
 
 from dataclasses import dataclass
 
 from data_schemas.errors import NotFoundError
 from flows.planning import PlannedStage, Planner, stages_read
-from flows.run_request import RunRequest, computes_on_workers
+from flows.run_request import RunRequest, computes_on_workers, sections_on_workers
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
 from infra.training_room import check_training_room
@@ -62,9 +62,12 @@ def listed_sources(plan: list[PlannedStage]) -> dict[str, Sources]:
     return {row.stage.name: row.sources for row in plan if row.sources.listing is not None}
 
 
-def trains_on_ray(plan: list[PlannedStage]) -> bool:
-    """Whether a stage that is to run computes on workers of Ray Train."""
-    return any(row.action == "run" and computes_on_workers(row.config) for row in plan)
+def ray_workers(plan: list[PlannedStage]) -> tuple[int, float] | None:
+    """Number and CPUs of the workers of Ray Train for the first stage that is to run on some; None if none is."""
+    for row in plan:
+        if row.action == "run" and (sections := sections_on_workers(row.config)):
+            return getattr(sections[0], "workers", 1), getattr(sections[0], "cpus_per_worker", 1.0)
+    return None
 
 
 def taken_artifacts(store: ArtifactStore, request: RunRequest) -> dict[str, Artifact]:
