@@ -113,7 +113,7 @@ def computes_on_workers(section: StageConfig) -> bool:
 
 
 def sections_on_workers(section: StageConfig) -> list[Any]:
-    """Of a stage's config and those of its tasks, those with workers of Ray Train."""
+    """Configs with workers of Ray Train, of a stage and of its tasks."""
     items = (section, *getattr(section, "tasks", ()))
     return [item for item in items if getattr(item, "computes_on", None) == "workers"]
 

@@ -18,13 +18,13 @@ from stages.stage import Sources
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a run begins with."""
+    """Artifacts and decisions with which a run begins."""
 
     taken: dict[str, Artifact]
     """Artifacts of the run that it starts from."""
     plan: list[PlannedStage]
     precision: dict[str, str]
-    """What `auto` takes on this machine, as far as stages that are planned asked."""
+    """Values that `auto` takes on this machine, as far as the plan needed them."""
 
     @classmethod
     def of(cls, request: RunRequest) -> "RunStart":

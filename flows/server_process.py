@@ -21,6 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
+from flows.quiet_prefect import OWN_VARIABLES
 from infra.workers.orphans import prepare_process
 
 ANSWER_SECONDS = 10.0
@@ -93,7 +94,12 @@ def launch() -> None:
 
 
 def uses_temporary_server() -> bool:
-    """Whether a run has a temporary server: Prefect's settings name none, and allow it."""
+    """Whether a run has a temporary server: Prefect's settings name none, and allow it.
+
+    Prefect, whose import takes most of a second, is asked only if it may have found settings of the user's.
+    """
+    if not _knows_settings() and not _may_be_configured():
+        return True
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
@@ -112,6 +118,23 @@ def launched() -> ServerProcess:
 def _stop_unused() -> None:
     while _waiting:
         _waiting.pop().stop()
+
+
+def _may_be_configured() -> bool:
+    """Whether there is a variable or a file in which Prefect looks for settings, other than Headrace's defaults."""
+    variables = {name.upper() for name in os.environ} - {"PREFECT_HOME", *OWN_VARIABLES}
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    files = (home / "profiles.toml", Path("prefect.toml"), Path(".env"))
+    if any(name.startswith("PREFECT") for name in variables) or any(file.exists() for file in files):
+        return True
+    return "tool.prefect" in _text("pyproject.toml")
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _command(port: int) -> list[str]:

@@ -42,7 +42,8 @@ def test_the_command_reuses_all_without_prefect_and_starts_the_engine_where_a_st
     (tmp_path / "mini.yaml").write_text(yaml.safe_dump(mini_values(corpus)))
     launched: list[str] = []
     monkeypatch.setattr("flows.server_process.launch", lambda: launched.append("server"))
-    monkeypatch.setitem(sys.modules, "flows.pipeline", None)  # importing it raises
+    for module in ("flows.pipeline", "flows.prefect_server"):
+        monkeypatch.setitem(sys.modules, module, None)  # importing it raises
     command = ["run", str(tmp_path / "mini.yaml"), "--store", of.store_url, "--until", "clean", "--json"]
 
     done = CliRunner().invoke(app, command)

@@ -50,3 +50,24 @@ def test_no_server_starts_if_one_is_configured_or_none_is_allowed(settings, monk
     monkeypatch.setattr(server_process, "_command", lambda port: pytest.fail("a server was started"))
     with temporary_settings(settings):
         server_process.launch()
+
+
+@pytest.mark.parametrize(("variables", "files", "expected"), [
+    ({}, {}, False), ({"PREFECT_SERVER_ANALYTICS_ENABLED": "true"}, {"pyproject.toml": "[tool.ruff]"}, False),
+    ({"prefect_api_url": "http://127.0.0.1:9/api"}, {}, True), ({"PREFECT_PROFILE": "team"}, {}, True),
+    ({}, {".env": ""}, True), ({}, {"prefect.toml": ""}, True), ({}, {"home/profiles.toml": ""}, True),
+    ({}, {"pyproject.toml": "[tool.prefect.api]"}, True),
+])  # fmt: skip
+def test_prefect_is_asked_for_its_settings_where_a_user_may_have_some(
+    variables, files, expected, tmp_path, monkeypatch
+):
+    for name in list(os.environ):
+        if name.upper().startswith("PREFECT"):
+            monkeypatch.delenv(name)
+    (tmp_path / "home").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for name, value in {"PREFECT_HOME": str(tmp_path / "home"), **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    assert server_process._may_be_configured() is expected
