@@ -123,9 +123,9 @@ def _stop_unused() -> None:
 def _may_be_configured() -> bool:
     """Whether there is a variable or a file in which Prefect looks for settings, other than Headrace's defaults."""
     variables = {name.upper() for name in os.environ} - {"PREFECT_HOME", *OWN_VARIABLES}
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    files = (home / "profiles.toml", Path("prefect.toml"), Path(".env"))
-    if any(name.startswith("PREFECT") for name in variables) or any(file.exists() for file in files):
+    home = os.path.expanduser(os.environ.get("PREFECT_HOME", "~/.prefect"))  # noqa: PTH111 - it raises nothing
+    files = (f"{home}/profiles.toml", "prefect.toml", ".env")
+    if any(name.startswith("PREFECT") for name in variables) or any(os.path.lexists(file) for file in files):
         return True
     return "tool.prefect" in _text("pyproject.toml")
 

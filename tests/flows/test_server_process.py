@@ -56,7 +56,8 @@ def test_no_server_starts_if_one_is_configured_or_none_is_allowed(settings, monk
     ({}, {}, False), ({"PREFECT_SERVER_ANALYTICS_ENABLED": "true"}, {"pyproject.toml": "[tool.ruff]"}, False),
     ({"prefect_api_url": "http://127.0.0.1:9/api"}, {}, True), ({"PREFECT_PROFILE": "team"}, {}, True),
     ({}, {".env": ""}, True), ({}, {"prefect.toml": ""}, True), ({}, {"home/profiles.toml": ""}, True),
-    ({}, {"pyproject.toml": "[tool.prefect.api]"}, True),
+    ({}, {"pyproject.toml": "[tool.prefect.api]"}, True), ({"PREFECT_HOME": "~nobody-here/prefect"}, {}, False),
+    ({"PREFECT_HOME": "/too long" * 1000}, {}, False),
 ])  # fmt: skip
 def test_prefect_is_asked_for_its_settings_where_a_user_may_have_some(
     variables, files, expected, tmp_path, monkeypatch
