@@ -45,11 +45,10 @@ STATE_BYTES = 16
 WARM_UP_VOCABULARY, MAX_VOCABULARY = 512, 4_096
 """Entries that the text of each run is sure to yield."""
 OPTIONAL: dict[str, Any] = {
-    "synthesize": {"methods": [{"kind": "swap", "share": 0.2}]},
     # Without entities: starting spaCy takes longer than all else; the rest teaches the speed of this machine.
     "profile": {"coverage": {"entity_pipelines": [], "toxicity_megabytes": 1.0, "sampled_documents": 100}},
 }
-"""Optional stages, as far as they are measured."""
+"""The optional stage that is measured. A synthesis of so little text takes the time of its rounds, which is no rate."""
 LIKE_TRAINING = ("compress train", "compress forward", "benchmark forward")
 """Work with the network that is not measured by itself: it is taken to differ from the table as training does."""
 Report = Callable[[str], None]
@@ -105,7 +104,7 @@ def _survived(what: str, report: Report) -> Iterator[None]:
 def _data_rates(store: str, base: MachineRates, engine: Engine) -> list[Rate]:
     """Rates of the data stages, by the larger of two runs, and their starts, by the smaller.
 
-    Optional stages are in the larger one only: their starts, of several seconds, would take the minute beyond its end.
+    The profile is in the larger one only: its start, of several seconds, would take the minute beyond its end.
     """
     small = calibration_config(None, base, WARM_UP_BYTES, WARM_UP_VOCABULARY, engine)
     _run(store, small.model_copy(update=dict.fromkeys(OPTIONAL)), DATA)
@@ -170,7 +169,7 @@ def calibration_config(
 ) -> RunConfigBase:
     """A small run: Python's documentation, and some steps of a network, by default of the demo's.
 
-    Synthesis and profile are in it, with what is fast in them.
+    A profile is in it, with what is fast in it.
 
     Args:
         trained: the network and how it is trained.

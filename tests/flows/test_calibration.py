@@ -92,7 +92,7 @@ def test_a_machine_is_calibrated_and_a_failure_to_train_costs_only_that(monkeypa
     assert measured == machine_rates()
     kinds = {rate.kind for rate in measured.rates}
     assert {"ingest", "clean", "dedup", "tokenize train", "tokenize encode", "train fp32"} <= kinds
-    assert {"synthesize swap", "synthesize corpus", "profile", "profile slices", "profile sample"} <= kinds
+    assert {"profile processes", "profile coverage", "profile sample"} <= kinds
     assert {"ingest start", "clean start", "dedup start", "tokenize start"} <= kinds
     [train] = [rate for rate in measured.rates if rate.kind == "train fp32"]
     assert train.variant.startswith("adamw, 0 workers")
