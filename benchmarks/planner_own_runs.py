@@ -32,13 +32,13 @@ from rich.table import Table
 
 from benchmarks.common.cpu_cluster import ProcessRates, cluster_of_processes, process_rates
 from benchmarks.common.measured_training import TIMED, Measurement, TrainingCase, measure
+from infra.control_groups import cpu_count
 from infra.planner.layouts import HEADRACE, Layout
 from infra.planner.memory import memory_parts
 from infra.planner.networks import Network, network_of
 from infra.planner.own.flops import own_step_flops
 from infra.planner.own.traffic import device_traffic
 from infra.planner.step_time import FITTED, Constants, step_seconds, step_time
-from infra.workers.ray_session import cpu_count
 from stages.pretrain.config import PretrainConfig
 
 VOCABULARY = 2_048

@@ -19,12 +19,13 @@ from data_schemas.stage_costs import StageCosts
 from flows.run_config import RunConfigBase, build_run_config
 from flows.run_request import RunRequest
 from flows.run_session import RunSession
+from infra.control_groups import available_memory, cpu_count
 from infra.hardware import cpu_rates
 from infra.rates.machine_rates import MachineRates, keep, machine_rates, measured_now
 from infra.rates.rates import Rate, Rates, learned_rates
 from infra.store.cost_records import CostRecords
 from infra.workers.capacity import Capacity, Engine
-from infra.workers.ray_session import close_ray, cpu_count
+from infra.workers.ray_session import close_ray
 from modeling.evaluation.config_counts import flops_per_token, parameters
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.config import PretrainConfig
@@ -224,7 +225,7 @@ def _is_trainable(config: PretrainConfig, vocabulary: int, machine: MachineRates
     model = _model(config, vocabulary)
     state = STATE_BYTES * parameters(model) * max(config.workers, 1)
     seconds = MIN_STEPS * _step_flops(config, vocabulary) / (PRODUCT_SHARE * _products(config, machine))
-    return state < MEMORY_SHARE * psutil.virtual_memory().available and seconds < 2 * TRAINING_SECONDS
+    return state < MEMORY_SHARE * available_memory() and seconds < 2 * TRAINING_SECONDS
 
 
 def _steps(config: PretrainConfig, vocabulary: int, machine: MachineRates) -> int:

@@ -12,7 +12,7 @@ from flows.planning import PlannedStage, Planner, stages_read
 from flows.run_request import RunRequest, computes_on_workers, sections_on_workers
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
-from infra.training_room import check_training_room
+from infra.training_room import check_training_compiler, check_training_memory, check_training_room
 from stages.stage import Sources
 
 
@@ -50,10 +50,15 @@ class RunStart:
 def checked_plan(planner: Planner, request: RunRequest, taken: dict[str, Artifact]) -> list[PlannedStage]:
     """Plan everything, so that what cannot work is refused before anything starts."""
     plan = planner.plan(request.forced_stages, request.last_stage, request.first, taken)
+    here = request.config.execution.submit == "none"
     for row in plan:
         if row.action == "run" and (workers := getattr(row.config, "workers", 0)) and computes_on_workers(row.config):
             fewest = getattr(row.config, "min_workers", None) or workers
             check_training_room(row.stage.name, fewest, getattr(row.config, "cpus_per_worker", 1.0))
+            if here:
+                check_training_memory(row.stage.name, row.estimate.peak_memory_bytes)
+        if row.action == "run" and here and getattr(row.config, "compile", False):
+            check_training_compiler(row.stage.name)
     return plan
 
 

@@ -4,9 +4,9 @@ import functools
 import time
 from dataclasses import dataclass
 
+from infra.control_groups import cpu_count
 from infra.rates.machine_rates import machine_rates
 from infra.store.provenance import device
-from infra.workers.ray_session import cpu_count
 
 
 @dataclass(frozen=True)

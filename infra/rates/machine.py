@@ -1,33 +1,49 @@
 """The kind of machine that rates are of.
 
 - `machine`: what decides the speed of a computation; `machine_key`: its digest, equal on machines of the same kind
+- `settings`: environment variables that change it
 """
 
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 from data_schemas.config import canonical_json
+from infra.control_groups import cpu_count, cpu_quota
 from infra.store import provenance
-from infra.workers.ray_session import cpu_count
 
 GPU_INFORMATION = "/proc/driver/nvidia/gpus"
-CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
 KEY_DIGITS = 16
+SETTINGS = (
+    "ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT", "OPENBLAS_CORETYPE",
+)  # fmt: skip
+"""Environment variables by which the libraries below torch use other instructions, or fewer threads."""
 
 
 @functools.cache
 def machine() -> dict[str, Any]:
-    """Processor, flags, cores and their quota, GPUs, system and version of torch, which is not imported."""
+    """Processor, flags, cores and their quota, GPUs, system and version of torch, which is not imported.
+
+    And `settings`, if there are any, so that rates under other settings are not those of this machine.
+    """
     described = provenance.device()
     return {
         **{name: described[name] for name in ("processor", "vendor", "flags", "system")},
         "cores": cpu_count(),
-        "quota": _cpu_quota(),
+        "quota": cpu_quota(),
         "gpus": _gpu_models(),
         "torch": provenance.declared_versions(["torch"])["torch"],
+        **({"settings": settings()} if settings() else {}),
     }
+
+
+def settings() -> dict[str, str]:
+    """The variables of `SETTINGS` that are set, with their values."""
+    return {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
 
 
 @functools.cache
@@ -39,15 +55,6 @@ def machine_key() -> str:
 def key_of(described: dict[str, Any]) -> str:
     """Digest of a description."""
     return hashlib.sha256(canonical_json(described).encode()).hexdigest()[:KEY_DIGITS]
-
-
-def _cpu_quota() -> float | None:
-    """Processors that the container may use, if its control group limits them."""
-    try:
-        quota, period = Path(CPU_QUOTA).read_text().split()
-        return round(int(quota) / int(period), 2)
-    except (OSError, ValueError):  # no such file, or "max 100000"
-        return None
 
 
 def _gpu_models() -> list[str]:

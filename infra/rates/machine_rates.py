@@ -5,6 +5,7 @@
 - `keep`: store them; `rates_file`: where
 """
 
+import functools
 import logging
 import os
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data_schemas.user_cache import cache_folder
 from infra.rates.machine import machine, machine_key
 from infra.rates.products import measure_memory, measure_products
 from infra.rates.rates import Rate
@@ -49,10 +51,15 @@ def machine_rates(measure: bool = False) -> MachineRates | None:
             they are kept, if the folder can be written to.
     """
     known = _read()
-    if known is None and measure:
-        known = measured_now()
-        keep(known)
-    return known
+    return _measured_once(os.environ.get("XDG_CACHE_HOME"), machine_key()) if known is None and measure else known
+
+
+@functools.cache
+def _measured_once(cache: str | None, key: str) -> MachineRates:
+    """Products and memory, measured once by this process even if they cannot be kept, and kept if they can."""
+    measured = measured_now()
+    keep(measured)
+    return measured
 
 
 def measured_now() -> MachineRates:
@@ -69,11 +76,7 @@ def rates_file() -> Path:
     Raises:
         OSError: if there is no home.
     """
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:
-        raise FileNotFoundError(str(error)) from error
-    return home / "headrace" / "rates" / f"{machine_key()}.json"
+    return cache_folder("rates") / f"{machine_key()}.json"
 
 
 def keep(rates: MachineRates) -> Path | None:

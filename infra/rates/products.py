@@ -4,10 +4,13 @@
 - `measure_memory`: bytes per second
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+from infra.control_groups import cpu_quota
 
 PRECISIONS = ("fp32", "bf16")
 FIRST_SIZE, LAST_SIZE = 128, 2_048
@@ -23,7 +26,9 @@ def measure_products() -> dict[str, float]:
     import torch
 
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    return {precision: _product_rate(types[precision]) for precision in PRECISIONS}
+    # Processor time does not pass while a quota is used up.
+    share = min(1.0, (cpu_quota() or math.inf) / torch.get_num_threads())
+    return {precision: share * _product_rate(types[precision]) for precision in PRECISIONS}
 
 
 def measure_memory() -> float:

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from data_schemas import user_cache
 from data_schemas.errors import ConfigError
 from infra.processes import boot_id
 from infra.store.filesystem import REQUESTS_AT_ONCE, Folder
@@ -44,8 +45,12 @@ class Range(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/headrace/shards`, by default in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "shards"
+    """`$XDG_CACHE_HOME/headrace/shards`, by default in ~/.cache.
+
+    Raises:
+        FileNotFoundError: if there is no home.
+    """
+    return user_cache.cache_folder("shards")
 
 
 def cache_limit_bytes() -> int:
@@ -176,12 +181,13 @@ class _Cache:
 
 def _opened_cache(name: str, sizes: Mapping[str, int]) -> _Cache | None:
     """The cache of some files; None if they do not fit, or there is no folder to write to."""
-    root, limit = cache_folder(), cache_limit_bytes()
+    limit = cache_limit_bytes()
     needed = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes.values())
-    own = root / f"{(boot_id() or 'boot').replace('-', '')[:12]}-{name}"
     if needed > limit:
         return None
     try:
+        root = cache_folder()
+        own = root / f"{(boot_id() or 'boot').replace('-', '')[:12]}-{name}"
         root.mkdir(parents=True, exist_ok=True)
         _make_room(root, own, needed, limit)
         return _Cache(own, sizes)

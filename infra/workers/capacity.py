@@ -10,7 +10,8 @@ from math import floor
 from typing import Literal
 
 from data_schemas.errors import EnvironmentProblem
-from infra.workers.ray_session import cpu_count, ensure_ray
+from infra.control_groups import cpu_count
+from infra.workers.ray_session import ensure_ray
 
 Engine = Literal["inline", "processes", "ray"]
 

@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from data_schemas.artifact_kinds import ArtifactKind
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import FileEntry
+from infra.control_groups import cpu_count
 from infra.named_errors import named_errors
 from infra.progress import ProgressListener, SilentListener
 from infra.store.artifact_writer import ArtifactWriter, table_bytes
@@ -35,7 +36,6 @@ from infra.workers.capacity import Engine
 from infra.workers.in_flight import run_in_flight
 from infra.workers.pieces import CommittedPieces
 from infra.workers.ray_partitions import TaskNeeds, run_on_ray
-from infra.workers.ray_session import cpu_count
 
 
 class PartitionMarker(BaseModel):

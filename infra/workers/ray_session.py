@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psutil
-
 from data_schemas.errors import EnvironmentProblem
+from infra.control_groups import available_memory, cpu_count
 from infra.named_errors import storage_problem
 from infra.workers.idle_workers import idle_workers
 from infra.workers.ray_address import check_reachable
@@ -48,6 +47,7 @@ _ENVIRONMENT = {
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _LOCAL = {**_LOOPBACK, "RAY_preload_python_modules": "infra.workers.preload"}
 
+WITHOUT_RAY = "--set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
 PRESTART_BYTES = 2 << 30
 """Memory to be available for a start ahead of need; an idle Ray takes a third of it."""
 SOCKET_PATH_BYTES = 107
@@ -55,11 +55,6 @@ SOCKET_PATH_BYTES = 107
 RAY_FOLDER = "/tmp/ray"
 """Ray's own choice if neither RAY_TMPDIR nor TMPDIR is set."""
 SOCKET_IN_FOLDER = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-
-
-def cpu_count() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _starting: "_BackgroundStart | None" = None
@@ -88,7 +83,7 @@ def prestart_ray(training_workers: int = 0, cpus_per_worker: float = 1.0) -> Non
         cpus_per_worker: processors that each of them reserves.
     """
     global _starting
-    if _starting or os.environ.get("RAY_ADDRESS") or psutil.virtual_memory().available < PRESTART_BYTES:
+    if _starting or os.environ.get("RAY_ADDRESS") or available_memory() < PRESTART_BYTES:
         return
     _set_environment()
     import ray  # here: imports of two threads may see each other's half-imported modules
@@ -206,10 +201,7 @@ def _not_started(address: str | None, error: Exception) -> EnvironmentProblem:
         helps = "install the same versions of Ray and Python here and on the nodes"
     else:
         helps = "for a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-    return EnvironmentProblem(
-        f"cannot {action}: {reason}; {helps}; to work without Ray use "
-        "--set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
-    )
+    return EnvironmentProblem(f"cannot {action}: {reason}; {helps}; to work without Ray use {WITHOUT_RAY}")
 
 
 def check_cluster() -> None:

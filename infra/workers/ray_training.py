@@ -20,13 +20,14 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from data_schemas.errors import HeadraceError
+from infra.control_groups import cpu_count
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
 from infra.workers.capacity import room_problem
 from infra.workers.idle_workers import worker_environment
 from infra.workers.nodes import check_this_node, versions_for_nodes
 from infra.workers.process_group import process_group
-from infra.workers.ray_session import close_ray, cluster_has_gpus, cpu_count, ensure_ray
+from infra.workers.ray_session import close_ray, cluster_has_gpus, ensure_ray
 
 if TYPE_CHECKING:
     import torch

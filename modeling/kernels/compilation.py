@@ -13,6 +13,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from data_schemas.user_cache import cache_folder
+
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[ch]")))
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-lm")
 COMPILE_SECONDS = 60
@@ -31,18 +33,6 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
-
-
-def cache_folder() -> Path:
-    """Folder of compiled libraries: headrace/kernels in $XDG_CACHE_HOME or ~/.cache.
-
-    Raises:
-        OSError: if there is no home.
-    """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "kernels"
-    except RuntimeError as error:
-        raise FileNotFoundError(str(error)) from error
 
 
 def compiler() -> list[str]:
@@ -93,12 +83,25 @@ def _digest(path: Path) -> str:
 
 
 def _load() -> ctypes.CDLL:
-    """From the cache, or from a temporary folder if the cache cannot be written or nothing in it may be executed."""
+    """From the cache, or from a temporary folder if the cache cannot be written."""
     try:
-        return ctypes.CDLL(str(build(cache_folder())))
+        return _opened(build(cache_folder("kernels")))
     except (OSError, subprocess.SubprocessError):
         with tempfile.TemporaryDirectory() as scratch:  # a loaded library outlives its file
-            return ctypes.CDLL(str(build(Path(scratch))))
+            return _opened(build(Path(scratch)))
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    """The library in a file; from memory if nothing in its filesystem may be executed (noexec)."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        if not hasattr(os, "memfd_create"):
+            raise
+        with os.fdopen(os.memfd_create(path.name), "wb") as memory:
+            memory.write(path.read_bytes())
+            memory.flush()
+            return ctypes.CDLL(f"/proc/self/fd/{memory.fileno()}")
 
 
 def _with_signatures(kernels: ctypes.CDLL) -> ctypes.CDLL:

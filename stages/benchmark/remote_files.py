@@ -10,20 +10,27 @@ until they are deleted. Nothing is downloaded for paths without `://`.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
-from data_schemas.errors import InputDataError
+from data_schemas.errors import EnvironmentProblem, InputDataError
+from data_schemas.user_cache import cache_folder
 
 _urls: dict[Path, str] = {}
 _absent: set[Path] = set()
 
 
 def local_folder(path: str) -> Path:
-    """A local folder as it is; for a URL the folder to which `is_available` downloads its files."""
+    """A local folder as it is; for a URL the folder to which `is_available` downloads its files.
+
+    Raises:
+        EnvironmentProblem: if there is no home for it.
+    """
     if "://" not in path:
         return Path(path)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "benchmarks"
+    try:
+        cache = cache_folder("benchmarks")
+    except FileNotFoundError as error:
+        raise EnvironmentProblem(f"{path} cannot be downloaded: {error}") from error
     folder = cache / hashlib.sha256(path.encode()).hexdigest()[:16]
     _urls[folder] = path
     return folder

@@ -27,6 +27,8 @@ from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
 
+from data_schemas.user_cache import cache_folder
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 _rebuild: Any = CompileResult._rebuild
 _dumps: Any = dumps
@@ -91,8 +93,8 @@ class CheckedCache(_Cache):
         if folder := os.environ.get("NUMBA_CACHE_DIR"):
             return [Path(folder)]
         folders = [Path(inspect.getfile(self._function)).parent / "__pycache__"]
-        with contextlib.suppress(RuntimeError):  # there is no home
-            folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "compiled")
+        with contextlib.suppress(FileNotFoundError):  # there is no home
+            folders.append(cache_folder("compiled"))
         return folders
 
     def _file_name(self, sig: Any, codegen: Any) -> str:

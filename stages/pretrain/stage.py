@@ -61,7 +61,7 @@ class PretrainStage(Stage):
                 kind="pretrain start", variant="workers" if config.workers else "process", amount=1,
                 rate=1 / (START_RAY_TRAIN_SECONDS if config.workers else START_SECONDS),
             ),
-            peak_memory_bytes=PROCESS_BYTES * (workers + 1) + state_bytes + activations,
+            peak_memory_bytes=PROCESS_BYTES * (workers + 1 if config.workers else 1) + state_bytes + activations,
             flops=per_token * plan.tokens,
             written_bytes=WEIGHT_BYTES * parameters(model),
             output=output,

@@ -7,7 +7,7 @@ import ray
 
 from data_schemas.errors import EnvironmentProblem
 from infra import training_room
-from infra.training_room import check_training_room, status_may_grow
+from infra.training_room import check_training_memory, check_training_room, status_may_grow
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,23 @@ def test_training_workers_without_room_on_this_machine_are_refused(monkeypatch):
     check_training_room("pretrain", 2, 99.0)
     with pytest.raises(EnvironmentProblem, match=r"3 with 1 GPU each, and the cluster has 2; use 2 workers or fewer$"):
         check_training_room("pretrain", 3, 0.1)
+
+
+def test_training_workers_without_memory_on_this_machine_are_refused(monkeypatch):
+    monkeypatch.setattr(training_room, "local_gpus", tuple)
+    monkeypatch.setattr(training_room, "total_memory", lambda: 4_000_000_000)
+    check_training_memory("pretrain", 3_800_000_000)
+    monkeypatch.setattr(training_room, "memory_limit", lambda: 4_000_000_000)
+    with pytest.raises(
+        EnvironmentProblem,
+        match=r"^pretrain needs about 3\.9 GB .* this container has 4\.0 GB; .* --set pretrain\.workers=0 ",
+    ):
+        check_training_memory("pretrain", 3_900_000_000)
+    monkeypatch.setattr(training_room, "local_gpus", lambda: ("gpu",))
+    check_training_memory("pretrain", 10**15)
+    monkeypatch.setattr(training_room, "local_gpus", tuple)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    check_training_memory("pretrain", 10**15)
 
 
 @pytest.mark.parametrize("may_grow", [False, True])

@@ -1,25 +1,25 @@
 """Resources of the machine: processor, memory, room on disk, GPUs, and how fast they multiply."""
 
 import functools
+import os
 import shutil
 import tempfile
 from pathlib import Path
-
-import psutil
 
 from data_schemas.errors import EnvironmentProblem
 from data_schemas.public_urls import public_url
 from flows.commands.doctor.finding import Check, Finding, refusal_of
 from flows.console import amount
+from infra.control_groups import available_memory, cpu_count, cpu_quota, memory_limit, total_memory
 from infra.precision import best_precision, devices_of, local_gpus
+from infra.rates.machine import settings
 from infra.rates.machine_rates import machine_rates, rates_file
 from infra.store.access import check_access
 from infra.store.provenance import device
-from infra.workers.ray_session import cpu_count
+from infra.workers.ray_session import WITHOUT_RAY
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
 """Those that kernels of torch or of this package have variants for."""
-MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 DEMO_BYTES = 3_700_000_000
 """Peak of the demo (README): the command, its Prefect server, Ray and two workers that train."""
 SHARED_MEMORY = "/dev/shm"
@@ -31,10 +31,12 @@ DISK_BYTES = 10**9
 
 def processor() -> Finding:
     """Name, cores, instruction sets."""
-    cores, flags = cpu_count(), cpu_flags()
+    cores, quota, flags = cpu_count(), cpu_quota(), cpu_flags()
     known = [name for name in INSTRUCTION_SETS if name in flags]
+    of_container = f" (limit of the container: {quota:g})" if quota and quota <= cores else ""
     found = (
-        f"{device()['processor']}, {cores} core{'s' * (cores > 1)}, {' '.join(known) or 'no vector instructions known'}"
+        f"{device()['processor']}, {cores} core{'s' * (cores > 1)}{of_container}, "
+        f"{' '.join(known) or 'no vector instructions known'}"
     )
     advice = "with one core Ray's workers take turns: --set pretrain.workers=1 saves a process" if cores == 1 else ""
     return Finding("processor", found, advice)
@@ -42,18 +44,16 @@ def processor() -> Finding:
 
 def memory() -> Finding:
     """Memory of the machine, or of the container if it has less."""
-    available = psutil.virtual_memory().available
-    limit = _memory_limit()
-    total = min(psutil.virtual_memory().total, limit or float("inf"))
-    of_container = " (limit of the container)" if limit == total else ""
+    total, available = total_memory(), available_memory()
+    of_container = " (limit of the container)" if memory_limit() else ""
     found = f"{amount(total, 'B')}{of_container}, {amount(available, 'B')} available"
-    if min(total, available) >= DEMO_BYTES:
+    if available >= DEMO_BYTES:
         return Finding("memory", found)
     return Finding(
         "memory",
         found,
         f"the demo takes {amount(DEMO_BYTES, 'B')} with two workers on Ray; less without Ray, in one process: "
-        "--set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0",
+        f"{WITHOUT_RAY}",
     )
 
 
@@ -85,9 +85,19 @@ def products() -> Finding:
     assert rates is not None
     speeds = ", ".join(f"{precision} {rate / 1e9:,.0f} GFLOP/s" for precision, rate in rates.products.items())
     auto = best_precision(devices_of("processor" if not local_gpus() else "workers"))
-    found = f"{speeds}, memory {rates.memory / 1e9:,.0f} GB/s, measured {rates.measured:%Y-%m-%d}; auto takes {auto}"
-    missing = "" if rates_file().exists() else "the measurement is not kept; set XDG_CACHE_HOME to a writable folder"
+    under = "".join(f", {name}={value}" for name, value in settings().items())
+    found = (
+        f"{speeds}, memory {rates.memory / 1e9:,.0f} GB/s, measured {rates.measured:%Y-%m-%d}{under}; auto takes {auto}"
+    )
+    missing = "" if _is_kept() else "the measurement is not kept; set XDG_CACHE_HOME to a writable folder"
     return Finding("matrix products", found, missing)
+
+
+def _is_kept() -> bool:
+    try:
+        return rates_file().exists()
+    except OSError:  # there is no home
+        return False
 
 
 def store_room(url: str) -> Finding:
@@ -101,8 +111,12 @@ def store_room(url: str) -> Finding:
 
 def temporary_room() -> Finding:
     """Room for temporary files."""
-    folder = Path(tempfile.gettempdir())
-    return _room("temporary files", folder, str(folder), "set TMPDIR to another folder", blocks=False)
+    try:
+        folder = Path(tempfile.gettempdir())
+    except OSError as error:
+        return Finding("temporary files", "none", f"{error.strerror}; set TMPDIR to a folder", blocks=True)
+    named = Path(os.environ.get("TMPDIR") or folder)  # Python takes another folder if this one cannot be written to
+    return _room("temporary files", _existing(named), str(named), "set TMPDIR to another folder", blocks=False)
 
 
 def checks(url: str) -> list[Check]:
@@ -125,15 +139,6 @@ def _room(name: str, folder: Path, shown: str, other: str, blocks: bool) -> Find
 
 def _existing(folder: Path) -> Path:
     return next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
-
-
-def _memory_limit() -> int | None:
-    for path in MEMORY_LIMITS:
-        try:
-            return int(Path(path).read_text())
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return None
 
 
 def cpu_flags() -> set[str]:

@@ -39,11 +39,12 @@ def c_compiler() -> Finding:
             "on Debian and Ubuntu: apt-get install gcc libc6-dev",
         )  # fmt: skip
     command = " ".join(compiler())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its one sentence is the advice below
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         works = library() is not None
     if not works:
-        return Finding("C compiler", command, "the C kernels do not compile with it; set CC to gcc or clang")
+        reason = " ".join(str(warning.message) for warning in caught) or "the C kernels do not compile with it"
+        return Finding("C compiler", command, reason)
     return Finding("C compiler", f"{command}; the C kernels are compiled")
 
 

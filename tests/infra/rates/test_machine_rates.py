@@ -85,6 +85,8 @@ def test_a_folder_that_cannot_be_written_to_is_done_without(monkeypatch, tmp_pat
     assert machine_rates() is None
     assert machine_rates(measure=True).memory == 3.0
     assert "not kept" in caplog.text
+    monkeypatch.setattr(module, "measure_memory", lambda: 4.0)
+    assert machine_rates(measure=True).memory == 3.0, "measured once"
 
 
 def test_a_full_disk_leaves_the_earlier_file(monkeypatch):
@@ -99,13 +101,32 @@ def test_a_full_disk_leaves_the_earlier_file(monkeypatch):
     assert len(list(rates_file().parent.iterdir())) == 1
 
 
-def test_another_processor_quota_or_torch_is_another_machine(monkeypatch, tmp_path):
+def test_another_processor_quota_or_torch_is_another_machine():
     keys = {key_of(machine() | change) for change in ({}, {"cores": 96}, {"quota": 0.5}, {"torch": "9.9"})}
     assert len(keys) == 4
-    for text, quota in (("50000 100000\n", 0.5), ("max 100000\n", None), ("", None)):
-        (tmp_path / "cpu.max").write_text(text)
-        monkeypatch.setattr(machine_module, "CPU_QUOTA", str(tmp_path / "cpu.max"))
-        assert machine_module._cpu_quota() == quota
+
+
+def test_other_instructions_or_threads_are_another_machine(monkeypatch):
+    for name in machine_module.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    described = machine.__wrapped__()
+    assert "settings" not in described, "keys of files and records from before stay"
+    for name in ("ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+        assert key_of(machine.__wrapped__()) != key_of(described)
+        monkeypatch.setenv(name, "")
+        assert machine.__wrapped__() == described
+
+
+def test_a_quota_below_the_threads_limits_the_measured_rate(monkeypatch):
+    import torch
+
+    from infra.rates import products
+
+    monkeypatch.setattr(products, "_product_rate", lambda dtype: 8e9)
+    for quota, rate in ((None, 8e9), (torch.get_num_threads() / 4, 2e9), (999.0, 8e9)):
+        monkeypatch.setattr(products, "cpu_quota", lambda quota=quota: quota)
+        assert products.measure_products()["fp32"] == rate
 
 
 def test_gpus_are_those_of_the_driver(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -136,3 +137,14 @@ def test_a_write_that_was_cut_off_is_read_again(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt), mock.patch.object(os, "pwrite", side_effect=KeyboardInterrupt):
         reader.read([Range("a", 0, 100)])
     assert requests_of(reader, Range("a", 0, 100)) == [("a", 0, BLOCK_BYTES)]
+
+
+def test_without_a_home_files_are_read_by_their_ranges(folder, monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    reader = RangeReader(folder, "x", SIZES)
+    assert not reader.is_cached
+    assert requests_of(reader, Range("a", 10, 20)) == [("a", 10, 20)]

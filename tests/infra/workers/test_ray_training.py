@@ -15,9 +15,10 @@ import pytest
 from torch.distributed.checkpoint.api import CheckpointException
 
 from data_schemas.errors import ConfigError, EnvironmentProblem
+from infra.control_groups import cpu_count
 from infra.store.filesystem import Folder
 from infra.workers import ray_training
-from infra.workers.ray_session import close_ray, cpu_count
+from infra.workers.ray_session import close_ray
 from infra.workers.ray_training import TrainingWorkers, Worker, check_room, fit, ray_trainer
 from tests.processes import living
 

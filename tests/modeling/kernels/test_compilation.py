@@ -1,4 +1,5 @@
 import ctypes
+import os
 import warnings
 from pathlib import Path
 
@@ -55,6 +56,21 @@ def test_without_a_usable_cache_the_library_comes_from_a_temporary_folder(monkey
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", _no_home)
     assert compilation._load()
+
+
+@pytest.mark.skipif(not available() or not hasattr(os, "memfd_create"), reason="needs a C compiler on Linux")
+def test_a_library_of_a_filesystem_without_execution_is_loaded_from_memory(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    load, loaded = ctypes.CDLL, []
+
+    def on_noexec(path: str) -> ctypes.CDLL:
+        if path.startswith("/proc/"):
+            loaded.append(path)
+            return load(path)
+        raise OSError(f"{path}: failed to map segment from shared object")
+
+    monkeypatch.setattr(ctypes, "CDLL", on_noexec)
+    assert compilation._load().linear_int8 and len(loaded) == 1
 
 
 def _no_home() -> Path:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from data_schemas.errors import InputDataError
+from data_schemas.errors import EnvironmentProblem, InputDataError
 from stages.benchmark import remote_files as remote_data
 from stages.benchmark.remote_files import display_path, is_available, local_file, local_folder
 from stages.benchmark.task import TaskContext
@@ -77,3 +77,15 @@ def test_a_failing_server_is_an_error_and_a_missing_file_is_requested_once(web):
     missing = local_file(f"{url}/none.json")
     assert not is_available(missing) and not is_available(missing) and requests.count("/none.json") == 1
     assert display_path(missing) == f"{url}/none.json" and display_path(local_folder("a/b")) == "a/b"
+
+
+def test_without_a_home_a_url_is_refused_with_what_helps(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", raising_no_home)
+    with pytest.raises(EnvironmentProblem, match=r"https://host/data cannot be downloaded: .* set XDG_CACHE_HOME"):
+        local_folder("https://host/data")
+    assert local_folder("data").name == "data"
+
+
+def raising_no_home():
+    raise RuntimeError("Could not determine home directory.")

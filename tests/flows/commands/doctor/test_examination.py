@@ -82,23 +82,46 @@ def test_what_is_missing_for_some_work_only_does_not_block(monkeypatch, tmp_path
 
 def test_a_compiler_that_fails_is_reported_in_one_line(monkeypatch):
     monkeypatch.setattr(software, "compiler", lambda: ["gcc"])
-    monkeypatch.setattr(software, "library", lambda: warnings.warn("a paragraph", stacklevel=1))
+    monkeypatch.setattr(software, "library", lambda: warnings.warn("they do not compile", stacklevel=1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "do not compile" in software.c_compiler().advice
 
 
 @pytest.mark.parametrize(
-    ("limit", "available", "advised"),
-    [("max", 20e9, False), (str(2 * 10**9), 20e9, True), ("max", 1e9, True), ("9223372036854771712", 20e9, False)],
+    ("limit", "available", "advised"), [(None, 20e9, False), (2 * 10**9, 2e9, True), (None, 1e9, True)]
 )
-def test_memory_is_that_of_the_container(monkeypatch, tmp_path, limit, available, advised):
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    monkeypatch.setattr(machine, "MEMORY_LIMITS", (str(tmp_path / "absent"), str(tmp_path / "memory.max")))
-    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: SimpleNamespace(total=24e9, available=available))
+def test_memory_is_that_of_the_container(monkeypatch, limit, available, advised):
+    monkeypatch.setattr(machine, "memory_limit", lambda: limit)
+    monkeypatch.setattr(machine, "total_memory", lambda: limit or 24e9)
+    monkeypatch.setattr(machine, "available_memory", lambda: available)
     finding = machine.memory()
     assert bool(finding.advice) is advised
-    assert ("2 GB (limit of the container)" in finding.found) is (limit == str(2 * 10**9))
+    assert ("2 GB (limit of the container)" in finding.found) is (limit is not None)
+
+
+def test_processors_of_a_container_and_settings_of_libraries_are_shown(monkeypatch):
+    monkeypatch.setattr(machine, "cpu_count", lambda: 1)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 0.5)
+    assert ", 1 core (limit of the container: 0.5), " in machine.processor().found
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert ", ONEDNN_MAX_CPU_ISA=AVX2" in machine.products().found
+
+
+def test_a_named_temporary_folder_that_cannot_be_written_to_is_reported(monkeypatch):
+    monkeypatch.setenv("TMPDIR", "/proc/sys")
+    finding = machine.temporary_room()
+    assert finding.found == "/proc/sys" and not finding.blocks and "nothing can be written there" in finding.advice
+
+
+def test_without_home_and_temporary_folder_the_other_checks_are_made(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "rates_file", refuse(FileNotFoundError("no home")))
+    monkeypatch.setattr("infra.rates.machine_rates.rates_file", refuse(FileNotFoundError("no home")))
+    monkeypatch.setattr(machine.tempfile, "gettempdir", refuse(FileNotFoundError(2, "No usable temporary directory")))
+    status, findings, _ = doctor("--store", str(tmp_path))
+    assert status == 2 and [name for name, finding in findings.items() if finding.blocks] == ["temporary files"]
+    assert "XDG_CACHE_HOME" in findings["matrix products"].advice
+    assert "TMPDIR" in findings["temporary files"].advice
 
 
 def test_little_room_and_a_full_shared_memory_are_reported(monkeypatch, tmp_path):
