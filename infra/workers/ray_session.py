@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -205,10 +206,11 @@ def _not_started(address: str | None, error: Exception) -> EnvironmentProblem:
 
 
 def check_cluster() -> None:
-    """Connect once to the head that RAY_ADDRESS names, if it does.
+    """Connect once to the head that RAY_ADDRESS names, if it does, else look for what a start of Ray here needs.
 
     Raises:
-        EnvironmentProblem: if nothing listens there, or it refuses the token.
+        EnvironmentProblem: if nothing listens there, or it refuses the token; if there is no bash, in which Ray starts
+            every worker: it would try that again without end.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -216,6 +218,11 @@ def check_cluster() -> None:
             check_reachable(address)
         except OSError as error:
             raise _not_started(address, error) from error
+    elif not shutil.which("bash"):
+        raise EnvironmentProblem(
+            f"Ray starts its workers in bash, and there is none in PATH; install it, or to work without Ray use "
+            f"{WITHOUT_RAY}"
+        )
 
 
 def cluster_has_gpus() -> bool:

@@ -11,6 +11,7 @@ from flows.prefect_server import api_url, check_server
 from infra.sandbox.readiness import check_sandbox
 from infra.store.provenance import code_version, headrace_version
 from infra.workers.ray_address import check_reachable
+from infra.workers.ray_session import check_cluster
 from modeling.kernels.compilation import compiler, library
 from stages.common.wordnet import installed_folder
 from stages.synthesize.engines.apertium import MODES, commands
@@ -55,10 +56,10 @@ def sandbox() -> Finding:
 
 
 def ray() -> Finding:
-    """Version of Ray, and whether the cluster of RAY_ADDRESS answers."""
+    """Version of Ray, and whether the cluster of RAY_ADDRESS answers, or Ray can start here."""
     version, address = metadata.version("ray"), os.environ.get("RAY_ADDRESS")
     if not address:
-        return Finding("Ray", f"{version}, started on this machine by each run")
+        return Finding("Ray", f"{version}, started on this machine by each run", refusal_of(check_cluster))
     reason = refusal_of(lambda: check_reachable(address))
     advice = f"nothing answers there ({reason}); start the cluster, or unset RAY_ADDRESS" if reason else ""
     return Finding("Ray", f"{version}, cluster at RAY_ADDRESS={public_text(address)}", advice, blocks=bool(reason))

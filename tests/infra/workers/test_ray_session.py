@@ -63,6 +63,14 @@ def test_a_cluster_where_nobody_listens_is_refused_at_once(monkeypatch):
             check_reachable(reachable)
 
 
+def test_ray_on_this_machine_is_refused_without_the_shell_of_its_workers(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    check_cluster()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnvironmentProblem, match=r"in bash, .* --set execution\.engine=inline"):
+        check_cluster()
+
+
 @pytest.mark.parametrize(
     ("token", "expected"), [("", "needs a token"), ("wrong", "refuses the token"), ("right", None)]
 )

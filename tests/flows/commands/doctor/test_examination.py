@@ -77,6 +77,7 @@ def test_what_is_missing_for_some_work_only_does_not_block(monkeypatch, tmp_path
     missing = {name: finding.advice for name, finding in findings.items() if finding.found == "none"}
     assert set(missing) == {"C compiler", "sandbox", "WordNet", "Apertium"}
     assert missing["sandbox"] == "no box: install it"
+    assert "bash" in findings["Ray"].advice, "there is nothing in PATH"
     assert all("install" in advice for advice in missing.values())
 
 
