@@ -3,6 +3,7 @@
 - `check_training_room`: refuses more workers than this machine, or a cluster that does not grow, has room for
 - `check_training_memory`: refuses workers whose memory this machine, or its container, does not have
 - `check_training_compiler`: refuses `compile` without a C++ compiler
+- `workers_at_once`: workers that do not wait for a processor, for estimates
 """
 
 import json
@@ -89,6 +90,12 @@ def check_training_compiler(stage: str) -> None:
         f"{stage}.compile needs a C++ compiler, and {compiler} is not installed; on Debian and Ubuntu: apt-get install "
         f"g++; or name another in CXX, or use --set {stage}.compile=false"
     )
+
+
+def workers_at_once(workers: int) -> int:
+    """Training workers that compute at the same time: all on GPUs or a cluster, else one per processor here."""
+    on_cluster = os.environ.get("RAY_ADDRESS", "local") != "local"
+    return workers if on_cluster or local_gpus() else min(workers, cpu_count())
 
 
 def cluster_may_grow() -> bool:

@@ -10,6 +10,7 @@ from data_schemas.manifest import Estimate, Volume, Work
 from infra.hardware import PROCESS_BYTES, START_RAY_TRAIN_SECONDS, cpu_rates
 from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import Artifact
+from infra.training_room import workers_at_once
 from infra.workers.capacity import Capacity
 from modeling.evaluation.config_counts import active_parameters, flops_per_token, parameters
 from modeling.transformer_config import TransformerConfig
@@ -55,7 +56,7 @@ class PretrainStage(Stage):
             Work(
                 kind=f"train {plan.precision}", variant=f"{config.optimizer}, {config.workers} workers, {shape}",
                 amount=per_token * plan.tokens, rate=rates.bf16_flops if plan.precision == "bf16" else rates.fp32_flops,
-                parallel=workers, phases=("train",),
+                parallel=workers_at_once(workers), phases=("train",),
             ),
             Work(
                 kind="pretrain start", variant="workers" if config.workers else "process", amount=1,

@@ -7,7 +7,7 @@ import ray
 
 from data_schemas.errors import EnvironmentProblem
 from infra import training_room
-from infra.training_room import check_training_memory, check_training_room, status_may_grow
+from infra.training_room import check_training_memory, check_training_room, status_may_grow, workers_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,16 @@ def test_training_workers_without_memory_on_this_machine_are_refused(monkeypatch
     monkeypatch.setattr(training_room, "local_gpus", tuple)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_training_memory("pretrain", 10**15)
+
+
+def test_workers_that_share_a_processor_take_turns(monkeypatch):
+    monkeypatch.setattr(training_room, "local_gpus", tuple)
+    assert [workers_at_once(workers) for workers in (1, 8, 9)] == [1, 8, 8]
+    monkeypatch.setattr(training_room, "local_gpus", lambda: ("gpu",) * 16)
+    assert workers_at_once(16) == 16
+    monkeypatch.setattr(training_room, "local_gpus", tuple)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert workers_at_once(16) == 16
 
 
 @pytest.mark.parametrize("may_grow", [False, True])
