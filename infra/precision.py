@@ -128,7 +128,7 @@ def local_gpus() -> tuple[Gpu, ...]:
     # Ray hides the GPUs of a node from tasks that reserve none.
     environment = {name: value for name, value in os.environ.items() if value or name not in _VISIBLE}
     listed = subprocess.run(
-        [sys.executable, "-c", _LIST_GPUS], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", _LIST_GPUS], env=environment, capture_output=True, text=True, check=False
     )
     if listed.returncode:
         return ()

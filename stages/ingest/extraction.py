@@ -133,7 +133,8 @@ class _Worker:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "stages.ingest.markup_worker", str(self.seconds), str(MEMORY_BYTES)]
+        # -P: a folder `stages` where the command was started is not this package.
+        command = [sys.executable, "-P", "-m", "stages.ingest.markup_worker", str(self.seconds), str(MEMORY_BYTES)]
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )

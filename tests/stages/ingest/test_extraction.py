@@ -61,6 +61,14 @@ def test_a_killed_process_is_started_again(own_worker):
     assert outcomes([document(0, "*one*"), document(1, "*two*")]) == [(0, "one"), (1, "two")]
 
 
+def test_a_package_of_the_current_folder_does_not_take_the_place_of_ours(own_worker, tmp_path, monkeypatch):
+    for name in ("stages/__init__.py", "queue.py", "random.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise RuntimeError('another one')")
+    monkeypatch.chdir(tmp_path)
+    assert outcomes([document(0, "*one*")]) == [(0, "one")]
+
+
 def test_documents_without_markup_start_no_process(own_worker):
     assert outcomes([Record(0, "a"), Failure(1, "x")]) == [(0, "a"), (1, "x")]
     assert not extraction._workers
