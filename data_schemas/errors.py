@@ -57,7 +57,7 @@ class StoreUnavailable(EnvironmentProblem):
 
 
 class JobLostError(EnvironmentProblem):
-    """A job on a cluster ended without saying why: its driver, its node or the cluster is gone; worth a retry."""
+    """A job, or Ray, ended without saying why: its driver, its node or the cluster is gone; worth a retry."""
 
 
 class TrainingDivergedError(HeadraceError):

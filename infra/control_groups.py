@@ -2,13 +2,14 @@
 
 - `cpu_count`: processors that this process may keep busy; `cpu_quota`: the limit alone
 - `limit_threads`: hands that number to numerical libraries
-- `memory_limit`, `total_memory`, `available_memory`: bytes
+- `memory_limit`, `total_memory`, `available_memory`: bytes; `task_limit`: processes and threads
 
 A group is bound by its own limits and by those of all groups above it.
 """
 
 import math
 import os
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -57,6 +58,15 @@ def available_memory() -> int:
     return min([available, *(room.left for room in _rooms())])
 
 
+def task_limit() -> int | None:
+    """Processes and threads that this process and the others of its groups, or of its user, may have together."""
+    limits = [group.tasks() for group in _groups("pids")]
+    if os.geteuid():  # root is not bound by it
+        limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        limits.append(None if limit == resource.RLIM_INFINITY else limit)
+    return min(filter(None, limits), default=None)
+
+
 @dataclass(frozen=True)
 class _Room:
     limit: int
@@ -75,6 +85,9 @@ class _Group:
             quota, period = self._text("cpu.cfs_quota_us"), self._text("cpu.cfs_period_us")
         microseconds, each = _number(quota), _number(period)
         return round(microseconds / each, 2) if microseconds and each else None
+
+    def tasks(self) -> int | None:
+        return _number(self._text("pids.max"))
 
     def memory(self) -> _Room | None:
         names = ("memory.max", "memory.current", "inactive_file")

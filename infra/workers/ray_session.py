@@ -3,16 +3,18 @@
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from data_schemas.errors import EnvironmentProblem
-from infra.control_groups import available_memory, cpu_count
-from infra.named_errors import storage_problem
+from infra.control_groups import available_memory, cpu_count, task_limit
+from infra.named_errors import check_writable, storage_problem
 from infra.workers.idle_workers import idle_workers
 from infra.workers.ray_address import check_reachable
 
@@ -49,6 +51,12 @@ _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _LOCAL = {**_LOOPBACK, "RAY_preload_python_modules": "infra.workers.preload"}
 
 WITHOUT_RAY = "--set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
+OPEN_FILES = 256
+"""With 64 its processes ended within seconds, with 256 a small run did not notice."""
+TASKS = 300
+"""Counted in a run with two training workers; each further one has 60 threads."""
+LOG_BYTES = 4 << 20
+"""Room for the first logs of a session."""
 PRESTART_BYTES = 2 << 30
 """Memory to be available for a start ahead of need; an idle Ray takes a third of it."""
 SOCKET_PATH_BYTES = 107
@@ -200,8 +208,10 @@ def _not_started(address: str | None, error: Exception) -> EnvironmentProblem:
     reason = " ".join(str(error).split()).rstrip(".")[:500]
     if "Version mismatch" in reason:
         helps = "install the same versions of Ray and Python here and on the nodes"
-    else:
+    elif address:
         helps = "for a secured cluster set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    else:
+        helps = "the logs of its processes, in session_latest/logs of its temporary folder (/tmp/ray), say more"
     return EnvironmentProblem(f"cannot {action}: {reason}; {helps}; to work without Ray use {WITHOUT_RAY}")
 
 
@@ -209,8 +219,7 @@ def check_cluster() -> None:
     """Connect once to the head that RAY_ADDRESS names, if it does, else look for what a start of Ray here needs.
 
     Raises:
-        EnvironmentProblem: if nothing listens there, or it refuses the token; if there is no bash, in which Ray starts
-            every worker: it would try that again without end.
+        EnvironmentProblem: if nothing listens there, or it refuses the token; if something is missing here.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -218,11 +227,27 @@ def check_cluster() -> None:
             check_reachable(address)
         except OSError as error:
             raise _not_started(address, error) from error
-    elif not shutil.which("bash"):
-        raise EnvironmentProblem(
-            f"Ray starts its workers in bash, and there is none in PATH; install it, or to work without Ray use "
-            f"{WITHOUT_RAY}"
+    else:
+        _check_start()
+
+
+def _check_start() -> None:
+    """Refuse what would let a start of Ray wait for a minute, or for ever, for processes that have ended."""
+    users = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    check_writable(Path(temporary_folder() or users), "set TMPDIR to another folder", LOG_BYTES)
+    files, tasks = resource.getrlimit(resource.RLIMIT_NOFILE)[1], task_limit()
+    missing = ""
+    if not shutil.which("bash"):
+        missing = "Ray starts its workers in bash, and there is none in PATH; install it"
+    elif files != resource.RLIM_INFINITY and files < OPEN_FILES:
+        missing = f"Ray needs {OPEN_FILES} open files in a process, and {files} are allowed; raise that (ulimit -n)"
+    elif tasks and tasks < TASKS:
+        missing = (
+            f"Ray and its workers are about {TASKS} processes and threads, and {tasks} are allowed; raise that "
+            "(docker run --pids-limit, ulimit -u)"
         )
+    if missing:
+        raise EnvironmentProblem(f"{missing}, or to work without Ray use {WITHOUT_RAY}")
 
 
 def cluster_has_gpus() -> bool:

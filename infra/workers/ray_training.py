@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from data_schemas.errors import HeadraceError
+from data_schemas.errors import HeadraceError, JobLostError
 from infra.control_groups import cpu_count
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
@@ -27,7 +27,7 @@ from infra.workers.capacity import room_problem
 from infra.workers.idle_workers import worker_environment
 from infra.workers.nodes import check_this_node, versions_for_nodes
 from infra.workers.process_group import process_group
-from infra.workers.ray_session import close_ray, cluster_has_gpus, ensure_ray
+from infra.workers.ray_session import WITHOUT_RAY, close_ray, cluster_has_gpus, ensure_ray
 
 if TYPE_CHECKING:
     import torch
@@ -146,6 +146,7 @@ def fit(trainer: Any) -> None:
 
     Raises:
         HeadraceError: an error of a worker that the user can fix.
+        JobLostError: if Ray itself ended.
         ray.train.TrainingFailedError: if workers died more often than `max_failures`.
     """
     import ray.train
@@ -163,6 +164,15 @@ def fit(trainer: Any) -> None:
         for text in {str(failure) for failure in getattr(error, "worker_failures", {}).values()}:
             logger.error("a worker failed: %s", text)  # Ray's own message has its first and last 500 characters
         raise error from None
+    except (ray.exceptions.RayActorError, ray.exceptions.OwnerDiedError, ray.exceptions.RaySystemError) as error:
+        close_ray()
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = next((line for line in lines if "because" in line), lines[-1]).strip().rstrip(".")
+        raise JobLostError(
+            f"a process of Ray that controls the training ended ({reason:.300}); the system ends processes when memory "
+            f"runs out: give it more, or train in one process, which takes less: {WITHOUT_RAY}; the same command "
+            "continues at the last checkpoint"
+        ) from error
     except BaseException:  # controller and workers end with this connection
         close_ray()
         raise

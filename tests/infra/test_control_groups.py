@@ -1,6 +1,7 @@
 """Limits of control groups, from the files that the kernel shows in /proc and /sys."""
 
 import os
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra import control_groups
-from infra.control_groups import available_memory, cpu_count, cpu_quota, limit_threads, memory_limit, total_memory
+from infra.control_groups import (
+    available_memory,
+    cpu_count,
+    cpu_quota,
+    limit_threads,
+    memory_limit,
+    task_limit,
+    total_memory,
+)
 
 TOTAL, AVAILABLE = 64_000_000_000, 60_000_000_000
 NO_LIMIT_V1 = "9223372036854771712"
@@ -88,6 +97,16 @@ def test_a_container_of_version_1_sees_its_group_as_the_root_of_the_mount(tmp_pa
 def test_what_limits_nothing_is_no_limit(tmp_path, text):
     groups(tmp_path, ["0::/", "broken", ""], [V2, "short", "- cgroup2"], {"v2/memory.max": text, "v2/cpu.max": text})
     assert (memory_limit(), cpu_quota(), cpu_count()) == (None, None, 16)
+
+
+def test_processes_are_limited_by_groups_and_for_users_by_their_own_limit(tmp_path, monkeypatch):
+    groups(tmp_path, ["0::/a/b"], [V2], {"v2/a/pids.max": "500", "v2/a/b/pids.max": "max"})
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert task_limit() == 500
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    for user, expected in ((60, 60), (9_000, 500), (resource.RLIM_INFINITY, 500)):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, user=user: (user, user))
+        assert task_limit() == expected
 
 
 @given(limits=st.lists(st.one_of(st.none(), st.integers(1, TOTAL - 1)), min_size=1, max_size=5))

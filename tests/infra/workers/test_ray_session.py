@@ -13,7 +13,7 @@ import ray
 from ray._private.utils import check_version_info
 
 from data_schemas.errors import EnvironmentProblem
-from infra.workers import ray_address
+from infra.workers import ray_address, ray_session
 from infra.workers.ray_address import check_reachable
 from infra.workers.ray_session import (
     SOCKET_IN_FOLDER,
@@ -63,12 +63,29 @@ def test_a_cluster_where_nobody_listens_is_refused_at_once(monkeypatch):
             check_reachable(reachable)
 
 
-def test_ray_on_this_machine_is_refused_without_the_shell_of_its_workers(monkeypatch, tmp_path):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def test_ray_on_this_machine_is_refused_without_what_its_processes_need(monkeypatch, tmp_path):
+    """Ray itself waits a minute for files of processes that have ended, or starts them again without end."""
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(ray_session, "task_limit", lambda: None)
+    monkeypatch.setattr(ray_session.resource, "getrlimit", lambda kind: (1_024, ray_session.resource.RLIM_INFINITY))
     check_cluster()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EnvironmentProblem, match=r"in bash, .* --set execution\.engine=inline"):
-        check_cluster()
+
+    def refused(expected: str) -> None:
+        with pytest.raises(EnvironmentProblem, match=expected):
+            check_cluster()
+
+    with monkeypatch.context() as patch:
+        patch.setenv("TMPDIR", "/proc/sys")
+        refused(r"/proc/sys: .* set TMPDIR to another folder")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        refused(r"in bash, .* --set execution\.engine=inline")
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_session, "task_limit", lambda: 60)
+        refused(r"and 60 are allowed; raise that \(docker run --pids-limit, ulimit -u\), or to work without Ray")
+    monkeypatch.setattr(ray_session.resource, "getrlimit", lambda kind: (64, 64))
+    refused(r"256 open files in a process, and 64 are allowed; raise that \(ulimit -n\)")
 
 
 @pytest.mark.parametrize(

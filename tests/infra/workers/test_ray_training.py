@@ -14,7 +14,7 @@ import psutil
 import pytest
 from torch.distributed.checkpoint.api import CheckpointException
 
-from data_schemas.errors import ConfigError, EnvironmentProblem
+from data_schemas.errors import ConfigError, EnvironmentProblem, JobLostError
 from infra.control_groups import cpu_count
 from infra.store.filesystem import Folder
 from infra.workers import ray_training
@@ -53,6 +53,20 @@ def test_workers_that_have_room_but_no_plan_idle_or_wait(counts, expected):
 
 def count(folder: str, worker: Worker) -> None:
     Path(folder, f"{worker.rank} of {worker.count}").touch()
+
+
+def test_a_ray_that_ends_is_one_sentence_and_is_tried_again(monkeypatch):
+    """As when the kernel, for want of memory, kills the raylet or the controller."""
+    import ray
+
+    def lost() -> None:
+        raise ray.exceptions.RayActorError(error_msg="The actor ended.\nIt is dead because its owner has died.\nip: 1")
+
+    closed: list[bool] = []
+    monkeypatch.setattr(ray_training, "close_ray", lambda: closed.append(True))
+    with pytest.raises(JobLostError, match=r"ended \(It is dead because its owner has died\); .*memory .* --set "):
+        fit(SimpleNamespace(fit=lost))
+    assert closed
 
 
 READ_LIKE_THE_CONTROLLER = """
