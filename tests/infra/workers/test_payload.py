@@ -84,6 +84,7 @@ UNPICKLING = re.compile(
 )
 ALLOWED = {
     "infra/workers/payload.py": 1,  # what has the digest of what the run wrote
+    "infra/workers/ray_training.py": 1,  # a setting of the trainer, which Ray brings to its worker
     "stages/common/compiled.py": 1,  # the cache of compiled code, which is beside the code or the user's
     "stages/ingest/extraction.py": 1,  # the pipe of a process that it started
     "stages/ingest/markup_worker.py": 1,  # the other end of that pipe
