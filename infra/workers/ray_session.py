@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,7 @@ def _connect() -> None:
                     log_to_driver=False,
                     logging_level="ERROR",
                     object_store_memory=256 * 2**20,
+                    job_config=_job_config(),
                     _temp_dir=temporary_folder(),
                 )
     except EnvironmentProblem:
@@ -178,6 +179,26 @@ def _connect() -> None:
         if problem := storage_problem(error, RAY_FOLDER):
             raise problem from error
         raise _not_started(address, error) from error
+
+
+class _PathsOfThisProcess(list[str]):
+    """Folders in which workers look for modules first: none in which this process does not look.
+
+    Ray adds the current folder. A folder `infra` or `stages` of the user's there would take the place of this package's
+    in each worker, a queue.py that of Python's.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        own = {os.path.abspath(folder) for folder in sys.path}  # noqa: PTH100 - "" is the current one
+        super().extend(folder for folder in folders if folder in own)
+
+
+def _job_config() -> Any:
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    config._py_driver_sys_path = _PathsOfThisProcess()
+    return config
 
 
 @contextlib.contextmanager

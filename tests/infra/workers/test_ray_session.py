@@ -127,6 +127,17 @@ def test_a_cluster_with_another_token_is_one_sentence_at_once(monkeypatch, token
             head.stop(None).wait()
 
 
+def test_workers_do_not_look_for_modules_where_this_process_does_not(monkeypatch, tmp_path):
+    """Ray adds the current folder, where a user's `infra` would take the place of ours."""
+    monkeypatch.chdir(tmp_path)
+    for searched, expected in (([], []), (["/usr/lib"], ["/usr/lib"]), (["", "/x"], [str(tmp_path)])):
+        config = ray_session._job_config()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", searched)
+            config._py_driver_sys_path.extend([str(tmp_path), "/usr/lib"])
+        assert config._py_driver_sys_path == expected
+
+
 @pytest.mark.slow
 def test_ray_on_this_machine_listens_on_loopback_only_and_starts_in_a_deep_temporary_folder(tmp_path):
     deep = tmp_path / ("deep" * 20)
