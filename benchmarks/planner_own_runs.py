@@ -6,11 +6,13 @@ bfloat16) are trained for some steps in layouts of one, two and four processes o
 - FLOPs of all processes, as torch's FlopCounterMode counts them, and bytes that each process sends by kind: equal to
   the plan's, or the run is named
 - peak memory of the fullest process: bytes of torch's allocator, without driver and margin, which a CPU has not
-- seconds: products, attention, memory and links at rates measured in as many processes beside each other; what each
-  layer of a micro-batch costs beyond them is calibrated on the first run, all others are predicted
+- collectives that each process starts by kind: equal to the plan's, but the buckets of DistributedDataParallel
+- seconds: products, attention, memory and links at rates measured in as many processes beside each other. What each
+  layer of a micro-batch costs beyond them is calibrated on a run of one process, what each collective costs beside its
+  bytes on a run of two and one of four; all others are predicted
 
-flops_differ, bytes_differ: number of runs; memory_error_percent, time_error_percent: mean absolute errors, the
-calibrated run's time not included.
+flops_differ, bytes_differ, collectives_differ: number of runs; memory_error_percent, time_error_percent: mean absolute
+errors, times of the calibrated runs not included.
 """
 
 import argparse
@@ -37,7 +39,7 @@ from infra.planner.layouts import HEADRACE, Layout
 from infra.planner.memory import memory_parts
 from infra.planner.networks import Network, network_of
 from infra.planner.own.flops import own_step_flops
-from infra.planner.own.traffic import device_traffic
+from infra.planner.own.traffic import device_collectives, device_traffic, own_collectives
 from infra.planner.step_time import FITTED, Constants, step_seconds, step_time
 from stages.pretrain.config import PretrainConfig
 
@@ -51,6 +53,7 @@ TIMEOUT = timedelta(minutes=5)
 OUTSIDE = ("margin",)
 """Parts of the planner's memory that are not tensors."""
 TIME_LIMIT, MEMORY_LIMIT = 25.0, 10.0
+UNITS = ("bytes", "collectives")
 
 
 def _case(
@@ -65,9 +68,10 @@ def _case(
     return TrainingCase(name, config, VOCABULARY)
 
 
-CALIBRATED = "dense"
+CALIBRATED = {1: "dense", 2: "tensor", 4: "shards, tensor"}
+"""Runs on which times are calibrated, by the number of processes."""
 GRID = (
-    _case(CALIBRATED, {}),
+    _case("dense", {}),
     _case("untied, sparse", {**UNTIED, "attention": [SPARSE, {"kind": "full"}]}),
     _case("recomputed", {}, recompute_activations=True),
     _case("bf16", {}, precision="bf16"),
@@ -95,7 +99,7 @@ GRID = (
     _case("context, shards", {}, 4, {"context": 2, "shard": 2}),
     _case("experts split, shards", {"experts": EXPERTS}, 4, {"expert": 2, "shard": 2}),
 )  # fmt: skip
-QUICK = (CALIBRATED, "recomputed", "replicas", "shards", "tensor", "pipeline, 1F1B", "experts split")
+QUICK = ("dense", "recomputed", "replicas", "shards", "tensor", "pipeline, 1F1B", "experts split")
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Comparison:
     flops: tuple[float, float]
     """Planned and measured."""
     differing: str
-    """Kinds of bytes that differ; empty if none does."""
+    """Kinds of traffic whose bytes or collectives differ; empty if none does."""
     sent: float
     """Bytes that the process which sends most sends in a step."""
     memory: tuple[float, float]
@@ -127,20 +131,21 @@ def main() -> None:
     for workers in sorted({case.config.workers for case in cases}):
         found, rates[workers] = train([case for case in cases if case.config.workers == workers], workers)
         measured |= found
-    launch = _launch_seconds(cases[0], measured[CALIBRATED], rates[1])
-    rows = [compare(case, measured[case.name], rates[case.config.workers], launch) for case in cases]
+    costs = _calibrated(cases, measured, rates)
+    rows = [compare(case, measured[case.name], costs[case.config.workers]) for case in cases]
     console = Console(width=150)
     console.print(_table(rows))
     for row in rows:
         if row.differing:
             console.print(f"{row.name}: {row.differing}", markup=False)
-    predicted = [row for row in rows if row.name != CALIBRATED]
+    predicted = [row for row in rows if row.name not in CALIBRATED.values()]
     print(
         json.dumps(
             {
                 "runs": len(rows),
                 "flops_differ": sum(planned != found for planned, found in (row.flops for row in rows)),
-                "bytes_differ": sum(bool(row.differing) for row in rows),
+                "bytes_differ": sum("bytes" in row.differing for row in rows),
+                "collectives_differ": sum("collectives" in row.differing for row in rows),
                 "memory_error_percent": round(statistics.fmean(abs(_error(row.memory)) for row in rows), 2),
                 "memory_within_10": sum(abs(_error(row.memory)) <= MEMORY_LIMIT for row in rows),
                 "time_error_percent": round(statistics.fmean(abs(_error(row.seconds)) for row in predicted), 1),
@@ -162,15 +167,19 @@ def planned_layout(case: TrainingCase) -> Layout:
     )  # fmt: skip
 
 
-def compare(case: TrainingCase, ranks: Sequence[Measurement], rates: ProcessRates, launch: float) -> Comparison:
-    """A run's measurements beside its plan.
+@dataclass(frozen=True)
+class Costs:
+    """What a number of processes beside each other need."""
 
-    Args:
-        case: the run.
-        ranks: measurements by rank.
-        rates: of as many processes.
-        launch: seconds per layer and micro-batch beyond the rates.
-    """
+    rates: ProcessRates
+    launch: float = 0.0
+    """Seconds per layer and micro-batch beyond the rates."""
+    collective: float = 0.0
+    """Seconds per collective beside its bytes."""
+
+
+def compare(case: TrainingCase, ranks: Sequence[Measurement], costs: Costs) -> Comparison:
+    """A run's measurements, by rank, beside its plan."""
     network, layout = network_of(case.model), planned_layout(case)
     software = replace(HEADRACE, precision=case.precision, average_bytes=4.0)
     memory = memory_parts(network, layout, software, case.rows)
@@ -182,7 +191,7 @@ def compare(case: TrainingCase, ranks: Sequence[Measurement], rates: ProcessRate
         "; ".join(_differing(case, network, layout, ranks)),
         max(sum(rank.sent.values()) for rank in ranks),
         (planned, max(rank.peak_bytes for rank in ranks)),
-        (_step_seconds(case, network, layout, rates, launch), max(rank.seconds for rank in ranks)),
+        (_step_seconds(case, costs), _measured_seconds(ranks)),
     )
 
 
@@ -190,28 +199,57 @@ def _differing(case: TrainingCase, network: Network, layout: Layout, ranks: Sequ
     assert network.own is not None
     for rank, measurement in enumerate(ranks):
         stage = rank * layout.pipeline // len(ranks)
-        planned = device_traffic(network.own, layout, case.precision, case.rows, stage)
-        for kind in sorted({*planned, *measurement.sent}):
-            sent = measurement.sent.get(kind, 0.0)
-            if abs(planned.get(kind, 0.0) - sent) > 1e-6 * max(sent, 1.0):
-                yield f"rank {rank} sent {sent:.0f} bytes of {kind}, planned {planned.get(kind, 0.0):.0f}"
+        planned = [
+            function(network.own, layout, case.precision, case.rows, stage)
+            for function in (device_traffic, device_collectives)
+        ]
+        for unit, expected, found in zip(UNITS, planned, (measurement.sent, measurement.collectives), strict=True):
+            for kind in sorted({*expected, *found}):
+                sent = found.get(kind, 0.0)
+                if abs(expected.get(kind, 0.0) - sent) > 1e-6 * max(sent, 1.0):
+                    yield f"rank {rank} sent {sent:.0f} {unit} of {kind}, planned {expected.get(kind, 0.0):.0f}"
 
 
-def _step_seconds(case: TrainingCase, network: Network, layout: Layout, rates: ProcessRates, launch: float) -> float:
-    software = replace(HEADRACE, precision="bf16")  # the cluster's products already have the rate of the precision
+def _calibrated(
+    cases: Sequence[TrainingCase], measured: dict[str, list[Measurement]], rates: dict[int, ProcessRates]
+) -> dict[int, Costs]:
+    """Costs by the number of processes: of layers in one process, then of collectives in each other number."""
+    by_name = {case.name: case for case in cases}
+    launch = _rest(by_name[CALIBRATED[1]], measured, Costs(rates[1])) / _launches(by_name[CALIBRATED[1]])
+    costs = {1: Costs(rates[1], launch)}
+    for workers in sorted(rates.keys() - {1}):
+        case, before = by_name[CALIBRATED[workers]], Costs(rates[workers], launch)
+        own = network_of(case.model).own
+        assert own is not None
+        started = own_collectives(own, planned_layout(case), case.precision, case.rows)
+        costs[workers] = replace(before, collective=_rest(case, measured, before) / sum(started.values()))
+    return costs
+
+
+def _launches(case: TrainingCase) -> int:
+    return case.config.model.layers * planned_layout(case).micro_batches(case.rows)
+
+
+def _rest(case: TrainingCase, measured: dict[str, list[Measurement]], costs: Costs) -> float:
+    """Seconds that a run took beyond these costs."""
+    return max(_measured_seconds(measured[case.name]) - _step_seconds(case, costs), 0.0)
+
+
+def _measured_seconds(ranks: Sequence[Measurement]) -> float:
+    return max(rank.seconds for rank in ranks)
+
+
+def _step_seconds(case: TrainingCase, costs: Costs) -> float:
+    network, layout = network_of(case.model), planned_layout(case)
+    # The cluster's products already have the rate of the precision; gloo's threads compete with computation for cores.
+    software = replace(HEADRACE, precision="bf16", hides_traffic=0.0)
     flops = own_step_flops(case.model, layout, case.rows)
     again = flops["recompute"] - network.flops["scores"] * network.context * case.rows
     share = max(again, 0.0) / (network.layer_flops * network.context * case.rows)
-    constants = Constants(1.0, 1.0, FITTED.elementwise_bytes, FITTED.logit_traffic, launch, 1.0, share)
-    cluster = cluster_of_processes(rates, max(case.config.workers, 1), case.precision)
+    constants = Constants(1.0, 1.0, FITTED.elementwise_bytes, FITTED.logit_traffic, costs.launch, 1.0, share)
+    processes = max(case.config.workers, 1)
+    cluster = cluster_of_processes(costs.rates, processes, case.precision, costs.collective)
     return step_seconds(step_time(network, layout, cluster, software, case.rows, constants))
-
-
-def _launch_seconds(case: TrainingCase, ranks: Sequence[Measurement], rates: ProcessRates) -> float:
-    """Seconds per layer and micro-batch that the calibrated run took beyond the rates."""
-    network, layout = network_of(case.model), planned_layout(case)
-    rest = ranks[0].seconds - _step_seconds(case, network, layout, rates, 0.0)
-    return max(rest, 0.0) / (case.config.model.layers * layout.micro_batches(case.rows))
 
 
 def train(

@@ -83,7 +83,9 @@ def _seconds(work: Callable[[], object]) -> float:
     return sorted(times)[ROUNDS // 2]
 
 
-def cluster_of_processes(rates: ProcessRates, processes: int, precision: Precision) -> Cluster:
+def cluster_of_processes(
+    rates: ProcessRates, processes: int, precision: Precision, collective_seconds: float
+) -> Cluster:
     """A node of which each process is a device, with the rate of products that the precision has.
 
     Prices, power and failures are placeholders.
@@ -92,6 +94,7 @@ def cluster_of_processes(rates: ProcessRates, processes: int, precision: Precisi
     return Cluster(
         device="CPU process", devices=processes, node_devices=processes, memory_bytes=2**40, peak_flops=products,
         sustained_flops=products, attention_flops=rates.attention_flops, memory_bandwidth=rates.memory_bytes,
-        link_bandwidth=min(rates.link_bytes / LINK_SHARE, 1e15), network_bandwidth=1e15, watts=UNKNOWN,
+        link_bandwidth=min(rates.link_bytes / LINK_SHARE, 1e15), network_bandwidth=1e15,
+        collective_seconds=collective_seconds, watts=UNKNOWN,
         price_per_hour=UNKNOWN, mtbf_hours=UNKNOWN,
     )  # fmt: skip

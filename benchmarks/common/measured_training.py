@@ -75,6 +75,8 @@ class Measurement:
     """FLOPs of a step."""
     sent: dict[str, float]
     """Bytes in a step by kind of process group."""
+    collectives: dict[str, int]
+    """Collectives in a step by kind."""
     peak_bytes: int
     """Most bytes of tensors at once in a step."""
     seconds: float
@@ -92,7 +94,13 @@ def measure(case: TrainingCase, timed: int = TIMED) -> Measurement:
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         steps.run()
-    return Measurement(steps.counter.flops, dict(steps.counter.sent), _peak_bytes(profiler), steps.seconds)
+    return Measurement(
+        steps.counter.flops,
+        dict(steps.counter.sent),
+        dict(steps.counter.collectives),
+        _peak_bytes(profiler),
+        steps.seconds,
+    )
 
 
 class _Steps:

@@ -1,4 +1,4 @@
-"""FLOPs of a training step as torch's FlopCounterMode counts them, and bytes that its collectives send.
+"""FLOPs of a training step as torch's FlopCounterMode counts them, and its collectives and the bytes that they send.
 
 - `StepCounter`: a mode that counts both on this process
 """
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 
 class StepCounter(_FlopCounterMode):  # type: ignore[no-untyped-call]
-    """Counts the FLOPs of this process's part of each operation, and the bytes that it sends.
+    """Counts the FLOPs of this process's part of each operation, its collectives and the bytes that they send.
 
     Ring algorithms: all-reduce 2 (n - 1) / n of its tensor, all-gather and reduce-scatter (n - 1) / n of the whole one.
     """
@@ -26,7 +26,7 @@ class StepCounter(_FlopCounterMode):  # type: ignore[no-untyped-call]
         """Create with the kind of each process group by its name."""
         self._flops = FlopCounterMode(display=False)
         super().__init__(self._flops)
-        self.kinds, self.sent = kinds, defaultdict[str, float](float)
+        self.kinds, self.sent, self.collectives = kinds, defaultdict[str, float](float), defaultdict[str, int](int)
 
     @property
     def flops(self) -> int:
@@ -44,6 +44,7 @@ class StepCounter(_FlopCounterMode):  # type: ignore[no-untyped-call]
             sent = _SENT[name](args, group.size(), group.rank())
             kind = "control" if _is_control(args) else _OPERATION_KINDS.get(name) or self.kinds[group.group_name]
             self.sent[kind] += sent
+            self.collectives[kind] += sent > 0
         return func(*args, **(kwargs or {}))
 
 

@@ -50,6 +50,9 @@ class Cluster(FrozenConfig):
     network_bandwidth: float = Field(
         ge=1e5, le=1e16, description="bytes per second and direction between nodes, per device"
     )
+    collective_seconds: float = Field(
+        0, ge=0, le=1, description="what each collective of own training takes beside its bytes; 0: nothing, or unknown"
+    )
     watts: float = Field(gt=0, le=1e6, description="watts of a device under load")
     price_per_hour: float = Field(ge=0, le=1e6, description="US dollars per device and hour")
     mtbf_hours: float = Field(ge=1e-3, le=1e12, description="mean device-hours between failures that end a job")

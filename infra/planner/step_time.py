@@ -14,7 +14,7 @@ from infra.planner.clusters import Cluster
 from infra.planner.layouts import Layout, Software
 from infra.planner.memory import parameters_per_device
 from infra.planner.networks import Network
-from infra.planner.own.traffic import own_traffic
+from infra.planner.own.traffic import own_collectives, own_traffic
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,11 @@ def step_time(
     tokens = layout.micro_batch * network.context / layout.context
     compute = _micro_batch(network, layout, cluster, software, tokens, constants)
     bytes_by_kind = traffic(network, layout, software, rows)
-    waiting = {kind: _seconds(kind, sent, layout, cluster) for kind, sent in bytes_by_kind.items()}
+    starts = _collectives(network, layout, software, rows) if cluster.collective_seconds else {}
+    waiting = {
+        kind: _seconds(kind, sent, layout, cluster) + cluster.collective_seconds * starts.get(kind, 0.0)
+        for kind, sent in bytes_by_kind.items()
+    }
     visible = 1 - software.hides_traffic
     parts = {name: seconds * count for name, seconds in compute.items()}
     shown = dict.fromkeys(waiting, visible) | ({"pipeline": 1.0} if _stalls(layout) else {})
@@ -196,6 +200,13 @@ def traffic(network: Network, layout: Layout, software: Software, rows: float) -
         "shard": per_step * gathers * software.gather_bytes * stage * ring["shard"] / 2,
         "data": ring["data"] * parameters_per_device(network, layout) * _gradient_bytes(software),
     }
+
+
+def _collectives(network: Network, layout: Layout, software: Software, rows: float) -> dict[str, float]:
+    """Number of collectives by kind, of own training, the only one of which it is known."""
+    if network.own is None or not software.own:
+        return {}
+    return own_collectives(network.own, layout, software.precision, int(rows))
 
 
 def _gradient_bytes(software: Software) -> float:

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.common.measured_training import TrainingCase, measure
-from benchmarks.planner_own_runs import EXPERTS, GRID, compare, planned_layout, train
+from benchmarks.planner_own_runs import EXPERTS, GRID, Costs, compare, planned_layout, train
 from infra.planner.layouts import HEADRACE, Layout
 from infra.planner.memory import memory_parts
 from infra.planner.networks import network_of
 from infra.planner.own import flops, memory
 from infra.planner.own.flops import own_step_flops
 from infra.planner.own.parameters import edge_unit, layer_unit
-from infra.planner.own.traffic import all_reduce, device_traffic, own_traffic
+from infra.planner.own.traffic import all_reduce, device_collectives, device_traffic, own_traffic
 from modeling.loss.logit_tiles import TILING
 from modeling.transformer_config import TransformerConfig
 from tests.modeling.evaluation.test_config_counts import BANDS, KINDS, config
@@ -32,7 +32,9 @@ figures = {}
 for case in (case for case in GRID if case.name in sys.argv[1:]):
     distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=case.config.workers)
     measured = measure(case, timed=1)
-    figures[case.name] = {"flops": measured.flops, "sent": measured.sent, "peak": measured.peak_bytes}
+    figures[case.name] = {
+        "flops": measured.flops, "sent": measured.sent, "peak": measured.peak_bytes, "collectives": measured.collectives
+    }
     distributed.destroy_process_group()
 print(json.dumps(figures))
 """
@@ -55,7 +57,7 @@ def test_a_step_of_one_process_has_the_planned_flops_and_memory(name):
 
 
 def test_a_step_of_many_processes_has_the_planned_bytes_flops_and_memory():
-    names = ["tensor, recomputed, bf16", "experts split"]
+    names = ["tensor, recomputed, bf16", "experts split, shards"]
     output = subprocess.run(
         [sys.executable, "-c", FIRST_RANK, *names], capture_output=True, text=True, check=True
     ).stdout
@@ -65,6 +67,8 @@ def test_a_step_of_many_processes_has_the_planned_bytes_flops_and_memory():
         layout, own = planned_layout(case), network_of(case.model).own
         planned = device_traffic(own, layout, case.precision, case.rows, 0)
         assert {kind: sent for kind, sent in planned.items() if sent} == pytest.approx(measured["sent"])
+        collectives = device_collectives(own, layout, case.precision, case.rows, 0)
+        assert {kind: number for kind, number in collectives.items() if number} == measured["collectives"]
         flops = sum(own_step_flops(case.model, layout, case.rows).values())
         assert measured["flops"] * layout.devices == flops
         assert measured["peak"] == pytest.approx(tensor_bytes(case), rel=0.1)
@@ -76,7 +80,7 @@ def test_pipelines_and_replicas_are_as_planned():
     cases = [CASES[name] for name in names]
     measured, rates = train(cases, 2, timed=1)
     for case in cases:
-        row = compare(case, measured[case.name], rates, 0.0)
+        row = compare(case, measured[case.name], Costs(rates))
         assert row.flops[0] == row.flops[1]
         assert not row.differing
         # On a busy machine, replicas sometimes hold one copy of their gradients more: 10.7 %.
@@ -94,6 +98,8 @@ def test_traffic_by_hand():
     assert first["tensor"] == pytest.approx(3 * all_reduce(4) * (4 + 1) * hidden * 4)
     last = device_traffic(network.own, layout, "bf16", 6, 1)
     assert last["tensor"] == pytest.approx(3 * all_reduce(4) * ((2 * 2 + 2 * 4 + 4) * hidden + 2 * 10 * 12))
+    collectives = device_collectives(network.own, layout, "bf16", 6, 1)
+    assert (collectives["pipeline"], collectives["tensor"]) == (3 + 1, 3 * (4 + 3)) and not collectives["shard"]
     largest = own_traffic(network.own, layout, "fp32", 6)
     assert largest["tensor"] == max(first["tensor"], device_traffic(network.own, layout, "fp32", 6, 1)["tensor"])
 
