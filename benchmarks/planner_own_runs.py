@@ -53,7 +53,6 @@ TIMEOUT = timedelta(minutes=5)
 OUTSIDE = ("margin",)
 """Parts of the planner's memory that are not tensors."""
 TIME_LIMIT, MEMORY_LIMIT = 25.0, 10.0
-UNITS = ("bytes", "collectives")
 
 
 def _case(
@@ -169,7 +168,7 @@ def planned_layout(case: TrainingCase) -> Layout:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a number of processes beside each other need."""
+    """Needs of a number of processes beside each other."""
 
     rates: ProcessRates
     launch: float = 0.0
@@ -199,15 +198,16 @@ def _differing(case: TrainingCase, network: Network, layout: Layout, ranks: Sequ
     assert network.own is not None
     for rank, measurement in enumerate(ranks):
         stage = rank * layout.pipeline // len(ranks)
-        planned = [
-            function(network.own, layout, case.precision, case.rows, stage)
-            for function in (device_traffic, device_collectives)
-        ]
-        for unit, expected, found in zip(UNITS, planned, (measurement.sent, measurement.collectives), strict=True):
-            for kind in sorted({*expected, *found}):
-                sent = found.get(kind, 0.0)
-                if abs(expected.get(kind, 0.0) - sent) > 1e-6 * max(sent, 1.0):
-                    yield f"rank {rank} sent {sent:.0f} {unit} of {kind}, planned {expected.get(kind, 0.0):.0f}"
+        plan = (network.own, layout, case.precision, case.rows, stage)
+        collectives = {kind: float(number) for kind, number in measurement.collectives.items()}
+        for unit, planned, sent in (
+            ("bytes", device_traffic(*plan), measurement.sent),
+            ("collectives", device_collectives(*plan), collectives),
+        ):
+            for kind in sorted({*planned, *sent}):
+                expected, found = planned.get(kind, 0.0), sent.get(kind, 0.0)
+                if abs(expected - found) > 1e-6 * max(found, 1.0):
+                    yield f"rank {rank} sent {found:.0f} {unit} of {kind}, planned {expected:.0f}"
 
 
 def _calibrated(
@@ -227,7 +227,7 @@ def _calibrated(
 
 
 def _launches(case: TrainingCase) -> int:
-    return case.config.model.layers * planned_layout(case).micro_batches(case.rows)
+    return int(case.config.model.layers * planned_layout(case).micro_batches(case.rows))
 
 
 def _rest(case: TrainingCase, measured: dict[str, list[Measurement]], costs: Costs) -> float:

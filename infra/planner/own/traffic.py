@@ -1,4 +1,4 @@
-"""What a device of this project's training sends in a step, collective by collective.
+"""Traffic of a device of this project's training in a step, collective by collective.
 
 - `own_traffic`: bytes by kind, on the device that sends most; `device_traffic`: on a device by its rank in the pipeline
 - `own_collectives`, `device_collectives`: number of collectives by kind, likewise
@@ -37,7 +37,7 @@ class Sent(NamedTuple):
 
     kind: str
     bytes: float
-    """Of all collectives together; if 0, there are none: nothing is split."""
+    """Sum over the collectives; if 0, there are none: nothing is split."""
     collectives: float
 
 
