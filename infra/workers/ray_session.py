@@ -53,6 +53,8 @@ _LOCAL = {**_LOOPBACK, "RAY_preload_python_modules": "infra.workers.preload"}
 WITHOUT_RAY = "--set execution.engine=inline --set pretrain.workers=0 --set compress.workers=0"
 OPEN_FILES = 256
 """With 64 its processes ended within seconds, with 256 a small run did not notice."""
+ADDRESS_BYTES = 8_000_000_000
+"""With 4 GB a process was aborted while Ray started, with 8 a small run did not notice; most is never used."""
 TASKS = 300
 """Counted in a run with two training workers; each further one has 60 threads."""
 LOG_BYTES = 4 << 20
@@ -257,11 +259,17 @@ def _check_start() -> None:
     users = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     check_writable(Path(temporary_folder() or users), "set TMPDIR to another folder", LOG_BYTES)
     files, tasks = resource.getrlimit(resource.RLIMIT_NOFILE)[1], task_limit()
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
     missing = ""
     if not shutil.which("bash"):
         missing = "Ray starts its workers in bash, and there is none in PATH; install it"
     elif files != resource.RLIM_INFINITY and files < OPEN_FILES:
         missing = f"Ray needs {OPEN_FILES} open files in a process, and {files} are allowed; raise that (ulimit -n)"
+    elif addresses != resource.RLIM_INFINITY and addresses < ADDRESS_BYTES:
+        missing = (
+            f"a process of Ray reserves up to {ADDRESS_BYTES / 1e9:.0f} GB of addresses, and {addresses / 1e9:.1f} are "
+            "allowed; raise that (ulimit -v)"
+        )
     elif tasks and tasks < TASKS:
         missing = (
             f"Ray and its workers are about {TASKS} processes and threads, and {tasks} are allowed; raise that "

@@ -68,7 +68,7 @@ def test_ray_on_this_machine_is_refused_without_what_its_processes_need(monkeypa
     for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(ray_session, "task_limit", lambda: None)
-    monkeypatch.setattr(ray_session.resource, "getrlimit", lambda kind: (1_024, ray_session.resource.RLIM_INFINITY))
+    monkeypatch.setattr(ray_session.resource, "getrlimit", lambda kind: (ray_session.resource.RLIM_INFINITY,) * 2)
     check_cluster()
 
     def refused(expected: str) -> None:
@@ -84,6 +84,9 @@ def test_ray_on_this_machine_is_refused_without_what_its_processes_need(monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(ray_session, "task_limit", lambda: 60)
         refused(r"and 60 are allowed; raise that \(docker run --pids-limit, ulimit -u\), or to work without Ray")
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_session.resource, "getrlimit", lambda kind: (4_000_000_000, 4_000_000_000))
+        refused(r"8 GB of addresses, and 4\.0 are allowed; raise that \(ulimit -v\)")
     monkeypatch.setattr(ray_session.resource, "getrlimit", lambda kind: (64, 64))
     refused(r"256 open files in a process, and 64 are allowed; raise that \(ulimit -n\)")
 
