@@ -47,7 +47,7 @@ from benchmarks.common.llama_cpp_comparison import (
 )
 from benchmarks.common.peer_process import add_peers_argument, peer_python
 from data_schemas.errors import HeadraceError
-from flows.run_artifacts import model_artifact
+from flows.runs.artifacts import model_artifact
 from flows.store_location import store_url
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore

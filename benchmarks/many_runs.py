@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_schemas.manifest import ArtifactRef, RunRecord, StageOutcome
-from flows.run_config import load_run_config
+from flows.config.run_config import load_run_config
 from infra.store.run_index import INDEX
 from infra.store.runs import RunStore
 from stages.registry import stages_of

@@ -53,7 +53,7 @@ from benchmarks.common.recipes import (
     with_overrides,
 )
 from flows.commands.lineage import find_artifact
-from flows.run_config import load_run_config
+from flows.config.run_config import load_run_config
 from infra.store.artifacts import Artifact
 from infra.workers.ray_session import MALLOC_TUNABLES
 from stages.common.token_stream import TokenStream, WindowSampler

@@ -17,11 +17,11 @@ from rich.terminal_theme import MONOKAI
 
 from data_schemas.manifest import RunRecord
 from flows.commands.summary import print_summary
+from flows.config.run_config import recorded_config
 from flows.console import console, plan_table
-from flows.planning import Planner
+from flows.planning.planner import Planner
 from flows.report.build import write_report
-from flows.run_artifacts import report_folder
-from flows.run_config import recorded_config
+from flows.runs.artifacts import report_folder
 from flows.store_location import store_url
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore

@@ -1,6 +1,6 @@
 """Prefect flows and the command line. Importing anything here first makes Prefect quiet and quick."""
 
-from flows import quiet_prefect as quiet_prefect
+from flows.prefect_server import environment as environment
 from infra.control_groups import limit_threads
 
 limit_threads()

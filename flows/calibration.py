@@ -16,9 +16,9 @@ import psutil
 
 from data_schemas.manifest import Volume
 from data_schemas.stage_costs import StageCosts
-from flows.run_config import RunConfigBase, build_run_config
-from flows.run_request import RunRequest
-from flows.run_session import RunSession
+from flows.config.run_config import RunConfigBase, build_run_config
+from flows.runs.request import RunRequest
+from flows.runs.session import RunSession
 from infra.control_groups import available_memory, cpu_count
 from infra.hardware import cpu_rates
 from infra.rates.machine_rates import MachineRates, keep, machine_rates, measured_now

@@ -22,8 +22,8 @@ from rich.text import Text
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import StageOutcome
 from flows.monitoring.json_lines import JsonLines
-from flows.planning import PlannedStage
-from flows.run_view import RunView
+from flows.planning.planner import PlannedStage
+from flows.runs.view import RunView
 from infra.progress import ProgressListener
 
 # A log has no width of its own; 160 columns keep ids whole. Names of configs, tasks and files may look like markup.

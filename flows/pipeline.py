@@ -20,23 +20,23 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_url
-from flows.accelerator_slots import accelerator_slot, accelerator_slot_of_job
+from flows.config.run_config import RunConfig, public_config
 from flows.console import TimeLeft, with_time_left
-from flows.flow_runs import earlier_attempt, flow_run_id
 from flows.jobs.cancelling import stop_jobs_of_flow_run
 from flows.jobs.submitted import SubmittedSession, begin_session
 from flows.monitoring.prometheus import serve_metrics
 from flows.monitoring.status_board import StatusBoard
-from flows.prefect_server import api_url, check_server
-from flows.progress_artifact import ProgressArtifacts
+from flows.prefect_server.accelerator_slots import accelerator_slot, accelerator_slot_of_job
+from flows.prefect_server.cancellation import cancelled_named, ends_as_cancelled, stops_when_cancelled
+from flows.prefect_server.connection import api_url, check_server
+from flows.prefect_server.flow_runs import earlier_attempt, flow_run_id
+from flows.prefect_server.progress_artifact import ProgressArtifacts
 from flows.report.build import survived, write_report
-from flows.run_artifacts import PROFILE_PAGE, REPORT, report_location
-from flows.run_config import RunConfig, public_config
-from flows.run_request import RunRequest
-from flows.run_session import RunSession
-from flows.run_start import RunStart
-from flows.run_view import RunView
-from flows.server_cancellation import cancelled_named, ends_as_cancelled, stops_when_cancelled
+from flows.runs.artifacts import PROFILE_PAGE, REPORT, report_location
+from flows.runs.request import RunRequest
+from flows.runs.session import RunSession
+from flows.runs.start import RunStart
+from flows.runs.view import RunView
 from flows.stage_tasks import exceeded_time_named, run_task, stage_task
 from flows.store_location import store_url
 from infra.progress import ProgressListener

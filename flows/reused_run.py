@@ -8,14 +8,14 @@ A temporary Prefect server would be started for it, and end before anybody could
 
 from contextlib import suppress
 
-from flows.earlier_runs import newest_run
 from flows.monitoring.status_board import StatusBoard
+from flows.prefect_server.process import uses_temporary_server
 from flows.report.build import survived, write_report
-from flows.run_request import RunRequest
-from flows.run_session import NotReused, RunSession
-from flows.run_start import RunStart
-from flows.run_view import RunView
-from flows.server_process import uses_temporary_server
+from flows.runs.earlier import newest_run
+from flows.runs.request import RunRequest
+from flows.runs.session import NotReused, RunSession
+from flows.runs.start import RunStart
+from flows.runs.view import RunView
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
 from infra.store.runs import RunStore

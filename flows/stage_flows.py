@@ -2,11 +2,11 @@
 
 from prefect import Flow, flow
 
-from flows.flow_runs import base_of
+from flows.config.run_config import recorded_config
 from flows.jobs.cancelling import stop_jobs_of_flow_run
 from flows.pipeline import run_deployed
-from flows.run_config import recorded_config
-from flows.run_request import rerun_request
+from flows.prefect_server.flow_runs import base_of
+from flows.runs.request import rerun_request
 from flows.store_location import store_url
 from stages.registry import STAGES, StageName
 from stages.stage import Stage

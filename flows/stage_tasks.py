@@ -15,9 +15,9 @@ from prefect.task_engine import TaskRunTimeoutError
 from data_schemas.errors import HeadraceError, JobLostError, StoreUnavailable
 from data_schemas.manifest import StageOutcome
 from flows.jobs.submitted import SubmittedSession
-from flows.prefect_server import api_url
-from flows.run_session import RunSession
-from flows.stage_time import time_is_over
+from flows.prefect_server.connection import api_url
+from flows.runs.session import RunSession
+from flows.runs.stage_time import time_is_over
 from infra.named_errors import named_errors
 from infra.store.artifacts import Artifact
 from stages.stage import Stage

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from data_schemas.stage_costs import StageCosts, is_far_off
 from flows.console import amount, console, duration
-from flows.store_rates import CALIBRATE, StoreRates
+from flows.planning.store_rates import CALIBRATE, StoreRates
 from infra.rates.machine import machine_key
 from infra.rates.machine_rates import MachineRates, rates_file
 from infra.rates.rates import learned_rates

@@ -17,8 +17,8 @@ import numpy as np
 
 from data_schemas.errors import ConfigError
 from flows.commands.plan_cluster import settings, software_of
+from flows.config.run_config import RunConfigBase
 from flows.console import amount, duration
-from flows.run_config import RunConfigBase
 from flows.scaling.answers import MONEY, SECONDS, Answer, Options, answer_of, parse_budget, sizes_of
 from flows.scaling.family import TRAINING
 from flows.scaling.fit import Grid, ScalingFit

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_schemas.errors import ConfigError
+from flows.config.run_config import RunConfigBase
 from flows.console import PlainView
-from flows.run_config import RunConfigBase
 from infra.store.artifact_writer import table_bytes
 from infra.store.filesystem import Folder
 

@@ -13,11 +13,11 @@ from typing import Any
 from rich.table import Table
 
 from data_schemas.errors import ConfigError, NotFoundError
+from flows.config.experiments import Cell, Experiment, cells, configs
+from flows.config.run_config import RunConfigBase
 from flows.console import console
-from flows.experiments import Cell, Experiment, cells, configs
-from flows.run_config import RunConfigBase
-from flows.run_request import RunRequest
-from flows.run_view import RunView
+from flows.runs.request import RunRequest
+from flows.runs.view import RunView
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 from stages.common.statistics import student_interval

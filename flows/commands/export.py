@@ -16,7 +16,7 @@ from data_schemas.errors import ConfigError
 from flows.commands.model_card import Target, model_card
 from flows.commands.model_facts import ModelFacts
 from flows.console import amount
-from flows.run_artifacts import model_artifact
+from flows.runs.artifacts import model_artifact
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.runs import RunStore
 from stages.common.token_stream import TokenStream

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_schemas.errors import ContractError, NotFoundError
-from flows.run_artifacts import model_artifact
+from flows.runs.artifacts import model_artifact
 from infra.store.runs import RunStore
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from data_schemas.errors import EnvironmentProblem, FencedError, HeadraceError, 
 from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import public_text
 from flows.jobs.submitted import SubmittedSession
-from flows.run_request import RunRequest
-from flows.run_view import RunView
+from flows.runs.request import RunRequest
+from flows.runs.view import RunView
 from infra.ray_jobs.client import JobState, RayJobs
 from infra.ray_jobs.following import Pulse, WaitForStart
 from infra.ray_jobs.logs import LogReader

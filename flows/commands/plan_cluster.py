@@ -13,7 +13,7 @@ from typing import Any
 
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import Volume
-from flows.run_config import RunConfigBase
+from flows.config.run_config import RunConfigBase
 from infra.hardware import partition_bytes
 from infra.planner.clusters import Cluster
 from infra.planner.failures import SimulatedRun

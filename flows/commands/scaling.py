@@ -22,18 +22,18 @@ from flows.commands.cluster_budgets import (
     placement_line,
 )
 from flows.commands.experiment import CellResult, run_experiment
+from flows.config.experiments import Cell, Experiment, cells, configs
+from flows.config.run_config import RunConfigBase, public_config
 from flows.console import amount, console, duration
-from flows.experiments import Cell, Experiment, cells, configs
+from flows.planning.store_rates import StoreRates
 from flows.report.scaling import scaling_page
-from flows.run_artifacts import page_location
-from flows.run_config import RunConfigBase, public_config
-from flows.run_view import RunView
+from flows.runs.artifacts import page_location
+from flows.runs.view import RunView
 from flows.scaling.answers import Answer, answer, budget_flops
 from flows.scaling.family import TRAINING
 from flows.scaling.fit import PAGE, ScaledRun, ScalingFit, fit_folder, write_fit
 from flows.scaling.reach import Reach, planned_run
 from flows.scaling.runs import check_grid, fit_runs, scaled_run
-from flows.store_rates import StoreRates
 from infra.planner.clusters import Cluster
 from infra.planner.scaling_law import ScalingLaw
 from infra.store.artifacts import ArtifactStore

@@ -12,7 +12,7 @@ from data_schemas.manifest import RunRecord
 from flows.commands.summary import links
 from flows.console import console
 from flows.report.benchmark_scores import Score, not_run, read_scores
-from flows.run_artifacts import manifests, report_location, status
+from flows.runs.artifacts import manifests, report_location, status
 from infra.store.artifacts import ArtifactStore
 from infra.store.pins import Pins, RemovedArtifacts
 from infra.store.run_index import UnreadableRun

@@ -14,7 +14,7 @@ from flows.console import amount, console, duration
 from flows.monitoring.run_status import read_status
 from flows.report.benchmark_scores import NotRun, not_run, read_scores
 from flows.report.headline import Headline, Pair, change, headline
-from flows.run_artifacts import report_location, stage_artifacts, status
+from flows.runs.artifacts import report_location, stage_artifacts, status
 from infra.store.pins import Pins, RemovedArtifacts
 from infra.store.runs import RunStore
 

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
+from flows.config.recipes import Recipe, frontier
+from flows.config.run_config import RunConfigBase, build_run_config
 from flows.console import amount, console
-from flows.recipes import Recipe, frontier
 from flows.report.headline import change
-from flows.run_config import RunConfigBase, build_run_config
-from flows.run_request import RunRequest, following_request
-from flows.run_view import RunView
+from flows.runs.request import RunRequest, following_request
+from flows.runs.view import RunView
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 

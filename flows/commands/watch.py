@@ -11,8 +11,8 @@ from data_schemas.errors import EnvironmentProblem
 from data_schemas.manifest import RunRecord
 from flows.console import PLAIN_LINE_EVERY_SECONDS, StageTable, console, duration
 from flows.monitoring.run_status import RunStatus, read_status
-from flows.planning import stages_until
-from flows.run_artifacts import status as state_of
+from flows.planning.stage_order import stages_until
+from flows.runs.artifacts import status as state_of
 from infra.store.claims import BEAT_SECONDS, MISSED_BEATS, RunClaims
 from infra.store.runs import RunStore, process_of
 from stages.registry import stages_of

@@ -18,7 +18,7 @@ from data_schemas.errors import NotFoundError
 from data_schemas.manifest import Manifest, RunRecord
 from flows.commands.synthetic_records import children_of, hint, made_sentence, record_of
 from flows.console import amount, console
-from flows.run_artifacts import stage_artifacts
+from flows.runs.artifacts import stage_artifacts
 from infra.store.artifacts import Artifact
 
 KEPT_UNDER = {

@@ -13,15 +13,15 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-import flows.quiet_prefect  # noqa: F401 - environment variables
+import flows.prefect_server.environment  # noqa: F401 - environment variables
 from data_schemas.errors import FencedError, HeadraceError
 from data_schemas.public_urls import public_text
 from flows.console import PlainView, console
 from flows.jobs.requests import request_of
 from flows.monitoring.status_board import StatusBoard
 from flows.report.build import survived, write_report
-from flows.run_session import RunSession
-from flows.stage_time import limited_time
+from flows.runs.session import RunSession
+from flows.runs.stage_time import limited_time
 from infra.named_errors import named_errors
 from infra.ray_jobs.logs import LogKeeper
 from infra.ray_jobs.requests import JobFolder, JobRequest, JobResult

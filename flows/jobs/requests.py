@@ -8,8 +8,8 @@ from typing import Any
 
 from data_schemas.errors import ConfigError
 from data_schemas.public_urls import PUBLIC, public_url
-from flows.run_config import build_run_config
-from flows.run_request import RunRequest
+from flows.config.run_config import build_run_config
+from flows.runs.request import RunRequest
 from infra.store.runs import RunStore
 
 

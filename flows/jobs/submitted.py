@@ -18,12 +18,12 @@ import data_schemas.errors
 from data_schemas.errors import EnvironmentProblem, FencedError, HeadraceError, JobLostError
 from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_url
-from flows.earlier_runs import of_flow_run, take_over, unfinished_run
 from flows.jobs.requests import check_no_credentials, job_values
-from flows.run_request import RunRequest
-from flows.run_session import RunSession
-from flows.run_start import RunStart
-from flows.run_view import RunView, SilentView
+from flows.runs.earlier import of_flow_run, take_over, unfinished_run
+from flows.runs.request import RunRequest
+from flows.runs.session import RunSession
+from flows.runs.start import RunStart
+from flows.runs.view import RunView, SilentView
 from infra.progress import ProgressListener
 from infra.ray_jobs.cancel import RETRY_STOP_SECONDS, STOP_SECONDS, stop_jobs
 from infra.ray_jobs.client import ClusterAway

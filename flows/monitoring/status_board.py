@@ -15,8 +15,8 @@ from data_schemas.manifest import StageOutcome
 from data_schemas.public_urls import public_text
 from flows.monitoring.json_lines import JsonLines
 from flows.monitoring.run_status import RunStatus, StageStatus, publish
-from flows.run_session import RunSession
-from flows.run_view import RunView
+from flows.runs.session import RunSession
+from flows.runs.view import RunView
 from infra.progress import ProgressListener
 from infra.workers.ray_session import dashboard_url
 

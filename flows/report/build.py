@@ -21,7 +21,7 @@ from flows.report.recipes import Recipes, recipes
 from flows.report.synthetic import synthetic
 from flows.report.templates import render_template
 from flows.report.training_curves import training
-from flows.run_artifacts import PROFILE_PAGE, REPORT, report_folder, report_location, stage_artifacts, status
+from flows.runs.artifacts import PROFILE_PAGE, REPORT, report_folder, report_location, stage_artifacts, status
 from infra.named_errors import storage_problem
 from infra.store.artifacts import Artifact, ArtifactStore
 from infra.store.cost_records import CostRecords

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
+from flows.config.recipes import frontier
 from flows.console import amount
-from flows.recipes import frontier
 from flows.report.drawn_once import drawn_once
 
 if TYPE_CHECKING:

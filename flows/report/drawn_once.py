@@ -21,13 +21,13 @@ from typing import Any, ParamSpec
 from markupsafe import Markup
 
 from data_schemas.manifest import RunRecord
-from flows.run_artifacts import PROFILE_PAGE, REPORT
+from flows.runs.artifacts import PROFILE_PAGE, REPORT
 from infra.store.filesystem import Folder
 from infra.store.runs import RunStore
 
 Arguments = ParamSpec("Arguments")
 FLOWS = Path(__file__).parents[1]
-SHARED_SOURCES = (FLOWS / "report" / "charts.py", FLOWS / "console.py", FLOWS / "recipes.py")
+SHARED_SOURCES = (FLOWS / "report" / "charts.py", FLOWS / "console.py", FLOWS / "config" / "recipes.py")
 """Modules that the drawing functions use."""
 STAGES_WITH_CHARTS = ("profile", "pretrain", "compress")
 

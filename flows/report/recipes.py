@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from data_schemas.manifest import Manifest
+from flows.config.recipes import frontier, recipe_name
 from flows.console import amount
-from flows.recipes import frontier, recipe_name
 from flows.report.charts import pareto_chart
 from flows.report.compression_frontier import Measured, bits_change, generation_key
 

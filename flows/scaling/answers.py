@@ -14,7 +14,7 @@ import numpy as np
 
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import Volume
-from flows.run_config import RunConfigBase, apply_overrides, build_run_config
+from flows.config.run_config import RunConfigBase, apply_overrides, build_run_config
 from flows.scaling.family import TRAINING
 from flows.scaling.fit import Forecast, Grid, ScalingFit
 from flows.scaling.reach import Reach

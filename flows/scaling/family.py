@@ -10,7 +10,7 @@ from typing import Any
 
 from data_schemas.config import canonical_json
 from data_schemas.errors import ConfigError
-from flows.run_config import RunConfigBase
+from flows.config.run_config import RunConfigBase
 from stages.registry import wiring
 
 TRAINING = "pretrain"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.run_config import RunConfigBase
+from flows.config.run_config import RunConfigBase
 from flows.scaling.family import family_digest
 from infra.planner.scaling_intervals import BootstrapLaw
 from infra.planner.scaling_law import ScalingLaw, effective_tokens

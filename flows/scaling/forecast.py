@@ -5,7 +5,7 @@
 """
 
 from data_schemas.errors import UnreadableRecordError
-from flows.run_config import RunConfigBase
+from flows.config.run_config import RunConfigBase
 from flows.scaling.family import TRAINING, family_digest
 from flows.scaling.fit import Forecast, ScalingFit, read_fit
 from flows.scaling.rules import MAX_FACTOR, rule_of

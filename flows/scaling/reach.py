@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data_schemas.errors import ConfigError
-from flows.experiments import Cell
-from flows.run_config import RunConfigBase
+from flows.config.experiments import Cell
+from flows.config.run_config import RunConfigBase
 from flows.scaling.family import TRAINING
 from flows.scaling.fit import GridRun, ScalingFit
 from flows.scaling.rules import grown_shapes

@@ -13,8 +13,8 @@ import numpy as np
 
 from data_schemas.errors import ConfigError, NotFoundError
 from data_schemas.manifest import Manifest
-from flows.experiments import Cell, Experiment, Scaling
-from flows.run_config import RunConfigBase
+from flows.config.experiments import Cell, Experiment, Scaling
+from flows.config.run_config import RunConfigBase
 from flows.scaling.family import TRAINING, check_family, family_digest
 from flows.scaling.fit import Predicted, ScaledRun, ScalingFit
 from flows.scaling.reach import planned_run

@@ -6,10 +6,10 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from flows.run_config import RunConfigBase, apply_overrides, build_run_config
-from flows.run_request import RunRequest
-from flows.run_session import RunSession
-from flows.run_view import SilentView
+from flows.config.run_config import RunConfigBase, apply_overrides, build_run_config
+from flows.runs.request import RunRequest
+from flows.runs.session import RunSession
+from flows.runs.view import SilentView
 from infra.store.runs import RunStore
 
 

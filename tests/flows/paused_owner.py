@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from data_schemas.errors import FencedError
-from flows.run_request import RunRequest
-from flows.run_session import RunSession
+from flows.runs.request import RunRequest
+from flows.runs.session import RunSession
 from infra.store import claims
 from tests.flows.mini import Diary, mini_config
 

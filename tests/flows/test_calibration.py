@@ -31,7 +31,7 @@ def test_the_steps_fit_into_seconds_on_slow_and_fast_machines(products, steps):
 
 
 def test_the_demo_is_measured_as_it_is_configured():
-    from flows.run_config import load_run_config
+    from flows.config.run_config import load_run_config
 
     demo = load_run_config("configs/demo.yaml")
     theirs = calibration._trainable(demo, rates(), pytest.fail)

@@ -88,7 +88,7 @@ def test_a_store_or_cluster_that_cannot_be_used_is_refused_before_the_flow_engin
     with socket.socket() as silent:  # bound, not listening: connections are refused
         silent.bind(("127.0.0.1", 0))
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr("flows.server_process.launch", lambda: None)
+        monkeypatch.setattr("flows.prefect_server.process.launch", lambda: None)
         for module in ("flows.pipeline", "prefect.flows"):
             monkeypatch.setitem(sys.modules, module, None)  # importing it raises
         store = ["--store", str(tmp_path / "store")]

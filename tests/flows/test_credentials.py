@@ -19,10 +19,10 @@ import yaml
 from data_schemas.errors import EnvironmentProblem, HeadraceError, NotFoundError
 from flows.commands.show import print_runs, run_json, run_page, runs_json
 from flows.commands.summary import print_summary
+from flows.config.run_config import public_config
 from flows.report.build import write_report
-from flows.run_config import public_config
-from flows.run_request import RunRequest
-from flows.run_session import RunSession
+from flows.runs.request import RunRequest
+from flows.runs.session import RunSession
 from infra.named_errors import named_errors
 from infra.store.filesystem import Folder
 from infra.store.runs import RunStore

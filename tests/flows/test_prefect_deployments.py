@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from data_schemas.manifest import RunRecord
-from flows.run_config import build_run_config
+from flows.config.run_config import build_run_config
 from infra.ray_jobs.requests import JobFolder
 from infra.store.runs import RunStore, process_of
 from stages.registry import STAGES

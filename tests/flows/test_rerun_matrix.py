@@ -10,7 +10,7 @@ from flows import stage_flows
 from flows.cli import app
 from flows.commands.panels import run as commands
 from flows.jobs.submitted import begin_session
-from flows.run_request import RunRequest
+from flows.runs.request import RunRequest
 from infra.store.runs import RunStore
 from tests.flows.jobs.in_process import use_cluster
 from tests.flows.mini import Diary, digests, mini_config, run, run_config, write_corpus

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.reused_run import can_do_without_engine, has_finished, reuse_all
-from flows.run_artifacts import report_location
-from flows.run_request import RunRequest
-from flows.run_start import RunStart
+from flows.runs.artifacts import report_location
+from flows.runs.request import RunRequest
+from flows.runs.start import RunStart
 from infra.store.runs import RunStore
 from tests.flows.mini import Diary, mini_config, mini_values, run, write_corpus
 
@@ -41,8 +41,8 @@ def test_the_command_reuses_all_without_prefect_and_starts_the_engine_where_a_st
     first, _ = run(of)
     (tmp_path / "mini.yaml").write_text(yaml.safe_dump(mini_values(corpus)))
     launched: list[str] = []
-    monkeypatch.setattr("flows.server_process.launch", lambda: launched.append("server"))
-    for module in ("flows.pipeline", "flows.prefect_server"):
+    monkeypatch.setattr("flows.prefect_server.process.launch", lambda: launched.append("server"))
+    for module in ("flows.pipeline", "flows.prefect_server.connection"):
         monkeypatch.setitem(sys.modules, module, None)  # importing it raises
     command = ["run", str(tmp_path / "mini.yaml"), "--store", of.store_url, "--until", "clean", "--json"]
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from data_schemas.errors import EnvironmentProblem, StoreUnavailable
 from flows import pipeline
 from flows.cli import app
-from flows.run_session import RunSession
+from flows.runs.session import RunSession
 from flows.stage_tasks import exceeded_time_named, is_worth_retrying, stage_task
 from flows.store_location import store_url
 from stages.registry import STAGES

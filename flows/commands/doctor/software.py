@@ -7,7 +7,7 @@ from importlib import metadata
 
 from data_schemas.public_urls import public_text
 from flows.commands.doctor.finding import Check, Finding, refusal_of
-from flows.prefect_server import api_url, check_server
+from flows.prefect_server.connection import api_url, check_server
 from infra.sandbox.readiness import check_sandbox
 from infra.store.provenance import code_version, headrace_version
 from infra.workers.ray_address import check_reachable

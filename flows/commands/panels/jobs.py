@@ -39,9 +39,9 @@ def submit(
     The job does not depend on this machine; `headrace attach` follows it. Needs no Prefect here.
     """
     from flows.commands.jobs import submit as submit_run
+    from flows.config.run_config import load_run_config
     from flows.console import PlainView, console
-    from flows.run_config import load_run_config
-    from flows.run_request import RunRequest
+    from flows.runs.request import RunRequest
 
     run_config = load_run_config(config, [*(set_ or []), "execution.submit=run"])
     run_id, job = submit_run(RunRequest(run_config, store_url(store), last_stage=until, fresh=fresh), PlainView())

@@ -66,7 +66,7 @@ def evaluate(
     """Run benchmark tasks on any model folder."""
     from flows.commands.evaluate import evaluate as run_tasks
     from flows.commands.show import print_scores
-    from flows.run_config import apply_overrides, build_run_config, load_run_config
+    from flows.config.run_config import apply_overrides, build_run_config, load_run_config
 
     changes = set_ or []
     loaded = load_run_config(config, changes) if config else build_run_config(apply_overrides({}, changes), "--set")

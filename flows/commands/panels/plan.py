@@ -66,12 +66,12 @@ def plan(
 def _plan_here(
     config: str, overrides: list[str], until: str | None, keep_versions: bool, store: str | None, as_json: bool
 ) -> None:
+    from flows.config.run_config import load_run_config
     from flows.console import console, plan_table
-    from flows.earlier_runs import continuation, unfinished_run
-    from flows.planning import Planner
-    from flows.run_config import load_run_config
-    from flows.run_request import RunRequest
-    from flows.store_rates import sources_sentence
+    from flows.planning.planner import Planner
+    from flows.planning.store_rates import sources_sentence
+    from flows.runs.earlier import continuation, unfinished_run
+    from flows.runs.request import RunRequest
     from infra.store.artifacts import ArtifactStore
     from infra.store.runs import RunStore
 
@@ -112,8 +112,8 @@ def calibrate(
     """
     from flows.calibration import calibrate as measure
     from flows.commands.calibration import print_machine_rates
+    from flows.config.run_config import load_run_config
     from flows.console import console
-    from flows.run_config import load_run_config
 
     run_config = load_run_config(config, set_ or []) if config else None
     measured = measure(run_config, lambda line: console.print(f"calibrate: {line}"))
@@ -187,8 +187,8 @@ def _plan_elsewhere(
     from flows.commands.plan_cluster import cluster_plan_json, number_of_bytes, plan_cluster
     from flows.commands.plan_cluster_tables import print_cluster_plan
     from flows.commands.plan_published import plan_published, print_published, published_json
+    from flows.config.run_config import load_run_config
     from flows.report.templates import write_html
-    from flows.run_config import load_run_config
     from infra.planner.clusters import read_cluster
 
     if published is not None:

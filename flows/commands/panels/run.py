@@ -46,8 +46,8 @@ def run(
     A stage runs if its version, its config or the content of its inputs changed. Ends with a summary and the path
     of the report.
     """
-    from flows.run_config import load_run_config
-    from flows.run_request import RunRequest
+    from flows.config.run_config import load_run_config
+    from flows.runs.request import RunRequest
 
     run_config = _placed(load_run_config(config, set_ or []), on)
     _execute(
@@ -92,8 +92,8 @@ def rerun(
     run's last or that of --until, follow if its bytes changed.
     """
     from data_schemas.errors import ConfigError
-    from flows.run_config import recorded_config
-    from flows.run_request import rerun_request
+    from flows.config.run_config import recorded_config
+    from flows.runs.request import rerun_request
     from infra.store.runs import RunStore
     from stages.registry import stage_named
 
@@ -122,7 +122,7 @@ def params(
     For the Prefect deployment headrace/pipeline. The store is that of the worker that runs it.
     """
     from data_schemas.errors import ConfigError
-    from flows.run_config import load_run_config, public_config
+    from flows.config.run_config import load_run_config, public_config
     from stages.registry import stage_named
 
     run_config = load_run_config(config, set_ or [])
@@ -183,17 +183,17 @@ def sweep(
     """
     from data_schemas.errors import ConfigError
     from flows.commands.experiment import experiment_json, print_experiment, run_experiment
-    from flows.server_process import launch
+    from flows.prefect_server.process import launch
 
     launch()
     from flows.commands.sweep import LAST_STAGE, print_sweep, sweep_json
     from flows.commands.sweep import sweep as run_sweep
+    from flows.config.experiments import experiment_beside, read_experiment
+    from flows.config.recipes import read_recipes
+    from flows.config.run_config import load_run_config, recorded_config
     from flows.console import run_view
-    from flows.experiments import experiment_beside, read_experiment
-    from flows.planning import stages_until
-    from flows.recipes import read_recipes
-    from flows.run_artifacts import report_location
-    from flows.run_config import load_run_config, recorded_config
+    from flows.planning.stage_order import stages_until
+    from flows.runs.artifacts import report_location
     from infra.store.runs import RunStore
     from stages.registry import STAGES
 
@@ -271,19 +271,19 @@ def _placed(config: Any, on: str | None) -> Any:
 
 
 def _execute(request: Any, as_json: bool) -> None:
+    from flows.prefect_server.process import launch
     from flows.reused_run import can_do_without_engine, has_finished, reuse_all
-    from flows.server_process import launch
 
     if not has_finished(request):
         launch()  # it starts while the rest is imported and planned
     request.check_usable()
-    from flows.earlier_runs import check_not_left_to_job
+    from flows.runs.earlier import check_not_left_to_job
 
     check_not_left_to_job(request)
     from flows.commands.show import run_json
     from flows.commands.summary import print_summary
     from flows.console import run_view
-    from flows.run_start import RunStart
+    from flows.runs.start import RunStart
     from infra.store.runs import RunStore
 
     start = RunStart.of(request) if request.config.execution.submit == "none" else None

@@ -15,10 +15,10 @@ from data_schemas.artifact_kinds import CORPUS, PROFILE, RAW_DOCUMENTS
 from data_schemas.config import StageConfig, with_current_names
 from data_schemas.errors import ConfigError, ContractError, NotFoundError
 from data_schemas.manifest import Estimate, RunRecord, Volume
-from flows.changes import field_changes
 from flows.commands.lineage import find_artifact
-from flows.planning import PlannedStage
-from flows.stage_manifest import stage_manifest
+from flows.planning.changes import field_changes
+from flows.planning.planner import PlannedStage
+from flows.runs.stage_manifest import stage_manifest
 from infra.measure import PeakMemory
 from infra.progress import ProgressListener
 from infra.store import provenance

@@ -21,7 +21,7 @@ from flows.console import PlainView
 from flows.report.profile.figures import Figures
 from flows.report.profile.page import profile_page
 from flows.report.templates import write_html
-from flows.run_artifacts import PROFILE_PAGE, page_location, report_folder
+from flows.runs.artifacts import PROFILE_PAGE, page_location, report_folder
 from infra.progress import ProgressListener
 from infra.store.artifacts import ArtifactStore
 

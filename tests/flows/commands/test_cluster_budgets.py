@@ -7,7 +7,7 @@ from flows.cli import app
 from flows.commands.cluster_budgets import cluster_answer
 from flows.commands.plan_cluster import software_of
 from flows.commands.scaling import answers_of, print_answers, scaling_json
-from flows.run_config import load_run_config
+from flows.config.run_config import load_run_config
 from flows.scaling.answers import answer
 from flows.scaling.forecast import expected_bits_per_byte
 from flows.scaling.rules import shapes

@@ -4,7 +4,7 @@ import pytest
 from data_schemas.errors import ConfigError, NotFoundError
 from data_schemas.tables import ITEMS, SCORES
 from flows.commands.evaluate import evaluate
-from flows.run_config import build_run_config
+from flows.config.run_config import build_run_config
 from modeling.compression.integers import quantize_int8
 from modeling.export.huggingface import to_gpt_neox, tokenizer_files
 from modeling.export.model_files import model_to_files

@@ -6,7 +6,7 @@ import yaml
 from data_schemas.errors import ConfigError
 from flows.commands import experiment as command
 from flows.commands.experiment import CellResult, compared, experiment_json, print_experiment, run_experiment
-from flows.experiments import Cell, Experiment, cells, configs, read_experiment
+from flows.config.experiments import Cell, Experiment, cells, configs, read_experiment
 from tests.flows.mini import Diary, mini_config, write_corpus
 
 VALUES = {

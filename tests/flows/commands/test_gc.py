@@ -11,8 +11,8 @@ from flows.commands.gc import seconds_of
 from flows.commands.pin import pin_run
 from flows.commands.show import run_json, run_page, runs_json
 from flows.commands.verify import verify_store
-from flows.run_request import RunRequest, rerun_request
-from flows.run_session import RunSession
+from flows.runs.request import RunRequest, rerun_request
+from flows.runs.session import RunSession
 from infra.store.artifacts import ArtifactStore
 from infra.store.filesystem import Folder
 from infra.store.garbage.gate import GarbageGate

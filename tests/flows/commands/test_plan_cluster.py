@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from data_schemas.errors import ConfigError
 from flows.cli import app
 from flows.commands.plan_cluster import number_of_bytes, plan_cluster, settings
-from flows.run_config import load_run_config
+from flows.config.run_config import load_run_config
 from infra.planner.clusters import read_cluster
 from infra.planner.layouts import Layout
 from stages.pretrain.batch_plan import plan_batches

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.commands.scaling import check_budgets
-from flows.run_config import load_run_config
+from flows.config.run_config import load_run_config
 from tests.flows.mini import mini_values
 from tests.flows.scaling.grids import VALUES, experiment, result_of, usual_fit
 
@@ -20,7 +20,7 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "experiments" / "mini.yaml").write_text(yaml.safe_dump(VALUES, sort_keys=False))
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(mini_values("/none/*.jsonl.gz")))
     fit = usual_fit()
-    monkeypatch.setattr("flows.server_process.launch", lambda: None)
+    monkeypatch.setattr("flows.prefect_server.process.launch", lambda: None)
     monkeypatch.setattr("flows.commands.scaling.run_scaling", lambda *rest: result_of(fit, experiment()))
     return str(tmp_path / "mini.yaml"), str(tmp_path / "other.yaml")
 

@@ -9,10 +9,10 @@ from data_schemas.errors import ConfigError, EnvironmentProblem, NotFoundError
 from flows.commands.lineage import find_artifact, lineage_tree, synthetic_document
 from flows.commands.synthetic_records import document_lineage
 from flows.commands.why import as_json, fates
+from flows.config.run_config import recorded_config
 from flows.console import console
 from flows.report.build import write_report
-from flows.run_config import recorded_config
-from flows.run_request import rerun_request
+from flows.runs.request import rerun_request
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 from stages.synthesize.engines.chat_server import ChatServer

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from flows.config.run_config import RunConfigBase
 from flows.jobs import entry, submitted
-from flows.run_config import RunConfigBase
-from flows.run_request import RunRequest
+from flows.runs.request import RunRequest
 from infra.ray_jobs.client import JobState
 from infra.ray_jobs.requests import METADATA, JobFolder, JobRequest
 from infra.store.runs import RunStore

@@ -4,7 +4,7 @@ import pytest
 
 from flows.commands.jobs import submit
 from flows.jobs.cancelling import cancel
-from flows.run_view import SilentView
+from flows.runs.view import SilentView
 from infra.ray_jobs.client import ClusterAway
 from infra.ray_jobs.requests import JobFolder, JobResult
 from infra.store.runs import RunStore

@@ -16,14 +16,14 @@ from data_schemas.errors import (
 )
 from flows.commands.jobs import attach, print_logs, submit
 from flows.commands.panels.run import _execute
-from flows.earlier_runs import continuation
 from flows.jobs import entry
 from flows.jobs.cancelling import cancel, stop_jobs_of_flow_run
 from flows.jobs.requests import job_values, request_of
 from flows.jobs.submitted import SubmittedSession, begin_session
-from flows.run_request import RunRequest, rerun_request
-from flows.run_session import RunSession
-from flows.run_view import SilentView
+from flows.runs.earlier import continuation
+from flows.runs.request import RunRequest, rerun_request
+from flows.runs.session import RunSession
+from flows.runs.view import SilentView
 from infra.ray_jobs.client import ClusterAway, JobState
 from infra.ray_jobs.requests import JobFolder
 from infra.store import claims
@@ -333,7 +333,7 @@ def test_a_run_that_was_left_to_a_job_is_not_taken_from_it(corpus, store, monkey
     assert addresses == ["http://cluster:8265"]
     with monkeypatch.context() as patch, pytest.raises(EnvironmentProblem, match="which w"):
         patch.setitem(sys.modules, "flows.pipeline", None)  # importing it raises
-        patch.setattr("flows.server_process.launch", lambda: None)
+        patch.setattr("flows.prefect_server.process.launch", lambda: None)
         _execute(here, as_json=False)
     line = continuation(RunStore(store), here)
     assert line == f"continues run {run_id} unless its job {job.submission_id} at {job.address} is in progress"
@@ -429,7 +429,7 @@ def test_a_cluster_without_jobs_needs_a_shared_store_too(corpus, store, monkeypa
     with pytest.raises(ConfigError, match="RAY_ADDRESS=head:6379"):
         RunSession.begin(of)
     assert not RunStore(store).all()
-    monkeypatch.setattr("flows.planning.capacity_of", lambda *execution: Capacity(1, 1))  # no such cluster
+    monkeypatch.setattr("flows.planning.planner.capacity_of", lambda *execution: Capacity(1, 1))  # no such cluster
     for overrides in (["execution.engine=ray", "execution.shared_filesystem=true"], []):
         session = RunSession.begin(RunRequest(mini_config(corpus, *overrides), store, last_stage="clean"))
         session.close("failed")

@@ -16,9 +16,9 @@ from flows.monitoring.json_lines import JsonLines
 from flows.monitoring.prometheus import serve_metrics
 from flows.monitoring.run_status import RunStatus, publish, read_status
 from flows.monitoring.status_board import StatusBoard
-from flows.run_request import RunRequest
-from flows.run_session import RunSession
-from flows.run_view import SilentView
+from flows.runs.request import RunRequest
+from flows.runs.session import RunSession
+from flows.runs.view import SilentView
 from infra.store.runs import RunStore
 from tests.flows.mini import Diary, mini_config, write_corpus
 

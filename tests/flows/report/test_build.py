@@ -5,7 +5,7 @@ import pytest
 
 from data_schemas.errors import DamagedArtifactError
 from flows.report.build import render, write_report
-from flows.run_artifacts import stage_artifacts
+from flows.runs.artifacts import stage_artifacts
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 from tests.flows.mini import mini_config, run_config, write_corpus

@@ -5,7 +5,7 @@ import pytest
 from flows.report.build import render
 from flows.report.compression_frontier import generation_key
 from flows.report.recipes import recipes
-from flows.run_artifacts import stage_artifacts
+from flows.runs.artifacts import stage_artifacts
 from infra.store.artifacts import ArtifactStore
 from tests.flows.report import synthetic
 

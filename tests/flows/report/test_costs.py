@@ -7,7 +7,7 @@ from data_schemas.manifest import Estimate, Volume
 from data_schemas.stage_costs import RunPlan
 from flows.report.build import render
 from flows.report.costs import costs, whole_plan
-from flows.run_artifacts import stage_artifacts
+from flows.runs.artifacts import stage_artifacts
 from tests.flows.report.page import Page
 from tests.flows.report.synthetic import BEGUN, write_run
 

@@ -12,7 +12,7 @@ from docs.pictures import CHROMIUM, report_picture, terminal_pictures
 from flows.console import console
 from flows.report.build import render
 from flows.report.profile.page import page as profile_page
-from flows.run_artifacts import stage_artifacts
+from flows.runs.artifacts import stage_artifacts
 from tests.flows.report.profile.tables import examples, measures, small_corpus
 
 BROWSER = shutil.which("chromium")

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from flows.commands.scaling import ScalingResult
-from flows.experiments import Cell, Experiment, cells, configs
-from flows.run_config import apply_overrides, build_run_config
+from flows.config.experiments import Cell, Experiment, cells, configs
+from flows.config.run_config import apply_overrides, build_run_config
 from flows.scaling.fit import ScaledRun, ScalingFit
 from flows.scaling.runs import fit_runs
 from infra.planner.scaling_law import ScalingLaw, effective_tokens

@@ -5,8 +5,8 @@ import pytest
 
 from data_schemas.errors import ConfigError
 from flows.commands.scaling import answers_of, print_answers, print_scaling, scaling_json
+from flows.config.run_config import load_run_config
 from flows.report.scaling import scaling_page
-from flows.run_config import load_run_config
 from flows.scaling.answers import answer, budget_flops, parse_budget
 from flows.scaling.fit import fit_folder, read_fit, write_fit
 from flows.scaling.forecast import expected_bits_per_byte, stored_forecast, unknown

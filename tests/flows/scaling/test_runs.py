@@ -3,8 +3,8 @@ import pytest
 import yaml
 
 from data_schemas.errors import ConfigError
-from flows.experiments import Experiment, cells, configs, experiment_beside, read_experiment
-from flows.run_config import load_run_config
+from flows.config.experiments import Experiment, cells, configs, experiment_beside, read_experiment
+from flows.config.run_config import load_run_config
 from flows.scaling.runs import check_grid, fit_runs
 from tests.flows.scaling.grids import (
     LAW,

@@ -19,7 +19,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.run_config import apply_overrides, build_run_config
+from flows.config.run_config import apply_overrides, build_run_config
 
 CHECKOUT = Path(__file__).parents[3]
 FILES = CHECKOUT / "infra" / "deployment"

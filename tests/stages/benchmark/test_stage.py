@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from data_schemas.errors import NotFoundError
-from flows.planning import Planner
-from flows.run_config import build_run_config
+from flows.config.run_config import build_run_config
+from flows.planning.planner import Planner
 from infra.progress import SilentListener
 from infra.store.artifacts import ArtifactStore
 from infra.store.filesystem import Folder

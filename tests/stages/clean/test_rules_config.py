@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from data_schemas.config import canonical_json
 from data_schemas.errors import ConfigError
-from flows.run_config import apply_overrides, build_run_config
+from flows.config.run_config import apply_overrides, build_run_config
 from stages.clean.config import CleanConfig
 
 

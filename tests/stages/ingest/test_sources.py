@@ -13,7 +13,7 @@ import pytest
 from data_schemas.artifact_kinds import RAW_DOCUMENTS
 from data_schemas.errors import ConfigError, InputDataError
 from data_schemas.public_urls import PUBLIC, public_text, public_url
-from flows.run_config import RunConfig
+from flows.config.run_config import RunConfig
 from infra.store.filesystem import Folder
 from infra.workers.partitions import PartitionWriter
 from stages.ingest.config import IngestConfig, SourceConfig

@@ -12,7 +12,7 @@ from flows.commands.cluster_page.page import cluster_page
 from flows.commands.cluster_page.stacks import COLORS, stacks
 from flows.commands.plan_cluster import ClusterPlan, plan_cluster
 from flows.commands.plan_cluster_tables import run_time
-from flows.run_config import load_run_config
+from flows.config.run_config import load_run_config
 from infra.planner.accelerators import GIB
 from infra.planner.clusters import read_cluster
 

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.commands.profile.corpora import ATTEMPT
-from flows.planning import Planner
-from flows.run_artifacts import PROFILE_PAGE
-from flows.run_config import build_run_config
+from flows.config.run_config import build_run_config
+from flows.planning.planner import Planner
+from flows.runs.artifacts import PROFILE_PAGE
 from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
 from stages.profile.stage import ProfileStage

@@ -9,7 +9,7 @@ from flows.report.build import render
 from flows.report.profile.figures import Figures
 from flows.report.profile.page import MAX_SLICES, page, profile_page
 from flows.report.profile.sections import sections
-from flows.run_artifacts import PROFILE_PAGE
+from flows.runs.artifacts import PROFILE_PAGE
 from infra.store.artifacts import ArtifactStore
 from tests.flows.report import synthetic
 from tests.flows.report.page import Page

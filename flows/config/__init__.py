@@ -1,0 +1,1 @@
+"""Run configs, experiments and compression recipes, read from YAML."""

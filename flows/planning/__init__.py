@@ -1,0 +1,1 @@
+"""Reuse or run for each stage, and the rates of its estimate."""

@@ -1,0 +1,1 @@
+"""One run: request, session, records; independent of Prefect."""
