@@ -29,9 +29,9 @@ from infra.store.artifact_writer import ArtifactWriter
 from infra.store.artifacts import ArtifactStore
 from infra.workers.partitions import PartitionMap
 from infra.workers.pieces import CommittedPieces
-from stages.ingest import bookmarks
 from stages.ingest.config import IngestConfig
 from stages.ingest.stage import IngestStage
+from stages.ingest.streams import bookmarks
 from stages.stage import StageContext
 
 STREAM_BYTES = 900_000

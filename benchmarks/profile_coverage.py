@@ -26,8 +26,8 @@ from data_schemas.tables import DOCUMENTS
 from stages.profile.analysis import Analysis, Measure
 from stages.profile.coverage.analyses import coverage_analyses
 from stages.profile.coverage.config import CoverageConfig
-from stages.profile.document_words import document_words
 from stages.profile.state_codec import encode
+from stages.profile.words.document_words import document_words
 
 BATCH = 1_000
 CORPORA = ("books", "education", "forum", "news", "speech", "technical", "web", "wiki")

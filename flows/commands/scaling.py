@@ -14,7 +14,7 @@ import yaml
 from rich.table import Table
 
 from data_schemas.errors import ConfigError
-from flows.commands.cluster_budgets import (
+from flows.commands.cluster_plan.budgets import (
     Placement,
     check_cluster_budget,
     cluster_answer,

@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from stages.ingest.config import FormatName
-from stages.ingest.decompression import detected_compression, expanded, is_text
 from stages.ingest.file_formats import COMPRESSIONS
+from stages.ingest.streams.decompression import detected_compression, expanded, is_text
 
 HEAD_BYTES = 1 << 14
 _MARKUP: tuple[tuple[FormatName, re.Pattern[bytes]], ...] = (

@@ -19,10 +19,10 @@ from fsspec.implementations.local import LocalFileSystem
 from data_schemas.errors import EnvironmentProblem, InputDataError
 from data_schemas.public_urls import public_text, public_url
 from stages.common.passed_over import NeverInput, PassedOver, sentences, summary, without_double_links
-from stages.ingest.byte_streams import opened_filesystem
 from stages.ingest.config import FormatName, SourceConfig
 from stages.ingest.content_formats import format_of_content, is_told_by_content
 from stages.ingest.file_formats import ACCEPTED, COMPRESSIONS, format_of
+from stages.ingest.streams.byte_streams import opened_filesystem
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
             "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}  # fmt: skip

@@ -10,14 +10,14 @@ from data_schemas.language_codes import iso_code
 from data_schemas.tables import reject_row
 from infra.workers.partitions import PartitionWriter
 from stages.ingest import python_documentation as python
-from stages.ingest.bookmarks import Bookmark, Bookmarks
-from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import IngestConfig, SourceConfig
 from stages.ingest.file_listing import SourceFile, check_unchanged
 from stages.ingest.piece import Piece, Row
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
 from stages.ingest.reject_limit import BrokenRecords, is_exceeded
+from stages.ingest.streams.bookmarks import Bookmark, Bookmarks
+from stages.ingest.streams.byte_streams import ByteCounter
 from stages.ingest.units import Unit, collection, genre, id_prefix
 
 MAX_DETAIL_CHARACTERS = 200

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 
-from stages.ingest.byte_streams import BROKEN_STREAM, opened_filesystem
 from stages.ingest.config import SourceConfig
 from stages.ingest.file_listing import RowGroups, SourceFile
+from stages.ingest.streams.byte_streams import BROKEN_STREAM, opened_filesystem
 from stages.ingest.units import Unit
 
 

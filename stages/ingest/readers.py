@@ -12,15 +12,15 @@ from typing import IO
 
 from data_schemas.public_urls import public_url
 from stages.ingest.binary_content import HEAD_BYTES, binary_kind, is_binary_text, is_pointer
-from stages.ingest.bookmarks import Bookmarks
-from stages.ingest.byte_streams import BROKEN_STREAM, ByteCounter, open_source
 from stages.ingest.config import FormatName, SourceConfig, TextFormatName
-from stages.ingest.decompression import DamagedFileError
-from stages.ingest.expanded_files import decompressed
 from stages.ingest.extraction import extracted
 from stages.ingest.file_formats import ONE_TEXT, compression_of, format_of
 from stages.ingest.file_listing import SourceFile, check_unchanged
 from stages.ingest.records import Failure, Markup, Record
+from stages.ingest.streams.bookmarks import Bookmarks
+from stages.ingest.streams.byte_streams import BROKEN_STREAM, ByteCounter, open_source
+from stages.ingest.streams.decompression import DamagedFileError
+from stages.ingest.streams.expanded_files import decompressed
 
 WHOLE_FILE = ("unreadable_from_here", "not_a_dump", "not_text", "git_lfs_pointer")
 """Reasons of failures with which a file ends; all of it counts as lost."""

@@ -11,11 +11,11 @@ from data_schemas.manifest import Volume
 from stages.common.scripts import UNSPACED_LANGUAGES, unspaced_bytes
 from stages.ingest import file_formats
 from stages.ingest import python_documentation as python
-from stages.ingest.byte_streams import ByteCounter, ReadInterruptedError
 from stages.ingest.config import IngestConfig, SourceConfig
 from stages.ingest.file_listing import SourceFile
 from stages.ingest.readers import read_file
 from stages.ingest.records import Record
+from stages.ingest.streams.byte_streams import ByteCounter, ReadInterruptedError
 from stages.ingest.units import Unit
 
 TEXT_SHARE_OF_PYTHON_SOURCE = 0.24

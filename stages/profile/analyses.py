@@ -14,7 +14,7 @@ def analyses_of(config: ProfileConfig, volume: Volume) -> list[Analysis]:
     from stages.profile.lengths import Lengths
     from stages.profile.personal_data import PersonalData
     from stages.profile.readability import Readability
-    from stages.profile.vocabulary import Vocabulary
+    from stages.profile.words.vocabulary import Vocabulary
 
     coverage = coverage_analyses(config.coverage, volume) if config.coverage else []
     return [

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from stages.profile.analysis import Analysis, Measure, State
-from stages.profile.document_words import document_words
+from stages.profile.words.document_words import document_words
 
 LEVEL = 3
 NAME = f"zstd{LEVEL}"

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.profile.analysis import Analysis, Measure, State
-from stages.profile.document_words import document_words
 from stages.profile.sketches import distribution
+from stages.profile.words.document_words import document_words
 
 UNITS = ("words", "characters", "bytes")
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)

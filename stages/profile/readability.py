@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from data_schemas.language_codes import iso_code
 from stages.profile.analysis import Analysis, Measure, State
-from stages.profile.document_words import document_words
 from stages.profile.sentence_measures import sentence_measures
 from stages.profile.sketches import distribution
+from stages.profile.words.document_words import document_words
 
 Floats = npt.NDArray[np.float64]
 Formula = Callable[[Floats, Floats], Floats]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes, Positions
-from stages.profile.document_words import DocumentWords
+from stages.profile.words.document_words import DocumentWords
 
 LONG_WORD = 6
 """A word of more letters is long (Björnsson 1968)."""

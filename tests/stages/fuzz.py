@@ -32,12 +32,12 @@ from stages.clean.config import CleanConfig
 from stages.clean.document_cleaner import Cleaner
 from stages.clean.rules_config import LineRules, Rules
 from stages.ingest import extraction
-from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import SourceConfig
 from stages.ingest.file_listing import SourceFile
 from stages.ingest.partition import _row
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure
+from stages.ingest.streams.byte_streams import ByteCounter
 from stages.ingest.units import UNKNOWN_GENRE
 from stages.tokenize.byte_level_bpe import pieces
 from tests.conftest import SHARED_DATA

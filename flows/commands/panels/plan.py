@@ -183,10 +183,10 @@ def _plan_elsewhere(
     as_json: bool,
 ) -> None:
     from data_schemas.errors import ConfigError
-    from flows.commands.cluster_page.page import cluster_page
-    from flows.commands.plan_cluster import cluster_plan_json, number_of_bytes, plan_cluster
-    from flows.commands.plan_cluster_tables import print_cluster_plan
-    from flows.commands.plan_published import plan_published, print_published, published_json
+    from flows.commands.cluster_plan.page import cluster_page
+    from flows.commands.cluster_plan.plan import cluster_plan_json, number_of_bytes, plan_cluster
+    from flows.commands.cluster_plan.published import plan_published, print_published, published_json
+    from flows.commands.cluster_plan.tables import print_cluster_plan
     from flows.config.run_config import load_run_config
     from flows.report.templates import write_html
     from infra.planner.clusters import read_cluster

@@ -15,11 +15,11 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.ingest.byte_streams import BROKEN_STREAM, ReadInterruptedError
 from stages.ingest.config import SourceConfig
 from stages.ingest.file_listing import RowGroups
 from stages.ingest.record_fields import SHOWN_FIELDS, record_of, top_level_columns
 from stages.ingest.records import Failure, Record
+from stages.ingest.streams.byte_streams import BROKEN_STREAM, ReadInterruptedError
 
 MAX_ROWS = 1_000
 BATCH_BYTES = 16_000_000

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from stages.ingest.bookmarks import Bookmark, Bookmarks
-from stages.ingest.byte_streams import as_utf8, capped_lines
 from stages.ingest.config import SourceConfig
-from stages.ingest.expanded_files import continued, member_at
 from stages.ingest.formats.delimiters import file_dialect
 from stages.ingest.record_fields import record_of, top_level_columns
 from stages.ingest.records import Failure, Record
+from stages.ingest.streams.bookmarks import Bookmark, Bookmarks
+from stages.ingest.streams.byte_streams import as_utf8, capped_lines
+from stages.ingest.streams.expanded_files import continued, member_at
 
 MIN_SWALLOWED_DELIMITERS = 8
 """Delimiters in the lines of a well-formed field, all of which look like rows, from which they are rows: lines of a

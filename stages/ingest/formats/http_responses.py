@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import brotli
 
-from stages.ingest.decompression import DamagedFileError, expanded
 from stages.ingest.formats.warc_records import parse_headers
+from stages.ingest.streams.decompression import DamagedFileError, expanded
 
 OUTPUT_BYTES = 1 << 20
 _STATUS = re.compile(rb"[A-Za-z]+(?:/\d(?:\.\d)?)?[ \t]+(\d{3})\b")

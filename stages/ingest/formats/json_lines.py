@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO, Any
 
-from stages.ingest.bookmarks import Bookmark, Bookmarks
-from stages.ingest.byte_streams import as_utf8, capped_lines
 from stages.ingest.config import SourceConfig
-from stages.ingest.expanded_files import continued, member_at
 from stages.ingest.formats import json_documents
 from stages.ingest.formats.json_values import DECODER, record, records_in
 from stages.ingest.records import Failure, Record
+from stages.ingest.streams.bookmarks import Bookmark, Bookmarks
+from stages.ingest.streams.byte_streams import as_utf8, capped_lines
+from stages.ingest.streams.expanded_files import continued, member_at
 
 HEAD_BYTES = 1 << 16
 SEPARATORS = " \t\r\n,\x1e\ufeff"

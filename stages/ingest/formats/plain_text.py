@@ -4,7 +4,7 @@ import codecs
 import re
 
 from stages.ingest.records import unix_line_ends
-from stages.ingest.text_encodings import (
+from stages.ingest.streams.text_encodings import (
     BYTE_ORDER_MARKS,
     FALLBACK,
     MIN_NUL_SHARE,

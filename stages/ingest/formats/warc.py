@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import IO
 
 from data_schemas.public_urls import public_url
-from stages.ingest.bookmarks import Bookmarks
 from stages.ingest.formats.http_responses import PayloadError, decoded_payload, decoded_text, parse_response
 from stages.ingest.formats.warc_records import DamagedRecord, WarcFile, WarcRecord
 from stages.ingest.record_fields import iso_date
 from stages.ingest.records import Failure, Markup, Record, unix_line_ends
+from stages.ingest.streams.bookmarks import Bookmarks
 
 _WANTED = frozenset(("response", "conversion"))
 _PAGES = ("text/html", "application/xhtml+xml")

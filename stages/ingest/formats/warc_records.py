@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from stages.ingest.bookmarks import FIRST_MEMBER, Bookmark
-from stages.ingest.decompression import Chunks, DamagedFileError, GzipParts, detected_compression
-from stages.ingest.expanded_files import go_to
+from stages.ingest.streams.bookmarks import FIRST_MEMBER, Bookmark
+from stages.ingest.streams.decompression import Chunks, DamagedFileError, GzipParts, detected_compression
+from stages.ingest.streams.expanded_files import go_to
 
 MAX_HEAD_BYTES = 1 << 20
 LISTS = ("transfer-encoding", "content-encoding")

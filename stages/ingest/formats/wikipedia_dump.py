@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 from lxml import etree
 
-from stages.ingest.bookmarks import Bookmark, Bookmarks
-from stages.ingest.byte_streams import as_utf8
-from stages.ingest.expanded_files import continued, member_at
 from stages.ingest.record_fields import iso_date
 from stages.ingest.records import Failure, Markup, Record, unix_line_ends
+from stages.ingest.streams.bookmarks import Bookmark, Bookmarks
+from stages.ingest.streams.byte_streams import as_utf8
+from stages.ingest.streams.expanded_files import continued, member_at
 
 ROOT = "mediawiki"
 ARTICLES = "0"

@@ -20,7 +20,7 @@ from data_schemas.errors import EnvironmentProblem
 from stages.common.word_hashes import Hashes, word_texts
 from stages.common.wordnet import FILES, SUPERSENSES, WordNet, installed_folder, load
 from stages.profile.analysis import Analysis, Measure, State
-from stages.profile.document_words import DocumentWords, document_words
+from stages.profile.words.document_words import DocumentWords, document_words
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from stages.common.word_hashes import Hashes, ngram_hashes, words
 from stages.profile.analysis import Analysis, Example, Measure, State
-from stages.profile.document_words import DocumentWords, document_words
+from stages.profile.words.document_words import DocumentWords, document_words
 
 INSTALL = "pip install 'headrace[toxicity]'"
 MOST_UNITS = 4

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import SourceConfig
 from stages.ingest.file_listing import SourceFile, list_files
 from stages.ingest.readers import read_file
 from stages.ingest.records import Failure, Record
+from stages.ingest.streams.byte_streams import ByteCounter
 
 COMPRESS = {
     "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,

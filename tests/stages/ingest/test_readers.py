@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_schemas.errors import InputDataError
-from stages.ingest.byte_streams import ReadInterruptedError
 from stages.ingest.config import SourceConfig
 from stages.ingest.formats import delimited
 from stages.ingest.records import Failure, Record
-from stages.ingest.text_encodings import recoded_lines
+from stages.ingest.streams.byte_streams import ReadInterruptedError
+from stages.ingest.streams.text_encodings import recoded_lines
 from tests.stages.ingest.sample_files import COMPRESS, TEXTS, json_lines, read, read_bytes, reasons, samples, texts
 
 
@@ -297,10 +297,10 @@ def test_a_failing_disk_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
 
 
 def _read_missing(folder):
-    from stages.ingest.byte_streams import ByteCounter
     from stages.ingest.config import SourceConfig
     from stages.ingest.file_listing import SourceFile
     from stages.ingest.readers import read_file
+    from stages.ingest.streams.byte_streams import ByteCounter
 
     file = SourceFile(f"file://{folder}/none.jsonl", "none.jsonl", 1, "")
     yield from read_file(file, SourceConfig(path="x"), 100, ByteCounter())

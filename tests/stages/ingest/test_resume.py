@@ -10,14 +10,14 @@ import pytest
 
 from data_schemas.errors import InputDataError
 from infra.workers.pieces import CommittedPieces
-from stages.ingest import bookmarks, decompression, text_encodings
-from stages.ingest.bookmarks import Bookmark, Bookmarks
-from stages.ingest.byte_streams import ByteCounter
 from stages.ingest.config import IngestConfig, SourceConfig
 from stages.ingest.file_listing import SourceFile
 from stages.ingest.formats import arrow_tables, delimited, json_lines, json_values, warc, wikipedia_dump
 from stages.ingest.readers import read_file
 from stages.ingest.stage import IngestStage
+from stages.ingest.streams import bookmarks, decompression, text_encodings
+from stages.ingest.streams.bookmarks import Bookmark, Bookmarks
+from stages.ingest.streams.byte_streams import ByteCounter
 from tests.stages.ingest.formats.test_warc import record as warc_record
 from tests.stages.ingest.sample_files import COMPRESS, arrow
 from tests.stages.ingest.sample_files import delimited as delimited_file

@@ -15,7 +15,7 @@ from stages.profile.coverage.config import CoverageConfig
 from stages.profile.duplicates import Duplicates
 from stages.profile.personal_data import PersonalData
 from stages.profile.state_codec import decode, encode
-from stages.profile.vocabulary import Vocabulary
+from stages.profile.words.vocabulary import Vocabulary
 from tests.stages.profile.batches import batch, values
 
 COVERAGE = CoverageConfig(entity_pipelines=())  # spaCy takes seconds to load; Entities has tests of its own

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from stages.profile.document_words import document_words
 from stages.profile.readability import FORMULAS, Readability
 from stages.profile.sentence_measures import sentence_measures
+from stages.profile.words.document_words import document_words
 from tests.stages.profile.batches import batch, values
 
 

@@ -16,9 +16,9 @@ from typing import IO
 
 import zstandard
 
-from stages.ingest.bookmarks import FIRST_MEMBER, Member
-from stages.ingest.byte_streams import ReadInterruptedError
-from stages.ingest.decoders import Decoder, ZstandardDictionary, new_decoder
+from stages.ingest.streams.bookmarks import FIRST_MEMBER, Member
+from stages.ingest.streams.byte_streams import ReadInterruptedError
+from stages.ingest.streams.decoders import Decoder, ZstandardDictionary, new_decoder
 
 MAGIC = {
     "gzip": rb"\x1f\x8b\x08", "bz2": rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", "xz": rb"\xfd7zXZ\x00",

@@ -21,7 +21,7 @@ import zstandard
 
 from data_schemas.errors import InputDataError
 from data_schemas.public_urls import public_text, public_url
-from stages.ingest.text_encodings import recoded_lines, wide_encoding
+from stages.ingest.streams.text_encodings import recoded_lines, wide_encoding
 
 BROKEN_STREAM = (
     OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError, OverflowError, MemoryError,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from flows.commands.plan_cluster import ClusterPlan, StageCosts, distinct, settings
+from flows.commands.cluster_plan.plan import ClusterPlan, StageCosts, distinct, settings
 from flows.console import amount, console, duration
 from infra.planner.accelerators import GIB
 from infra.planner.pipelines import PipelineSimulation

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.commands.cluster_page.changes import changes
-from flows.commands.cluster_page.stacks import Stacks, stacks
-from flows.commands.plan_cluster import SHOWN, ClusterPlan, distinct, settings
-from flows.commands.plan_cluster_tables import nothing_fits, run_line, run_time, stage_cells
+from flows.commands.cluster_plan.changes import changes
+from flows.commands.cluster_plan.plan import SHOWN, ClusterPlan, distinct, settings
+from flows.commands.cluster_plan.stacks import Stacks, stacks
+from flows.commands.cluster_plan.tables import nothing_fits, run_line, run_time, stage_cells
 from flows.console import amount, duration
 from flows.report.bars import Bar, Quantity, bars
 from flows.report.headline import Tile

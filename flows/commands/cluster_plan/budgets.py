@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_schemas.errors import ConfigError
-from flows.commands.plan_cluster import settings, software_of
+from flows.commands.cluster_plan.plan import settings, software_of
 from flows.config.run_config import RunConfigBase
 from flows.console import amount, duration
 from flows.scaling.answers import MONEY, SECONDS, Answer, Options, answer_of, parse_budget, sizes_of

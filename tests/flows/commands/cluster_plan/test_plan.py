@@ -6,13 +6,13 @@ from typer.testing import CliRunner
 
 from data_schemas.errors import ConfigError
 from flows.cli import app
-from flows.commands.plan_cluster import number_of_bytes, plan_cluster, settings
+from flows.commands.cluster_plan.plan import number_of_bytes, plan_cluster, settings
 from flows.config.run_config import load_run_config
 from infra.planner.clusters import read_cluster
 from infra.planner.layouts import Layout
 from stages.pretrain.batch_plan import plan_batches
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = Path(__file__).parents[4] / "configs"
 DEMO, REFERENCE = str(CONFIGS / "demo.yaml"), str(CONFIGS / "reference.yaml")
 
 

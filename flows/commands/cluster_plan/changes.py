@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flows.commands.plan_cluster import ClusterPlan
+from flows.commands.cluster_plan.plan import ClusterPlan
 from infra.planner.clusters import Cluster
 from infra.planner.run_costs import RunCosts, run_costs
 from infra.planner.search import Candidate, search

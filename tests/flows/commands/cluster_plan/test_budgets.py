@@ -4,8 +4,8 @@ from typer.testing import CliRunner
 
 from data_schemas.errors import ConfigError
 from flows.cli import app
-from flows.commands.cluster_budgets import cluster_answer
-from flows.commands.plan_cluster import software_of
+from flows.commands.cluster_plan.budgets import cluster_answer
+from flows.commands.cluster_plan.plan import software_of
 from flows.commands.scaling import answers_of, print_answers, scaling_json
 from flows.config.run_config import load_run_config
 from flows.scaling.answers import answer

@@ -3,7 +3,7 @@
 - `ClusterPlan`, `plan_cluster`: layouts that fit by time and by money, the others with the part that is too large, and
   what the other stages cost
 - `software_of`, `settings`: between configs and layouts
-- `cluster_plan_json`; `flows.commands.plan_cluster_tables` prints it
+- `cluster_plan_json`; `flows.commands.cluster_plan.tables` prints it
 """
 
 import re

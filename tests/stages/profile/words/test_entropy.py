@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.profile import entropy
-from stages.profile.divergence import divergence
-from stages.profile.laws import heaps, zipf
 from stages.profile.sketches import type_counts
-from stages.profile.vocabulary import NAMES, Vocabulary
+from stages.profile.words import entropy
+from stages.profile.words.divergence import divergence
+from stages.profile.words.laws import heaps, zipf
+from stages.profile.words.vocabulary import NAMES, Vocabulary
 from tests.stages.profile.batches import batch, values
 from tests.stages.profile.sketches.test_type_counts import hashes
 

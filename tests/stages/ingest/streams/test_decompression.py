@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from data_schemas.errors import InputDataError
 from stages.ingest.config import IngestConfig
-from stages.ingest.decompression import OUTPUT_BYTES, DamagedFileError, expanded
 from stages.ingest.records import Failure
+from stages.ingest.streams.decompression import OUTPUT_BYTES, DamagedFileError, expanded
 from tests.stages.ingest.sample_files import json_lines, read_bytes, texts
 from tests.stages.ingest.test_stage import ingest, rows
 

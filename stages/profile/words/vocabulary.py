@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from stages.common.compiled import compiled
 from stages.common.word_hashes import Bytes, Hashes, Positions, hash_ngrams, word_texts
-from stages.profile import entropy
 from stages.profile.analysis import Analysis, Measure, State
-from stages.profile.document_words import DocumentWords, document_words
-from stages.profile.laws import heaps, zipf
 from stages.profile.rows import estimate_measure, top_measures
 from stages.profile.sketches import distribution, type_counts
 from stages.profile.sketches.type_counts import Estimate
+from stages.profile.words import entropy
+from stages.profile.words.document_words import DocumentWords, document_words
+from stages.profile.words.laws import heaps, zipf
 
 NAMES = {1: "unigram", 2: "bigram", 3: "trigram"}
 TOP = 50
@@ -91,7 +91,7 @@ class Vocabulary(Analysis):
 
     def compare(self, training: State, held_out: State) -> Sequence[Measure]:
         """Divergence between the words of the two splits."""
-        from stages.profile.divergence import divergence
+        from stages.profile.words.divergence import divergence
 
         return divergence(training["counts"]["unigram"], held_out["counts"]["unigram"])
 

@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.commands.cluster_page.changes import changes
-from flows.commands.cluster_page.page import cluster_page
-from flows.commands.cluster_page.stacks import COLORS, stacks
-from flows.commands.plan_cluster import ClusterPlan, plan_cluster
-from flows.commands.plan_cluster_tables import run_time
+from flows.commands.cluster_plan.changes import changes
+from flows.commands.cluster_plan.page import cluster_page
+from flows.commands.cluster_plan.plan import ClusterPlan, plan_cluster
+from flows.commands.cluster_plan.stacks import COLORS, stacks
+from flows.commands.cluster_plan.tables import run_time
 from flows.config.run_config import load_run_config
 from infra.planner.accelerators import GIB
 from infra.planner.clusters import read_cluster

@@ -9,9 +9,16 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
-from stages.ingest.bookmarks import FIRST_MEMBER, Bookmark, Member
-from stages.ingest.byte_streams import BUFFER_BYTES, ChunkReader, RecodedReader
-from stages.ingest.decompression import TEXT_BYTES, Chunks, DamagedFileError, detected_compression, expanded, is_text
+from stages.ingest.streams.bookmarks import FIRST_MEMBER, Bookmark, Member
+from stages.ingest.streams.byte_streams import BUFFER_BYTES, ChunkReader, RecodedReader
+from stages.ingest.streams.decompression import (
+    TEXT_BYTES,
+    Chunks,
+    DamagedFileError,
+    detected_compression,
+    expanded,
+    is_text,
+)
 
 
 class _ExpandedFile(ChunkReader):

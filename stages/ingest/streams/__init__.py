@@ -1,0 +1,1 @@
+"""Bytes of a source: ranges, decompression, encodings, and bookmarks to resume at."""
