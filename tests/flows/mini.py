@@ -6,11 +6,18 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+from data_schemas.manifest import RunRecord
 from flows.config.run_config import RunConfigBase, apply_overrides, build_run_config
+from flows.planning.planner import PlannedStage, Planner
 from flows.runs.request import RunRequest
 from flows.runs.session import RunSession
 from flows.runs.view import SilentView
+from infra.store.artifacts import ArtifactStore
 from infra.store.runs import RunStore
+from stages.registry import stages_of
+
+NAMES = [stage.name for stage in stages_of({})]
+"""The stages of a mini run, in order."""
 
 
 def write_corpus(folder: Path, documents: int = 40) -> str:
@@ -94,3 +101,16 @@ def digests(store: str, run_id: str) -> dict[str, str]:
     """Stage -> content digest of what a run used."""
     record = RunStore(store).get(run_id)
     return {stage: outcome.artifact.digest for stage, outcome in record.stages.items()}
+
+
+def plan(
+    store: str, config: RunConfigBase, base: RunRecord | None = None, forced: str | None = None
+) -> dict[str, PlannedStage]:
+    """Stage -> decision for all stages of a config, with one of them forced."""
+    planner = Planner(ArtifactStore(store), RunStore(store), config, None, base)
+    return {row.stage.name: row for row in planner.plan([forced] if forced else [])}
+
+
+def interrupt(*_: Any) -> None:
+    """In place of a function: a user who presses Ctrl-C."""
+    raise KeyboardInterrupt

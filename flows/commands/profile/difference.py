@@ -3,7 +3,6 @@
 - `Change`: a share of one corpus minus that of the other, with its 95 % interval
 - `FigureChange`: a figure that is no share of anything
 - `Difference`, `difference`: both, and what was not compared
-- `share_change`: a change and its interval
 - `by_group`: changes of one kind together; `largest_movers`: the first of all
 
 Shares are those of slices among all documents (`genre=news`), and those of items within their measure (an entity, a
@@ -12,40 +11,24 @@ may be chance never comes before one that is not.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from data_schemas.errors import NotFoundError
+from flows.commands.profile.shares import OTHER, Parts, are_parts, dimension_parts, share_change, share_interval
 from flows.report.profile.figures import ALL, Figure, Figures
 from flows.report.profile.sections import FOLDED, LEFT_OUT, READ
-from stages.common.statistics import Interval, wilson_interval
+from stages.common.statistics import Interval
 
-PARTS = frozenset({"share", "documents", "mentions", "tokens", "words", "bytes"})
-"""Units of measures whose items are parts of a whole."""
-WHOLES = {
-    "mentions": "length.words.total",
-    "ngrams.unigram.top": "vocabulary.unigram.tokens",
-    "ngrams.bigram.top": "vocabulary.bigram.tokens",
-    "ngrams.trigram.top": "vocabulary.trigram.tokens",
-}
-"""Measure, or unit of measures, of which only the most frequent items are listed -> measure of the whole."""
-NOT_PARTS = frozenset({"quantile", "distance"})
-"""Last parts of names of measures whose items are not parts of a whole."""
 NO_FIGURES = (f".{READ}", ".curve")
 """Ends of names of measures that are not compared: what was read, and points of drawings."""
 CHOSEN = frozenset({"split"})
 """Dimensions of slices whose shares a setting decides."""
-COUNTED_BY_WORD = frozenset({"mentions", "tokens", "words"})
-"""Units of which an interval takes each one for a draw of its own, and not each document."""
 LEARNED = "topics."
 """Beginning of measures whose items are learned from the corpus."""
-OTHER = "other"
-"""Value of the slice that holds all values without a slice of their own."""
 OF_STAGE = "removed."
 """Beginning of measures about the stage that made a corpus, which say nothing about another stage's."""
-COMPLETE = 0.999
-"""Sum of shares from which a list of items counts as complete."""
 
 
 class Change(NamedTuple):
@@ -188,8 +171,8 @@ def _compare_slice(found: Difference, first: Figures, second: Figures, name: str
             found.not_compared.append(NotCompared(name, measure, f"only the {'first' if rows else 'second'} has it"))
         elif measure.startswith(LEARNED) and {row.item for row in rows} != {row.item for row in others}:
             found.not_compared.append(NotCompared(name, measure, "each profile has learned topics of its own"))
-        elif _are_parts(rows):
-            changes = list(_item_changes(measure, name, _Parts.of(first, name, rows), _Parts.of(second, name, others)))
+        elif are_parts(rows):
+            changes = list(_item_changes(measure, name, Parts.of(first, name, rows), Parts.of(second, name, others)))
             found.changes.extend(changes)
             if not changes:
                 found.not_compared.append(NotCompared(name, measure, "the two have no item in common"))
@@ -197,78 +180,7 @@ def _compare_slice(found: Difference, first: Figures, second: Figures, name: str
             found.figures.extend(_figure_changes(rows, others))
 
 
-def _are_parts(rows: Sequence[Figure]) -> bool:
-    has_items = any(row.item is not None for row in rows)
-    last = rows[0].measure.rpartition(".")[2]
-    return (has_items or rows[0].unit == "share") and rows[0].unit in PARTS and last not in NOT_PARTS
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Items of a measure as shares of its whole."""
-
-    rows: Mapping[str, Figure]
-    whole: float
-    """In the unit of the rows; 1 for shares."""
-    trials: float
-    """Draws by which an interval is computed: documents, or words."""
-    is_complete: bool
-    """Whether an item that is not listed does not occur."""
-
-    @classmethod
-    def of(cls, figures: Figures, name: str, rows: Sequence[Figure]) -> "_Parts":
-        """The items of a measure of a slice."""
-        items = {row.item or "": row for row in rows}
-        listed = math.fsum(row.value for item, row in items.items() if item)
-        whole, documents = 1.0, figures.documents(name)
-        if rows[0].unit != "share":
-            known = WHOLES.get(rows[0].measure) or WHOLES.get(rows[0].unit) or ""
-            total = figures.one("documents" if rows[0].unit == "documents" else known, name)
-            whole = max(total.value, listed) if total else listed
-        trials = whole if rows[0].unit in COUNTED_BY_WORD else documents
-        # Shares that add up to more than all, such as of documents with a keyword, are a list of the largest.
-        return cls(items, whole, trials, COMPLETE <= (listed / whole if whole else 1.0) <= 1 / COMPLETE)
-
-    def value(self, item: str) -> float | None:
-        """Value of an item; None if it is not listed and may occur."""
-        return self.rows[item].value if item in self.rows else 0.0 if self.is_complete else None
-
-    def interval(self, item: str) -> Interval:
-        """Share of an item with its stated error, else with that of a sample of documents.
-
-        An item that a list of the most frequent ones does not name counts as its rarest one, so that changes are rather
-        too small.
-        """
-        row = self.rows.get(item)
-        if row is None:
-            smallest = min((known.value for known in self.rows.values()), default=0.0)
-            bound = 0.0 if self.is_complete or not self.whole else smallest / self.whole
-            return Interval(bound, 0.0, max(bound, share_interval(0.0, self.trials).high))
-        share = row.value / self.whole if self.whole else 0.0
-        sampled = share_interval(min(max(share, 0.0), 1.0), self.trials)
-        if row.low is None or row.high is None or not self.whole:
-            return Interval(share, sampled.low, sampled.high)
-        return Interval(share, min(row.low / self.whole, sampled.low), max(row.high / self.whole, sampled.high))
-
-
-def share_interval(share: float, trials: float) -> Interval:
-    """A share of some draws with Wilson's interval; 0 to 1 without any."""
-    return wilson_interval(share * trials, trials) if trials >= 1 else Interval(share, 0.0, 1.0)
-
-
-def share_change(first: Interval, second: Interval) -> Interval:
-    """First minus second; its interval follows from those of the two.
-
-    Newcombe (1998, Statistics in Medicine 17, method 10), for any pair of intervals (MOVER, Zou & Donner 2008). The two
-    corpora count as independent samples: if one is a part of the other, the interval is wider than it need be.
-    """
-    change = first.value - second.value
-    below = math.hypot(first.value - first.low, second.high - second.value)
-    above = math.hypot(first.high - first.value, second.value - second.low)
-    return Interval(change, change - below, change + above)
-
-
-def _item_changes(measure: str, name: str, first: _Parts, second: _Parts) -> Iterator[Change]:
+def _item_changes(measure: str, name: str, first: Parts, second: Parts) -> Iterator[Change]:
     """A change of each item of either side; none if they have no item in common, as topics of two models."""
     if not first.rows.keys() & second.rows.keys():
         return
@@ -276,7 +188,7 @@ def _item_changes(measure: str, name: str, first: _Parts, second: _Parts) -> Ite
         yield _change(measure, name, item, first, second)
 
 
-def _change(group: str, name: str, item: str, first: _Parts, second: _Parts) -> Change:
+def _change(group: str, name: str, item: str, first: Parts, second: Parts) -> Change:
     ours, theirs = first.interval(item), second.interval(item)
     unit = next(iter((first.rows or second.rows).values())).unit
     moved = share_change(ours, theirs)
@@ -291,7 +203,7 @@ def _slice_changes(found: Difference, first: Figures, second: Figures, nested: b
     dimensions = dict.fromkeys(name.partition("=")[0] for name in names)
     for dimension in dimensions:
         if dimension not in CHOSEN:
-            sides = [_dimension(figures, dimension) for figures in (first, second)]
+            sides = [dimension_parts(figures, dimension) for figures in (first, second)]
             if not all(side.rows for side in sides):
                 only = "first" if sides[0].rows else "second"
                 found.not_compared.append(NotCompared(ALL, dimension, f"it is known of the {only} alone"))
@@ -302,7 +214,7 @@ def _slice_changes(found: Difference, first: Figures, second: Figures, nested: b
                     yield _of_nested(change, *sides) if nested else change
 
 
-def _of_nested(change: Change, first: _Parts, second: _Parts) -> Change:
+def _of_nested(change: Change, first: Parts, second: Parts) -> Change:
     """A change whose interval is that of the share among the documents that only the larger corpus has.
 
     With R of N documents taken out, the share changes by R / (N - R) times the difference between the share among those
@@ -318,17 +230,6 @@ def _of_nested(change: Change, first: _Parts, second: _Parts) -> Change:
     low, high = ends if larger is first else [-end for end in reversed(ends)]
     # Wilson's interval is not centered: it holds the change in any case.
     return change._replace(low=min(low, change.change), high=max(high, change.change))
-
-
-def _dimension(figures: Figures, dimension: str) -> _Parts:
-    rows = {
-        name.partition("=")[2]: row
-        for name in figures.slices
-        if name.partition("=")[0] == dimension and (row := figures.one("documents", name))
-    }
-    whole = max(figures.documents(), 1.0)
-    listed = math.fsum(row.value for row in rows.values())
-    return _Parts(rows, whole, whole, OTHER not in rows and listed >= COMPLETE * whole)
 
 
 def _figure_changes(rows: Sequence[Figure], others: Sequence[Figure]) -> Iterator[FigureChange]:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_schemas.errors import NotFoundError
-from flows.commands.profile.difference import difference, largest_movers, share_change
+from flows.commands.profile.difference import difference, largest_movers
+from flows.commands.profile.shares import share_change
 from flows.report.profile.figures import Figures
 from stages.common.statistics import wilson_interval
 from tests.flows.report.profile.tables import measure, measures
