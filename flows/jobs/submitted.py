@@ -26,7 +26,7 @@ from flows.runs.start import RunStart
 from flows.runs.view import RunView, SilentView
 from infra.progress import ProgressListener
 from infra.ray_jobs.cancel import RETRY_STOP_SECONDS, STOP_SECONDS, stop_jobs
-from infra.ray_jobs.client import ClusterAway
+from infra.ray_jobs.dashboard import ClusterAway
 from infra.ray_jobs.following import JobEnd, Pulse, follow
 from infra.ray_jobs.in_progress import check_no_job_has, job_in_progress
 from infra.ray_jobs.logs import LogReader

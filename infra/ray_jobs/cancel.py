@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Collection
 
 from data_schemas.errors import EnvironmentProblem
-from infra.ray_jobs.client import ClusterAway, JobState, RayJobs
+from infra.ray_jobs.client import JobState, RayJobs
+from infra.ray_jobs.dashboard import ClusterAway
 from infra.ray_jobs.requests import METADATA, PYTHON
 
 STOP_SECONDS = 120.0

@@ -2,25 +2,18 @@
 
 - `RayJobs`: a connection whose errors are one sentence; requests have a timeout
 - `JobState`: state of one job, as Ray's job API gives it
-- `ClusterAway`: nothing answers, which may pass
 """
 
 import contextlib
-import logging
-import os
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_schemas.errors import EnvironmentProblem, HeadraceError
-from data_schemas.public_urls import public_text, public_url
-from infra.workers.ray_address import TOKEN, check_reachable
+from infra.ray_jobs.dashboard import ClusterAway, cluster_address, connected, named_errors
 
-TIMEOUT_SECONDS = (10.0, 60.0)
-"""To connect, and between two bytes of an answer."""
 START_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits while the cluster has no agent that starts jobs, as in its first seconds."""
 ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
@@ -29,7 +22,6 @@ SERVICES = ("_AutoscalingCoordinatorActor", "TrainStateActor")
 RETURN_SECONDS = 300.0
 """Patience with a cluster that was reached before and does not answer, as while its head restarts."""
 RETURN_POLL_SECONDS = 2.0
-
 
 _RELEASE = """
 import asyncio, ray
@@ -41,10 +33,6 @@ except ValueError:
     jobs = JobInfoStorageClient(ray._private.worker.global_worker.gcs_client)
     asyncio.run(jobs.put_status({job!r}, JobStatus.STOPPED, message="stopped before it was started"))
 """
-
-
-class ClusterAway(EnvironmentProblem):
-    """The dashboard does not answer."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,7 @@ class RayJobs:
                 refused, or Ray on the cluster has another version.
         """
         self.address = cluster_address(address)
-        self._client = _connected(self.address)
+        self._client = connected(self.address)
 
     def submit(
         self,
@@ -100,7 +88,7 @@ class RayJobs:
             cpus: processors reserved for the driver; with any resource it may run on any node, else on the head.
             gpus: accelerators reserved for the driver.
         """
-        with _named(self.address):
+        with named_errors(self.address):
             for delay in (*START_DELAYS_SECONDS, None):
                 try:
                     self._client.submit_job(
@@ -118,7 +106,7 @@ class RayJobs:
 
     def state(self, submission_id: str) -> JobState | None:
         """State of a job; None if the cluster does not know it, as after a restart of the head."""
-        with _named(self.address):
+        with named_errors(self.address):
             try:
                 return _state(self._client.get_job_info(submission_id))
             except RuntimeError as error:
@@ -128,12 +116,12 @@ class RayJobs:
 
     def all(self) -> list[JobState]:
         """Every job that was submitted to the cluster."""
-        with _named(self.address):
+        with named_errors(self.address):
             return [_state(details) for details in self._client.list_jobs() if details.submission_id]
 
     def stop(self, submission_id: str) -> None:
         """Request a job to end: SIGTERM to its processes, then SIGKILL; returns before it has ended."""
-        with _named(self.address), contextlib.suppress(RuntimeError):  # it ended in the meantime
+        with named_errors(self.address), contextlib.suppress(RuntimeError):  # it ended in the meantime
             self._client.stop_job(submission_id)
 
     def release(self, submission_id: str, python: str) -> None:
@@ -167,7 +155,7 @@ class RayJobs:
         deadline, is_away = time.monotonic() + seconds, False
         while True:
             try:
-                with _named(self.address):
+                with named_errors(self.address):
                     self._client._do_request("GET", "/api/version").raise_for_status()
                 return
             except ClusterAway as problem:
@@ -200,125 +188,11 @@ class RayJobs:
             "filter_predicates": [predicate for predicate, _ in filters.values()],
             "filter_values": [value for _, value in filters.values()],
         }
-        with _named(self.address):
+        with named_errors(self.address):
             response = self._client._do_request("GET", f"/api/v0/{kind}", params=parameters)
             response.raise_for_status()
             rows: list[dict[str, Any]] = response.json()["data"]["result"]["result"]
         return rows
-
-
-def cluster_address(address: str | None) -> str:
-    """The address given, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS.
-
-    Raises:
-        EnvironmentProblem: if there is none.
-    """
-    found = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
-    if not found:
-        raise EnvironmentProblem(
-            "no Ray cluster to submit to: set execution.address to the URL of its dashboard, such as "
-            "http://head:8265, or RAY_ADDRESS"
-        )
-    return found.rstrip("/")
-
-
-def _connected(address: str) -> Any:
-    with _named(address):
-        import ray
-        from ray.job_submission import JobSubmissionClient
-
-        logging.getLogger("ray").setLevel(logging.ERROR)
-
-        base = JobSubmissionClient.__mro__[1]
-
-        class Client(JobSubmissionClient):  # type: ignore[misc]
-            """Its own constructor lets RAY_ADDRESS override the address, and its requests wait forever."""
-
-            def __init__(self, url: str) -> None:
-                self._client_ray_version = ray.__version__
-                base.__init__(self, address=url)
-
-            def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
-                return super()._do_request(method, endpoint, **{"timeout": TIMEOUT_SECONDS} | more)
-
-        client = Client(_dashboard(address))
-        response = client._do_request("GET", "/api/version")
-        if response.status_code != 200 or "ray_version" not in response.text:
-            raise EnvironmentProblem(_no_dashboard(address, f"status {response.status_code}"))
-        theirs = response.json()["ray_version"]
-        if theirs != ray.__version__:
-            raise EnvironmentProblem(
-                f"the Ray cluster at {public_url(address)} has Ray {theirs}, and here is Ray {ray.__version__}: "
-                f"install ray=={theirs} here, or {ray.__version__} on the cluster"
-            )
-        return client
-
-
-def _dashboard(address: str) -> str:
-    """URL of the dashboard; the head is asked for it if the address is that of the head."""
-    if "://" in address and not address.startswith("ray://"):
-        return address
-    from ray.dashboard import utils
-
-    if address.startswith("ray://"):
-        url = utils.ray_client_address_to_api_server_url(address)
-    else:
-        check_reachable(address)
-        url = utils.ray_address_to_api_server_url(address)
-    return str(url)
-
-
-@contextlib.contextmanager
-def _named(address: str) -> Iterator[None]:
-    """Translate the errors of requests.
-
-    Raises:
-        EnvironmentProblem: instead of them.
-    """
-    from ray.exceptions import AuthenticationError
-    from requests.exceptions import ConnectionError, JSONDecodeError, RequestException
-
-    cluster = f"the Ray cluster at {public_url(address)}"
-    try:
-        yield
-    except AuthenticationError as error:
-        lacks = "needs a token" if "required" in str(error).lower() else "refuses the token"
-        raise EnvironmentProblem(f"{cluster} {lacks}: {TOKEN}") from error
-    except HeadraceError:
-        raise
-    except RuntimeError as error:  # of Ray's client, for every status that it does not expect
-        raise EnvironmentProblem(f"{cluster} answers: {_first_line(error)}") from error
-    except (JSONDecodeError, KeyError) as error:
-        raise EnvironmentProblem(_no_dashboard(address, f"{type(error).__name__}")) from error
-    except (ConnectionError, OSError) as error:
-        if (
-            isinstance(error, RequestException)
-            and not isinstance(error, ConnectionError)
-            and error.response is not None
-        ):
-            raise EnvironmentProblem(f"{cluster} answers with status {error.response.status_code}") from error
-        raise ClusterAway(
-            f"cannot reach {cluster} ({_reason(error)}): check execution.address (the URL of the dashboard, such as "
-            "http://head:8265) or RAY_ADDRESS, and that the cluster runs with its dashboard"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return public_text((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost reason of a failed connection."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200]
-
-
-def _no_dashboard(address: str, found: str) -> str:
-    return (
-        f"{public_url(address)} answers, but not as the dashboard of a Ray cluster ({found}): set execution.address to "
-        "its URL, such as http://head:8265"
-    )
 
 
 def _state(details: Any) -> JobState:

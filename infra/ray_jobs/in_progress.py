@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 from data_schemas.errors import EnvironmentProblem
 from data_schemas.manifest import RunRecord
-from infra.ray_jobs.client import ClusterAway, RayJobs
+from infra.ray_jobs.client import RayJobs
+from infra.ray_jobs.dashboard import ClusterAway
 from infra.ray_jobs.requests import JobFolder, JobRequest
 from infra.store.runs import RunStore
 

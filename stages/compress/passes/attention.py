@@ -102,7 +102,8 @@ class LshAttentionPass(FrozenConfig):
         """
         from torch import nn
 
-        from modeling.attention.lsh_attention import LshAttention, bucket_count
+        from modeling.attention.lsh_attention import LshAttention
+        from modeling.attention.lsh_plan import bucket_count
         from modeling.compression.attention_transfer import match_norms, share_query_key
         from modeling.evaluation.network_counts import attention_heads
 

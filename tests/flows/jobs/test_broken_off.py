@@ -5,7 +5,7 @@ import pytest
 from flows.commands.jobs import submit
 from flows.jobs.cancelling import cancel
 from flows.runs.view import SilentView
-from infra.ray_jobs.client import ClusterAway
+from infra.ray_jobs.dashboard import ClusterAway
 from infra.ray_jobs.requests import JobFolder, JobResult
 from infra.store.runs import RunStore
 from tests.flows.jobs.in_process import request, use_cluster

@@ -24,7 +24,8 @@ from flows.runs.earlier import continuation
 from flows.runs.request import RunRequest, rerun_request
 from flows.runs.session import RunSession
 from flows.runs.view import SilentView
-from infra.ray_jobs.client import ClusterAway, JobState
+from infra.ray_jobs.client import JobState
+from infra.ray_jobs.dashboard import ClusterAway
 from infra.ray_jobs.requests import JobFolder
 from infra.store import claims
 from infra.store.runs import RunStore, close

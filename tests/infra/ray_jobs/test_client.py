@@ -11,7 +11,8 @@ import ray
 
 from data_schemas.errors import EnvironmentProblem
 from infra.ray_jobs import client
-from infra.ray_jobs.client import ClusterAway, RayJobs
+from infra.ray_jobs.client import RayJobs
+from infra.ray_jobs.dashboard import ClusterAway
 
 VERSION = json.dumps({"ray_version": ray.__version__})
 

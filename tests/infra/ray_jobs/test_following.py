@@ -3,7 +3,8 @@ import pytest
 from data_schemas.errors import EnvironmentProblem
 from infra.ray_jobs import cancel, following
 from infra.ray_jobs.cancel import stop_jobs
-from infra.ray_jobs.client import ClusterAway, JobState
+from infra.ray_jobs.client import JobState
+from infra.ray_jobs.dashboard import ClusterAway
 from infra.ray_jobs.following import Pulse, follow
 from infra.ray_jobs.logs import LogReader
 from infra.store.filesystem import Folder

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from modeling.attention.lsh_attention import LshAttention, bucket_count, hash_buckets, lsh_attention, lsh_plan
+from modeling.attention.lsh_attention import LshAttention, lsh_attention
+from modeling.attention.lsh_plan import bucket_count, hash_buckets, lsh_plan
 from modeling.compression.attention_transfer import share_query_key
 from modeling.compression.integers import quantize_int8, with_int8_cache
 from modeling.compression.structured_pruning import remove_heads_and_neurons
