@@ -5,7 +5,7 @@
 - `layer_activation_bytes`: what a layer keeps for its backward pass, per token
 """
 
-from infra.planner.layouts import Layout, Software
+from infra.planner.layouts import Layout, Recompute, Software
 from infra.planner.networks import Network
 from infra.planner.own.memory import TrainingState, least_memory, own_memory_parts
 
@@ -100,7 +100,7 @@ def _gathered(network: Network, layout: Layout, software: Software) -> float:
     return (GATHERED_LAYERS * layer + edge) * 2 * software.gather_bytes
 
 
-def layer_activation_bytes(network: Network, layout: Layout, software: Software, recompute: str) -> float:
+def layer_activation_bytes(network: Network, layout: Layout, software: Software, recompute: Recompute) -> float:
     """Bytes per token that a layer keeps for its backward pass on one device.
 
     Without dropout and stored scores, two norms, a biased feed-forward of 4 x width: 32 bytes per number of the width

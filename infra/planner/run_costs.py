@@ -1,7 +1,8 @@
 """A whole training run on a cluster: days, devices' hours, energy, money, failures.
 
 - `RunCosts`, `run_costs`: of a layout; `compute_optimal_tokens`: the tokens that suit a network of that size
-- `goodput`: share of the time that failures and checkpoints leave; `simulated_run`: the same by simulation
+- `job_failures`: failures of a job on some devices; `goodput`: share of the time that they and checkpoints leave
+- `simulated_run`: the same by simulation
 """
 
 import math
@@ -60,7 +61,8 @@ def run_costs(
     """
     steps = math.ceil(tokens / batch_tokens)
     training = steps * step_seconds
-    share, interval = goodput(cluster.mtbf_hours * 3_600 / devices)
+    failures = job_failures(cluster, devices)
+    share, interval = goodput(failures)
     seconds = training / share
     hours = seconds / 3_600
     flops = network.training_flops * steps * batch_tokens
@@ -73,22 +75,13 @@ def run_costs(
         kilowatt_hours=hours * cluster.kilowatts * devices / cluster.devices,
         model_flops=flops,
         utilization=flops / training / (devices * cluster.peak_flops),
-        failures=seconds / (cluster.mtbf_hours * 3_600 / devices),
+        failures=seconds / failures.mtbf,
         checkpoint_interval_seconds=interval,
     )
 
 
-def goodput(
-    mtbf_seconds: float, checkpoint_seconds: float = CHECKPOINT_SECONDS, restart_seconds: float = RESTART_SECONDS
-) -> tuple[float, float]:
-    """(share of the time that trains, best seconds between checkpoints), by Daly's complete model (2006).
-
-    Args:
-        mtbf_seconds: mean time between failures of the whole job.
-        checkpoint_seconds: time that a checkpoint stops training.
-        restart_seconds: time from a failure to training.
-    """
-    failures = Failures(mtbf_seconds, checkpoint_seconds, restart_seconds)
+def goodput(failures: Failures) -> tuple[float, float]:
+    """(share of the time that trains, best seconds between checkpoints), by Daly's complete model (2006)."""
     interval = daly_interval(failures)
     return expected_goodput(failures, interval), interval
 

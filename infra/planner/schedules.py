@@ -1,7 +1,8 @@
 """Pipeline schedules, simulated operation by operation: time of a step, idle share, activations held.
 
 - `Costs`: seconds of a micro-batch on a device; `ORDERS`: each device's operations by schedule
-- `simulate`: `Timeline` of a step; `step_seconds`: of one with many micro-batches; `bubble_seconds`: closed formulas
+- `simulate`: `Timeline` of a step; `schedule_seconds`: its time, of any number of micro-batches
+- `bubble_seconds`: idle time by closed formulas
 
 A device holds `virtual` chunks of consecutive layers: chunk c of device d is the pipeline's stage c x devices + d. An
 operation starts when its device is free and its input has arrived; sending occupies no device. Schedules:

@@ -20,7 +20,7 @@ from infra.planner.step_time import step_seconds, step_time
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CONTEXTS = (1, 2, 4, 8, 16, 32, 64)
 MIN_TOKENS_PER_RANK = 1_024
-MODES: tuple[Recompute, ...] = ("none", "full")
+RECOMPUTES: tuple[Recompute, ...] = ("none", "full")
 VIRTUALS = (1, 2, 4)
 MAX_PIPELINE = 128
 LEAST_USED = 8
@@ -66,7 +66,8 @@ def search(
         rows: rows of the global batch.
     """
     fitting, others = [], []
-    for layout in [*layouts(network, cluster, rows)] or layouts(network, cluster, rows, LEAST_USED**8):
+    # If no layout uses enough of the devices, any number of them counts.
+    for layout in [*layouts(network, cluster, rows)] or layouts(network, cluster, rows, cluster.devices):
         memory = memory_parts(network, layout, software, rows)
         if sum(memory.values()) > cluster.memory_bytes:
             others.append(Candidate(layout, memory, {}))
@@ -132,18 +133,25 @@ def layouts(network: Network, cluster: Cluster, rows: int, least_used: int = LEA
 
 
 def _batch_layouts(network: Network, cluster: Cluster, rows: int, base: Layout, ranks: int) -> Iterator[Layout]:
+    """Layouts of a tensor, pipeline and context split whose batch is divided among `ranks`.
+
+    Parameters are replicated on all ranks, sharded over all, or sharded within a node and replicated beyond it.
+    """
     own = rows // ranks
     in_node = max(1, cluster.node_devices // (base.tensor * base.context))
-    shards = sorted({1, ranks, *(factor for factor in divisors(ranks) if factor == in_node)})
+    shards = sorted({1, ranks} | ({in_node} if ranks % in_node == 0 else set[int]()))
     experts = [factor for factor in divisors(ranks) if network.experts and network.experts % factor == 0] or [1]
     micros = [size for size in MICRO_BATCHES if own % size == 0]
     per_stage = network.layers // base.pipeline
     virtuals = [v for v in VIRTUALS if v == 1 or (base.pipeline > 1 and per_stage % v == 0)]
-    for shard, expert, micro, mode, virtual in product(shards, experts, micros, MODES, virtuals):
+    for shard, expert, micro, recompute, virtual in product(shards, experts, micros, RECOMPUTES, virtuals):
         count = own // micro
         if base.pipeline > 1 and (count < base.pipeline if virtual == 1 else count % base.pipeline):
             continue
-        yield Layout(ranks // shard, shard, base.tensor, base.pipeline, base.context, expert, micro, mode, virtual)
+        yield Layout(
+            data=ranks // shard, shard=shard, tensor=base.tensor, pipeline=base.pipeline, context=base.context,
+            expert=expert, micro_batch=micro, recompute=recompute, virtual=virtual,
+        )  # fmt: skip
 
 
 def divisors(value: int) -> list[int]:

@@ -37,7 +37,10 @@ class Constants:
     """Share of a layer's products that full recomputation repeats if it stops early; two thirds, if counted."""
 
 
-FITTED = Constants(0.879, 0.486, 68.2, 57.3, 1.35e-5, 0.92, 0.404)
+FITTED = Constants(
+    product_share=0.879, attention_share=0.486, elementwise_bytes=68.2, logit_traffic=57.3, launch_seconds=1.35e-5,
+    shard_overhead=0.92, recompute_share=0.404,
+)  # fmt: skip
 LINK_SHARE = 2 / 3
 """Share of a node's link bandwidth that collectives reach (nccl-tests: 230 of 300 on A100, 340 of 450 on H100)."""
 NETWORK_SHARE = 0.9
@@ -61,7 +64,7 @@ def step_time(
     layout: Layout,
     cluster: Cluster,
     software: Software,
-    rows: float,
+    rows: int,
     constants: Constants = FITTED,
 ) -> dict[str, float]:
     """Seconds of a step: products, attention, elementwise, logits, recompute, launches, traffic by kind, bubble.
@@ -74,7 +77,7 @@ def step_time(
         rows: rows of the global batch.
         constants: fitted numbers.
     """
-    count = max(layout.micro_batches(int(rows)), 1e-9)
+    count = layout.micro_batches(rows)
     tokens = layout.micro_batch * network.context / layout.context
     compute = _micro_batch(network, layout, cluster, software, tokens, constants)
     bytes_by_kind = traffic(network, layout, software, rows)
@@ -88,7 +91,7 @@ def step_time(
     shown = dict.fromkeys(waiting, visible) | ({"pipeline": 1.0} if _stalls(layout) else {})
     parts |= {kind: seconds * shown[kind] for kind, seconds in waiting.items() if kind != "shard"}
     parts["shard"] = _shard_seconds(waiting["shard"], sum(parts.values()), constants)
-    parts["bubble"] = (layout.pipeline - 1) / layout.virtual / count * (sum(compute.values()) * count)
+    parts["bubble"] = (layout.pipeline - 1) / layout.virtual * sum(compute.values())
     shards = layout.batch_ranks if software.sharded_optimizer else 1
     parameters = parameters_per_device(network, layout)
     parts["optimizer"] = parameters / shards * OPTIMIZER_TRAFFIC / cluster.memory_bandwidth
@@ -173,15 +176,15 @@ def _recompute(
     return products * again + attention + elementwise
 
 
-def traffic(network: Network, layout: Layout, software: Software, rows: float) -> dict[str, float]:
+def traffic(network: Network, layout: Layout, software: Software, rows: int) -> dict[str, float]:
     """Bytes that a device sends in a step by kind: tensor, context, expert, pipeline, shard, data.
 
     This project's training of its own networks is counted collective by collective (`infra.planner.own.traffic`), with
     a further kind, control: norms and losses.
     """
     if network.own is not None and software.own:
-        return own_traffic(network.own, layout, software.precision, int(rows))
-    count = layout.micro_batches(int(rows))
+        return own_traffic(network.own, layout, software.precision, rows)
+    count = layout.micro_batches(rows)
     tokens = layout.micro_batch * network.context / layout.context
     layers = network.layers / layout.pipeline
     passes = 3 if layout.recompute == "full" else 2
@@ -216,7 +219,10 @@ def _gradient_bytes(software: Software) -> float:
 
 
 def _seconds(kind: str, sent: float, layout: Layout, cluster: Cluster) -> float:
-    """Tensor ranks are neighbors, then context, shard (with expert), data and pipeline ranks."""
+    """Seconds to send bytes of a kind over the slowest link on their way.
+
+    Tensor ranks are neighbors, then context, shard (with expert), data and pipeline ranks.
+    """
     inner = {"tensor": 1, "context": layout.tensor, "expert": layout.tensor * layout.context}
     inner["shard"] = layout.tensor * layout.context
     inner["data"] = inner["shard"] * layout.shard

@@ -27,7 +27,7 @@ from flows.scaling.rules import batch_of
 from infra.planner.accelerators import GIB
 from infra.planner.clusters import Cluster
 from infra.planner.networks import Network, network_of
-from infra.planner.run_costs import RunCosts, goodput, run_costs
+from infra.planner.run_costs import RunCosts, goodput, job_failures, run_costs
 from infra.planner.search import Candidate, reason, search, smallest_cluster
 from modeling.transformer_config import TransformerConfig
 from stages.pretrain.config import PretrainConfig
@@ -69,7 +69,7 @@ class _Budget:
     def per_step(self, candidate: Candidate) -> float:
         """Seconds or dollars of a step, with its share of checkpoints and failures."""
         devices = candidate.layout.devices
-        seconds = candidate.step_seconds / goodput(self.cluster.mtbf_hours * 3_600 / devices)[0]
+        seconds = candidate.step_seconds / goodput(job_failures(self.cluster, devices))[0]
         return seconds if self.unit != MONEY else seconds / 3_600 * devices * self.cluster.price_per_hour
 
     def shown(self, whole: float, flops: float) -> str:

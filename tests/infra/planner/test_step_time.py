@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from infra.planner.accelerators import find_accelerator
 from infra.planner.clusters import cluster_of
+from infra.planner.failures import Failures
 from infra.planner.layouts import HEADRACE, Layout
 from infra.planner.networks import plain_network
 from infra.planner.run_costs import goodput, run_costs
@@ -87,12 +88,12 @@ def test_layouts_split_only_what_the_training_can_split():
 def test_costs_of_a_run_by_hand():
     costs = run_costs(NETWORK, CLUSTER, 64, 2.0, 1_000_000, 10_000_001)
     assert costs.steps == 11
-    share, _ = goodput(CLUSTER.mtbf_hours * 3600 / 64)
+    share, _ = goodput(Failures(CLUSTER.mtbf_hours * 3600 / 64, checkpoint=60, restart=600))
     assert costs.seconds == pytest.approx(22 / share)
     assert costs.dollars == pytest.approx(costs.seconds / 3600 * 64 * 2.5)
     assert costs.utilization == pytest.approx(NETWORK.training_flops * 1e6 / 2 / (64 * 989.4e12))
     # Of 10,000 s between failures: a checkpoint of 50 s every 970 s (Young: 1,000), about 500 s and a restart lost.
-    share, interval = goodput(10_000, 50, 500)
+    share, interval = goodput(Failures(10_000, checkpoint=50, restart=500))
     assert interval == pytest.approx(1_000 * (1 + 0.05 / 3 + 0.0025 / 9) - 50)
     assert share == pytest.approx(interval / 10_000 * math.exp(-0.05) / (math.exp((interval + 50) / 10_000) - 1))
     assert share == pytest.approx(1 / (1 + 0.05 + 0.1), rel=0.015)
