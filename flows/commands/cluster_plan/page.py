@@ -18,6 +18,8 @@ from infra.planner.search import Candidate, reason
 
 INTERVALS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Factors on the best checkpoint interval."""
+COLUMNS = ("devices", "step", "run", "MFU", "idle", "GiB", "$", "energy")
+"""Cells of a `LayoutRow`."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,6 @@ class LayoutRow:
     cells: list[str]
     settings: str
     """Options of `headrace run` that train in it."""
-
-
-COLUMNS = ("devices", "step", "run", "MFU", "idle", "GiB", "$", "energy")
 
 
 def cluster_page(plan: ClusterPlan, title: str) -> str:
@@ -48,18 +47,18 @@ def cluster_page(plan: ClusterPlan, title: str) -> str:
         facts=_facts(plan),
         verdict="" if best else nothing_fits(plan),
         tiles=_tiles(plan, best) if best else [],
-        memory=_memory(plan, shown or list(plan.refused[:SHOWN])),
+        memory=_memory(plan, shown or plan.refused[:SHOWN]),
         time=stacks(
-            [(_label(plan, one), f"{one.step_seconds:.3g} s", one.seconds) for one in shown if one.seconds], "s", 1.0
+            [(_label(plan, row), f"{row.step_seconds:.3g} s", row.seconds) for row in shown if row.seconds], "s", 1.0
         ),
         columns=COLUMNS,
         tables=[
-            ("By time", [_row(plan, one) for one in distinct(plan.fitting)]),
-            ("By money", [_row(plan, one) for one in distinct(plan.cheapest)]),
+            ("By time", [_row(plan, candidate) for candidate in distinct(plan.fitting)]),
+            ("By money", [_row(plan, candidate) for candidate in distinct(plan.cheapest)]),
         ] if best else [],
         changes=_changes(plan, best) if best else [],
         failures=_failures(plan, best) if best else None,
-        refused=[(one.layout.label(), reason(one, plan.cluster)) for one in plan.refused[:SHOWN]],
+        refused=[(candidate.layout.label(), reason(candidate, plan.cluster)) for candidate in plan.refused[:SHOWN]],
         refused_count=len(plan.refused),
         stages=[stage_cells(stage) for stage in plan.stages],
     )  # fmt: skip
@@ -97,7 +96,7 @@ def _label(plan: ClusterPlan, candidate: Candidate) -> str:
 
 
 def _memory(plan: ClusterPlan, shown: Sequence[Candidate]) -> Stacks:
-    rows = [(_label(plan, one), f"{one.memory_bytes / GIB:.0f} GiB", one.memory) for one in shown]
+    rows = [(_label(plan, row), f"{row.memory_bytes / GIB:.0f} GiB", row.memory) for row in shown]
     return stacks(rows, "GiB", GIB, plan.cluster.memory_bytes)
 
 

@@ -30,14 +30,19 @@ from stages.pretrain.config import PretrainConfig
 from stages.tokenize.config import TokenizeConfig
 
 SHOWN = 5
+"""Layouts of each kind that are printed."""
 OPTIMIZER_BYTES = {"adamw": 8.0, "muon": 4.0, "sgd": 4.0}
+"""State per parameter."""
 AVERAGE_BYTES = 4.0
 """Per parameter, of the moving average of the weights."""
 BYTES_PER_DOCUMENT = 5_000
+"""Raw text that counts as a document."""
 PARQUET_SHARE = 0.25
 """Bytes of a documents table over those of its text, docs/decisions.md."""
 REQUESTS_PER_PARTITION = 4
 """Requests of an object store: the input read, the output, its list and its marker written."""
+ASSUMED_UTILIZATION = 0.3
+"""Utilization (MFU) at which other stages compute if no layout fits."""
 PRETRAIN = "pretrain"
 MAX_BYTES = 1e21
 
@@ -124,7 +129,7 @@ def plan_cluster(config: RunConfigBase, cluster: Cluster, source_bytes: int | No
     smallest = None if fitting else smallest_cluster(network, cluster, software, rows)
     configured = _configured(pretrain, network, cluster, software, rows)
     plan = ClusterPlan(cluster, network, software, rows, pretrain.tokens, fitting, refused, configured, smallest, ())
-    utilization = plan.costs(fitting[0]).utilization if fitting else 0.3
+    utilization = plan.costs(fitting[0]).utilization if fitting else ASSUMED_UTILIZATION
     return replace(plan, stages=list(_stage_costs(config, plan, source_bytes, utilization)))
 
 

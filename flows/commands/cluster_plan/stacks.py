@@ -37,7 +37,7 @@ class Stacks:
     legend: list[tuple[str, str]]
     """(color, part), the largest first."""
     mark: float | None
-    """Place of a limit, per cent of the track."""
+    """Position of the limit, per cent of the track; None without one."""
 
 
 def stacks(
@@ -48,7 +48,7 @@ def stacks(
     Args:
         rows: in the order of the page; a part that takes no share of any bar has no color.
         unit: of the figures at the pointer.
-        divisor: values of one unit.
+        divisor: value of one unit, such as 2^30 bytes for GiB.
         limit: a value to mark on every bar, such as the memory of a device.
     """
     longest = max([limit or 0.0, *(sum(parts.values()) for _, _, parts in rows)]) or 1.0

@@ -12,13 +12,12 @@ from flows.commands.cluster_plan.plan import ClusterPlan, StageCosts, distinct, 
 from flows.console import amount, console, duration
 from infra.planner.accelerators import GIB
 from infra.planner.pipelines import PipelineSimulation
-from infra.planner.run_costs import SECONDS_PER_DAY, compute_optimal_tokens, job_failures
+from infra.planner.run_costs import SECONDS_PER_DAY, TOKENS_PER_PARAMETER, compute_optimal_tokens, job_failures
 from infra.planner.search import Candidate, reason
 from infra.planner.step_time import traffic
 
 REFUSED = 3
 """Layouts that do not fit, of which the reason is printed."""
-
 LEAST_GOODPUT = 0.1
 """Share of the time below which the reason is printed."""
 
@@ -56,7 +55,7 @@ def run_line(plan: ClusterPlan) -> str:
     return (
         f"{amount(plan.tokens)} tokens in batches of {plan.rows} x {plan.network.context}: "
         f"{plan.network.training_flops * plan.tokens:.3g} FLOP, {per_parameter:.2g} tokens per parameter "
-        f"(compute-optimal: 20, {amount(optimal)} tokens)"
+        f"(compute-optimal: {TOKENS_PER_PARAMETER}, {amount(optimal)} tokens)"
     )
 
 
