@@ -2,7 +2,7 @@
 
 - `console`: the output of all commands
 - `run_view`: the live view on a terminal, else plain lines
-- `plan_table`, `amount`: what `plan` and `show` print
+- `plan_table`, `amount`: what `plan` and `show` print; `plain_table`: a table of any command
 - `TimeLeft`, `with_time_left`, `duration`: how long a phase will still take
 """
 
@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -191,11 +191,17 @@ def run_view(stages: Sequence[str]) -> Iterator[RunView]:
         yield view
 
 
+def plain_table(titles: Iterable[str], words: Collection[str]) -> Table:
+    """A table without lines; columns of numbers, which are all but those of `words`, are aligned to the right."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title, justify="left" if title in words else "right")
+    return table
+
+
 def plan_table(planned: Sequence[PlannedStage]) -> Table:
     """Action, reason and estimated cost of each stage."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("stage", "action", "time", "memory", "FLOPs", "why"):
-        table.add_column(title, justify="right" if title in ("time", "memory", "FLOPs") else "left")
+    table = plain_table(("stage", "action", "time", "memory", "FLOPs", "why"), words=("stage", "action", "why"))
     for row in planned:
         runs = row.action == "run"
         cost = row.estimate

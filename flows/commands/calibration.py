@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_schemas.stage_costs import StageCosts, is_far_off
-from flows.console import amount, console, duration
+from flows.console import amount, console, duration, plain_table
 from flows.planning.store_rates import CALIBRATE, StoreRates
 from infra.rates.machine import machine_key
 from infra.rates.machine_rates import MachineRates, rates_file
@@ -95,9 +95,10 @@ def print_calibration(calibration: Calibration) -> None:
 
 
 def _costs_table(rows: Sequence[StageCosts]) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("run", "stage", "planned", "measured", "ratio", "memory", "ratio", "written", "ratio", "note"):
-        table.add_column(title, justify="left" if title in ("run", "stage", "note") else "right")
+    table = plain_table(
+        ("run", "stage", "planned", "measured", "ratio", "memory", "ratio", "written", "ratio", "note"),
+        words=("run", "stage", "note"),
+    )
     for costs in rows:
         measured = costs.measured
         if measured is None:
@@ -139,9 +140,9 @@ def _ratio(planned: float, measured: float) -> Text:
 
 
 def _rates_table(rates: Sequence[RightRate]) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("work", "planned at", "right, from now on", "measured", "settings"):
-        table.add_column(title, justify="left" if title in ("work", "settings") else "right")
+    table = plain_table(
+        ("work", "planned at", "right, from now on", "measured", "settings"), words=("work", "settings")
+    )
     for rate in rates:
         planned, right = (_rate_text(rate.kind, value) for value in (rate.planned, rate.right))
         table.add_row(rate.kind, planned, right, f"{rate.runs} x", Text(rate.variant, style="dim"))
@@ -152,9 +153,7 @@ def print_machine_rates(rates: MachineRates) -> None:
     """Print what `headrace calibrate` has measured."""
     products = ", ".join(f"{name} {amount(rate, 'FLOP/s')}" for name, rate in rates.products.items())
     console.print(f"products {products}; memory {amount(rates.memory, 'B/s')}")
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("work", "measured", "settings"):
-        table.add_column(title, justify="right" if title == "measured" else "left")
+    table = plain_table(("work", "measured", "settings"), words=("work", "settings"))
     for rate in rates.rates:
         table.add_row(rate.kind, _rate_text(rate.kind, rate.per_second), Text(rate.variant, style="dim"))
     console.print(table)

@@ -12,12 +12,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from data_schemas.artifact_kinds import RESULTS
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
-from flows.console import console
+from flows.console import console, plain_table
 from infra.store.artifacts import ArtifactStore
 from stages.benchmark.metrics import METRICS, paired_metric_interval
 from stages.benchmark.tasks.few_shot_images.episodes import OVER_EPISODES
@@ -258,9 +257,10 @@ def print_comparison(differences: Sequence[Difference], not_compared: Sequence[N
     rows: list[Difference | NotCompared] = [*differences, *not_compared]
     for first, second in dict.fromkeys((row.first, row.second) for row in rows):
         console.print(f"\n{second}, against {first}", style="bold")
-        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-        for title in ("task", "metric", "items", "first", "second", "difference", "95 % interval", "second is"):
-            table.add_column(title, justify="left" if title in ("task", "metric", "second is") else "right")
+        table = plain_table(
+            ("task", "metric", "items", "first", "second", "difference", "95 % interval", "second is"),
+            words=("task", "metric", "second is"),
+        )
         for row in differences:
             if (row.first, row.second) == (first, second):
                 table.add_row(

@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from rich.table import Table
-
 from data_schemas.errors import ConfigError, NotFoundError
 from flows.config.experiments import Cell, Experiment, cells, configs
 from flows.config.run_config import RunConfigBase
-from flows.console import console
+from flows.console import console, plain_table
 from flows.runs.request import RunRequest
 from flows.runs.view import RunView
 from infra.store.artifacts import ArtifactStore
@@ -116,10 +114,8 @@ def _verdict(low: float | None, high: float | None) -> str:
 
 def print_experiment(results: Sequence[CellResult], experiment: Experiment) -> None:
     """Print a row per variant and condition."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     titles = ("condition", "variant", experiment.metric, f"to {experiment.baseline}", "95 % interval", "")
-    for title in titles:
-        table.add_column(title, justify="right" if title in titles[2:5] else "left")
+    table = plain_table(titles, words=("condition", "variant", ""))
     for row in compared(results, experiment):
         difference = "" if row.difference is None else f"{row.difference:+.4f}"
         interval = "" if row.low is None or row.high is None else f"{row.low:+.4f} to {row.high:+.4f}"

@@ -4,10 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from data_schemas.errors import ConfigError
-from flows.console import amount, console
+from flows.console import amount, console, plain_table
 from infra.store.garbage.collection import collect, preview
 from infra.store.garbage.selection import KINDS, Garbage
 from stages.registry import STAGES
@@ -45,9 +43,7 @@ def collect_garbage(store_url: str, older_than: str, apply: bool) -> list[Garbag
 
 def print_garbage(rows: Sequence[Garbage], applied: bool, older_than: str) -> None:
     """Print files and bytes by kind, and how to remove them."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("kind", "files", "size", ""):
-        table.add_column(title, justify="right" if title in ("files", "size") else "left")
+    table = plain_table(("kind", "files", "size", ""), words=("kind", ""))
     for kind, (files, size) in by_kind(rows).items():
         if files:
             table.add_row(kind, f"{files:,}", amount(size, "B"), DESCRIPTIONS[kind])

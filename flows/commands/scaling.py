@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import yaml
-from rich.table import Table
 
 from data_schemas.errors import ConfigError
 from flows.commands.cluster_plan.budgets import (
@@ -24,7 +23,7 @@ from flows.commands.cluster_plan.budgets import (
 from flows.commands.experiment import CellResult, run_experiment
 from flows.config.experiments import Cell, Experiment, cells, configs
 from flows.config.run_config import RunConfigBase, public_config
-from flows.console import amount, console, duration
+from flows.console import amount, console, duration, plain_table
 from flows.planning.store_rates import StoreRates
 from flows.report.scaling import scaling_page
 from flows.runs.artifacts import page_location
@@ -170,9 +169,10 @@ def _as_time(flops_per_second: float | None) -> Callable[[float], str] | None:
 def print_scaling(result: ScalingResult) -> None:
     """Print the runs, the law, and what was predicted."""
     fit = result.fit
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("size", "parameters", "tokens", "seed", "FLOPs", "bits per byte", "law of all runs", "run"):
-        table.add_column(title, justify="left" if title in ("size", "run") else "right")
+    table = plain_table(
+        ("size", "parameters", "tokens", "seed", "FLOPs", "bits per byte", "law of all runs", "run"),
+        words=("size", "run"),
+    )
     for run in sorted(fit.runs, key=lambda run: (run.parameters, run.tokens, run.seed)):
         table.add_row(
             run.variant, amount(run.parameters), amount(run.tokens), str(run.seed), f"{run.flops:.2e}",

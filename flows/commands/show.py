@@ -4,13 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from data_schemas.errors import NotFoundError
 from data_schemas.manifest import RunRecord
 from flows.commands.summary import links
-from flows.console import console
+from flows.console import console, plain_table
 from flows.report.benchmark_scores import Score, not_run, read_scores
 from flows.runs.artifacts import manifests, report_location, status
 from infra.store.artifacts import ArtifactStore
@@ -51,9 +50,8 @@ def run_page(store_url: str, limit: int | None, before: str | None) -> RunPage:
 
 def print_runs(page: RunPage) -> None:
     """Print one line per run, then one for each that this version cannot read, then how to see older ones."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("run", "config", "status", "started", "stages", "rerun of"):
-        table.add_column(title)
+    titles = ("run", "config", "status", "started", "stages", "rerun of")
+    table = plain_table(titles, words=titles)
     for record in page.records:
         ran = sum(outcome.action == "run" for outcome in record.stages.values())
         removed = page.removed.get(record.run_id, ())
@@ -114,9 +112,7 @@ def print_run_scores(store_url: str, record: RunRecord) -> None:
 
 def print_scores(scores: Sequence[Score]) -> None:
     """Print a table of the scores, then the tasks that have none with the reason."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("task", "metric", "model", "value", "95 % interval"):
-        table.add_column(title, justify="right" if title in ("value", "95 % interval") else "left")
+    table = plain_table(("task", "metric", "model", "value", "95 % interval"), words=("task", "metric", "model"))
     metrics = list(dict.fromkeys((row["task"], row["metric"]) for row in scores))
     for row in sorted(scores, key=lambda row: metrics.index((row["task"], row["metric"]))):
         if row["value"] is not None:

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
 from flows.config.recipes import Recipe, frontier
 from flows.config.run_config import RunConfigBase, build_run_config
-from flows.console import amount, console
+from flows.console import amount, console, plain_table
 from flows.report.headline import change
 from flows.runs.request import RunRequest, following_request
 from flows.runs.view import RunView
@@ -86,9 +84,9 @@ def with_passes(config: RunConfigBase, passes: Recipe, name: str) -> RunConfigBa
 
 def print_sweep(results: Sequence[RecipeResult]) -> None:
     """Print a table with the recipes on the frontier marked, then the refused recipes."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("recipe", "size", "bytes", "bit operations", "MACs", "bits per byte", "decode", "run"):
-        table.add_column(title, justify="left" if title in ("recipe", "run") else "right")
+    table = plain_table(
+        ("recipe", "size", "bytes", "bit operations", "MACs", "bits per byte", "decode", "run"), words=("recipe", "run")
+    )
     measured = [(row, row.teacher, row.result) for row in results if row.teacher is not None and row.result is not None]
     best = frontier([(result["bytes"], result["bits_per_byte"]) for _, _, result in measured])
     for number, (row, teacher, result) in enumerate(measured):

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.table import Table
-
-from flows.console import console, duration
+from flows.console import console, duration, plain_table
 from infra.planner.accelerators import GIB
 from infra.planner.published.accuracy import (
     FITTED_BLOCK,
@@ -47,9 +45,10 @@ def plan_published(path: str) -> PublishedPlan:
 
 def print_published(plan: PublishedPlan) -> None:
     """Print a line per row, the rows that cannot be predicted, and the errors by block."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("line", "network", "layout", "step", "interval", "measured", "error", "GiB", "measured ", "error "):
-        table.add_column(name, justify="left" if name in ("network", "layout") else "right")
+    table = plain_table(
+        ("line", "network", "layout", "step", "interval", "measured", "error", "GiB", "measured ", "error "),
+        words=("network", "layout"),
+    )
     for row in plan.predictions:
         low, high = (share * row.step_seconds for share in TIME_INTERVAL)
         table.add_row(
@@ -73,9 +72,8 @@ def _shown(value: float | None, form: Any) -> str:
 def _print_errors(kind: str, blocks: Sequence[BlockErrors]) -> None:
     if not blocks:
         return
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in (f"{kind} by block", "rows", "mean", "largest", "within 15 %", "in the interval"):
-        table.add_column(name, justify="left" if name.endswith("block") else "right")
+    title = f"{kind} by block"
+    table = plain_table((title, "rows", "mean", "largest", "within 15 %", "in the interval"), words=(title,))
     for block in blocks:
         fitted = " (fitted)" if kind == "time" and block.block == FITTED_BLOCK else ""
         table.add_row(

@@ -6,10 +6,8 @@
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from flows.commands.cluster_plan.plan import ClusterPlan, StageCosts, distinct, settings
-from flows.console import amount, console, duration
+from flows.console import amount, console, duration, plain_table
 from infra.planner.accelerators import GIB
 from infra.planner.pipelines import PipelineSimulation
 from infra.planner.run_costs import SECONDS_PER_DAY, TOKENS_PER_PARAMETER, compute_optimal_tokens, job_failures
@@ -60,9 +58,7 @@ def run_line(plan: ClusterPlan) -> str:
 
 
 def _print_layouts(title: str, plan: ClusterPlan, candidates: Sequence[Candidate]) -> None:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in (title, "devices", "step", "run", "MFU", "idle", "GiB", "$", "kWh"):
-        table.add_column(name, justify="left" if name == title else "right")
+    table = plain_table((title, "devices", "step", "run", "MFU", "idle", "GiB", "$", "kWh"), words=(title,))
     rows = [(candidate.layout.label(), candidate) for candidate in candidates]
     if title == "fastest" and plan.configured is not None:
         rows.append((f"as configured: {plan.configured.layout.label()}", plan.configured))
@@ -146,9 +142,9 @@ def _print_refused(plan: ClusterPlan) -> None:
 
 
 def _print_stages(stages: Sequence[StageCosts]) -> None:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("other stages", "core hours", "output", "requests", "FLOP", "device hours"):
-        table.add_column(name, justify="left" if name == "other stages" else "right")
+    table = plain_table(
+        ("other stages", "core hours", "output", "requests", "FLOP", "device hours"), words=("other stages",)
+    )
     for stage in stages:
         table.add_row(*stage_cells(stage))
     console.print()
