@@ -11,7 +11,7 @@ a bootstrap (`infra.planner.scaling_intervals`).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 
 import numpy as np
@@ -45,10 +45,6 @@ class Measurements:
     def taken(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Measurements":
         """Some of the runs, by index or mask."""
         return Measurements(self.parameters[chosen], self.tokens[chosen], self.losses[chosen])
-
-    def with_losses(self, losses: Floats) -> "Measurements":
-        """The same runs with other losses."""
-        return replace(self, losses=losses)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def run_on_ray(
     room = ClusterRoom(needs, limit)
     try:
         for index, future in run_in_flight(len(names), start, room.in_flight):
-            result = _result(future, names[index], needs)
+            result = _result(future, names[index])
             del references[names[index]]
             yield names[index], result
     finally:
@@ -130,7 +130,8 @@ def _fitting(needs: TaskNeeds, nodes: Sequence[Mapping[str, float]]) -> TaskNeed
     return TaskNeeds(needs.cpus, int(largest), needs.retries)
 
 
-def _result(future: Any, name: str, needs: TaskNeeds) -> Any:
+def _result(future: Any, name: str) -> Any:
+    """The result of a task, or its error: the cause that the function raised, or one sentence for a lost task."""
     import ray
 
     try:

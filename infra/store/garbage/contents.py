@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from data_schemas.errors import DamagedArtifactError, HeadraceError, NotFoundError, UnreadableRecordError
+from data_schemas.errors import DamagedArtifactError, NotFoundError, UnreadableRecordError
 from data_schemas.manifest import ArtifactRef, Manifest
 from infra.store.artifact_writer import MANIFEST
 from infra.store.file_lists import FileIndex
@@ -52,8 +52,8 @@ class StoreContents:
         [data] = self.root.read_many([f"{artifact}/{MANIFEST}"])
         try:
             return None if data is None else _with_files(self.root, parse_record(Manifest, data, artifact))
-        except (UnreadableRecordError, DamagedArtifactError) as error:
-            self.unreadable[artifact] = _readable_inputs(data or b"", error)
+        except (UnreadableRecordError, DamagedArtifactError):
+            self.unreadable[artifact] = _readable_inputs(data or b"")
             return None
 
 
@@ -110,8 +110,8 @@ def _read_manifests(contents: StoreContents) -> None:
                 contents.manifests[artifact] = _with_files(
                     contents.root, parse_record(Manifest, data, contents.root.full(path))
                 )
-        except (UnreadableRecordError, DamagedArtifactError) as error:
-            contents.unreadable[artifact] = _readable_inputs(data or b"", error)
+        except (UnreadableRecordError, DamagedArtifactError):
+            contents.unreadable[artifact] = _readable_inputs(data or b"")
 
 
 def _with_files(root: Folder, manifest: Manifest) -> Manifest:
@@ -122,7 +122,7 @@ def _with_files(root: Folder, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"files": files})
 
 
-def _readable_inputs(data: bytes, error: HeadraceError) -> list[ArtifactRef]:
+def _readable_inputs(data: bytes) -> list[ArtifactRef]:
     """Inputs of a manifest of another version, as far as they have the fields of this one."""
     inputs, references = readable_fields(data).get("inputs"), []
     for value in inputs.values() if isinstance(inputs, dict) else []:
