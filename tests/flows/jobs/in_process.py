@@ -7,11 +7,13 @@ import pytest
 
 from flows.config.run_config import RunConfigBase
 from flows.jobs import entry, submitted
+from flows.jobs.submitted import SubmittedSession
 from flows.runs.request import RunRequest
+from flows.runs.session import RunSession
 from infra.ray_jobs.client import JobState
 from infra.ray_jobs.requests import METADATA, JobFolder, JobRequest
 from infra.store.runs import RunStore
-from tests.flows.mini import mini_config
+from tests.flows.mini import Diary, mini_config
 
 
 class Cluster:
@@ -83,3 +85,19 @@ def submitted_config(path: str, submit: str, *overrides: str) -> RunConfigBase:
 def request(path: str, store: str, submit: str, *overrides: str, last_stage: str = "clean") -> RunRequest:
     """A request of the small config."""
     return RunRequest(submitted_config(path, submit, *overrides), store, last_stage=last_stage)
+
+
+def owners(store: str, run_id: str) -> list[bool]:
+    """By each fencing number, whether a job had it."""
+    held = RunStore(store).claims(run_id)
+    return [bool(JobFolder(RunStore(store).folder, run_id).request(number)) for number in range(1, held.highest() + 1)]
+
+
+def run_session(of: RunRequest) -> tuple[RunSession | SubmittedSession, Diary]:
+    """Execute a request stage by stage, by jobs if its config says so."""
+    diary = Diary()
+    session = submitted.begin_session(of, diary)
+    with session.closing():
+        for stage in session.stages:
+            session.execute(stage)
+    return session, diary

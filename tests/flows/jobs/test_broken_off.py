@@ -9,17 +9,6 @@ from infra.ray_jobs.dashboard import ClusterAway
 from infra.ray_jobs.requests import JobFolder, JobResult
 from infra.store.runs import RunStore
 from tests.flows.jobs.in_process import request, use_cluster
-from tests.flows.mini import write_corpus
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path / "texts", documents=10)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return str(tmp_path / "store")
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "interrupted"), (ClusterAway, "failed")])
