@@ -24,7 +24,9 @@ from rich.table import Table
 from data_schemas.errors import HeadraceError
 from infra.planner.published.accuracy import (
     FITTED_BLOCK,
+    KINDS,
     BlockErrors,
+    Kind,
     Prediction,
     errors_by_block,
     held_out_coverage,
@@ -68,7 +70,7 @@ def main() -> None:
     if arguments.rows:
         console.print(_rows(predictions))
     ratios = {}
-    for kind in ("time", "memory"):
+    for kind in KINDS:
         blocks = errors_by_block(predictions, kind)
         console.print(f"\n{kind}, fitted on {FITTED_BLOCK}" if kind == "time" else f"\n{kind}", markup=False)
         console.print(_table(blocks))
@@ -77,7 +79,7 @@ def main() -> None:
     print(json.dumps(ratios))
 
 
-def _coverage(predictions: Sequence[Prediction], kind: str) -> str:
+def _coverage(predictions: Sequence[Prediction], kind: Kind) -> str:
     blocks = ratios_by_block(predictions, kind)
     if len(blocks) < 2:
         return "too few blocks to set an interval on some and test it on others"

@@ -26,6 +26,8 @@ MAX_PIPELINE = 128
 LEAST_USED = 8
 """Layouts use at least this part of the devices, one eighth: with fewer, the others would be idle for years."""
 MAX_CLUSTER = 2**20
+USUAL_NODE = 8
+"""Devices of a node that a cluster of fewer grows to before it gets a second one."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def smallest_cluster(network: Network, cluster: Cluster, software: Software, row
     while devices < MAX_CLUSTER:
         devices *= 2
         larger = cluster.model_copy(
-            update={"devices": devices, "node_devices": max(cluster.node_devices, min(8, devices))}
+            update={"devices": devices, "node_devices": max(cluster.node_devices, min(USUAL_NODE, devices))}
         )
         fitting = (
             layout.devices

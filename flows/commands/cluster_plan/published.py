@@ -11,6 +11,7 @@ from flows.console import console, duration, plain_table
 from infra.planner.accelerators import GIB
 from infra.planner.published.accuracy import (
     FITTED_BLOCK,
+    KINDS,
     MEMORY_INTERVAL,
     TIME_INTERVAL,
     BlockErrors,
@@ -61,7 +62,7 @@ def print_published(plan: PublishedPlan) -> None:
     console.print(table)
     for sentence in plan.refused:
         console.print(f"not predicted: {sentence}")
-    for kind in ("time", "memory"):
+    for kind in KINDS:
         _print_errors(kind, errors_by_block(plan.predictions, kind))
 
 
@@ -86,7 +87,7 @@ def _print_errors(kind: str, blocks: Sequence[BlockErrors]) -> None:
 
 def published_json(plan: PublishedPlan) -> dict[str, Any]:
     """The object that `--json` prints; seconds and bytes, errors in percent (predicted over measured, minus one)."""
-    blocks = {kind: errors_by_block(plan.predictions, kind) for kind in ("time", "memory")}
+    blocks = {kind: errors_by_block(plan.predictions, kind) for kind in KINDS}
     return {
         "rows": [_row_json(row) for row in plan.predictions],
         "refused": list(plan.refused),

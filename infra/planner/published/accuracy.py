@@ -11,12 +11,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
+from infra.planner.accelerators import GIB
 from infra.planner.memory import memory_parts
 from infra.planner.published.interpretation import Run
 from infra.planner.step_time import FITTED, Constants, step_seconds, step_time
 
-GIB = 2**30
+Kind = Literal["time", "memory"]
+KINDS: tuple[Kind, ...] = ("time", "memory")
 FITTED_BLOCK = "llm-foundry A100-80GB"
 """The block whose rows the constants of `step_time` were fitted on."""
 TIME_INTERVAL = (0.74, 1.41)
@@ -58,6 +61,10 @@ class Prediction:
     def memory_error_percent(self) -> float | None:
         """Predicted over measured, minus one."""
         return None if self.measured_memory is None else 100 * (self.memory_bytes / self.measured_memory - 1)
+
+    def error_percent(self, kind: Kind) -> float | None:
+        """Error of the time or of the memory; None if it was not measured."""
+        return self.time_error_percent if kind == "time" else self.memory_error_percent
 
     @property
     def model_flops_utilization(self) -> float:
@@ -115,7 +122,7 @@ class BlockErrors:
     """Share of the rows whose measured figure is in the predicted interval."""
 
 
-def errors_by_block(predictions: Sequence[Prediction], kind: str = "time") -> list[BlockErrors]:
+def errors_by_block(predictions: Sequence[Prediction], kind: Kind = "time") -> list[BlockErrors]:
     """Errors of each block, of the others' rows that state layout and batch, then of all rows but the fitted block's.
 
     Args:
@@ -126,7 +133,7 @@ def errors_by_block(predictions: Sequence[Prediction], kind: str = "time") -> li
     by_block: dict[str, list[float]] = {}
     stated = []
     for prediction in predictions:
-        error = prediction.time_error_percent if kind == "time" else prediction.memory_error_percent
+        error = prediction.error_percent(kind)
         if error is not None:
             by_block.setdefault(prediction.run.row.block, []).append(error)
             if prediction.run.states_layout and prediction.run.row.block != FITTED_BLOCK:
@@ -174,7 +181,7 @@ def _point(rows: Sequence[tuple[float, float]], share: float) -> float:
     return next(ratio for (ratio, _), total in zip(rows, sums, strict=True) if total >= share * sums[-1])
 
 
-def held_out_coverage(predictions: Sequence[Prediction], kind: str = "time") -> tuple[float, float]:
+def held_out_coverage(predictions: Sequence[Prediction], kind: Kind = "time") -> tuple[float, float]:
     """Shares in the `interval` of all other blocks: of the rows, and the mean over the blocks.
 
     Args:
@@ -190,11 +197,11 @@ def held_out_coverage(predictions: Sequence[Prediction], kind: str = "time") -> 
     return sum(inside for _, inside in covered) / rows, statistics.fmean(inside / count for count, inside in covered)
 
 
-def ratios_by_block(predictions: Sequence[Prediction], kind: str) -> dict[str, list[float]]:
+def ratios_by_block(predictions: Sequence[Prediction], kind: Kind) -> dict[str, list[float]]:
     """Measured over predicted of each block but the fitted one."""
     blocks: dict[str, list[float]] = {}
     for prediction in predictions:
-        error = prediction.time_error_percent if kind == "time" else prediction.memory_error_percent
+        error = prediction.error_percent(kind)
         if error is not None and prediction.run.row.block != FITTED_BLOCK:
             blocks.setdefault(prediction.run.row.block, []).append(_ratio(error))
     return blocks
