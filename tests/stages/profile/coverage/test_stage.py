@@ -7,6 +7,7 @@ import pytest
 
 from data_schemas.manifest import Volume
 from infra.workers.capacity import Capacity
+from stages.profile.coverage import analyses
 from stages.profile.stage import ProfileStage
 from tests.stages.common.test_wordnet import write_wordnet
 from tests.stages.profile.coverage.test_sampled_documents import FILLER, SUBJECTS
@@ -97,7 +98,8 @@ def test_what_is_installed_is_part_of_the_key(settings, tmp_path):
     assert "scikit-learn" not in stage.packages(none) and stage.sources(none) == {}
 
 
-def test_the_estimate_knows_the_samples():
+def test_the_estimate_knows_the_samples(monkeypatch):
+    monkeypatch.setattr(analyses, "declared_versions", lambda names: dict.fromkeys(names, "1.0"))
     stage, capacity = ProfileStage(), Capacity(1, 1)
     volume = Volume(documents=10_000, text_bytes=10**8)
     config = {"entity_pipelines": ["any"], "entity_megabytes": 1, "toxicity": False, "concepts": False}
@@ -105,5 +107,5 @@ def test_the_estimate_knows_the_samples():
         stage.estimate(stage.Config.model_validate({"coverage": settings}), volume, capacity)
         for settings in (config, config | {"entity_megabytes": 0.1}, None)
     )
-    assert coverage.seconds - none.seconds == pytest.approx(10 * (less.seconds - none.seconds))
-    assert 20 < coverage.seconds - none.seconds < 40 and coverage.peak_memory_bytes > none.peak_memory_bytes
+    assert coverage.seconds - less.seconds == pytest.approx(0.9e6 / analyses.ENTITY_BYTES_PER_SECOND)
+    assert 20 < coverage.seconds - less.seconds < 40 and coverage.peak_memory_bytes > none.peak_memory_bytes
