@@ -12,8 +12,7 @@ import json
 import os
 from collections.abc import Callable
 
-import psutil
-
+from infra.control_groups import available_memory
 from infra.workers.preload import MODULES
 
 PRELOADED = "ray.train.torch,torch._dynamo,modeling.transformer"
@@ -65,7 +64,7 @@ def idle_workers(count: int, cpus_per_worker: float) -> Callable[[], None]:
     def start() -> None:
         resources = ray.cluster_resources()
         fitting = min(count, int(resources.get("CPU", 0) // cpus_per_worker))
-        room = psutil.virtual_memory().available - RAY_BYTES
+        room = available_memory() - RAY_BYTES
         if resources.get("GPU") or room < fitting * WORKER_BYTES:
             return
         node = ray._private.worker._global_node
