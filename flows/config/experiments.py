@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from data_schemas.config import FrozenConfig
 from data_schemas.errors import ConfigError
+from data_schemas.yaml_text import load_yaml
 from flows.config.run_config import RunConfigBase, apply_overrides, build_run_config
 
 BITS_PER_BYTE = "bits per byte"
@@ -99,7 +100,7 @@ def read_experiment(path: str) -> Experiment | None:
         ConfigError: if the file cannot be read or a field is wrong.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = load_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     if not isinstance(values, dict) or "variants" not in values:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from data_schemas.errors import ConfigError
+from data_schemas.yaml_text import load_yaml
 
 EXTENDS = "extends"
 
@@ -107,9 +108,9 @@ def _read_yaml(path: str, chain: Sequence[str]) -> dict[str, Any]:
         available = ", ".join(sorted(str(file) for file in Path("configs").glob("*.yaml")))
         raise ConfigError(f"cannot read the run config {path}: {error}; configs here: {available or 'none'}") from None
     try:
-        values = yaml.safe_load(text)
+        values = load_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

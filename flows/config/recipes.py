@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_schemas.errors import ConfigError
+from data_schemas.yaml_text import load_yaml
 
 Pass = dict[str, Any]
 Recipe = tuple[Pass, ...]
@@ -44,7 +45,7 @@ def read_recipes(path: str) -> dict[str, Recipe]:
         ConfigError: if the file cannot be read, has an unknown or invalid field, or holds no recipe.
     """
     try:
-        file = RecipeFile.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+        file = RecipeFile.model_validate(load_yaml(Path(path).read_text(encoding="utf-8")) or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the recipes of {path}: {error}") from None
     except ValidationError as error:

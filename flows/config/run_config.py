@@ -17,6 +17,7 @@ from data_schemas.config import RENAMED, FrozenConfig, Location, StageConfig, wi
 from data_schemas.errors import ConfigError
 from data_schemas.manifest import RunRecord
 from data_schemas.public_urls import PUBLIC
+from data_schemas.yaml_text import load_yaml
 from flows.config.files import Layer, merged, read_layers, source_of
 from stages.registry import STAGES, stage_named, stages_of
 from stages.stage import Stage
@@ -193,7 +194,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
         if not sign or not key.strip():
             raise ConfigError(f"--set {override!r}: expected KEY=VALUE, such as --set pretrain.peak_learning_rate=1e-3")
         try:
-            value = yaml.safe_load(text)
+            value = load_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {override!r}: the value is not YAML ({error})") from None
         _set(changed, key.strip().split("."), value, override)
@@ -225,7 +226,7 @@ def _key_in(values: Any, name: str, where: str, override: str) -> str | int:
 def _override_layer(override: str) -> Layer:
     """The option as nested values, items of lists by index."""
     key, _, text = override.partition("=")
-    value = yaml.safe_load(text)
+    value = load_yaml(text)
     for name in reversed(key.strip().split(".")):
         value = {int(name) if name.isdecimal() else name: value}
     return Layer(f"--set {override}", value)

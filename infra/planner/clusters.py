@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from data_schemas.config import FrozenConfig
 from data_schemas.errors import ConfigError
+from data_schemas.yaml_text import load_yaml
 from infra.planner.accelerators import Accelerator, accelerator_names, find_accelerator
 
 MAX_DEVICES = 10_000_000
@@ -123,8 +124,8 @@ def _from_file(path: str) -> Cluster:
 
 def _read_mapping(path: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:  # by tags
+        values = load_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"the cluster file {path} cannot be read ({reason}); expected {EXAMPLE}") from None
     if not isinstance(values, dict):

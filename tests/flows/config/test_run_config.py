@@ -73,7 +73,7 @@ def test_missing_and_broken_files(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the run config"):
         load_run_config(str(tmp_path / "none.yaml"))
     (tmp_path / "bad.yaml").write_text("a: [1")
-    with pytest.raises(ConfigError, match="is not YAML"):
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
         load_run_config(str(tmp_path / "bad.yaml"))
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(ConfigError, match="holds a list"):
