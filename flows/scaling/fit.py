@@ -127,16 +127,6 @@ class ScalingFit(_Part):
         """Bits per byte of a run."""
         return Forecast(*self.bootstrap.run_interval(parameters, self.worth(tokens)))
 
-    @property
-    def least_flops(self) -> float:
-        """Smallest training that the fit answers for."""
-        return min(run.flops for run in self.runs) / self.max_extrapolation
-
-    @property
-    def most_flops(self) -> float:
-        """Largest training that the fit answers for."""
-        return max(run.flops for run in self.runs) * self.max_extrapolation
-
 
 def fit_folder(store_url: str, digest: str) -> Folder:
     """Folder of a family's fit."""

@@ -8,6 +8,7 @@ from data_schemas.errors import UnreadableRecordError
 from flows.config.run_config import RunConfigBase
 from flows.scaling.family import TRAINING, family_digest
 from flows.scaling.fit import Forecast, ScalingFit, read_fit
+from flows.scaling.reach import Reach
 from flows.scaling.rules import MAX_FACTOR, rule_of
 from infra.store.records import report_once
 from modeling.evaluation.config_counts import active_parameters, flops_per_token
@@ -43,9 +44,10 @@ def unknown(config: RunConfigBase, fit: ScalingFit) -> str:
         return "its text, tokenizer, kind of network or way to train are not those of the fitted runs"
     training, network = _training(config), _network(config, fit)
     flops = 3 * flops_per_token(network, network.context_length) * training.tokens
-    if not fit.least_flops <= flops <= fit.most_flops:
+    reach = Reach.of(fit)
+    if not reach.least_flops <= flops <= reach.most_flops:
         return (
-            f"it trains for {flops:.2g} FLOPs, and the fit knows {fit.least_flops:.2g} to {fit.most_flops:.2g} "
+            f"it trains for {flops:.2g} FLOPs, and the fit knows {reach.least_flops:.2g} to {reach.most_flops:.2g} "
             f"({fit.max_extrapolation:g} times beyond its runs)"
         )
     for field in ("peak_learning_rate", "batch_tokens"):

@@ -1,4 +1,4 @@
-"""What decides a key beside config and inputs: precision of the devices, versions of packages."""
+"""Keys depend on more than config and inputs: precision of the devices, versions of packages."""
 
 import json
 from importlib import metadata

@@ -1,4 +1,4 @@
-"""What a run refuses before anything starts."""
+"""Refusals of a run before anything starts."""
 
 import pytest
 

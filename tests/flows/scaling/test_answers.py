@@ -10,6 +10,7 @@ from flows.report.scaling import scaling_page
 from flows.scaling.answers import answer, budget_flops, parse_budget
 from flows.scaling.fit import fit_folder, read_fit, write_fit
 from flows.scaling.forecast import expected_bits_per_byte, stored_forecast, unknown
+from flows.scaling.reach import Reach
 from flows.scaling.rules import rule_of, shapes
 from infra.rates.rates import Rate, Rates
 from modeling.evaluation.config_counts import active_parameters, flops_per_token
@@ -51,7 +52,9 @@ def test_the_answer_is_what_the_known_law_says(exact):
 
 
 def test_more_budget_is_never_expected_to_be_worse(fit):
-    values = [answer(fit, "x", flops).expected.value for flops in np.geomspace(fit.least_flops, fit.most_flops, 7)]
+    reach = Reach.of(fit)
+    budgets = np.geomspace(reach.least_flops, reach.most_flops, 7)
+    values = [answer(fit, "x", flops).expected.value for flops in budgets]
     assert values == sorted(values, reverse=True)
 
 

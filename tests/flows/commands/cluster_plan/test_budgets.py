@@ -10,6 +10,7 @@ from flows.commands.scaling import answers_of, print_answers, scaling_json
 from flows.config.run_config import load_run_config
 from flows.scaling.answers import answer
 from flows.scaling.forecast import expected_bits_per_byte
+from flows.scaling.reach import Reach
 from flows.scaling.rules import shapes
 from infra.planner.clusters import read_cluster
 from infra.planner.networks import network_of
@@ -52,7 +53,8 @@ def test_a_proposal_takes_the_budget_in_its_best_layout_and_no_other_size_is_exp
         costs = trained(result, shape, 512, cluster, 512 * 1_000)
         tokens = 512 * 1_000 * most / min(getattr(row, unit) for row in costs)
         network = network_of(TransformerConfig(**shape, vocabulary_size=400))
-        if result.fit.least_flops <= tokens * network.training_flops <= result.fit.most_flops:
+        reach = Reach.of(result.fit)
+        if reach.least_flops <= tokens * network.training_flops <= reach.most_flops:
             expected = result.fit.expected(network.active_parameters, tokens).value
             assert expected >= proposed.expected.value * (1 - 1e-3)
 
